@@ -1,0 +1,44 @@
+# Every target is one line that also works by hand. `make demo` and `make test` need only Python 3.11+, make and git.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := out/demo
+
+.PHONY: demo test lint types contract format bench stubs clean
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, no network
+	PREFECT_HOME=$(DEMO)/prefect PREFECT_API_URL= $(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --store $(DEMO)/store --report $(DEMO)/report.html
+
+test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contract: $(VENV)/.dev  ## imports go one way only
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
+	$(BIN)/python -m pytest tests/benchmarks -q -s -p no:cacheprovider
+
+stubs: $(VENV)/.dev  ## flux_tasks/tasks.pyi from the catalogue
+	$(BIN)/python -m flux_tasks.signatures
+
+clean:
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,123 @@
+"""The FLUX tools of Black Forest Labs as Prefect tasks that never pay twice.
+
+::
+
+    from flux_tasks import deblur, erase, fill, outpaint
+
+Importing this package imports neither Prefect nor a cloud library; the first task that is used does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flux_tasks.client import BflClient
+from flux_tasks.errors import (
+    BudgetReached,
+    DeliveryFailed,
+    EndpointUnreachable,
+    FluxError,
+    InvalidImage,
+    InvalidRequest,
+    ItemError,
+    JobFailed,
+    JobLost,
+    KeyRefused,
+    Moderated,
+    OutOfCredits,
+    Problem,
+    RateLimited,
+    RecipeError,
+    RunStopped,
+    ServerUnavailable,
+    SubmissionUncertain,
+    Transient,
+)
+from flux_tasks.images import ImageRef
+from flux_tasks.masks import Mask
+from flux_tasks.settings import Settings, use
+from flux_tasks.store import Store
+from flux_tasks.webhooks import WebhookForged, verify_webhook
+
+if TYPE_CHECKING:
+    from flux_tasks.tasks import (
+        adeblur,
+        aedit,
+        aerase,
+        aexpand,
+        afill,
+        afill_finetuned,
+        agenerate,
+        aoutpaint,
+        atry_on,
+        deblur,
+        edit,
+        erase,
+        expand,
+        fill,
+        fill_finetuned,
+        generate,
+        outpaint,
+        try_on,
+    )
+
+__all__ = [
+    "BflClient",
+    "BudgetReached",
+    "DeliveryFailed",
+    "EndpointUnreachable",
+    "FluxError",
+    "ImageRef",
+    "InvalidImage",
+    "InvalidRequest",
+    "ItemError",
+    "JobFailed",
+    "JobLost",
+    "KeyRefused",
+    "Mask",
+    "Moderated",
+    "OutOfCredits",
+    "Problem",
+    "RateLimited",
+    "RecipeError",
+    "RunStopped",
+    "ServerUnavailable",
+    "Settings",
+    "Store",
+    "SubmissionUncertain",
+    "Transient",
+    "WebhookForged",
+    "adeblur",
+    "aedit",
+    "aerase",
+    "aexpand",
+    "afill",
+    "afill_finetuned",
+    "agenerate",
+    "aoutpaint",
+    "atry_on",
+    "deblur",
+    "edit",
+    "erase",
+    "expand",
+    "fill",
+    "fill_finetuned",
+    "generate",
+    "outpaint",
+    "try_on",
+    "use",
+    "verify_webhook",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Tasks are made when they are first asked for, because making them imports Prefect (about a second)."""
+    if name in __all__:
+        from flux_tasks import tasks
+
+        return getattr(tasks, name)
+    raise AttributeError(f"module 'flux_tasks' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,79 @@
+"""The contract as data: every tool of the BFL API, one entry each.
+
+Client, preflight, price, local server, JSON Schema, docs and task signatures all read this table. To add a tool, add
+one ``Tool`` to the tuple of its family.
+"""
+
+from __future__ import annotations
+
+from flux_tasks.catalog import flux1, flux2, flux_tools
+from flux_tasks.catalog.fields import SOURCES, ImageField, Request
+from flux_tasks.catalog.tool import CONTRACT_VERSION, PIXELS_PER_MP, Price, SizeRule, Tool
+from flux_tasks.errors import InvalidRequest, Problem, nearest
+
+__all__ = [
+    "CONTRACT_VERSION",
+    "DEFAULT_MODELS",
+    "MODELS",
+    "PIXELS_PER_MP",
+    "SOURCES",
+    "TASKS",
+    "TOOLS",
+    "ImageField",
+    "Price",
+    "Request",
+    "SizeRule",
+    "Tool",
+    "find",
+    "tool",
+]
+
+TOOLS: dict[str, Tool] = {t.name: t for t in (*flux_tools.TOOLS, *flux1.TOOLS, *flux2.TOOLS)}
+"""Every tool by the API's own name."""
+
+_ALIASES: dict[str, str] = {alias: t.name for t in TOOLS.values() for alias in t.aliases}
+
+DEFAULT_MODELS = {"try_on": "vto-v2", "edit": "flux-2-pro", "generate": "flux-2-pro"}
+"""Tasks that serve several tools choose one with ``model=``; this is what they use when nothing is said."""
+
+MODELS: dict[str, tuple[str, ...]] = {
+    "try_on": tuple(t.name for t in TOOLS.values() if t.task == "try_on"),
+    "edit": tuple(t.name for t in TOOLS.values() if t.task == "edit"),
+    "generate": tuple(t.name for t in TOOLS.values() if t.task == "generate" or t in flux2.TOOLS),
+}
+"""The tools behind each task that takes ``model=``. FLUX.2 both edits and generates."""
+
+TASKS: tuple[str, ...] = (*dict.fromkeys(t.task for t in TOOLS.values()),)
+"""Names of the Python tasks, which are the step names of recipes, too."""
+
+
+def find(name: str) -> Tool | None:
+    """The tool called ``name``: the API's name, an alias, or None."""
+    name = name.strip().lower().replace("_", "-")
+    return TOOLS.get(name) or TOOLS.get(_ALIASES.get(name, ""))
+
+
+def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
+    """The tool that ``task`` calls, for tasks with several models the one named ``model``.
+
+    ``task`` may also be a tool's own name or alias.
+
+    Raises:
+        InvalidRequest: unknown, with the nearest name; or a model that the task does not have.
+    """
+    task_name = task.replace("-", "_")
+    if task_name in MODELS:
+        found = find(model or DEFAULT_MODELS[task_name])
+        if found is None or found.name not in MODELS[task_name]:
+            known = MODELS[task_name]
+            hint = nearest(str(model), known)
+            what = f"{model!r} is not a model of {task_name}{hint}; it has {', '.join(known)}"
+            raise InvalidRequest.of([Problem(f"{where or task_name}.model", what)])
+        return found
+    found = find(task)
+    if found is None:
+        hint = nearest(task, [*TASKS, *TOOLS, *_ALIASES])
+        raise InvalidRequest.of([Problem(where, f"there is no tool '{task}'{hint}")])
+    if model is not None and find(model) is not found:
+        raise InvalidRequest.of([Problem(f"{where or task_name}.model", f"{task_name} takes no model")])
+    return found

@@ -1,0 +1,103 @@
+"""The fields that several tools share, each with its range, its default and the document it comes from.
+
+Documents (dates in ``SOURCES``) are named by short tags; a field without one of its own comes from the tool's first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["SOURCES", "ImageField", "OutputFormat", "Request"]
+
+SOURCES: dict[str, str] = {
+    "SEED-0": "docs.bfl.ai, page FLUX Deblur (2026)",
+    "SEED-1": "docs.bfl.ml, page FLUX Erase (2026)",
+    "SEED-2": "black-forest-labs/skills, bfl-api endpoints reference (2026-01-24)",
+    "SEED-3": "api-evangelist OpenAPI of FLUX image editing (2026, third party)",
+    "SEED-4": "docs.bfl.ai, API reference of flux-pro-1.0-fill (2026)",
+    "OAS-0919": "official OpenAPI document of api.bfl.ai, fetched 2026-09-19",
+    "DOCS-F2": "docs.bfl.ai, pages FLUX.2 image editing and text to image (2026)",
+    "DOCS-OUT": "docs.bfl.ai, page FLUX Outpainting (2026)",
+    "DOCS-PRICE": "docs.bfl.ai, page pricing (mid 2026)",
+    "SKILL": "black-forest-labs/skills (2026-01/02)",
+    "INF-11": "survey of bfl.ai/pricing (2026-10-07, third party)",
+    "RUNWARE": "runware.ai model pages (2026, reseller)",
+    "FAL": "fal.ai model pages (2026, reseller)",
+    "COMFYPRICE": "Comfy-Org pricing page (2026-08-21, reseller)",
+    "GRIDBUG": "a note on unaligned outpaint canvases (2026, third party)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageField:
+    """Marks a request field that carries an image.
+
+    Attributes:
+        role: ``image`` (what is edited), ``mask`` (where), or ``reference`` (what to go by).
+        url: whether the service also takes an http(s) URL instead of base64.
+    """
+
+    role: Literal["image", "mask", "reference"]
+    url: bool = True
+
+
+class Request(BaseModel):
+    """Base of every request body.
+
+    Used strictly on our side, where a typo is an error. The local server validates the same models leniently,
+    because the service ignores unknown fields on most tools.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False)
+
+
+def fact(description: str, source: str = "", **limits: Any) -> Any:
+    """A pydantic ``Field`` without default: description, limits, and the document they come from."""
+    return Field(description=description, json_schema_extra={"source": source} if source else None, **limits)
+
+
+OutputFormat: TypeAlias = Literal["jpeg", "png", "webp"]
+
+OptionalFormat = Annotated[OutputFormat | None, fact("File type of the result: jpeg, png or webp.")]
+Seed = Annotated[int | None, fact("Same seed and same parameters repeat a result.")]
+User = Annotated[str | None, fact("Opaque id of the end user, 1–256 characters.", min_length=1, max_length=256)]
+WebhookUrl = Annotated[
+    str | None,
+    fact("Address to be told when the job ends.", min_length=1, max_length=2083, pattern=r"^https?://[^\s/]+"),
+]
+WebhookSecret = Annotated[str | None, fact("Secret that the webhook carries back in X-Webhook-Secret.", "DOCS-F2")]
+Tolerance5 = Annotated[int, fact("Moderation: 0 is strictest, 5 most tolerant.", ge=0, le=5)]
+Tolerance6 = Annotated[int, fact("Moderation: 0 is strictest, 6 most tolerant.", ge=0, le=6)]
+Prompt = Annotated[str, fact("What to make or change, in words.")]
+OptionalPrompt = Annotated[str | None, fact("What to put there, in words.")]
+Upsampling = Annotated[bool, fact("Let the service rewrite the prompt in more detail.")]
+DisablePup = Annotated[bool, fact("Turn off the service's prompt upsampling: exact prompts, lower latency.")]
+
+Image = Annotated[str, ImageField("image"), fact("The picture to work on, as base64 or an http(s) URL.")]
+ImageBase64 = Annotated[str, ImageField("image", url=False), fact("The picture to work on, as base64.")]
+MaskImage = Annotated[
+    str, ImageField("mask"), fact("Black and white, the image's exact size; white marks what is removed.")
+]
+MaskBase64 = Annotated[
+    str | None,
+    ImageField("mask", url=False),
+    fact("Black and white, the image's size; white is painted anew. Optional if the image has alpha."),
+]
+Reference = Annotated[str | None, ImageField("reference"), fact("A picture to go by, as base64 or an http(s) URL.")]
+ReferenceBase64 = Annotated[str | None, ImageField("reference", url=False), fact("A picture to go by, as base64.")]
+
+
+class WithUser(Request):
+    """Bodies with an end-user id."""
+
+    user: User = None
+
+
+class WithWebhook(Request):
+    """Bodies whose tool can call back instead of being polled."""
+
+    webhook_url: WebhookUrl = None
+    webhook_secret: WebhookSecret = None

@@ -1,0 +1,287 @@
+"""The FLUX.1 family: fill, expand, Kontext editing, and text to image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from flux_tasks.catalog.fields import (
+    ImageBase64,
+    MaskBase64,
+    OptionalFormat,
+    OptionalPrompt,
+    Prompt,
+    Reference,
+    ReferenceBase64,
+    Seed,
+    Tolerance6,
+    Upsampling,
+    WithUser,
+    WithWebhook,
+    fact,
+)
+from flux_tasks.catalog.tool import Price, SizeRule, Tool
+
+__all__ = ["TOOLS"]
+
+MAX_INPUT = 20_000_000
+"""20 MP: the largest input picture (DOCS-F2)."""
+
+Steps = Annotated[int | None, fact("Denoising steps.", ge=15, le=50)]
+Guidance = Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=100)]
+FinetuneId = Annotated[str, fact("Your finetune; write org-id/lora-name for one of another organisation.")]
+FinetuneStrength = Annotated[float, fact("How strongly the finetune acts.", ge=0, le=2)]
+AspectRatio = Annotated[str, fact("Width to height, 21:9 to 9:21.", pattern=r"^\d{1,2}:\d{1,2}$")]
+
+
+class FillRequest(WithUser, WithWebhook):
+    """Paint the white of the mask anew, as the prompt says."""
+
+    image: ImageBase64
+    mask: MaskBase64 = None
+    prompt: OptionalPrompt = ""
+    steps: Steps = 50
+    prompt_upsampling: Annotated[bool | None, fact("Let the service rewrite the prompt in more detail.")] = False
+    seed: Seed = None
+    guidance: Guidance = 60
+    output_format: OptionalFormat = "jpeg"
+    safety_tolerance: Tolerance6 = 2
+
+
+class FillFinetunedRequest(WithUser, WithWebhook):
+    """Fill with your own finetune."""
+
+    finetune_id: FinetuneId
+    image: ImageBase64
+    mask: MaskBase64 = None
+    finetune_strength: FinetuneStrength = 1.1
+    prompt: Prompt = ""
+    steps: Annotated[int, fact("Denoising steps.", ge=15, le=50)] = 50
+    prompt_upsampling: Upsampling = False
+    seed: Seed = None
+    guidance: Annotated[float, fact("How closely to follow the prompt.", ge=1.5, le=100)] = 60
+    output_format: OptionalFormat = "jpeg"
+    safety_tolerance: Tolerance6 = 2
+
+
+ExpandSide = Annotated[int | None, fact("Pixels to add on this side, 0–2048.", ge=0, le=2048)]
+
+
+class ExpandRequest(WithUser, WithWebhook):
+    """Add pixels on each side (the older way; see outpaint)."""
+
+    image: ImageBase64
+    top: ExpandSide = 0
+    bottom: ExpandSide = 0
+    left: ExpandSide = 0
+    right: ExpandSide = 0
+    prompt: OptionalPrompt = ""
+    steps: Steps = 50
+    prompt_upsampling: Annotated[bool | None, fact("Let the service rewrite the prompt in more detail.")] = False
+    seed: Seed = None
+    guidance: Guidance = 60
+    output_format: OptionalFormat = "jpeg"
+    safety_tolerance: Tolerance6 = 2
+
+
+class KontextRequest(WithUser, WithWebhook):
+    """Edit one picture, or combine up to four, as the prompt says. The result has about 1 MP."""
+
+    prompt: Prompt
+    input_image: Reference = None
+    input_image_2: Reference = None
+    input_image_3: Reference = None
+    input_image_4: Reference = None
+    seed: Seed = None
+    aspect_ratio: AspectRatio | None = None
+    output_format: OptionalFormat = "png"
+    prompt_upsampling: Upsampling = False
+    safety_tolerance: Tolerance6 = 2
+
+
+Pixels = Annotated[int, fact("Pixels, a multiple of 32.", ge=256, le=1440, multiple_of=32)]
+
+
+class Pro11Request(WithUser, WithWebhook):
+    """Make a picture from words, if wanted guided by a picture."""
+
+    prompt: OptionalPrompt = ""
+    image_prompt: ReferenceBase64 = None
+    width: Pixels = 1024
+    height: Pixels = 768
+    prompt_upsampling: Upsampling = False
+    seed: Seed = None
+    safety_tolerance: Tolerance6 = 2
+    output_format: OptionalFormat = "jpeg"
+
+
+class DevRequest(WithUser, WithWebhook):
+    """Make a picture from words with the open-weight model."""
+
+    prompt: Prompt = ""
+    image_prompt: ReferenceBase64 = None
+    width: Pixels = 1024
+    height: Pixels = 768
+    steps: Annotated[int | None, fact("Denoising steps.", ge=1, le=50)] = 28
+    guidance: Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=5)] = 3.0
+    prompt_upsampling: Upsampling = False
+    seed: Seed = None
+    safety_tolerance: Tolerance6 = 2
+    output_format: OptionalFormat = "jpeg"
+
+
+class _UltraBase(WithWebhook):
+    prompt: OptionalPrompt = ""
+    prompt_upsampling: Upsampling = False
+    seed: Seed = None
+    aspect_ratio: AspectRatio = "16:9"
+    safety_tolerance: Tolerance6 = 2
+    output_format: OptionalFormat = "jpeg"
+    image_prompt: ReferenceBase64 = None
+    image_prompt_strength: Annotated[float, fact("How strongly the picture guides.", ge=0, le=1)] = 0.1
+
+
+class UltraRequest(_UltraBase, WithUser):
+    """Make a large picture from words."""
+
+    raw: Annotated[bool, fact("A less processed, more natural look.")] = False
+
+
+class UltraFinetunedRequest(_UltraBase):
+    """Make a large picture with your own finetune. The one body without an end-user id."""
+
+    finetune_id: FinetuneId
+    finetune_strength: FinetuneStrength = 1.2
+
+
+def _expanded(parameters: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    side = {name: int(parameters.get(name) or 0) for name in ("left", "right", "top", "bottom")}
+    return size[0] + side["left"] + side["right"], size[1] + side["top"] + side["bottom"]
+
+
+def _asked(parameters: Mapping[str, Any], _: tuple[int, int] | None) -> tuple[int, int]:
+    return int(parameters.get("width", 1024)), int(parameters.get("height", 768))
+
+
+def _unknown_size(*_: object) -> None:
+    return None
+
+
+def _image_price(credits: float, source: str = "DOCS-PRICE", date: str = "2026-06-30") -> Price:
+    return Price(credits, per="image", date=date, source=source)
+
+
+_SAME_SIZE = SizeRule(max_area=MAX_INPUT, same_size=True, source="SEED-4")
+_ANY_INPUT = SizeRule(max_area=MAX_INPUT, source="DOCS-F2")
+
+TOOLS = (
+    Tool(
+        name="flux-pro-1.0-fill",
+        path="/v1/flux-pro-1.0-fill",
+        task="fill",
+        summary="Paint a masked region anew, as a prompt says.",
+        request=FillRequest,
+        price=_image_price(5),
+        sizes=_SAME_SIZE,
+        sources=("OAS-0919", "SEED-4"),
+        aliases=("fill", "flux-fill"),
+    ),
+    Tool(
+        name="flux-pro-1.0-fill-finetuned",
+        path="/v1/flux-pro-1.0-fill-finetuned",
+        task="fill_finetuned",
+        summary="Fill with your own finetune.",
+        request=FillFinetunedRequest,
+        price=_image_price(5),
+        sizes=_SAME_SIZE,
+        sources=("OAS-0919",),
+        aliases=("fill-finetuned", "flux-fill-finetuned"),
+    ),
+    Tool(
+        name="flux-pro-1.0-expand",
+        path="/v1/flux-pro-1.0-expand",
+        task="expand",
+        summary="Add pixels on each side (older than outpaint).",
+        request=ExpandRequest,
+        price=_image_price(5, "COMFYPRICE", "2026-08-21"),
+        sizes=_ANY_INPUT,
+        sources=("OAS-0919",),
+        aliases=("expand", "flux-expand"),
+        output_size=_expanded,
+    ),
+    Tool(
+        name="flux-kontext-pro",
+        path="/v1/flux-kontext-pro",
+        task="edit",
+        summary="Edit a picture as a prompt says (FLUX.1 Kontext).",
+        request=KontextRequest,
+        price=_image_price(4),
+        sizes=_ANY_INPUT,
+        sources=("OAS-0919", "SEED-3"),
+        aliases=("flux-kontext", "kontext", "kontext-pro"),
+        accepts={"image": "input_image"},
+        output_size=_unknown_size,
+    ),
+    Tool(
+        name="flux-kontext-max",
+        path="/v1/flux-kontext-max",
+        task="edit",
+        summary="Kontext at its best quality; 6 active jobs at most.",
+        request=KontextRequest,
+        price=_image_price(8),
+        sizes=_ANY_INPUT,
+        sources=("OAS-0919", "SEED-2", "SEED-3"),
+        aliases=("kontext-max",),
+        slots="kontext-max",
+        accepts={"image": "input_image"},
+        output_size=_unknown_size,
+    ),
+    Tool(
+        name="flux-pro-1.1",
+        path="/v1/flux-pro-1.1",
+        task="generate",
+        summary="Text to image, FLUX 1.1 pro.",
+        request=Pro11Request,
+        price=_image_price(4),
+        sizes=_ANY_INPUT,
+        sources=("OAS-0919",),
+        output_size=_asked,
+    ),
+    Tool(
+        name="flux-pro-1.1-ultra",
+        path="/v1/flux-pro-1.1-ultra",
+        task="generate",
+        summary="Text to image at up to 4 MP, FLUX 1.1 pro ultra.",
+        request=UltraRequest,
+        price=_image_price(6),
+        sizes=_ANY_INPUT,
+        sources=("OAS-0919",),
+        aliases=("flux-ultra",),
+        output_size=_unknown_size,
+    ),
+    Tool(
+        name="flux-pro-1.1-ultra-finetuned",
+        path="/v1/flux-pro-1.1-ultra-finetuned",
+        task="generate",
+        summary="Ultra with your own finetune.",
+        request=UltraFinetunedRequest,
+        price=Price(None, date="2026-11-21", source="OAS-0919", note="published nowhere; ultra costs 6"),
+        sizes=_ANY_INPUT,
+        sources=("OAS-0919",),
+        aliases=("flux-ultra-finetuned",),
+        output_size=_unknown_size,
+    ),
+    Tool(
+        name="flux-dev",
+        path="/v1/flux-dev",
+        task="generate",
+        summary="Text to image, FLUX.1 dev.",
+        request=DevRequest,
+        price=_image_price(2.5),
+        sizes=_ANY_INPUT,
+        sources=("OAS-0919",),
+        output_size=_asked,
+    ),
+)

@@ -1,0 +1,117 @@
+"""The FLUX.2 family: one body for editing and for generation, with up to eight reference pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from flux_tasks.catalog.fields import (
+    DisablePup,
+    OptionalFormat,
+    Prompt,
+    Reference,
+    Request,
+    Seed,
+    Tolerance5,
+    WithUser,
+    WithWebhook,
+    fact,
+)
+from flux_tasks.catalog.tool import Price, SizeRule, Tool
+
+__all__ = ["TOOLS"]
+
+MAX_AREA = 4_194_304
+
+Side = Annotated[
+    int | None,
+    fact("Pixels of the result, at least 64; left out, the first picture's size rounded to 16.", ge=64),
+]
+
+
+class _Flux2(WithUser, WithWebhook):
+    prompt: Prompt
+    input_image: Reference = None
+    input_image_2: Reference = None
+    input_image_3: Reference = None
+    input_image_4: Reference = None
+    seed: Seed = None
+    width: Side = None
+    height: Side = None
+    safety_tolerance: Tolerance5 = 2
+    output_format: OptionalFormat = "jpeg"
+
+
+class KleinRequest(_Flux2):
+    """FLUX.2 klein: fastest, up to four references, prompts are taken as written."""
+
+
+class _EightReferences(_Flux2):
+    input_image_5: Reference = None
+    input_image_6: Reference = None
+    input_image_7: Reference = None
+    input_image_8: Reference = None
+
+
+class ProRequest(_EightReferences):
+    """FLUX.2 pro and max: up to eight references."""
+
+    disable_pup: DisablePup = False
+
+
+class FlexRequest(_EightReferences):
+    """FLUX.2 flex: steps and guidance are yours to set."""
+
+    prompt_upsampling: Annotated[bool | None, fact("Let the service rewrite the prompt in more detail.")] = True
+    input_image_blob_path: Annotated[str | None, fact("A picture that already lies in the service's storage.")] = None
+    guidance: Annotated[
+        float | None, fact("How closely to follow the prompt (the docs say 4.5 by default).", ge=1.5, le=10)
+    ] = 5.0
+    steps: Annotated[int | None, fact("Denoising steps.", ge=1, le=50)] = 50
+
+
+def _flux2_size(parameters: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Asked for, else the first input's size cut to multiples of 16 and scaled into 4 MP (DOCS-F2), else unknown."""
+    width, height = parameters.get("width"), parameters.get("height")
+    if width and height:
+        return int(width) // 16 * 16, int(height) // 16 * 16
+    if size is None or width or height:
+        return None
+    scale = min(1.0, (MAX_AREA / (size[0] * size[1])) ** 0.5)
+    return max(16, int(size[0] * scale) // 16 * 16), max(16, int(size[1] * scale) // 16 * 16)
+
+
+def _unaligned(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    off = [n for n in ("width", "height") if (parameters.get(n) or 0) % 16]
+    return tuple(f"{name} is not a multiple of 16: the service rounds it down" for name in off)
+
+
+def _model(name: str, summary: str, request: type[Request], price: Price, *aliases: str) -> Tool:
+    return Tool(
+        name=name,
+        path=f"/v1/{name}",
+        task="edit",
+        summary=summary,
+        request=request,
+        price=price,
+        sizes=SizeRule(max_area=MAX_AREA, reduces=True, multiple=16, source="DOCS-F2"),
+        sources=("OAS-0919", "DOCS-F2"),
+        aliases=aliases,
+        output_size=_flux2_size,
+        warnings=_unaligned,
+    )
+
+
+def _price(first: float, extra: float) -> Price:
+    return Price(first, extra, inputs=True, date="2026-06-30", source="DOCS-PRICE")
+
+
+TOOLS = (
+    _model("flux-2-pro", "Edit and generate: the balanced choice.", ProRequest, _price(3, 1.5), "flux-2"),
+    _model("flux-2-pro-preview", "Newest weights of pro.", ProRequest, _price(3, 1.5)),
+    _model("flux-2-max", "Edit and generate at the best quality.", ProRequest, _price(7, 3)),
+    _model("flux-2-flex", "Typography; steps and guidance to set.", FlexRequest, _price(5, 5)),
+    _model("flux-2-klein-4b", "Fastest and cheapest.", KleinRequest, _price(1.4, 0.1), "flux-2-klein"),
+    _model("flux-2-klein-9b", "Fast, better quality than 4b.", KleinRequest, _price(1.5, 0.2)),
+    _model("flux-2-klein-9b-preview", "Newest weights of klein 9b.", KleinRequest, _price(1.5, 0.2)),
+)

@@ -1,0 +1,457 @@
+"""The BFL API over httpx: submit, poll, fetch.
+
+Who is given the key: ``https://*.bfl.ai`` and the configured endpoint's own host (over https, or loopback). Never a
+delivery address. No request that carries the key follows a redirect.
+
+What is repeated, and by whom:
+
+=======  ==========================================  ===========================================================
+phase    what happened                               what is done
+=======  ==========================================  ===========================================================
+submit   no connection (refused, DNS, TLS,           ``ServerUnavailable``: the task may be repeated, nothing
+         connect time-out, pool time-out)            was sent
+submit   429                                         waited for here (``Retry-After``, else growing pauses) up to
+                                                     the tool's deadline, then ``RateLimited``: no job was made
+submit   5xx, read/write time-out, cut connection,   ``SubmissionUncertain``: never repeated, the job may be
+         an answer that cannot be read               charged
+submit   401, 403                                    ``KeyRefused``
+submit   402                                         ``OutOfCredits``
+submit   400, 404, 413, 422, other 4xx               ``InvalidRequest`` with the server's reasons
+poll     a body with ``status``, whatever the code   the status decides (failed jobs answer with 422 or 503)
+poll     no connection, time-out, 429, 5xx           polled again with growing pauses until the deadline, then
+                                                     ``ServerUnavailable``; the job stays in the journal
+poll     404 / ``Task not found``                    5 more polls (it can be too early), then ``JobLost``
+poll     unknown status                              still running, until the deadline
+fetch    any failure, cut or damaged bytes           the job is polled once more for a fresh address, then
+                                                     ``DeliveryFailed``: the task may be repeated, which is free
+=======  ==========================================  ===========================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from flux_tasks.catalog import Tool
+from flux_tasks.download import download
+from flux_tasks.errors import (
+    DeliveryFailed,
+    EndpointUnreachable,
+    FluxError,
+    InvalidImage,
+    InvalidRequest,
+    JobFailed,
+    JobLost,
+    KeyRefused,
+    Moderated,
+    OutOfCredits,
+    Problem,
+    RateLimited,
+    ServerUnavailable,
+    SubmissionUncertain,
+)
+from flux_tasks.images import MAX_BYTES, inspect, is_complete
+from flux_tasks.settings import is_bfl, is_loopback
+
+__all__ = ["BflClient", "Finished", "Submission"]
+
+_log = logging.getLogger("flux_tasks.client")
+
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
+_FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
+_MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
+_EARLY_POLLS = 5
+_TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The service's answer to a POST.
+
+    Attributes:
+        polling_url: where to ask; None after a webhook submission, whose answer has none (OAS-0919).
+        cost: credits, as estimated by the service at submission; optional in the contract.
+        input_mp, output_mp: megapixels (of 1,048,576 px) that the price is made of.
+        status: only in the answer to a webhook submission.
+    """
+
+    id: str
+    polling_url: str | None = None
+    cost: float | None = None
+    input_mp: float | None = None
+    output_mp: float | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that is ready.
+
+    Attributes:
+        sample: the delivery address, valid for 10 minutes.
+        cost: settled credits, if the service said so.
+        details: the rest of the result: prompt, seed, durations …
+    """
+
+    id: str
+    sample: str = field(repr=False)
+    cost: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class BflClient:
+    """One endpoint, one key, one connection pool.
+
+    Args:
+        base_url: such as ``https://api.bfl.ai``.
+        key: sent as ``x-key``; empty for a server that asks for none.
+        poll_interval: seconds between polls; None lets it grow from 0.25 to 2 (0.03 to 0.5 on loopback).
+        transport: any httpx transport, for tests and proxies.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str = "",
+        *,
+        poll_interval: float | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        verify: Any = True,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._key = key.strip()
+        self._poll_interval = poll_interval
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=32, keepalive_expiry=20.0)
+        # Two pools: the one that talks to the API attaches the key request by request, the one that fetches
+        # deliveries has never heard of it.
+        options: dict[str, Any] = {
+            "http2": True,
+            "timeout": _TIMEOUT,
+            "limits": limits,
+            "transport": transport,
+            "verify": verify,
+            "trust_env": not is_loopback(base_url),
+        }
+        self._api = httpx.AsyncClient(**options, headers={"accept": "application/json"})
+        self._deliveries = httpx.AsyncClient(**options)
+
+    def __repr__(self) -> str:
+        return f"BflClient({self.base_url!r})"
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._api.aclose()
+        await self._deliveries.aclose()
+
+    async def __aenter__(self) -> BflClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    # -- submit ---------------------------------------------------------------------------------------------------
+
+    async def submit(self, tool: Tool, body: Mapping[str, Any]) -> Submission:
+        """POST one job. Each call may be charged; see the module's table for what is repeated.
+
+        With ``webhook_url`` in ``body`` the answer has no ``polling_url``.
+
+        Raises:
+            KeyRefused, OutOfCredits, InvalidRequest, RateLimited, ServerUnavailable, SubmissionUncertain
+        """
+        content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        patience = time.monotonic() + tool.deadline
+        pause = 1.0
+        while True:
+            response = await self._post(tool, content)
+            if response.status_code != 429:
+                return self._submission(tool, response)
+            wait = _retry_after(response)
+            wait = pause * random.uniform(0.5, 1.5) if wait is None else wait  # noqa: S311 - jitter, not a secret
+            if time.monotonic() + wait > patience:
+                raise RateLimited(f"{tool.name}: too many active jobs on this account", retry_after=wait)
+            _log.info("%s: too many active jobs, waiting %.1f s", tool.name, wait)
+            await asyncio.sleep(wait)
+            pause = min(pause * 2, 30.0)
+
+    async def _post(self, tool: Tool, content: bytes) -> httpx.Response:
+        url = f"{self.base_url}{tool.path}"
+        headers = {"content-type": "application/json", **self._key_for(url)}
+        try:
+            return await self._api.post(url, content=content, headers=headers, follow_redirects=False)
+        except _NOT_SENT as error:
+            raise ServerUnavailable(f"{_host(url)}: no connection ({_reason(error)}); nothing was sent") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SubmissionUncertain(
+                f"{tool.name}: the connection failed after the request was sent ({_reason(error)}); it may be charged"
+            ) from None
+
+    def _submission(self, tool: Tool, response: httpx.Response) -> Submission:
+        code, answer = response.status_code, _json(response)
+        if code in (200, 201, 202):
+            if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+                raise SubmissionUncertain(f"{tool.name}: accepted, but the answer has no id; it may be charged")
+            return Submission(
+                id=answer["id"],
+                polling_url=answer.get("polling_url") or None,
+                cost=_number(answer.get("cost")),
+                input_mp=_number(answer.get("input_mp")),
+                output_mp=_number(answer.get("output_mp")),
+                status=answer.get("status"),
+            )
+        detail = _detail(answer) or response.reason_phrase
+        if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
+            raise KeyRefused(f"{_host(self.base_url)} refused the key ({code}: {detail})" + self._key_hint())
+        if code == 402:
+            raise OutOfCredits(f"{_host(self.base_url)}: out of credits ({detail})")
+        if code >= 500:
+            raise SubmissionUncertain(f"{tool.name}: HTTP {code} on submission ({detail}); it may be charged")
+        if 300 <= code < 400:
+            raise InvalidRequest(f"{tool.name}: the endpoint redirects to another address, which is not followed")
+        raise InvalidRequest(f"{tool.name}: refused by the service ({code}): {detail}", _problems(answer, tool))
+
+    def _key_hint(self) -> str:
+        return "" if self._key else ": no key was sent, set BFL_API_KEY"
+
+    # -- poll -----------------------------------------------------------------------------------------------------
+
+    async def wait(
+        self,
+        job_id: str,
+        polling_url: str | None = None,
+        *,
+        deadline: float = 300.0,
+        on_progress: Callable[[str, float | None], None] | None = None,
+    ) -> Finished:
+        """Poll a job until it ends; free of charge and safe to repeat.
+
+        Args:
+            polling_url: as returned at submission. One that points at a host which may not have the key is not
+                used: the endpoint is asked for the id instead, so that nothing paid for is lost.
+            deadline: seconds to go on polling.
+            on_progress: told each status and the share done (0 to 1, where known).
+
+        Raises:
+            Moderated, JobFailed, JobLost, KeyRefused
+            ServerUnavailable: no end in sight by the deadline; the job may still finish.
+        """
+        url = self._polling_address(job_id, polling_url)
+        started = time.monotonic()
+        missing = failures = 0
+        reason = "still running"
+        while True:
+            elapsed = time.monotonic() - started
+            if elapsed > deadline:
+                raise ServerUnavailable(f"job {job_id}: {reason} after {deadline:.0f} s; it can be asked for again")
+            try:
+                response = await self._api.get(url, headers=self._key_for(url), follow_redirects=False)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                failures += 1
+                reason = f"no answer ({_reason(error)})"
+                await asyncio.sleep(self._pause(elapsed, failures))
+                continue
+            answer = _json(response)
+            status = answer.get("status") if isinstance(answer, dict) else None
+            if response.status_code == 404 or status == "Task not found":
+                missing += 1
+                if missing > _EARLY_POLLS:
+                    raise JobLost(f"job {job_id}: the service does not know it (any more)")
+            elif isinstance(status, str):
+                finished = self._ending(job_id, status, answer)
+                if finished is not None:
+                    return finished
+                if on_progress is not None:
+                    on_progress(status, _number(answer.get("progress")))
+                failures, reason = 0, "still running"
+            elif response.status_code in (401, 403):
+                raise KeyRefused(f"{_host(url)} refused the key while polling ({response.status_code})")
+            else:
+                failures += 1
+                reason = f"HTTP {response.status_code}"
+            await asyncio.sleep(max(self._pause(elapsed, failures), _retry_after(response) or 0.0))
+
+    @staticmethod
+    def _ending(job_id: str, status: str, answer: Mapping[str, Any]) -> Finished | None:
+        """The end that ``status`` means, or None while the job runs (an unknown status is a running one)."""
+        result = answer.get("result")
+        if status == "Ready":
+            sample = result.get("sample") if isinstance(result, dict) else None
+            if not isinstance(sample, str):
+                raise JobFailed(f"job {job_id}: ready, but the answer names no result")
+            details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
+            return Finished(job_id, sample, _number(answer.get("cost")), details)
+        if status in _MODERATED:
+            said = answer.get("details")
+            reasons = said.get("Moderation Reasons", []) if isinstance(said, dict) else []
+            listed = [str(r) for r in reasons] if isinstance(reasons, list) else [str(reasons)]
+            raise Moderated(_MODERATED[status], listed, job_id=job_id)
+        if status in _FAILED:
+            words = answer.get("details") or answer.get("error") or result
+            raise JobFailed(f"job {job_id}: the service ended it with an error" + (f" ({words})" if words else ""))
+        return None
+
+    def _polling_address(self, job_id: str, polling_url: str | None) -> str:
+        own = f"{self.base_url}/v1/get_result?id={quote(job_id, safe='')}"
+        if not polling_url:
+            return own
+        if self._may_have_key(polling_url):
+            return polling_url
+        if is_loopback(polling_url) and is_loopback(self.base_url):
+            return own  # a local server that was started again on another port
+        _log.warning("polling address on a foreign host (%s) is not used", _host(polling_url))
+        return own
+
+    def _pause(self, elapsed: float, failures: int) -> float:
+        if self._poll_interval is not None:
+            pause = self._poll_interval
+        elif is_loopback(self.base_url):
+            pause = min(max(0.03, elapsed * 0.05), 0.5)
+        else:
+            pause = min(max(0.25, elapsed * 0.1), 2.0)
+        return pause if failures < 2 else min(max(pause, 0.1) * 2.0 ** min(failures, 8), 10.0)
+
+    # -- fetch ----------------------------------------------------------------------------------------------------
+
+    async def fetch(self, finished: Finished) -> bytes:
+        """The delivered bytes: complete, with a decodable header. Never sends the key.
+
+        Raises:
+            DeliveryFailed: not fetched whole; asking again is free.
+        """
+        scheme_is_safe = finished.sample.startswith("https://") or is_loopback(finished.sample)
+        if not scheme_is_safe:
+            raise DeliveryFailed(f"job {finished.id}: the delivery address is not https")
+        data = await download(finished.sample, client=self._deliveries, limit=MAX_BYTES, same_host=True)
+        if not data:
+            raise DeliveryFailed(f"job {finished.id}: the delivery is empty")
+        try:
+            inspect(data)
+        except InvalidImage as error:
+            raise DeliveryFailed(f"job {finished.id}: the delivery is {error}") from None
+        if not is_complete(data):
+            raise DeliveryFailed(f"job {finished.id}: the delivery is cut short ({len(data):,} bytes)")
+        return data
+
+    # -- account --------------------------------------------------------------------------------------------------
+
+    async def credits(self) -> float | None:
+        """Credits left on the account (``GET /v1/credits``); None if the endpoint does not say.
+
+        Raises:
+            KeyRefused, EndpointUnreachable
+        """
+        url = f"{self.base_url}/v1/credits"
+        try:
+            response = await self._api.get(url, headers=self._key_for(url), timeout=15.0)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({_reason(error)})") from None
+        answer = _json(response)
+        detail = _detail(answer) or response.reason_phrase
+        if response.status_code in (401, 403) or (response.status_code == 422 and "api key" in detail.lower()):
+            raise KeyRefused(f"{_host(url)} refused the key ({response.status_code}: {detail})" + self._key_hint())
+        return _number(answer.get("credits")) if isinstance(answer, dict) else None
+
+    async def engine(self) -> str:
+        """The engine behind the endpoint: ``bfl``, what a local server says of itself, or ``custom:<host>``.
+
+        Part of every job key, so that no other engine's results ever pass for BFL's.
+
+        Raises:
+            EndpointUnreachable: an endpoint that is not BFL's does not answer.
+        """
+        if is_bfl(self.base_url):
+            return "bfl"
+        try:
+            response = await self._api.get(f"{self.base_url}/local", timeout=15.0, follow_redirects=False)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({_reason(error)})") from None
+        answer = _json(response)
+        name = answer.get("engine") if isinstance(answer, dict) and response.status_code == 200 else None
+        if isinstance(name, str) and name.startswith("local:"):
+            return name
+        # Not the port: a server of one's own may come back on another, and its results are still its results.
+        return f"custom:{'loopback' if is_loopback(self.base_url) else urlsplit(self.base_url).hostname}"
+
+    def _may_have_key(self, url: str) -> bool:
+        own, asked = urlsplit(self.base_url), urlsplit(url)
+        same_server = (own.scheme, own.netloc.lower()) == (asked.scheme, asked.netloc.lower())
+        return is_bfl(url) or (same_server and (asked.scheme == "https" or is_loopback(url)))
+
+    def _key_for(self, url: str) -> dict[str, str]:
+        return {"x-key": self._key} if self._key and self._may_have_key(url) else {}
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc or url
+
+
+def _reason(error: Exception) -> str:
+    words = str(error).strip()
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def _json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, UnicodeDecodeError):
+        return None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _detail(answer: Any) -> str:
+    """The server's reason: ``detail`` is a list for schema errors and a string otherwise (DOCS-ERR, OAS-0919)."""
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    if isinstance(detail, list):
+        return "; ".join(
+            f"{'.'.join(str(p) for p in e.get('loc', ()) if p != 'body')}: {e.get('msg', '')}".strip(": ")
+            for e in detail
+            if isinstance(e, dict)
+        )
+    return str(detail) if detail else ""
+
+
+def _problems(answer: Any, tool: Tool) -> list[Problem]:
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    if not isinstance(detail, list):
+        return []
+    return [
+        Problem(".".join([tool.task, *(str(p) for p in e.get("loc", ()) if p != "body")]), str(e.get("msg", "")))
+        for e in detail
+        if isinstance(e, dict)
+    ]
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds the server asks to wait: a number or a date, at most 60; None if it does not say."""
+    value = response.headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return None
+    return min(max(seconds, 0.0), 60.0)
+
+
+def is_free_to_repeat(error: FluxError) -> bool:
+    """Whether a whole task may be repeated after ``error`` without the risk of a second charge.
+
+    429 is waited for in ``submit`` and a lost job is submitted anew by the job itself; neither is repeated again.
+    """
+    return isinstance(error, (ServerUnavailable, DeliveryFailed))

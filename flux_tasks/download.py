@@ -1,0 +1,68 @@
+"""A bounded HTTP GET: size, time and redirects are limited, and a cut body is an error.
+
+Used for deliveries, for inputs given as http(s) URLs, and by the local server for the URLs in its requests. No key
+ever travels through here.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from flux_tasks.errors import DeliveryFailed
+
+__all__ = ["download"]
+
+
+async def download(
+    url: str,
+    *,
+    client: httpx.AsyncClient,
+    limit: int,
+    redirects: int = 3,
+    same_host: bool = False,
+) -> bytes:
+    """The whole body at ``url``, at most ``limit`` bytes.
+
+    Args:
+        client: carries time-outs and the connection pool; must not carry credentials.
+        redirects: how many to follow; with ``same_host`` only those that stay on the host of ``url``.
+
+    Raises:
+        DeliveryFailed: any status but 200, too long, cut short, too many or foreign redirects, no connection. The
+            message names host and reason, never the query (a signed URL is a secret while it is valid).
+    """
+    host = urlsplit(url).netloc
+    for _ in range(redirects + 1):
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise DeliveryFailed(f"{host}: not an http(s) address")
+        try:
+            async with client.stream("GET", url, follow_redirects=False) as response:
+                if response.has_redirect_location:
+                    url = urljoin(url, response.headers["location"])
+                    if same_host and urlsplit(url).netloc != host:
+                        raise DeliveryFailed(f"{host}: redirected to another host, {urlsplit(url).netloc}")
+                    continue
+                if response.status_code != 200:
+                    raise DeliveryFailed(f"{host}: HTTP {response.status_code}")
+                return await _body(response, host, limit)
+        except httpx.HTTPError as error:
+            raise DeliveryFailed(f"{host}: {type(error).__name__}: {error}") from None
+        except httpx.InvalidURL as error:
+            raise DeliveryFailed(f"{host}: {error}") from None
+    raise DeliveryFailed(f"{host}: more than {redirects} redirects")
+
+
+async def _body(response: httpx.Response, host: str, limit: int) -> bytes:
+    announced = response.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise DeliveryFailed(f"{host}: {int(announced):,} bytes, more than the limit of {limit:,}")
+    chunks: list[bytes] = []
+    length = 0
+    async for chunk in response.aiter_bytes():
+        length += len(chunk)
+        if length > limit:
+            raise DeliveryFailed(f"{host}: more than the limit of {limit:,} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)

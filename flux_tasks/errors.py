@@ -1,0 +1,200 @@
+"""The error tree: each class says what the caller should do about it.
+
+::
+
+    FluxError
+    ├── RunStopped            nothing further can succeed; collect what is in flight and stop
+    │   ├── KeyRefused            401/403: the key is missing, wrong, or has no access
+    │   ├── OutOfCredits          402: the account is empty
+    │   ├── BudgetReached         the run's own cap is used up
+    │   └── EndpointUnreachable   nobody answers at the endpoint: wrong address or no network
+    ├── ItemError             this item cannot succeed as it is; the others can
+    │   ├── InvalidImage          not an image, too large, wrong mask, decompression bomb
+    │   ├── InvalidRequest        400/422 with the server's reasons, or our own preflight
+    │   ├── Moderated             refused by the safety filter (request or content); not charged
+    │   └── JobFailed             the service ended the job with an error
+    ├── Transient             worth repeating
+    │   ├── RateLimited           429: too many active jobs; the job was not created
+    │   ├── ServerUnavailable     never reached the server, or a free request (poll, fetch) failed
+    │   ├── DeliveryFailed        the result exists, but its bytes did not arrive whole
+    │   └── JobLost               the service no longer knows the job
+    ├── SubmissionUncertain   the POST may have been charged; never repeated by itself
+    └── RecipeError           the recipe is wrong: where, what, and what to write instead
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "BudgetReached",
+    "DeliveryFailed",
+    "EndpointUnreachable",
+    "FluxError",
+    "InvalidImage",
+    "InvalidRequest",
+    "ItemError",
+    "JobFailed",
+    "JobLost",
+    "KeyRefused",
+    "Moderated",
+    "OutOfCredits",
+    "Problem",
+    "RateLimited",
+    "RecipeError",
+    "RunStopped",
+    "ServerUnavailable",
+    "SubmissionUncertain",
+    "Transient",
+    "nearest",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with what the caller wrote.
+
+    ``where`` is a path such as ``erase.dilate_pixels`` or ``steps.2.erase.mask``; ``what`` says what was
+    found and what to write instead, in one sentence.
+    """
+
+    where: str
+    what: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" if self.where else self.what
+
+
+class FluxError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class RunStopped(FluxError):
+    """Nothing further can succeed until a person changes something."""
+
+
+class KeyRefused(RunStopped):
+    """The service refused the key (401 or 403), or there is none to send."""
+
+
+class OutOfCredits(RunStopped):
+    """The account has no credits left (402)."""
+
+
+class BudgetReached(RunStopped):
+    """The run's own cap is used up."""
+
+
+class EndpointUnreachable(RunStopped):
+    """No server answers at the endpoint."""
+
+
+class ItemError(FluxError):
+    """This item cannot succeed as it is."""
+
+
+class InvalidImage(ItemError):
+    """Not an image, too large, truncated, a decompression bomb, or a mask that does not fit."""
+
+
+class InvalidRequest(ItemError):
+    """The request is wrong: found by our own preflight, or said by the server (400/422).
+
+    ``problems`` lists all of them at once.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__(message)
+
+    @classmethod
+    def of(cls, problems: Sequence[Problem]) -> InvalidRequest:
+        """Make one error of several problems; the message lists each on its own line."""
+        return cls("\n".join(str(p) for p in problems), problems)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), self.problems))
+
+
+class Moderated(ItemError):
+    """The safety filter refused the request or withheld the content. It is not charged.
+
+    ``stage`` is ``"request"`` or ``"content"``; ``reasons`` are the service's own words (may be empty).
+    """
+
+    def __init__(self, stage: str, reasons: Iterable[str] = (), *, job_id: str = "") -> None:
+        self.stage = stage
+        self.reasons: tuple[str, ...] = tuple(reasons)
+        self.job_id = job_id
+        what = "the request was refused" if stage == "request" else "the result was withheld"
+        why = f" ({', '.join(self.reasons)})" if self.reasons else ""
+        super().__init__(f"{what} by moderation{why}; it is not charged")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_moderated, (self.stage, self.reasons, self.job_id))
+
+
+def _moderated(stage: str, reasons: tuple[str, ...], job_id: str) -> Moderated:
+    return Moderated(stage, reasons, job_id=job_id)
+
+
+class JobFailed(ItemError):
+    """The service ended the job with an error of its own."""
+
+
+class Transient(FluxError):
+    """Worth repeating after a pause; ``retry_after`` is the server's own wish in seconds, if it gave one."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class RateLimited(Transient):
+    """429: too many active jobs. The job was not created and not charged."""
+
+
+class ServerUnavailable(Transient):
+    """The request provably never reached the server, or a request that costs nothing failed."""
+
+
+class DeliveryFailed(Transient):
+    """The job is done and paid, but its bytes did not arrive whole. Fetching again is free."""
+
+
+class JobLost(Transient):
+    """The service no longer knows the job's id."""
+
+
+class SubmissionUncertain(FluxError):
+    """The POST may have been received and charged, and no id came back. Never repeated by itself."""
+
+
+class RecipeError(FluxError):
+    """The recipe, or what was given with it, is wrong. ``problems`` lists everything at once."""
+
+    def __init__(self, problems: Sequence[Problem], *, file: str = "") -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.file = file
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """One line a problem: ``file:line: where: what``."""
+        prefixes = (f"{self.file}:{p.line}: " if p.line else f"{self.file}: " for p in self.problems)
+        return [f"{prefix if self.file else ''}{p}" for prefix, p in zip(prefixes, self.problems, strict=True)]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_recipe_error, (self.problems, self.file))
+
+
+def _recipe_error(problems: tuple[Problem, ...], file: str) -> RecipeError:
+    return RecipeError(problems, file=file)
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the closest of ``choices``, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,0 +1,239 @@
+"""Bytes on any fsspec URL: read, write atomically, create exclusively. The only place that opens filesystems.
+
+A location is a local path (``photos/a.jpg``), a ``file://`` URL, or any URL whose protocol fsspec knows
+(``s3://``, ``gs://``, ``memory://`` …). Cloud libraries are imported when the first URL asks for them; their
+credentials and endpoints come from fsspec's own configuration (``FSSPEC_S3_ENDPOINT_URL`` and the like) or the
+provider's environment.
+
+Local writes go through a temporary file in the same folder and a rename (replace) or a hard link (create), because
+fsspec's own local ``pipe_file`` can be seen half-written. Object stores write whole objects; creation is their
+conditional put.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = [
+    "create",
+    "exists",
+    "glob",
+    "is_local",
+    "join",
+    "listing",
+    "local_path",
+    "read",
+    "remove",
+    "size",
+    "write",
+]
+
+_FILESYSTEM_OPTIONS: dict[str, dict[str, Any]] = {
+    # Objects written by other processes must be seen at once, so no listing is ever cached.
+    "s3": {"use_listings_cache": False, "config_kwargs": {"max_pool_connections": 64}},
+    "gs": {"use_listings_cache": False},
+}
+_FILESYSTEM_OPTIONS["s3a"] = _FILESYSTEM_OPTIONS["s3"]
+_FILESYSTEM_OPTIONS["gcs"] = _FILESYSTEM_OPTIONS["gs"]
+
+
+_UMASK = os.umask(0o077)  # can only be read by setting it, which is safe once, at import
+os.umask(_UMASK)
+
+
+def is_local(location: str | os.PathLike[str]) -> bool:
+    """Whether ``location`` is a path on this machine."""
+    text = os.fspath(location)
+    return "://" not in text or text.startswith(("file://", "local://"))
+
+
+def local_path(location: str | os.PathLike[str]) -> Path:
+    """The path behind a local location."""
+    text = os.fspath(location)
+    if text.startswith("file://"):
+        return Path(unquote(urlsplit(text).path))
+    return Path(text.removeprefix("local://")).expanduser()
+
+
+def join(location: str, *parts: str) -> str:
+    """``location`` with ``parts`` appended, ``/`` between them."""
+    return "/".join([location.rstrip("/") or "/", *parts]) if parts else location
+
+
+def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
+    protocol = location.split("://", 1)[0]
+    if protocol in ("gs", "gcs"):
+        # Must be set before gcsfs is imported: otherwise each first call asks Google's control API, which hangs
+        # for over 40 s against anything else.
+        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    import fsspec
+
+    try:
+        filesystem = fsspec.filesystem(protocol, **_FILESYSTEM_OPTIONS.get(protocol, {}))
+    except ImportError as error:
+        extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
+        remedy = f"pip install 'flux-pipelines[{extra}]'" if extra else f"install it: {error}"
+        raise OSError(f"{protocol}:// needs a library that is not installed: {remedy}") from None
+    except ValueError as error:
+        raise OSError(f"{location}: {error}") from None
+    return filesystem, filesystem._strip_protocol(location)
+
+
+def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
+    """The bytes at ``location``.
+
+    Raises:
+        OSError: missing or unreadable (``FileNotFoundError``, ``IsADirectoryError`` …), or longer than ``limit``
+            bytes, which is checked before the whole is read.
+    """
+    text = os.fspath(location)
+    if is_local(text):
+        with local_path(text).open("rb") as file:
+            if limit is not None and (found := os.fstat(file.fileno()).st_size) > limit:
+                raise OSError(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
+            return file.read()
+    filesystem, path = _filesystem(text)
+    if limit is not None and (found := int(filesystem.size(path) or 0)) > limit:
+        raise OSError(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
+    content: bytes = filesystem.cat_file(path)
+    return content
+
+
+def write(location: str | os.PathLike[str], data: bytes) -> None:
+    """Put ``data`` at ``location``, replacing what is there; a reader sees the old bytes or the new, never a part."""
+    text = os.fspath(location)
+    if is_local(text):
+        path = local_path(text)
+        with _temporary(path, data) as temporary:
+            temporary.replace(path)
+        return
+    filesystem, path_in_store = _filesystem(text)
+    filesystem.pipe_file(path_in_store, data)
+
+
+def create(location: str | os.PathLike[str], data: bytes) -> bool:
+    """Put ``data`` at ``location`` only if nothing is there; False if something was. Exactly one writer wins."""
+    text = os.fspath(location)
+    if is_local(text):
+        path = local_path(text)
+        if path.exists():
+            return False
+        with _temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        return True
+    filesystem, path_in_store = _filesystem(text)
+    if text.startswith("memory://"):  # its pipe_file(mode="create") checks and writes in one step, but raises late
+        if filesystem.exists(path_in_store):
+            return False
+        filesystem.pipe_file(path_in_store, data)
+        return True
+    try:
+        filesystem.pipe_file(path_in_store, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if _is_conflict(error):
+            return False
+        raise
+    return True
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Whether an object store refused a conditional put: HTTP 412 or 409 somewhere in the chain of causes."""
+    seen: BaseException | None = error
+    while seen is not None:
+        code = getattr(seen, "code", None) or getattr(seen, "status", None)
+        response = getattr(seen, "response", None)
+        if isinstance(response, dict):
+            code = response.get("ResponseMetadata", {}).get("HTTPStatusCode", code)
+        if str(code) in ("409", "412"):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, data: bytes) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # the promise outlives a power cut, too
+        temporary.chmod(0o666 & ~_UMASK)  # mkstemp is private; a result is as readable as any file
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def exists(location: str | os.PathLike[str]) -> bool:
+    """Whether something is at ``location``."""
+    text = os.fspath(location)
+    if is_local(text):
+        return local_path(text).exists()
+    filesystem, path = _filesystem(text)
+    return bool(filesystem.exists(path))
+
+
+def size(location: str | os.PathLike[str]) -> int | None:
+    """Bytes at ``location``, or None when nothing is there."""
+    text = os.fspath(location)
+    try:
+        if is_local(text):
+            return local_path(text).stat().st_size
+        filesystem, path = _filesystem(text)
+        return int(filesystem.size(path) or 0)
+    except FileNotFoundError:
+        return None
+
+
+def remove(location: str | os.PathLike[str]) -> None:
+    """Remove the file at ``location``; nothing happens if there is none."""
+    text = os.fspath(location)
+    with contextlib.suppress(FileNotFoundError):
+        if is_local(text):
+            local_path(text).unlink()
+        else:
+            filesystem, path = _filesystem(text)
+            filesystem.rm_file(path)
+
+
+def listing(location: str) -> list[str]:
+    """Names of the files directly under the folder ``location``, sorted; empty if there is no such folder."""
+    if is_local(location):
+        folder = local_path(location)
+        if not folder.is_dir():
+            return []
+        return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".tmp"))
+    filesystem, path = _filesystem(location)
+    try:
+        return sorted(str(name).rsplit("/", 1)[-1] for name in filesystem.ls(path, detail=False))
+    except FileNotFoundError:
+        return []
+
+
+def glob(pattern: str) -> list[str]:
+    """Locations of the files that match ``pattern``, sorted; the same kind of location as the pattern."""
+    if is_local(pattern):
+        import glob as glob_module
+
+        local = str(local_path(pattern))
+        return sorted(p for p in glob_module.glob(local, recursive=True) if Path(p).is_file())  # noqa: PTH207 - keeps the pattern's own prefix
+    filesystem, path = _filesystem(pattern)
+    protocol = pattern.split("://", 1)[0]
+    found = filesystem.glob(path, detail=True)
+    return sorted(f"{protocol}://{str(name).lstrip('/')}" for name, info in found.items() if info["type"] == "file")

@@ -1,0 +1,388 @@
+"""Images as values: ``ImageRef`` is the small reference that travels between steps; bytes stay where they are.
+
+Nothing is decoded to learn an image's type and size: only its header is read, and its pixel count is checked before
+any decoder may allocate for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+from urllib.parse import unquote, urlsplit
+
+from PIL import Image, ImageOps
+
+from flux_tasks import files
+from flux_tasks.errors import FluxError, InvalidImage
+
+__all__ = [
+    "EXTENSIONS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Header",
+    "ImageLike",
+    "ImageRef",
+    "decode",
+    "encode_png",
+    "inspect",
+    "is_complete",
+]
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Longest file that is read at all; each tool's own input limit (20 MB, DOCS-F2) is checked by preflight."""
+
+MAX_PIXELS = 100_000_000
+"""Largest picture that may be decoded: 100 MP. A header that says more is refused unread."""
+
+EXTENSIONS = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/webp": "webp",
+    "image/tiff": "tif",
+    "image/bmp": "bmp",
+    "image/gif": "gif",
+}
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
+_MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _FORMATS} | {"MPO": "image/jpeg"}
+_PREVIEW_MARK = "flux-pipelines-local-preview"
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations whose upright picture has width and height swapped
+
+ImageLike: TypeAlias = "ImageRef | Image.Image | bytes | str | os.PathLike[str]"
+"""What every image parameter takes: a reference, a Pillow image, encoded bytes, a path, an fsspec or http(s) URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image's header says. Sizes in pixels as stored, before any EXIF orientation is applied."""
+
+    media_type: str
+    width: int
+    height: int
+    mode: str
+    has_alpha: bool
+    orientation: int = 1
+    preview: str = ""
+    """The engine that made it, if the file is marked as a local preview."""
+
+
+@contextmanager
+def _opened(data: bytes | Path) -> Iterator[Image.Image]:
+    source = io.BytesIO(data) if isinstance(data, bytes) else data
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns above 89 MP; MAX_PIXELS decides below
+            image = Image.open(source, formats=_FORMATS)
+    except Image.DecompressionBombError:
+        raise InvalidImage(f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded") from None
+    except (OSError, SyntaxError, ValueError, TypeError, IndexError, OverflowError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        size = len(data) if isinstance(data, bytes) else data.stat().st_size
+        what = "the file is empty" if not size else "not an image this library reads (png, jpeg, webp, tiff, bmp, gif)"
+        raise InvalidImage(what) from None
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise InvalidImage(
+                f"{image.width}×{image.height} px is more than the {MAX_PIXELS // 1_000_000} MP that may be decoded"
+            )
+        yield image
+
+
+def inspect(source: bytes | str | os.PathLike[str]) -> Header:
+    """Read the header of encoded bytes or of a file on any location; no pixel is decoded.
+
+    Raises:
+        InvalidImage: not an image, empty, or more than ``MAX_PIXELS``.
+        OSError: the file cannot be read.
+    """
+    if not isinstance(source, bytes):
+        source = local if files.is_local(source) and (local := files.local_path(source)) else _read(os.fspath(source))
+    with _opened(source) as image:
+        orientation = int(image.getexif().get(0x0112, 1) or 1)
+        return Header(
+            media_type=_MEDIA_TYPES[image.format or ""],
+            width=image.width,
+            height=image.height,
+            mode=image.mode,
+            has_alpha=image.has_transparency_data,
+            orientation=orientation if 1 <= orientation <= 8 else 1,
+            preview=preview_mark(image),
+        )
+
+
+def preview_mark(image: Image.Image) -> str:
+    """The engine named by a local-preview mark in the image's metadata, or an empty string."""
+    text = str(image.info.get(_PREVIEW_MARK, ""))
+    if not text:
+        software = str(image.getexif().get(0x0131, ""))
+        text = software.removeprefix(f"{_PREVIEW_MARK} ") if software.startswith(_PREVIEW_MARK) else ""
+    return text
+
+
+def mark_preview(image: Image.Image, engine: str) -> dict[str, Any]:
+    """Keyword arguments for ``Image.save`` that mark a picture as made by a local ``engine``."""
+    from PIL.PngImagePlugin import PngInfo
+
+    exif = Image.Exif()
+    exif[0x0131] = f"{_PREVIEW_MARK} {engine}"
+    info = PngInfo()
+    info.add_text(_PREVIEW_MARK, engine)
+    return {"exif": exif, "pnginfo": info}
+
+
+def decode(data: bytes) -> Image.Image:
+    """The whole picture, upright (EXIF orientation applied).
+
+    Raises:
+        InvalidImage: not an image, too many pixels, or truncated.
+    """
+    with _opened(data) as image:
+        try:
+            image.load()
+            return ImageOps.exif_transpose(image)
+        except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
+            raise InvalidImage(f"the picture is damaged or cut short: {error}") from None
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """PNG bytes; the settings are four times faster than Pillow's default and no larger."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", compress_level=1, compress_type=3)
+    return buffer.getvalue()
+
+
+def is_complete(data: bytes) -> bool:
+    """Whether encoded bytes reach their format's own end mark, found without decoding (png, jpeg, webp)."""
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data[-16:]
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" in data[-4096:]  # content credentials and padding may follow the end mark
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) >= int.from_bytes(data[4:8], "little") + 8
+    return bool(data)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """A small, serialisable reference to an image. Two references are equal when their bytes are.
+
+    Attributes:
+        digest: SHA-256 of the encoded bytes, 64 hex digits.
+        media_type: such as ``image/png``.
+        width, height: pixels, as stored (before EXIF orientation).
+        size: encoded bytes.
+        uri: where the bytes can be read: a path or URL.
+        name: what people call it (the stem of the file it came from); used for naming task runs.
+        engine: which engine made it: ``bfl``, ``local:classical@1``, or empty for an original.
+        cost: credits that were paid for it, where known.
+        job_id: the service's id of the job that made it.
+
+    In a notebook it shows itself as the picture.
+    """
+
+    digest: str
+    media_type: str
+    width: int
+    height: int
+    size: int
+    uri: str = field(default="", compare=False)
+    name: str = field(default="", compare=False)
+    engine: str = field(default="", compare=False)
+    cost: float | None = field(default=None, compare=False)
+    job_id: str = field(default="", compare=False)
+    orientation: int = field(default=1, compare=False)
+    data: bytes | None = field(default=None, compare=False, repr=False)
+    """The bytes themselves, only for an image that has no location (made from bytes or a Pillow image)."""
+
+    @classmethod
+    def of(cls, source: ImageLike, *, name: str = "") -> ImageRef:
+        """A reference to ``source``: a path, any fsspec or http(s) URL, encoded bytes, a Pillow image, a reference.
+
+        Raises:
+            InvalidImage: not an image, empty, damaged header, or too large; the message begins with its location.
+        """
+        if isinstance(source, ImageRef):
+            return replace(source, name=name) if name else source
+        if isinstance(source, Image.Image):
+            return cls._of_bytes(encode_png(_plain(source)), "a Pillow image", name=name, keep=True)
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return cls._of_bytes(bytes(source), "the bytes given", name=name, keep=True)
+        if not isinstance(source, (str, os.PathLike)):
+            raise InvalidImage(
+                f"{type(source).__name__} is not an image: give a path, a URL, bytes, a Pillow image or an ImageRef"
+            )
+        location = os.fspath(source)
+        try:
+            data = _read(location)
+        except IsADirectoryError:
+            raise InvalidImage(f"{location}: a folder, not an image file") from None
+        except FileNotFoundError:
+            raise InvalidImage(f"{location}: no such file") from None
+        except (OSError, FluxError) as error:
+            raise InvalidImage(f"{location}: {error}") from None
+        web = location.startswith(("http://", "https://"))
+        return cls._of_bytes(data, location, name=name or stem(location), uri=location, keep=web)
+
+    @classmethod
+    def _of_bytes(cls, data: bytes, what: str, *, name: str = "", uri: str = "", keep: bool = False) -> ImageRef:
+        try:
+            header = inspect(data)
+        except InvalidImage as error:
+            raise InvalidImage(f"{what}: {error}") from None
+        digest = hashlib.sha256(data).hexdigest()
+        _recent.put(digest, data)
+        return cls(
+            digest=digest,
+            media_type=header.media_type,
+            width=header.width,
+            height=header.height,
+            size=len(data),
+            uri=uri,
+            name=name or digest[:8],
+            engine=header.preview,
+            orientation=header.orientation,
+            data=data if keep else None,
+        )
+
+    def read(self) -> bytes:
+        """The encoded bytes, checked against the digest.
+
+        Raises:
+            InvalidImage: they are gone, or no longer the same as when the reference was made.
+        """
+        data = self.data or _recent.get(self.digest)
+        if data is not None:
+            return data
+        try:
+            data = _read(self.uri)
+        except (OSError, FluxError) as error:
+            raise InvalidImage(f"{self.uri or self.digest}: {error}") from None
+        if hashlib.sha256(data).hexdigest() != self.digest:
+            raise InvalidImage(f"{self.uri}: the file has changed since it was first read")
+        _recent.put(self.digest, data)
+        return data
+
+    def open(self) -> Image.Image:
+        """The picture, decoded and upright.
+
+        Raises:
+            InvalidImage: unreadable, damaged or too large.
+        """
+        try:
+            return decode(self.read())
+        except InvalidImage as error:
+            raise InvalidImage(f"{self.uri or self.name}: {str(error).removeprefix(f'{self.uri}: ')}") from None
+
+    def save(self, location: str | os.PathLike[str]) -> str:
+        """Write the bytes, untouched, to a path or any fsspec URL; returns the location."""
+        files.write(location, self.read())
+        return os.fspath(location)
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) in pixels as people see the picture: EXIF orientation applied."""
+        return (self.height, self.width) if self.orientation in _TRANSPOSED else (self.width, self.height)
+
+    @property
+    def megapixels(self) -> float:
+        """Area in MP of 1,048,576 px (the unit of BFL's prices)."""
+        return self.width * self.height / 1_048_576
+
+    @property
+    def is_preview(self) -> bool:
+        """Whether a local engine made it: a stand-in for what BFL would deliver."""
+        return self.engine.startswith("local:")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready description, without bytes."""
+        described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "data"}
+        return {key: value for key, value in described.items() if value not in ("", None)}
+
+    @classmethod
+    def from_dict(cls, described: dict[str, Any]) -> ImageRef:
+        """The inverse of ``to_dict``; unknown keys are ignored."""
+        return cls(**{key: value for key, value in described.items() if key in cls.__dataclass_fields__})
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        """Show the picture in a notebook, at most 1,024 px wide."""
+        image = self.open()
+        image.thumbnail((1024, 1024))
+        return {"image/png": base64.b64encode(encode_png(_plain(image))).decode(), "text/plain": repr(self)}
+
+
+def stem(location: str) -> str:
+    """The file name of a path or URL without folder, query and extension."""
+    path = urlsplit(location).path if "://" in location else location
+    return PurePosixPath(unquote(path.replace("\\", "/"))).stem
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """``image`` in a mode that PNG keeps exactly, other modes converted to RGB or RGBA."""
+    if image.mode in ("1", "L", "LA", "RGB", "RGBA"):
+        return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+
+
+def _read(location: str) -> bytes:
+    if location.startswith(("http://", "https://")):
+        return _fetch(location)
+    return files.read(location, limit=MAX_BYTES)
+
+
+def _fetch(url: str) -> bytes:
+    import httpx
+
+    from flux_tasks import portal
+    from flux_tasks.download import download
+
+    async def get() -> bytes:
+        async with httpx.AsyncClient(timeout=30) as client:
+            return await download(url, client=client, limit=MAX_BYTES)
+
+    return portal.run(get())
+
+
+class _RecentBytes:
+    """The most recently used encodings, so that the next step of a chain need not read its input back."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._held = 0
+        self._entries: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, digest: str) -> bytes | None:
+        with self._lock:
+            data = self._entries.get(digest)
+            if data is not None:
+                self._entries.move_to_end(digest)
+            return data
+
+    def put(self, digest: str, data: bytes) -> None:
+        with self._lock:
+            if digest in self._entries or len(data) > self._capacity // 4:
+                return
+            self._entries[digest] = data
+            self._held += len(data)
+            while self._held > self._capacity:
+                _, dropped = self._entries.popitem(last=False)
+                self._held -= len(dropped)
+
+
+_recent = _RecentBytes(capacity=128 * 1024 * 1024)
+
+
+def remember(data: bytes, digest: str) -> None:
+    """Keep freshly delivered bytes at hand for the next step."""
+    _recent.put(digest, data)

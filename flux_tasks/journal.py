@@ -1,0 +1,95 @@
+"""The journal: the write-ahead record of jobs that may be paid for and are not settled yet.
+
+``intent`` is written before the POST; ``submitted``, with the service's id and polling address, before the first poll;
+the entry goes once the result record exists. What a later process finds tells it what to do:
+
+=============  =================================================================================================
+``submitted``  paid for: poll that id
+``intent``     fresh: another process is submitting just now, wait for it; old: the POST may have been charged and
+               its id is unknowable (the API has no idempotency key, OAS-0919), so a person or a policy decides
+=============  =================================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from flux_tasks.store import Store
+
+__all__ = ["Entry", "Journal"]
+
+_KIND = "journal"
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One unsettled job. Holds no key, no image bytes and no delivery URL."""
+
+    key: str
+    tool: str
+    phase: Literal["intent", "submitted"]
+    name: str = ""
+    """What people call the image."""
+    estimate: float | None = None
+    """Credits it was expected to cost."""
+    id: str = ""
+    polling_url: str = ""
+    cost: float | None = None
+    """Credits the service said it costs, at submission."""
+    owner: str = field(default_factory=_owner)
+    at: float = field(default_factory=time.time)
+    """Seconds since 1970 of the last change."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last change."""
+        return max(0.0, time.time() - self.at)
+
+
+class Journal:
+    """The entries in one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def intend(self, entry: Entry) -> bool:
+        """Write down that ``entry`` is about to be submitted; False if the job already has an entry."""
+        return self._store.create_record(_KIND, entry.key, asdict(entry))
+
+    def submitted(self, entry: Entry, *, id: str, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
+        """Write down the service's id. From here on the job can always be found again."""
+        updated = replace(entry, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
+        self._store.put_record(_KIND, entry.key, asdict(updated))
+        return updated
+
+    def settle(self, key: str) -> None:
+        """Forget a job: its result is recorded, or it provably was not charged, or it ended without a result."""
+        self._store.remove_record(_KIND, key)
+
+    def entry(self, key: str) -> Entry | None:
+        """The entry of a job, or None.
+
+        An entry that cannot be read counts as an old ``intent``: something was begun, nothing is known.
+        """
+        try:
+            record = self._store.record(_KIND, key)
+        except ValueError:
+            return Entry(key=key, tool="unknown", phase="intent", at=0.0, owner="unknown")
+        return _entry(record) if record else None
+
+    def entries(self) -> list[Entry]:
+        """All unsettled jobs."""
+        return [entry for key in self._store.records(_KIND) if (entry := self.entry(key))]
+
+
+def _entry(record: dict[str, Any]) -> Entry:
+    known = Entry.__dataclass_fields__
+    return Entry(**{name: value for name, value in record.items() if name in known})

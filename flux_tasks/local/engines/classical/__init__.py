@@ -1,0 +1,1 @@
+from flux_tasks.local.engines.classical.blur import Deblurred, deblur

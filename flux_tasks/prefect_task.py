@@ -1,0 +1,203 @@
+"""How a tool becomes a Prefect task: signature, cache key, results, retries, names.
+
+A repeated call ends in Prefect's ``Cached`` state because ``JobResults`` shows the store's own records to Prefect as
+result records; the job itself has written them, before its journal entry went, so nothing depends on Prefect's commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any
+from uuid import UUID
+
+from PIL import Image
+from prefect import Task, get_run_logger
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.exceptions import MissingContextError
+from prefect.filesystems import WritableFileSystem
+from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[attr-defined]  # documented there
+from prefect.serializers import JSONSerializer
+from prefect.tasks import exponential_backoff
+
+from flux_tasks import catalog, job, portal, settings, signatures
+from flux_tasks.client import is_free_to_repeat
+from flux_tasks.errors import FluxError
+from flux_tasks.images import ImageRef, stem
+from flux_tasks.job import JobResult
+from flux_tasks.preflight import Call, prepare
+from flux_tasks.signatures import UNSET
+from flux_tasks.store import Store
+
+__all__ = ["FluxTask", "JobKeyPolicy", "JobResults", "call_of", "make_task"]
+
+RETRIES = 4
+
+
+def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call:
+    """The checked call that ``task`` with ``arguments`` means. Parameters that are ``UNSET`` were not given.
+
+    Raises:
+        InvalidRequest: everything that is wrong, at once.
+    """
+    given = {name: value for name, value in arguments.items() if value is not UNSET}
+    model = given.pop("model", None)
+    tool = catalog.tool(task, model, where=where)
+    return prepare(tool, given, fit=given.pop("fit", "error"), variant=given.pop("variant", 0), where=where or task)
+
+
+class JobKeyPolicy(CachePolicy):
+    """Caches by job key: tool, contract, engine, parameters and image contents; never by paths or run."""
+
+    def __init__(self, task: str) -> None:
+        self._task = task
+
+    def compute_key(
+        self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any
+    ) -> str | None:
+        """The job key, or None where there is none (bad input, which the task itself then reports)."""
+        try:
+            call = call_of(self._task, inputs)
+            _prepared[task_ctx.task_run.id] = call
+            return call.key(portal.run(job.engine_of(settings.current())))
+        except FluxError:
+            return None
+
+
+_prepared: dict[UUID, Call] = {}
+"""Calls between the computing of their key and their execution, so that images are read once."""
+
+
+class JobResults(WritableFileSystem):
+    """The store's result records, shown to Prefect as its own. A record whose blob has gone is not shown."""
+
+    _block_type_name = "Flux job results"
+    _block_type_slug = "flux-job-results"
+
+    def _resolve_path(self, path: str) -> None:
+        """Keys are used as they are."""
+
+    def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]  # Prefect calls it so
+        key = path.rsplit("/", 1)[-1]
+        record = Store(settings.current().store).result(key)
+        if record is None:
+            raise FileNotFoundError(key)
+        shown: ResultRecord[ImageRef] = ResultRecord(
+            result=record["image"],
+            metadata=ResultRecordMetadata(serializer=JSONSerializer(), storage_key=key),
+        )
+        return shown.serialize()
+
+    def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
+        """The job has written its own record; failures are not kept as results."""
+
+    async def aread_path(self, path: str) -> bytes:
+        return await asyncio.to_thread(self.read_path, path)
+
+    async def awrite_path(self, path: str, content: bytes) -> None:
+        """See ``write_path``."""
+
+
+class FluxTask(Task[..., Any]):
+    """A Prefect task over a FLUX tool. ``with_options`` keeps its results in the store."""
+
+    def with_options(self, *args: Any, **options: Any) -> FluxTask:
+        plain = copy(self)
+        plain.result_storage = None  # Prefect's constructor takes saved blocks only, and this one needs no server
+        made: FluxTask = Task.with_options(plain, *args, **options)  # type: ignore[assignment]
+        made.__class__ = FluxTask
+        if made.result_storage is None:
+            made.result_storage = JobResults()
+        return made
+
+
+def make_task(name: str, *, asynchronous: bool) -> FluxTask:
+    """The task called ``name`` in its sync or async form (whose name begins with ``a``)."""
+    signature = signatures.signature(name)
+
+    def arguments_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return dict(signature.bind(*args, **kwargs).arguments)
+
+    def perform(*args: Any, **kwargs: Any) -> ImageRef:
+        call = _take_prepared() or call_of(name, arguments_of(args, kwargs))
+        return _shown(call, portal.run(job.execute(call, settings.current(), refresh=_is_refresh())))
+
+    async def aperform(*args: Any, **kwargs: Any) -> ImageRef:
+        call = _take_prepared()
+        if call is None:
+            call = await asyncio.to_thread(call_of, name, arguments_of(args, kwargs))
+        result = await portal.arun(job.execute(call, settings.current(), refresh=_is_refresh()))
+        return _shown(call, result)
+
+    function: Callable[..., Any] = aperform if asynchronous else perform
+    public = f"a{name}" if asynchronous else name
+    function.__name__ = function.__qualname__ = public
+    function.__module__ = "flux_tasks.tasks"
+    function.__doc__ = signatures.docstring(name)
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    made = FluxTask(
+        function,
+        name=public,
+        task_run_name=_run_name(name),
+        cache_policy=JobKeyPolicy(name),
+        persist_result=True,
+        result_serializer="json",
+        cache_result_in_memory=False,
+        retries=RETRIES,
+        retry_delay_seconds=exponential_backoff(backoff_factor=1),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=_is_worth_repeating,
+    )
+    made.result_storage = JobResults()
+    return made
+
+
+def _is_worth_repeating(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, FluxError) and is_free_to_repeat(state.data)
+
+
+def _take_prepared() -> Call | None:
+    context = TaskRunContext.get()
+    return _prepared.pop(context.task_run.id, None) if context else None
+
+
+def _is_refresh() -> bool:
+    context = TaskRunContext.get()
+    return bool(context and context.task.refresh_cache)
+
+
+def _run_name(task: str) -> Callable[..., str]:
+    def task_run_name(parameters: dict[str, Any]) -> str:
+        source = next(iter(parameters.values()), "")
+        if isinstance(source, ImageRef):
+            shown = source.name
+        elif isinstance(source, (str, os.PathLike)):
+            shown = stem(os.fspath(source)) if task != "generate" else os.fspath(source)[:40]
+        else:
+            shown = "image" if isinstance(source, (bytes, Image.Image)) else ""
+        return f"{task} {shown}".strip()
+
+    return task_run_name
+
+
+def _shown(call: Call, result: JobResult) -> ImageRef:
+    """Put tool, cost and job id where Prefect's UI shows them: tags of the task run, and its log."""
+    context = TaskRunContext.get()
+    if context is not None:
+        # Only now: tags that are there when a run starts make Prefect ask its server for a concurrency slot.
+        cost = [] if result.cost is None else [f"{result.cost:g} credits"]
+        job_id = [f"job {result.job_id}"] if result.job_id else []
+        context.task_run.tags = sorted({*context.task_run.tags, call.tool.name, result.outcome, *cost, *job_id})
+    try:
+        logger = get_run_logger()
+    except MissingContextError:
+        return result.image
+    spent = "cost unknown" if result.cost is None else f"{result.cost:g} credits"
+    logger.info("%s %s: %s, %s, job %s", call.tool.name, call.name, result.outcome, spent, result.job_id or "-")
+    for warning in result.warnings:
+        logger.warning("%s %s: %s", call.tool.name, call.name, warning)
+    return result.image

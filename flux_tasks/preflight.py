@@ -1,0 +1,418 @@
+"""From what a caller writes to a checked call: every problem found at once, before anything is spent.
+
+A ``Call`` is cheap: headers are read and digests made, but no pixel is decoded until its inputs are rendered for
+sending. So a call that is already answered by the store never opens a picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from flux_tasks import masks
+from flux_tasks.canvas import GRID, MAX_CANVAS, Canvas, plan_canvas
+from flux_tasks.catalog import CONTRACT_VERSION, PIXELS_PER_MP, Tool
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem
+from flux_tasks.images import ImageRef, encode_png, inspect
+from flux_tasks.masks import Mask
+
+__all__ = ["MAX_INPUT_BYTES", "MAX_INPUT_PIXELS", "Call", "Fit", "Input", "prepare"]
+
+MAX_INPUT_BYTES = 20 * 1024 * 1024
+"""20 MB: the longest input file (DOCS-F2)."""
+
+MAX_INPUT_PIXELS = 20_000_000
+"""20 MP: the largest input picture (DOCS-F2)."""
+
+_SENDABLE = ("image/png", "image/jpeg", "image/webp")
+
+Fit = Literal["error", "downscale"]
+"""What to do with a picture that a tool does not take as it is: say so, or scale and convert it."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One picture of a call, and what is done to it before it is sent.
+
+    ``identity`` names its content for the job key. It is made from digests and from what is to be done, not from
+    re-encoded bytes, so that it does not change with the version of an encoder.
+    """
+
+    source: ImageRef
+    identity: str
+    size: tuple[int, int]
+    mask: Mask | None = None
+    reencode: bool = False
+
+    @cached_property
+    def picture(self) -> ImageRef:
+        """The picture as it is sent.
+
+        Raises:
+            InvalidImage: it cannot be decoded.
+        """
+        if self.mask is not None:
+            shown = self.mask.render(self.source)
+            return ImageRef.of(encode_png(masks.match(shown, self.size, resize=True)), name=f"{self.source.name} mask")
+        if not self.reencode:
+            return self.source
+        image = self.source.open()
+        if image.size != self.size:
+            from PIL import Image
+
+            image = image.resize(self.size, Image.Resampling.LANCZOS)
+        return replace(ImageRef.of(image, name=self.source.name), engine=self.source.engine)
+
+    @property
+    def is_empty_mask(self) -> bool:
+        """Whether it is a mask without a white pixel."""
+        return self.mask is not None and masks.is_empty(self.picture.open())
+
+
+@dataclass(frozen=True)
+class Call:
+    """A checked request of one tool.
+
+    Attributes:
+        parameters: what is sent besides images: only what the caller set, and what follows from it (a canvas).
+        inputs: pictures by request field.
+        warnings: allowed, but deserving a word.
+        variant: another result for the same request, for tools without a seed.
+        notify: call-back fields; sent, but not part of the key.
+    """
+
+    tool: Tool
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, Input]
+    warnings: tuple[str, ...] = ()
+    variant: int = 0
+    notify: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(self, engine: str) -> str:
+        """The job key: SHA-256 of tool, contract, engine, parameters with their defaults, and image contents."""
+        document = {
+            "tool": self.tool.name,
+            "contract": CONTRACT_VERSION,
+            "engine": engine,
+            "parameters": _canonical(self.tool.defaults(self.parameters)),
+            "images": {name: given.identity for name, given in self.inputs.items()},
+            "variant": self.variant,
+        }
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def body(self) -> dict[str, Any]:
+        """The request body: base64 images without a data-URI prefix, and only the parameters that were set.
+
+        Raises:
+            InvalidImage: a picture cannot be read or decoded.
+        """
+        images = {n: base64.b64encode(i.picture.read()).decode("ascii") for n, i in self.inputs.items()}
+        return {**images, **self.parameters, **self.notify}
+
+    @property
+    def main(self) -> ImageRef | None:
+        """The picture that is edited, if there is one."""
+        found = self.inputs.get(self.tool.image_field or "")
+        return found.source if found else None
+
+    @property
+    def mask(self) -> Input | None:
+        """The mask, if the tool takes one and was given one."""
+        return next((given for given in self.inputs.values() if given.mask is not None), None)
+
+    @property
+    def name(self) -> str:
+        """What people call it: the picture's name, or the beginning of the prompt."""
+        return self.main.name if self.main else str(self.parameters.get("prompt", ""))[:40]
+
+    def nothing_to_do(self) -> bool:
+        """Whether the mask has no white pixel, so that the result is the input and no call is to be paid for."""
+        return self.mask is not None and self.mask.is_empty_mask
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """(width, height) of the result, where it is known beforehand."""
+        found = self.inputs.get(self.tool.image_field or "")
+        return self.tool.output_size(self.parameters, found.size if found else None)
+
+    def estimate(self) -> float | None:
+        """Credits the job is expected to cost; None where the price is unknown."""
+        width, height = self.output_size or (1024, 1024)
+        inputs = [i.size[0] * i.size[1] / PIXELS_PER_MP for i in self.inputs.values() if i.mask is None]
+        return self.tool.price_for(self.parameters).estimate(width * height / PIXELS_PER_MP, inputs)
+
+
+def prepare(
+    tool: Tool, parameters: Mapping[str, Any], *, fit: Fit = "error", variant: int = 0, where: str = ""
+) -> Call:
+    """Check everything about a call and make it ready.
+
+    Args:
+        parameters: images under their field names (``image`` also means the tool's main picture, ``references`` a
+            list of further ones) and everything else the tool takes; None for an image counts as not given.
+        fit: ``downscale`` scales a picture that is too large, and converts one of a type that is not accepted.
+        where: prefix of each problem's path.
+
+    Raises:
+        InvalidRequest: with all problems of parameters and images.
+    """
+    where = where or tool.task
+    given = dict(parameters)
+    pictures, problems = _pictures(tool, given, where)
+    if fit not in ("error", "downscale"):
+        problems.append(Problem(f"{where}.fit", f"{fit!r} is not one of error, downscale"))
+    if isinstance(variant, bool) or not isinstance(variant, int):
+        problems.append(Problem(f"{where}.variant", f"{variant!r} is not a whole number"))
+    has_canvas = "width" in tool.request.model_fields and bool(tool.options.model_fields)
+    derived = {"width": 64, "height": 64} if has_canvas and _says_canvas(given) else {}
+    problems += tool.check({**derived, **given}, where=where)
+    inputs: dict[str, Input] = {}
+    warnings: list[str] = []
+    for name, source in pictures.items():
+        if tool.image_fields[name].role != "mask":
+            try:
+                inputs[name] = _fitted(tool, source, fit, edited=name == tool.image_field)
+                warnings += _alignment(tool, inputs[name])
+            except InvalidImage as error:
+                problems.append(Problem(f"{where}.{name}", str(error)))
+    main = inputs.get(tool.image_field or "")
+    for name, source in pictures.items():
+        if tool.image_fields[name].role == "mask" and main is not None:
+            try:
+                inputs[name] = _mask_input(source, main)
+            except InvalidImage as error:
+                problems.append(Problem(f"{where}.{name}", str(error)))
+    if not problems and "mask" in tool.image_fields and "mask" not in inputs:
+        problems += _needs_alpha(main, where)
+    if has_canvas and not problems and main is not None:
+        try:
+            given, inputs[tool.image_field or ""] = _with_canvas(tool, given, main, fit, where, warnings)
+        except InvalidRequest as error:
+            problems += error.problems
+    if problems:
+        raise InvalidRequest.of(problems)
+    notify = {n: v for n, v in given.items() if n in ("webhook_url", "webhook_secret", "user")}
+    wire = {n: v for n, v in given.items() if n in tool.request.model_fields and n not in notify}
+    return Call(tool, wire, inputs, (*warnings, *tool.warnings(wire)), variant, notify)
+
+
+def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Problem]]:
+    """Take the images out of ``given``; what is missing or cannot be read becomes a problem."""
+    problems: list[Problem] = []
+    fields = tool.image_fields
+    if "image" in given and "image" not in fields and tool.image_field:
+        given[tool.image_field] = given.pop("image")
+    references = [n for n, mark in fields.items() if mark.role == "reference" and n not in given]
+    if "references" in given and references:
+        listed = given.pop("references") or ()
+        listed = listed if isinstance(listed, (list, tuple)) else [listed]
+        if len(listed) > len(references):
+            problems.append(
+                Problem(f"{where}.references", f"{len(listed)} pictures, but {tool.name} takes {len(references)} more")
+            )
+        given.update(zip(references, listed, strict=False))
+    pictures: dict[str, Any] = {}
+    for name, mark in fields.items():
+        source = given.pop(name, None)
+        required = tool.request.model_fields[name].is_required()
+        if source is None:
+            if required:
+                problems.append(Problem(f"{where}.{name}", "is required: give a path, a URL, bytes or an image"))
+            continue
+        try:
+            pictures[name] = Mask.of(source) if mark.role == "mask" else ImageRef.of(source)
+        except InvalidImage as error:
+            problems.append(Problem(f"{where}.{name}", str(error)))
+        except ValidationError as error:
+            problems += [
+                Problem(".".join([where, name, *map(str, e["loc"])]), str(e["msg"]).removeprefix("Value error, "))
+                for e in error.errors(include_url=False)
+            ]
+    return {name: pictures[name] for name in fields if name in pictures}, problems
+
+
+def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
+    """``source`` as the tool takes it.
+
+    Raises:
+        InvalidImage: it does not take it, and ``fit`` does not allow to change that.
+    """
+    width, height = size = source.upright_size
+    rule = tool.sizes
+    if min(size) < rule.min_side:
+        raise InvalidImage(f"{width}×{height} px: {tool.name} takes at least {rule.min_side} px a side")
+    reencode = source.orientation != 1  # turned upright: whether the service obeys EXIF is not documented
+    area = rule.max_area if edited and not rule.reduces else None
+    area = min(area or MAX_INPUT_PIXELS, MAX_INPUT_PIXELS)
+    remedy = "scale it down, or allow it (fit: downscale)"
+    if width * height > area:
+        if fit == "error":
+            raise InvalidImage(
+                f"{width}×{height} px = {width * height:,} px, more than the {area:,} px {tool.name} takes: {remedy}"
+            )
+        scale = math.sqrt(area / (width * height))
+        size = (max(1, int(width * scale)), max(1, int(height * scale)))
+        reencode = True
+    if source.media_type not in _SENDABLE:
+        if fit == "error":
+            raise InvalidImage(
+                f"{source.media_type} is not accepted by the service (png, jpeg, webp are): convert it, or allow it "
+                "(fit: downscale)"
+            )
+        reencode = True
+    if source.size > MAX_INPUT_BYTES and size == (width, height):
+        if fit == "error":
+            raise InvalidImage(f"{source.size:,} bytes, more than the 20 MB the service takes: {remedy}")
+        scale = min(1.0, math.sqrt(MAX_CANVAS / (width * height)))
+        size, reencode = (int(width * scale), int(height * scale)), True
+    if not reencode:
+        return Input(source, source.digest, size)
+    return Input(source, f"{source.digest}:png:{size[0]}x{size[1]}", size, reencode=True)
+
+
+def _alignment(tool: Tool, given: Input) -> list[str]:
+    if tool.sizes.reduces and tool.sizes.multiple > 1 and any(side % tool.sizes.multiple for side in given.size):
+        width, height = (side // tool.sizes.multiple * tool.sizes.multiple for side in given.size)
+        return [f"{given.source.name}: the service crops {given.size[0]}×{given.size[1]} to {width}×{height} px"]
+    return []
+
+
+def _mask_input(mask: Mask, main: Input) -> Input:
+    """``mask`` for the picture ``main``; sizes are compared by their headers, nothing is decoded yet."""
+    described: dict[str, Any] = mask.model_dump(exclude={"file"}, exclude_defaults=True)
+    if mask.file is not None:
+        source = ImageRef.of(mask.file)
+        if source.upright_size != main.source.upright_size and not mask.resize:
+            (mw, mh), (iw, ih) = source.upright_size, main.source.upright_size
+            raise InvalidImage(
+                f"{source.uri or source.name}: the mask is {mw}×{mh} px but the image is {iw}×{ih} px: make them "
+                "equal, or ask for resizing (mask: {file: …, resize: true})"
+            )
+        described["file"] = source.digest
+        mask = mask.model_copy(update={"file": source})
+    elif mask.boxes is not None:
+        masks.from_boxes(main.source.upright_size, mask.boxes)
+    elif mask.alpha and not _has_alpha(main.source):
+        raise InvalidImage("the mask is to come from the alpha channel, but the picture has none")
+    described["size"] = list(main.size)
+    if mask.alpha:
+        described["of"] = main.source.digest
+    identity = "mask:" + json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return Input(main.source, identity, main.size, mask=mask)
+
+
+def _needs_alpha(main: Input | None, where: str) -> list[Problem]:
+    if main is None or _has_alpha(main.source):
+        return []
+    return [Problem(f"{where}.mask", "is required: the image has no alpha channel that could mark what to change")]
+
+
+def _has_alpha(source: ImageRef) -> bool:
+    return source.media_type != "image/jpeg" and inspect(source.read()).has_alpha
+
+
+def _says_canvas(given: Mapping[str, Any]) -> bool:
+    return bool(given.get("aspect_ratio") or given.get("expand"))
+
+
+def _with_canvas(
+    tool: Tool, given: dict[str, Any], main: Input, fit: Fit, where: str, warnings: list[str]
+) -> tuple[dict[str, Any], Input]:
+    """The canvas that the caller means, as the API's own fields."""
+    exact = bool(given.get("exact"))
+    if not _says_canvas(given):
+        return _explicit_canvas(given, main, exact, where, warnings), main
+    if given.get("aspect_ratio") and given.get("expand"):
+        raise InvalidRequest.of([Problem(where, "give aspect_ratio or expand, not both")])
+    clash = [n for n in ("width", "height", "reference_offset_x", "reference_offset_y") if given.get(n) is not None]
+    if clash:
+        raise InvalidRequest.of(
+            [Problem(f"{where}.{n}", "follows from aspect_ratio or expand: leave it out") for n in clash]
+        )
+
+    def plan(size: tuple[int, int]) -> Canvas:
+        return plan_canvas(
+            size,
+            aspect_ratio=given.get("aspect_ratio"),
+            anchor=given.get("anchor", "center"),
+            expand=given.get("expand"),
+            exact=exact,
+            where=where,
+        )
+
+    try:
+        canvas = plan(main.size)
+    except InvalidRequest:
+        if fit != "downscale" or not given.get("aspect_ratio"):
+            raise
+        main = _shrunk_for_canvas(main, str(given["aspect_ratio"]))
+        canvas = plan(main.size)
+    options = set(tool.options.model_fields)
+    wire = {n: v for n, v in given.items() if n not in options}
+    wire |= {
+        "width": canvas.width,
+        "height": canvas.height,
+        "reference_offset_x": canvas.left,
+        "reference_offset_y": canvas.top,
+    }
+    return wire, main
+
+
+def _shrunk_for_canvas(main: Input, aspect_ratio: str) -> Input:
+    """``main`` scaled so that a canvas of ``aspect_ratio`` around it stays within 4 MP, with room for snapping."""
+    from flux_tasks.canvas import parse_aspect_ratio
+
+    ratio = parse_aspect_ratio(aspect_ratio) or 1.0
+    width, height = main.size
+    canvas = (max(width, height * ratio), max(height, width / ratio))
+    longest = math.sqrt(MAX_CANVAS * max(ratio, 1 / ratio))
+    scale = (longest - 2 * GRID) / max(canvas)
+    size = (max(64, int(width * scale)), max(64, int(height * scale)))
+    return Input(main.source, f"{main.source.digest}:png:{size[0]}x{size[1]}", size, reencode=True)
+
+
+def _explicit_canvas(
+    given: dict[str, Any], main: Input, exact: bool, where: str, warnings: list[str]
+) -> dict[str, Any]:
+    wire = {n: v for n, v in given.items() if n not in ("exact", "anchor", "aspect_ratio", "expand")}
+    if not exact:
+        for name in ("width", "height"):
+            snapped = -(-wire[name] // GRID) * GRID
+            if snapped != wire[name]:
+                warnings.append(
+                    f"{name} {wire[name]} was snapped to {snapped}, a multiple of 16 (exact: true keeps it)"
+                )
+                wire[name] = snapped
+    area = wire["width"] * wire["height"]
+    if area > MAX_CANVAS:
+        raise InvalidRequest.of(
+            [Problem(where, f"the canvas has {area:,} px, more than {MAX_CANVAS:,}: make it smaller")]
+        )
+    x, y = wire.get("reference_offset_x"), wire.get("reference_offset_y")
+    left = (wire["width"] - main.size[0]) // 2 if x is None else x
+    top = (wire["height"] - main.size[1]) // 2 if y is None else y
+    if not wire.get("auto_crop") and Canvas(wire["width"], wire["height"], left, top).overhangs(main.size):
+        raise InvalidRequest.of(
+            [
+                Problem(
+                    where,
+                    f"the image of {main.size[0]}×{main.size[1]} px does not lie within the canvas of "
+                    f"{wire['width']}×{wire['height']} px: enlarge it, move it, or allow cropping (auto_crop: true)",
+                )
+            ]
+        )
+    return wire
+
+
+def _canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers that are equal are written the same way: 60 and 60.0 make one key."""
+    return {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in parameters.items()}

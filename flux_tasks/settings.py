@@ -1,0 +1,179 @@
+"""Key, endpoint, store and limits, from the environment or from arguments.
+
+======================  =====================================================================================
+``BFL_API_KEY``         the key (surrounding white space is dropped)
+``FLUX_ENDPOINT``       ``bfl`` (default), ``eu``, ``us``, ``local``, or the address of a server that speaks the API;
+                        ``BFL_BASE_URL``, which the official SDK reads, is taken when this one is not set
+``FLUX_STORE``          where results and the journal are kept: a folder or any fsspec URL (``~/.flux-pipelines``)
+``FLUX_MAX_JOBS``       active jobs at a time, at most (24, the account's limit at BFL)
+``FLUX_ON_UNCERTAIN``   ``hold`` (default) or ``resubmit`` a job whose POST may have been charged
+======================  =====================================================================================
+
+``use(endpoint="local")`` sets any of them for a block of code and for every task started in it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from flux_tasks.errors import KeyRefused, Problem, RecipeError, nearest
+
+__all__ = ["ENDPOINTS", "Settings", "current", "is_bfl", "is_loopback", "use"]
+
+ENDPOINTS = {
+    "bfl": "https://api.bfl.ai",
+    "eu": "https://api.eu.bfl.ai",
+    "us": "https://api.us.bfl.ai",
+}
+"""Named endpoints: global with failover, and the regional ones (SEED-2)."""
+
+MAX_ACTIVE_JOBS = 24
+"""Active jobs per account (BFL help article 7158018353)."""
+
+DEFAULT_STORE = "~/.flux-pipelines"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a job needs to know besides its own parameters.
+
+    Attributes:
+        endpoint: ``bfl``, ``eu``, ``us``, ``local``, or an http(s) address.
+        key: never shown, logged, stored or put into a Prefect parameter.
+        store: folder or fsspec URL.
+        max_jobs: active jobs at a time.
+        poll_interval: seconds between polls; None lets it grow from 0.25 to 2 with the age of the job.
+        on_uncertain: what becomes of a job whose POST may have been charged.
+        engine: the local engine that serves ``endpoint="local"``.
+    """
+
+    endpoint: str = "bfl"
+    key: str = field(default="", repr=False)
+    store: str = DEFAULT_STORE
+    max_jobs: int = MAX_ACTIVE_JOBS
+    poll_interval: float | None = None
+    on_uncertain: Literal["hold", "resubmit"] = "hold"
+    engine: str = "classical"
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        endpoint = self.endpoint.strip().rstrip("/")
+        object.__setattr__(self, "endpoint", endpoint)
+        object.__setattr__(self, "key", self.key.strip())
+        if endpoint not in (*ENDPOINTS, "local"):
+            parts = urlsplit(endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+                hint = nearest(endpoint, [*ENDPOINTS, "local"])
+                problems.append(
+                    Problem(
+                        "endpoint",
+                        f"'{endpoint}' is not an endpoint{hint}: write bfl, eu, us, local, or an address such as "
+                        "http://127.0.0.1:8000",
+                    )
+                )
+            elif self.key and parts.scheme == "http" and not is_loopback(endpoint):
+                problems.append(
+                    Problem("endpoint", f"the key is not sent over plain http to {parts.hostname}: write https")
+                )
+        if self.max_jobs < 1:
+            problems.append(Problem("max_jobs", f"{self.max_jobs} is below 1"))
+        if self.on_uncertain not in ("hold", "resubmit"):
+            problems.append(Problem("on_uncertain", f"'{self.on_uncertain}' is not one of hold, resubmit"))
+        if problems:
+            raise RecipeError(problems)
+
+    @property
+    def base_url(self) -> str:
+        """The endpoint's address without a trailing slash; empty for ``local``, whose port is not known yet."""
+        return "" if self.endpoint == "local" else ENDPOINTS.get(self.endpoint, self.endpoint)
+
+    @property
+    def is_bfl(self) -> bool:
+        """Whether the endpoint is BFL itself."""
+        return is_bfl(self.base_url)
+
+    def require_key(self) -> None:
+        """Refuse to go on towards BFL without a key.
+
+        Raises:
+            KeyRefused: naming both ways out.
+        """
+        if self.is_bfl and not self.key:
+            raise KeyRefused(
+                "no key for BFL: set BFL_API_KEY, or choose --endpoint local (FLUX_ENDPOINT=local) for a preview made "
+                "on this machine"
+            )
+
+
+def is_bfl(url: str) -> bool:
+    """Whether ``url`` is an https address of bfl.ai or below it."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    return parts.scheme == "https" and (host == "bfl.ai" or host.endswith(".bfl.ai"))
+
+
+def is_loopback(url: str) -> bool:
+    """Whether ``url`` points at this machine itself."""
+    host = (urlsplit(url).hostname or "").lower()
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_current: ContextVar[Settings | None] = ContextVar("flux_settings", default=None)
+
+
+def from_environment() -> Settings:
+    """Settings as the environment variables say.
+
+    Raises:
+        RecipeError: a variable has a value that cannot be used.
+    """
+    environment = os.environ
+    number = environment.get("FLUX_MAX_JOBS", "")
+    if number and not number.strip().isdigit():
+        raise RecipeError([Problem("FLUX_MAX_JOBS", f"'{number}' is not a whole number")])
+    return Settings(
+        endpoint=environment.get("FLUX_ENDPOINT") or environment.get("BFL_BASE_URL") or "bfl",
+        key=environment.get("BFL_API_KEY", ""),
+        store=environment.get("FLUX_STORE") or DEFAULT_STORE,
+        max_jobs=int(number) if number else MAX_ACTIVE_JOBS,
+        on_uncertain="resubmit" if environment.get("FLUX_ON_UNCERTAIN") == "resubmit" else "hold",
+    )
+
+
+def current() -> Settings:
+    """The settings in force here: those of the innermost ``use``, else the environment's."""
+    return _current.get() or from_environment()
+
+
+@contextmanager
+def use(settings: Settings | None = None, **changes: Any) -> Iterator[Settings]:
+    """Set some settings for the tasks that are called inside the block::
+
+        with use(endpoint="local", store="out/store"):
+            deblur("photo.jpg")
+
+    Raises:
+        RecipeError: an unknown name or a value that cannot be used.
+    """
+    known = [f.name for f in fields(Settings)]
+    unknown = [Problem(name, f"is not a setting{nearest(name, known)}") for name in changes if name not in known]
+    if unknown:
+        raise RecipeError(unknown)
+    chosen = replace(settings or current(), **changes)
+    token = _current.set(chosen)
+    try:
+        yield chosen
+    finally:
+        _current.reset(token)

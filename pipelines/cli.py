@@ -1,0 +1,206 @@
+"""The command line. Thin: it reads arguments, says what happens, and turns errors into lines and exit codes.
+
+Exit codes: 0 all items fine, 1 some items ended otherwise, 2 the recipe or the arguments are wrong, 3 the run was
+stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped
+
+if TYPE_CHECKING:
+    from flux_tasks.settings import Settings
+    from pipelines.run import Run, Summary
+
+__all__ = ["main"]
+
+OK, ITEMS, WRONG, STOPPED = 0, 1, 2, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except (RecipeError, InvalidRequest) as error:
+        _complain(str(error))
+        return WRONG
+    except RunStopped as error:
+        _complain(f"stopped: {error}")
+        return STOPPED
+    except FluxError as error:
+        _complain(str(error))
+        return ITEMS
+    except KeyboardInterrupt:
+        _complain("interrupted: what was submitted is in the journal; run again to go on")
+        return STOPPED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flux-pipelines", description="Image pipelines over the FLUX tools: a job that was paid for is kept."
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="run a recipe over its images")
+    run.add_argument("recipe", help="YAML file")
+    run.add_argument("--endpoint", help="bfl, eu, us, local, or the address of a server that speaks the API")
+    run.add_argument("--store", help="where results are kept: a folder or an fsspec URL (default: FLUX_STORE)")
+    run.add_argument("--limit", type=_positive, metavar="N", help="at most N items")
+    run.add_argument("--max-jobs", type=_positive, metavar="N", help="active jobs at a time (default 24)")
+    run.add_argument("--report", metavar="FILE", help="where to write the HTML report (default: in the store)")
+    run.add_argument("--manifest", metavar="FILE", help="where to write the manifest (default: in the store)")
+    run.add_argument("--no-report", action="store_true", help="write no report")
+    run.set_defaults(run=_run)
+
+    validate = commands.add_parser("validate", help="check a recipe; spends nothing")
+    validate.add_argument("recipe", help="YAML file")
+    validate.set_defaults(run=_validate)
+
+    tools = commands.add_parser("tools", help="list the tools with their prices")
+    tools.add_argument("name", nargs="?", help="show one tool with all its parameters")
+    tools.add_argument("--json", action="store_true", help="as JSON")
+    tools.set_defaults(run=_tools)
+
+    local = commands.add_parser("local", help="serve the BFL API from this machine, no key, no network")
+    local.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1 (default 8765; 0 takes a free one)")
+    local.add_argument("--key", default=None, help="ask for this key")
+    local.add_argument("--credits", type=float, default=1000.0, help="credits on the account (default 1000)")
+    local.add_argument("--cap", type=_positive, default=24, help="active tasks at a time (default 24)")
+    local.add_argument("--expiry", type=float, default=600.0, help="seconds a delivery URL is valid (default 600)")
+    local.set_defaults(run=_local)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        print(f"flux-pipelines: {line}", file=sys.stderr)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pipelines.progress import Display
+    from pipelines.recipe import Recipe
+    from pipelines.run import Run
+
+    recipe = Recipe.load(arguments.recipe)
+    settings = _settings(arguments)
+    with Display(recipe) as display, Run(
+        recipe, settings, on_event=display.show, manifest=arguments.manifest or "", limit=arguments.limit
+    ) as run:
+        display.begin(len(run.items))
+        asyncio.run(_perform(run, display))
+    summary = run.summary
+    if not arguments.no_report:
+        from pipelines.report import RunSummary, write_report
+
+        location = arguments.report or f"{run.folder}/report.html"
+        summary.report = write_report(location, RunSummary.of(summary, recipe.text), run.rows())
+    _say(summary, run)
+    return STOPPED if summary.stopped else OK if summary.is_fine else ITEMS
+
+
+async def _perform(run: Run, display: Any) -> None:
+    if await run.settle():
+        return
+    from flux_tasks import job, portal
+
+    await portal.arun(job.open_account(run.settings))  # wrong key, no credits, nobody there: known before Prefect starts
+    display.note("starting Prefect …")
+    from pipelines.flows import advance
+
+    await advance(run)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """Settings from the environment and the arguments; a run needs a key or an endpoint that asks for none."""
+    from dataclasses import replace
+
+    from flux_tasks.settings import from_environment
+
+    given = {"endpoint": arguments.endpoint, "store": arguments.store, "max_jobs": arguments.max_jobs}
+    settings = replace(from_environment(), **{name: value for name, value in given.items() if value})
+    settings.require_key()
+    return settings
+
+
+def _say(summary: Summary, run: Run) -> None:
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
+    print(f"{summary.name}: {summary.items} of {len(run.items)} items in {summary.seconds:.1f} s: {counts}")
+    if summary.jobs or summary.collected:
+        collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
+        unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
+        print(
+            f"jobs: {summary.jobs} paid, {summary.cost:.2f} credits (${summary.cost / 100:.2f}){unpriced}{collected}; "
+            f"{summary.cached} results from the store"
+        )
+    elif not summary.stopped:
+        print(f"no job was made and nothing was paid: {summary.cached} results came from the store")
+    if summary.engine.startswith("local:"):
+        print(f"local preview: made on this machine by {summary.engine}, not by FLUX")
+    for row in run.rows():
+        if row["error"]:
+            print(f"  {row['outcome']}: {row['item']}: {row['error']['step']}: {row['error']['message']}")
+    if summary.stopped:
+        _complain(f"stopped: {summary.stopped}")
+    print(f"results:  {run.recipe.output.root}")
+    print(f"manifest: {summary.manifest}")
+    if summary.report:
+        print(f"report:   {summary.report}")
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from pipelines.recipe import Recipe
+    from pipelines.sources import items_of
+
+    recipe = Recipe.load(arguments.recipe)
+    count = sum(1 for _ in items_of(recipe.source))
+    chain = " → ".join(step.id for step in recipe.steps)
+    print(f"{arguments.recipe}: fine: {recipe.name}, {count} items, {chain}")
+    return OK
+
+
+def _tools(arguments: argparse.Namespace) -> int:
+    from flux_tasks import catalog
+    from pipelines.tool_table import describe, table
+
+    if arguments.name:
+        found = catalog.tool(arguments.name)
+        print(json.dumps(describe(found), indent=2) if arguments.json else table([found], parameters=True))
+    else:
+        tools = list(catalog.TOOLS.values())
+        print(json.dumps([describe(t) for t in tools], indent=2) if arguments.json else table(tools))
+    return OK
+
+
+def _local(arguments: argparse.Namespace) -> int:
+    from flux_tasks.local.server import serve
+
+    serve(
+        port=arguments.port,
+        key=arguments.key,
+        credits=arguments.credits,
+        cap=arguments.cap,
+        expiry=arguments.expiry,
+    )
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

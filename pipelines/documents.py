@@ -1,0 +1,81 @@
+"""YAML documents with the line of every value, so that an error can say where it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from flux_tasks.errors import Problem
+
+__all__ = ["Document", "load"]
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: plain data, the line of every path in it, and what is wrong with the YAML itself."""
+
+    data: Any
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    def line(self, path: Path) -> int | None:
+        """The line of ``path``, or of the nearest thing around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path)
+
+
+def load(text: str) -> Document:
+    """Parse YAML safely: plain data only, no tags that make objects, no aliases, no key twice."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        return Document(None, {}, (Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else None),))
+    if node is None:
+        return Document(None, {}, (Problem("", "the file is empty"),))
+    lines: dict[Path, int] = {}
+    problems: list[Problem] = []
+    data = _plain(node, (), lines, problems, seen=set())
+    return Document(data, lines, tuple(problems))
+
+
+def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], problems: list[Problem], seen: set[int]) -> Any:
+    line = node.start_mark.line + 1
+    lines[path] = line
+    where = ".".join(map(str, path))
+    if id(node) in seen:
+        problems.append(Problem(where, "aliases (*name) are not supported: write the value again", line))
+        return None
+    if not isinstance(node, yaml.ScalarNode):
+        seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(getattr(key_node, "value", ""))
+            inner = (*path, key)
+            if key in found:
+                problems.append(
+                    Problem(".".join(map(str, inner)), "is written twice: keep one", key_node.start_mark.line + 1)
+                )
+            found[key] = _plain(value_node, inner, lines, problems, seen)
+            lines[inner] = key_node.start_mark.line + 1
+        return found
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child, (*path, index), lines, problems, seen) for index, child in enumerate(node.value)]
+    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.startswith("tag:yaml.org,2002:python"):
+        problems.append(Problem(where, f"the tag {node.tag} is not allowed: write plain text, numbers or lists", line))
+        return None
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        problems.append(Problem(where, f"cannot be read: {error}", line))
+        return None
+    finally:
+        loader.dispose()

@@ -1,0 +1,97 @@
+"""Prefect flows: the restoration chain as plain Python, and any recipe as a flow."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from pipelines import prefect_defaults
+
+prefect_defaults.apply()
+
+from prefect import flow  # noqa: E402 - its settings are read on import
+
+from flux_tasks import ImageRef, deblur, erase, fill, outpaint, tasks, use  # noqa: E402
+from flux_tasks.settings import current  # noqa: E402
+from pipelines.recipe import Recipe  # noqa: E402
+from pipelines.run import Run  # noqa: E402
+
+__all__ = ["advance", "call_task", "restore", "run_recipe"]
+
+
+@flow(name="restore", validate_parameters=False)
+def restore(photo: str, object_mask: str, hole_mask: str, prompt: str = "", aspect_ratio: str = "16:9") -> ImageRef:
+    """Sharpen a photo, remove an object, paint a region anew, and widen the frame."""
+    sharp = deblur(photo)
+    clean = erase(sharp, mask=object_mask)
+    whole = fill(clean, mask=hole_mask, prompt=prompt, output_format="png")
+    return outpaint(whole, aspect_ratio=aspect_ratio)
+
+
+async def call_task(task: str, arguments: dict[str, Any]) -> ImageRef:
+    """Make one paid call as a Prefect task run: what a run is handed to do its work with."""
+    image: ImageRef = await getattr(tasks, f"a{task}")(**arguments)
+    return image
+
+
+_handed_over: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+@flow(name="run-recipe", flow_run_name="{recipe}", validate_parameters=False)
+async def _advance(recipe: str, endpoint: str) -> dict[str, int]:
+    run = _handed_over.get()
+    assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
+    await run.advance(call_task)
+    return dict(run.summary.counts)
+
+
+async def advance(run: Run) -> None:
+    """Finish a run as a Prefect flow: one task run per paid call, and none for anything else.
+
+    The run itself travels beside the flow's parameters, which Prefect stores: they hold the recipe's name and the
+    endpoint, never a key.
+    """
+    token = _handed_over.set(run)
+    try:
+        with use(run.settings):
+            await _advance(run.recipe.name, run.settings.endpoint)
+    finally:
+        _handed_over.reset(token)
+
+
+def run_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
+    """Run a recipe from Python, also inside a flow of one's own::
+
+        run_recipe("configs/restore.yaml", endpoint="local", store="out/store")
+
+    Args:
+        recipe: a file, or a recipe already loaded.
+        settings: of ``flux_tasks.use``: endpoint, store, max_jobs …
+
+    Returns:
+        ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        RunStopped: the key was refused, no credits, no server; jobs in flight were collected, and running again goes on.
+    """
+    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
+
+    async def whole(run: Run) -> None:
+        if not await run.settle():
+            await advance(run)
+
+    with use(**settings), Run(loaded, current()) as run:
+        asyncio.run(whole(run))
+    if run.stopped is not None:
+        raise run.stopped
+    summary = run.summary
+    return {
+        "counts": dict(summary.counts),
+        "jobs": summary.jobs,
+        "cost": summary.cost,
+        "manifest": summary.manifest,
+        "run_id": summary.run_id,
+    }

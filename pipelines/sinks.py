@@ -1,0 +1,70 @@
+"""Where results go: files whose paths come from a template, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from flux_tasks import files
+from flux_tasks.errors import InvalidRequest, Problem
+from flux_tasks.images import EXTENSIONS, ImageRef, mark_preview
+from pipelines import templates
+from pipelines.recipe import Output
+
+__all__ = ["output_path", "write_output"]
+
+_SAVE: dict[str, dict[str, Any]] = {
+    "png": {"format": "PNG", "compress_level": 1, "compress_type": 3},
+    "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    "webp": {"format": "WEBP", "quality": 95},
+}
+
+
+def output_path(output: Output, context: Mapping[str, Any]) -> str:
+    """The location of one item's result.
+
+    Raises:
+        InvalidRequest: a column would lead it out of the output folder.
+    """
+    path = str(templates.render(output.path, context, "output.path"))
+    inside, base = _normal(path), _normal(output.root)
+    below = not inside.startswith(("../", "/")) if base == "." else inside.startswith(base.rstrip("/") + "/")
+    if not below or "\x00" in path:
+        raise InvalidRequest.of([Problem("output.path", f"'{path}' leads out of {output.root}: no column may do that")])
+    return path
+
+
+def write_output(image: ImageRef, path: str) -> bool:
+    """Put ``image`` at ``path``; the bytes stay untouched unless the extension asks for another file type.
+
+    Returns:
+        Whether anything was written: a file that is already there with the same bytes is left alone.
+
+    Raises:
+        OSError: the place cannot be written.
+        InvalidImage: the image cannot be read.
+    """
+    wanted = path.rsplit(".", 1)[-1].lower().replace("jpeg", "jpg")
+    if EXTENSIONS.get(image.media_type) == wanted:
+        if files.size(path) == image.size and hashlib.sha256(files.read(path)).hexdigest() == image.digest:
+            return False
+        image.save(path)
+        return True
+    picture = image.open()
+    if wanted == "jpg" and picture.mode not in ("L", "RGB"):
+        picture = picture.convert("RGB")
+    marks = mark_preview(picture, image.engine) if image.is_preview else {}
+    buffer = io.BytesIO()
+    picture.save(buffer, **_SAVE[wanted], **marks)
+    data = buffer.getvalue()
+    if files.size(path) == len(data) and files.read(path) == data:
+        return False
+    files.write(path, data)
+    return True
+
+
+def _normal(location: str) -> str:
+    return posixpath.normpath(location.split("://", 1)[-1])
