@@ -53,7 +53,7 @@ EXTENSIONS = {
     "image/gif": "gif",
 }
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 _MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _FORMATS} | {"MPO": "image/jpeg"}
 _PREVIEW_MARK = "flux-pipelines-local-preview"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations whose upright picture has width and height swapped

@@ -101,9 +101,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
     recipe = Recipe.load(arguments.recipe)
     settings = _settings(arguments)
-    with Display(recipe) as display, Run(
-        recipe, settings, on_event=display.show, manifest=arguments.manifest or "", limit=arguments.limit
-    ) as run:
+    with (
+        Display(recipe) as display,
+        Run(recipe, settings, on_event=display.show, manifest=arguments.manifest or "", limit=arguments.limit) as run,
+    ):
         display.begin(len(run.items))
         asyncio.run(_perform(run, display))
     summary = run.summary
@@ -121,7 +122,9 @@ async def _perform(run: Run, display: Any) -> None:
         return
     from flux_tasks import job, portal
 
-    await portal.arun(job.open_account(run.settings))  # wrong key, no credits, nobody there: known before Prefect starts
+    await portal.arun(
+        job.open_account(run.settings)
+    )  # wrong key, no credits, nobody there: known before Prefect starts
     display.note("starting Prefect …")
     from pipelines.flows import advance
 

@@ -165,7 +165,9 @@ class _Reader:
             return {}
         for key in data:
             if key not in known:
-                self._say((*path, key), f"is not known here{nearest(str(key), known) or '; known: ' + ', '.join(known)}")
+                self._say(
+                    (*path, key), f"is not known here{nearest(str(key), known) or '; known: ' + ', '.join(known)}"
+                )
         return data
 
     def recipe(self, text: str) -> Recipe | None:

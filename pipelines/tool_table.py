@@ -49,9 +49,7 @@ def describe(tool: Tool) -> dict[str, Any]:
 def table(tools: Sequence[Tool], *, parameters: bool = False) -> str:
     """``tools`` as aligned text; credits are 0.01 USD each."""
     rows = [("tool", "step", "credits", "as of", "from", "also called")]
-    rows += [
-        (t.name, t.task, str(t.price), t.price.date, t.price.source, ", ".join(t.aliases) or "-") for t in tools
-    ]
+    rows += [(t.name, t.task, str(t.price), t.price.date, t.price.source, ", ".join(t.aliases) or "-") for t in tools]
     lines = _aligned(rows)
     if parameters:
         for tool in tools:

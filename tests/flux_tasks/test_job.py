@@ -1,0 +1,309 @@
+"""One call from key to stored result, against an independent server that keeps a book of its charges."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_bfl import FakeBfl
+from PIL import Image
+from scripted import Answer
+
+from flux_tasks import catalog, files, job, portal
+from flux_tasks.errors import (
+    InvalidRequest,
+    JobFailed,
+    KeyRefused,
+    Moderated,
+    OutOfCredits,
+    ServerUnavailable,
+    SubmissionUncertain,
+)
+from flux_tasks.job import JobResult
+from flux_tasks.journal import Entry, Journal
+from flux_tasks.preflight import Call, prepare
+from flux_tasks.settings import Settings
+from flux_tasks.store import Store
+
+
+@pytest.fixture
+def bfl() -> Iterator[FakeBfl]:
+    with FakeBfl() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(bfl: FakeBfl, tmp_path: Path) -> Settings:
+    return Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"), poll_interval=0.002)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "cat.png"
+    Image.effect_noise((96, 80), 50).convert("RGB").save(path)
+    return path
+
+
+def deblur(photo: Path, **parameters: object) -> Call:
+    return prepare(catalog.TOOLS["deblur-v1"], {"image": photo, **parameters})
+
+
+def run(call: Call, settings: Settings) -> JobResult:
+    return portal.run(job.execute(call, settings))
+
+
+def entries(settings: Settings) -> list[Entry]:
+    return Journal(Store(settings.store)).entries()
+
+
+def test_a_job_is_paid_once_and_its_delivered_bytes_are_kept_untouched(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    result = run(deblur(photo), settings)
+    assert (result.outcome, result.cost, result.job_id) == ("done", 3.0, "job-1")
+    assert result.image.read() == bfl.known["job-1"]["data"]
+    assert result.image.name == "cat"
+    assert bfl.jobs == 1
+    assert entries(settings) == []
+
+
+def test_the_same_call_again_comes_from_the_store_and_asks_nobody(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    first = run(deblur(photo), settings)
+    before = len(bfl.requests)
+    second = run(deblur(photo), settings)
+    assert second.outcome == "cached"
+    assert second.image == first.image
+    assert second.cost == 3.0
+    assert len(bfl.requests) == before
+
+
+def test_equal_images_under_other_names_are_one_job(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    run(deblur(photo), settings)
+    other = photo.with_name("other.png")
+    other.write_bytes(photo.read_bytes())
+    result = run(prepare(catalog.TOOLS["deblur-v1"], {"image": other.read_bytes()}), settings)
+    assert result.outcome == "cached"
+    assert bfl.jobs == 1
+
+
+def test_a_default_written_out_is_the_same_job_as_a_default_left_out(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    run(deblur(photo), settings)
+    assert run(deblur(photo, safety_tolerance=2, output_format="png", seed=None), settings).outcome == "cached"
+    assert run(deblur(photo, seed=1), settings).outcome == "done"
+
+
+def test_another_variant_is_another_job(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    run(deblur(photo), settings)
+    again = prepare(catalog.TOOLS["deblur-v1"], {"image": photo}, variant=1)
+    assert run(again, settings).outcome == "done"
+    assert bfl.jobs == 2
+
+
+def test_the_same_call_many_times_at_once_is_one_job(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    async def together() -> list[JobResult]:
+        return await asyncio.gather(*(job.execute(deblur(photo), settings) for _ in range(20)))
+
+    results = portal.run(together())
+    assert len({r.image.digest for r in results}) == 1
+    assert bfl.jobs == 1
+
+
+def test_a_hit_whose_blob_has_gone_is_not_a_hit(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    first = run(deblur(photo), settings)
+    files.remove(first.image.uri)
+    again = run(deblur(photo), settings)
+    assert again.outcome == "done"
+    assert bfl.jobs == 2
+
+
+def test_unset_parameters_are_not_sent(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    run(deblur(photo, seed=5), settings)
+    [body] = bfl.bodies
+    assert set(body) == {"image", "seed"}
+
+
+def test_an_all_black_mask_means_nothing_to_do_and_nothing_to_pay(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    mask = Image.new("L", (96, 80))
+    result = run(prepare(catalog.TOOLS["erase-v1"], {"image": photo, "mask": mask}), settings)
+    assert result.outcome == "nothing_to_do"
+    assert result.image.read() == photo.read_bytes()
+    assert bfl.jobs == 0
+
+
+def test_a_refused_key_leaves_nothing_in_the_journal(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    bfl.key = "another"
+    with pytest.raises(KeyRefused):
+        run(deblur(photo), settings)
+    assert (bfl.jobs, entries(settings)) == (0, [])
+
+
+@pytest.mark.parametrize(("code", "error"), [(402, OutOfCredits), (422, InvalidRequest)])
+def test_a_job_that_was_provably_not_made_leaves_nothing_in_the_journal(
+    bfl: FakeBfl, settings: Settings, photo: Path, code: int, error: type[Exception]
+) -> None:
+    bfl.submit_answer = Answer(code, {"detail": "no"})
+    with pytest.raises(error):
+        run(deblur(photo), settings)
+    assert entries(settings) == []
+
+
+@pytest.mark.parametrize("answer", [Answer(500, {"detail": "oops"}), Answer(200, cut=0)])
+def test_an_uncertain_submission_is_held_and_never_repeated_by_itself(
+    bfl: FakeBfl, settings: Settings, photo: Path, answer: Answer
+) -> None:
+    bfl.submit_answer = answer
+    with pytest.raises(SubmissionUncertain):
+        run(deblur(photo), settings)
+    posts = len([r for r in bfl.requests if r.method == "POST"])
+    bfl.submit_answer = None
+    with pytest.raises(SubmissionUncertain, match="held"):
+        run(deblur(photo), settings)
+    assert len([r for r in bfl.requests if r.method == "POST"]) == posts == 1
+    assert [e.phase for e in entries(settings)] == ["intent"]
+    resubmitted = run(deblur(photo), replace(settings, on_uncertain="resubmit"))
+    assert resubmitted.outcome == "done"
+    assert entries(settings) == []
+
+
+def test_a_moderated_job_is_settled_and_says_why(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    moderated = {"id": "x", "status": "Content Moderated", "details": {"Moderation Reasons": ["Violence"]}}
+    bfl.on("GET /v1/get_result", Answer(200, moderated))
+    with pytest.raises(Moderated, match="Violence"):
+        run(deblur(photo), settings)
+    assert entries(settings) == []
+
+
+def test_a_failed_job_is_not_kept_as_a_result(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    bfl.on("GET /v1/get_result", Answer(500, {"id": "x", "status": "Error"}))
+    with pytest.raises(JobFailed):
+        run(deblur(photo), settings)
+    assert portal.run(job.lookup(deblur(photo), settings)) is None
+
+
+def test_a_job_that_outlives_its_deadline_is_collected_by_the_next_attempt(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    bfl.hold = True
+    call = deblur(photo)
+    impatient = replace(call, tool=replace(call.tool, deadline=0.05))
+    with pytest.raises(ServerUnavailable):
+        run(impatient, settings)
+    assert [e.id for e in entries(settings)] == ["job-1"]
+    bfl.hold = False
+    result = run(call, settings)
+    assert (result.outcome, result.job_id) == ("attached", "job-1")
+    assert bfl.jobs == 1
+
+
+def test_a_delivery_that_fails_once_is_fetched_again_from_a_fresh_address(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    run(deblur(photo), settings)
+    data = bfl.known["job-1"]["data"]
+    bfl.on("GET /files/job-2.png", Answer(403, b"expired"), Answer(200, data))
+    result = run(deblur(photo, seed=9), settings)
+    assert result.image.read() == data
+    assert bfl.jobs == 2
+
+
+def test_a_lost_job_is_submitted_anew(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    call = deblur(photo)
+    key = call.key("custom:loopback")
+    journal = Journal(Store(settings.store))
+    journal.intend(Entry(key=key, tool="deblur-v1", phase="intent"))
+    journal.submitted(Entry(key=key, tool="deblur-v1", phase="intent"), id="forgotten", polling_url="", cost=3.0)
+    result = run(call, settings)
+    assert (result.outcome, result.job_id) == ("done", "job-1")
+
+
+def test_cancelling_during_the_submission_never_loses_the_job(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    bfl.hold = True
+
+    async def begin_and_cancel() -> None:
+        task = asyncio.create_task(job.execute(deblur(photo), settings))
+        while not any(r.method == "POST" for r in bfl.requests):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while [e.phase for e in entries(settings)] != ["submitted"]:
+            await asyncio.sleep(0.005)
+
+    portal.run(begin_and_cancel())
+    bfl.hold = False
+    assert run(deblur(photo), settings).outcome == "attached"
+    assert bfl.jobs == 1
+
+
+def test_a_process_killed_while_its_job_runs_leaves_a_job_that_the_next_process_collects(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    bfl.hold = True
+    program = textwrap.dedent(
+        f"""
+        from flux_tasks import catalog, job, portal
+        from flux_tasks.preflight import prepare
+        from flux_tasks.settings import Settings
+        settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.01)
+        portal.run(job.execute(prepare(catalog.TOOLS["deblur-v1"], {{"image": {str(photo)!r}}}), settings))
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        while not any(r.path.startswith("/v1/get_result") for r in list(bfl.requests)):
+            assert process.poll() is None, "the program ended before it polled"
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert [e.phase for e in entries(settings)] == ["submitted"]
+    bfl.hold = False
+    result = run(deblur(photo), settings)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", "job-1", 1)
+    assert entries(settings) == []
+
+
+def test_no_more_than_the_allowed_number_of_jobs_is_active_at_once(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    narrow = replace(settings, max_jobs=3)
+
+    async def many() -> None:
+        tasks = [asyncio.create_task(job.execute(deblur(photo, seed=n), narrow)) for n in range(9)]
+        bfl.hold = True
+        while bfl.jobs < 3:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        assert bfl.jobs == 3
+        bfl.hold = False
+        await asyncio.gather(*tasks)
+
+    portal.run(many())
+    assert bfl.jobs == 9
+
+
+def test_no_key_reaches_anything_that_is_written(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    secret = replace(settings, key="very-secret-key")
+    run(deblur(photo), secret)
+    written = [p for p in Path(settings.store).rglob("*") if p.is_file()]
+    assert written
+    assert not [p for p in written if b"very-secret-key" in p.read_bytes()]
+    assert "very-secret-key" not in repr(secret)
+
+
+def test_bfl_without_a_key_is_refused_before_anything_is_sent(photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyRefused, match="BFL_API_KEY"):
+        run(deblur(photo), Settings(endpoint="bfl", store=str(tmp_path / "store")))
