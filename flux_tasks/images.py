@@ -109,7 +109,7 @@ def inspect(source: bytes | str | os.PathLike[str]) -> Header:
     if not isinstance(source, bytes):
         source = local if files.is_local(source) and (local := files.local_path(source)) else _read(os.fspath(source))
     with _opened(source) as image:
-        orientation = int(image.getexif().get(0x0112, 1) or 1)
+        orientation = int(_exif(image).get(0x0112, 1) or 1)
         return Header(
             media_type=_MEDIA_TYPES[image.format or ""],
             width=image.width,
@@ -121,11 +121,20 @@ def inspect(source: bytes | str | os.PathLike[str]) -> Header:
         )
 
 
+def _exif(image: Image.Image) -> Image.Exif:
+    """The EXIF data that stands before the pixels; Pillow's own ``getexif`` decodes a whole PNG to look behind them."""
+    if image.format != "PNG":
+        return image.getexif()
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return exif
+
+
 def preview_mark(image: Image.Image) -> str:
     """The engine named by a local-preview mark in the image's metadata, or an empty string."""
     text = str(image.info.get(_PREVIEW_MARK, ""))
     if not text:
-        software = str(image.getexif().get(0x0131, ""))
+        software = str(_exif(image).get(0x0131, ""))
         text = software.removeprefix(f"{_PREVIEW_MARK} ") if software.startswith(_PREVIEW_MARK) else ""
     return text
 

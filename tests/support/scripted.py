@@ -6,6 +6,7 @@ It shares no code with the project's own local server, so that client and server
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Sequence
@@ -77,6 +78,8 @@ class ScriptedServer:
         self._server.close()
         for writer in list(self._open):
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
@@ -114,11 +117,11 @@ class ScriptedServer:
                 await writer.drain()
                 if answer.cut is not None:
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            self._open.discard(writer)
             writer.close()
+            self._open.discard(writer)
 
     @staticmethod
     async def _read(reader: asyncio.StreamReader) -> Request | None:
