@@ -37,7 +37,7 @@ def load(text: str) -> Document:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         return Document(None, {}, (Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else None),))
-    if node is None:
+    if node is None or node.tag == "tag:yaml.org,2002:null":
         return Document(None, {}, (Problem("", "the file is empty"),))
     lines: dict[Path, int] = {}
     problems: list[Problem] = []
