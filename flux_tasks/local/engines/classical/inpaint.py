@@ -7,11 +7,14 @@ dynamics, and image and video inpainting", 2001), all others with patches.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from flux_tasks.local.engines.classical.patchmatch import (
     FEWEST_SOURCES,
+    Completion,
     Mask,
     Picture,
     complete,
@@ -35,49 +38,72 @@ def inpaint(rgb: Picture, mask: Mask, *, dilate: int = 0, seed: int = 0) -> Pict
     what is erased. Pixels outside the grown mask stay bit-exact. The same seed gives the same picture.
     """
     hole = grown(mask, dilate)
-    if not hole.any():
-        return rgb.copy()
     if np.count_nonzero(~hole) < FEWEST_SOURCES:
         return membrane_fill(rgb, hole)
-    thin, groups = _groups(hole)
-    # Holes not filled yet hold nothing worth seeing: cover them, so that no window shows what is to be erased.
-    picture = membrane_fill(rgb, hole)
+    picture = rgb.copy()
+    waiting = hole.copy()
+    thin = np.zeros_like(hole)
+    thick = []
+    for group in _groups(hole):
+        if group.radius <= THIN_RADIUS:
+            thin[group.window] |= group.hole
+        else:
+            thick.append(group)
     if thin.any():
-        window = _around(thin, 16)
-        # This paints over thick holes too where they are near; their own turn comes next.
-        closed = cv2.inpaint(picture[window], thin[window].astype(np.uint8), 3, cv2.INPAINT_NS)
-        picture[window][thin[window]] = closed[thin[window]]
-    waiting = hole & ~thin
-    for group in groups:
-        rows, columns = np.nonzero(group)
-        context = max(LEAST_CONTEXT, int(np.ptp(rows)), int(np.ptp(columns)))
-        window = _around(group, context)
-        waiting &= ~group
-        picture[window] = fill(picture[window], group[window], allowed=~waiting[window], seed=seed)
+        _close(picture, thin)
+        waiting &= ~thin
+    for group in thick:
+        window = group.with_context(hole.shape)
+        here = np.zeros_like(hole)
+        here[group.window] = group.hole
+        waiting &= ~here
+        # Other holes in this window still show what is to be erased: cover them, and take no patches from there.
+        view = membrane_fill(picture[window], waiting[window])
+        filled = fill(view, here[window], allowed=~grown(waiting[window], 3), seed=seed)
+        picture[window][here[window]] = filled[here[window]]
     return picture
 
 
-def _groups(hole: Mask) -> tuple[Mask, list[Mask]]:
-    """The thin holes, all in one mask, and the others in groups that lie apart."""
-    count, labels = cv2.connectedComponents(grown(hole, APART // 2).astype(np.uint8), connectivity=8)
-    thin = np.zeros_like(hole)
+@dataclass(frozen=True)
+class Group:
+    """Holes close to each other: their bounding box in the picture, and the mask inside it."""
+
+    window: Window
+    hole: Mask
+
+    @property
+    def radius(self) -> float:
+        return hole_radius(self.hole)
+
+    def with_context(self, shape: tuple[int, ...]) -> Window:
+        context = max(LEAST_CONTEXT, *self.hole.shape)
+        rows, columns = (
+            slice(max(0, span.start - context), min(length, span.stop + context))
+            for span, length in zip(self.window, shape, strict=True)
+        )
+        return rows, columns
+
+
+def _groups(hole: Mask) -> list[Group]:
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(grown(hole, APART // 2).astype(np.uint8))
     groups = []
     for label in range(1, count):
-        group = hole & (labels == label)
-        if hole_radius(group) <= THIN_RADIUS:
-            thin |= group
-        else:
-            groups.append(group)
-    return thin, groups
+        left, top, width, height = (int(value) for value in boxes[label, :4])
+        window = slice(top, top + height), slice(left, left + width)
+        groups.append(Group(window, hole[window] & (np.asarray(labels)[window] == label)))
+    return groups
 
 
-def _around(mask: Mask, context: int) -> Window:
-    """The bounding box of a mask and `context` pixels more on each side, within the picture."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return (
-        slice(max(0, int(rows[0]) - context), int(rows[-1]) + 1 + context),
-        slice(max(0, int(columns[0]) - context), int(columns[-1]) + 1 + context),
+def _close(picture: Picture, thin: Mask) -> None:
+    """Diffuse the surroundings into thin holes, in place."""
+    rows, columns = np.flatnonzero(thin.any(1)), np.flatnonzero(thin.any(0))
+    window = (
+        slice(max(0, int(rows[0]) - 16), int(rows[-1]) + 17),
+        slice(max(0, int(columns[0]) - 16), int(columns[-1]) + 17),
     )
+    view = np.ascontiguousarray(picture[window])
+    closed = np.asarray(cv2.inpaint(view, thin[window].astype(np.uint8), 3, cv2.INPAINT_NS), np.uint8)
+    picture[window][thin[window]] = closed[thin[window]]
 
 
 def fill(
@@ -89,28 +115,42 @@ def fill(
     reach: float = 0.6,
     seed: int = 0,
 ) -> Picture:
-    """`patchmatch.complete` for pictures of any size: large ones are solved small and get their detail back.
-
-    The detail (what shrinking takes away) of every filled pixel is fetched from the place its patch was taken from.
-    """
+    """`patchmatch.complete` for pictures of any size: large ones are solved small and get their detail back."""
     height, width = hole.shape
     scale = (MOST_PIXELS / hole.size) ** 0.5
     if scale >= 1:
         return complete(image, hole, allowed=allowed, start=start, reach=reach, seed=seed).picture
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    covered = image if start is None else np.where(hole[..., None], start, image)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     solved = complete(
-        _resized(covered, small, cv2.INTER_AREA),
-        _resized(hole.astype(np.uint8), small, cv2.INTER_NEAREST) > 0
-        if False
-        else _resized(hole.astype(np.uint8) * 255, small, cv2.INTER_AREA) > 0,
-        allowed=None if allowed is None else _resized(allowed.astype(np.uint8), small, cv2.INTER_NEAREST) > 0,
-        start=None if start is None else _resized(start, small, cv2.INTER_AREA),
+        _resized(image, size),
+        _resized(hole.astype(np.uint8) * 255, size) > 0,
+        allowed=None if allowed is None else _resized(allowed.astype(np.uint8) * 255, size) > 127,
+        start=None if start is None else _resized(start, size),
         reach=reach,
         seed=seed,
     )
-    return image
+    return _with_detail(image, hole, solved)
 
 
-def _resized(image: Picture, size: tuple[int, int], interpolation: int) -> Picture:
-    return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
+def _with_detail(image: Picture, hole: Mask, solved: Completion) -> Picture:
+    """The hole from a solution at reduced scale, with the detail that shrinking takes away (the difference between the
+    picture and its shrunken self) fetched for every pixel from the place its patch was taken from."""
+    height, width = hole.shape
+    small_height, small_width = solved.rows.shape
+    soft = _resized(image, (small_width, small_height))
+    softened = np.asarray(cv2.resize(soft, (width, height)), np.int16)
+    enlarged = np.asarray(cv2.resize(solved.picture, (width, height)), np.uint8)
+    rows, columns = np.nonzero(hole)
+    small_rows, small_columns = rows * small_height // height, columns * small_width // width
+    up = (solved.rows[small_rows, small_columns] - small_rows) * height // small_height
+    across = (solved.columns[small_rows, small_columns] - small_columns) * width // small_width
+    from_rows, from_columns = np.clip(rows + up, 0, height - 1), np.clip(columns + across, 0, width - 1)
+    detail = image[from_rows, from_columns] - softened[from_rows, from_columns]
+    detail[hole[from_rows, from_columns]] = 0
+    picture = image.copy()
+    picture[rows, columns] = np.clip(enlarged[rows, columns] + detail, 0, 255).astype(np.uint8)
+    return picture
+
+
+def _resized(image: Picture, size: tuple[int, int]) -> Picture:
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

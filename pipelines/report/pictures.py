@@ -1,0 +1,318 @@
+"""What the report shows of a picture: a preview as a data URI, a thumbnail, a mask's outline, and where each lies.
+
+Nothing here raises because of a picture: a report is written when the money is spent, and one file that is gone or
+damaged must not cost the reader the rest of it. What cannot be read comes back as a ``Missing`` with the reason.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from flux_tasks import masks
+from flux_tasks.images import ImageRef
+
+__all__ = ["WHOLE", "Box", "Missing", "Outline", "Picture", "Pictures", "place", "size_of"]
+
+THUMBNAIL_SIDE = 224
+"""Pixels of a thumbnail's long side: twice what the page shows, for dense displays."""
+
+_TRACE_SIDE = 512
+_MAX_EDGES = 12_000
+_MAX_BYTES = 270_000
+_QUALITIES = (86, 74, 60, 40)
+_MAX_PROFILE = 20_000
+
+Point = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An embedded picture; ``width`` and ``height`` are those of the original as people see it, in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why there is no picture to show."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The border of a mask's white areas as an SVG path, in a view box of ``width`` × ``height``.
+
+    ``coverage`` is the white share of the whole mask, 0 to 1.
+    """
+
+    path: str
+    width: int
+    height: int
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a picture lies on a canvas, as shares of the canvas; it may reach beyond it.
+
+    ``exact`` is False where the place had to be guessed.
+    """
+
+    left: float = 0.0
+    top: float = 0.0
+    width: float = 1.0
+    height: float = 1.0
+    exact: bool = True
+
+    def within(self, outer: Box) -> Box:
+        """The same place seen from the canvas on which ``outer`` lies."""
+        return Box(
+            outer.left + self.left * outer.width,
+            outer.top + self.top * outer.height,
+            self.width * outer.width,
+            self.height * outer.height,
+            self.exact and outer.exact,
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it covers its canvas and no more."""
+        edges = (self.left, self.top, self.width - 1, self.height - 1)
+        return all(abs(edge) < 0.002 for edge in edges)
+
+    @property
+    def css(self) -> str:
+        """Inline style for an absolutely positioned element."""
+        sides = {"left": self.left, "top": self.top, "width": self.width, "height": self.height}
+        return ";".join(f"{name}:{share * 100:.3f}%" for name, share in sides.items())
+
+
+WHOLE = Box()
+
+
+def size_of(described: object) -> tuple[int, int] | None:
+    """(width, height) of a described image as people see it, or None where the description does not say."""
+    try:
+        width, height = ImageRef.from_dict(dict(described)).upright_size  # type: ignore[call-overload]
+        return (int(width), int(height)) if int(width) > 0 and int(height) > 0 else None
+    except Exception:  # noqa: BLE001 - whatever a row holds
+        return None
+
+
+def place(before: tuple[int, int], after: tuple[int, int], parameters: Mapping[str, Any], *, task: str = "") -> Box:
+    """Where the input of a step lies on its output.
+
+    An outpaint says so itself (``width``, ``height``, ``reference_offset_x``, ``reference_offset_y``, centred where
+    left out). A picture of the same shape was scaled. Anything else is a guess: contained and centred.
+    """
+    canvas = _whole_numbers(parameters, "width", "height")
+    offsets = ("reference_offset_x", "reference_offset_y")
+    if len(canvas) == 2 and min(canvas) > 0 and (task == "outpaint" or any(name in parameters for name in offsets)):
+        return _on_canvas(before, (canvas[0], canvas[1]), parameters)
+    shape = (before[0] * after[1]) / (before[1] * after[0])
+    if abs(shape - 1) < 0.02:
+        return WHOLE
+    return _contained(before, after)
+
+
+def _on_canvas(before: tuple[int, int], canvas: tuple[int, int], parameters: Mapping[str, Any]) -> Box:
+    scale, exact = 1.0, True
+    given = [_whole_numbers(parameters, f"reference_offset_{axis}") for axis in "xy"]
+    overhangs = any(
+        (found[0] if found else 0) + side > room for found, side, room in zip(given, before, canvas, strict=True)
+    )
+    if overhangs and not parameters.get("auto_crop"):
+        # It was sent smaller (fit: downscale), by a factor that is not recorded: the canvas is the smallest that
+        # holds it, so it fills one axis but for the snapping to 16 px.
+        scale, exact = min(canvas[0] / before[0], canvas[1] / before[1]), False
+    shares = []
+    for found, side, room in zip(given, before, canvas, strict=True):
+        length = side * scale
+        shares.append(((found[0] if found else (room - length) / 2) / room, length / room))
+    (left, width), (top, height) = shares
+    return Box(left, top, width, height, exact)
+
+
+def _contained(before: tuple[int, int], after: tuple[int, int]) -> Box:
+    scale = min(after[0] / before[0], after[1] / before[1])
+    width, height = before[0] * scale / after[0], before[1] * scale / after[1]
+    return Box((1 - width) / 2, (1 - height) / 2, width, height, exact=False)
+
+
+def _whole_numbers(parameters: Mapping[str, Any], *names: str) -> list[int]:
+    found = (parameters.get(name) for name in names)
+    return [int(value) for value in found if isinstance(value, (int, float)) and not isinstance(value, bool)]
+
+
+@dataclass
+class Pictures:
+    """The pictures of one item; each is read once, and only scaled copies are kept.
+
+    ``side`` is the long side of a preview in pixels.
+    """
+
+    side: int
+    _kept: dict[str, Image.Image | Missing] = field(default_factory=dict)
+
+    def preview(self, described: object) -> Picture | Missing:
+        """The picture at reading size."""
+        return self._embedded(described, self.side)
+
+    def thumbnail(self, described: object) -> Picture | Missing:
+        """The picture at the size of a stamp."""
+        return self._embedded(described, THUMBNAIL_SIDE)
+
+    def outline(self, described: object) -> Outline | Missing:
+        """The outline of a mask."""
+        try:
+            mask = masks.binarise(ImageRef.from_dict(dict(described)).open())  # type: ignore[call-overload]
+            return _outline(mask)
+        except Exception as error:  # noqa: BLE001 - see the module's docstring
+            return Missing(_reason(error))
+
+    def _embedded(self, described: object, side: int) -> Picture | Missing:
+        image = self._scaled(described)
+        if isinstance(image, Missing):
+            return image
+        try:
+            width, height = size_of(described) or image.size
+            if max(image.size) > side:
+                image = image.copy()
+                image.thumbnail((side, side), Image.Resampling.LANCZOS)
+            return Picture(_data_uri(image), width, height)
+        except Exception as error:  # noqa: BLE001 - see the module's docstring
+            return Missing(_reason(error))
+
+    def _scaled(self, described: object) -> Image.Image | Missing:
+        digest = str(described.get("digest", "")) if isinstance(described, Mapping) else ""
+        if digest not in self._kept:
+            try:
+                image = _displayable(ImageRef.from_dict(dict(described)).open())  # type: ignore[call-overload]
+                image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+                self._kept[digest] = image
+            except Exception as error:  # noqa: BLE001 - see the module's docstring
+                self._kept[digest] = Missing(_reason(error))
+        return self._kept[digest]
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _displayable(image: Image.Image) -> Image.Image:
+    """``image`` in a mode that browsers show, with the colour profile only where it still describes the pixels."""
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I;16"):
+        image = image.convert("I").point(lambda value: value / 256).convert("L")
+    keeps = image.mode in ("RGB", "RGBA")
+    if not keeps:
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image.info = {"icc_profile": profile} if keeps and profile and len(profile) <= _MAX_PROFILE else {}
+    return image
+
+
+def _data_uri(image: Image.Image) -> str:
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=quality, method=1, icc_profile=image.info.get("icc_profile") or b"")
+        if buffer.tell() <= _MAX_BYTES:
+            break
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _outline(mask: Image.Image) -> Outline:
+    coverage = masks.coverage(mask)
+    small = mask
+    for side in (_TRACE_SIDE, _TRACE_SIDE // 2, _TRACE_SIDE // 4):
+        small = _shrunk(mask, side)
+        edges = list(_edges(small))
+        if len(edges) <= _MAX_EDGES:
+            break
+    path = "".join(_path(_simplified(loop)) for loop in _loops(edges))
+    return Outline(path, small.width, small.height, coverage)
+
+
+def _shrunk(mask: Image.Image, side: int) -> Image.Image:
+    scale = side / max(mask.size)
+    if scale >= 1:
+        return mask
+    size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
+    shares = mask.resize(size, Image.Resampling.BOX)
+    small = masks.binarise(shares)
+    return small if not masks.is_empty(small) else masks.binarise(shares, threshold=1)  # thin lines stay visible
+
+
+def _edges(mask: Image.Image) -> Iterator[tuple[Point, Point]]:
+    """The border between black and white along pixel corners, white on the right-hand side of each directed edge."""
+    width, height = mask.size
+    pixels = mask.tobytes()
+    above = bytes(width)
+    for y in range(height + 1):
+        row = pixels[y * width : (y + 1) * width] if y < height else bytes(width)
+        upper, lower = int.from_bytes(above), int.from_bytes(row)
+        for start, end in _runs((lower & ~upper).to_bytes(width)):
+            yield (start, y), (end, y)
+        for start, end in _runs((upper & ~lower).to_bytes(width)):
+            yield (end, y), (start, y)
+        for start, end in _runs(row):
+            yield (start, y + 1), (start, y)
+            yield (end, y), (end, y + 1)
+        above = row
+
+
+def _runs(row: bytes) -> Iterator[tuple[int, int]]:
+    """(start, end) of each stretch of white, end excluded."""
+    start = row.find(b"\xff")
+    while start >= 0:
+        end = row.find(b"\x00", start)
+        yield start, end if end >= 0 else len(row)
+        start = row.find(b"\xff", end) if end >= 0 else -1
+
+
+def _loops(edges: list[tuple[Point, Point]]) -> Iterator[list[Point]]:
+    following: dict[Point, list[Point]] = {}
+    for start, end in edges:
+        following.setdefault(start, []).append(end)
+    while following:
+        start = point = next(iter(following))
+        loop = [start]
+        while ends := following.get(point):
+            last, point = point, ends.pop()
+            if not ends:
+                del following[last]
+            loop.append(point)
+        yield loop
+
+
+def _simplified(loop: list[Point], tolerance: float = 0.8) -> list[Point]:
+    """The closed ``loop`` without the points that lie nearer than ``tolerance`` to it (Douglas and Peucker)."""
+    far = max(range(len(loop)), key=lambda i: (loop[i][0] - loop[0][0]) ** 2 + (loop[i][1] - loop[0][1]) ** 2)
+    kept = {0, far, len(loop) - 1}
+    spans = [(0, far), (far, len(loop) - 1)]
+    while spans:
+        first, last = spans.pop()
+        (x0, y0), (x1, y1) = loop[first], loop[last]
+        dx, dy = x1 - x0, y1 - y0
+        length = (dx * dx + dy * dy) ** 0.5 or 1.0
+        furthest, index = tolerance, -1
+        for i in range(first + 1, last):
+            distance = abs(dx * (loop[i][1] - y0) - dy * (loop[i][0] - x0)) / length
+            if distance > furthest:
+                furthest, index = distance, i
+        if index >= 0:
+            kept.add(index)
+            spans += [(first, index), (index, last)]
+    return [loop[i] for i in sorted(kept)][:-1]
+
+
+def _path(points: list[Point]) -> str:
+    return "M" + "L".join(f"{x} {y}" for x, y in points) + "Z"

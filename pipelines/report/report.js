@@ -1,0 +1,124 @@
+"use strict";
+document.documentElement.classList.add("js");
+
+addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".stage.compare").forEach(makeSlider);
+  makeFilter();
+  makeMaskSwitch();
+  document.querySelectorAll("button.copy").forEach(makeCopyButton);
+});
+
+/* The native range input gives keyboard, focus and names to assistive technology; the whole picture is the track
+   for mouse and finger. */
+function makeSlider(stage) {
+  const range = stage.querySelector("input[type=range]");
+  const show = (share) => {
+    const value = Math.min(100, Math.max(0, share));
+    range.value = value.toFixed(1);
+    range.setAttribute("aria-valuetext", `${Math.round(value)} % before, ${Math.round(100 - value)} % after`);
+    stage.style.setProperty("--at", `${range.value}%`);
+  };
+  const follow = (event) => {
+    const box = stage.getBoundingClientRect();
+    show(((event.clientX - box.left) / box.width) * 100);
+  };
+
+  let dragging = false;
+  stage.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    dragging = true;
+    stage.setPointerCapture(event.pointerId);
+    range.focus({ preventScroll: true });
+    if (event.pointerType !== "touch") follow(event); // a finger may only be about to scroll the page
+    event.preventDefault();
+  });
+  stage.addEventListener("pointermove", (event) => {
+    if (dragging) follow(event);
+  });
+  stage.addEventListener("pointerup", (event) => {
+    if (dragging) follow(event);
+    dragging = false;
+  });
+  stage.addEventListener("pointercancel", () => {
+    dragging = false;
+  });
+
+  const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 };
+  range.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.key === "Home") show(0);
+    else if (event.key === "End") show(100);
+    else if (event.key in steps) show(Number(range.value) + steps[event.key] * (event.shiftKey ? 10 : 1));
+    else return;
+    event.preventDefault();
+  });
+  range.addEventListener("input", () => show(Number(range.value)));
+  show(50);
+}
+
+function makeFilter() {
+  const rows = [...document.querySelectorAll("[data-outcome]")];
+  const buttons = [...document.querySelectorAll("button[data-filter]")];
+  const search = document.querySelector("#search");
+  const told = document.querySelector("#told");
+  if (!search) return;
+  let wanted = "";
+
+  const apply = () => {
+    const text = search.value.trim().toLowerCase();
+    let visible = 0;
+    for (const row of rows) {
+      const fits = (!wanted || row.dataset.outcome === wanted) && row.dataset.name.toLowerCase().includes(text);
+      row.hidden = !fits;
+      visible += fits;
+    }
+    for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.filter === wanted));
+    for (const group of document.querySelectorAll("[data-group]")) {
+      group.hidden = !group.querySelector("[data-outcome]:not([hidden])");
+    }
+    told.textContent = visible === rows.length ? "" : `${visible} of ${rows.length} shown`;
+    document.querySelector("#nothing").hidden = visible > 0;
+  };
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      wanted = button.dataset.filter;
+      apply();
+    });
+  }
+  search.addEventListener("input", apply);
+  document.querySelectorAll("a[href^='#item-']").forEach((link) => {
+    link.addEventListener("click", () => {
+      wanted = search.value = "";
+      apply();
+    });
+  });
+  apply();
+}
+
+function makeMaskSwitch() {
+  const all = document.querySelector("#all-masks");
+  const each = [...document.querySelectorAll(".mask-switch")];
+  if (!all) return;
+  all.addEventListener("change", () => each.forEach((box) => (box.checked = all.checked)));
+  each.forEach((box) => box.addEventListener("change", () => (all.checked = each.every((other) => other.checked))));
+}
+
+function makeCopyButton(button) {
+  const label = button.textContent;
+  button.addEventListener("click", async () => {
+    const text = button.dataset.copy;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+      button.focus();
+    }
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = label), 1500);
+  });
+}

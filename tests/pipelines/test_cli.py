@@ -1,0 +1,196 @@
+"""The command line as people use it: a process, its output, its exit code. Nothing is spent on wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_bfl import FakeBfl
+from PIL import Image
+
+from flux_tasks import catalog
+
+RECIPE = """\
+name: clean
+source: {{images: "{folder}/photos/*", columns: {{mask: "{folder}/masks/{{{{ stem }}}}.png"}}}}
+steps:
+  - deblur: {{}}
+  - erase: {{mask: "{{{{ mask }}}}", dilate_pixels: 12}}
+output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}
+"""
+
+
+@pytest.fixture
+def bfl() -> Iterator[FakeBfl]:
+    with FakeBfl(key="right-key") as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("photos", "masks"):
+        (tmp_path / name).mkdir()
+    mask = Image.new("L", (96, 80))
+    mask.paste(255, (10, 10, 30, 30))
+    for number in range(2):
+        image = Image.linear_gradient("L").resize((96, 80)).rotate(number * 9)
+        image.convert("RGB").save(tmp_path / "photos" / f"p{number}.png")
+        mask.save(tmp_path / "masks" / f"p{number}.png")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+    return tmp_path
+
+
+class Cli:
+    """Runs the program in its own process, with a key only if the test gives one."""
+
+    def __init__(self, folder: Path, api_url: str) -> None:
+        self.folder = folder
+        self._environment = {
+            **{n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))},
+            "FLUX_STORE": str(folder / "store"),
+            "PREFECT_API_URL": api_url,
+            "COLUMNS": "200",
+        }
+
+    def __call__(self, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
+        environment = self._environment | ({"BFL_API_KEY": key} if key else {})
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *arguments], capture_output=True, text=True, env=environment
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return done
+
+
+@pytest.fixture
+def cli(folder: Path, prefect_server: str) -> Cli:
+    return Cli(folder, prefect_server)
+
+
+def test_a_run_against_any_server_that_speaks_the_api_needs_its_address_and_a_key_only(
+    cli: Cli, bfl: FakeBfl, folder: Path
+) -> None:
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 items" in done.stdout
+    assert "4 paid, 12.00 credits ($0.12)" in done.stdout
+    assert (folder / "out" / "p0.png").exists()
+    report = Path(next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("report:")))
+    assert "clean" in report.read_text()
+    manifest = Path(next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("manifest:")))
+    assert [json.loads(line)["outcome"] for line in manifest.read_text().splitlines()] == ["done", "done"]
+    everything = [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
+    assert not any(b"right-key" in content for content in everything)
+
+    second = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert second.returncode == 0
+    assert "no job was made and nothing was paid: 4 results came from the store" in second.stdout
+    assert bfl.jobs == 4
+
+
+def test_a_wrong_key_is_one_clear_line_and_exit_3(cli: Cli, bfl: FakeBfl, folder: Path) -> None:
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="wrong-key")
+    assert done.returncode == 3
+    [line] = [line for line in done.stderr.splitlines() if "stopped" in line]
+    assert "refused the key (403: Not authenticated)" in line
+    assert "wrong-key" not in done.stdout + done.stderr
+    assert bfl.jobs == 0
+
+
+def test_no_key_for_bfl_names_both_ways_out_and_exits_3(cli: Cli, folder: Path) -> None:
+    done = cli("run", str(folder / "recipe.yaml"))
+    assert done.returncode == 3
+    assert "BFL_API_KEY" in done.stderr
+    assert "--endpoint local" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_key_that_is_missing_where_a_server_wants_one_is_said_so(cli: Cli, bfl: FakeBfl, folder: Path) -> None:
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url)
+    assert done.returncode == 3
+    assert "no key was sent, set BFL_API_KEY" in done.stderr
+
+
+def test_an_unreachable_host_is_one_clear_line_and_exit_3(cli: Cli, folder: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        done = cli("run", str(folder / "recipe.yaml"), "--endpoint", address, key="k")
+    assert done.returncode == 3
+    assert f"{address} cannot be reached" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("endpoint", ["blf", "ftp://x", "http://api.example.com", "https://"])
+def test_an_endpoint_that_cannot_be_used_is_exit_2(cli: Cli, folder: Path, endpoint: str) -> None:
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", endpoint, key="k")
+    assert done.returncode == 2
+    assert "endpoint" in done.stderr
+
+
+def test_a_broken_image_and_a_mask_of_another_size_end_as_invalid_and_exit_1(
+    cli: Cli, bfl: FakeBfl, folder: Path
+) -> None:
+    (folder / "photos" / "p0.png").write_bytes(b"not an image")
+    Image.new("L", (20, 20), 255).save(folder / "masks" / "p1.png")
+    Image.linear_gradient("L").resize((96, 80)).convert("RGB").save(folder / "photos" / "p2.png")
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert done.returncode == 1
+    assert "invalid: p0: deblur: " not in done.stdout
+    assert "not an image this library reads" in done.stdout
+    assert "the mask is 20×20 px but the image is 96×80 px" in done.stdout
+    assert "p2" in done.stdout
+    assert "no such file" in done.stdout
+    assert bfl.charged == {"/v1/flux-tools/deblur-v1": 2}
+
+
+def test_an_unknown_parameter_and_a_wrong_type_are_listed_together_and_exit_2(
+    cli: Cli, bfl: FakeBfl, folder: Path
+) -> None:
+    text = (folder / "recipe.yaml").read_text().replace("dilate_pixels: 12", "dilate_pixles: 12, seed: x")
+    (folder / "recipe.yaml").write_text(text)
+    for command in (("run", "--endpoint", bfl.url), ("validate",)):
+        done = cli(command[0], str(folder / "recipe.yaml"), *command[1:], key="right-key")
+        assert done.returncode == 2
+        assert "recipe.yaml:5: steps.1.erase.dilate_pixles: erase has no such parameter" in done.stderr
+        assert "recipe.yaml:5: steps.1.erase.seed: 'x' is not a whole number" in done.stderr
+    assert bfl.requests == []
+
+
+def test_a_recipe_that_is_not_there_is_exit_2(cli: Cli) -> None:
+    done = cli("run", "none.yaml", key="k")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_validate_says_what_a_good_recipe_would_do(cli: Cli, folder: Path) -> None:
+    done = cli("validate", str(folder / "recipe.yaml"))
+    assert done.returncode == 0
+    assert "clean, 2 items, deblur → erase" in done.stdout
+
+
+def test_tools_lists_every_tool_with_its_price(cli: Cli) -> None:
+    done = cli("tools")
+    assert done.returncode == 0
+    for tool in catalog.TOOLS.values():
+        assert tool.name in done.stdout
+    assert "unknown" in done.stdout
+    listed = json.loads(cli("tools", "--json").stdout)
+    assert len(listed) == len(catalog.TOOLS)
+    one = cli("tools", "erase")
+    assert "dilate_pixels" in one.stdout
+    assert cli("tools", "erse").returncode == 2
+
+
+def test_help_imports_neither_prefect_nor_a_cloud_library() -> None:
+    program = (
+        "import sys; from pipelines.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted(m for m in ('prefect', 's3fs', 'gcsfs', 'numpy', 'cv2') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

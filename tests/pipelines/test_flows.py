@@ -1,0 +1,131 @@
+"""The flows on a real Prefect server: the plain chain, and a recipe with one task run per paid call."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_bfl import FakeBfl
+from PIL import Image
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+
+from flux_tasks import KeyRefused, use
+from pipelines.flows import restore, run_recipe
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # Prefect's own client leaves its connections to the server to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def bfl() -> Iterator[FakeBfl]:
+    with FakeBfl() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        image = Image.linear_gradient("L").resize((96, 80)).rotate(number * 9)
+        image.convert("RGB").save(tmp_path / "photos" / f"p{number}.png")
+    mask = Image.new("L", (96, 80))
+    mask.paste(255, (10, 10, 30, 30))
+    mask.save(tmp_path / "mask.png")
+    return tmp_path
+
+
+def recipe_file(folder: Path, name: str) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(
+        f"name: {name}\n"
+        f"source: {{images: '{folder}/photos/*.png'}}\n"
+        f"steps:\n  - deblur: {{}}\n  - erase: {{mask: '{folder}/mask.png'}}\n"
+        f"output: {{path: '{folder}/out/{{{{ stem }}}}.png'}}\n"
+    )
+    return str(path)
+
+
+async def flow_run(name: str) -> tuple[FlowRun, list[TaskRun]]:
+    """The flow run called ``name`` and its task runs, once the server has written down how they ended."""
+    async with get_client() as client:
+        while True:
+            runs = await client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])),
+                sort=FlowRunSort.END_TIME_DESC,
+                limit=1,
+            )
+            if runs and runs[0].state and runs[0].state.is_final():
+                found = await client.read_task_runs(
+                    flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])),
+                    sort=TaskRunSort.END_TIME_DESC,
+                    limit=200,
+                )
+                if found and all(t.state and t.state.is_final() for t in found):
+                    return runs[0], found
+            await asyncio.sleep(0.05)
+
+
+def test_the_restoration_chain_is_a_plain_flow(bfl: FakeBfl, folder: Path) -> None:
+    mask = str(folder / "mask.png")
+    with use(endpoint=bfl.url, key="k", store=str(folder / "store"), poll_interval=0.005):
+        result = restore(str(folder / "photos" / "p0.png"), mask, mask, prompt="grass")
+    assert (result.width, result.height) == (144, 80)
+    assert sorted(bfl.charged) == [
+        "/v1/flux-pro-1.0-fill",
+        "/v1/flux-tools/deblur-v1",
+        "/v1/flux-tools/erase-v1",
+        "/v1/flux-tools/outpainting-v1",
+    ]
+
+
+async def test_a_recipe_makes_one_task_run_for_each_paid_call(bfl: FakeBfl, folder: Path) -> None:
+    file = recipe_file(folder, f"nightly-{folder.name}")
+    done = await asyncio.to_thread(
+        run_recipe, file, endpoint=bfl.url, key="the-secret", store=str(folder / "store"), poll_interval=0.005
+    )
+    assert done["counts"] == {"done": 3}
+    assert (done["jobs"], done["cost"], bfl.jobs) == (6, 18.0, 6)
+    run, tasks = await flow_run(f"nightly-{folder.name}")
+    assert len(tasks) == 6
+    assert sorted(t.name for t in tasks) == sorted(f"{step} p{n}" for step in ("deblur", "erase") for n in range(3))
+    assert "the-secret" not in run.model_dump_json() + json.dumps([t.model_dump(mode="json") for t in tasks])
+
+
+async def test_a_recipe_that_has_nothing_left_to_do_makes_no_flow_run(bfl: FakeBfl, folder: Path) -> None:
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    await asyncio.to_thread(run_recipe, recipe_file(folder, "first"), **settings)
+    name = f"second-{folder.name}"
+    done = await asyncio.to_thread(run_recipe, recipe_file(folder, name), **settings)
+    assert (done["jobs"], done["counts"]) == (0, {"cached": 3})
+    async with get_client() as client:
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        found = await client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.END_TIME_DESC, limit=1)
+        assert found == []
+
+
+def test_a_recipe_can_be_run_inside_a_flow_of_ones_own(bfl: FakeBfl, folder: Path) -> None:
+    file = recipe_file(folder, "inner")
+
+    @flow
+    def mine() -> int:
+        return int(
+            run_recipe(file, endpoint=bfl.url, key="k", store=str(folder / "store"), poll_interval=0.005)["jobs"]
+        )
+
+    assert mine() == 6
+
+
+def test_a_stopped_recipe_raises_why(folder: Path) -> None:
+    with FakeBfl(key="right") as bfl, pytest.raises(KeyRefused):
+        run_recipe(recipe_file(folder, "stopped"), endpoint=bfl.url, key="wrong", store=str(folder / "store"))
+    assert bfl.jobs == 0
