@@ -17,7 +17,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, no network
-	PREFECT_HOME=$(DEMO)/prefect PREFECT_API_URL= $(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --store $(DEMO)/store --report $(DEMO)/report.html
+	PREFECT_HOME=$(CURDIR)/$(DEMO)/prefect PREFECT_API_URL= $(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --store $(DEMO)/store --report $(DEMO)/report.html
 
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
 	$(BIN)/python -m pytest $(ARGS)
@@ -35,7 +35,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
-	$(BIN)/python -m pytest tests/benchmarks -q -s -p no:cacheprovider
+	$(BIN)/python tests/benchmarks/bench.py
 
 stubs: $(VENV)/.dev  ## flux_tasks/tasks.pyi from the catalogue
 	$(BIN)/python -m flux_tasks.signatures

@@ -54,9 +54,10 @@ class Canvas:
 def parse_aspect_ratio(text: str) -> float | None:
     """Width over height of ``"16:9"``, or None if it is not two positive numbers with a colon between them."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*[:/x]\s*(\d+(?:\.\d+)?)\s*", text)
-    if not found or float(found[1]) == 0 or float(found[2]) == 0:
+    if not found or float(found[2]) == 0:
         return None
-    return float(found[1]) / float(found[2])
+    ratio = float(found[1]) / float(found[2])
+    return ratio if 1e-9 < ratio < 1e9 else None  # nothing beyond that fits a canvas, and infinity is no number
 
 
 def plan_canvas(

@@ -33,25 +33,33 @@ async def download(
         DeliveryFailed: any status but 200, too long, cut short, too many or foreign redirects, no connection. The
             message names host and reason, never the query (a signed URL is a secret while it is valid).
     """
-    host = urlsplit(url).netloc
+    host = _host(url)
     for _ in range(redirects + 1):
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise DeliveryFailed(f"{host}: not an http(s) address")
         try:
+            if urlsplit(url).scheme not in ("http", "https"):
+                raise DeliveryFailed(f"{host}: not an http(s) address")
             async with client.stream("GET", url, follow_redirects=False) as response:
                 if response.has_redirect_location:
                     url = urljoin(url, response.headers["location"])
-                    if same_host and urlsplit(url).netloc != host:
-                        raise DeliveryFailed(f"{host}: redirected to another host, {urlsplit(url).netloc}")
+                    if same_host and _host(url) != host:
+                        raise DeliveryFailed(f"{host}: redirected to another host, {_host(url)}")
                     continue
                 if response.status_code != 200:
                     raise DeliveryFailed(f"{host}: HTTP {response.status_code}")
                 return await _body(response, host, limit)
         except httpx.HTTPError as error:
             raise DeliveryFailed(f"{host}: {type(error).__name__}: {error}") from None
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, ValueError) as error:
             raise DeliveryFailed(f"{host}: {error}") from None
     raise DeliveryFailed(f"{host}: more than {redirects} redirects")
+
+
+def _host(url: str) -> str:
+    """Host and port of ``url``, without the user and password that may stand before them."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return "the address"
 
 
 async def _body(response: httpx.Response, host: str, limit: int) -> bytes:

@@ -1,23 +1,30 @@
 """Bytes on any fsspec URL: read, write atomically, create exclusively. The only place that opens filesystems.
 
 A location is a local path (``photos/a.jpg``), a ``file://`` URL, or any URL whose protocol fsspec knows
-(``s3://``, ``gs://``, ``memory://`` …). Cloud libraries are imported when the first URL asks for them; their
-credentials and endpoints come from fsspec's own configuration (``FSSPEC_S3_ENDPOINT_URL`` and the like) or the
-provider's environment.
+(``s3://``, ``gs://``, ``memory://`` …). Cloud libraries are imported when the first URL asks for them. Credentials and
+endpoints are not given here but where each library looks for them:
+
+* S3: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_PROFILE`` …; for MinIO, Ceph and the like also
+  ``FSSPEC_S3_ENDPOINT_URL=https://minio.example:9000`` (or ``AWS_ENDPOINT_URL``);
+* Google: ``GOOGLE_APPLICATION_CREDENTIALS``; for an emulator ``STORAGE_EMULATOR_HOST=http://127.0.0.1:4443``;
+* any option of any protocol: ``FSSPEC_<PROTOCOL>_<OPTION>``, or a JSON file in ``~/.config/fsspec``, both read when
+  fsspec is imported.
 
 Local writes go through a temporary file in the same folder and a rename (replace) or a hard link (create), because
 fsspec's own local ``pipe_file`` can be seen half-written. Object stores write whole objects; creation is their
-conditional put.
+conditional put. Whatever goes wrong is an ``OSError``, also where a cloud library has exceptions of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
@@ -49,6 +56,26 @@ _FILESYSTEM_OPTIONS["gcs"] = _FILESYSTEM_OPTIONS["gs"]
 _UMASK = os.umask(0o077)  # can only be read by setting it, which is safe once, at import
 os.umask(_UMASK)
 
+_memory = threading.Lock()
+"""memory:// looks and then writes; this makes the two one step."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _reporting(function: Function) -> Function:
+    """``function`` of a location, with every failure an ``OSError``: no credentials, HTTP 500, a NUL in a name …"""
+
+    @functools.wraps(function)
+    def reporting(location: str | os.PathLike[str], *arguments: Any, **options: Any) -> Any:
+        try:
+            return function(location, *arguments, **options)
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(f"{os.fspath(location)}: {type(error).__name__}: {error}") from error
+
+    return reporting  # type: ignore[return-value]
+
 
 def is_local(location: str | os.PathLike[str]) -> bool:
     """Whether ``location`` is a path on this machine."""
@@ -60,13 +87,16 @@ def local_path(location: str | os.PathLike[str]) -> Path:
     """The path behind a local location."""
     text = os.fspath(location)
     if text.startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
-    return Path(text.removeprefix("local://")).expanduser()
+        parts = urlsplit(text)
+        host = "" if parts.netloc == "localhost" else parts.netloc  # file://photos/a.jpg is meant as photos/a.jpg
+        return Path(os.path.expanduser(unquote(host + parts.path)))  # noqa: PTH111 - see below
+    return Path(os.path.expanduser(text.removeprefix("local://")))  # noqa: PTH111 - Path's own fails on ~lock.png
 
 
 def join(location: str, *parts: str) -> str:
     """``location`` with ``parts`` appended, ``/`` between them."""
-    return "/".join([location.rstrip("/") or "/", *parts]) if parts else location
+    scheme, separator, path = location.rpartition("://")
+    return f"{scheme}{separator}" + "/".join([path.rstrip("/"), *parts] if path else parts) if parts else location
 
 
 def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
@@ -88,6 +118,7 @@ def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
     return filesystem, filesystem._strip_protocol(location)
 
 
+@_reporting
 def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
     """The bytes at ``location``.
 
@@ -98,9 +129,13 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     text = os.fspath(location)
     if is_local(text):
         with local_path(text).open("rb") as file:
-            if limit is not None and (found := os.fstat(file.fileno()).st_size) > limit:
+            found = os.fstat(file.fileno()).st_size
+            if limit is not None and found > limit:
                 raise OSError(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
-            return file.read()
+            data = file.read(-1 if limit is None or found else limit + 1)  # a device or a pipe says 0 and never ends
+            if limit is not None and len(data) > limit:
+                raise OSError(f"{text}: more than the limit of {limit:,} bytes")
+            return data
     filesystem, path = _filesystem(text)
     if limit is not None and (found := int(filesystem.size(path) or 0)) > limit:
         raise OSError(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
@@ -108,6 +143,7 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     return content
 
 
+@_reporting
 def write(location: str | os.PathLike[str], data: bytes) -> None:
     """Put ``data`` at ``location``, replacing what is there; a reader sees the old bytes or the new, never a part."""
     text = os.fspath(location)
@@ -115,11 +151,13 @@ def write(location: str | os.PathLike[str], data: bytes) -> None:
         path = local_path(text)
         with _temporary(path, data) as temporary:
             temporary.replace(path)
+        _settle(path.parent)
         return
     filesystem, path_in_store = _filesystem(text)
     filesystem.pipe_file(path_in_store, data)
 
 
+@_reporting
 def create(location: str | os.PathLike[str], data: bytes) -> bool:
     """Put ``data`` at ``location`` only if nothing is there; False if something was. Exactly one writer wins."""
     text = os.fspath(location)
@@ -132,13 +170,15 @@ def create(location: str | os.PathLike[str], data: bytes) -> bool:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
+        _settle(path.parent)
         return True
     filesystem, path_in_store = _filesystem(text)
-    if text.startswith("memory://"):  # its pipe_file(mode="create") checks and writes in one step, but raises late
-        if filesystem.exists(path_in_store):
-            return False
-        filesystem.pipe_file(path_in_store, data)
-        return True
+    if text.startswith("memory://"):
+        with _memory:
+            if filesystem.exists(path_in_store):
+                return False
+            filesystem.pipe_file(path_in_store, data)
+            return True
     try:
         filesystem.pipe_file(path_in_store, data, mode="create")
     except FileExistsError:
@@ -173,13 +213,24 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # the promise outlives a power cut, too
+            os.fsync(file.fileno())  # the promise outlives a power cut, too; see _settle
         temporary.chmod(0o666 & ~_UMASK)  # mkstemp is private; a result is as readable as any file
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _settle(folder: Path) -> None:
+    """Have the folder's own entries on disk: a file is kept through a power cut only with its name."""
+    with contextlib.suppress(OSError):  # not every system lets a folder be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@_reporting
 def exists(location: str | os.PathLike[str]) -> bool:
     """Whether something is at ``location``."""
     text = os.fspath(location)
@@ -189,6 +240,7 @@ def exists(location: str | os.PathLike[str]) -> bool:
     return bool(filesystem.exists(path))
 
 
+@_reporting
 def size(location: str | os.PathLike[str]) -> int | None:
     """Bytes at ``location``, or None when nothing is there."""
     text = os.fspath(location)
@@ -201,6 +253,7 @@ def size(location: str | os.PathLike[str]) -> int | None:
         return None
 
 
+@_reporting
 def remove(location: str | os.PathLike[str]) -> None:
     """Remove the file at ``location``; nothing happens if there is none."""
     text = os.fspath(location)
@@ -212,20 +265,25 @@ def remove(location: str | os.PathLike[str]) -> None:
             filesystem.rm_file(path)
 
 
+@_reporting
 def listing(location: str) -> list[str]:
     """Names of the files directly under the folder ``location``, sorted; empty if there is no such folder."""
     if is_local(location):
         folder = local_path(location)
         if not folder.is_dir():
             return []
-        return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".tmp"))
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if e.is_file() and not e.name.endswith(".tmp"))
     filesystem, path = _filesystem(location)
     try:
-        return sorted(str(name).rsplit("/", 1)[-1] for name in filesystem.ls(path, detail=False))
+        found = filesystem.ls(path, detail=True)
     except FileNotFoundError:
         return []
+    names = (str(f["name"]) for f in found if f["type"] == "file")
+    return sorted(name.rsplit("/", 1)[-1] for name in names if name.strip("/") != path.strip("/"))
 
 
+@_reporting
 def glob(pattern: str) -> list[str]:
     """Locations of the files that match ``pattern``, sorted; the same kind of location as the pattern."""
     if is_local(pattern):

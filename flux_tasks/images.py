@@ -11,7 +11,6 @@ import hashlib
 import io
 import os
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ __all__ = [
     "ImageLike",
     "ImageRef",
     "decode",
+    "eight_bit",
     "encode_png",
     "inspect",
     "is_complete",
@@ -80,12 +80,10 @@ class Header:
 def _opened(data: bytes | Path) -> Iterator[Image.Image]:
     source = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns above 89 MP; MAX_PIXELS decides below
-            image = Image.open(source, formats=_FORMATS)
+        image = Image.open(source, formats=_FORMATS)
     except Image.DecompressionBombError:
         raise InvalidImage(f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded") from None
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, OverflowError, EOFError) as error:
+    except Exception as error:  # the parsers were not written for hostile bytes: anything may come out of them
         if isinstance(error, OSError) and error.errno is not None:
             raise
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
@@ -109,25 +107,35 @@ def inspect(source: bytes | str | os.PathLike[str]) -> Header:
     if not isinstance(source, bytes):
         source = local if files.is_local(source) and (local := files.local_path(source)) else _read(os.fspath(source))
     with _opened(source) as image:
-        orientation = int(_exif(image).get(0x0112, 1) or 1)
         return Header(
             media_type=_MEDIA_TYPES[image.format or ""],
             width=image.width,
             height=image.height,
             mode=image.mode,
             has_alpha=image.has_transparency_data,
-            orientation=orientation if 1 <= orientation <= 8 else 1,
+            orientation=_orientation(image),
             preview=preview_mark(image),
         )
 
 
 def _exif(image: Image.Image) -> Image.Exif:
-    """The EXIF data that stands before the pixels; Pillow's own ``getexif`` decodes a whole PNG to look behind them."""
-    if image.format != "PNG":
-        return image.getexif()
-    exif = Image.Exif()
-    exif.load(image.info.get("exif", b""))
-    return exif
+    """The EXIF data that stands before the pixels; Pillow's own ``getexif`` decodes a whole PNG to look behind them.
+
+    Damaged EXIF data is no reason to refuse a picture: it counts as none.
+    """
+    try:
+        if image.format != "PNG":
+            return image.getexif()
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        return exif
+    except Exception:
+        return Image.Exif()
+
+
+def _orientation(image: Image.Image) -> int:
+    value = _exif(image).get(0x0112, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def preview_mark(image: Image.Image) -> str:
@@ -151,17 +159,25 @@ def mark_preview(image: Image.Image, engine: str) -> dict[str, Any]:
 
 
 def decode(data: bytes) -> Image.Image:
-    """The whole picture, upright (EXIF orientation applied).
+    """The whole picture, upright (EXIF orientation applied), 16-bit greys reduced to 8.
 
     Raises:
         InvalidImage: not an image, too many pixels, or truncated.
     """
     with _opened(data) as image:
         try:
+            turned = _orientation(image) != 1  # asked before the pixels, as ``inspect`` does
             image.load()
-            return ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
+            return eight_bit(ImageOps.exif_transpose(image) if turned else image.copy())
+        except Exception as error:  # as in _opened
             raise InvalidImage(f"the picture is damaged or cut short: {error}") from None
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit greys as ``L``; Pillow's own ``convert`` cuts them off at 255, which turns nearly all of them white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -172,14 +188,30 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether encoded bytes reach their format's own end mark, found without decoding (png, jpeg, webp)."""
+    """Whether encoded bytes reach their format's own end mark, found without decoding (png, jpeg, webp).
+
+    More may follow it: content credentials, padding, a second picture.
+    """
     if data.startswith(b"\x89PNG"):
-        return b"IEND" in data[-16:]
+        return b"\0\0\0\0IEND\xaeB`\x82" in data
     if data.startswith(b"\xff\xd8"):
-        return b"\xff\xd9" in data[-4096:]  # content credentials and padding may follow the end mark
+        return data.find(b"\xff\xd9", _scan_of(data)) >= 0
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return len(data) >= int.from_bytes(data[4:8], "little") + 8
     return bool(data)
+
+
+def _scan_of(jpeg: bytes) -> int:
+    """Where the first scan begins; in the segments before it a thumbnail may have an end mark of its own."""
+    position = 2
+    while position + 4 <= len(jpeg) and jpeg[position] == 0xFF:
+        if jpeg[position + 1] == 0xFF:  # a fill byte
+            position += 1
+            continue
+        if jpeg[position + 1] == 0xDA:
+            return position
+        position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+    return len(jpeg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +256,11 @@ class ImageRef:
         if isinstance(source, ImageRef):
             return replace(source, name=name) if name else source
         if isinstance(source, Image.Image):
-            return cls._of_bytes(encode_png(_plain(source)), "a Pillow image", name=name, keep=True)
+            try:
+                encoded = encode_png(_plain(source))
+            except Exception as error:  # opened lazily and damaged, of no size, of a mode that nothing converts
+                raise InvalidImage(f"a Pillow image that cannot be encoded: {error}") from None
+            return cls._of_bytes(encoded, "a Pillow image", name=name, keep=True)
         if isinstance(source, (bytes, bytearray, memoryview)):
             return cls._of_bytes(bytes(source), "the bytes given", name=name, keep=True)
         if not isinstance(source, (str, os.PathLike)):
@@ -239,7 +275,7 @@ class ImageRef:
         except FileNotFoundError:
             raise InvalidImage(f"{location}: no such file") from None
         except (OSError, FluxError) as error:
-            raise InvalidImage(f"{location}: {error}") from None
+            raise InvalidImage(f"{location}: {str(error).removeprefix(f'{location}: ')}") from None
         web = location.startswith(("http://", "https://"))
         return cls._of_bytes(data, location, name=name or stem(location), uri=location, keep=web)
 
@@ -273,10 +309,12 @@ class ImageRef:
         data = self.data or _recent.get(self.digest)
         if data is not None:
             return data
+        if not self.uri:
+            raise InvalidImage(f"{self.name or self.digest}: made from bytes that were not kept, and stored nowhere")
         try:
             data = _read(self.uri)
         except (OSError, FluxError) as error:
-            raise InvalidImage(f"{self.uri or self.digest}: {error}") from None
+            raise InvalidImage(f"{self.uri}: {str(error).removeprefix(f'{self.uri}: ')}") from None
         if hashlib.sha256(data).hexdigest() != self.digest:
             raise InvalidImage(f"{self.uri}: the file has changed since it was first read")
         _recent.put(self.digest, data)
@@ -338,6 +376,7 @@ def stem(location: str) -> str:
 
 def _plain(image: Image.Image) -> Image.Image:
     """``image`` in a mode that PNG keeps exactly, other modes converted to RGB or RGBA."""
+    image = eight_bit(image)
     if image.mode in ("1", "L", "LA", "RGB", "RGBA"):
         return image
     return image.convert("RGBA" if image.has_transparency_data else "RGB")

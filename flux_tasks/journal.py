@@ -12,6 +12,7 @@ the entry goes once the result record exists. What a later process finds tells i
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import time
@@ -82,14 +83,22 @@ class Journal:
         try:
             record = self._store.record(_KIND, key)
         except ValueError:
-            return Entry(key=key, tool="unknown", phase="intent", at=0.0, owner="unknown")
-        return _entry(record) if record else None
+            return _unreadable(key)
+        return None if record is None else _entry(key, record)
 
     def entries(self) -> list[Entry]:
         """All unsettled jobs."""
         return [entry for key in self._store.records(_KIND) if (entry := self.entry(key))]
 
 
-def _entry(record: dict[str, Any]) -> Entry:
-    known = Entry.__dataclass_fields__
-    return Entry(**{name: value for name, value in record.items() if name in known})
+def _entry(key: str, record: dict[str, Any]) -> Entry:
+    try:
+        entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
+        is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
+        return entry if is_whole and math.isfinite(entry.at) else _unreadable(key)
+    except TypeError:  # JSON, but not an entry
+        return _unreadable(key)
+
+
+def _unreadable(key: str) -> Entry:
+    return Entry(key=key, tool="unknown", phase="intent", at=0.0, owner="unknown")

@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images import ImageLike, ImageRef
+from flux_tasks.images import ImageLike, ImageRef, eight_bit
 
 __all__ = [
     "Drift",
@@ -41,10 +41,12 @@ def binarise(image: Image.Image, *, threshold: int = 128) -> Image.Image:
 
     A transparent pixel counts as black: many tools save masks as white paint on transparency.
     """
-    luminance = image.convert("L")
+    image = eight_bit(image)
     if image.has_transparency_data:
-        alpha = image.convert("RGBA").getchannel("A")
-        luminance = ImageChops.multiply(luminance, alpha)
+        image = image.convert("RGBA")
+        luminance = ImageChops.multiply(image.convert("L"), image.getchannel("A"))
+    else:
+        luminance = image.convert("L")
     return luminance.point([0] * threshold + [255] * (256 - threshold))
 
 

@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 __all__ = ["arun", "run", "start"]
@@ -28,6 +28,8 @@ def _ensure_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None or _loop.is_closed() or _pid != os.getpid():  # a forked child has no loop thread
             loop = asyncio.new_event_loop()
+            # Store traffic waits for disks and networks, not for cores: more threads than asyncio's cores + 4.
+            loop.set_default_executor(ThreadPoolExecutor(max_workers=32, thread_name_prefix="flux-io"))
             started = threading.Event()
 
             def serve() -> None:

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal, cast
+from urllib.parse import SplitResult, urlsplit
 
 from flux_tasks.errors import KeyRefused, Problem, RecipeError, nearest
 
@@ -68,8 +68,8 @@ class Settings:
         object.__setattr__(self, "endpoint", endpoint)
         object.__setattr__(self, "key", self.key.strip())
         if endpoint not in (*ENDPOINTS, "local"):
-            parts = urlsplit(endpoint)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+            parts = _parts(endpoint)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
                 hint = nearest(endpoint, [*ENDPOINTS, "local"])
                 problems.append(
                     Problem(
@@ -82,7 +82,11 @@ class Settings:
                 problems.append(
                     Problem("endpoint", f"the key is not sent over plain http to {parts.hostname}: write https")
                 )
-        if self.max_jobs < 1:
+        if not self.key.isascii() or not self.key.isprintable() or " " in self.key:  # never shown, not even in parts
+            problems.append(Problem("key", "holds a character that no key has: copy it again"))
+        if isinstance(self.max_jobs, bool) or not isinstance(self.max_jobs, int):
+            problems.append(Problem("max_jobs", f"{self.max_jobs!r} is not a whole number"))
+        elif self.max_jobs < 1:
             problems.append(Problem("max_jobs", f"{self.max_jobs} is below 1"))
         if self.on_uncertain not in ("hold", "resubmit"):
             problems.append(Problem("on_uncertain", f"'{self.on_uncertain}' is not one of hold, resubmit"))
@@ -114,20 +118,30 @@ class Settings:
 
 def is_bfl(url: str) -> bool:
     """Whether ``url`` is an https address of bfl.ai or below it."""
-    parts = urlsplit(url)
+    parts = _parts(url)
     host = (parts.hostname or "").lower()
     return parts.scheme == "https" and (host == "bfl.ai" or host.endswith(".bfl.ai"))
 
 
 def is_loopback(url: str) -> bool:
     """Whether ``url`` points at this machine itself."""
-    host = (urlsplit(url).hostname or "").lower()
+    host = (_parts(url).hostname or "").lower()
     if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _parts(url: str) -> SplitResult:
+    """``url`` taken apart; one that cannot be is without scheme and host."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises for one above 65,535
+        return parts
+    except ValueError:
+        return urlsplit("")
 
 
 _current: ContextVar[Settings | None] = ContextVar("flux_settings", default=None)
@@ -141,14 +155,14 @@ def from_environment() -> Settings:
     """
     environment = os.environ
     number = environment.get("FLUX_MAX_JOBS", "")
-    if number and not number.strip().isdigit():
+    if number and not number.strip().isdecimal():
         raise RecipeError([Problem("FLUX_MAX_JOBS", f"'{number}' is not a whole number")])
     return Settings(
         endpoint=environment.get("FLUX_ENDPOINT") or environment.get("BFL_BASE_URL") or "bfl",
         key=environment.get("BFL_API_KEY", ""),
         store=environment.get("FLUX_STORE") or DEFAULT_STORE,
         max_jobs=int(number) if number else MAX_ACTIVE_JOBS,
-        on_uncertain="resubmit" if environment.get("FLUX_ON_UNCERTAIN") == "resubmit" else "hold",
+        on_uncertain=cast(Any, environment.get("FLUX_ON_UNCERTAIN", "").strip() or "hold"),  # checked there
     )
 
 

@@ -34,7 +34,7 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = str(files.local_path(url).absolute()) if files.is_local(url) else url.rstrip("/")
+        self.url = str(files.local_path(url).absolute()) if files.is_local(url) else _tidy(url)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -81,11 +81,11 @@ class Store:
         try:
             record = json.loads(files.read(self._result(key)))
             image = ImageRef.from_dict(record["image"])
+            if not self.has_image(image):
+                return None
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
-            return None
-        if not self.has_image(image):
+        except (ValueError, KeyError, TypeError, AttributeError):  # not JSON, or not of this shape
             return None
         return {**record, "image": replace(image, uri=self._blob(image.digest, image.media_type))}
 
@@ -116,13 +116,15 @@ class Store:
         """A small JSON document, or None.
 
         Raises:
-            ValueError: what is there is not JSON.
+            ValueError: what is there is not a JSON object.
             OSError: the store cannot be reached.
         """
         try:
-            found: dict[str, Any] = json.loads(files.read(self.location(kind, f"{name}.json")))
+            found = json.loads(files.read(self.location(kind, f"{name}.json")))
         except FileNotFoundError:
             return None
+        if not isinstance(found, dict):
+            raise ValueError(f"{kind}/{name}.json is not a JSON object")  # noqa: TRY004 - as for what is no JSON at all
         return found
 
     def remove_record(self, kind: str, name: str) -> None:
@@ -132,6 +134,11 @@ class Store:
     def records(self, kind: str) -> list[str]:
         """Names of the JSON documents of one kind."""
         return [n.removesuffix(".json") for n in files.listing(self.location(kind)) if n.endswith(".json")]
+
+
+def _tidy(url: str) -> str:
+    scheme, _, path = url.partition("://")
+    return f"{scheme}://{path.rstrip('/')}"
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:

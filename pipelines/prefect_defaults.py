@@ -26,3 +26,5 @@ def apply() -> None:
     """Put the defaults into the environment, where nothing else is set."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if not os.environ.get("PREFECT_API_URL", "-"):
+        del os.environ["PREFECT_API_URL"]  # empty means no server, but breaks the events of the embedded one

@@ -11,7 +11,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,6 @@ from functools import cache
 from importlib import resources
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 from flux_tasks import files
 from pipelines.manifest import FINE, OUTCOMES
@@ -44,6 +45,8 @@ _MAX_CALLED_OUT = 20
 _DOLLARS_PER_CREDIT = 0.01
 _SIDES = ((12, 1200), (30, 960))
 _SMALLEST_SIDE = 800
+_WEB_ADDRESS = re.compile(r"(https?://)(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>]*)(\?[^\s\"'<>]*)?")
+_WEBHOOK_SECRET = re.compile(r"(webhook_secret[\"']?\s*[:=]\s*)[^\s,}][^\n,}]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +182,13 @@ def render(run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: 
     counts = {name: n for name, n in (run.counts or counted).items() if n}
     attention = [item for item in everything if item.needs_attention]
     return _template().render(
-        run=run,
+        run=replace(run, recipe=_without_secrets(run.recipe), stopped=_without_secrets(run.stopped)),
         counts={name: counts[name] for name in _ordered(counts)},
         items=items,
         listed=listed,
         total=counted.total(),
         left_out=counted.total() - len(everything),
-        shown={name: n for name, n in Counter(item.outcome for item in everything).items()},
+        shown=Counter(item.outcome for item in everything),
         outcomes=_ordered(Counter(item.outcome for item in everything)),
         attention=attention[:_MAX_CALLED_OUT],
         attention_total=sum(n for outcome, n in counted.items() if outcome not in FINE),
@@ -207,10 +210,10 @@ def _item(number: int, row: Mapping[str, Any]) -> _Item:
     return _Item(
         number=number,
         name=_text(row.get("item")) or f"item {number + 1}",
-        source=_without_secrets(_text(row.get("source"))),
+        source=_text(row.get("source")),
         outcome=_text(row.get("outcome")) or "unknown",
         error=told,
-        output_path=_without_secrets(_text(row.get("output_path"))),
+        output_path=_text(row.get("output_path")),
         cost=_number(row.get("cost")),
         seconds=_number(row.get("seconds")),
         preview=bool(row.get("preview")),
@@ -307,24 +310,20 @@ def _digest(described: object) -> object:
 def _text(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return _without_secrets(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
-def _without_secrets(location: str) -> str:
-    """A web address without user, password and query: signed links carry their key there."""
-    if not location.startswith(("http://", "https://")):
-        return location
-    try:
-        parts = urlsplit(location)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    except ValueError:
-        return location.split("?", 1)[0]
+def _without_secrets(text: str) -> str:
+    """``text`` with user, password and query taken out of its web addresses (signed links carry their key there)
+    and with the value of ``webhook_secret`` taken out of a recipe."""
+    return _WEBHOOK_SECRET.sub(
+        r"\1…", _WEB_ADDRESS.sub(lambda found: f"{found[1]}{found[2]}{'?…' * bool(found[3])}", text)
+    )
 
 
 def _credits(value: float) -> str:
@@ -332,6 +331,8 @@ def _credits(value: float) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 0.01:
+        return "under 0.01 s" if seconds else "0 s"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -22,13 +22,16 @@ __all__ = ["WHOLE", "Box", "Missing", "Outline", "Picture", "Pictures", "place",
 THUMBNAIL_SIDE = 224
 """Pixels of a thumbnail's long side: twice what the page shows, for dense displays."""
 
-_TRACE_SIDE = 512
-_MAX_EDGES = 12_000
-_MAX_BYTES = 270_000
-_QUALITIES = (86, 74, 60, 40)
+_TRACE_SIDE = 720
+_MAX_EDGES = 16_000
+_STAIR = 3  # pixels; an edge up to this length is taken for a step of a slope
+_MAX_BYTES = 250_000
+_MAX_THUMBNAIL_BYTES = 16_000
+_QUALITIES = (86, 70, 50)
 _MAX_PROFILE = 20_000
 
 Point = tuple[int, int]
+Spot = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def size_of(described: object) -> tuple[int, int] | None:
     try:
         width, height = ImageRef.from_dict(dict(described)).upright_size  # type: ignore[call-overload]
         return (int(width), int(height)) if int(width) > 0 and int(height) > 0 else None
-    except Exception:  # noqa: BLE001 - whatever a row holds
+    except Exception:
         return None
 
 
@@ -165,21 +168,21 @@ class Pictures:
 
     def preview(self, described: object) -> Picture | Missing:
         """The picture at reading size."""
-        return self._embedded(described, self.side)
+        return self._embedded(described, self.side, _MAX_BYTES)
 
     def thumbnail(self, described: object) -> Picture | Missing:
         """The picture at the size of a stamp."""
-        return self._embedded(described, THUMBNAIL_SIDE)
+        return self._embedded(described, THUMBNAIL_SIDE, _MAX_THUMBNAIL_BYTES)
 
     def outline(self, described: object) -> Outline | Missing:
         """The outline of a mask."""
         try:
             mask = masks.binarise(ImageRef.from_dict(dict(described)).open())  # type: ignore[call-overload]
             return _outline(mask)
-        except Exception as error:  # noqa: BLE001 - see the module's docstring
+        except Exception as error:
             return Missing(_reason(error))
 
-    def _embedded(self, described: object, side: int) -> Picture | Missing:
+    def _embedded(self, described: object, side: int, limit: int) -> Picture | Missing:
         image = self._scaled(described)
         if isinstance(image, Missing):
             return image
@@ -188,8 +191,8 @@ class Pictures:
             if max(image.size) > side:
                 image = image.copy()
                 image.thumbnail((side, side), Image.Resampling.LANCZOS)
-            return Picture(_data_uri(image), width, height)
-        except Exception as error:  # noqa: BLE001 - see the module's docstring
+            return Picture(_data_uri(image, limit), width, height)
+        except Exception as error:
             return Missing(_reason(error))
 
     def _scaled(self, described: object) -> Image.Image | Missing:
@@ -199,7 +202,7 @@ class Pictures:
                 image = _displayable(ImageRef.from_dict(dict(described)).open())  # type: ignore[call-overload]
                 image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
                 self._kept[digest] = image
-            except Exception as error:  # noqa: BLE001 - see the module's docstring
+            except Exception as error:
                 self._kept[digest] = Missing(_reason(error))
         return self._kept[digest]
 
@@ -220,13 +223,15 @@ def _displayable(image: Image.Image) -> Image.Image:
     return image
 
 
-def _data_uri(image: Image.Image) -> str:
-    for quality in _QUALITIES:
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=quality, method=1, icc_profile=image.info.get("icc_profile") or b"")
-        if buffer.tell() <= _MAX_BYTES:
-            break
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+def _data_uri(image: Image.Image, limit: int) -> str:
+    """``image`` as WebP in at most ``limit`` bytes: at lower quality and at last smaller, if it must be."""
+    while True:
+        for quality in _QUALITIES:
+            buffer = io.BytesIO()
+            image.save(buffer, "WEBP", quality=quality, method=1, icc_profile=image.info.get("icc_profile") or b"")
+            if buffer.tell() <= limit or max(image.size) < 64:
+                return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+        image = image.resize((max(1, image.width * 2 // 3), max(1, image.height * 2 // 3)), Image.Resampling.LANCZOS)
 
 
 def _outline(mask: Image.Image) -> Outline:
@@ -237,7 +242,7 @@ def _outline(mask: Image.Image) -> Outline:
         edges = list(_edges(small))
         if len(edges) <= _MAX_EDGES:
             break
-    path = "".join(_path(_simplified(loop)) for loop in _loops(edges))
+    path = "".join(_path(_simplified(_smoothed(loop))) for loop in _loops(edges))
     return Outline(path, small.width, small.height, coverage)
 
 
@@ -293,8 +298,26 @@ def _loops(edges: list[tuple[Point, Point]]) -> Iterator[list[Point]]:
         yield loop
 
 
-def _simplified(loop: list[Point], tolerance: float = 0.8) -> list[Point]:
-    """The closed ``loop`` without the points that lie nearer than ``tolerance`` to it (Douglas and Peucker)."""
+def _smoothed(loop: list[Point]) -> list[Spot]:
+    """The closed ``loop`` of pixel edges as the line it stands for: stairs become slopes, true corners stay."""
+    ahead = loop[1:-1] + loop[:1]
+    behind = [loop[-2], *loop[:-2]]
+    turns = [p for q, p, r in zip(behind, loop, ahead, strict=False) if (q[0] == p[0]) != (p[0] == r[0])]
+    after = turns[1:] + turns[:1]
+    lengths = [abs(q[0] - p[0]) + abs(q[1] - p[1]) for p, q in zip(turns, after, strict=True)]
+    sharp = [min(lengths[i - 1], lengths[i]) > _STAIR for i in range(len(turns))]
+    points: list[Spot] = []
+    for i, (p, q) in enumerate(zip(turns, after, strict=True)):
+        if sharp[i]:
+            points.append(p)
+        if not (sharp[i] and sharp[(i + 1) % len(turns)]):
+            points.append(((p[0] + q[0]) / 2, (p[1] + q[1]) / 2))
+    return points
+
+
+def _simplified(points: list[Spot], tolerance: float = 0.5) -> list[Spot]:
+    """The closed line without the points that lie nearer than ``tolerance`` to it (Douglas and Peucker)."""
+    loop = [*points, points[0]]
     far = max(range(len(loop)), key=lambda i: (loop[i][0] - loop[0][0]) ** 2 + (loop[i][1] - loop[0][1]) ** 2)
     kept = {0, far, len(loop) - 1}
     spans = [(0, far), (far, len(loop) - 1)]
@@ -314,5 +337,5 @@ def _simplified(loop: list[Point], tolerance: float = 0.8) -> list[Point]:
     return [loop[i] for i in sorted(kept)][:-1]
 
 
-def _path(points: list[Point]) -> str:
-    return "M" + "L".join(f"{x} {y}" for x, y in points) + "Z"
+def _path(points: list[Spot]) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z"

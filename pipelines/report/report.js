@@ -23,23 +23,34 @@ function makeSlider(stage) {
     show(((event.clientX - box.left) / box.width) * 100);
   };
 
+  // A finger may only be about to scroll the page: it drags once it moves sideways, and a tap counts when it ends.
+  let pressed = null;
   let dragging = false;
+  const isSideways = (event) => {
+    const [x, y] = [Math.abs(event.clientX - pressed.x), Math.abs(event.clientY - pressed.y)];
+    return x > 4 && x > y;
+  };
   stage.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
-    dragging = true;
+    pressed = { x: event.clientX, y: event.clientY };
+    dragging = event.pointerType !== "touch";
     stage.setPointerCapture(event.pointerId);
     range.focus({ preventScroll: true });
-    if (event.pointerType !== "touch") follow(event); // a finger may only be about to scroll the page
+    if (dragging) follow(event);
     event.preventDefault();
   });
   stage.addEventListener("pointermove", (event) => {
+    dragging ||= pressed !== null && isSideways(event);
     if (dragging) follow(event);
   });
   stage.addEventListener("pointerup", (event) => {
-    if (dragging) follow(event);
+    const isTap = pressed && Math.hypot(event.clientX - pressed.x, event.clientY - pressed.y) < 8;
+    if (dragging || isTap) follow(event);
+    pressed = null;
     dragging = false;
   });
   stage.addEventListener("pointercancel", () => {
+    pressed = null;
     dragging = false;
   });
 
@@ -68,7 +79,8 @@ function makeFilter() {
     const text = search.value.trim().toLowerCase();
     let visible = 0;
     for (const row of rows) {
-      const fits = (!wanted || row.dataset.outcome === wanted) && row.dataset.name.toLowerCase().includes(text);
+      const of = wanted === "!" ? "attention" in row.dataset : !wanted || row.dataset.outcome === wanted;
+      const fits = of && row.dataset.name.toLowerCase().includes(text);
       row.hidden = !fits;
       visible += fits;
     }

@@ -11,7 +11,6 @@ The verdict is one of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -24,6 +23,7 @@ from flux_tasks.local.engines.classical.deconvolve import (
     Periodic,
     Plane,
     deconvolve,
+    divided,
     fft,
     gradients,
     inverse_fft,
@@ -82,7 +82,7 @@ def deblur(rgb: NDArray[np.uint8]) -> Deblurred:
     if min(rgb.shape[:2]) < SMALLEST_SIDE:
         return Deblurred(rgb.copy(), "unchanged", 0.0, 0.0)
     coded = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb), np.uint8)
-    luma = coded[..., 0].astype(np.float32) / 255
+    luma = np.asarray(coded[..., 0] / np.float32(255), np.float32)
     blur = measure(luma)
     image = rgb.copy()
     if blur.kernel is not None:
@@ -101,24 +101,22 @@ def measure(luma: Plane) -> Blur:
         return Blur("unchanged", sigma, noise)
     kernel, agreement = agreed_kernel(luma)
     streak = Streak.of(kernel)
-    found = {"agreement": agreement, "length": streak.length, "angle": streak.angle}
+
+    def verdict(mode: Mode, kernel: Plane | None = None) -> Blur:
+        return Blur(mode, sigma, noise, agreement, streak.length, streak.angle, kernel)
+
     looks_moved = streak.length >= 6.5 and streak.width < 0.35 * streak.length
     if looks_moved and agreement >= MOTION_AGREEMENT and streak.width <= min(2.3, 0.25 * streak.length):
         kernel = straightened(kernel) if streak.length > 11 else kernel
         if spectral_evidence(luma, kernel) < SPECTRAL_EVIDENCE:
-            return Blur("motion", sigma, noise, kernel=kernel, **found)
-    elif (
-        agreement >= SHAPE_AGREEMENT
-        and sigma >= 1.0
-        and 4.0 <= streak.length <= 5.5 * sigma + 1.5
-        and streak.width > 0.15 * streak.length
-    ):
-        return Blur("kernel", sigma, noise, kernel=kernel, **found)
+            return verdict("motion", kernel)
+    elif agreement >= SHAPE_AGREEMENT and sigma >= 1.0 and streak.is_compact(5.5 * sigma + 1.5):
+        return verdict("kernel", kernel)
     may_be_motion = (looks_moved and agreement > 0.85) or (agreement < 0.85 and streak.length > 14)
     if sigma >= 1.35 or (sigma >= 0.85 and not may_be_motion):
         # A slight blur is undone in part only: there the estimate is least certain and overshoot shows most.
-        return Blur("gauss", sigma, noise, kernel=gaussian(sigma * min(1.0, 0.325 + 0.5 * sigma)), **found)
-    return Blur("unchanged", sigma, noise, **found)
+        return verdict("gauss", gaussian(sigma * min(1.0, 0.325 + 0.5 * sigma)))
+    return verdict("unchanged")
 
 
 # How soft, how noisy
@@ -203,8 +201,8 @@ def _fit_kernel(sharp: Plane, blurred: Periodic, side: int, ridge: float = 2.0) 
     along_y[faint] = 0
     sharp_x, sharp_y = fft(along_x), fft(along_y)
     blurred_x, blurred_y = (fft(part) for part in gradients(blurred.plane))
-    matched = np.conj(sharp_x) * blurred_x + np.conj(sharp_y) * blurred_y
-    whole = inverse_fft(matched / (power(sharp_x) + power(sharp_y) + np.float32(ridge)), sharp.shape)
+    matched = np.asarray(np.conj(sharp_x) * blurred_x + np.conj(sharp_y) * blurred_y, np.complex64)
+    whole = inverse_fft(divided(matched, power(sharp_x) + power(sharp_y) + np.float32(ridge)), sharp.shape)
     kernel = np.roll(whole, (side // 2, side // 2), (0, 1))[:side, :side]
     return _cleaned(kernel)
 
@@ -299,8 +297,9 @@ def likeness(a: Plane, b: Plane, reach: int = 2) -> float:
     """Largest normalised correlation of two kernels, slightly smoothed, over shifts of up to `reach` pixels."""
     side = max(*a.shape, *b.shape) + 2 * reach
     a, b = _smooth(_framed(a, side), 0.8), _smooth(_framed(b, side), 0.8)
-    shifts: Sequence[tuple[int, int]] = list(product(range(-reach, reach + 1), repeat=2))
-    return max(float((a * np.roll(b, shift, (0, 1))).sum()) for shift in shifts) / _norms(a, b)
+    around = range(-reach, reach + 1)
+    shifted = (np.roll(b, shift, (0, 1)) for shift in product(around, around))
+    return max(float((a * moved).sum()) for moved in shifted) / _norms(a, b)
 
 
 def _framed(kernel: Plane, side: int) -> Plane:
@@ -323,6 +322,9 @@ class Streak:
     length: float
     angle: float
     width: float
+
+    def is_compact(self, longest: float) -> bool:
+        return 4.0 <= self.length <= longest and self.width > 0.15 * self.length
 
     @classmethod
     def of(cls, kernel: Plane) -> Streak:

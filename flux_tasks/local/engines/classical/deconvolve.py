@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -88,6 +89,10 @@ def power(spectrum: Spectrum) -> Plane:
     return np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
 
 
+def divided(spectrum: Spectrum, weight: Plane) -> Spectrum:
+    return np.asarray(spectrum / weight, np.complex64)
+
+
 def _gradient_power(shape: tuple[int, ...]) -> Plane:
     """|Dx|² + |Dy|² of the forward differences, in closed form: 4 sin²(πf) along each axis."""
     down = 4 * np.sin(np.pi * np.arange(shape[0]) / shape[0]) ** 2
@@ -117,7 +122,7 @@ def sharp_guess(blurred: Periodic, kernel: Plane, weight: float, *, growth: floa
         along_x[faint] = 0
         along_y[faint] = 0
         pull = np.float32(beta) * fft(_divergence(along_x, along_y))
-        guess = inverse_fft((data + pull) / (data_power + np.float32(beta) * blurred.gradient_power), shape)
+        guess = inverse_fft(divided(data + pull, data_power + np.float32(beta) * blurred.gradient_power), shape)
         beta *= growth
     return guess
 
@@ -173,7 +178,7 @@ def _deconvolve_whole(plane: Plane, kernel: Plane, data_weight: float, margin: i
         along_x, along_y = gradients(sharp)
         ratio = np.float32(beta / data_weight)
         pull = ratio * fft(_divergence(shrink(along_x), shrink(along_y)))
-        sharp = inverse_fft((data + pull) / (data_power + ratio * blurred.gradient_power), shape)
+        sharp = inverse_fft(divided(data + pull, data_power + ratio * blurred.gradient_power), shape)
     return blurred.crop(sharp)
 
 
@@ -194,7 +199,7 @@ def _tiles(shape: tuple[int, ...], overlap: int) -> Iterator[tuple[Box, Box]]:
 def _spans(length: int) -> list[slice]:
     count = max(1, round(length / TILE))
     edges = [length * n // count for n in range(count + 1)]
-    return [slice(start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 def within_neighbourhood(sharp: Plane, plane: Plane, slack: float) -> Plane:

@@ -14,13 +14,17 @@ import numpy as np
 
 from flux_tasks.local.engines.classical.patchmatch import (
     FEWEST_SOURCES,
-    Completion,
+    Colours,
+    Guide,
+    Indices,
+    Level,
     Mask,
+    Matcher,
     Picture,
-    complete,
     grown,
     hole_radius,
     membrane_fill,
+    shrunk,
 )
 
 THIN_RADIUS = 4.0  # pixels
@@ -28,14 +32,18 @@ APART = 24  # pixels: holes closer than this are filled together
 LEAST_CONTEXT = 96  # pixels around a hole, and at least its own size
 MOST_PIXELS = 1_500_000  # in a window; larger ones are solved at a reduced scale
 
+COARSEST_SIDE = 32
+GUIDED_SIDE = 56  # with a guide the coarsest level must still show what it shows
+HOLD = 0.5  # share of the guide's colours that the votes of the coarsest level leave in place
+
 Window = tuple[slice, slice]
 
 
 def inpaint(rgb: Picture, mask: Mask, *, dilate: int = 0, seed: int = 0) -> Picture:
     """Fill the masked pixels of an RGB picture (H, W, 3) from what surrounds them.
 
-    `mask` is (H, W), True where to fill; `dilate` grows it by a square of that many pixels first, to swallow the halo of
-    what is erased. Pixels outside the grown mask stay bit-exact. The same seed gives the same picture.
+    `mask` is (H, W), True where to fill; `dilate` grows it by a square of that many pixels first, to swallow the halo
+    of what is erased. Pixels outside the grown mask stay bit-exact. The same seed gives the same picture.
     """
     hole = grown(mask, dilate)
     if np.count_nonzero(~hole) < FEWEST_SOURCES:
@@ -106,30 +114,80 @@ def _close(picture: Picture, thin: Mask) -> None:
     picture[window][thin[window]] = closed[thin[window]]
 
 
+@dataclass(frozen=True)
+class Completion:
+    """A filled picture (H, W, 3), and for each of its pixels the place its patch was taken from (its own, if known)."""
+
+    picture: Picture
+    rows: Indices
+    columns: Indices
+
+
+def complete(
+    image: Picture, hole: Mask, *, allowed: Mask | None = None, guide: Guide | None = None, seed: int = 0
+) -> Completion:
+    """Fill `hole` (H, W) of `image` (H, W, 3); every other pixel comes back as it was.
+
+    `allowed` limits where patches are taken from. Without a `guide` the search starts from a membrane over the hole and
+    anywhere. With too few places to take patches from, the first colours are the answer.
+    """
+    start = membrane_fill(image, hole) if guide is None else guide.start
+    levels = _pyramid(
+        image.astype(np.float32),
+        hole,
+        np.ones_like(hole) if allowed is None else allowed,
+        COARSEST_SIDE if guide is None else GUIDED_SIDE,
+    )
+    if not levels:
+        rows, columns = (np.asarray(axis, np.intp) for axis in np.indices(hole.shape))
+        return Completion(np.where(hole[..., None], start, image), rows, columns)
+    rng = np.random.default_rng(seed)
+    matcher = Matcher(levels[-1], len(levels) - 1, rng, guide)
+    matcher.begin(shrunk(start.astype(np.float32), levels[-1].hole.shape[::-1]), hold=HOLD if guide else 0.0)
+    for depth in range(len(levels) - 2, -1, -1):
+        finer = Matcher(levels[depth], depth, rng, guide)
+        finer.go_on_from(matcher)
+        matcher = finer
+    return Completion(matcher.result(image), *matcher.origins())
+
+
+def _pyramid(image: Colours, hole: Mask, allowed: Mask, coarsest: int) -> list[Level]:
+    """Levels from fine to coarse, until the hole is a few pixels wide or the picture small; none if it is hopeless."""
+    level = Level.of(image, hole, allowed)
+    levels: list[Level] = []
+    radius = hole_radius(hole)
+    while level.usable:
+        levels.append(level)
+        if min(level.hole.shape) < 2 * coarsest or radius / 2 ** (len(levels) - 1) <= 2.5:
+            break
+        level, allowed = level.halved(allowed)
+    return levels
+
+
 def fill(
-    image: Picture,
-    hole: Mask,
-    *,
-    allowed: Mask | None = None,
-    start: Picture | None = None,
-    reach: float = 0.6,
-    seed: int = 0,
+    image: Picture, hole: Mask, *, allowed: Mask | None = None, guide: Guide | None = None, seed: int = 0
 ) -> Picture:
-    """`patchmatch.complete` for pictures of any size: large ones are solved small and get their detail back."""
+    """`complete` for pictures of any size: large ones are solved small and get their detail back."""
     height, width = hole.shape
     scale = (MOST_PIXELS / hole.size) ** 0.5
     if scale >= 1:
-        return complete(image, hole, allowed=allowed, start=start, reach=reach, seed=seed).picture
+        return complete(image, hole, allowed=allowed, guide=guide, seed=seed).picture
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     solved = complete(
         _resized(image, size),
         _resized(hole.astype(np.uint8) * 255, size) > 0,
         allowed=None if allowed is None else _resized(allowed.astype(np.uint8) * 255, size) > 127,
-        start=None if start is None else _resized(start, size),
-        reach=reach,
+        guide=None if guide is None else _resized_guide(guide, size),
         seed=seed,
     )
     return _with_detail(image, hole, solved)
+
+
+def _resized_guide(guide: Guide, size: tuple[int, int]) -> Guide:
+    (height, width), (small_width, small_height) = guide.rows.shape, size
+    picked = np.ix_(np.arange(small_height) * height // small_height, np.arange(small_width) * width // small_width)
+    rows, columns = guide.rows[picked] * small_height // height, guide.columns[picked] * small_width // width
+    return Guide(_resized(guide.start, size), rows, columns, guide.leash)
 
 
 def _with_detail(image: Picture, hole: Mask, solved: Completion) -> Picture:

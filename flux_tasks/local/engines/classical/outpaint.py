@@ -14,17 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flux_tasks.local.engines.classical.inpaint import fill
-from flux_tasks.local.engines.classical.patchmatch import Indices, Mask, Picture
+from flux_tasks.local.engines.classical.patchmatch import Colours, Guide, Indices, Mask, Picture, shrunk
 
 BAND = 0.22  # of the picture's side: where patches are taken from, so that no subject is cloned
 LEAST_BAND = 24  # pixels
-REACH = 0.35
+LEASH = 0.25  # of the canvas' shorter side: a patch is taken from no farther off than that, so that things stay near
 SOFTENING = ((2.0, 0.02), (5.0, 0.08), (12.0, 0.2), (28.0, 0.45))  # sigma in pixels, from this share of the distance
 
 
-def outpaint(
-    rgb: Picture, width: int, height: int, left: int, top: int, *, seed: int = 0
-) -> Picture:
+def outpaint(rgb: Picture, width: int, height: int, left: int, top: int, *, seed: int = 0) -> Picture:
     """The picture (H, W, 3) at (`left`, `top`) of a canvas of `width` × `height`, continued to fill it.
 
     The offsets may be negative and the picture may overhang; the part of it that is on the canvas stays bit-exact.
@@ -33,7 +31,10 @@ def outpaint(
     if canvas is None or not canvas.new.any():
         return outpaint_fast(rgb, width, height, left, top)
     start = canvas.softened(canvas.folded(canvas.band))
-    return fill(start, canvas.new, allowed=canvas.border, start=start, reach=REACH, seed=seed)
+    rows, columns = canvas.origins(canvas.band)
+    all_rows, all_columns = np.broadcast_arrays(rows[:, None], columns[None, :])
+    guide = Guide(start, all_rows, all_columns, LEASH)
+    return fill(start, canvas.new, allowed=canvas.border, guide=guide, seed=seed)
 
 
 def outpaint_fast(rgb: Picture, width: int, height: int, left: int, top: int, *, seed: int = 0) -> Picture:
@@ -93,11 +94,19 @@ class Canvas:
             border[inner_rows, inner_columns] = False
         return border
 
+    def origins(self, depth: tuple[int, ...]) -> tuple[Indices, Indices]:
+        """For every row and every column of the canvas the one that it repeats when each edge of the picture is
+        reflected to and fro within `depth` rows and columns of it."""
+        return (
+            self.rows.start + _fold(self.height, self.rows, depth[0]),
+            self.columns.start + _fold(self.width, self.columns, depth[1]),
+        )
+
     def folded(self, depth: tuple[int, ...]) -> Picture:
-        """The canvas with every edge reflected to and fro within `depth` rows and columns of it."""
-        rows = _fold(self.height, self.rows, depth[0])
-        columns = _fold(self.width, self.columns, depth[1])
-        return self.seen[rows[:, None], columns[None, :]]
+        """The canvas filled by such reflections."""
+        rows, columns = self.origins(depth)
+        folded: Picture = self.seen[rows[:, None] - self.rows.start, columns[None, :] - self.columns.start]
+        return folded
 
     def softened(self, canvas: Picture) -> Picture:
         """The canvas blurred more and more away from the picture, which itself stays as it is."""
@@ -108,10 +117,18 @@ class Canvas:
         span = max(8.0, float(min(self.seen.shape[:2])))
         soft = canvas.astype(np.float32)
         for sigma, share in SOFTENING:
-            blurred = np.asarray(cv2.GaussianBlur(soft, (0, 0), sigma, borderType=cv2.BORDER_REFLECT), np.float32)
             weight = np.clip(distance / (share * span) - 0.5, 0, 1)[..., None]
-            soft += weight * (blurred - soft)
+            soft += weight * (_blurred(soft, sigma) - soft)
         return np.where(new[..., None], np.clip(np.round(soft), 0, 255), canvas).astype(np.uint8)
+
+
+def _blurred(image: Colours, sigma: float) -> Colours:
+    """Gaussian blur; wide ones are done on a smaller picture, which cannot be told apart and is many times faster."""
+    height, width = image.shape[:2]
+    factor = max(1, int(sigma / 3))
+    small = image if factor == 1 else shrunk(image, (max(1, width // factor), max(1, height // factor)))
+    blurred = cv2.GaussianBlur(small, (0, 0), sigma / factor, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(cv2.resize(blurred, (width, height)), np.float32)
 
 
 def _fold(length: int, seen: slice, depth: int) -> Indices:
@@ -121,10 +138,10 @@ def _fold(length: int, seen: slice, depth: int) -> Indices:
     position = np.arange(length) - seen.start
     before = np.clip(_triangle(-1 - position, depth), 0, last)
     after = np.clip(last - _triangle(position - last - 1, depth), 0, last)
-    return np.where(position < 0, before, np.where(position > last, after, position)).astype(np.intp)
+    return np.asarray(np.where(position < 0, before, np.where(position > last, after, position)), np.intp)
 
 
 def _triangle(steps: NDArray[np.intp], depth: int) -> NDArray[np.intp]:
     """0, 1, … depth−1, depth−1, … 1, 0, 0, 1, …"""
     turned = np.mod(steps, 2 * depth)
-    return np.minimum(turned, 2 * depth - 1 - turned)
+    return np.asarray(np.minimum(turned, 2 * depth - 1 - turned), np.intp)

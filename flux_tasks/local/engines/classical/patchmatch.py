@@ -1,10 +1,10 @@
-"""Fill a hole with patches of its surroundings, from coarse to fine.
+"""Fill a hole with patches of its surroundings: the work on one scale, each `Matcher` going on from a coarser one.
 
-Wexler, Shechtman & Irani, "Space-time completion of video", 2007: by turns, find for every 7 × 7 patch that touches the
-hole the most similar patch outside it, and let all patches vote on the colour of each missing pixel. The search is
-PatchMatch (Barnes et al. 2009): keep a guess, try the guesses of neighbours and random ones ever closer by. At the end
-the difference still seen on the rim of the hole is spread smoothly over it and taken off, like a membrane (Pérez et
-al., "Poisson image editing", 2003), so that no step in brightness remains.
+Wexler, Shechtman & Irani, "Space-time completion of video", 2007: by turns, find for every 7 × 7 patch that
+touches the hole the most similar patch outside it, and let all patches vote on the colour of each missing pixel.
+The search is PatchMatch (Barnes et al. 2009): keep a match, try those of neighbours and random ones ever closer by.
+At the end the difference still seen on the rim of the hole is spread smoothly over it and taken off, like a
+membrane (Pérez et al., "Poisson image editing", 2003), so that no step in brightness remains.
 
 Pixels are rows of four float32: red, green, blue and 1. The fourth makes a row 16 bytes long, which NumPy gathers much
 faster than 12, cancels out of differences, and in a weighted sum adds up the weights.
@@ -29,9 +29,10 @@ SIDE = 2 * RADIUS + 1
 PATCH = [(row, column) for row in range(-RADIUS, RADIUS + 1) for column in range(-RADIUS, RADIUS + 1)]
 CHECKERED = [(row, column) for row, column in PATCH if (row + column) % 2 == 0]
 ROUNDS = (1, 3, 5, 6, 8, 10, 12)  # of search and vote, from the finest level to the coarsest
-COARSEST_SIDE = 32
+FIRST_SEARCHES = 4  # before the first vote: a vote on bad matches would wash the first colours away
+REACH = 0.6  # first radius of the random search, as a share of the longer side
 FEWEST_SOURCES = 64
-MANY_TARGETS = 40_000  # beyond this a level is only polished: one round, near the guesses of the coarser level
+MANY_TARGETS = 40_000  # beyond this a level is only polished: one round, near the matches of the coarser level
 BLOCK = 1 << 14  # rows handled at once: they stay in the processor's cache
 
 
@@ -56,9 +57,10 @@ class Level:
         """This level at half the size, missing pixels left out of the averages; and `allowed` likewise."""
         size = ((self.hole.shape[1] + 1) // 2, (self.hole.shape[0] + 1) // 2)
         known = (~self.hole).astype(np.float32)
-        share = _shrunk(known, size)
-        image = _shrunk(self.image * known[..., None], size) / np.maximum(share, 1e-3)[..., None]
-        coarse = _shrunk(allowed.astype(np.float32), size) > 0
+        share = shrunk(known, size)
+        sums = shrunk(self.image * known[..., None], size)
+        image = np.asarray(sums / np.maximum(share, 1e-3)[..., None], np.float32)
+        coarse = shrunk(allowed.astype(np.float32), size) > 0
         return Level.of(image, share < 0.6, coarse), coarse
 
     @property
@@ -67,57 +69,14 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Completion:
-    """A filled picture (H, W, 3), and for each of its pixels the place its patch was taken from (its own, if known)."""
+class Guide:
+    """What the hole should look like: its first colours, and for every pixel of the picture the `rows` and `columns` of
+    a home, from which its patch must not be taken farther away than `leash` (a share of the shorter side)."""
 
-    picture: Picture
+    start: Picture
     rows: Indices
     columns: Indices
-
-
-def complete(
-    image: Picture,
-    hole: Mask,
-    *,
-    allowed: Mask | None = None,
-    start: Picture | None = None,
-    reach: float = 0.6,
-    seed: int = 0,
-) -> Completion:
-    """Fill `hole` (H, W) of `image` (H, W, 3); every other pixel comes back as it was.
-
-    `allowed` limits where patches are taken from, `start` gives the first colours of the hole (default: a membrane over
-    it), `reach` the first radius of the random search as a share of the longer side. With too few places to take
-    patches from, the first colours are the answer.
-    """
-    first = start if start is not None else membrane_fill(image, hole)
-    levels = _pyramid(image.astype(np.float32), hole, np.ones_like(hole) if allowed is None else allowed)
-    if not levels:
-        rows, columns = np.indices(hole.shape)
-        return Completion(np.where(hole[..., None], first, image), rows, columns)
-    rng = np.random.default_rng(seed)
-    matcher = Matcher(levels[-1], len(levels) - 1, rng)
-    matcher.begin(np.asarray(_shrunk(first.astype(np.float32), levels[-1].hole.shape[::-1]), np.float32))
-    matcher.solve(reach)
-    for depth in range(len(levels) - 2, -1, -1):
-        finer = Matcher(levels[depth], depth, rng)
-        finer.continue_from(matcher)
-        finer.solve(reach)
-        matcher = finer
-    return Completion(matcher.result(image), *matcher.origins())
-
-
-def _pyramid(image: Colours, hole: Mask, allowed: Mask) -> list[Level]:
-    """Levels from fine to coarse, until the hole is a few pixels wide or the picture small; none if it is hopeless."""
-    level = Level.of(image, hole, allowed)
-    levels: list[Level] = []
-    width = hole_radius(hole)
-    while level.usable:
-        levels.append(level)
-        if min(level.hole.shape) < 2 * COARSEST_SIDE or width / 2 ** (len(levels) - 1) <= 2.5:
-            break
-        level, allowed = level.halved(allowed)
-    return levels
+    leash: float
 
 
 class Matcher:
@@ -127,39 +86,48 @@ class Matcher:
     further on.
     """
 
-    def __init__(self, level: Level, depth: int, rng: np.random.Generator) -> None:
+    def __init__(self, level: Level, depth: int, rng: np.random.Generator, guide: Guide | None) -> None:
         self.level, self.depth, self.rng = level, depth, rng
         self.height, self.width = level.hole.shape
         self.stride = self.width + 2 * RADIUS
         self.known = _rows(level.image)
         self.current = self.known.copy()
-        self.missing = _framed(level.hole.astype(np.uint8)).ravel() > 0
-        self.usable = np.zeros(len(self.known), np.bool_)
+        framed_hole = _framed(level.hole.astype(np.uint8))
+        self.missing = framed_hole.ravel() > 0
         self.places = self._flat(level.sources)
+        self.usable = np.zeros(len(self.known), np.bool_)
         self.usable[self.places] = True
         self.targets = self._flat(grown(level.hole, RADIUS))
         self.sources: Indices = np.zeros_like(self.targets)
         self.costs: Colours = np.zeros(len(self.targets), np.float32)
         self.votes: Colours = np.zeros_like(self.known)
         # Pixels count less the deeper they lie in the hole: there they are guesses themselves.
-        depth_in_hole = cv2.distanceTransform(_framed(level.hole.astype(np.uint8)), cv2.DIST_L2, 3)
-        self.confidence = np.maximum(1.3 ** -np.asarray(depth_in_hole, np.float32).ravel(), 0.05).astype(np.float32)
+        depth_in_hole = np.asarray(cv2.distanceTransform(framed_hole, cv2.DIST_L2, 3), np.float32).ravel()
+        self.confidence = np.maximum(1.3**-depth_in_hole, 0.05).astype(np.float32)
         self.polishing = len(self.targets) > MANY_TARGETS
+        self.homes = None if guide is None else self._homes(guide)
+        self.reach = REACH * max(self.height, self.width)
+        if guide is not None:
+            self.reach = guide.leash * min(self.height, self.width)
 
     def _flat(self, mask: Mask) -> Indices:
         rows, columns = np.nonzero(mask)
         return np.asarray((rows + RADIUS) * self.stride + columns + RADIUS, np.intp)
 
+    def _position(self, index: Indices) -> tuple[Indices, Indices]:
+        return index // self.stride - RADIUS, index % self.stride - RADIUS
+
     # Where a level starts from
 
-    def begin(self, start: Colours) -> None:
-        """The coarsest level: given colours, random sources."""
+    def begin(self, start: Colours, hold: float) -> None:
+        """The coarsest level: given colours; sources at home or, without a guide, anywhere."""
         self._colour(start)
-        self.sources = self._anywhere(len(self.targets))
+        self.sources = self._default(np.ones(len(self.targets), np.bool_))
+        self._solve(FIRST_SEARCHES, hold)
 
-    def continue_from(self, coarser: Matcher) -> None:
+    def go_on_from(self, coarser: Matcher) -> None:
         """Twice the size: the coarser level's colours and sources, scaled up."""
-        core = coarser.current.reshape(-1, coarser.stride, 4)[RADIUS:-RADIUS, RADIUS:-RADIUS, :3]
+        core = coarser._core(coarser.current)[..., :3]
         self._colour(np.asarray(cv2.resize(core, (self.width, self.height)), np.float32))
         field = np.full(len(coarser.known), -1, np.intp)
         field[coarser.targets] = coarser.sources
@@ -172,36 +140,65 @@ class Matcher:
         source_column = np.minimum(2 * source_column + column % 2, self.width - 1)
         self.sources = np.where(found < 0, 0, (source_row + RADIUS) * self.stride + source_column + RADIUS)
         lost = ~self.usable[self.sources]
-        self.sources[lost] = self._anywhere(int(np.count_nonzero(lost)))
-
-    def _position(self, index: Indices) -> tuple[Indices, Indices]:
-        return index // self.stride - RADIUS, index % self.stride - RADIUS
-
-    def _anywhere(self, count: int) -> Indices:
-        return self.places[self.rng.integers(0, len(self.places), count)]
+        lost |= ~self._near_home(self.sources, np.arange(len(self.targets)))
+        self.sources[lost] = self._default(lost)
+        self._solve(1, 0.0)
 
     def _colour(self, core: Colours) -> None:
         self.current[self.missing] = _rows(core)[self.missing]
 
+    def _homes(self, guide: Guide) -> Indices:
+        """For each target the usable source nearest to the place the guide names."""
+        height, width = guide.rows.shape
+        row, column = self._position(self.targets)
+        fine = row * height // self.height, column * width // self.width
+        row, column = guide.rows[fine] * self.height // height, guide.columns[fine] * self.width // width
+        _, nearest = cv2.distanceTransformWithLabels(
+            (~self.level.sources).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        )
+        labels = np.asarray(nearest, np.intp)
+        source_of = np.zeros(int(labels.max()) + 1, np.intp)
+        source_of[labels[self.level.sources]] = self.places
+        nearest_sources: Indices = source_of[labels[row, column]]
+        return nearest_sources
+
+    def _default(self, chosen: Mask) -> Indices:
+        if self.homes is not None:
+            return self.homes[chosen]
+        return self.places[self.rng.integers(0, len(self.places), int(np.count_nonzero(chosen)))]
+
+    def _near_home(self, sources: Indices, numbers: Indices) -> Mask:
+        """Which of these sources, one for each of the targets of these numbers, are near enough to home."""
+        if self.homes is None:
+            return np.ones(len(sources), np.bool_)
+        row, column = self._position(sources)
+        home_row, home_column = self._position(self.homes[numbers])
+        far = np.maximum(np.abs(row - home_row), np.abs(column - home_column)) > self.reach
+        return np.asarray(~far, np.bool_)
+
     # Search and vote
 
-    def solve(self, reach: float) -> None:
+    def _solve(self, first_searches: int, hold: float) -> None:
+        start = self.current.copy() if hold else self.current
         rounds = 1 if self.polishing else ROUNDS[min(self.depth, len(ROUNDS) - 1)]
         for turn in range(rounds):
             self.costs = self._cost(self.sources, self.targets)
-            for step in self._steps():
-                self._ask_neighbours(step)
-            for radius in self._radii(reach):
-                self._look_around(radius)
+            for _ in range(first_searches if turn == 0 and not self.polishing else 1):
+                for step in self._steps():
+                    self._ask_neighbours(step)
+                for radius in self._radii():
+                    self._look_around(radius)
             self._vote(sharpness=2.0 if turn == rounds - 1 else 1.0)
+            if hold:
+                self.current += np.float32(hold) * (start - self.current)
 
     def _steps(self) -> tuple[int, ...]:
         if self.polishing and self.depth == 0:
             return ()
         return (1, 2, 4) if self.depth >= 2 else (1,)
 
-    def _radii(self, reach: float) -> Iterator[int]:
-        radius, shrink = max(8, int(reach * max(self.height, self.width))), 2
+    def _radii(self) -> Iterator[int]:
+        radius, shrink = max(8, int(self.reach)), 2
         if self.polishing:
             radius = 0 if self.depth == 0 else 2
         elif self.depth < 2:
@@ -231,6 +228,7 @@ class Matcher:
         """Take the candidates that are usable and better than the present sources."""
         possible = np.flatnonzero((candidates >= 0) & (candidates < len(self.known)) & (candidates != self.sources))
         possible = possible[self.usable[candidates[possible]]]
+        possible = possible[self._near_home(candidates[possible], possible)]
         cost = self._cost(candidates[possible], self.targets[possible])
         better = cost < self.costs[possible]
         chosen = possible[better]
@@ -272,6 +270,10 @@ class Matcher:
 
     # The answer
 
+    def _core(self, rows: Colours) -> Colours:
+        """Rows of pixels as a picture again, without the padding."""
+        return rows.reshape(-1, self.stride, 4)[RADIUS:-RADIUS, RADIUS:-RADIUS]
+
     def origins(self) -> tuple[Indices, Indices]:
         rows, columns = (np.asarray(axis, np.intp) for axis in np.indices((self.height, self.width)))
         here = self._position(self.targets)
@@ -282,8 +284,7 @@ class Matcher:
     def result(self, image: Picture) -> Picture:
         """The picture with its hole filled and the rim's remaining difference taken off."""
         hole = self.level.hole
-        core = self.current.reshape(-1, self.stride, 4)[RADIUS:-RADIUS, RADIUS:-RADIUS, :3]
-        votes = self.votes.reshape(-1, self.stride, 4)[RADIUS:-RADIUS, RADIUS:-RADIUS]
+        core, votes = self._core(self.current)[..., :3], self._core(self.votes)
         rim = grown(hole, 1) & ~hole & (votes[..., 3] > 0)
         difference = np.zeros_like(self.level.image)
         difference[rim] = np.clip(self.level.image[rim] - votes[rim, :3] / votes[rim, 3:], -40, 40)
@@ -309,7 +310,7 @@ def _rows(image: Colours) -> Colours:
     return np.concatenate([rows, np.ones((*rows.shape[:2], 1), np.float32)], 2, dtype=np.float32).reshape(-1, 4)
 
 
-def _shrunk(image: Colours, size: tuple[int, ...]) -> Colours:
+def shrunk(image: Colours, size: tuple[int, ...]) -> Colours:
     return np.asarray(cv2.resize(image, (size[0], size[1]), interpolation=cv2.INTER_AREA), np.float32)
 
 
@@ -339,7 +340,7 @@ def membrane(values: Colours, known: Mask) -> Colours:
     while max(total.shape[:2]) > 1:
         pulled.append((total, weight))
         size = ((total.shape[1] + 1) // 2, (total.shape[0] + 1) // 2)
-        share, sums = _shrunk(weight, size)[..., None], _shrunk(total, size)
+        share, sums = shrunk(weight, size)[..., None], shrunk(total, size)
         weight = np.minimum(1, 4 * share)
         total = sums * (weight / np.maximum(share, 1e-6))
     surface = total / np.maximum(weight, 1e-6)
@@ -347,7 +348,7 @@ def membrane(values: Colours, known: Mask) -> Colours:
         size = (total.shape[1], total.shape[0])
         surface = np.asarray(cv2.resize(surface, size), np.float32)
         surface = total + (1 - weight) * surface
-    return surface
+    return np.asarray(surface, np.float32)
 
 
 def membrane_fill(image: Picture, hole: Mask) -> Picture:

@@ -1,0 +1,33 @@
+"""Object stores that live as long as the session, and a clean table for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from object_stores import fake_gcs, moto_s3
+
+pytest.register_assert_rewrite("store_conformance")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 server, started when the first test asks for it."""
+    with moto_s3() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def gcs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Google Cloud Storage server, started when the first test asks for it."""
+    with fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No variable that would change the settings."""
+    for name in ("BFL_API_KEY", "BFL_BASE_URL", "FLUX_ENDPOINT", "FLUX_STORE", "FLUX_MAX_JOBS", "FLUX_ON_UNCERTAIN"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch

