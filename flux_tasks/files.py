@@ -106,9 +106,14 @@ def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
         # for over 40 s against anything else.
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec
+    import fsspec.config
 
+    options = dict(_FILESYSTEM_OPTIONS.get(protocol, {}))
+    said = fsspec.config.conf.get(protocol.replace("s3a", "s3"), {})
+    if "config_kwargs" in options and "config_kwargs" in said:  # fsspec would let ours replace the user's
+        options["config_kwargs"] = {**options["config_kwargs"], **said["config_kwargs"]}
     try:
-        filesystem = fsspec.filesystem(protocol, **_FILESYSTEM_OPTIONS.get(protocol, {}))
+        filesystem = fsspec.filesystem(protocol, **options)
     except ImportError as error:
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
         remedy = f"pip install 'flux-pipelines[{extra}]'" if extra else f"install it: {error}"

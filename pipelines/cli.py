@@ -126,6 +126,7 @@ async def _perform(run: Run, display: Any) -> None:
         job.open_account(run.settings)
     )  # wrong key, no credits, nobody there: known before Prefect starts
     display.note("starting Prefect …")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # failures are told below, and in manifest and report
     from pipelines.flows import advance
 
     await advance(run)

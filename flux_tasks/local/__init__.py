@@ -1,0 +1,16 @@
+"""The BFL API served from this machine: no key, no network, an engine of one's own.
+
+::
+
+    with LocalServer(port=0) as server:
+        print(server.url)
+
+Importing this is cheap; web server and engine are imported when they are first needed.
+"""
+
+from __future__ import annotations
+
+from flux_tasks.local.book import Book, Entry
+from flux_tasks.local.server import LocalServer, serve
+
+__all__ = ["Book", "Entry", "LocalServer", "serve"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
 from object_stores import fake_gcs, moto_s3
 
 pytest.register_assert_rewrite("store_conformance")

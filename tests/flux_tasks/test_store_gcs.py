@@ -26,13 +26,18 @@ def new_bucket() -> str:
     return name
 
 
+@pytest.fixture(scope="class")
+def gcs(gcs_endpoint: str) -> Iterator[None]:
+    with reach_gcs(gcs_endpoint):
+        yield
+
+
 class TestFakeGcs(StoreConformance, CreationConformance):
     spellings = (*StoreConformance.spellings, lambda url: url.replace("gs://", "gcs://"))
 
     @pytest.fixture
-    def url(self, gcs_endpoint: str) -> Iterator[str]:
-        with reach_gcs(gcs_endpoint):
-            yield f"gs://{new_bucket()}/some/prefix"
+    def url(self, gcs: None) -> str:
+        return f"gs://{new_bucket()}/some/prefix"
 
     def test_a_whole_bucket_can_be_a_store(self, url: str) -> None:
         bucket = url.removesuffix("/some/prefix")

@@ -25,13 +25,26 @@ def new_bucket() -> str:
     return name
 
 
+@pytest.fixture(scope="class")
+def moto(s3_endpoint: str) -> Iterator[None]:
+    with reach_s3(s3_endpoint):
+        yield
+
+
+@pytest.fixture(scope="class")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("rclone") / "buckets"
+    folder.mkdir()
+    with rclone_s3(folder, RCLONE_KEY, RCLONE_SECRET) as endpoint, reach_s3(endpoint, RCLONE_KEY, RCLONE_SECRET):
+        yield endpoint
+
+
 class TestMoto(StoreConformance, CreationConformance):
     spellings = (*StoreConformance.spellings, lambda url: url.replace("s3://", "s3a://"))
 
     @pytest.fixture
-    def url(self, s3_endpoint: str) -> Iterator[str]:
-        with reach_s3(s3_endpoint):
-            yield f"s3://{new_bucket()}/some/prefix"
+    def url(self, moto: None) -> str:
+        return f"s3://{new_bucket()}/some/prefix"
 
     def test_a_whole_bucket_can_be_a_store(self, url: str) -> None:
         bucket = url.removesuffix("/some/prefix")
@@ -49,21 +62,13 @@ class TestRclone(StoreConformance):
     Without ``CreationConformance``: ``rclone serve s3`` ignores ``If-None-Match``, so two writers may both win there.
     """
 
-    @pytest.fixture(scope="class")
-    def endpoint(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-        folder = tmp_path_factory.mktemp("rclone") / "buckets"
-        folder.mkdir()
-        with rclone_s3(folder, RCLONE_KEY, RCLONE_SECRET) as endpoint:
-            yield endpoint
-
     @pytest.fixture
-    def url(self, endpoint: str) -> Iterator[str]:
-        with reach_s3(endpoint, RCLONE_KEY, RCLONE_SECRET):
-            yield f"s3://{new_bucket()}/some/prefix"
+    def url(self, rclone: str) -> str:
+        return f"s3://{new_bucket()}/some/prefix"
 
-    def test_a_wrong_secret_is_an_oserror_and_not_an_empty_store(self, url: str, endpoint: str) -> None:
+    def test_a_wrong_secret_is_an_oserror_and_not_an_empty_store(self, url: str, rclone: str) -> None:
         Store(url).put_result(KEY, Store(url).put_image(encoded()), {})
-        with reach_s3(endpoint, RCLONE_KEY, "wrong"), pytest.raises(OSError):  # noqa: PT011 - the server's own words
+        with reach_s3(rclone, RCLONE_KEY, "wrong"), pytest.raises(OSError):  # noqa: PT011 - the server's own words
             Store(url).result(KEY)
 
 
@@ -81,12 +86,18 @@ def test_missing_credentials_are_an_oserror_and_an_invalid_input(
 
 
 def test_a_server_that_is_not_there_is_an_oserror_and_not_an_empty_store() -> None:
-    with reach_s3(f"http://127.0.0.1:{unused_port()}"):
-        import fsspec.config
+    no_retries = {"retries": {"max_attempts": 0}, "connect_timeout": 1}
+    with reach_s3(f"http://127.0.0.1:{unused_port()}", config_kwargs=no_retries), pytest.raises(OSError, match="127"):
+        Store("s3://bucket").result(KEY)
 
-        fsspec.config.conf["s3"]["config_kwargs"] = {"retries": {"max_attempts": 0}}
-        with pytest.raises(OSError, match="127"):
-            Store("s3://bucket").result(KEY)
+
+def test_options_for_the_client_from_fsspecs_configuration_are_kept(s3_endpoint: str) -> None:
+    import fsspec
+
+    with reach_s3(s3_endpoint, config_kwargs={"user_agent_extra": "ours/1"}):
+        files.exists("s3://bucket/x")
+        agents = {fs.config_kwargs["user_agent_extra"] for fs in fsspec.get_filesystem_class("s3")._cache.values()}
+    assert agents == {"ours/1"}
 
 
 def test_an_endpoint_of_ones_own_is_said_in_fsspecs_variable(

@@ -21,6 +21,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ __all__ = [
     "fake_gcs",
     "forget_filesystems",
     "moto_s3",
+    "new_bucket_name",
     "rclone_s3",
     "reach_gcs",
     "reach_s3",
@@ -129,8 +131,8 @@ def _running(command: list[str], log: Path, probe: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def reach_s3(endpoint: str, key: str = "throw-away", secret: str = "throw-away") -> Iterator[None]:
-    """What ``FSSPEC_S3_ENDPOINT_URL`` and the AWS variables say, for the block."""
+def reach_s3(endpoint: str, key: str = "throw-away", secret: str = "throw-away", **options: Any) -> Iterator[None]:
+    """What ``FSSPEC_S3_ENDPOINT_URL``, further ``options`` and the AWS variables say, for the block."""
     import fsspec.config
 
     with pytest.MonkeyPatch.context() as patch:
@@ -141,7 +143,7 @@ def reach_s3(endpoint: str, key: str = "throw-away", secret: str = "throw-away")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-        patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint})
+        patch.setitem(fsspec.config.conf, "s3", {"endpoint_url": endpoint, **options})
         forget_filesystems()
         try:
             yield

@@ -1,0 +1,127 @@
+"""Engines: what makes the pixels behind the local server.
+
+An engine is found by name. Its identity (``local:<name>@<version>``) is part of every job key, so it is known without
+importing the engine itself, whose libraries are heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol, cast
+
+from PIL import Image
+
+from flux_tasks.catalog import Tool
+from flux_tasks.errors import Problem, RecipeError, nearest
+from flux_tasks.images import mark_preview
+
+__all__ = ["ENGINES", "Engine", "Progress", "Work", "encode", "identity", "load", "offsets"]
+
+Progress = Callable[[float], None]
+"""Told the share that is done, 0 to 1. May be called from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One job, checked: everything that decides its pixels.
+
+    Attributes:
+        parameters: of the request, with the contract's defaults; no images.
+        pictures: encoded bytes by request field, in the order of the request.
+        size: (width, height) of the result.
+        seed: 0 to 2**31 - 1; the same seed, parameters and pictures give the same result.
+    """
+
+    tool: Tool
+    parameters: Mapping[str, Any]
+    pictures: Mapping[str, bytes]
+    size: tuple[int, int]
+    seed: int
+
+
+class Engine(Protocol):
+    """Makes the result of any tool. Called from several threads at once."""
+
+    def run(self, work: Work, progress: Progress) -> Image.Image:
+        """The result, ``work.size`` pixels large.
+
+        Raises:
+            InvalidImage: an input is damaged.
+            Exception: anything else ends the job with ``Error``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    version: str
+    place: str
+
+
+ENGINES: dict[str, _Entry] = {
+    "classical": _Entry("1", "flux_tasks.local.engines.classical.tools:ClassicalEngine"),
+}
+"""Engines by name. The version stands here a second time because reading the engine's own would import it."""
+
+
+def _entry(name: str) -> _Entry:
+    if name not in ENGINES:
+        hint = nearest(name, ENGINES) or f": write {' or '.join(ENGINES)}"
+        raise RecipeError([Problem("engine", f"there is no local engine '{name}'{hint}")])
+    return ENGINES[name]
+
+
+def identity(name: str) -> str:
+    """What the results of an engine are signed with, such as ``local:classical@1``.
+
+    Raises:
+        RecipeError: there is no such engine.
+    """
+    return f"local:{name}@{_entry(name).version}"
+
+
+@cache
+def load(name: str) -> Engine:
+    """The engine called ``name``, imported now.
+
+    Raises:
+        RecipeError: there is no such engine.
+    """
+    module, _, attribute = _entry(name).place.partition(":")
+    return cast(Engine, getattr(importlib.import_module(module), attribute)())
+
+
+def offsets(parameters: Mapping[str, Any], picture: tuple[int, int]) -> tuple[int, int]:
+    """Where the picture's top left corner lies on an outpaint's canvas; centred where nothing is said (OAS-0919).
+
+    An offset that puts the whole picture off the canvas becomes the nearest one that does.
+    """
+    found = []
+    for said, canvas, side in zip(("x", "y"), (parameters["width"], parameters["height"]), picture, strict=True):
+        offset = parameters.get(f"reference_offset_{said}")
+        found.append((canvas - side) // 2 if offset is None else max(-side, min(offset, canvas)))
+    return found[0], found[1]
+
+
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
+    "png": {"compress_level": 1, "compress_type": 3},
+    "jpeg": {"quality": 92},
+    "webp": {"quality": 90},
+}
+
+
+def encode(image: Image.Image, output_format: str, engine: str) -> bytes:
+    """The file that is delivered: marked as a local preview made by ``engine``, with the input's colour profile."""
+    buffer = io.BytesIO()
+    image.save(
+        buffer,
+        output_format.upper(),
+        icc_profile=image.info.get("icc_profile"),
+        **_SAVE_OPTIONS[output_format],
+        **mark_preview(image, engine),
+    )
+    return buffer.getvalue()

@@ -335,6 +335,16 @@ def test_a_mask_before_an_outpaint_is_placed_with_its_picture(run: RunSummary, d
     assert page.all("div", class_="spot")[0]["style"] == "left:25.000%;top:0.000%;width:50.000%;height:100.000%"
 
 
+def test_a_place_that_was_guessed_anywhere_on_the_way_is_said_to_be_approximate(
+    run: RunSummary, describe: Describe
+) -> None:
+    square, small = describe("blue", (300, 300)), describe("green", (150, 150))
+    steps = [{"id": "edit", "image": square}, {"id": "scale", "image": small}]
+    note = "the place of the original on it is approximate"
+    assert note in page_of(run, a_row(describe, output=small, steps=steps)).text
+    assert note not in page_of(run, a_row(describe, input=square, output=small, steps=steps[1:])).text
+
+
 def mask_of(*rectangles: tuple[int, int, int, int]) -> Image.Image:
     mask = Image.new("L", (200, 100))
     for left, top, right, bottom in rectangles:

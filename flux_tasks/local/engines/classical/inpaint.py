@@ -33,7 +33,7 @@ LEAST_CONTEXT = 96  # pixels around a hole, and at least its own size
 MOST_PIXELS = 1_500_000  # in a window; larger ones are solved at a reduced scale
 
 COARSEST_SIDE = 32
-GUIDED_SIDE = 56  # with a guide the coarsest level must still show what it shows
+GUIDED_SIDE = 57  # of the known part, with a guide: the coarsest level must still show what the guide shows
 HOLD = 0.5  # share of the guide's colours that the votes of the coarsest level leave in place
 
 Window = tuple[slice, slice]
@@ -136,7 +136,7 @@ def complete(
         image.astype(np.float32),
         hole,
         np.ones_like(hole) if allowed is None else allowed,
-        COARSEST_SIDE if guide is None else GUIDED_SIDE,
+        COARSEST_SIDE if guide is None else GUIDED_SIDE / guide.side,
     )
     if not levels:
         rows, columns = (np.asarray(axis, np.intp) for axis in np.indices(hole.shape))
@@ -151,7 +151,7 @@ def complete(
     return Completion(matcher.result(image), *matcher.origins())
 
 
-def _pyramid(image: Colours, hole: Mask, allowed: Mask, coarsest: int) -> list[Level]:
+def _pyramid(image: Colours, hole: Mask, allowed: Mask, coarsest: float) -> list[Level]:
     """Levels from fine to coarse, until the hole is a few pixels wide or the picture small; none if it is hopeless."""
     level = Level.of(image, hole, allowed)
     levels: list[Level] = []
@@ -187,7 +187,7 @@ def _resized_guide(guide: Guide, size: tuple[int, int]) -> Guide:
     (height, width), (small_width, small_height) = guide.rows.shape, size
     picked = np.ix_(np.arange(small_height) * height // small_height, np.arange(small_width) * width // small_width)
     rows, columns = guide.rows[picked] * small_height // height, guide.columns[picked] * small_width // width
-    return Guide(_resized(guide.start, size), rows, columns, guide.leash)
+    return Guide(_resized(guide.start, size), rows, columns, guide.side)
 
 
 def _with_detail(image: Picture, hole: Mask, solved: Completion) -> Picture:

@@ -2,7 +2,8 @@
 
 The new region starts as a reflection of the picture's border, folded to and fro within a band along the edge it
 continues and ever more blurred with the distance: it meets the picture without a step and repeats nothing from its
-middle. `outpaint_fast` stops there; `outpaint` then replaces it with patches taken from the same band.
+middle. `outpaint_fast` stops there (with a reflection of the whole). `outpaint` takes that as a guide and puts patches
+of the same band in its place; far out, where patches could only repeat themselves, the calm start stays.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from flux_tasks.local.engines.classical.patchmatch import Colours, Guide, Indice
 
 BAND = 0.22  # of the picture's side: where patches are taken from, so that no subject is cloned
 LEAST_BAND = 24  # pixels
-LEASH = 0.25  # of the canvas' shorter side: a patch is taken from no farther off than that, so that things stay near
-SOFTENING = ((2.0, 0.02), (5.0, 0.08), (12.0, 0.2), (28.0, 0.45))  # sigma in pixels, from this share of the distance
+CALM_FROM, CALM_AT = 0.3, 0.75  # distances, as shares of the picture's shorter side, between which patches fade out
+# Sigma in pixels of each further blur, and the distance (share of the same side) at which it begins to tell.
+SOFTENING = ((2.0, 0.02), (5.0, 0.08), (12.0, 0.2), (28.0, 0.45), (60.0, 0.9))
 
 
 def outpaint(rgb: Picture, width: int, height: int, left: int, top: int, *, seed: int = 0) -> Picture:
@@ -30,11 +32,15 @@ def outpaint(rgb: Picture, width: int, height: int, left: int, top: int, *, seed
     canvas = Canvas.place(rgb, width, height, left, top)
     if canvas is None or not canvas.new.any():
         return outpaint_fast(rgb, width, height, left, top)
-    start = canvas.softened(canvas.folded(canvas.band))
-    rows, columns = canvas.origins(canvas.band)
-    all_rows, all_columns = np.broadcast_arrays(rows[:, None], columns[None, :])
-    guide = Guide(start, all_rows, all_columns, LEASH)
-    return fill(start, canvas.new, allowed=canvas.border, guide=guide, seed=seed)
+    picture = canvas.softened(canvas.folded(canvas.band))
+    window, near = canvas.surroundings(int(np.ceil(CALM_AT * canvas.side)))
+    start = picture[window]
+    rows, columns = np.broadcast_arrays(*np.ix_(*near.origins(near.band)))
+    guide = Guide(start, rows, columns, near.side / min(near.height, near.width))
+    patched = fill(start, near.new, allowed=near.border, guide=guide, seed=seed)
+    calm = np.clip((near.distance() / near.side - CALM_FROM) / (CALM_AT - CALM_FROM), 0, 1)[..., None]
+    picture[window] = np.round(patched + calm * (start.astype(np.float32) - patched))
+    return picture
 
 
 def outpaint_fast(rgb: Picture, width: int, height: int, left: int, top: int, *, seed: int = 0) -> Picture:
@@ -65,11 +71,28 @@ class Canvas:
         seen = rgb[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
         return cls(seen, rows, columns, height, width)
 
+    def surroundings(self, reach: int) -> tuple[tuple[slice, slice], Canvas]:
+        """The part of the canvas within `reach` pixels of the picture, and a canvas of just that part."""
+        top, left = max(0, self.rows.start - reach), max(0, self.columns.start - reach)
+        bottom, right = min(self.height, self.rows.stop + reach), min(self.width, self.columns.stop + reach)
+        rows = slice(self.rows.start - top, self.rows.stop - top)
+        columns = slice(self.columns.start - left, self.columns.stop - left)
+        return np.s_[top:bottom, left:right], Canvas(self.seen, rows, columns, bottom - top, right - left)
+
     @property
     def new(self) -> Mask:
         new = np.ones((self.height, self.width), np.bool_)
         new[self.rows, self.columns] = False
         return new
+
+    @property
+    def side(self) -> float:
+        """The picture's shorter side, the measure of distances from it."""
+        return max(8.0, float(min(self.seen.shape[:2])))
+
+    def distance(self) -> NDArray[np.float32]:
+        """Of every pixel of the canvas from the picture."""
+        return np.asarray(cv2.distanceTransform(self.new.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
 
     @property
     def band(self) -> tuple[int, int]:
@@ -113,11 +136,10 @@ class Canvas:
         new = self.new
         if not new.any():
             return canvas
-        distance = np.asarray(cv2.distanceTransform(new.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
-        span = max(8.0, float(min(self.seen.shape[:2])))
+        distance = self.distance() / self.side
         soft = canvas.astype(np.float32)
         for sigma, share in SOFTENING:
-            weight = np.clip(distance / (share * span) - 0.5, 0, 1)[..., None]
+            weight = np.clip(distance / share - 0.5, 0, 1)[..., None]
             soft += weight * (_blurred(soft, sigma) - soft)
         return np.where(new[..., None], np.clip(np.round(soft), 0, 255), canvas).astype(np.uint8)
 

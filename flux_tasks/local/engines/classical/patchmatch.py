@@ -30,7 +30,9 @@ PATCH = [(row, column) for row in range(-RADIUS, RADIUS + 1) for column in range
 CHECKERED = [(row, column) for row, column in PATCH if (row + column) % 2 == 0]
 ROUNDS = (1, 3, 5, 6, 8, 10, 12)  # of search and vote, from the finest level to the coarsest
 FIRST_SEARCHES = 4  # before the first vote: a vote on bad matches would wash the first colours away
+DECISION = 3.0  # how much good matches outvote bad ones; at 1 texture is averaged away
 REACH = 0.6  # first radius of the random search, as a share of the longer side
+LEASH = 0.35  # with a guide: how far from home a patch may be taken, as a share of the known part's shorter side
 FEWEST_SOURCES = 64
 MANY_TARGETS = 40_000  # beyond this a level is only polished: one round, near the matches of the coarser level
 BLOCK = 1 << 14  # rows handled at once: they stay in the processor's cache
@@ -71,12 +73,13 @@ class Level:
 @dataclass(frozen=True)
 class Guide:
     """What the hole should look like: its first colours, and for every pixel of the picture the `rows` and `columns` of
-    a home, from which its patch must not be taken farther away than `leash` (a share of the shorter side)."""
+    a home, from the neighbourhood of which its patch must be taken. `side` is the shorter side of the known part, as a
+    share of the shorter side of the whole."""
 
     start: Picture
     rows: Indices
     columns: Indices
-    leash: float
+    side: float
 
 
 class Matcher:
@@ -108,7 +111,7 @@ class Matcher:
         self.homes = None if guide is None else self._homes(guide)
         self.reach = REACH * max(self.height, self.width)
         if guide is not None:
-            self.reach = guide.leash * min(self.height, self.width)
+            self.reach = LEASH * guide.side * min(self.height, self.width)
 
     def _flat(self, mask: Mask) -> Indices:
         rows, columns = np.nonzero(mask)
@@ -123,7 +126,16 @@ class Matcher:
         """The coarsest level: given colours; sources at home or, without a guide, anywhere."""
         self._colour(start)
         self.sources = self._default(np.ones(len(self.targets), np.bool_))
-        self._solve(FIRST_SEARCHES, hold)
+        # A blurred start without a guide says nothing: were it compared, only the smoothest patches would match it.
+        # So at first only known pixels count; on the coarsest level almost every patch reaches some.
+        confidence = self.confidence
+        if self.homes is None:
+            self.confidence = np.where(self.missing, np.float32(1e-3), confidence)
+        self._search(FIRST_SEARCHES)
+        if self.homes is None:
+            self._vote(DECISION)
+            self.confidence = confidence
+        self._solve(hold)
 
     def go_on_from(self, coarser: Matcher) -> None:
         """Twice the size: the coarser level's colours and sources, scaled up."""
@@ -142,7 +154,7 @@ class Matcher:
         lost = ~self.usable[self.sources]
         lost |= ~self._near_home(self.sources, np.arange(len(self.targets)))
         self.sources[lost] = self._default(lost)
-        self._solve(1, 0.0)
+        self._solve()
 
     def _colour(self, core: Colours) -> None:
         self.current[self.missing] = _rows(core)[self.missing]
@@ -178,19 +190,22 @@ class Matcher:
 
     # Search and vote
 
-    def _solve(self, first_searches: int, hold: float) -> None:
+    def _solve(self, hold: float = 0.0) -> None:
         start = self.current.copy() if hold else self.current
         rounds = 1 if self.polishing else ROUNDS[min(self.depth, len(ROUNDS) - 1)]
         for turn in range(rounds):
-            self.costs = self._cost(self.sources, self.targets)
-            for _ in range(first_searches if turn == 0 and not self.polishing else 1):
-                for step in self._steps():
-                    self._ask_neighbours(step)
-                for radius in self._radii():
-                    self._look_around(radius)
-            self._vote(sharpness=2.0 if turn == rounds - 1 else 1.0)
+            self._search(1)
+            self._vote(2 * DECISION if turn == rounds - 1 else DECISION)
             if hold:
                 self.current += np.float32(hold) * (start - self.current)
+
+    def _search(self, times: int) -> None:
+        self.costs = self._cost(self.sources, self.targets)
+        for _ in range(times):
+            for step in self._steps():
+                self._ask_neighbours(step)
+            for radius in self._radii():
+                self._look_around(radius)
 
     def _steps(self) -> tuple[int, ...]:
         if self.polishing and self.depth == 0:

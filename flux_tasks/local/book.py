@@ -1,0 +1,122 @@
+"""The book: one entry for every charge, and the balance of the account.
+
+Written by the server alone and read from anywhere; what it hands out are copies.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+__all__ = ["STAND_IN_PRICE", "Book", "Entry"]
+
+STAND_IN_PRICE = 1.0
+"""Credits charged where the catalogue knows no price (deblur, fast outpaint, finetuned ultra). It is made up, so that
+the credits on the local account move; it says nothing about what BFL charges."""
+
+_LONGEST = 100_000  # entries; the sum over all of them is kept for good
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One charge and what became of it.
+
+    Attributes:
+        id: of the job.
+        tool: that was called.
+        key: SHA-256 of the request body as canonical JSON, without call-back fields: two entries with the same key
+            are the same job paid twice.
+        time: of the charge, ISO 8601 in UTC.
+        cost: credits charged at submission.
+        status: of the job: ``Pending`` until it ends.
+        settled: credits kept in the end, 0 after a refund; None until the job ends.
+        deliveries: how often the result was fetched.
+    """
+
+    id: str
+    tool: str
+    key: str
+    time: str
+    cost: float
+    status: str = "Pending"
+    settled: float | None = None
+    deliveries: int = 0
+
+
+class Book:
+    """The account of one local server.
+
+    Args:
+        credits: balance to begin with.
+    """
+
+    def __init__(self, credits: float = 1000.0) -> None:  # noqa: A002 - the API's own word
+        self._balance = credits
+        self._charged = 0.0
+        self._count = 0
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def credits(self) -> float:
+        """What is left on the account."""
+        return round(self._balance, 4)
+
+    @property
+    def charged(self) -> float:
+        """Credits charged so far, refunds taken off."""
+        return round(self._charged, 4)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """Every charge, oldest first (the last 100,000 of them)."""
+        with self._lock:
+            return tuple(self._entries.values())
+
+    def __len__(self) -> int:
+        """How many charges were made, ever."""
+        return self._count
+
+    def charge(self, job_id: str, tool: str, key: str, cost: float) -> bool:
+        """Take ``cost`` off the balance; False, with nothing written, if there is not enough."""
+        with self._lock:
+            if cost > self._balance + 1e-9:
+                return False
+            self._balance -= cost
+            self._charged += cost
+            self._count += 1
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._entries[job_id] = Entry(job_id, tool, key, now, cost)
+            if len(self._entries) > _LONGEST:
+                self._entries.popitem(last=False)
+            return True
+
+    def settle(self, job_id: str, status: str, *, refund: bool) -> None:
+        """Write down how a job ended and give the credits back if it is not to be paid for."""
+        with self._lock:
+            entry = self._entries.get(job_id)
+            if entry is None or entry.settled is not None:
+                return
+            if refund:
+                self._balance += entry.cost
+                self._charged -= entry.cost
+            self._entries[job_id] = replace(entry, status=status, settled=0.0 if refund else entry.cost)
+
+    def delivered(self, job_id: str) -> None:
+        """Count one fetch of a result."""
+        with self._lock:
+            entry = self._entries.get(job_id)
+            if entry is not None:
+                self._entries[job_id] = replace(entry, deliveries=entry.deliveries + 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole book, JSON-ready."""
+        return {
+            "credits": self.credits,
+            "charged": self.charged,
+            "jobs": len(self),
+            "entries": [asdict(entry) for entry in self.entries],
+        }

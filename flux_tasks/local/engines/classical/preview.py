@@ -1,0 +1,213 @@
+"""The stand-in for what only a model can do: a picture that says what was asked for, and that FLUX did not make it.
+
+The first picture fills the frame, further ones hang in it as prints, the prompt stands on a banner. Without a picture
+the frame is filled with colours drawn from prompt and seed. Everything is decided by pictures, prompt, tool and seed,
+the font included, which is the one that Pillow carries.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+
+__all__ = ["compose", "flattened", "label"]
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+INK: Colour = (24, 22, 20)
+PAPER: Colour = (250, 248, 243)
+SIGNAL: Colour = (255, 204, 0)
+
+
+def label(tool: str) -> str:
+    """The words on the label."""
+    return f"LOCAL PREVIEW · {tool} · not made by FLUX"
+
+
+def compose(
+    size: tuple[int, int], pictures: Sequence[Image.Image], *, tool: str, prompt: str = "", seed: int = 0
+) -> Image.Image:
+    """An RGB picture of ``size`` (width, height in pixels), labelled as a preview of ``tool``.
+
+    Args:
+        pictures: what the request brought along; the first one is shown large.
+    """
+    digest = hashlib.sha256(f"{seed}\n{prompt}".encode("utf-8", "replace")).digest()
+    chance = random.Random(digest)  # noqa: S311 - for colours
+    colours = _palette(chance)
+    if pictures:
+        canvas = ImageOps.fit(flattened(pictures[0]), size, Image.Resampling.LANCZOS)
+        canvas = _tinted(canvas, colours)
+    else:
+        canvas = _aurora(size, colours, chance)
+    unit = max(4.0, min(size[0], size[1] * 1.6, 2400.0) / 100)
+    banner = _banner(canvas, prompt, unit)
+    _prints(canvas, pictures[1:], unit, canvas.height - banner)
+    _sign(canvas, label(tool), unit)
+    return canvas
+
+
+def flattened(image: Image.Image) -> Image.Image:
+    """``image`` as RGB, white where it is transparent."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    ground.alpha_composite(image.convert("RGBA"))
+    return ground.convert("RGB")
+
+
+# -- ground ---------------------------------------------------------------------------------------------------------
+
+
+def _palette(chance: random.Random) -> list[Colour]:
+    """Four neighbouring hues and a contrasting one, none of them glaring."""
+    hue = chance.random()
+    shades = ((0.0, 0.6, 0.35), (0.07, 0.55, 0.6), (0.14, 0.47, 0.8), (0.21, 0.35, 0.94), (0.5, 0.47, 0.78))
+    drawn = [colorsys.hsv_to_rgb((hue + turn) % 1.0, saturation, value) for turn, saturation, value in shades]
+    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in drawn]
+
+
+def _tinted(image: Image.Image, colours: Sequence[Colour]) -> Image.Image:
+    """A breath of colour over the picture, so that another seed or prompt is another result."""
+    veil = ImageOps.colorize(image.convert("L"), colours[0], PAPER, colours[2])
+    return Image.blend(image, veil, 0.14)
+
+
+def _aurora(size: tuple[int, int], colours: Sequence[Colour], chance: random.Random) -> Image.Image:
+    """Bands of soft light under a clear sky."""
+    scale = 128 / max(size)
+    small = Image.new("L", (max(8, round(size[0] * scale)), max(8, round(size[1] * scale))))
+    sky = Image.linear_gradient("L").resize(small.size)
+    ground = ImageOps.colorize(sky, colours[1], colours[3], colours[2])
+    width, height = small.size
+    for step in range(14):
+        y, thickness = height * chance.uniform(0.1, 1.1), height * chance.uniform(0.03, 0.14)
+        slope, bend = height * chance.uniform(-0.25, 0.25), height * chance.uniform(-0.2, 0.2)
+        upper = [(x, y + slope * x / width + bend * (2 * x / width - 1) ** 2) for x in range(-4, width + 5, 4)]
+        light = Image.new("L", small.size)
+        lower = [(x, v + thickness) for x, v in reversed(upper)]
+        ImageDraw.Draw(light).polygon([*upper, *lower], fill=chance.randrange(90, 190))
+        light = light.filter(ImageFilter.GaussianBlur(max(1.0, height * chance.uniform(0.015, 0.06))))
+        ground.paste((colours[4], PAPER, colours[0], colours[3])[step % 4], mask=light)
+    return ground.filter(ImageFilter.GaussianBlur(1.5)).resize(size, Image.Resampling.BICUBIC)
+
+
+# -- what lies on it ------------------------------------------------------------------------------------------------
+
+
+def _banner(canvas: Image.Image, prompt: str, unit: float) -> int:
+    """Write the prompt on a dark strip along the foot; returns the strip's height in pixels."""
+    words = _readable(" ".join(prompt.split()))
+    if not words:
+        return 0
+    margin = round(unit * 3.5)
+    font = _font(unit * 3.1)
+    line_height = round(unit * 4.2)
+    most = max(1, min(4, round(canvas.height * 0.35 - 2 * margin) // line_height))
+    lines = _wrapped(words, font, canvas.width - 2 * margin, most)
+    height = min(canvas.height // 2, len(lines) * line_height + round(margin * 1.3))
+    box = (0, canvas.height - height, canvas.width, canvas.height)
+    strip = canvas.crop(box).filter(ImageFilter.GaussianBlur(unit))
+    strip = Image.blend(strip, Image.new("RGB", strip.size, INK), 0.72)
+    draw = ImageDraw.Draw(strip)
+    draw.rectangle((0, 0, strip.width, max(0, round(unit * 0.4) - 1)), fill=SIGNAL)
+    for number, line in enumerate(lines):
+        draw.text((margin, round(margin * 0.62) + number * line_height), line, font=font, fill=PAPER)
+    canvas.paste(strip, box[:2])
+    return height
+
+
+def _prints(canvas: Image.Image, pictures: Sequence[Image.Image], unit: float, foot: int) -> None:
+    """Hang the further pictures as small prints above the banner, from the right, as many as there is room for."""
+    gap, edge = round(unit * 2.5), max(1, round(unit * 0.7))
+    room = canvas.width - 2 * gap
+    if not pictures:
+        return
+    share = min(unit * 26, room / len(pictures) - gap, (foot - unit * 14) * 0.6)
+    if share < 12:
+        return
+    right = canvas.width - gap
+    for picture in reversed(pictures):  # so that they read from left to right
+        print_ = flattened(picture)
+        print_.thumbnail((round(share), round(share)), Image.Resampling.LANCZOS)
+        print_ = ImageOps.expand(print_, edge, PAPER)
+        left, top = right - print_.width, foot - gap - print_.height
+        shadow = Image.new("L", (print_.width + 4 * edge, print_.height + 4 * edge))
+        shadow.paste(110, (2 * edge, 2 * edge, 2 * edge + print_.width, 2 * edge + print_.height))
+        canvas.paste(INK, (left - edge, top - edge), shadow.filter(ImageFilter.GaussianBlur(edge)))
+        canvas.paste(print_, (left, top))
+        right = left - gap
+
+
+def _sign(canvas: Image.Image, words: str, unit: float) -> None:
+    """Frame the picture and put the label into its upper left corner; it is made to fit whatever the size."""
+    draw = ImageDraw.Draw(canvas)
+    frame = max(1, round(unit * 0.4))
+    draw.rectangle((0, 0, canvas.width - 1, canvas.height - 1), outline=SIGNAL, width=frame)
+    width, height = canvas.width - 2 * frame, canvas.height - 2 * frame
+    parts = words.split(" · ")
+    layouts = [words], [parts[0], " · ".join(parts[1:])], parts
+    wanted = max(9.0, unit * 2.6)
+    text, font = "\n".join(parts), _font(5)
+    for lines in layouts:  # one line if it can be read, else two, else three as large as they fit
+        text = "\n".join(lines)
+        font = _font(wanted)
+        box = draw.multiline_textbbox((0, 0), text, font=font, spacing=unit)
+        if box[2] * 1.12 <= width and box[3] * 1.3 <= height:
+            break
+    else:
+        shrink = min(width / (box[2] * 1.12), height / (box[3] * 1.3))
+        font = _font(max(5.0, wanted * shrink))
+        box = draw.multiline_textbbox((0, 0), text, font=font, spacing=unit)
+    pad = max(1, round((box[3] - box[1]) * 0.5 / (text.count("\n") + 1)))
+    draw.rectangle((frame, frame, frame + box[2] + 2 * pad, frame + box[3] + round(1.6 * pad)), fill=SIGNAL)
+    draw.multiline_text((frame + pad, frame + pad // 2), text, font=font, fill=INK, spacing=unit)
+
+
+# -- words ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _font(pixels: float) -> Font:
+    return ImageFont.load_default(pixels)
+
+
+@lru_cache(maxsize=4096)
+def _is_drawn(character: str) -> bool:
+    """Whether the font has a shape for it."""
+    font = _font(16)
+    return bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
+
+
+def _readable(words: str) -> str:
+    """At most 600 characters, a dot for each that the font cannot draw."""
+    return "".join(c if c == " " or _is_drawn(c) else "·" for c in words[:600])
+
+
+def _wrapped(words: str, font: Font, width: float, most: int) -> list[str]:
+    """``words`` in at most ``most`` lines of ``width`` pixels, with an ellipsis where some are left out."""
+    lines: list[str] = []
+    line = ""
+    for word in words.split(" "):
+        while font.getlength(word) > width and len(word) > 1:  # longer than a line: cut anywhere
+            fits = next((n for n in range(len(word) - 1, 1, -1) if font.getlength(word[:n]) <= width), 1)
+            lines += [line] if line else []
+            line, word = word[:fits], word[fits:]
+        tried = f"{line} {word}".strip()
+        if font.getlength(tried) <= width:
+            line = tried
+        else:
+            lines, line = [*lines, line], word
+    lines.append(line)
+    if len(lines) <= most:
+        return lines
+    last = lines[most - 1]
+    while last and font.getlength(f"{last}…") > width:
+        last = last[:-1]
+    return [*lines[: most - 1], f"{last.rstrip()}…"]

@@ -1,0 +1,283 @@
+"""The job table: what was ordered, how far it is, where its result lies, and when it is forgotten.
+
+Lives on the server's event loop and is touched there alone; only the engine's work runs on threads. Encoded results
+lie in a folder, so that what is kept in memory of a finished job is about a kilobyte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import time
+import uuid
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from flux_tasks.limits import CLASS_LIMITS
+from flux_tasks.local import engines
+from flux_tasks.local.book import Book
+from flux_tasks.local.checks import Order, Refused
+from flux_tasks.local.engines import Work
+
+__all__ = ["Delivery", "Job", "Jobs"]
+
+_log = logging.getLogger("flux_tasks.local")
+
+MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+KEPT_BYTES = 2 * 1024**3
+"""Bytes of results that are kept at most; beyond that the oldest are forgotten early, those already fetched first."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One job from its submission until it is forgotten.
+
+    Attributes:
+        base: address under which its submitter reached the server; its delivery addresses begin with it.
+        status: ``Pending``, ``Ready`` or ``Error``.
+        progress: 0 to 1.
+        result: what the answer says of it besides the address.
+        size: bytes of the encoded result.
+    """
+
+    id: str
+    tool: str
+    slots: str
+    cost: float
+    output_format: str
+    base: str
+    status: str = "Pending"
+    progress: float = 0.0
+    details: dict[str, Any] | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
+    fetched: bool = False
+    token: str = ""
+    token_expires: float = 0.0
+    tokens: list[str] = field(default_factory=list)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it occupies a slot of the account."""
+        return self.status == "Pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A file on its way out."""
+
+    data: bytes
+    media_type: str
+
+
+class Jobs:
+    """All jobs of one server.
+
+    Args:
+        engine: name of the engine that does the work.
+        folder: for the encoded results.
+        cap: active jobs at a time; of Kontext max 6 (SEED-2).
+        expiry: seconds a delivery address is valid (SEED-0: ten minutes).
+        retention: seconds a finished job is remembered.
+        workers: threads that run the engine.
+    """
+
+    def __init__(
+        self, *, engine: str, book: Book, folder: Path, cap: int, expiry: float, retention: float, workers: int
+    ) -> None:
+        self._engine = engine
+        self._identity = engines.identity(engine)
+        self._book = book
+        self._folder = folder
+        self._limits = {"account": cap, **{name: min(limit, cap) for name, limit in CLASS_LIMITS.items()}}
+        self._active = dict.fromkeys(self._limits, 0)
+        self._expiry = expiry
+        self._retention = retention
+        self._jobs: dict[str, Job] = {}
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._tokens: dict[str, tuple[Job, float]] = {}
+        self._held = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="flux-engine")
+        # Waiting jobs wait here and not in the pool, which Python empties to the end before it exits.
+        self._turn = asyncio.Semaphore(workers)
+
+    # -- submit ---------------------------------------------------------------------------------------------------
+
+    def submit(self, order: Order, *, base: str, client: httpx.AsyncClient, webhook: tuple[str, str] | None) -> Job:
+        """Charge, create and start a job.
+
+        Raises:
+            Refused: 402 or 429; nothing is created or charged.
+        """
+        tool = order.work.tool
+        if order.cost > self._book.credits + 1e-9:
+            raise Refused(402, f"Insufficient credits: {order.cost:g} needed, {self._book.credits:g} left")
+        for name in {"account", tool.slots}:
+            if self._active[name] >= self._limits[name]:
+                raise Refused(429, f"Too many active tasks: at most {self._limits[name]} ({name})")
+        job = Job(str(uuid.uuid4()), tool.name, tool.slots, order.cost, order.output_format, base)
+        self._book.charge(job.id, tool.name, order.key, order.cost)
+        self._jobs[job.id] = job
+        for name in {"account", tool.slots}:
+            self._active[name] += 1
+        self._start(self._perform(job, order.work, client, webhook))
+        return job
+
+    def _start(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- work -----------------------------------------------------------------------------------------------------
+
+    async def _perform(self, job: Job, work: Work, client: httpx.AsyncClient, webhook: tuple[str, str] | None) -> None:
+        async with self._turn:
+            started = time.time()
+            try:
+                size = await asyncio.get_running_loop().run_in_executor(self._pool, self._make, job, work)
+            except Exception as error:
+                _log.warning("%s %s failed: %s: %s", job.tool, job.id, type(error).__name__, error)
+                job.details = {"error": f"{type(error).__name__}: {error}"}
+                self._end(job, "Error", refund=True)
+            else:
+                ended = time.time()
+                seed = work.parameters.get("seed")
+                job.result = {
+                    "prompt": work.parameters.get("prompt") or "",
+                    "seed": work.seed if seed is None else seed,
+                    "start_time": started,
+                    "end_time": ended,
+                    "duration": ended - started,
+                }
+                job.size = size
+                self._end(job, "Ready", refund=False)
+        if webhook is not None:
+            await self._call_back(job, client, *webhook)
+
+    def _make(self, job: Job, work: Work) -> int:
+        """Run the engine and write the file; on a worker thread."""
+
+        def progress(share: float) -> None:
+            job.progress = round(min(max(share, 0.0), 0.99), 3)
+
+        progress(0.05)
+        image = engines.load(self._engine).run(work, progress)
+        if image.size != work.size:
+            raise RuntimeError(f"the engine made {image.size[0]}x{image.size[1]} px")
+        progress(0.9)
+        data = engines.encode(image, job.output_format, self._identity)
+        self._path(job).write_bytes(data)
+        return len(data)
+
+    def _end(self, job: Job, status: str, *, refund: bool) -> None:
+        job.status = status
+        for name in {"account", job.slots}:
+            self._active[name] -= 1
+        if status == "Ready":
+            job.progress = 1.0
+            self._sign(job)
+        self._book.settle(job.id, status, refund=refund)
+        job.cost = 0.0 if refund else job.cost
+        self._finished[job.id] = None
+        self._held += job.size + len(job.result.get("prompt", ""))
+        asyncio.get_running_loop().call_later(self._retention, self._forget, job.id)
+        while self._held > KEPT_BYTES and len(self._finished) > 1:
+            fetched = next((known for known in self._finished if self._jobs[known].fetched), None)
+            self._forget(fetched or next(iter(self._finished)))
+
+    def _forget(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is None:
+            return
+        self._finished.pop(job_id, None)
+        self._held -= job.size + len(job.result.get("prompt", ""))
+        for token in job.tokens:
+            self._tokens.pop(token, None)
+        self._path(job).unlink(missing_ok=True)
+
+    def _path(self, job: Job) -> Path:
+        return self._folder / f"{job.id}.{job.output_format}"
+
+    # -- poll and fetch -------------------------------------------------------------------------------------------
+
+    def answer(self, job_id: str) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of a poll (OAS-0919: SettledCostResultResponse)."""
+        job = self._jobs.get(job_id)
+        answer: dict[str, Any] = {
+            "id": job_id,
+            "status": "Task not found",
+            "result": None,
+            "progress": None,
+            "details": None,
+            "preview": None,
+        }
+        if job is None:
+            return 404, answer
+        answer |= {"status": job.status, "progress": job.progress, "details": job.details}
+        if job.status == "Ready":
+            if time.monotonic() >= job.token_expires:
+                self._sign(job)
+            answer["result"] = {"sample": f"{job.base}/delivery/{job.token}/sample.{job.output_format}", **job.result}
+        if not job.is_active:
+            answer["cost"] = job.cost
+        return 200, answer
+
+    def _sign(self, job: Job) -> None:
+        job.token = secrets.token_urlsafe(24)
+        job.token_expires = time.monotonic() + self._expiry
+        job.tokens.append(job.token)
+        self._tokens[job.token] = (job, job.token_expires)
+        if len(job.tokens) > 100:
+            self._tokens.pop(job.tokens.pop(0), None)
+
+    async def fetch(self, token: str, name: str) -> Delivery:
+        """The file behind a delivery address.
+
+        Raises:
+            Refused: 404 for an address that was never given out, 403 for one that has expired.
+        """
+        job, expires = self._tokens.get(token, (None, 0.0))
+        if job is None or name != f"sample.{job.output_format}":
+            raise Refused(404, "Not Found")
+        if time.monotonic() >= expires:
+            raise Refused(403, "The address has expired")
+        try:
+            data = await asyncio.to_thread(self._path(job).read_bytes)
+        except OSError:
+            raise Refused(404, "Not Found") from None
+        job.fetched = True
+        self._book.delivered(job.id)
+        return Delivery(data, MEDIA_TYPES[job.output_format])
+
+    # -- call back and close --------------------------------------------------------------------------------------
+
+    async def _call_back(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> None:
+        """Tell ``url`` once, in the words of a poll. The secret goes along verbatim (DOCS-F2), and as HMAC (SKILL)."""
+        content = json.dumps(self.answer(job.id)[1]).encode()
+        headers = {"content-type": "application/json"}
+        if secret:
+            signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+            headers |= {"x-webhook-secret": secret, "x-bfl-signature": f"sha256={signature}"}
+        try:
+            response = await client.post(url, content=content, headers=headers, timeout=30.0)
+            response.raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            _log.warning("the webhook of %s was not delivered: %s", job.id, type(error).__name__)
+
+    async def close(self) -> None:
+        """Give up what is waiting and wait for what an engine is just doing."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
