@@ -75,7 +75,7 @@ def run_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
 
     Raises:
         RecipeError: the recipe is wrong.
-        RunStopped: the key was refused, no credits, no server; jobs in flight were collected, and running again goes on.
+        RunStopped: the key was refused, no credits, no server; jobs in flight were collected. Run it again to go on.
     """
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
 

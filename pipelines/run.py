@@ -176,7 +176,7 @@ class Run:
         if self._next is None:
             return
         queue = iter((self._next, *self._left))
-        # Enough open items that a slot never waits for one: a chain's next job starts before the last one's bookkeeping.
+        # Enough open items that a slot never waits for one: the next job starts before the last one's bookkeeping.
         workers = min(len(self.items), 3 * self.settings.max_jobs)
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -259,7 +259,7 @@ class _Walk:
             await asyncio.to_thread(write_output, image, path)
         except _NeedsJob:
             raise
-        except Exception as problem:  # noqa: BLE001 - one bad item, whatever is wrong with it, never stops a run
+        except Exception as problem:  # one bad item, whatever is wrong with it, never stops a run
             outcome, error = self._failure(problem)
         return {
             "item": self._item.stem,

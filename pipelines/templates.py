@@ -13,7 +13,7 @@ from flux_tasks.errors import InvalidRequest, Problem
 
 __all__ = ["evaluate", "is_template", "names_in", "names_in_expression", "render", "syntax_problem"]
 
-_environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - not HTML
+_environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # paths and prompts, not HTML
 _environment.globals.clear()  # no range() of a billion, no lipsum, no namespaces
 
 

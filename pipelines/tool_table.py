@@ -54,7 +54,7 @@ def table(tools: Sequence[Tool], *, parameters: bool = False) -> str:
     if parameters:
         for tool in tools:
             lines += ["", tool.summary, *([f"price: {tool.price.note}"] if tool.price.note else []), ""]
-            shown = [(n, "image", i.role) for n, i in tool.image_fields.items()]
+            shown: list[tuple[str, ...]] = [(n, "image", i.role) for n, i in tool.image_fields.items()]
             shown += [
                 (n, "required" if i.is_required() else f"default {i.default!r}", i.description or "")
                 for n, i in tool.parameters.items()

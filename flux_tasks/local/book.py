@@ -53,7 +53,7 @@ class Book:
         credits: balance to begin with.
     """
 
-    def __init__(self, credits: float = 1000.0) -> None:  # noqa: A002 - the API's own word
+    def __init__(self, credits: float = 1000.0) -> None:
         self._balance = credits
         self._charged = 0.0
         self._count = 0

@@ -56,7 +56,7 @@ class LocalServer:
         *,
         host: str = "127.0.0.1",
         key: str | None = None,
-        credits: float = 1000.0,  # noqa: A002 - the API's own word
+        credits: float = 1000.0,
         cap: int = 24,
         expiry: float = 600.0,
         engine: str = "classical",

