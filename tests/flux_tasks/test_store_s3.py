@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from object_stores import new_bucket_name, rclone_s3, reach_s3, unused_port
-from store_conformance import KEY, CreationConformance, EssentialConformance, StoreConformance, encoded
+from store_conformance import KEY, CreationConformance, StoreConformance, encoded
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidImage
@@ -56,7 +56,7 @@ class TestMoto(StoreConformance, CreationConformance):
             files.write("s3://no-such-bucket-here/x", b"")
 
 
-class TestRclone(EssentialConformance):
+class TestRclone(StoreConformance):
     """Signed requests to a server that keeps plain files.
 
     Without ``CreationConformance``: ``rclone serve s3`` ignores ``If-None-Match``, so two writers may both win there.

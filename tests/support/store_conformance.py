@@ -20,7 +20,7 @@ from flux_tasks.images import ImageRef
 from flux_tasks.journal import Entry, Journal
 from flux_tasks.store import Store
 
-__all__ = ["CreationConformance", "EssentialConformance", "StoreConformance"]
+__all__ = ["CreationConformance", "StoreConformance"]
 
 KEY = "k" * 64
 TORN_WRITES = 24
@@ -35,8 +35,8 @@ def blob_of(url: str, data: bytes, extension: str = "png") -> str:
     return files.join(url, "blobs", digest[:2], f"{digest}.{extension}")
 
 
-class EssentialConformance:
-    """The way of a job and of its pictures through one backend."""
+class StoreConformance:
+    """Blobs, results, records, inputs and outputs on one backend."""
 
     spellings: tuple[Callable[[str], str], ...] = (lambda url: url + "/", lambda url: url + "//")
     """Other ways to write the same folder."""
@@ -65,101 +65,6 @@ class EssentialConformance:
         with pytest.raises(InvalidImage, match="damaged"):
             Store(url).read_image(image)
 
-    # -- results ------------------------------------------------------------------------------------------------------
-
-    def test_a_result_is_found_by_another_client_of_the_same_store(self, url: str) -> None:
-        image = Store(url).put_image(encoded(), name="harbour")
-        Store(url).put_result(KEY, image, {"tool": "deblur-v1", "cost": 3.0})
-        found = Store(url).result(KEY)
-        assert found is not None
-        assert (found["tool"], found["cost"]) == ("deblur-v1", 3.0)
-        assert found["image"] == image
-        assert Store(url).read_image(found["image"]) == encoded()
-
-    def test_a_job_that_was_never_done_has_no_result(self, url: str) -> None:
-        assert Store(url).result(KEY) is None
-
-    def test_a_record_whose_blob_has_gone_is_not_a_result(self, url: str) -> None:
-        store = Store(url)
-        image = store.put_image(encoded())
-        store.put_result(KEY, image, {})
-        files.remove(image.uri)
-        assert store.result(KEY) is None
-        assert not store.has_image(image)
-
-    # -- records and listings -----------------------------------------------------------------------------------------
-
-    def test_removing_twice_is_the_same_as_removing_once(self, url: str) -> None:
-        store = Store(url)
-        store.put_record("runs", "one", {})
-        store.remove_record("runs", "one")
-        store.remove_record("runs", "one")
-        assert store.record("runs", "one") is None
-        assert store.records("runs") == []
-
-    def test_what_another_client_wrote_is_listed_at_once(self, url: str) -> None:
-        here, there = Store(url), Store(url)
-        assert here.records("runs") == []
-        for number in range(3):
-            there.put_record("runs", f"r{number}", {})
-            assert here.records("runs") == [f"r{n}" for n in range(number + 1)]
-        there.remove_record("runs", "r1")
-        assert here.records("runs") == ["r0", "r2"]
-
-    @pytest.mark.parametrize("name", ["two words", "Größe 港", "50% off", "a+b=c&d", "x@y,z;(1)!", "it's"])
-    def test_a_store_may_lie_below_a_folder_of_any_name(self, url: str, name: str) -> None:
-        store = Store(files.join(url, name, "store"))
-        image = store.put_image(encoded())
-        store.put_result(KEY, image, {})
-        store.put_record("runs", name, {"name": name})
-        assert Store(store.url).result(KEY) is not None
-        assert store.records("runs") == [name]
-        assert store.record("runs", name) == {"name": name}
-        store.remove_record("runs", name)
-        assert store.records("runs") == []
-
-    # -- inputs and outputs -------------------------------------------------------------------------------------------
-
-    def test_an_input_is_read_from_the_backend_and_an_output_written_to_it(self, url: str, tmp_path: Path) -> None:
-        source = files.join(url, "in", "my photo.png")
-        files.write(source, encoded())
-        image = ImageRef.of(source)
-        assert (image.name, image.uri, image.width, image.height) == ("my photo", source, 64, 48)
-        target = files.join(url, "out", "copy.png")
-        assert image.save(target) == target
-        assert files.read(target) == encoded()
-        assert image.save(tmp_path / "local.png") == str(tmp_path / "local.png")
-        assert (tmp_path / "local.png").read_bytes() == encoded()
-
-    def test_a_glob_finds_files_that_can_be_opened_as_they_are_named(self, url: str) -> None:
-        for name in ("b.png", "a.png", "sub dir/c.png", "note.txt"):
-            files.write(files.join(url, "in", name), encoded())
-        flat = files.glob(files.join(url, "in", "*.png"))
-        assert [name.rsplit("/", 1)[-1] for name in flat] == ["a.png", "b.png"]
-        deep = files.glob(files.join(url, "in", "**", "*.png"))
-        assert [ImageRef.of(location).name for location in deep] == ["a", "b", "c"]
-        assert files.glob(files.join(url, "none", "*.png")) == []
-
-    # -- journal ------------------------------------------------------------------------------------------------------
-
-    def test_the_journal_follows_a_job_from_intent_to_settlement(self, url: str) -> None:
-        journal = Journal(Store(url))
-        assert journal.entry(KEY) is None
-        assert journal.intend(entry())
-        assert journal.entry(KEY) == Journal(Store(url)).entry(KEY)
-        known = journal.submitted(entry(), id="job-1", polling_url="https://api.eu.bfl.ai/v1/get_result", cost=3.0)
-        assert Journal(Store(url)).entry(KEY) == known
-        assert Journal(Store(url)).entries() == [known]
-        journal.settle(KEY)
-        journal.settle(KEY)
-        assert Journal(Store(url)).entries() == []
-
-
-class StoreConformance(EssentialConformance):
-    """All of it: also damage, records of every kind, and concurrency."""
-
-    # -- blobs --------------------------------------------------------------------------------------------------------
-
     def test_a_blob_that_is_there_is_not_written_again(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         store = Store(url)
         written: list[str] = []
@@ -181,6 +86,26 @@ class StoreConformance(EssentialConformance):
         assert files.listing(files.join(url, "blobs")) == []
 
     # -- results ------------------------------------------------------------------------------------------------------
+
+    def test_a_result_is_found_by_another_client_of_the_same_store(self, url: str) -> None:
+        image = Store(url).put_image(encoded(), name="harbour")
+        Store(url).put_result(KEY, image, {"tool": "deblur-v1", "cost": 3.0})
+        found = Store(url).result(KEY)
+        assert found is not None
+        assert (found["tool"], found["cost"]) == ("deblur-v1", 3.0)
+        assert found["image"] == image
+        assert Store(url).read_image(found["image"]) == encoded()
+
+    def test_a_job_that_was_never_done_has_no_result(self, url: str) -> None:
+        assert Store(url).result(KEY) is None
+
+    def test_a_record_whose_blob_has_gone_is_not_a_result(self, url: str) -> None:
+        store = Store(url)
+        image = store.put_image(encoded())
+        store.put_result(KEY, image, {})
+        files.remove(image.uri)
+        assert store.result(KEY) is None
+        assert not store.has_image(image)
 
     def test_a_result_is_found_under_another_spelling_of_the_same_folder(self, url: str) -> None:
         Store(url).put_result(KEY, Store(url).put_image(encoded()), {})
@@ -222,6 +147,35 @@ class StoreConformance(EssentialConformance):
         assert b"uri" not in files.read(files.join(url, "results", f"{KEY}.json"))
 
     # -- records and listings -----------------------------------------------------------------------------------------
+
+    def test_removing_twice_is_the_same_as_removing_once(self, url: str) -> None:
+        store = Store(url)
+        store.put_record("runs", "one", {})
+        store.remove_record("runs", "one")
+        store.remove_record("runs", "one")
+        assert store.record("runs", "one") is None
+        assert store.records("runs") == []
+
+    def test_what_another_client_wrote_is_listed_at_once(self, url: str) -> None:
+        here, there = Store(url), Store(url)
+        assert here.records("runs") == []
+        for number in range(3):
+            there.put_record("runs", f"r{number}", {})
+            assert here.records("runs") == [f"r{n}" for n in range(number + 1)]
+        there.remove_record("runs", "r1")
+        assert here.records("runs") == ["r0", "r2"]
+
+    @pytest.mark.parametrize("name", ["two words", "Größe 港", "50% off", "a+b=c&d", "x@y,z;(1)!", "it's"])
+    def test_a_store_may_lie_below_a_folder_of_any_name(self, url: str, name: str) -> None:
+        store = Store(files.join(url, name, "store"))
+        image = store.put_image(encoded())
+        store.put_result(KEY, image, {})
+        store.put_record("runs", name, {"name": name})
+        assert Store(store.url).result(KEY) is not None
+        assert store.records("runs") == [name]
+        assert store.record("runs", name) == {"name": name}
+        store.remove_record("runs", name)
+        assert store.records("runs") == []
 
     def test_a_record_survives_with_every_kind_of_value(self, url: str) -> None:
         record = {"text": "Hafen – 港", "number": 4.5, "none": None, "list": [1, [2]], "flag": True, "empty": {}}
@@ -283,6 +237,26 @@ class StoreConformance(EssentialConformance):
 
     # -- inputs and outputs -------------------------------------------------------------------------------------------
 
+    def test_an_input_is_read_from_the_backend_and_an_output_written_to_it(self, url: str, tmp_path: Path) -> None:
+        source = files.join(url, "in", "my photo.png")
+        files.write(source, encoded())
+        image = ImageRef.of(source)
+        assert (image.name, image.uri, image.width, image.height) == ("my photo", source, 64, 48)
+        target = files.join(url, "out", "copy.png")
+        assert image.save(target) == target
+        assert files.read(target) == encoded()
+        assert image.save(tmp_path / "local.png") == str(tmp_path / "local.png")
+        assert (tmp_path / "local.png").read_bytes() == encoded()
+
+    def test_a_glob_finds_files_that_can_be_opened_as_they_are_named(self, url: str) -> None:
+        for name in ("b.png", "a.png", "sub dir/c.png", "note.txt"):
+            files.write(files.join(url, "in", name), encoded())
+        flat = files.glob(files.join(url, "in", "*.png"))
+        assert [name.rsplit("/", 1)[-1] for name in flat] == ["a.png", "b.png"]
+        deep = files.glob(files.join(url, "in", "**", "*.png"))
+        assert [ImageRef.of(location).name for location in deep] == ["a", "b", "c"]
+        assert files.glob(files.join(url, "none", "*.png")) == []
+
     def test_a_missing_input_is_named(self, url: str) -> None:
         with pytest.raises(InvalidImage, match=r"none\.png: no such file"):
             ImageRef.of(files.join(url, "none.png"))
@@ -293,6 +267,20 @@ class StoreConformance(EssentialConformance):
         assert files.read(location, limit=11) == b"x" * 11
         with pytest.raises(OSError, match="more than the limit of 10"):
             files.read(location, limit=10)
+
+    # -- journal ------------------------------------------------------------------------------------------------------
+
+    def test_the_journal_follows_a_job_from_intent_to_settlement(self, url: str) -> None:
+        journal = Journal(Store(url))
+        assert journal.entry(KEY) is None
+        assert journal.intend(entry())
+        assert journal.entry(KEY) == Journal(Store(url)).entry(KEY)
+        known = journal.submitted(entry(), id="job-1", polling_url="https://api.eu.bfl.ai/v1/get_result", cost=3.0)
+        assert Journal(Store(url)).entry(KEY) == known
+        assert Journal(Store(url)).entries() == [known]
+        journal.settle(KEY)
+        journal.settle(KEY)
+        assert Journal(Store(url)).entries() == []
 
 
 class CreationConformance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from flux_tasks.local.engines.classical import inpaint as package_inpaint
 from flux_tasks.local.engines.classical.inpaint import inpaint
 from flux_tasks.local.engines.classical.patchmatch import grown, hole_radius, membrane
+
+# The package offers a function of the same name, which hides the module.
+inpaint_module = import_module("flux_tasks.local.engines.classical.inpaint")
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -145,7 +149,7 @@ def test_thin_scratches_are_closed() -> None:
 def test_large_pictures_are_solved_small_and_keep_their_grain(monkeypatch: pytest.MonkeyPatch) -> None:
     original, rows, columns = texture("gravel"), slice(180, 300), slice(200, 320)
     mask = box(original.shape, rows, columns)
-    monkeypatch.setattr("flux_tasks.local.engines.classical.inpaint.MOST_PIXELS", 40_000)
+    monkeypatch.setattr(inpaint_module, "MOST_PIXELS", 40_000)
     filled = inpaint(original, mask)
     assert np.array_equal(filled[~mask], original[~mask])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from flux_tasks.local.engines.classical import outpaint, outpaint_fast
+
+# The package offers a function of the same name, which hides the module.
+inpaint_module = import_module("flux_tasks.local.engines.classical.inpaint")
 
 Picture = NDArray[np.uint8]
 Outpaint = Callable[[Picture, int, int, int, int], Picture]
@@ -125,7 +129,7 @@ def test_a_picture_off_the_canvas_leaves_its_mean_colour(function: Outpaint) -> 
 
 
 def test_large_canvases_are_solved_at_a_reduced_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flux_tasks.local.engines.classical.inpaint.MOST_PIXELS", 30_000)
+    monkeypatch.setattr(inpaint_module, "MOST_PIXELS", 30_000)
     picture = smaller(photo("coffee"), 300, 200)
     canvas = outpaint(picture, 420, 281, 61, 40)
     assert canvas.shape == (281, 420, 3)
