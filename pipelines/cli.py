@@ -147,16 +147,17 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 def _say(summary: Summary, run: Run) -> None:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
     print(f"{summary.name}: {summary.items} of {len(run.items)} items in {summary.seconds:.1f} s: {counts}")
-    if summary.jobs or summary.collected:
-        collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
-        unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
-        print(
-            f"jobs: {summary.jobs} paid, {summary.cost:.2f} credits (${summary.cost / 100:.2f}){unpriced}{collected}; "
-            f"{summary.cached} results from the store"
-        )
-    elif not summary.stopped:
+    collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
+    unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
+    credits = f"{summary.cost:.2f} credits (${summary.cost / 100:.2f}){unpriced}"
+    preview = summary.engine.startswith("local:")
+    if not (summary.jobs or summary.collected or summary.stopped):
         print(f"no job was made and nothing was paid: {summary.cached} results came from the store")
-    if summary.engine.startswith("local:"):
+    elif preview:
+        print(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {credits}{collected}")
+    else:
+        print(f"jobs: {summary.jobs} paid, {credits}{collected}; {summary.cached} results from the store")
+    if preview:
         print(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     for row in run.rows():
         if row["error"]:

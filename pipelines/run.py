@@ -24,7 +24,7 @@ from flux_tasks.errors import (
     SubmissionUncertain,
 )
 from flux_tasks.images import ImageRef
-from flux_tasks.masks import drift
+from flux_tasks.masks import dilate, drift
 from flux_tasks.preflight import Call, prepare
 from flux_tasks.settings import Settings
 from flux_tasks.store import Store
@@ -399,7 +399,8 @@ def _mask_and_drift(
         edited, original = after.open(), before.open()
         if edited.size != original.size:
             return kept.to_dict(), None
-        strayed = drift(original, edited, picture.open())
+        grown = int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))  # the tool was told to go that far
+        strayed = drift(original, edited, dilate(picture.open(), grown))
     except FluxError:
         return None, None
     return kept.to_dict(), {"mean": round(strayed.mean, 4), "peak": strayed.peak, "changed": round(strayed.changed, 6)}

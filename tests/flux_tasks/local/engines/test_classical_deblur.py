@@ -164,7 +164,7 @@ def test_the_noise_estimate_is_close_to_the_noise() -> None:
     assert noise_sigma(flat + grain) * 255 == pytest.approx(5, rel=0.1)
 
 
-@pytest.mark.parametrize("sigma", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("sigma", [1.5, 2.0, 3.0, 4.0])
 def test_the_blur_of_a_step_is_measured_in_pixels(sigma: float) -> None:
     step = np.zeros((128, 128), np.float32)
     step[:, 64:] = 1
@@ -191,9 +191,9 @@ def test_large_planes_solved_in_tiles_agree_with_the_whole(monkeypatch: pytest.M
     whole = deconvolve(plane, gaussian(2), 1000)
     monkeypatch.setattr("flux_tasks.local.engines.classical.deconvolve.TILE", 256)
     tiled = deconvolve(plane, gaussian(2), 1000)
-    inside = np.s_[16:-16, 16:-16]
-    assert np.abs(tiled - whole)[inside].max() < 3 / 255
-    assert np.abs(tiled - whole)[inside].mean() < 0.05 / 255
+    difference = np.abs(tiled - whole)[32:-32, 32:-32] * 255  # at the border the reflection differs with the size
+    assert difference.mean() < 0.05
+    assert difference.max() < 2
 
 
 def test_ringing_is_held_within_the_range_of_the_neighbourhood() -> None:
