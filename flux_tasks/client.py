@@ -20,7 +20,8 @@ submit   400, 404, 413, 422, other 4xx               ``InvalidRequest`` with the
 poll     a body with ``status``, whatever the code   the status decides (failed jobs answer with 422 or 503)
 poll     no connection, time-out, 429, 5xx           polled again with growing pauses until the deadline, then
                                                      ``ServerUnavailable``; the job stays in the journal
-poll     404 / ``Task not found``                    5 more polls (it can be too early), then ``JobLost``
+poll     404 / ``Task not found``                    5 more polls over 12 s at least (it can be too early; on
+                                                     loopback at once), then ``JobLost``
 poll     unknown status                              still running, until the deadline
 fetch    any failure, cut or damaged bytes           the job is polled once more for a fresh address, then
                                                      ``DeliveryFailed``: the task may be repeated, which is free
@@ -71,6 +72,7 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
 _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 _EARLY_POLLS = 5
+_EARLY_SECONDS = 12.0  # a job was seen to be unknown for up to five polls two seconds apart after its submission
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
 
 
@@ -131,6 +133,7 @@ class BflClient:
         self.base_url = base_url.rstrip("/")
         self._key = key.strip()
         self._poll_interval = poll_interval
+        self._early_seconds = 0.0 if is_loopback(base_url) else _EARLY_SECONDS
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=32, keepalive_expiry=20.0)
         # Two pools: the one that talks to the API attaches the key request by request, the one that fetches
         # deliveries has never heard of it.
@@ -248,6 +251,7 @@ class BflClient:
         url = self._polling_address(job_id, polling_url)
         started = time.monotonic()
         missing = failures = 0
+        missing_since = started
         reason = "still running"
         while True:
             elapsed = time.monotonic() - started
@@ -264,7 +268,9 @@ class BflClient:
             status = answer.get("status") if isinstance(answer, dict) else None
             if response.status_code == 404 or status == "Task not found":
                 missing += 1
-                if missing > _EARLY_POLLS:
+                if missing == 1:
+                    missing_since = time.monotonic()
+                if missing > _EARLY_POLLS and time.monotonic() - missing_since >= self._early_seconds:
                     raise JobLost(f"job {job_id}: the service does not know it (any more)")
             elif isinstance(status, str):
                 finished = self._ending(job_id, status, answer)

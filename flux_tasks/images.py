@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,6 +59,8 @@ _MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _FORMATS} | {"MPO": "i
 _PREVIEW_MARK = "flux-pipelines-local-preview"
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations whose upright picture has width and height swapped
 
+_warnings_lock = threading.Lock()  # two threads in catch_warnings may leave the process without any warnings
+
 ImageLike: TypeAlias = "ImageRef | Image.Image | bytes | str | os.PathLike[str]"
 """What every image parameter takes: a reference, a Pillow image, encoded bytes, a path, an fsspec or http(s) URL."""
 
@@ -77,10 +80,19 @@ class Header:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings: above 89 MP MAX_PIXELS decides, and damaged EXIF data are nobody's concern."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
 def _opened(data: bytes | Path) -> Iterator[Image.Image]:
     source = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        image = Image.open(source, formats=_FORMATS)
+        with _quiet():
+            image = Image.open(source, formats=_FORMATS)
     except Image.DecompressionBombError:
         raise InvalidImage(f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded") from None
     except Exception as error:  # the parsers were not written for hostile bytes: anything may come out of them
@@ -125,7 +137,8 @@ def _exif(image: Image.Image) -> Image.Exif:
     """
     try:
         if image.format != "PNG":
-            return image.getexif()
+            with _quiet():
+                return image.getexif()
         exif = Image.Exif()
         exif.load(image.info.get("exif", b""))
         return exif
@@ -134,6 +147,8 @@ def _exif(image: Image.Image) -> Image.Exif:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":  # which Pillow itself turns upright, size and all
+        return 1
     value = _exif(image).get(0x0112, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -198,7 +213,7 @@ def is_complete(data: bytes) -> bool:
         return data.find(b"\xff\xd9", _scan_of(data)) >= 0
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return len(data) >= int.from_bytes(data[4:8], "little") + 8
-    return bool(data)
+    return len(data) > 12  # shorter than that no type can be told
 
 
 def _scan_of(jpeg: bytes) -> int:

@@ -33,7 +33,17 @@ from flux_tasks.preflight import Call
 from flux_tasks.settings import Settings
 from flux_tasks.store import Store
 
-__all__ = ["JobResult", "Progress", "engine_of", "execute", "lookup", "open_account", "was_submitted_here"]
+__all__ = [
+    "JobResult",
+    "Progress",
+    "engine_of",
+    "execute",
+    "lookup",
+    "open_account",
+    "service_for",
+    "size_warnings",
+    "was_submitted_here",
+]
 
 _log = logging.getLogger("flux_tasks.job")
 
@@ -204,7 +214,8 @@ async def execute(
         _waiting[flight] -= 1
         if not _waiting[flight]:
             del _waiting[flight]
-    return replace(result, seconds=time.monotonic() - started, warnings=call.warnings)
+    warnings = (*call.warnings, *size_warnings(call, result.image))
+    return replace(result, seconds=time.monotonic() - started, warnings=warnings)
 
 
 async def _run(
@@ -226,6 +237,8 @@ async def _run(
         try:
             finished, data = await _collect(call, entry, client, on_progress)
         except JobLost:
+            if not attached:  # submitted a moment ago: that the service forgot it so soon is no reason to pay again
+                raise
             _log.warning(
                 "%s %s: the service no longer knows job %s; submitting anew", call.tool.task, call.name, entry.id
             )
@@ -319,7 +332,7 @@ def _keep(
             "job_id": entry.id,
             "parameters": dict(call.parameters),
             "inputs": {name: given.identity for name, given in call.inputs.items()},
-            "warnings": [*call.warnings, *_size_warning(call, image)],
+            "warnings": [*call.warnings, *size_warnings(call, image)],
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )
@@ -327,7 +340,8 @@ def _keep(
     return image
 
 
-def _size_warning(call: Call, image: ImageRef) -> list[str]:
+def size_warnings(call: Call, image: ImageRef) -> list[str]:
+    """A word on a result that does not have the size that the call should give; empty when all is well."""
     expected = call.output_size
     slack = 0 if not call.tool.sizes.same_size else 16  # the service works on a 16 px grid (DOCS-F2)
     if expected and any(abs(a - b) > slack for a, b in zip(expected, (image.width, image.height), strict=True)):

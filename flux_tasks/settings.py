@@ -64,7 +64,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
-        endpoint = self.endpoint.strip().rstrip("/")
+        endpoint = self.endpoint.strip().rstrip("/").removesuffix("/v1")  # the SDK's variable may carry the version
         object.__setattr__(self, "endpoint", endpoint)
         object.__setattr__(self, "key", self.key.strip())
         if endpoint not in (*ENDPOINTS, "local"):

@@ -14,11 +14,12 @@ prefect_defaults.apply()
 from prefect import flow  # noqa: E402 - its settings are read on import
 
 from flux_tasks import ImageRef, deblur, erase, fill, outpaint, tasks, use  # noqa: E402
+from flux_tasks.errors import FluxError, RunStopped  # noqa: E402
 from flux_tasks.settings import current  # noqa: E402
 from pipelines.recipe import Recipe  # noqa: E402
 from pipelines.run import Run  # noqa: E402
 
-__all__ = ["advance", "call_task", "restore", "run_recipe"]
+__all__ = ["advance", "arun_recipe", "call_task", "restore", "run_recipe"]
 
 
 @flow(name="restore", validate_parameters=False)
@@ -52,19 +53,46 @@ async def advance(run: Run) -> None:
 
     The run itself travels beside the flow's parameters, which Prefect stores: they hold the recipe's name and the
     endpoint, never a key.
+
+    Raises:
+        RunStopped: Prefect itself failed, for example because its server cannot be reached.
     """
     token = _handed_over.set(run)
     try:
         with use(run.settings):
             await _advance(run.recipe.name, run.settings.endpoint)
+    except FluxError:
+        raise
+    except Exception as error:
+        raise RunStopped(f"Prefect could not carry the run: {type(error).__name__}: {error}") from error
     finally:
         _handed_over.reset(token)
+
+
+async def arun_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
+    """Run a recipe from Python; the async form of ``run_recipe``."""
+    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
+    with use(**settings), Run(loaded, current()) as run:
+        if not await run.settle():
+            await advance(run)
+    if run.stopped is not None:
+        raise run.stopped
+    summary = run.summary
+    return {
+        "counts": dict(summary.counts),
+        "jobs": summary.jobs,
+        "cost": summary.cost,
+        "manifest": summary.manifest,
+        "run_id": summary.run_id,
+    }
 
 
 def run_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
     """Run a recipe from Python, also inside a flow of one's own::
 
         run_recipe("configs/restore.yaml", endpoint="local", store="out/store")
+
+    In async code, await ``arun_recipe``.
 
     Args:
         recipe: a file, or a recipe already loaded.
@@ -77,21 +105,4 @@ def run_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
         RecipeError: the recipe is wrong.
         RunStopped: the key was refused, no credits, no server; jobs in flight were collected. Run it again to go on.
     """
-    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
-
-    async def whole(run: Run) -> None:
-        if not await run.settle():
-            await advance(run)
-
-    with use(**settings), Run(loaded, current()) as run:
-        asyncio.run(whole(run))
-    if run.stopped is not None:
-        raise run.stopped
-    summary = run.summary
-    return {
-        "counts": dict(summary.counts),
-        "jobs": summary.jobs,
-        "cost": summary.cost,
-        "manifest": summary.manifest,
-        "run_id": summary.run_id,
-    }
+    return asyncio.run(arun_recipe(recipe, **settings))

@@ -359,7 +359,7 @@ class _Walk:
             mask=mask,
             drift=strayed,
             parameters=dict(call.parameters),
-            warnings=list(call.warnings),
+            warnings=[*call.warnings, *job.size_warnings(call, after)],
         )
 
     def _note(self, step: Step, outcome: str, **facts: Any) -> None:

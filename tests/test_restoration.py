@@ -1,4 +1,4 @@
-"""The main job, whole: the restoration recipe over sample photos, offline, through real HTTP, Prefect, engine and store."""
+"""The main job, whole: the restoration recipe over sample photos, offline; real HTTP, Prefect, engine and store."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,16 @@ class Cli:
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         return done
 
+    def start(self, *arguments: str, key: str) -> subprocess.Popen[str]:
+        """Begin a run and do not wait for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self._environment | {"BFL_API_KEY": key},
+            text=True,
+        )
+
 
 @pytest.fixture
 def cli(folder: Path, prefect_server: str) -> Cli:
@@ -91,6 +102,34 @@ def test_a_run_against_any_server_that_speaks_the_api_needs_its_address_and_a_ke
     assert second.returncode == 0
     assert "no job was made and nothing was paid: 4 results came from the store" in second.stdout
     assert bfl.jobs == 4
+
+
+def test_a_run_that_is_killed_and_started_again_collects_what_it_had_submitted(
+    cli: Cli, bfl: FakeBfl, folder: Path
+) -> None:
+    bfl.hold = True
+    program = cli.start("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    journal = folder / "store" / "journal"
+    try:
+        while not (journal.is_dir() and sum('"submitted"' in p.read_text() for p in journal.glob("*.json")) == 2):
+            assert program.poll() is None, "the run ended by itself"
+            time.sleep(0.01)
+    finally:
+        program.kill()
+        program.wait()
+    bfl.hold = False
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert done.returncode == 0, done.stderr
+    assert "2 collected from an earlier run" in done.stdout
+    assert bfl.jobs == 4
+
+
+def test_a_prefect_server_that_is_not_there_is_a_clear_line_and_exit_3(folder: Path, bfl: FakeBfl) -> None:
+    nobody = Cli(folder, "http://127.0.0.1:9/api")
+    done = nobody("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert done.returncode == 3
+    assert "Prefect could not carry the run" in done.stderr
+    assert bfl.jobs == 0
 
 
 def test_a_wrong_key_is_one_clear_line_and_exit_3(cli: Cli, bfl: FakeBfl, folder: Path) -> None:

@@ -116,9 +116,10 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """Servers started in this test work with this engine instead of the classical one."""
-    engine = Gate()
-    monkeypatch.setattr(engines, "load", lambda name: engine)
+    """Servers that ``serving`` starts in this test work with this engine instead of the classical one."""
+    engine, load = Gate(), engines.load
+    monkeypatch.setitem(engines.ENGINES, "gate", engines.ENGINES["classical"])
+    monkeypatch.setattr(engines, "load", lambda name: engine if name == "gate" else load(name))
     yield engine
     engine.open()
 
@@ -129,6 +130,7 @@ def serving() -> Iterator[Callable[..., Any]]:
     started: list[Api] = []
 
     def start(**options: Any) -> Api:
+        options.setdefault("engine", "gate" if "gate" in engines.ENGINES else "classical")
         started.append(Api(LocalServer(**options).start()))
         return started[-1]
 
