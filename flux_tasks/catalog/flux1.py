@@ -32,6 +32,7 @@ Guidance = Annotated[float | None, fact("How closely to follow the prompt.", ge=
 FinetuneId = Annotated[str, fact("Your finetune; write org-id/lora-name for one of another organisation.")]
 FinetuneStrength = Annotated[float, fact("How strongly the finetune acts.", ge=0, le=2)]
 AspectRatio = Annotated[str, fact("Width to height, 21:9 to 9:21.", pattern=r"^\d{1,2}:\d{1,2}$")]
+OptionalRatio = Annotated[str | None, fact("Width to height, 21:9 to 9:21.", pattern=r"^\d{1,2}:\d{1,2}$")]
 
 
 class FillRequest(WithUser, WithWebhook):
@@ -93,7 +94,7 @@ class KontextRequest(WithUser, WithWebhook):
     input_image_3: Reference = None
     input_image_4: Reference = None
     seed: Seed = None
-    aspect_ratio: AspectRatio | None = None
+    aspect_ratio: OptionalRatio = None
     output_format: OptionalFormat = "png"
     prompt_upsampling: Upsampling = False
     safety_tolerance: Tolerance6 = 2

@@ -1,8 +1,8 @@
 """What a request must be before a job is made of it.
 
-The order is the service's (PROBE; the last steps are the best guess there is): key → body → pictures and what they
-mean together. Credits and active tasks come after, in ``jobs``. A body that breaks the schema is answered with a list
-of ``{loc, msg, type}``, anything later with one sentence (OAS-0919, SEED-0, SEED-1).
+The order is the service's, as far as it was observed with invalid keys, and a guess beyond that: key → body → pictures
+and what they mean together. Credits and active tasks come after, in ``jobs``. A body that breaks the schema is
+answered with a list of ``{loc, msg, type}``, anything later with one sentence (OAS-0919, SEED-0, SEED-1).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check_key(given: str | None, key: str | None) -> None:
     The shape of a key is not known (a UUID to some, ``bfl_…`` to others); only what no key can be is called malformed.
 
     Raises:
-        Refused: 422 for a malformed key, 403 for a missing or wrong one (PROBE).
+        Refused: 422 for a malformed key, 403 for a missing or wrong one (observed at the service in 2026).
     """
     if key is None:
         return
@@ -133,7 +133,10 @@ def examine(tool: Tool, raw: bytes, media_type: str = "") -> Body:
             ],
         ) from None
     job = {name: value for name, value in body.items() if name not in _CALLBACKS}
-    canonical = json.dumps(job, sort_keys=True, separators=(",", ":"))
+    try:
+        canonical = json.dumps(job, sort_keys=True, separators=(",", ":"))
+    except RecursionError:  # nested just a little less deep than what cannot be read
+        raise violation("json_invalid", "JSON decode error: RecursionError", "body", 0) from None
     return Body(model.model_dump(), hashlib.sha256(canonical.encode()).hexdigest())
 
 

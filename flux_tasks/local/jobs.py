@@ -145,7 +145,11 @@ class Jobs:
         async with self._turn:
             started = time.time()
             try:
-                size = await asyncio.get_running_loop().run_in_executor(self._pool, self._make, job, work)
+                making = asyncio.get_running_loop().run_in_executor(self._pool, self._make, job, work)
+            except RuntimeError:
+                return  # the program is ending and takes no new work: nobody will ask for this job
+            try:
+                size = await making
             except Exception as error:
                 _log.warning("%s %s failed: %s: %s", job.tool, job.id, type(error).__name__, error)
                 job.details = {"error": f"{type(error).__name__}: {error}"}
@@ -265,10 +269,10 @@ class Jobs:
     async def _call_back(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> None:
         """Tell ``url`` once, in the words of a poll. The secret goes along verbatim (DOCS-F2), and as HMAC (SKILL)."""
         content = json.dumps(self.answer(job.id)[1]).encode()
-        headers = {"content-type": "application/json"}
+        headers = {b"content-type": b"application/json"}
         if secret:
             signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
-            headers |= {"x-webhook-secret": secret, "x-bfl-signature": f"sha256={signature}"}
+            headers |= {b"x-webhook-secret": secret.encode(), b"x-bfl-signature": f"sha256={signature}".encode()}
         try:
             response = await client.post(url, content=content, headers=headers, timeout=30.0)
             response.raise_for_status()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -102,15 +103,16 @@ class LocalServer:
         """
         if self._thread is not None:
             return self
-        try:
-            import uvicorn
-
-            from flux_tasks.local.app import LocalApi
-            from flux_tasks.local.jobs import Jobs
-        except ModuleNotFoundError as error:
+        absent = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
+        if absent := [*absent, *engines.missing(self._engine)]:
             raise EndpointUnreachable(
-                f"the local server needs {error.name}, which is not installed: pip install 'flux-pipelines[local]'"
-            ) from None
+                f"the local server needs {', '.join(absent)}, not installed here: pip install 'flux-pipelines[local]'"
+            )
+        import uvicorn
+
+        from flux_tasks.local.app import LocalApi
+        from flux_tasks.local.jobs import Jobs
+
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         self._url = f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"

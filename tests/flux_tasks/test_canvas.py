@@ -24,7 +24,7 @@ def holds(canvas: Canvas, size: tuple[int, int]) -> bool:
 # -- by ratio ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(size=SIZES, ratio=RATIOS, anchor=st.sampled_from(list(ANCHORS)), exact=st.booleans())
 def test_a_canvas_of_a_ratio_holds_the_whole_input_and_fits_the_service_or_is_refused(
     size: tuple[int, int], ratio: str, anchor: str, exact: bool
@@ -46,7 +46,7 @@ def test_a_canvas_of_a_ratio_holds_the_whole_input_and_fits_the_service_or_is_re
     assert smallest[1] - 1 < canvas.height < max(64, smallest[1]) + step + 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(size=SIZES, ratio=RATIOS, anchor=st.sampled_from(list(ANCHORS)))
 def test_the_input_sits_where_its_anchor_says(size: tuple[int, int], ratio: str, anchor: str) -> None:
     try:
@@ -111,7 +111,7 @@ def test_no_text_whatever_gives_a_ratio_that_cannot_be_planned_with(text: str) -
 # -- by sides ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(size=SIZES, sides=SIDES, exact=st.booleans())
 def test_an_expanded_canvas_has_the_pixels_that_were_asked_for_on_every_side(
     size: tuple[int, int], sides: dict[str, int], exact: bool

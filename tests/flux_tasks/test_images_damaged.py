@@ -125,14 +125,14 @@ def test_a_jpeg_with_an_end_mark_in_its_comment_is_not_complete_before_its_own()
 # -- hostile files ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.one_of(st.binary(max_size=300), st.tuples(st.sampled_from(BEGINNINGS), st.binary(max_size=300))))
 @example(data=b"GIF89a\x01\0\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0")
 def test_no_bytes_whatever_raise_anything_but_invalidimage(data: bytes | tuple[bytes, bytes]) -> None:
     outcome(data if isinstance(data, bytes) else b"".join(data))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(kind=st.sampled_from(FORMATS), seed=st.integers(0, 2**32))
 def test_a_picture_with_bytes_changed_in_its_header_raises_nothing_but_invalidimage(kind: str, seed: int) -> None:
     chance = random.Random(seed)
@@ -150,7 +150,7 @@ def test_a_picture_cut_at_any_byte_raises_nothing_but_invalidimage(kind: str) ->
         outcome(data[:length])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(exif=st.binary(max_size=80), kind=st.sampled_from(["JPEG", "PNG", "WEBP"]))
 def test_no_exif_data_whatever_make_a_good_picture_invalid(exif: bytes, kind: str) -> None:
     data = encoded(noise((9, 7)), kind, exif=b"Exif\0\0" + exif)

@@ -156,7 +156,7 @@ def test_a_mask_that_is_resized_stays_black_and_white() -> None:
 # -- dilation ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(mask=small_masks(), radius=st.integers(0, 130))
 def test_dilation_grows_the_white_by_a_square_of_its_radius(mask: Image.Image, radius: int) -> None:
     assert rows_of(masks.dilate(mask, radius)) == square_dilation(mask, radius)
@@ -172,7 +172,7 @@ def test_one_white_pixel_becomes_a_whole_square_of_any_radius(radius: int) -> No
     assert grown.histogram()[255] == (2 * radius + 1) ** 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(mask=small_masks(), radius=st.integers(1, 30))
 def test_a_negative_radius_grows_the_black(mask: Image.Image, radius: int) -> None:
     grown_black = square_dilation(masks.invert(mask), radius)
@@ -195,7 +195,7 @@ def test_an_outline_lies_along_the_inner_edge() -> None:
 # -- compositing ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     mask=small_masks(),
     feather=st.sampled_from([0, 0.3, 1, 2.5, 8, 40]),

@@ -7,6 +7,7 @@ importing the engine itself, whose libraries are heavy.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.images import mark_preview
 
-__all__ = ["ENGINES", "Engine", "Progress", "Work", "encode", "identity", "load", "offsets"]
+__all__ = ["ENGINES", "Engine", "Entry", "Progress", "Work", "encode", "identity", "load", "missing", "offsets"]
 
 Progress = Callable[[float], None]
 """Told the share that is done, 0 to 1. May be called from any thread."""
@@ -57,18 +58,23 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """Where an engine is and what it needs; ``needs`` are the modules that must be installed for it."""
+
     version: str
     place: str
+    needs: tuple[str, ...] = ()
 
 
-ENGINES: dict[str, _Entry] = {
-    "classical": _Entry("1", "flux_tasks.local.engines.classical.tools:ClassicalEngine"),
+ENGINES: dict[str, Entry] = {
+    "classical": Entry(
+        "1", "flux_tasks.local.engines.classical.tools:ClassicalEngine", needs=("numpy", "scipy", "cv2")
+    ),
 }
 """Engines by name. The version stands here a second time because reading the engine's own would import it."""
 
 
-def _entry(name: str) -> _Entry:
+def _entry(name: str) -> Entry:
     if name not in ENGINES:
         hint = nearest(name, ENGINES) or f": write {' or '.join(ENGINES)}"
         raise RecipeError([Problem("engine", f"there is no local engine '{name}'{hint}")])
@@ -82,6 +88,11 @@ def identity(name: str) -> str:
         RecipeError: there is no such engine.
     """
     return f"local:{name}@{_entry(name).version}"
+
+
+def missing(name: str) -> list[str]:
+    """Modules that an engine needs and that are not installed; none is imported to find out."""
+    return [module for module in _entry(name).needs if importlib.util.find_spec(module) is None]
 
 
 @cache

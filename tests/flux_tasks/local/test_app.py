@@ -24,7 +24,7 @@ from scripted import Answer, ScriptedServer
 
 from flux_tasks import catalog, verify_webhook
 from flux_tasks.client import BflClient
-from flux_tasks.errors import RecipeError
+from flux_tasks.errors import EndpointUnreachable, RecipeError
 from flux_tasks.images import inspect
 from flux_tasks.local import LocalServer, checks, engines, jobs
 from flux_tasks.local.jobs import MEDIA_TYPES
@@ -512,6 +512,17 @@ def test_stopping_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monk
         httpx.get(f"{server.url}/local")
     server.stop()
     assert len(server.book) == 3
+
+
+def test_it_can_be_stopped_as_soon_as_it_is_started() -> None:
+    for _ in range(3):
+        LocalServer().start().stop()
+
+
+def test_libraries_that_are_missing_are_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engines.ENGINES, "dream", engines.Entry("1", "", needs=("numpy", "no_such_library")))
+    with pytest.raises(EndpointUnreachable, match=r"needs no_such_library, .*flux-pipelines\[local\]"):
+        LocalServer(engine="dream").start()
 
 
 def test_two_servers_are_two_accounts(serving: Any, gate: Any) -> None:

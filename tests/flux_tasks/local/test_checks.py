@@ -100,6 +100,12 @@ def test_a_body_that_is_no_json_object_is_told_as_fastapi_tells_it(shared: Any, 
     assert found == kind
 
 
+def test_nesting_of_any_depth_is_read_or_refused(shared: Any) -> None:
+    for depth in (*range(850, 1010, 3), 5000):
+        raw = b'{"prompt": "a", "width": 1, "other": ' + b"[" * depth + b"]" * depth + b"}"
+        assert shared.post("flux-2-pro", content=raw, headers={"content-type": "application/json"}).status_code == 422
+
+
 def test_a_body_of_another_media_type_is_not_read_as_json(shared: Any) -> None:
     raw = json.dumps({"prompt": "a lake"}).encode()
     form = shared.post("flux-2-pro", content=raw, headers={"content-type": "application/x-www-form-urlencoded"})

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from flux_tasks.local.engines.classical import preview
+from flux_tasks import catalog
+from flux_tasks.local.engines.classical import preview, tools
 from flux_tasks.local.engines.classical.preview import SIGNAL, compose, label
 
 
@@ -75,6 +76,14 @@ def test_a_transparent_picture_is_shown_on_white() -> None:
     clear = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     assert ImageStat.Stat(preview.flattened(clear)).mean == [255, 255, 255]
     assert preview.flattened(Image.new("P", (4, 4))).mode == "RGB"
+
+
+def test_inputs_of_flux_2_are_scaled_into_4_mp_and_cut_to_multiples_of_16() -> None:
+    rule = catalog.TOOLS["flux-2-pro"].sizes
+    photo = Image.linear_gradient("L").resize((333, 100))
+    assert same(tools.received(photo, rule), photo.crop((6, 2, 326, 98)))
+    assert tools.received(Image.new("RGBA", (4000, 3000)), rule).size == (2352, 1760)
+    assert tools.received(photo, catalog.TOOLS["flux-kontext-pro"].sizes) is photo
 
 
 def test_a_preview_is_delivered_for_try_on_with_both_pictures(serving: Any) -> None:

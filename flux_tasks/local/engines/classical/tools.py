@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flux_tasks import images, masks
+from flux_tasks.catalog import SizeRule
 from flux_tasks.local.engines import Progress, Work, offsets
 from flux_tasks.local.engines.classical import deblur, inpaint, outpaint, outpaint_fast, preview
 
-__all__ = ["ClassicalEngine"]
+__all__ = ["ClassicalEngine", "received"]
 
 EXEMPLAR_LIMIT = 4_194_304
 """Pixels of the largest canvas that is continued from exemplars; expand has no documented limit and goes on calmly."""
@@ -79,7 +80,7 @@ def _extended(image: Image.Image, work: Work, left: int, top: int, *, fast: bool
 
 def _preview(work: Work, progress: Progress) -> Image.Image:
     progress(0.2)
-    pictures = [images.decode(data) for data in work.pictures.values()]
+    pictures = [received(images.decode(data), work.tool.sizes) for data in work.pictures.values()]
     return preview.compose(
         work.size,
         pictures,
@@ -87,6 +88,20 @@ def _preview(work: Work, progress: Progress) -> Image.Image:
         prompt=str(work.parameters.get("prompt") or ""),
         seed=work.seed,
     )
+
+
+def received(image: Image.Image, rule: SizeRule) -> Image.Image:
+    """``image`` as a tool that reduces its inputs sees it: scaled into its area, sides cut to its grid (DOCS-F2)."""
+    if not rule.reduces or rule.max_area is None:
+        return image
+    scale = min(1.0, (rule.max_area / (image.width * image.height)) ** 0.5)
+    if scale < 1:
+        size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
+        image = preview.flattened(image).resize(size, Image.Resampling.LANCZOS)
+    grid = rule.multiple
+    width, height = max(grid, image.width // grid * grid), max(grid, image.height // grid * grid)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height)) if (width, height) != image.size else image
 
 
 def _main(work: Work) -> Image.Image:

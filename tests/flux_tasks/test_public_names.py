@@ -1,0 +1,65 @@
+"""What ``flux_tasks`` offers, and what importing it costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import flux_tasks
+from flux_tasks import catalog
+
+PUBLIC = set(flux_tasks.__all__)
+HEAVY = ["prefect", "fastapi", "s3fs", "gcsfs", "boto3", "numpy", "scipy", "cv2", "pandas", "sqlalchemy"]
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules that a fresh process has loaded after ``code``."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import flux_tasks",
+        "from flux_tasks import BflClient, ImageRef, Mask, Settings, Store, use, verify_webhook",
+        "import flux_tasks.catalog, flux_tasks.preflight, flux_tasks.job, flux_tasks.signatures",
+        "from flux_tasks import ImageRef\nfrom PIL import Image\nImageRef.of(Image.new('RGB', (9, 9))).open()",
+    ],
+)
+def test_using_anything_but_a_task_loads_neither_prefect_nor_a_cloud_library(code: str) -> None:
+    assert loaded_by(code).isdisjoint(HEAVY)
+
+
+def test_every_public_name_is_there_once_and_listed() -> None:
+    assert len(PUBLIC) == len(flux_tasks.__all__)
+    assert flux_tasks.__all__ == sorted(flux_tasks.__all__)
+    assert dir(flux_tasks) == sorted(PUBLIC)
+    for name in flux_tasks.__all__:
+        assert getattr(flux_tasks, name) is not None
+
+
+def test_every_task_of_the_catalogue_is_public_in_both_forms() -> None:
+    assert {prefix + task for task in catalog.TASKS for prefix in ("", "a")} <= PUBLIC
+
+
+def test_a_name_that_does_not_exist_is_an_attributeerror() -> None:
+    with pytest.raises(AttributeError, match="module 'flux_tasks' has no attribute 'sharpen'"):
+        _ = flux_tasks.sharpen  # type: ignore[attr-defined]
+
+
+MODULES = "canvas catalog download errors files images journal limits masks portal settings signatures store webhooks"
+
+
+@pytest.mark.parametrize("module", MODULES.split())
+def test_every_name_that_a_module_offers_is_there(module: str) -> None:
+    import importlib
+
+    found = importlib.import_module(f"flux_tasks.{module}")
+    assert found.__doc__
+    assert [name for name in found.__all__ if not hasattr(found, name)] == []
