@@ -233,29 +233,38 @@ async def _run(
     service = service_for(settings)
     client = await service.connect()
     async with service.slots.hold(call.tool.slots):
-        entry, attached = await _enter(call, settings, key, journal, client)
-        try:
-            finished, data = await _collect(call, entry, client, on_progress)
-        except JobLost:
-            if not attached:  # submitted a moment ago: that the service forgot it so soon is no reason to pay again
+        while True:
+            entry, attached = await _enter(call, settings, key, store, client, refresh=refresh)
+            if entry is None:  # another process has just finished it
+                found = await asyncio.to_thread(_from_store, store, call, key, started)
+                if found is not None:
+                    return found
+                continue
+            try:
+                finished, data = await _collect(call, entry, client, on_progress)
+                break
+            except JobLost:
+                if not attached:  # submitted a moment ago: that the service forgot it is no reason to pay again
+                    raise
+                _log.warning("%s %s: job %s is unknown now; submitting anew", call.tool.task, call.name, entry.id)
+                await asyncio.to_thread(journal.settle, key)
+            except ItemError:
+                await asyncio.to_thread(journal.settle, key)  # ended without a result: nothing is left to collect
                 raise
-            _log.warning(
-                "%s %s: the service no longer knows job %s; submitting anew", call.tool.task, call.name, entry.id
-            )
-            await asyncio.to_thread(journal.settle, key)
-            entry, attached = await _enter(call, settings, key, journal, client)
-            finished, data = await _collect(call, entry, client, on_progress)
-        except ItemError:
-            await asyncio.to_thread(journal.settle, key)  # ended without a result: nothing is left to collect
-            raise
     cost = finished.cost if finished.cost is not None else entry.cost
     image = await asyncio.to_thread(_keep, store, journal, call, key, engine, entry, cost, data)
     outcome = "attached" if attached else "done"
     return JobResult(image, key, outcome, cost, entry.id, time.monotonic() - started)
 
 
-async def _enter(call: Call, settings: Settings, key: str, journal: Journal, client: BflClient) -> tuple[Entry, bool]:
-    """A journal entry with the service's id: an earlier one if there is one, else by submitting."""
+async def _enter(
+    call: Call, settings: Settings, key: str, store: Store, client: BflClient, *, refresh: bool
+) -> tuple[Entry | None, bool]:
+    """A journal entry with the service's id, and whether it is an earlier one; else by submitting.
+
+    No entry means that the result has come into the store meanwhile.
+    """
+    journal = Journal(store)
     body = await asyncio.to_thread(call.body)  # decode and encode before anything is written or sent
     entry = Entry(key=key, tool=call.tool.name, phase="intent", name=call.name, estimate=call.estimate())
     waited = 0.0
@@ -264,11 +273,9 @@ async def _enter(call: Call, settings: Settings, key: str, journal: Journal, cli
         if earlier is None:
             continue
         if earlier.phase == "submitted":
-            _log.info(
-                "%s %s: collecting job %s, submitted %.0f s ago", call.tool.task, call.name, earlier.id, earlier.age
-            )
+            _log.info("%s %s: collecting job %s of an earlier attempt", call.tool.task, call.name, earlier.id)
             return earlier, True
-        if earlier.owner != entry.owner and earlier.age < _INTENT_GRACE:
+        if earlier.is_fresh(_INTENT_GRACE):
             await asyncio.sleep(min(0.1 + waited / 10, 1.0))
             waited += 0.1
             continue
@@ -280,6 +287,10 @@ async def _enter(call: Call, settings: Settings, key: str, journal: Journal, cli
             f"{call.tool.task} {call.name}: an earlier attempt was cut off while submitting and may have been charged; "
             "held (set FLUX_ON_UNCERTAIN=resubmit to submit such jobs again)"
         )
+    # Whoever had the entry before may have finished between the first look into the store and this one's intent.
+    if not refresh and await asyncio.to_thread(store.result, key) is not None:
+        await asyncio.to_thread(journal.settle, key)
+        return None, False
     # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
     submitting = asyncio.create_task(_submit(call, body, entry, journal, client))
     try:

@@ -30,6 +30,16 @@ def _owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there, and somebody else's
+        return True
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One unsettled job. Holds no key, no image bytes and no delivery URL."""
@@ -53,6 +63,14 @@ class Entry:
     def age(self) -> float:
         """Seconds since the last change."""
         return max(0.0, time.time() - self.at)
+
+    def is_fresh(self, grace: float) -> bool:
+        """Whether another process may be submitting it right now: begun less than ``grace`` seconds ago, by a process
+        that is not known to be gone."""
+        host, _, pid = self.owner.rpartition(":")
+        if self.owner == _owner() or self.age >= grace:
+            return False
+        return host != socket.gethostname() or not pid.isdigit() or _is_alive(int(pid))
 
 
 class Journal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -274,6 +275,39 @@ def test_a_process_killed_while_its_job_runs_leaves_a_job_that_the_next_process_
     result = run(deblur(photo), settings)
     assert (result.outcome, result.job_id, bfl.jobs) == ("attached", "job-1", 1)
     assert entries(settings) == []
+
+
+def test_several_processes_on_one_store_pay_for_each_job_once(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    program = textwrap.dedent(
+        f"""
+        import asyncio
+        from flux_tasks import catalog, job, portal
+        from flux_tasks.preflight import prepare
+        from flux_tasks.settings import Settings
+        settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.002, max_jobs=3)
+        calls = [prepare(catalog.TOOLS["deblur-v1"], {{"image": {str(photo)!r}, "seed": n}}) for n in range(25)]
+        async def all_of_them():
+            await asyncio.gather(*(job.execute(call, settings) for call in calls))
+        portal.run(all_of_them())
+        """
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert bfl.jobs == 25
+    assert entries(settings) == []
+
+
+def test_an_intent_of_a_process_that_is_gone_is_held_at_once(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    call = deblur(photo)
+    owner = f"{socket.gethostname()}:{gone.pid}"
+    Journal(Store(settings.store)).intend(
+        Entry(key=call.key("custom:loopback"), tool="deblur-v1", phase="intent", owner=owner)
+    )
+    with pytest.raises(SubmissionUncertain, match="held"):
+        run(call, settings)
+    assert bfl.jobs == 0
 
 
 def test_no_more_than_the_allowed_number_of_jobs_is_active_at_once(
