@@ -12,10 +12,20 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flux_tasks.errors import InvalidRequest, Problem
 
-__all__ = ["ANCHORS", "GRID", "MAX_CANVAS", "Canvas", "parse_aspect_ratio", "plan_canvas"]
+__all__ = [
+    "ANCHORS",
+    "GRID",
+    "MAX_CANVAS",
+    "Canvas",
+    "parse_aspect_ratio",
+    "plan_canvas",
+    "says_shape",
+    "settle_canvas",
+]
 
 MAX_CANVAS = 4_194_304
 """Largest canvas in pixels (DOCS-OUT: 4 MP = 2048 × 2048)."""
@@ -130,3 +140,97 @@ def _snap_offset(offset: int, share: float, room: int) -> int:
     if share == 1:
         return room  # flush with the far edge, which no multiple of 16 may be
     return min(round(offset / GRID) * GRID, room // GRID * GRID)
+
+
+Size = tuple[int, int]
+_OURS = ("aspect_ratio", "anchor", "expand", "exact")
+_THEIRS = ("width", "height", "reference_offset_x", "reference_offset_y")
+
+
+def says_shape(parameters: Mapping[str, Any]) -> bool:
+    """Whether the canvas is said by its shape (``aspect_ratio`` or ``expand``) and not by the API's own fields."""
+    return bool(parameters.get("aspect_ratio") or parameters.get("expand"))
+
+
+def settle_canvas(
+    parameters: Mapping[str, Any], size: Size, *, may_shrink: bool, where: str = "outpaint"
+) -> tuple[dict[str, Any], Size, list[str]]:
+    """The canvas that the caller means, in the API's own fields.
+
+    Args:
+        parameters: of an outpaint, checked one by one before.
+        size: of the input, in pixels.
+        may_shrink: the input may be scaled down where the canvas would not fit otherwise.
+
+    Returns:
+        The parameters to send, the size that the input is to have, and words on what was changed.
+
+    Raises:
+        InvalidRequest: too large, contradictory, or the input does not lie within the canvas.
+    """
+    wire = {name: value for name, value in parameters.items() if name not in _OURS}
+    exact = bool(parameters.get("exact"))
+    if not says_shape(parameters):
+        words = [] if exact else _snap_explicit(wire)
+        _check_explicit(wire, size, where)
+        return wire, size, words
+    problems = [
+        Problem(f"{where}.{name}", "follows from aspect_ratio or expand: leave it out")
+        for name in _THEIRS
+        if parameters.get(name) is not None
+    ]
+    if parameters.get("aspect_ratio") and parameters.get("expand"):
+        problems.append(Problem(where, "give aspect_ratio or expand, not both"))
+    if problems:
+        raise InvalidRequest.of(problems)
+    ratio, expand = parameters.get("aspect_ratio"), parameters.get("expand")
+    if may_shrink and ratio:
+        size = _within_canvas(size, str(ratio))
+    canvas = plan_canvas(
+        size,
+        aspect_ratio=ratio,
+        anchor=parameters.get("anchor", "center"),
+        expand=expand,
+        exact=exact,
+        where=where,
+    )
+    placed = (canvas.width, canvas.height, canvas.left, canvas.top)
+    return {**wire, **dict(zip(_THEIRS, placed, strict=True))}, size, []
+
+
+def _within_canvas(size: Size, aspect_ratio: str) -> Size:
+    """``size``, scaled down if a canvas of ``aspect_ratio`` around it, snapped, would have more than 4 MP."""
+    ratio = parse_aspect_ratio(aspect_ratio) or 1.0
+    width, height = size
+    canvas = (max(width, height * ratio), max(height, width / ratio))
+    if _snap_up(math.ceil(canvas[0])) * _snap_up(math.ceil(canvas[1])) <= MAX_CANVAS:
+        return size
+    longest = math.sqrt(MAX_CANVAS * max(ratio, 1 / ratio))
+    scale = (longest - 2 * GRID) / max(canvas)
+    return max(MIN_SIDE, int(width * scale)), max(MIN_SIDE, int(height * scale))
+
+
+def _snap_explicit(wire: dict[str, Any]) -> list[str]:
+    words = []
+    for name in ("width", "height"):
+        snapped = _snap_up(wire[name])
+        if snapped != wire[name]:
+            words.append(f"{name} {wire[name]} was snapped to {snapped}, a multiple of 16 (exact: true keeps it)")
+            wire[name] = snapped
+    return words
+
+
+def _check_explicit(wire: Mapping[str, Any], size: Size, where: str) -> None:
+    width, height = wire["width"], wire["height"]
+    if width * height > MAX_CANVAS:
+        what = f"the canvas has {width * height:,} px, more than {MAX_CANVAS:,}: make it smaller"
+        raise InvalidRequest.of([Problem(where, what)])
+    x, y = wire.get("reference_offset_x"), wire.get("reference_offset_y")
+    left = (width - size[0]) // 2 if x is None else x
+    top = (height - size[1]) // 2 if y is None else y
+    if not wire.get("auto_crop") and Canvas(width, height, left, top).overhangs(size):
+        what = (
+            f"the image of {size[0]}×{size[1]} px does not lie within the canvas of {width}×{height} px: "
+            "enlarge it, move it, or allow cropping (auto_crop: true)"
+        )
+        raise InvalidRequest.of([Problem(where, what)])

@@ -37,12 +37,12 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 
+from flux_tasks.answers import detail_of, host_of, number, problems_of, read_json, reason_of, retry_after
 from flux_tasks.catalog import Tool
 from flux_tasks.download import download
 from flux_tasks.errors import (
@@ -56,7 +56,6 @@ from flux_tasks.errors import (
     KeyRefused,
     Moderated,
     OutOfCredits,
-    Problem,
     RateLimited,
     ServerUnavailable,
     SubmissionUncertain,
@@ -179,7 +178,7 @@ class BflClient:
             response = await self._post(tool, content)
             if response.status_code != 429:
                 return self._submission(tool, response)
-            wait = _retry_after(response)
+            wait = retry_after(response)
             wait = pause * random.uniform(0.5, 1.5) if wait is None else wait  # noqa: S311 - jitter, not a secret
             if time.monotonic() + wait > patience:
                 raise RateLimited(f"{tool.name}: too many active jobs on this account", retry_after=wait)
@@ -193,35 +192,35 @@ class BflClient:
         try:
             return await self._api.post(url, content=content, headers=headers, follow_redirects=False)
         except _NOT_SENT as error:
-            raise ServerUnavailable(f"{_host(url)}: no connection ({_reason(error)}); nothing was sent") from None
+            raise ServerUnavailable(f"{host_of(url)}: no connection ({reason_of(error)}); nothing was sent") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SubmissionUncertain(
-                f"{tool.name}: the connection failed after the request was sent ({_reason(error)}); it may be charged"
+                f"{tool.name}: the connection failed after the request was sent ({reason_of(error)}); it may be charged"
             ) from None
 
     def _submission(self, tool: Tool, response: httpx.Response) -> Submission:
-        code, answer = response.status_code, _json(response)
+        code, answer = response.status_code, read_json(response)
         if code in (200, 201, 202):
             if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
                 raise SubmissionUncertain(f"{tool.name}: accepted, but the answer has no id; it may be charged")
             return Submission(
                 id=answer["id"],
                 polling_url=answer.get("polling_url") or None,
-                cost=_number(answer.get("cost")),
-                input_mp=_number(answer.get("input_mp")),
-                output_mp=_number(answer.get("output_mp")),
+                cost=number(answer.get("cost")),
+                input_mp=number(answer.get("input_mp")),
+                output_mp=number(answer.get("output_mp")),
                 status=answer.get("status"),
             )
-        detail = _detail(answer) or response.reason_phrase
+        detail = detail_of(answer) or response.reason_phrase
         if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
-            raise KeyRefused(f"{_host(self.base_url)} refused the key ({code}: {detail})" + self._key_hint())
+            raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail})" + self._key_hint())
         if code == 402:
-            raise OutOfCredits(f"{_host(self.base_url)}: out of credits ({detail})")
+            raise OutOfCredits(f"{host_of(self.base_url)}: out of credits ({detail})")
         if code >= 500:
             raise SubmissionUncertain(f"{tool.name}: HTTP {code} on submission ({detail}); it may be charged")
         if 300 <= code < 400:
             raise InvalidRequest(f"{tool.name}: the endpoint redirects to another address, which is not followed")
-        raise InvalidRequest(f"{tool.name}: refused by the service ({code}): {detail}", _problems(answer, tool))
+        raise InvalidRequest(f"{tool.name}: refused by the service ({code}): {detail}", problems_of(answer, tool))
 
     def _key_hint(self) -> str:
         return "" if self._key else ": no key was sent, set BFL_API_KEY"
@@ -261,10 +260,10 @@ class BflClient:
                 response = await self._api.get(url, headers=self._key_for(url), follow_redirects=False)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 failures += 1
-                reason = f"no answer ({_reason(error)})"
+                reason = f"no answer ({reason_of(error)})"
                 await asyncio.sleep(self._pause(elapsed, failures))
                 continue
-            answer = _json(response)
+            answer = read_json(response)
             status = answer.get("status") if isinstance(answer, dict) else None
             if response.status_code == 404 or status == "Task not found":
                 missing += 1
@@ -277,14 +276,14 @@ class BflClient:
                 if finished is not None:
                     return finished
                 if on_progress is not None:
-                    on_progress(status, _number(answer.get("progress")))
+                    on_progress(status, number(answer.get("progress")))
                 failures, reason = 0, "still running"
             elif response.status_code in (401, 403):
-                raise KeyRefused(f"{_host(url)} refused the key while polling ({response.status_code})")
+                raise KeyRefused(f"{host_of(url)} refused the key while polling ({response.status_code})")
             else:
                 failures += 1
                 reason = f"HTTP {response.status_code}"
-            await asyncio.sleep(max(self._pause(elapsed, failures), _retry_after(response) or 0.0))
+            await asyncio.sleep(max(self._pause(elapsed, failures), retry_after(response) or 0.0))
 
     @staticmethod
     def _ending(job_id: str, status: str, answer: Mapping[str, Any]) -> Finished | None:
@@ -295,7 +294,7 @@ class BflClient:
             if not isinstance(sample, str):
                 raise JobFailed(f"job {job_id}: ready, but the answer names no result")
             details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
-            return Finished(job_id, sample, _number(answer.get("cost")), details)
+            return Finished(job_id, sample, number(answer.get("cost")), details)
         if status in _MODERATED:
             said = answer.get("details")
             reasons = said.get("Moderation Reasons", []) if isinstance(said, dict) else []
@@ -314,7 +313,7 @@ class BflClient:
             return polling_url
         if is_loopback(polling_url) and is_loopback(self.base_url):
             return own  # a local server that was started again on another port
-        _log.warning("polling address on a foreign host (%s) is not used", _host(polling_url))
+        _log.warning("polling address on a foreign host (%s) is not used", host_of(polling_url))
         return own
 
     def _pause(self, elapsed: float, failures: int) -> float:
@@ -360,12 +359,12 @@ class BflClient:
         try:
             response = await self._api.get(url, headers=self._key_for(url), timeout=15.0)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({_reason(error)})") from None
-        answer = _json(response)
-        detail = _detail(answer) or response.reason_phrase
+            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
+        answer = read_json(response)
+        detail = detail_of(answer) or response.reason_phrase
         if response.status_code in (401, 403) or (response.status_code == 422 and "api key" in detail.lower()):
-            raise KeyRefused(f"{_host(url)} refused the key ({response.status_code}: {detail})" + self._key_hint())
-        return _number(answer.get("credits")) if isinstance(answer, dict) else None
+            raise KeyRefused(f"{host_of(url)} refused the key ({response.status_code}: {detail})" + self._key_hint())
+        return number(answer.get("credits")) if isinstance(answer, dict) else None
 
     async def engine(self) -> str:
         """The engine behind the endpoint: ``bfl``, what a local server says of itself, or ``custom:<host>``.
@@ -380,8 +379,8 @@ class BflClient:
         try:
             response = await self._api.get(f"{self.base_url}/local", timeout=15.0, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({_reason(error)})") from None
-        answer = _json(response)
+            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
+        answer = read_json(response)
         name = answer.get("engine") if isinstance(answer, dict) and response.status_code == 200 else None
         if isinstance(name, str) and name.startswith("local:"):
             return name
@@ -395,64 +394,6 @@ class BflClient:
 
     def _key_for(self, url: str) -> dict[str, str]:
         return {"x-key": self._key} if self._key and self._may_have_key(url) else {}
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc or url
-
-
-def _reason(error: Exception) -> str:
-    words = str(error).strip()
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
-
-
-def _json(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except (ValueError, UnicodeDecodeError):
-        return None
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _detail(answer: Any) -> str:
-    """The server's reason: ``detail`` is a list for schema errors and a string otherwise (DOCS-ERR, OAS-0919)."""
-    detail = answer.get("detail") if isinstance(answer, dict) else None
-    if isinstance(detail, list):
-        return "; ".join(
-            f"{'.'.join(str(p) for p in e.get('loc', ()) if p != 'body')}: {e.get('msg', '')}".strip(": ")
-            for e in detail
-            if isinstance(e, dict)
-        )
-    return str(detail) if detail else ""
-
-
-def _problems(answer: Any, tool: Tool) -> list[Problem]:
-    detail = answer.get("detail") if isinstance(answer, dict) else None
-    if not isinstance(detail, list):
-        return []
-    return [
-        Problem(".".join([tool.task, *(str(p) for p in e.get("loc", ()) if p != "body")]), str(e.get("msg", "")))
-        for e in detail
-        if isinstance(e, dict)
-    ]
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds the server asks to wait: a number or a date, at most 60; None if it does not say."""
-    value = response.headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return min(max(seconds, 0.0), 60.0)
 
 
 def is_free_to_repeat(error: FluxError) -> bool:

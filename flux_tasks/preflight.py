@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from flux_tasks import masks
-from flux_tasks.canvas import GRID, MAX_CANVAS, Canvas, plan_canvas
+from flux_tasks.canvas import MAX_CANVAS, says_shape, settle_canvas
 from flux_tasks.catalog import CONTRACT_VERSION, PIXELS_PER_MP, Tool
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem
 from flux_tasks.images import ImageRef, encode_png, inspect
@@ -173,7 +173,7 @@ def prepare(
     if isinstance(variant, bool) or not isinstance(variant, int):
         problems.append(Problem(f"{where}.variant", f"{variant!r} is not a whole number"))
     has_canvas = "width" in tool.request.model_fields and bool(tool.options.model_fields)
-    derived = {"width": 64, "height": 64} if has_canvas and _says_canvas(given) else {}
+    derived = {"width": 64, "height": 64} if has_canvas and says_shape(given) else {}
     problems += tool.check({**derived, **given}, where=where)
     inputs: dict[str, Input] = {}
     warnings: list[str] = []
@@ -195,7 +195,10 @@ def prepare(
         problems += _needs_alpha(main, where)
     if has_canvas and not problems and main is not None:
         try:
-            given, inputs[tool.image_field or ""] = _with_canvas(tool, given, main, fit, where, warnings)
+            given, size, words = settle_canvas(given, main.size, may_shrink=fit == "downscale", where=where)
+            warnings += words
+            if size != main.size:
+                inputs[tool.image_field or ""] = _reencoded(main.source, size)
         except InvalidRequest as error:
             problems += error.problems
     if problems:
@@ -276,6 +279,10 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
         size, reencode = (int(width * scale), int(height * scale)), True
     if not reencode:
         return Input(source, source.digest, size)
+    return _reencoded(source, size)
+
+
+def _reencoded(source: ImageRef, size: tuple[int, int]) -> Input:
     return Input(source, f"{source.digest}:png:{size[0]}x{size[1]}", size, reencode=True)
 
 
@@ -318,99 +325,6 @@ def _needs_alpha(main: Input | None, where: str) -> list[Problem]:
 
 def _has_alpha(source: ImageRef) -> bool:
     return source.media_type != "image/jpeg" and inspect(source.read()).has_alpha
-
-
-def _says_canvas(given: Mapping[str, Any]) -> bool:
-    return bool(given.get("aspect_ratio") or given.get("expand"))
-
-
-def _with_canvas(
-    tool: Tool, given: dict[str, Any], main: Input, fit: Fit, where: str, warnings: list[str]
-) -> tuple[dict[str, Any], Input]:
-    """The canvas that the caller means, as the API's own fields."""
-    exact = bool(given.get("exact"))
-    if not _says_canvas(given):
-        return _explicit_canvas(given, main, exact, where, warnings), main
-    if given.get("aspect_ratio") and given.get("expand"):
-        raise InvalidRequest.of([Problem(where, "give aspect_ratio or expand, not both")])
-    clash = [n for n in ("width", "height", "reference_offset_x", "reference_offset_y") if given.get(n) is not None]
-    if clash:
-        raise InvalidRequest.of(
-            [Problem(f"{where}.{n}", "follows from aspect_ratio or expand: leave it out") for n in clash]
-        )
-
-    def plan(size: tuple[int, int]) -> Canvas:
-        return plan_canvas(
-            size,
-            aspect_ratio=given.get("aspect_ratio"),
-            anchor=given.get("anchor", "center"),
-            expand=given.get("expand"),
-            exact=exact,
-            where=where,
-        )
-
-    try:
-        canvas = plan(main.size)
-    except InvalidRequest:
-        if fit != "downscale" or not given.get("aspect_ratio"):
-            raise
-        main = _shrunk_for_canvas(main, str(given["aspect_ratio"]))
-        canvas = plan(main.size)
-    options = set(tool.options.model_fields)
-    wire = {n: v for n, v in given.items() if n not in options}
-    wire |= {
-        "width": canvas.width,
-        "height": canvas.height,
-        "reference_offset_x": canvas.left,
-        "reference_offset_y": canvas.top,
-    }
-    return wire, main
-
-
-def _shrunk_for_canvas(main: Input, aspect_ratio: str) -> Input:
-    """``main`` scaled so that a canvas of ``aspect_ratio`` around it stays within 4 MP, with room for snapping."""
-    from flux_tasks.canvas import parse_aspect_ratio
-
-    ratio = parse_aspect_ratio(aspect_ratio) or 1.0
-    width, height = main.size
-    canvas = (max(width, height * ratio), max(height, width / ratio))
-    longest = math.sqrt(MAX_CANVAS * max(ratio, 1 / ratio))
-    scale = (longest - 2 * GRID) / max(canvas)
-    size = (max(64, int(width * scale)), max(64, int(height * scale)))
-    return Input(main.source, f"{main.source.digest}:png:{size[0]}x{size[1]}", size, reencode=True)
-
-
-def _explicit_canvas(
-    given: dict[str, Any], main: Input, exact: bool, where: str, warnings: list[str]
-) -> dict[str, Any]:
-    wire = {n: v for n, v in given.items() if n not in ("exact", "anchor", "aspect_ratio", "expand")}
-    if not exact:
-        for name in ("width", "height"):
-            snapped = -(-wire[name] // GRID) * GRID
-            if snapped != wire[name]:
-                warnings.append(
-                    f"{name} {wire[name]} was snapped to {snapped}, a multiple of 16 (exact: true keeps it)"
-                )
-                wire[name] = snapped
-    area = wire["width"] * wire["height"]
-    if area > MAX_CANVAS:
-        raise InvalidRequest.of(
-            [Problem(where, f"the canvas has {area:,} px, more than {MAX_CANVAS:,}: make it smaller")]
-        )
-    x, y = wire.get("reference_offset_x"), wire.get("reference_offset_y")
-    left = (wire["width"] - main.size[0]) // 2 if x is None else x
-    top = (wire["height"] - main.size[1]) // 2 if y is None else y
-    if not wire.get("auto_crop") and Canvas(wire["width"], wire["height"], left, top).overhangs(main.size):
-        raise InvalidRequest.of(
-            [
-                Problem(
-                    where,
-                    f"the image of {main.size[0]}×{main.size[1]} px does not lie within the canvas of "
-                    f"{wire['width']}×{wire['height']} px: enlarge it, move it, or allow cropping (auto_crop: true)",
-                )
-            ]
-        )
-    return wire
 
 
 def _canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:

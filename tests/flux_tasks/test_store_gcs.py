@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from object_stores import new_bucket_name, reach_gcs
-from store_conformance import CreationConformance, StoreConformance, encoded
+from store_conformance import ConcurrencyConformance, StoreConformance, encoded
 
 from flux_tasks import files
 from flux_tasks.images import ImageRef
@@ -32,7 +32,7 @@ def gcs(gcs_endpoint: str) -> Iterator[None]:
         yield
 
 
-class TestFakeGcs(StoreConformance, CreationConformance):
+class TestFakeGcs(StoreConformance, ConcurrencyConformance):
     spellings = (*StoreConformance.spellings, lambda url: url.replace("gs://", "gcs://"))
 
     @pytest.fixture

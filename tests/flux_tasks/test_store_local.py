@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from store_conformance import KEY, CreationConformance, StoreConformance, encoded
+from store_conformance import KEY, ConcurrencyConformance, StoreConformance, encoded
 
 from flux_tasks.journal import Journal
 from flux_tasks.store import Store
@@ -18,7 +18,7 @@ def relative(url: str) -> str:
     return os.path.relpath(url)
 
 
-class TestLocal(StoreConformance, CreationConformance):
+class TestLocal(StoreConformance, ConcurrencyConformance):
     spellings = (
         *StoreConformance.spellings,
         lambda url: Path(url).as_uri(),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from object_stores import forget_filesystems
-from store_conformance import CreationConformance, StoreConformance
+from store_conformance import ConcurrencyConformance, StoreConformance
 
 from flux_tasks import files
 from flux_tasks.store import Store
@@ -19,13 +19,13 @@ def _empty_memory() -> Iterator[None]:
     forget_filesystems()
 
 
-class TestMemory(StoreConformance, CreationConformance):
+class TestMemory(StoreConformance, ConcurrencyConformance):
     @pytest.fixture
     def url(self) -> str:
         return "memory://store"
 
 
-class TestWholeMemory(CreationConformance):
+class TestWholeMemory(ConcurrencyConformance):
     """The root of the memory, whose URL has no path."""
 
     @pytest.fixture(params=["memory://", "memory:///"])

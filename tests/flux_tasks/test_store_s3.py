@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from object_stores import new_bucket_name, rclone_s3, reach_s3, unused_port
-from store_conformance import KEY, CreationConformance, StoreConformance, encoded
+from store_conformance import KEY, ConcurrencyConformance, StoreConformance, encoded
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidImage
@@ -39,7 +39,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield endpoint
 
 
-class TestMoto(StoreConformance, CreationConformance):
+class TestMoto(StoreConformance, ConcurrencyConformance):
     spellings = (*StoreConformance.spellings, lambda url: url.replace("s3://", "s3a://"))
 
     @pytest.fixture
@@ -59,7 +59,8 @@ class TestMoto(StoreConformance, CreationConformance):
 class TestRclone(StoreConformance):
     """Signed requests to a server that keeps plain files.
 
-    Without ``CreationConformance``: ``rclone serve s3`` ignores ``If-None-Match``, so two writers may both win there.
+    Without ``ConcurrencyConformance``: ``rclone serve s3`` ignores ``If-None-Match``, so two writers may both win,
+    and replaces objects in place, so a reader may meet one half-replaced (and is told so: its checksum is wrong).
     """
 
     @pytest.fixture

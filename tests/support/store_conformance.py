@@ -1,6 +1,6 @@
 """What every backend of the store must do. A backend's test file inherits these classes and gives a ``url``.
 
-``CreationConformance`` is apart, because it asks for conditional writes, which not every S3 server has.
+``ConcurrencyConformance`` is apart, because it asks for conditional and atomic writes, which not every S3 server has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flux_tasks.images import ImageRef
 from flux_tasks.journal import Entry, Journal
 from flux_tasks.store import Store
 
-__all__ = ["CreationConformance", "StoreConformance"]
+__all__ = ["ConcurrencyConformance", "StoreConformance"]
 
 KEY = "k" * 64
 TORN_WRITES = 24
@@ -204,31 +204,6 @@ class StoreConformance:
 
     # -- concurrency --------------------------------------------------------------------------------------------------
 
-    def test_a_reader_sees_the_old_bytes_or_the_new_and_never_a_part(self, url: str) -> None:
-        location = files.join(url, "runs", "torn.bin")
-        versions = [bytes([65 + n]) * 150_000 for n in range(2)]
-        files.write(location, versions[0])
-        done = threading.Event()
-
-        def write() -> None:
-            try:
-                for number in range(TORN_WRITES):
-                    files.write(location, versions[number % 2])
-            finally:
-                done.set()
-
-        def read() -> list[bytes]:
-            seen = []
-            while not done.is_set():
-                seen.append(files.read(location))
-            return seen
-
-        with ThreadPoolExecutor(3) as pool:
-            readers = [pool.submit(read) for _ in range(2)]
-            pool.submit(write).result()
-            for reader in readers:
-                assert set(reader.result()) <= set(versions)
-
     def test_many_writers_of_one_blob_agree(self, url: str) -> None:
         with ThreadPoolExecutor(8) as pool:
             images = list(pool.map(lambda _: Store(url).put_image(encoded()), range(8)))
@@ -283,8 +258,8 @@ class StoreConformance:
         assert Journal(Store(url)).entries() == []
 
 
-class CreationConformance:
-    """Creation with exactly one winner: what keeps two processes from paying for one job."""
+class ConcurrencyConformance:
+    """Creation with exactly one winner, which keeps two processes from paying for one job, and whole reads always."""
 
     def test_the_second_creation_of_a_record_fails_and_changes_nothing(self, url: str) -> None:
         store = Store(url)
@@ -323,3 +298,28 @@ class CreationConformance:
         assert not Journal(Store(url)).intend(entry())
         journal.settle(KEY)
         assert journal.intend(entry())
+
+    def test_a_reader_sees_the_old_bytes_or_the_new_and_never_a_part(self, url: str) -> None:
+        location = files.join(url, "runs", "torn.bin")
+        versions = [bytes([65 + n]) * 150_000 for n in range(2)]
+        files.write(location, versions[0])
+        done = threading.Event()
+
+        def write() -> None:
+            try:
+                for number in range(TORN_WRITES):
+                    files.write(location, versions[number % 2])
+            finally:
+                done.set()
+
+        def read() -> list[bytes]:
+            seen = []
+            while not done.is_set():
+                seen.append(files.read(location))
+            return seen
+
+        with ThreadPoolExecutor(3) as pool:
+            readers = [pool.submit(read) for _ in range(2)]
+            pool.submit(write).result()
+            for reader in readers:
+                assert set(reader.result()) <= set(versions)

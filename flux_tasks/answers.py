@@ -1,0 +1,73 @@
+"""What the service's answers say, read leniently: bodies may be missing, broken or of another shape."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from flux_tasks.catalog import Tool
+from flux_tasks.errors import Problem
+
+__all__ = ["detail_of", "host_of", "number", "problems_of", "read_json", "reason_of", "retry_after"]
+
+
+def host_of(url: str) -> str:
+    return urlsplit(url).netloc or url
+
+
+def reason_of(error: Exception) -> str:
+    words = str(error).strip()
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def read_json(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, UnicodeDecodeError):
+        return None
+
+
+def number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def detail_of(answer: Any) -> str:
+    """The server's reason: ``detail`` is a list for schema errors and a string otherwise (DOCS-ERR, OAS-0919)."""
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    if isinstance(detail, list):
+        return "; ".join(
+            f"{'.'.join(str(p) for p in e.get('loc', ()) if p != 'body')}: {e.get('msg', '')}".strip(": ")
+            for e in detail
+            if isinstance(e, dict)
+        )
+    return str(detail) if detail else ""
+
+
+def problems_of(answer: Any, tool: Tool) -> list[Problem]:
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    if not isinstance(detail, list):
+        return []
+    return [
+        Problem(".".join([tool.task, *(str(p) for p in e.get("loc", ()) if p != "body")]), str(e.get("msg", "")))
+        for e in detail
+        if isinstance(e, dict)
+    ]
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """Seconds the server asks to wait: a number or a date, at most 60; None if it does not say."""
+    value = response.headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return None
+    return min(max(seconds, 0.0), 60.0)
