@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -16,15 +17,21 @@ __all__ = ["detail_of", "host_of", "number", "problems_of", "read_json", "reason
 
 
 def host_of(url: str) -> str:
-    return urlsplit(url).netloc or url
+    """The host and port of an address, without anything that may be secret in it."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or "an address"
+    except ValueError:
+        return "an address that cannot be read"
 
 
 def reason_of(error: Exception) -> str:
+    """An exception in a few words."""
     words = str(error).strip()
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def read_json(response: httpx.Response) -> Any:
+    """The body as JSON, or None."""
     try:
         return response.json()
     except (ValueError, UnicodeDecodeError):
@@ -32,7 +39,14 @@ def read_json(response: httpx.Response) -> Any:
 
 
 def number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def detail_of(answer: Any) -> str:
@@ -48,6 +62,7 @@ def detail_of(answer: Any) -> str:
 
 
 def problems_of(answer: Any, tool: Tool) -> list[Problem]:
+    """A schema error's list, each with the task's parameter that it is about."""
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if not isinstance(detail, list):
         return []

@@ -20,8 +20,9 @@ submit   400, 404, 413, 422, other 4xx               ``InvalidRequest`` with the
 poll     a body with ``status``, whatever the code   the status decides (failed jobs answer with 422 or 503)
 poll     no connection, time-out, 429, 5xx           polled again with growing pauses until the deadline, then
                                                      ``ServerUnavailable``; the job stays in the journal
-poll     404 / ``Task not found``                    5 more polls over 12 s at least (it can be too early; on
+poll     ``Task not found``, whatever the code       5 more polls over 30 s at least (it can be too early; on
                                                      loopback at once), then ``JobLost``
+poll     ``Ready`` that names no result              still running, until the deadline
 poll     unknown status                              still running, until the deadline
 fetch    any failure, cut or damaged bytes           the job is polled once more for a fresh address, then
                                                      ``DeliveryFailed``: the task may be repeated, which is free
@@ -35,7 +36,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -71,7 +72,7 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
 _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 _EARLY_POLLS = 5
-_EARLY_SECONDS = 12.0  # a job was seen to be unknown for up to five polls two seconds apart after its submission
+_EARLY_SECONDS = 30.0  # after its submission a job was seen to be unknown for ten seconds
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
 
 
@@ -163,10 +164,13 @@ class BflClient:
 
     # -- submit ---------------------------------------------------------------------------------------------------
 
-    async def submit(self, tool: Tool, body: Mapping[str, Any]) -> Submission:
+    async def submit(
+        self, tool: Tool, body: Mapping[str, Any], *, on_wait: Callable[[], Awaitable[None]] | None = None
+    ) -> Submission:
         """POST one job. Each call may be charged; see the module's table for what is repeated.
 
-        With ``webhook_url`` in ``body`` the answer has no ``polling_url``.
+        With ``webhook_url`` in ``body`` the answer has no ``polling_url``. ``on_wait`` is awaited after each 429, when
+        it is certain that no job was made and that it will be tried again.
 
         Raises:
             KeyRefused, OutOfCredits, InvalidRequest, RateLimited, ServerUnavailable, SubmissionUncertain
@@ -183,6 +187,8 @@ class BflClient:
             if time.monotonic() + wait > patience:
                 raise RateLimited(f"{tool.name}: too many active jobs on this account", retry_after=wait)
             _log.info("%s: too many active jobs, waiting %.1f s", tool.name, wait)
+            if on_wait is not None:
+                await on_wait()
             await asyncio.sleep(wait)
             pause = min(pause * 2, 30.0)
 
@@ -201,15 +207,15 @@ class BflClient:
     def _submission(self, tool: Tool, response: httpx.Response) -> Submission:
         code, answer = response.status_code, read_json(response)
         if code in (200, 201, 202):
-            if not isinstance(answer, dict) or not isinstance(answer.get("id"), str):
+            if not isinstance(answer, dict) or not isinstance(answer.get("id"), str) or not answer["id"]:
                 raise SubmissionUncertain(f"{tool.name}: accepted, but the answer has no id; it may be charged")
             return Submission(
                 id=answer["id"],
-                polling_url=answer.get("polling_url") or None,
+                polling_url=polling_url if isinstance(polling_url := answer.get("polling_url"), str) else None,
                 cost=number(answer.get("cost")),
                 input_mp=number(answer.get("input_mp")),
                 output_mp=number(answer.get("output_mp")),
-                status=answer.get("status"),
+                status=status if isinstance(status := answer.get("status"), str) else None,
             )
         detail = detail_of(answer) or response.reason_phrase
         if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
@@ -265,7 +271,7 @@ class BflClient:
                 continue
             answer = read_json(response)
             status = answer.get("status") if isinstance(answer, dict) else None
-            if response.status_code == 404 or status == "Task not found":
+            if status == "Task not found":
                 missing += 1
                 if missing == 1:
                     missing_since = time.monotonic()
@@ -277,7 +283,8 @@ class BflClient:
                     return finished
                 if on_progress is not None:
                     on_progress(status, number(answer.get("progress")))
-                failures, reason = 0, "still running"
+                missing = failures = 0
+                reason = "ready, but its result is not named" if status == "Ready" else "still running"
             elif response.status_code in (401, 403):
                 raise KeyRefused(f"{host_of(url)} refused the key while polling ({response.status_code})")
             else:
@@ -292,7 +299,7 @@ class BflClient:
         if status == "Ready":
             sample = result.get("sample") if isinstance(result, dict) else None
             if not isinstance(sample, str):
-                raise JobFailed(f"job {job_id}: ready, but the answer names no result")
+                return None
             details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
             return Finished(job_id, sample, number(answer.get("cost")), details)
         if status in _MODERATED:
@@ -388,7 +395,10 @@ class BflClient:
         return f"custom:{'loopback' if is_loopback(self.base_url) else urlsplit(self.base_url).hostname}"
 
     def _may_have_key(self, url: str) -> bool:
-        own, asked = urlsplit(self.base_url), urlsplit(url)
+        try:
+            own, asked = urlsplit(self.base_url), urlsplit(url)
+        except ValueError:
+            return False
         same_server = (own.scheme, own.netloc.lower()) == (asked.scheme, asked.netloc.lower())
         return is_bfl(url) or (same_server and (asked.scheme == "https" or is_loopback(url)))
 

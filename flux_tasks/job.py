@@ -9,12 +9,16 @@ and the single-flight table: the same job asked for twice at once is one job.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+from flux_tasks import portal
 from flux_tasks.client import BflClient, Finished
 from flux_tasks.errors import (
     DeliveryFailed,
@@ -50,6 +54,7 @@ _log = logging.getLogger("flux_tasks.job")
 Progress = Callable[[str, float | None], None]
 """Told each status of a running job and the share done (0 to 1, where known). Called on the background loop."""
 
+_SUBMISSION_GRACE = 65.0  # seconds: a POST is answered or timed out by then
 _INTENT_GRACE = 90.0  # seconds in which another process's POST may still be under way (60 s time-out, and some)
 
 
@@ -119,6 +124,7 @@ _services: dict[tuple[Any, ...], Service] = {}
 _running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
 _waiting: dict[tuple[str, str], int] = {}
 _submitted_here: set[str] = set()
+_submitting: set[asyncio.Task[Entry]] = set()
 
 
 def service_for(settings: Settings) -> Service:
@@ -198,7 +204,8 @@ async def execute(
     engine = await engine_of(settings)
     key = call.key(engine)
     flight = (Store(settings.store).url, key)
-    task = _running.get(flight)
+    while (task := _running.get(flight)) is not None and task.cancelling():
+        await asyncio.wait([task])  # it is on its way out: begin anew rather than share its end
     if task is None:
         task = asyncio.create_task(_run(call, settings, key, engine, refresh, on_progress))
         _running[flight] = task
@@ -227,7 +234,8 @@ async def _run(
     if not refresh:
         found = await asyncio.to_thread(_from_store, store, call, key, started)
         if found is not None:
-            await asyncio.to_thread(journal.settle, key)  # a crash may have come between record and settling
+            # A crash may have come between record and settling; an entry of another job is not touched.
+            await asyncio.to_thread(partial(journal.settle, key, id=found.job_id or "-"))
             return found
     settings.require_key()
     service = service_for(settings)
@@ -247,9 +255,9 @@ async def _run(
                 if not attached:  # submitted a moment ago: that the service forgot it is no reason to pay again
                     raise
                 _log.warning("%s %s: job %s is unknown now; submitting anew", call.tool.task, call.name, entry.id)
-                await asyncio.to_thread(journal.settle, key)
+                await asyncio.to_thread(_settle, journal, entry)
             except ItemError:
-                await asyncio.to_thread(journal.settle, key)  # ended without a result: nothing is left to collect
+                await asyncio.to_thread(_settle, journal, entry)  # ended without a result: nothing is left to collect
                 raise
     cost = finished.cost if finished.cost is not None else entry.cost
     image = await asyncio.to_thread(_keep, store, journal, call, key, engine, entry, cost, data)
@@ -293,6 +301,8 @@ async def _enter(
         return None, False
     # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
     submitting = asyncio.create_task(_submit(call, body, entry, journal, client))
+    _submitting.add(submitting)
+    submitting.add_done_callback(_submitting.discard)
     try:
         return await asyncio.shield(submitting), False
     except asyncio.CancelledError:
@@ -302,14 +312,48 @@ async def _enter(
 
 async def _submit(call: Call, body: dict[str, Any], entry: Entry, journal: Journal, client: BflClient) -> Entry:
     try:
-        answer = await client.submit(call.tool, body)
+        answer = await client.submit(call.tool, body, on_wait=lambda: asyncio.to_thread(journal.renew, entry))
     except (ItemError, KeyRefused, OutOfCredits, RateLimited, ServerUnavailable):
         await asyncio.to_thread(journal.settle, entry.key)  # provably not charged
         raise
     _submitted_here.add(answer.id)
-    return await asyncio.to_thread(
-        lambda: journal.submitted(entry, id=answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
-    )
+    polling_url = answer.polling_url or ""
+    write = partial(journal.submitted, entry, id=answer.id, polling_url=polling_url, cost=answer.cost)
+    for pause in (0.5, 2.0, 0.0):
+        try:
+            return await asyncio.to_thread(write)
+        except RuntimeError:  # the interpreter is on its way out and lends no more threads
+            return write()
+        except OSError as error:
+            # The job is paid for: leave its id where a person can find it, and go on with what is known.
+            _log.warning("%s %s: job %s cannot be journalled: %s", call.tool.task, call.name, answer.id, error)
+            await asyncio.sleep(pause)
+    return entry.with_id(answer.id, polling_url=polling_url, cost=answer.cost)
+
+
+def _settle(journal: Journal, entry: Entry) -> None:
+    journal.settle(entry.key, id=entry.id)
+
+
+async def _finish_submitting() -> None:
+    if _submitting:
+        await asyncio.wait(list(_submitting), timeout=_SUBMISSION_GRACE)
+
+
+@atexit.register
+def _wait_for_submissions() -> None:
+    """A program that ends while a POST is under way waits for its answer: the id would be lost, and with it a job."""
+    if _submitting:
+        portal.run(_finish_submitting())
+
+
+def _forget_parent() -> None:
+    """A forked child has none of its parent's connections, loops and tasks."""
+    for shared in (_services, _running, _waiting, _submitting):
+        shared.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 async def _collect(call: Call, entry: Entry, client: BflClient, on_progress: Progress | None) -> tuple[Finished, bytes]:
@@ -347,7 +391,7 @@ def _keep(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )
-    journal.settle(key)
+    journal.settle(key, id=entry.id)
     return image
 
 

@@ -64,6 +64,10 @@ class Entry:
         """Seconds since the last change."""
         return max(0.0, time.time() - self.at)
 
+    def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
+        """The same entry, now that the service has named the job."""
+        return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
+
     def is_fresh(self, grace: float) -> bool:
         """Whether another process may be submitting it right now: begun less than ``grace`` seconds ago, by a process
         that is not known to be gone."""
@@ -85,13 +89,22 @@ class Journal:
 
     def submitted(self, entry: Entry, *, id: str, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
         """Write down the service's id. From here on the job can always be found again."""
-        updated = replace(entry, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
+        updated = entry.with_id(id, polling_url=polling_url, cost=cost)
         self._store.put_record(_KIND, entry.key, asdict(updated))
         return updated
 
-    def settle(self, key: str) -> None:
-        """Forget a job: its result is recorded, or it provably was not charged, or it ended without a result."""
+    def settle(self, key: str, *, id: str = "") -> None:  # noqa: A002 - the API's own word
+        """Forget a job: its result is recorded, or it provably was not charged, or it ended without a result.
+
+        With ``id`` only if the entry is of that very job: another process may have submitted anew meanwhile.
+        """
+        if id and (entry := self.entry(key)) is not None and entry.id != id:
+            return
         self._store.remove_record(_KIND, key)
+
+    def renew(self, entry: Entry) -> None:
+        """Say that ``entry``, whose job was not made yet, is still being worked on."""
+        self._store.put_record(_KIND, entry.key, asdict(replace(entry, at=time.time())))
 
     def entry(self, key: str) -> Entry | None:
         """The entry of a job, or None.

@@ -20,13 +20,12 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
-_pid: int | None = None
 
 
 def _ensure_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _pid
+    global _loop
     with _lock:
-        if _loop is None or _loop.is_closed() or _pid != os.getpid():  # a forked child has no loop thread
+        if _loop is None or _loop.is_closed():
             loop = asyncio.new_event_loop()
             # Store traffic waits for disks and networks, not for cores: more threads than asyncio's cores + 4.
             loop.set_default_executor(ThreadPoolExecutor(max_workers=32, thread_name_prefix="flux-io"))
@@ -39,8 +38,17 @@ def _ensure_loop() -> asyncio.AbstractEventLoop:
 
             threading.Thread(target=serve, name="flux-portal", daemon=True).start()
             started.wait()
-            _loop, _pid = loop, os.getpid()
+            _loop = loop
         return _loop
+
+
+def _forget_parent() -> None:
+    """A forked child has no loop thread, and its copy of the lock may be held by a thread that it does not have."""
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:

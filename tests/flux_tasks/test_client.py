@@ -144,7 +144,7 @@ async def test_a_connection_cut_after_the_request_leaves_the_submission_uncertai
     assert len(server.seen(SUBMIT)) == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", {"polling_url": "x"}, [], {"id": 7}])
+@pytest.mark.parametrize("body", [b"", b"<html>", {"polling_url": "x"}, [], {"id": 7}, {"id": ""}])
 async def test_an_accepted_submission_without_a_readable_id_is_uncertain(server: ScriptedServer, body: Any) -> None:
     server.on(SUBMIT, Answer(200, body))
     async with client_of(server) as client:
@@ -270,11 +270,39 @@ async def test_a_job_that_never_ends_is_given_up_at_its_deadline_and_can_be_aske
             await client.wait("job-1", deadline=0.05)
 
 
-async def test_a_ready_job_without_a_sample_has_failed(server: ScriptedServer) -> None:
-    server.on(POLL, status("Ready", result=None))
+async def test_a_ready_job_whose_result_is_not_named_is_asked_for_again_and_never_given_up(
+    server: ScriptedServer,
+) -> None:
+    server.on(POLL, status("Ready", result=None), status("Ready"), READY)
     async with client_of(server) as client:
-        with pytest.raises(JobFailed, match="names no result"):
-            await client.wait("job-1")
+        assert (await client.wait("job-1")).id == "job-1"
+    server.on(POLL, status("Ready", result={}))
+    async with client_of(server) as client:
+        with pytest.raises(ServerUnavailable, match="its result is not named"):
+            await client.wait("job-1", deadline=0.05)
+
+
+async def test_a_404_that_does_not_come_from_the_api_says_nothing_about_the_job(server: ScriptedServer) -> None:
+    server.on(POLL, *[Answer(404, b"<html>no such page</html>")] * 7, READY)
+    async with client_of(server) as client:
+        assert (await client.wait("job-1")).id == "job-1"
+
+
+async def test_a_job_that_is_unknown_now_and_then_is_not_lost(server: ScriptedServer) -> None:
+    now_and_then = [status("Task not found", 404), status("Pending")] * 9
+    server.on(POLL, *now_and_then, READY)
+    async with client_of(server) as client:
+        assert (await client.wait("job-1")).id == "job-1"
+
+
+@pytest.mark.parametrize("odd", ["http://[::1", {}, 7, "ftp://x", "//"])
+async def test_an_odd_polling_url_does_not_lose_the_job(server: ScriptedServer, odd: Any) -> None:
+    server.on(SUBMIT, Answer(200, {"id": "job-1", "polling_url": odd, "cost": 10**400}))
+    server.on(POLL, READY)
+    async with client_of(server) as client:
+        submission = await client.submit(DEBLUR, {})
+        assert submission.cost is None
+        assert (await client.wait("job-1", submission.polling_url)).id == "job-1"
 
 
 async def test_a_polling_url_on_a_foreign_host_never_gets_the_key_and_the_endpoint_is_asked_instead(

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from fake_bfl import FakeBfl
 from PIL import Image
-from scripted import Answer
+from scripted import Answer, Request
 
 from flux_tasks import catalog, files, job, portal
 from flux_tasks.errors import (
@@ -308,6 +308,91 @@ def test_an_intent_of_a_process_that_is_gone_is_held_at_once(bfl: FakeBfl, setti
     with pytest.raises(SubmissionUncertain, match="held"):
         run(call, settings)
     assert bfl.jobs == 0
+
+
+def test_a_program_that_is_interrupted_while_submitting_waits_for_the_id(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    import threading
+
+    bfl.hold = True
+    arrived, answer = threading.Event(), threading.Event()
+
+    def slow(request: Request) -> Answer:
+        arrived.set()
+        answer.wait()
+        return bfl._submit("/v1/flux-tools/deblur-v1", request)
+
+    bfl.on("POST /v1/flux-tools/deblur-v1", call=slow)
+    program = textwrap.dedent(
+        f"""
+        from flux_tasks import catalog, job, portal
+        from flux_tasks.preflight import prepare
+        from flux_tasks.settings import Settings
+        settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.01)
+        try:
+            portal.run(job.execute(prepare(catalog.TOOLS["deblur-v1"], {{"image": {str(photo)!r}}}), settings))
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert arrived.wait(60)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "interrupted\n"
+    answer.set()
+    process.communicate()
+    assert [e.phase for e in entries(settings)] == ["submitted"]
+    bfl.hold = False
+    assert run(deblur(photo), settings).outcome == "attached"
+    assert bfl.jobs == 1
+
+
+def test_a_forked_process_works_on_its_own(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+    run(deblur(photo), settings)
+    child = os.fork()
+    if child == 0:
+        try:
+            outcome = run(deblur(photo, seed=4), settings).outcome
+        except BaseException:
+            os._exit(2)
+        os._exit(0 if outcome == "done" else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert bfl.jobs == 2
+
+
+def test_a_call_made_again_while_its_cancellation_is_under_way_gets_its_result(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    bfl.hold = True
+
+    async def cancel_and_repeat() -> JobResult:
+        first = asyncio.create_task(job.execute(deblur(photo), settings))
+        while not bfl.jobs:
+            await asyncio.sleep(0.001)
+        first.cancel()
+        await asyncio.sleep(0)
+        bfl.hold = False
+        return await job.execute(deblur(photo), settings)
+
+    assert portal.run(cancel_and_repeat()).image.digest
+    assert bfl.jobs == 1
+
+
+def test_a_store_that_cannot_be_written_for_a_moment_after_the_submission_loses_nothing(
+    bfl: FakeBfl, settings: Settings, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failures = Journal.submitted, iter([OSError("disk full"), OSError("disk full")])
+
+    def failing(self: Journal, *arguments: object, **more: object) -> Entry:
+        for error in failures:
+            raise error
+        return real(self, *arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Journal, "submitted", failing)
+    assert run(deblur(photo), settings).outcome == "done"
+    assert bfl.jobs == 1
 
 
 def test_no_more_than_the_allowed_number_of_jobs_is_active_at_once(
