@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flux_tasks.errors import InvalidRequest, Problem
@@ -186,14 +187,12 @@ def settle_canvas(
     ratio, expand = parameters.get("aspect_ratio"), parameters.get("expand")
     if may_shrink and ratio:
         size = _within_canvas(size, str(ratio))
-    canvas = plan_canvas(
-        size,
-        aspect_ratio=ratio,
-        anchor=parameters.get("anchor", "center"),
-        expand=expand,
-        exact=exact,
-        where=where,
+    plan = partial(
+        plan_canvas, size, aspect_ratio=ratio, anchor=parameters.get("anchor", "center"), expand=expand, where=where
     )
+    canvas = plan(exact=True)
+    if canvas != Canvas(*size, 0, 0):  # with nothing to add, nothing is added for the grid's sake, either
+        canvas = plan(exact=exact)
     placed = (canvas.width, canvas.height, canvas.left, canvas.top)
     return {**wire, **dict(zip(_THEIRS, placed, strict=True))}, size, []
 

@@ -221,7 +221,7 @@ class BflClient:
         if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
             raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail})" + self._key_hint())
         if code == 402:
-            raise OutOfCredits(f"{host_of(self.base_url)}: out of credits ({detail})")
+            raise OutOfCredits(f"{host_of(self.base_url)}: out of credits ({detail}); top up, then run again")
         if code >= 500:
             raise SubmissionUncertain(f"{tool.name}: HTTP {code} on submission ({detail}); it may be charged")
         if 300 <= code < 400:
@@ -330,7 +330,7 @@ class BflClient:
             pause = min(max(0.03, elapsed * 0.05), 0.5)
         else:
             pause = min(max(0.25, elapsed * 0.1), 2.0)
-        return pause if failures < 2 else min(max(pause, 0.1) * 2.0 ** min(failures, 8), 10.0)
+        return pause if failures < 2 else min(pause * 2.0 ** min(failures, 8), 10.0)
 
     # -- fetch ----------------------------------------------------------------------------------------------------
 

@@ -291,6 +291,8 @@ def listing(location: str) -> list[str]:
 @_reporting
 def glob(pattern: str) -> list[str]:
     """Locations of the files that match ``pattern``, sorted; the same kind of location as the pattern."""
+    if pattern.startswith(("http://", "https://")):
+        return [pattern]  # one picture; the web cannot be listed
     if is_local(pattern):
         import glob as glob_module
 

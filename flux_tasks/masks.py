@@ -75,7 +75,8 @@ def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image
             raise InvalidImage(f"box {list(box)} is empty: write it as left, top, right, bottom")
         if right <= 0 or bottom <= 0 or left >= size[0] or top >= size[1]:
             raise InvalidImage(f"box {list(box)} lies outside the picture of {size[0]}×{size[1]} px")
-        draw.rectangle((left, top, right - 1, bottom - 1), fill=255)
+        inside = (max(left, 0), max(top, 0), min(right, size[0]) - 1, min(bottom, size[1]) - 1)
+        draw.rectangle(inside, fill=255)
     return mask
 
 
@@ -188,6 +189,13 @@ def outline(mask: Image.Image, *, width: int = 2) -> Image.Image:
     return ImageChops.subtract(mask, dilate(mask, -width))
 
 
+def _is_dark(image: Image.Image) -> bool:
+    """Whether nothing in it is brighter than what JPEG makes of black."""
+    flat = Image.new("RGBA", image.size, "black")
+    flat.alpha_composite(image.convert("RGBA"))
+    return max(int(high) for _, high in ImageStat.Stat(flat.convert("RGB")).extrema) <= 24
+
+
 class Mask(BaseModel):
     """Where a mask comes from and what is done to it, as written in Python or in a recipe.
 
@@ -204,6 +212,9 @@ class Mask(BaseModel):
     invert: bool = Field(default=False, description="Swap black and white.")
     dilate: int = Field(default=0, ge=-500, le=500, description="Grow the white by so many pixels, here.")
     resize: bool = Field(default=False, description="Scale a mask of another size to the image's size.")
+
+    def __init__(self, file: Any = None, **given: Any) -> None:
+        super().__init__(file=file, **given)
 
     @model_validator(mode="after")
     def _one_origin(self) -> Mask:
@@ -234,7 +245,12 @@ class Mask(BaseModel):
             source = ImageRef.of(self.file)
             if source.upright_size != size and not self.resize:  # known from the headers: decode nothing
                 match(Image.new("L", source.upright_size), size)
-            mask = match(binarise(source.open()), size, resize=self.resize)
+            painted = source.open()
+            mask = match(binarise(painted), size, resize=self.resize)
+            if is_empty(mask) and not _is_dark(painted):
+                raise InvalidImage(
+                    f"{source.uri or source.name}: the mask has colours or greys but no white: paint white what may change"
+                )
         if self.invert:
             mask = invert(mask)
         return dilate(mask, self.dilate)

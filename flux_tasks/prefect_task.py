@@ -14,6 +14,10 @@ from typing import Any
 from uuid import UUID
 
 from PIL import Image
+
+# An embedded server started by a flow would report to Prefect's makers, and complain when it cannot.
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
 from prefect import Task, get_run_logger
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
@@ -26,7 +30,7 @@ from prefect.tasks import exponential_backoff
 
 from flux_tasks import catalog, job, portal, settings, signatures
 from flux_tasks.client import is_free_to_repeat
-from flux_tasks.errors import FluxError
+from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
 from flux_tasks.images import ImageRef, stem
 from flux_tasks.job import JobResult
 from flux_tasks.preflight import Call, prepare
@@ -63,11 +67,14 @@ class JobKeyPolicy(CachePolicy):
         try:
             call = call_of(self._task, inputs)
             _prepared[task_ctx.task_run.id] = call
+            while len(_prepared) > _MOST_PREPARED:  # those that were answered by the cache are never taken
+                _prepared.pop(next(iter(_prepared)), None)
             return call.key(portal.run(job.engine_of(settings.current())))
         except FluxError:
             return None
 
 
+_MOST_PREPARED = 64
 _prepared: dict[UUID, Call] = {}
 """Calls between the computing of their key and their execution, so that images are read once."""
 
@@ -104,6 +111,43 @@ class JobResults(WritableFileSystem):
 
 class FluxTask(Task[..., Any]):
     """A Prefect task over a FLUX tool. ``with_options`` keeps its results in the store."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._check_arguments(args, kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        self._check_arguments(args, kwargs)
+        return super().submit(*args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        self._check_arguments(args, kwargs)
+        return super().map(*args, **kwargs)
+
+    def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuse what the task does not take, with the nearest name, before Prefect sees it.
+
+        Raises:
+            InvalidRequest: unknown, missing or too many arguments.
+        """
+        task = self.fn.__name__.removeprefix("a") if self.isasync else self.fn.__name__
+        parameters = signatures.parameters(task)
+        names = [p.name for p in parameters]
+        problems = [
+            Problem(f"{task}.{name}", f"{task} has no such parameter{nearest(name, names)}")
+            for name in kwargs
+            if name not in (*names, "return_state", "wait_for", "deferred")
+        ]
+        positional = [p.name for p in parameters if not p.keyword]
+        if len(args) > len(positional):
+            what = f"takes {len(positional)} arguments without a name ({', '.join(positional)}), and got {len(args)}"
+            problems.append(Problem(task, what))
+        given = {*positional[: len(args)], *kwargs}
+        problems += [
+            Problem(f"{task}.{p.name}", "is required") for p in parameters if p.required and p.name not in given
+        ]
+        if problems:
+            raise InvalidRequest.of(problems)
 
     def with_options(self, *args: Any, **options: Any) -> FluxTask:
         plain = copy(self)
@@ -187,16 +231,19 @@ def _run_name(task: str) -> Callable[..., str]:
 def _shown(call: Call, result: JobResult) -> ImageRef:
     """Put tool, cost and job id where Prefect's UI shows them: tags of the task run, and its log."""
     context = TaskRunContext.get()
+    if result.image.is_preview:
+        spent = "local preview"
+    else:
+        spent = "cost unknown" if result.cost is None else f"{result.cost:g} credits"
     if context is not None:
         # Only now: tags that are there when a run starts make Prefect ask its server for a concurrency slot.
-        cost = [] if result.cost is None else [f"{result.cost:g} credits"]
+        cost = [spent] if result.cost is not None or result.image.is_preview else []
         job_id = [f"job {result.job_id}"] if result.job_id else []
         context.task_run.tags = sorted({*context.task_run.tags, call.tool.name, result.outcome, *cost, *job_id})
     try:
         logger = get_run_logger()
     except MissingContextError:
         return result.image
-    spent = "cost unknown" if result.cost is None else f"{result.cost:g} credits"
     logger.info("%s %s: %s, %s, job %s", call.tool.name, call.name, result.outcome, spent, result.job_id or "-")
     for warning in result.warnings:
         logger.warning("%s %s: %s", call.tool.name, call.name, warning)

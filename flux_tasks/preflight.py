@@ -20,11 +20,11 @@ from pydantic import ValidationError
 from flux_tasks import masks
 from flux_tasks.canvas import MAX_CANVAS, says_shape, settle_canvas
 from flux_tasks.catalog import CONTRACT_VERSION, PIXELS_PER_MP, Tool
-from flux_tasks.errors import InvalidImage, InvalidRequest, Problem
-from flux_tasks.images import ImageRef, encode_png, inspect
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
+from flux_tasks.images import ImageRef, decode, encode_png, inspect, is_complete
 from flux_tasks.masks import Mask
 
-__all__ = ["MAX_INPUT_BYTES", "MAX_INPUT_PIXELS", "Call", "Fit", "Input", "prepare"]
+__all__ = ["MAX_INPUT_BYTES", "MAX_INPUT_PIXELS", "Call", "Fit", "Input", "mask_problems", "prepare"]
 
 MAX_INPUT_BYTES = 20 * 1024 * 1024
 """20 MB: the longest input file (DOCS-F2)."""
@@ -135,8 +135,18 @@ class Call:
         return self.main.name if self.main else str(self.parameters.get("prompt", ""))[:40]
 
     def nothing_to_do(self) -> bool:
-        """Whether the mask has no white pixel, so that the result is the input and no call is to be paid for."""
-        return self.mask is not None and self.mask.is_empty_mask
+        """Whether the result would be the input, so that no call is to be paid for.
+
+        So it is when the mask has no white pixel, or when the canvas is just the input.
+        """
+        if self.mask is not None:
+            return self.mask.is_empty_mask
+        edited = self.inputs.get(self.tool.image_field or "")
+        if not self.tool.options.model_fields or edited is None or edited.reencode:
+            return False
+        offsets = (self.parameters.get("reference_offset_x") or 0, self.parameters.get("reference_offset_y") or 0)
+        canvas = (self.parameters.get("width"), self.parameters.get("height"))
+        return canvas == edited.size and offsets == (0, 0)
 
     @property
     def output_size(self) -> tuple[int, int] | None:
@@ -174,6 +184,9 @@ def prepare(
         problems.append(Problem(f"{where}.variant", f"{variant!r} is not a whole number"))
     has_canvas = "width" in tool.request.model_fields and bool(tool.options.model_fields)
     derived = {"width": 64, "height": 64} if has_canvas and says_shape(given) else {}
+    if has_canvas and not derived and "width" not in given and "height" not in given:
+        problems.append(Problem(where, "says no canvas: write aspect_ratio, expand, or width and height"))
+        derived = {"width": 64, "height": 64}
     problems += tool.check({**derived, **given}, where=where)
     inputs: dict[str, Input] = {}
     warnings: list[str] = []
@@ -236,11 +249,24 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
         except InvalidImage as error:
             problems.append(Problem(f"{where}.{name}", str(error)))
         except ValidationError as error:
-            problems += [
-                Problem(".".join([where, name, *map(str, e["loc"])]), str(e["msg"]).removeprefix("Value error, "))
-                for e in error.errors(include_url=False)
-            ]
+            problems += mask_problems(error, f"{where}.{name}")
     return {name: pictures[name] for name in fields if name in pictures}, problems
+
+
+def mask_problems(error: ValidationError, where: str) -> list[Problem]:
+    """What is wrong with a mask's description, one sentence each."""
+    found: dict[str, str] = {}
+    for e in error.errors(include_url=False):
+        if e["loc"][:1] == ("boxes",):
+            found[f"{where}.boxes"] = "each box is four whole numbers: left, top, right, bottom"
+        elif e["type"] == "extra_forbidden":
+            name = str(e["loc"][-1])
+            hint = nearest(name, Mask.model_fields) or f"; a mask has {', '.join(Mask.model_fields)}"
+            found[f"{where}.{name}"] = f"is not known here{hint}"
+        else:
+            place = ".".join([where, *map(str, e["loc"])])
+            found[place] = str(e["msg"]).removeprefix("Value error, ")
+    return [Problem(place, what) for place, what in found.items()]
 
 
 def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
@@ -249,6 +275,8 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
     Raises:
         InvalidImage: it does not take it, and ``fit`` does not allow to change that.
     """
+    if not source.job_id and not is_complete(data := source.read()):
+        decode(data)  # few files end otherwise than their format says; the decoder knows which are damaged
     width, height = size = source.upright_size
     rule = tool.sizes
     if min(size) < rule.min_side:

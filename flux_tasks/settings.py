@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from flux_tasks.errors import KeyRefused, Problem, RecipeError, nearest
@@ -78,6 +79,8 @@ class Settings:
                         "http://127.0.0.1:8000",
                     )
                 )
+            elif parts.username or parts.password:
+                problems.append(Problem("endpoint", "holds a user name or password: write the address without them"))
             elif self.key and parts.scheme == "http" and not is_loopback(endpoint):
                 problems.append(
                     Problem("endpoint", f"the key is not sent over plain http to {parts.hostname}: write https")
@@ -145,6 +148,7 @@ def _parts(url: str) -> SplitResult:
 
 
 _current: ContextVar[Settings | None] = ContextVar("flux_settings", default=None)
+_of_main_thread: list[Settings] = []  # for threads that were started without their starter's context
 
 
 def from_environment() -> Settings:
@@ -157,18 +161,24 @@ def from_environment() -> Settings:
     number = environment.get("FLUX_MAX_JOBS", "")
     if number and not number.strip().isdecimal():
         raise RecipeError([Problem("FLUX_MAX_JOBS", f"'{number}' is not a whole number")])
+    policy = environment.get("FLUX_ON_UNCERTAIN", "").strip() or "hold"
+    if policy not in ("hold", "resubmit"):
+        raise RecipeError([Problem("FLUX_ON_UNCERTAIN", f"'{policy}' is not one of hold, resubmit")])
     return Settings(
         endpoint=environment.get("FLUX_ENDPOINT") or environment.get("BFL_BASE_URL") or "bfl",
         key=environment.get("BFL_API_KEY", ""),
         store=environment.get("FLUX_STORE") or DEFAULT_STORE,
         max_jobs=int(number) if number else MAX_ACTIVE_JOBS,
-        on_uncertain=cast(Any, environment.get("FLUX_ON_UNCERTAIN", "").strip() or "hold"),  # checked there
+        on_uncertain="resubmit" if policy == "resubmit" else "hold",
     )
 
 
 def current() -> Settings:
-    """The settings in force here: those of the innermost ``use``, else the environment's."""
-    return _current.get() or from_environment()
+    """The settings in force here: those of the innermost ``use``, else the environment's.
+
+    A plain thread does not inherit its starter's context: without a ``use`` of its own it gets the main thread's.
+    """
+    return _current.get() or (_of_main_thread[-1] if _of_main_thread else from_environment())
 
 
 @contextmanager
@@ -177,6 +187,8 @@ def use(settings: Settings | None = None, **changes: Any) -> Iterator[Settings]:
 
         with use(endpoint="local", store="out/store"):
             deblur("photo.jpg")
+
+    Holds for tasks, threads and flows of this process. Other processes (process pools, Dask, Ray) read the environment.
 
     Raises:
         RecipeError: an unknown name or a value that cannot be used.
@@ -187,7 +199,12 @@ def use(settings: Settings | None = None, **changes: Any) -> Iterator[Settings]:
         raise RecipeError(unknown)
     chosen = replace(settings or current(), **changes)
     token = _current.set(chosen)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        _of_main_thread.append(chosen)
     try:
         yield chosen
     finally:
+        if in_main_thread:
+            _of_main_thread.remove(chosen)
         _current.reset(token)

@@ -34,7 +34,7 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = str(files.local_path(url).absolute()) if files.is_local(url) else _tidy(url)
+        self.url = str(files.local_path(url).resolve()) if files.is_local(url) else _tidy(url)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"

@@ -254,7 +254,8 @@ def _sentence(error: Any) -> str:
         case "bool_type" | "bool_parsing":
             return f"{found!r} is not true or false"
         case "string_type":
-            return f"{found!r} is not text: write it in quotes"
+            hint = " (YAML takes 16:9 without quotes for a number)" if isinstance(found, int) else ""
+            return f"{found!r} is not text: write it in quotes{hint}"
         case "string_pattern_mismatch":
             return (
                 f"{found!r} is not {'an http(s) address' if 'http' in context['pattern'] else 'a ratio such as 16:9'}"

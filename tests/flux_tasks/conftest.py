@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +23,15 @@ def gcs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Google Cloud Storage server, started when the first test asks for it."""
     with fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint:
         yield endpoint
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads take turns after every few instructions, so that what can go wrong between two of them does."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
 
 
 @pytest.fixture

@@ -206,6 +206,7 @@ def test_a_bomb_takes_no_memory_to_refuse() -> None:
     assert int(grown) < 20_000  # KiB; the picture itself would be 2.7 GB
 
 
+@pytest.mark.usefixtures("eager_threads")
 def test_reading_headers_in_many_threads_leaves_the_processs_warnings_as_they_were() -> None:
     before = list(warnings.filters)
     pictures = [encoded(), encoded(kind="JPEG", exif=b"Exif\0\0garbage"), png_header(9_500, 10_000)]

@@ -122,6 +122,7 @@ def test_a_box_covers_from_its_left_and_top_up_to_its_right_and_bottom() -> None
 def test_boxes_may_overlap_and_overhang() -> None:
     mask = masks.from_boxes((4, 2), [(-5, -5, 1, 1), (3, 1, 99, 99), (0, 0, 1, 2)])
     assert rows_of(mask) == [[255, 0, 0, 0], [255, 0, 0, 255]]
+    assert masks.coverage(masks.from_boxes((4, 2), [(-(10**12), -(10**12), 10**12, 10**12)])) == 1
 
 
 @pytest.mark.parametrize("box", [(2, 2, 2, 3), (3, 0, 1, 2), (0, 5, 3, 4), (0.1, 0, 0.4, 5)])
@@ -328,6 +329,15 @@ def test_a_mask_fits_a_turned_photo_as_people_see_it() -> None:
 def test_a_mask_that_makes_no_sense_says_what_is_wrong(written: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Mask.of(written)
+
+
+@pytest.mark.parametrize("colour", ["red", "blue", (100, 100, 100)])
+def test_a_mask_painted_in_a_colour_or_grey_is_refused_and_an_all_black_one_is_empty(colour: Any) -> None:
+    painted = Image.new("RGB", (64, 48))
+    painted.paste(colour, (8, 8, 24, 24))
+    with pytest.raises(InvalidImage, match="no white: paint white what may change"):
+        Mask.of(painted).render(ImageRef.of(encoded()))
+    assert masks.is_empty(Mask.of(Image.new("RGB", (64, 48))).render(ImageRef.of(encoded())))
 
 
 def test_a_mask_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_the_official_sdks_variable_is_taken_when_ours_is_not_set(monkeypatch: p
         ("FLUX_MAX_JOBS", "-1", "FLUX_MAX_JOBS: '-1' is not a whole number"),
         ("FLUX_MAX_JOBS", "0", "max_jobs: 0 is below 1"),
         ("FLUX_ENDPOINT", "locla", r"'locla' is not an endpoint \(did you mean 'local'\?\): write bfl, eu, us, local"),
-        ("FLUX_ON_UNCERTAIN", "Resubmit", "on_uncertain: 'Resubmit' is not one of hold, resubmit"),
+        ("FLUX_ON_UNCERTAIN", "Resubmit", "FLUX_ON_UNCERTAIN: 'Resubmit' is not one of hold, resubmit"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(
@@ -128,6 +128,12 @@ def test_towards_bfl_a_missing_key_is_said_with_both_ways_out(endpoint: str) -> 
 def test_what_is_no_endpoint_is_refused_with_examples(endpoint: str) -> None:
     with pytest.raises(RecipeError, match=r"is not an endpoint.*http://127\.0\.0\.1:8000"):
         Settings(endpoint=endpoint)
+
+
+def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
+    with pytest.raises(RecipeError, match="holds a user name or password") as caught:
+        Settings(endpoint="https://me:throw-away@example.com")
+    assert "throw-away" not in str(caught.value)
 
 
 def test_a_trailing_slash_and_white_space_do_not_matter() -> None:
@@ -209,7 +215,7 @@ def test_a_change_that_cannot_be_used_leaves_the_settings_alone() -> None:
     assert current() == Settings()
 
 
-def test_settings_of_a_block_hold_in_async_tasks_and_on_the_background_loop_but_not_in_other_threads() -> None:
+def test_settings_of_a_block_hold_in_async_tasks_on_the_background_loop_and_in_plain_threads() -> None:
     async def store() -> str:
         await asyncio.sleep(0)
         return current().store
@@ -226,7 +232,7 @@ def test_settings_of_a_block_hold_in_async_tasks_and_on_the_background_loop_but_
         assert asyncio.run(both()) == ["a", "b", "block", "block", "block"]
         assert portal.run(store()) == "block"
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(lambda: current().store).result() == "~/.flux-pipelines"
+            assert pool.submit(lambda: current().store).result() == "block"
 
 
 def test_blocks_in_two_threads_do_not_disturb_each_other() -> None:
@@ -237,6 +243,7 @@ def test_blocks_in_two_threads_do_not_disturb_each_other() -> None:
             barrier.wait()
             seen = [current().store]
             barrier.wait()
+        barrier.wait()
         return [*seen, current().store]
 
     with ThreadPoolExecutor(2) as pool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from object_stores import new_bucket_name, reach_gcs
+from object_stores import new_bucket_name, reach_gcs, write_through_another_client
 from store_conformance import ConcurrencyConformance, StoreConformance, encoded
 
 from flux_tasks import files
@@ -38,6 +38,9 @@ class TestFakeGcs(StoreConformance, ConcurrencyConformance):
     @pytest.fixture
     def url(self, gcs: None) -> str:
         return f"gs://{new_bucket()}/some/prefix"
+
+    def write_elsewhere(self, location: str, data: bytes) -> None:
+        write_through_another_client(location, data)
 
     def test_a_whole_bucket_can_be_a_store(self, url: str) -> None:
         bucket = url.removesuffix("/some/prefix")

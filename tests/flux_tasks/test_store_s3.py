@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from object_stores import new_bucket_name, rclone_s3, reach_s3, unused_port
+from object_stores import new_bucket_name, rclone_s3, reach_s3, unused_port, write_through_another_client
 from store_conformance import KEY, ConcurrencyConformance, StoreConformance, encoded
 
 from flux_tasks import files
@@ -45,6 +45,9 @@ class TestMoto(StoreConformance, ConcurrencyConformance):
     @pytest.fixture
     def url(self, moto: None) -> str:
         return f"s3://{new_bucket()}/some/prefix"
+
+    def write_elsewhere(self, location: str, data: bytes) -> None:
+        write_through_another_client(location, data)
 
     def test_a_whole_bucket_can_be_a_store(self, url: str) -> None:
         bucket = url.removesuffix("/some/prefix")

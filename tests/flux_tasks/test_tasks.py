@@ -220,9 +220,14 @@ def test_bad_input_is_not_repeated_and_says_everything_that_is_wrong(bfl: FakeBf
     assert bfl.jobs == 0
 
 
-def test_an_unknown_parameter_is_refused_by_the_signature(bfl: FakeBfl, photo: str) -> None:
-    with pytest.raises(TypeError, match="dilate"):
-        erase(photo, mask=photo, dilate=3)
+def test_a_typo_in_a_parameter_is_refused_with_the_nearest_name(bfl: FakeBfl, photo: str) -> None:
+    for call in (erase, erase.submit, erase.map):
+        with pytest.raises(InvalidRequest, match="did you mean 'dilate_pixels'"):
+            call(photo, mask=photo, dilate_pixel=3)
+    with pytest.raises(InvalidRequest, match=r"erase\.mask: is required"):
+        erase(photo)
+    with pytest.raises(InvalidRequest, match="takes 1 arguments without a name"):
+        deblur(photo, 3)
     assert bfl.jobs == 0
 
 

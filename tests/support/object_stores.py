@@ -33,6 +33,7 @@ __all__ = [
     "reach_gcs",
     "reach_s3",
     "unused_port",
+    "write_through_another_client",
 ]
 
 _counter = itertools.count()
@@ -167,19 +168,32 @@ def reach_gcs(endpoint: str) -> Iterator[None]:
 
 def forget_filesystems() -> None:
     """Close the connections of all cached cloud filesystems and drop them; empty the one in memory."""
-    from fsspec.asyn import sync
     from fsspec.implementations.memory import MemoryFileSystem
 
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
     for name, module in (("S3FileSystem", "s3fs"), ("GCSFileSystem", "gcsfs")):
-        if module not in sys.modules:
-            continue
-        kind = getattr(sys.modules[module], name)
-        for filesystem in list(kind._cache.values()):
-            session = getattr(filesystem, "_session", None)
-            if module == "s3fs" and filesystem._s3 is not None:
-                sync(filesystem.loop, filesystem._s3creator.__aexit__, None, None, None)
-            elif module == "gcsfs" and session is not None and not session.closed:
-                sync(filesystem.loop, session.close)
-        kind.clear_instance_cache()
+        if module in sys.modules:
+            kind = getattr(sys.modules[module], name)
+            for filesystem in list(kind._cache.values()):
+                _close(filesystem)
+            kind.clear_instance_cache()
+
+
+def write_through_another_client(location: str, data: bytes) -> None:
+    """Write through a filesystem of its own, as another process would."""
+    import fsspec
+
+    filesystem = fsspec.filesystem(location.partition("://")[0], skip_instance_cache=True)
+    filesystem.pipe_file(location, data)
+    _close(filesystem)
+
+
+def _close(filesystem: Any) -> None:
+    from fsspec.asyn import sync
+
+    if getattr(filesystem, "_s3", None) is not None:
+        sync(filesystem.loop, filesystem._s3creator.__aexit__, None, None, None)
+    session = getattr(filesystem, "_session", None)
+    if session is not None and hasattr(session, "closed") and not session.closed:
+        sync(filesystem.loop, session.close)
