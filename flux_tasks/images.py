@@ -272,7 +272,7 @@ class ImageRef:
             return replace(source, name=name) if name else source
         if isinstance(source, Image.Image):
             try:
-                encoded = encode_png(_plain(source))
+                encoded = encode_png(plain(source))
             except Exception as error:  # opened lazily and damaged, of no size, of a mode that nothing converts
                 raise InvalidImage(f"a Pillow image that cannot be encoded: {error}") from None
             return cls._of_bytes(encoded, "a Pillow image", name=name, keep=True)
@@ -380,7 +380,7 @@ class ImageRef:
         """Show the picture in a notebook, at most 1,024 px wide."""
         image = self.open()
         image.thumbnail((1024, 1024))
-        return {"image/png": base64.b64encode(encode_png(_plain(image))).decode(), "text/plain": repr(self)}
+        return {"image/png": base64.b64encode(encode_png(plain(image))).decode(), "text/plain": repr(self)}
 
 
 def stem(location: str) -> str:
@@ -389,7 +389,7 @@ def stem(location: str) -> str:
     return PurePosixPath(unquote(path.replace("\\", "/"))).stem
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def plain(image: Image.Image) -> Image.Image:
     """``image`` in a mode that PNG keeps exactly, other modes converted to RGB or RGBA."""
     image = eight_bit(image)
     if image.mode in ("1", "L", "LA", "RGB", "RGBA"):

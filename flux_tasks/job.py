@@ -42,6 +42,7 @@ __all__ = [
     "Progress",
     "engine_of",
     "execute",
+    "is_submitting",
     "lookup",
     "open_account",
     "service_for",
@@ -333,6 +334,11 @@ async def _submit(call: Call, body: dict[str, Any], entry: Entry, journal: Journ
 
 def _settle(journal: Journal, entry: Entry) -> None:
     journal.settle(entry.key, id=entry.id)
+
+
+def is_submitting() -> bool:
+    """Whether a POST of this process is under way, whose job would be lost if the process ended now."""
+    return bool(_submitting)
 
 
 async def _finish_submitting() -> None:

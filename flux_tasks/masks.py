@@ -248,9 +248,8 @@ class Mask(BaseModel):
             painted = source.open()
             mask = match(binarise(painted), size, resize=self.resize)
             if is_empty(mask) and not _is_dark(painted):
-                raise InvalidImage(
-                    f"{source.uri or source.name}: the mask has colours or greys but no white: paint white what may change"
-                )
+                where = source.uri or source.name
+                raise InvalidImage(f"{where}: the mask has colours or greys but no white: paint what may change white")
         if self.invert:
             mask = invert(mask)
         return dilate(mask, self.dilate)

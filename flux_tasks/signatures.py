@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
 
-__all__ = ["UNSET", "Parameter", "Unset", "parameters", "signature", "stub", "tools_of"]
+__all__ = ["UNSET", "Parameter", "Unset", "parameters", "signature", "source_of", "stub", "tools_of"]
 
 
 class Unset(enum.Enum):
@@ -72,7 +72,7 @@ def parameters(task: str) -> tuple[Parameter, ...]:
             )
             required = required or (name == "prompt" and task in catalog.MODELS)
             found[name] = Parameter(
-                name, _source(info.annotation), info.description or "", required=required, keyword=not required
+                name, source_of(info.annotation), info.description or "", required=required, keyword=not required
             )
     if task in catalog.MODELS:
         names = ", ".join(repr(t.name) for t in tools)
@@ -123,7 +123,7 @@ def signature(task: str) -> inspect.Signature:
     )
 
 
-def _source(annotation: Any) -> str:
+def source_of(annotation: Any) -> str:
     """A type as Python source, as it would be written by hand."""
     if annotation is type(None):
         return "None"
@@ -131,9 +131,9 @@ def _source(annotation: Any) -> str:
         return "Any"
     origin = get_origin(annotation)
     if origin is Annotated:
-        return _source(get_args(annotation)[0])
+        return source_of(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
-        return " | ".join(_source(a) for a in get_args(annotation))
+        return " | ".join(source_of(a) for a in get_args(annotation))
     if origin is Literal:
         return f"Literal[{', '.join(repr(a) for a in get_args(annotation))}]"
     if isinstance(annotation, type) and issubclass(annotation, catalog.Request):

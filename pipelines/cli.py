@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FluxError as error:
         _complain(str(error))
         return ITEMS
+    except OSError as error:
+        _complain(f"stopped: {error}")
+        return STOPPED
     except KeyboardInterrupt:
         _complain("interrupted: what was submitted is in the journal; run again to go on")
         return STOPPED
@@ -52,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="flux-pipelines", description="Image pipelines over the FLUX tools: a job that was paid for is kept."
     )
     commands = parser.add_subparsers(required=True, metavar="command")
+
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
 
     run = commands.add_parser("run", help="run a recipe over its images")
     run.add_argument("recipe", help="YAML file")
@@ -83,6 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("flux-pipelines")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0"
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
@@ -95,12 +109,14 @@ def _complain(text: str) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from pipelines import interrupt
     from pipelines.progress import Display
     from pipelines.recipe import Recipe
     from pipelines.run import Run
 
     recipe = Recipe.load(arguments.recipe)
     settings = _settings(arguments)
+    interrupt.install()
     with (
         Display(recipe) as display,
         Run(recipe, settings, on_event=display.show, manifest=arguments.manifest or "", limit=arguments.limit) as run,
@@ -108,13 +124,23 @@ def _run(arguments: argparse.Namespace) -> int:
         display.begin(len(run.items))
         asyncio.run(_perform(run, display))
     summary = run.summary
-    if not arguments.no_report:
-        from pipelines.report import RunSummary, write_report
-
-        location = arguments.report or f"{run.folder}/report.html"
-        summary.report = write_report(location, RunSummary.of(summary, recipe.text), run.rows())
+    trouble = "" if arguments.no_report else _report(run, arguments.report or f"{run.folder}/report.html")
     _say(summary, run)
+    if trouble:
+        _complain(trouble)
+        return STOPPED
     return STOPPED if summary.stopped else OK if summary.is_fine else ITEMS
+
+
+def _report(run: Run, location: str) -> str:
+    """Write the report; a word on what went wrong, if anything did: the run's work is done and told all the same."""
+    from pipelines.report import RunSummary, write_report
+
+    try:
+        run.summary.report = write_report(location, RunSummary.of(run.summary, run.recipe.text), run.rows())
+    except OSError as error:
+        return f"the report could not be written: {error}"
+    return ""
 
 
 async def _perform(run: Run, display: Any) -> None:
@@ -145,6 +171,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _say(summary: Summary, run: Run) -> None:
+    from pipelines.manifest import FINE
+
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
     print(f"{summary.name}: {summary.items} of {len(run.items)} items in {summary.seconds:.1f} s: {counts}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
@@ -157,14 +185,15 @@ def _say(summary: Summary, run: Run) -> None:
         print(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {credits}{collected}")
     else:
         print(f"jobs: {summary.jobs} paid, {credits}{collected}; {summary.cached} results from the store")
-    if preview:
+    if preview and (summary.jobs or summary.cached):
         print(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     for row in run.rows():
         if row["error"]:
             print(f"  {row['outcome']}: {row['item']}: {row['error']['step']}: {row['error']['message']}")
     if summary.stopped:
         _complain(f"stopped: {summary.stopped}")
-    print(f"results:  {run.recipe.output.root}")
+    if set(summary.counts) & FINE:
+        print(f"results:  {run.recipe.output.root}")
     print(f"manifest: {summary.manifest}")
     if summary.report:
         print(f"report:   {summary.report}")
@@ -172,10 +201,13 @@ def _say(summary: Summary, run: Run) -> None:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from pipelines.recipe import Recipe
+    from pipelines.run import check_outputs
     from pipelines.sources import items_of
 
     recipe = Recipe.load(arguments.recipe)
-    count = sum(1 for _ in items_of(recipe.source))
+    items = list(items_of(recipe.source))
+    check_outputs(recipe, items)
+    count = len(items)
     chain = " → ".join(step.id for step in recipe.steps)
     print(f"{arguments.recipe}: fine: {recipe.name}, {count} items, {chain}")
     return OK

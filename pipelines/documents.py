@@ -36,13 +36,31 @@ def load(text: str) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
-        return Document(None, {}, (Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else None),))
+        line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
+        remedy = _remedy(what, line)
+        return Document(None, {}, (Problem("", f"not valid YAML: {what}{remedy}", mark.line + 1 if mark else None),))
+    except RecursionError:
+        return Document(None, {}, (Problem("", "nested too deeply to be a recipe"),))
     if node is None or node.tag == "tag:yaml.org,2002:null":
         return Document(None, {}, (Problem("", "the file is empty"),))
     lines: dict[Path, int] = {}
     problems: list[Problem] = []
-    data = _plain(node, (), lines, problems, seen=set())
+    try:
+        data = _plain(node, (), lines, problems, seen=set())
+    except RecursionError:
+        return Document(None, {}, (Problem("", "nested too deeply to be a recipe"),))
     return Document(data, lines, tuple(problems))
+
+
+def _remedy(what: str, line: str) -> str:
+    """What to write instead, for the mistakes that people make most."""
+    if "\t" in line:
+        return "; indent with spaces, not with tabs"
+    if "{{" in line and not any(f"{quote}{{{{" in line for quote in "\"'"):
+        return '; put templates in quotes: "{{ stem }}"'
+    if "block end" in what or "mapping values" in what or "block mapping" in what:
+        return "; check the indentation of this line and the one above: things that belong together begin in one column"
+    return ""
 
 
 def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], problems: list[Problem], seen: set[int]) -> Any:

@@ -24,9 +24,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from flux_tasks import catalog, files
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from flux_tasks.masks import Mask
+from flux_tasks.preflight import mask_problems
 from pipelines import documents, templates
 
 __all__ = ["IMAGE_FACTS", "ITEM_NAMES", "Output", "Recipe", "Source", "Step"]
@@ -118,7 +122,9 @@ class Recipe:
             text = files.read(location, limit=10_000_000).decode()
         except FileNotFoundError:
             raise RecipeError([Problem("", "there is no such recipe file")], file=location) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError:
+            raise RecipeError([Problem("", "is not a recipe: it is not text")], file=location) from None
+        except OSError as error:
             raise RecipeError([Problem("", f"cannot be read: {error}")], file=location) from None
         return cls.parse(text, file=location)
 
@@ -222,6 +228,12 @@ class _Reader:
                 self._say(("output", "path"), "is missing: write a template such as 'out/{{ stem }}.png'")
             return None
         self._template(path, ("output", "path"), known)
+        if path.startswith("file://"):
+            self._say(("output", "path"), "write a plain path, without file://")
+        if not templates.is_template(path):
+            self._say(
+                ("output", "path"), f"'{path}' is one file for all items: write a template such as '{{{{ stem }}}}'"
+            )
         extension = path.rsplit(".", 1)[-1].lower() if "." in path.rsplit("/", 1)[-1] else ""
         if extension not in ("png", "jpg", "jpeg", "webp"):
             self._say(("output", "path"), f"'{path}' must end in .png, .jpg, .jpeg or .webp")
@@ -314,10 +326,28 @@ class _Reader:
                 self._say((*path, *rest), problem.what)
         for name, mark in tool.image_fields.items():
             required = tool.request.model_fields[name].is_required()
-            if required and name != tool.image_field and name not in parameters:
-                self._say(path, f"needs {name}: write the path of {'a mask' if mark.role == 'mask' else 'an image'}")
+            if mark.role == "mask" and name not in parameters:
+                alpha = "" if required else ", or {alpha: true} for the transparent part of the image"
+                self._say(path, f"needs {name}: write the path of a mask{alpha}")
+            elif required and name != tool.image_field and name not in parameters:
+                self._say(path, f"needs {name}: write the path of an image")
+            elif mark.role == "mask" and isinstance(parameters[name], dict):
+                self._mask(parameters[name], (*path, name))
+        variant = parameters.get("variant", 0)
+        if not templates.is_template(variant) and (isinstance(variant, bool) or not isinstance(variant, int)):
+            self._say((*path, "variant"), f"{variant!r} is not a whole number")
         if parameters.get("fit", "error") not in ("error", "downscale"):
             self._say((*path, "fit"), f"{parameters['fit']!r} is not one of error, downscale")
+
+    def _mask(self, data: dict[str, Any], path: tuple[str | int, ...]) -> None:
+        try:
+            Mask.of({name: value for name, value in data.items() if not templates.is_template(value) or name == "file"})
+        except ValidationError as error:
+            where = ".".join(map(str, path))
+            for problem in mask_problems(error, where):
+                self._say(
+                    (*path, *problem.where.removeprefix(where).strip(".").split(".")), problem.what, problem.where
+                )
 
     def _templates_within(self, value: Any, path: tuple[str | int, ...], known: set[str]) -> None:
         if isinstance(value, dict):

@@ -10,9 +10,11 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from PIL import ImageChops
 
 from flux_tasks import files, job, portal
 from flux_tasks.errors import (
@@ -20,6 +22,8 @@ from flux_tasks.errors import (
     InvalidImage,
     InvalidRequest,
     Moderated,
+    Problem,
+    RecipeError,
     RunStopped,
     SubmissionUncertain,
 )
@@ -34,7 +38,7 @@ from pipelines.recipe import IMAGE_FACTS, Recipe, Step
 from pipelines.sinks import output_path, write_output
 from pipelines.sources import Item, items_of
 
-__all__ = ["CallTool", "Event", "Run", "Summary"]
+__all__ = ["CallTool", "Event", "Run", "Summary", "check_outputs"]
 
 CallTool = Callable[[str, dict[str, Any]], Awaitable[ImageRef]]
 """Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns the result."""
@@ -138,6 +142,7 @@ class Run:
             if limit is not None and len(self.items) >= limit:
                 break
             self.items.append(item)
+        check_outputs(recipe, self.items)
         self._left: Iterator[Item] = iter(self.items)
         self._next: Item | None = None
 
@@ -196,9 +201,12 @@ class Run:
             if step["outcome"] == "done":
                 self.summary.jobs += 1
                 self.summary.cost += step.get("cost") or 0.0
-                self.summary.unpriced += step.get("cost") is None
+                self.summary.unpriced += "cost" not in step
             self.summary.collected += step["outcome"] == "attached"
-        self._manifest.add(row)
+        try:
+            self._manifest.add(row)
+        except OSError as error:
+            self.stop(RunStopped(f"the manifest cannot be written: {error}"))
         self._on_event(Event("item", item.stem, outcome=row["outcome"]))
 
     # What a walk needs of its run.
@@ -224,7 +232,7 @@ class Run:
         Raises:
             InvalidRequest: an earlier item writes to the same path.
         """
-        earlier = self._outputs.setdefault(path, item.path)
+        earlier = self._outputs.setdefault(_identity(path), item.path)
         if earlier != item.path:
             raise InvalidRequest(f"output.path: {path} is also the result of {earlier}: use more of the path in it")
 
@@ -249,8 +257,10 @@ class _Walk:
         image: ImageRef | None = None
         path, error, outcome = "", None, ""
         try:
+            self._step = "output"
             path = output_path(self._run.recipe.output, self._item.context)
             self._run.claim_output(path, self._item)
+            self._step = "input"
             original = image = await asyncio.to_thread(ImageRef.of, self._item.path)
             for step in self._run.recipe.steps:
                 self._step = step.id
@@ -316,7 +326,7 @@ class _Walk:
         if call_tool is None:
             raise _NeedsJob
         if self._run.stopped is not None:
-            raise self._run.stopped
+            raise RunStopped(f"not begun, because the run was stopped: {self._run.stopped}")
         self._run.tell(Event("begin", self._item.stem, step.id))
         try:
             result = await call_tool(step.task, {**arguments, **_pictures(call), "image": image})
@@ -345,13 +355,16 @@ class _Walk:
     async def _note_result(
         self, step: Step, call: Call, outcome: str, before: ImageRef, after: ImageRef, started: float
     ) -> None:
-        mask, strayed = None, None
-        if call.mask is not None and self._item.index < PICTURED_ITEMS:
-            mask, strayed = await asyncio.to_thread(_mask_and_drift, self._run.store, call, before, after)
+        mask, strayed, words = None, None, [*call.warnings, *job.size_warnings(call, after)]
+        if self._item.index < PICTURED_ITEMS:
+            if call.mask is not None:
+                mask, strayed = await asyncio.to_thread(_mask_and_drift, self._run.store, call, before, after)
+            if await asyncio.to_thread(_is_unchanged, before, after):
+                words.append("the result has the same pixels as its input")
         self._note(
             step,
             outcome,
-            cost=after.cost,
+            cost=call.estimate() if after.is_preview else after.cost,  # a preview is not paid for; this is its worth
             estimate=call.estimate(),
             job_id=after.job_id,
             seconds=round(time.monotonic() - started, 3),
@@ -359,13 +372,44 @@ class _Walk:
             mask=mask,
             drift=strayed,
             parameters=dict(call.parameters),
-            warnings=[*call.warnings, *job.size_warnings(call, after)],
+            warnings=words,
         )
 
     def _note(self, step: Step, outcome: str, **facts: Any) -> None:
         noted = {"id": step.id, "task": step.task, "tool": step.tool.name, "outcome": outcome}
         self._steps.append(noted | {name: value for name, value in facts.items() if value not in (None, "", [], ())})
         self._run.tell(Event("step", self._item.stem, step.id, outcome, facts.get("cost") or 0.0))
+
+
+def check_outputs(recipe: Recipe, items: Sequence[Item]) -> None:
+    """Make sure that no result would be written over a picture that the run reads.
+
+    Raises:
+        RecipeError: one would; every run would then take its own results for inputs, and pay for them.
+    """
+    inputs = {_identity(item.path) for item in items}
+    for item in items:
+        try:
+            path = output_path(recipe.output, item.context)
+        except InvalidRequest:
+            continue  # this item's own trouble, told when its turn comes
+        if _identity(path) in inputs:
+            what = f"{path} is also an input: write results into a folder of their own"
+            raise RecipeError([Problem("output.path", what)])
+
+
+def _identity(location: str) -> str:
+    return str(files.local_path(location).resolve()) if files.is_local(location) else location
+
+
+def _is_unchanged(before: ImageRef, after: ImageRef) -> bool:
+    if before.upright_size != after.upright_size:
+        return False
+    try:
+        one, other = before.open().convert("RGB"), after.open().convert("RGB")
+    except FluxError:
+        return False
+    return ImageChops.difference(one, other).getbbox() is None
 
 
 def _prepared(step: Step, arguments: Mapping[str, Any], image: ImageRef) -> Call:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem
-from flux_tasks.images import EXTENSIONS, ImageRef, mark_preview
+from flux_tasks.images import EXTENSIONS, ImageRef, mark_preview, plain
 from pipelines import templates
 from pipelines.recipe import Output
 
@@ -53,7 +53,7 @@ def write_output(image: ImageRef, path: str) -> bool:
             return False
         image.save(path)
         return True
-    picture = image.open()
+    picture = plain(image.open())
     if wanted == "jpg" and picture.mode not in ("L", "RGB"):
         picture = picture.convert("RGB")
     marks = mark_preview(picture, image.engine) if image.is_preview else {}

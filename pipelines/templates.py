@@ -28,9 +28,11 @@ def syntax_problem(text: str, where: str, *, expression: bool = False) -> Proble
         if expression:
             _environment.compile_expression(text)
         else:
-            _environment.parse(text)
+            _environment.from_string(text)
     except TemplateSyntaxError as error:
         return Problem(where, f"'{text}' is not understood: {error.message}")
+    except (RecursionError, MemoryError):
+        return Problem(where, "is nested too deeply to be understood")
     return None
 
 

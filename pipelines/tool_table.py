@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from flux_tasks.catalog import SOURCES, Tool
+from flux_tasks.signatures import source_of
 
 __all__ = ["describe", "table"]
 
@@ -51,16 +54,50 @@ def table(tools: Sequence[Tool], *, parameters: bool = False) -> str:
     rows = [("tool", "step", "credits", "as of", "from", "also called")]
     rows += [(t.name, t.task, str(t.price), t.price.date, t.price.source, ", ".join(t.aliases) or "-") for t in tools]
     lines = _aligned(rows)
+    if not parameters:
+        lines += ["", "credits: 1 credit = 0.01 USD; MP = 1,048,576 px; prices were read in:"]
+        tags = dict.fromkeys(t.price.source for t in tools)
+        lines += _aligned([("  " + tag, SOURCES.get(tag, tag)) for tag in tags])
     if parameters:
         for tool in tools:
-            lines += ["", tool.summary, *([f"price: {tool.price.note}"] if tool.price.note else []), ""]
-            shown: list[tuple[str, ...]] = [(n, "image", i.role) for n, i in tool.image_fields.items()]
+            price = [f"price: read in {SOURCES.get(tool.price.source, tool.price.source)}"]
+            price += [f"price: {tool.price.note}"] if tool.price.note else []
+            lines += ["", tool.summary, *price, ""]
+            shown: list[tuple[str, ...]] = [
+                (n, i.role, "", "", tool.request.model_fields[n].description or "")
+                for n, i in tool.image_fields.items()
+            ]
             shown += [
-                (n, "required" if i.is_required() else f"default {i.default!r}", i.description or "")
-                for n, i in tool.parameters.items()
+                (n, _kind(i), _range(i), _default(tool, n, i), i.description or "") for n, i in tool.parameters.items()
             ]
             lines += _aligned(shown)
     return "\n".join(lines)
+
+
+def _kind(info: FieldInfo) -> str:
+    kind = source_of(info.annotation).removesuffix(" | None")
+    if kind.startswith("Literal["):
+        choices = kind.removeprefix("Literal[").removesuffix("]").replace("'", "").split(", ")
+        return "one of " + "|".join(choices) if len(choices) < 5 else f"{choices[0]}, {choices[1]} … {choices[-1]}"
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(kind, "mapping")
+
+
+def _range(info: FieldInfo) -> str:
+    """The range of a number or the length of a text, as people write it."""
+    limits = {name: getattr(mark, name) for mark in info.metadata for name in _LIMITS if hasattr(mark, name)}
+    words = [f"{sign} {limits[name]:g}" for name, sign in _LIMITS.items() if name in limits]
+    if "ge" in limits and "le" in limits:
+        words = [f"{limits['ge']:g}–{limits['le']:g}", *words[2:]]
+    return ", ".join(words)
+
+
+def _default(tool: Tool, name: str, info: FieldInfo) -> str:
+    if info.is_required():
+        return "or aspect_ratio or expand" if tool.options.model_fields and name in ("width", "height") else "required"
+    return "" if info.default is None else f"default {info.default}"
+
+
+_LIMITS = {"ge": "at least", "le": "at most", "multiple_of": "a multiple of"}
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
