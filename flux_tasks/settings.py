@@ -178,7 +178,10 @@ def current() -> Settings:
 
     A plain thread does not inherit its starter's context: without a ``use`` of its own it gets the main thread's.
     """
-    return _current.get() or (_of_main_thread[-1] if _of_main_thread else from_environment())
+    chosen = _current.get()
+    if chosen is None and _of_main_thread and threading.current_thread() is not threading.main_thread():
+        chosen = _of_main_thread[-1]
+    return chosen or from_environment()
 
 
 @contextmanager
