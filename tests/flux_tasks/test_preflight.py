@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from flux_tasks import ImageRef, InvalidRequest, Mask, catalog
+from flux_tasks import ImageRef, InvalidImage, InvalidRequest, Mask, catalog
 from flux_tasks.preflight import Call, prepare
 
 
@@ -135,6 +135,29 @@ def test_a_mask_description_with_a_typo_says_where() -> None:
 def test_an_empty_mask_is_nothing_to_do() -> None:
     assert call("erase", {"image": picture(), "mask": Image.new("L", (96, 80))}).nothing_to_do()
     assert not call("erase", {"image": picture(), "mask": Image.new("L", (96, 80), 255)}).nothing_to_do()
+
+
+def test_a_picture_that_has_the_shape_already_is_nothing_to_do() -> None:
+    assert call("outpaint", {"image": picture(1056, 594), "aspect_ratio": "16:9"}).nothing_to_do()
+    assert not call("outpaint", {"image": picture(1056, 600), "aspect_ratio": "16:9"}).nothing_to_do()
+
+
+def test_a_picture_that_is_cut_short_is_refused_before_it_is_sent() -> None:
+    noise = Image.effect_noise((200, 160), 90).convert("RGB")
+    for name in ("PNG", "JPEG", "WEBP"):
+        buffer = io.BytesIO()
+        noise.save(buffer, name)
+        cut = buffer.getvalue()[: len(buffer.getvalue()) // 2]
+        said = wrong("deblur", {"image": cut})["deblur.image"]
+        assert "damaged or cut short" in said or "not an image" in said  # a WebP says its length in its first bytes
+
+
+def test_a_mask_painted_in_colour_is_refused_instead_of_taken_for_empty() -> None:
+    mask = Image.new("RGB", (96, 80))
+    mask.paste((90, 0, 60), (10, 10, 30, 30))
+    made = call("erase", {"image": picture(), "mask": mask})
+    with pytest.raises(InvalidImage, match="paint what may change white"):
+        made.nothing_to_do()
 
 
 def test_an_aspect_ratio_becomes_a_canvas_in_the_apis_own_fields() -> None:

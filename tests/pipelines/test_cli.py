@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -71,10 +72,11 @@ class Cli:
         """Begin a run and do not wait for it."""
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=self._environment | {"BFL_API_KEY": key},
             text=True,
+            start_new_session=True,  # so that a signal can be sent to it and its children alone, as a terminal does
         )
 
 
@@ -116,7 +118,7 @@ def test_a_run_that_is_killed_and_started_again_collects_what_it_had_submitted(
             time.sleep(0.01)
     finally:
         program.kill()
-        program.wait()
+        program.communicate()
     bfl.hold = False
     done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert done.returncode == 0, done.stderr
@@ -130,6 +132,52 @@ def test_a_prefect_server_that_is_not_there_is_a_clear_line_and_exit_3(folder: P
     assert done.returncode == 3
     assert "Prefect could not carry the run" in done.stderr
     assert bfl.jobs == 0
+
+
+def test_ctrl_c_ends_a_run_with_a_word_and_exit_3_and_the_next_run_collects_its_jobs(
+    cli: Cli, bfl: FakeBfl, folder: Path
+) -> None:
+    bfl.hold = True
+    program = cli.start("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    journal = folder / "store" / "journal"
+    while not (journal.is_dir() and sum('"submitted"' in p.read_text() for p in journal.glob("*.json")) == 2):
+        assert program.poll() is None, "the run ended by itself"
+        time.sleep(0.01)
+    os.killpg(program.pid, signal.SIGINT)
+    _, said = program.communicate()
+    assert program.returncode == 3
+    assert "interrupted: what was submitted is in the journal; run again to go on" in said
+    assert "Traceback" not in said
+    bfl.hold = False
+    assert cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key").returncode == 0
+    assert bfl.jobs == 4
+
+
+def test_a_store_that_cannot_be_written_is_a_clear_line_and_nothing_is_spent(
+    cli: Cli, bfl: FakeBfl, folder: Path
+) -> None:
+    (folder / "afile").write_text("")
+    done = cli(
+        "run",
+        str(folder / "recipe.yaml"),
+        "--endpoint",
+        bfl.url,
+        "--store",
+        str(folder / "afile" / "x"),
+        key="right-key",
+    )
+    assert done.returncode == 3
+    assert "stopped: " in done.stderr
+    assert bfl.jobs == 0
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_the_runs_summary(cli: Cli, bfl: FakeBfl, folder: Path) -> None:
+    (folder / "afile").write_text("")
+    report = str(folder / "afile" / "r.html")
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--report", report, key="right-key")
+    assert done.returncode == 3
+    assert "2 of 2 items" in done.stdout
+    assert "the report could not be written" in done.stderr
 
 
 def test_a_wrong_key_is_one_clear_line_and_exit_3(cli: Cli, bfl: FakeBfl, folder: Path) -> None:

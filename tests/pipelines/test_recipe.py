@@ -125,6 +125,36 @@ def test_equal_steps_get_ids_of_their_own() -> None:
             "r.yaml:3: output.path: 'out/x' must end in .png, .jpg, .jpeg or .webp",
         ),
         ("source: {images: a/*.jpg}\nsteps: [deblur]\n", "r.yaml:1: 'output' is missing"),
+        (
+            steps("  - fill: {prompt: x}"),
+            "r.yaml:3: steps.0.fill: needs mask: write the path of a mask, or {alpha: true}",
+        ),
+        (
+            steps("  - erase: {mask: {boxes: [[1, 2, 3]]}}"),
+            "r.yaml:3: steps.0.erase.mask.boxes: each box is four whole numbers: left, top, right, bottom",
+        ),
+        (
+            steps("  - erase: {mask: {flie: m.png}}"),
+            "steps.0.erase.mask.flie: is not known here (did you mean 'file'?)",
+        ),
+        (steps("  - deblur: {variant: x}"), "r.yaml:3: steps.0.deblur.variant: 'x' is not a whole number"),
+        (steps("  - outpaint: {aspect_ratio: 16:9}"), "969 is not text: write it in quotes (YAML takes 16:9 without"),
+        (
+            "source: {images: a/*.jpg}\nsteps: [deblur]\noutput: {path: 'file:///o/{{ stem }}.png'}",
+            "r.yaml:3: output.path: write a plain path, without file://",
+        ),
+        (
+            "source: {images: a/*.jpg}\nsteps: [deblur]\noutput: {path: out/x.png}",
+            "r.yaml:3: output.path: 'out/x.png' is one file for all items",
+        ),
+        (
+            "source: {images: a/*.jpg}\nsteps: [deblur]\noutput: {path: 'out/{{ stem | bogus }}.png'}",
+            "r.yaml:3: output.path: 'out/{{ stem | bogus }}.png' is not understood: No filter named 'bogus'",
+        ),
+        ("source:\n\timages: a\n", "indent with spaces, not with tabs"),
+        ("source: {images: a}\noutput: {path: {{ stem }}.png}\n", 'put templates in quotes: "{{ stem }}"'),
+        ("source:\n  images: a\n   columns: {}\n", "check the indentation of this line and the one above"),
+        ("a: " + "[" * 5000, "nested too deeply to be a recipe"),
         ("soruce: {}\nsteps: [deblur]\n", "r.yaml:1: soruce: is not known here (did you mean 'source'?)"),
         ("source: {images: a}\nsource: {images: b}\n", "r.yaml:2: source: is written twice: keep one"),
         ("source: &a {images: a}\nsteps: *a\n", "aliases (*name) are not supported"),

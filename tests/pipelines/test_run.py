@@ -223,6 +223,23 @@ def test_no_column_leads_out_of_the_output_folder(bfl: FakeBfl, folder: Path, se
     assert bfl.jobs == 0
 
 
+def test_results_are_never_written_over_the_photos_they_are_made_from(
+    bfl: FakeBfl, folder: Path, settings: Settings
+) -> None:
+    before = (folder / "photos" / "apple.png").read_bytes()
+    with pytest.raises(RecipeError, match="is also an input: write results into a folder of their own"):
+        perform(folder, settings, RECIPE.replace("/out/", "/masks/../photos/"))
+    assert (folder / "photos" / "apple.png").read_bytes() == before
+    assert bfl.jobs == 0
+
+
+def test_a_step_that_changed_nothing_says_so(bfl: FakeBfl, folder: Path, settings: Settings) -> None:
+    Image.new("RGB", (96, 80), "teal").save(folder / "photos" / "zinc.png")  # upside down it is the same
+    _, rows = perform(folder, settings)
+    assert rows["zinc"]["steps"][0]["warnings"] == ["the result has the same pixels as its input"]
+    assert "warnings" not in rows["apple"]["steps"][0]
+
+
 def test_a_glob_that_matches_nothing_is_a_recipe_error(bfl: FakeBfl, folder: Path, settings: Settings) -> None:
     with pytest.raises(RecipeError, match="no file matches"):
         perform(folder, settings, RECIPE.replace("photos/*", "fotos/*"))
