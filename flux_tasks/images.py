@@ -12,7 +12,6 @@ import io
 import os
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from PIL import Image, ImageOps
 
-from flux_tasks import files
+from flux_tasks import files, recent
 from flux_tasks.errors import FluxError, InvalidImage
 
 __all__ = [
@@ -301,7 +300,7 @@ class ImageRef:
         except InvalidImage as error:
             raise InvalidImage(f"{what}: {error}") from None
         digest = hashlib.sha256(data).hexdigest()
-        _recent.put(digest, data)
+        recent.put(digest, data)
         return cls(
             digest=digest,
             media_type=header.media_type,
@@ -321,7 +320,7 @@ class ImageRef:
         Raises:
             InvalidImage: they are gone, or no longer the same as when the reference was made.
         """
-        data = self.data or _recent.get(self.digest)
+        data = self.data or recent.get(self.digest)
         if data is not None:
             return data
         if not self.uri:
@@ -332,7 +331,7 @@ class ImageRef:
             raise InvalidImage(f"{self.uri}: {str(error).removeprefix(f'{self.uri}: ')}") from None
         if hashlib.sha256(data).hexdigest() != self.digest:
             raise InvalidImage(f"{self.uri}: the file has changed since it was first read")
-        _recent.put(self.digest, data)
+        recent.put(self.digest, data)
         return data
 
     def open(self) -> Image.Image:
@@ -414,38 +413,3 @@ def _fetch(url: str) -> bytes:
             return await download(url, client=client, limit=MAX_BYTES)
 
     return portal.run(get())
-
-
-class _RecentBytes:
-    """The most recently used encodings, so that the next step of a chain need not read its input back."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._held = 0
-        self._entries: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, digest: str) -> bytes | None:
-        with self._lock:
-            data = self._entries.get(digest)
-            if data is not None:
-                self._entries.move_to_end(digest)
-            return data
-
-    def put(self, digest: str, data: bytes) -> None:
-        with self._lock:
-            if digest in self._entries or len(data) > self._capacity // 4:
-                return
-            self._entries[digest] = data
-            self._held += len(data)
-            while self._held > self._capacity:
-                _, dropped = self._entries.popitem(last=False)
-                self._held -= len(dropped)
-
-
-_recent = _RecentBytes(capacity=128 * 1024 * 1024)
-
-
-def remember(data: bytes, digest: str) -> None:
-    """Keep freshly delivered bytes at hand for the next step."""
-    _recent.put(digest, data)

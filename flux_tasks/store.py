@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from flux_tasks import files
+from flux_tasks import files, recent
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images import EXTENSIONS, ImageRef, remember
+from flux_tasks.images import EXTENSIONS, ImageRef
 
 __all__ = ["Store"]
 
@@ -57,7 +57,7 @@ class Store:
         location = self._blob(image.digest, image.media_type)
         if files.size(location) != len(data):  # absent, or left short by a crash of the machine
             files.write(location, data)
-        remember(data, image.digest)
+        recent.put(image.digest, data)
         return replace(image, uri=location, data=None)
 
     def has_image(self, image: ImageRef) -> bool:

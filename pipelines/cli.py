@@ -201,7 +201,7 @@ def _say(summary: Summary, run: Run) -> None:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from pipelines.recipe import Recipe
-    from pipelines.run import check_outputs
+    from pipelines.sinks import check_outputs
     from pipelines.sources import items_of
 
     recipe = Recipe.load(arguments.recipe)

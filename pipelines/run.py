@@ -10,11 +10,9 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-from PIL import ImageChops
 
 from flux_tasks import files, job, portal
 from flux_tasks.errors import (
@@ -22,23 +20,21 @@ from flux_tasks.errors import (
     InvalidImage,
     InvalidRequest,
     Moderated,
-    Problem,
-    RecipeError,
     RunStopped,
     SubmissionUncertain,
 )
 from flux_tasks.images import ImageRef
-from flux_tasks.masks import dilate, drift
-from flux_tasks.preflight import Call, prepare
+from flux_tasks.preflight import Call
 from flux_tasks.settings import Settings
 from flux_tasks.store import Store
 from pipelines import templates
+from pipelines.calls import call_of, is_unchanged, mask_and_drift, pictures_of
 from pipelines.manifest import FINE, Manifest, read_manifest
 from pipelines.recipe import IMAGE_FACTS, Recipe, Step
-from pipelines.sinks import output_path, write_output
+from pipelines.sinks import check_outputs, identity, output_path, write_output
 from pipelines.sources import Item, items_of
 
-__all__ = ["CallTool", "Event", "Run", "Summary", "check_outputs"]
+__all__ = ["CallTool", "Event", "Run", "Summary"]
 
 CallTool = Callable[[str, dict[str, Any]], Awaitable[ImageRef]]
 """Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns the result."""
@@ -232,7 +228,7 @@ class Run:
         Raises:
             InvalidRequest: an earlier item writes to the same path.
         """
-        earlier = self._outputs.setdefault(_identity(path), item.path)
+        earlier = self._outputs.setdefault(identity(path), item.path)
         if earlier != item.path:
             raise InvalidRequest(f"output.path: {path} is also the result of {earlier}: use more of the path in it")
 
@@ -315,7 +311,7 @@ class _Walk:
             return image
         started = time.monotonic()
         arguments = step.arguments(context)
-        call = await asyncio.to_thread(_prepared, step, arguments, image)
+        call = await asyncio.to_thread(call_of, step, arguments, image)
         found = await portal.arun(job.lookup(call, self._run.settings))
         if found is not None:
             await self._note_result(step, call, "cached", image, found.image, started)
@@ -329,7 +325,7 @@ class _Walk:
             raise RunStopped(f"not begun, because the run was stopped: {self._run.stopped}")
         self._run.tell(Event("begin", self._item.stem, step.id))
         try:
-            result = await call_tool(step.task, {**arguments, **_pictures(call), "image": image})
+            result = await call_tool(step.task, {**arguments, **pictures_of(call), "image": image})
         except RunStopped as reason:
             self._run.stop(reason)
             raise
@@ -358,8 +354,8 @@ class _Walk:
         mask, strayed, words = None, None, [*call.warnings, *job.size_warnings(call, after)]
         if self._item.index < PICTURED_ITEMS:
             if call.mask is not None:
-                mask, strayed = await asyncio.to_thread(_mask_and_drift, self._run.store, call, before, after)
-            if await asyncio.to_thread(_is_unchanged, before, after):
+                mask, strayed = await asyncio.to_thread(mask_and_drift, self._run.store, call, before, after)
+            if await asyncio.to_thread(is_unchanged, before, after):
                 words.append("the result has the same pixels as its input")
         self._note(
             step,
@@ -379,72 +375,3 @@ class _Walk:
         noted = {"id": step.id, "task": step.task, "tool": step.tool.name, "outcome": outcome}
         self._steps.append(noted | {name: value for name, value in facts.items() if value not in (None, "", [], ())})
         self._run.tell(Event("step", self._item.stem, step.id, outcome, facts.get("cost") or 0.0))
-
-
-def check_outputs(recipe: Recipe, items: Sequence[Item]) -> None:
-    """Make sure that no result would be written over a picture that the run reads.
-
-    Raises:
-        RecipeError: one would; every run would then take its own results for inputs, and pay for them.
-    """
-    inputs = {_identity(item.path) for item in items}
-    for item in items:
-        try:
-            path = output_path(recipe.output, item.context)
-        except InvalidRequest:
-            continue  # this item's own trouble, told when its turn comes
-        if _identity(path) in inputs:
-            what = f"{path} is also an input: write results into a folder of their own"
-            raise RecipeError([Problem("output.path", what)])
-
-
-def _identity(location: str) -> str:
-    return str(files.local_path(location).resolve()) if files.is_local(location) else location
-
-
-def _is_unchanged(before: ImageRef, after: ImageRef) -> bool:
-    if before.upright_size != after.upright_size:
-        return False
-    try:
-        one, other = before.open().convert("RGB"), after.open().convert("RGB")
-    except FluxError:
-        return False
-    return ImageChops.difference(one, other).getbbox() is None
-
-
-def _prepared(step: Step, arguments: Mapping[str, Any], image: ImageRef) -> Call:
-    given = {name: value for name, value in arguments.items() if name not in ("fit", "variant", "model")}
-    return prepare(
-        step.tool,
-        {**given, "image": image} if step.tool.image_field else given,
-        fit=arguments.get("fit", "error"),
-        variant=arguments.get("variant", 0),
-        where=step.id,
-    )
-
-
-def _pictures(call: Call) -> dict[str, Any]:
-    """The call's further pictures as references and masks, so that the task need not look them up again."""
-    return {
-        name: given.mask if given.mask is not None else given.source
-        for name, given in call.inputs.items()
-        if name != call.tool.image_field
-    }
-
-
-def _mask_and_drift(
-    store: Store, call: Call, before: ImageRef, after: ImageRef
-) -> tuple[dict[str, Any] | None, dict[str, float] | None]:
-    """The rendered mask, kept for the report, and how far the result strayed outside it."""
-    assert call.mask is not None  # noqa: S101 - the caller looked
-    try:
-        picture = call.mask.picture
-        kept = store.put_image(picture.read(), name=picture.name)
-        edited, original = after.open(), before.open()
-        if edited.size != original.size:
-            return kept.to_dict(), None
-        grown = int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))  # the tool was told to go that far
-        strayed = drift(original, edited, dilate(picture.open(), grown))
-    except FluxError:
-        return None, None
-    return kept.to_dict(), {"mean": round(strayed.mean, 4), "peak": strayed.peak, "changed": round(strayed.changed, 6)}

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError
 from flux_tasks.images import EXTENSIONS, ImageRef, mark_preview, plain
 from pipelines import templates
-from pipelines.recipe import Output
+from pipelines.recipe import Output, Recipe
+from pipelines.sources import Item
 
-__all__ = ["output_path", "write_output"]
+__all__ = ["check_outputs", "identity", "output_path", "write_output"]
 
 _SAVE: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 1, "compress_type": 3},
@@ -64,6 +65,28 @@ def write_output(image: ImageRef, path: str) -> bool:
         return False
     files.write(path, data)
     return True
+
+
+def check_outputs(recipe: Recipe, items: Sequence[Item]) -> None:
+    """Make sure that no result would be written over a picture that the run reads.
+
+    Raises:
+        RecipeError: one would; every run would then take its own results for inputs, and pay for them.
+    """
+    inputs = {identity(item.path) for item in items}
+    for item in items:
+        try:
+            path = output_path(recipe.output, item.context)
+        except InvalidRequest:
+            continue  # this item's own trouble, told when its turn comes
+        if identity(path) in inputs:
+            what = f"{path} is also an input: write results into a folder of their own"
+            raise RecipeError([Problem("output.path", what)])
+
+
+def identity(location: str) -> str:
+    """The same text for every spelling of one place."""
+    return str(files.local_path(location).resolve()) if files.is_local(location) else location
 
 
 def _normal(location: str) -> str:

@@ -20,7 +20,7 @@ from object_stores import forget_filesystems
 from pictures import encoded, noise, png_header
 from PIL import Image, ImageOps
 
-from flux_tasks import files, images
+from flux_tasks import files, images, recent
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images import ImageRef, decode, encode_png, inspect
 
@@ -30,7 +30,7 @@ FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"]
 @pytest.fixture(autouse=True)
 def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees bytes that another one read."""
-    monkeypatch.setattr(images, "_recent", images._RecentBytes(capacity=1 << 20))
+    monkeypatch.setattr(recent, "kept", recent.RecentBytes(capacity=1 << 20))
 
 
 def oriented(orientation: int, kind: str = "JPEG") -> bytes:
@@ -94,7 +94,7 @@ def test_a_reference_travels_through_pickle_and_json(tmp_path: Path) -> None:
 
 def test_an_image_without_a_place_takes_its_bytes_along_in_pickle_but_not_in_json() -> None:
     image = ImageRef.of(encoded())
-    images._recent = images._RecentBytes(capacity=1)
+    recent.kept = recent.RecentBytes(capacity=1)
     assert pickle.loads(pickle.dumps(image)).read() == encoded()
     with pytest.raises(InvalidImage, match="stored nowhere"):
         ImageRef.from_dict(image.to_dict()).read()
@@ -108,7 +108,7 @@ def test_a_file_that_changed_after_it_was_referred_to_is_invalid(tmp_path: Path)
     place = tmp_path / "a.png"
     place.write_bytes(encoded())
     image = pickle.loads(pickle.dumps(ImageRef.of(place)))
-    images._recent = images._RecentBytes(capacity=1)
+    recent.kept = recent.RecentBytes(capacity=1)
     assert image.read() == encoded()
     place.write_bytes(encoded(seed=1))
     with pytest.raises(InvalidImage, match=r"a\.png: the file has changed"):
@@ -143,21 +143,21 @@ def test_people_call_an_image_by_the_stem_of_its_file(location: str, stem: str) 
 
 
 def test_the_memory_of_recent_bytes_stays_within_its_bounds_and_forgets_the_oldest() -> None:
-    recent = images._RecentBytes(capacity=1000)
+    memory = recent.RecentBytes(capacity=1000)
     for n in range(100):
-        recent.put(str(n), bytes(200))
-        recent.get("0")
-    assert recent._held == sum(len(v) for v in recent._entries.values()) <= 1000
-    assert list(recent._entries) == ["96", "97", "98", "99", "0"] or recent.get("0") is not None
-    assert recent.get("1") is None
+        memory.put(str(n), bytes(200))
+        memory.get("0")
+    assert memory._held == sum(len(v) for v in memory._entries.values()) <= 1000
+    assert list(memory._entries) == ["96", "97", "98", "99", "0"] or memory.get("0") is not None
+    assert memory.get("1") is None
 
 
 def test_one_large_picture_does_not_drive_out_all_the_others() -> None:
-    recent = images._RecentBytes(capacity=1000)
-    recent.put("small", bytes(100))
-    recent.put("large", bytes(900))
-    assert recent.get("large") is None
-    assert recent.get("small") == bytes(100)
+    memory = recent.RecentBytes(capacity=1000)
+    memory.put("small", bytes(100))
+    memory.put("large", bytes(900))
+    assert memory.get("large") is None
+    assert memory.get("small") == bytes(100)
 
 
 # -- headers ----------------------------------------------------------------------------------------------------------
