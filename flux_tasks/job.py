@@ -236,7 +236,7 @@ async def _run(
         found = await asyncio.to_thread(_from_store, store, call, key, started)
         if found is not None:
             # A crash may have come between record and settling; an entry of another job is not touched.
-            await asyncio.to_thread(partial(journal.settle, key, id=found.job_id or "-"))
+            await asyncio.to_thread(journal.settle, key, found.job_id or "-")
             return found
     settings.require_key()
     service = service_for(settings)
@@ -256,9 +256,11 @@ async def _run(
                 if not attached:  # submitted a moment ago: that the service forgot it is no reason to pay again
                     raise
                 _log.warning("%s %s: job %s is unknown now; submitting anew", call.tool.task, call.name, entry.id)
-                await asyncio.to_thread(_settle, journal, entry)
+                await asyncio.to_thread(journal.settle, key, entry.id)
             except ItemError:
-                await asyncio.to_thread(_settle, journal, entry)  # ended without a result: nothing is left to collect
+                await asyncio.to_thread(
+                    journal.settle, key, entry.id
+                )  # ended without a result: nothing is left to collect
                 raise
     cost = finished.cost if finished.cost is not None else entry.cost
     image = await asyncio.to_thread(_keep, store, journal, call, key, engine, entry, cost, data)
@@ -332,10 +334,6 @@ async def _submit(call: Call, body: dict[str, Any], entry: Entry, journal: Journ
     return entry.with_id(answer.id, polling_url=polling_url, cost=answer.cost)
 
 
-def _settle(journal: Journal, entry: Entry) -> None:
-    journal.settle(entry.key, id=entry.id)
-
-
 def is_submitting() -> bool:
     """Whether a POST of this process is under way, whose job would be lost if the process ended now."""
     return bool(_submitting)
@@ -397,7 +395,7 @@ def _keep(
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )
-    journal.settle(key, id=entry.id)
+    journal.settle(key, entry.id, "")  # an intent: the id could not be written at the time
     return image
 
 

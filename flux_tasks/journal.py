@@ -93,12 +93,13 @@ class Journal:
         self._store.put_record(_KIND, entry.key, asdict(updated))
         return updated
 
-    def settle(self, key: str, *, id: str = "") -> None:  # noqa: A002 - the API's own word
+    def settle(self, key: str, *ids: str) -> None:
         """Forget a job: its result is recorded, or it provably was not charged, or it ended without a result.
 
-        With ``id`` only if the entry is of that very job: another process may have submitted anew meanwhile.
+        With ``ids`` only if the entry is of one of these jobs (an empty one is an intent's), because another process
+        may have submitted anew meanwhile.
         """
-        if id and (entry := self.entry(key)) is not None and entry.id != id:
+        if ids and (entry := self.entry(key)) is not None and entry.id not in ids:
             return
         self._store.remove_record(_KIND, key)
 

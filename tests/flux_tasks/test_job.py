@@ -383,7 +383,7 @@ def test_a_call_made_again_while_its_cancellation_is_under_way_gets_its_result(
 def test_a_store_that_cannot_be_written_for_a_moment_after_the_submission_loses_nothing(
     bfl: FakeBfl, settings: Settings, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures = Journal.submitted, iter([OSError("disk full"), OSError("disk full")])
+    real, failures = Journal.submitted, iter([OSError("disk full")] * 3)
 
     def failing(self: Journal, *arguments: object, **more: object) -> Entry:
         for error in failures:
@@ -393,6 +393,7 @@ def test_a_store_that_cannot_be_written_for_a_moment_after_the_submission_loses_
     monkeypatch.setattr(Journal, "submitted", failing)
     assert run(deblur(photo), settings).outcome == "done"
     assert bfl.jobs == 1
+    assert entries(settings) == []
 
 
 def test_no_more_than_the_allowed_number_of_jobs_is_active_at_once(
