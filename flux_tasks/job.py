@@ -257,10 +257,8 @@ async def _run(
                     raise
                 _log.warning("%s %s: job %s is unknown now; submitting anew", call.tool.task, call.name, entry.id)
                 await asyncio.to_thread(journal.settle, key, entry.id)
-            except ItemError:
-                await asyncio.to_thread(
-                    journal.settle, key, entry.id
-                )  # ended without a result: nothing is left to collect
+            except ItemError:  # it ended without a result: nothing is left to collect
+                await asyncio.to_thread(journal.settle, key, entry.id)
                 raise
     cost = finished.cost if finished.cost is not None else entry.cost
     image = await asyncio.to_thread(_keep, store, journal, call, key, engine, entry, cost, data)
