@@ -35,7 +35,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
-	$(BIN)/python tests/benchmarks/bench.py
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py
 
 stubs: $(VENV)/.dev  ## flux_tasks/tasks.pyi from the catalogue
 	$(BIN)/python -m flux_tasks.signatures

@@ -241,25 +241,33 @@ async def _run(
     settings.require_key()
     service = service_for(settings)
     client = await service.connect()
-    async with service.slots.hold(call.tool.slots):
-        while True:
-            entry, attached = await _enter(call, settings, key, store, client, refresh=refresh)
-            if entry is None:  # another process has just finished it
-                found = await asyncio.to_thread(_from_store, store, call, key, started)
-                if found is not None:
-                    return found
-                continue
-            try:
-                finished, data = await _collect(call, entry, client, on_progress)
-                break
-            except JobLost:
-                if not attached:  # submitted a moment ago: that the service forgot it is no reason to pay again
+    body = await asyncio.to_thread(call.body)  # decode and encode before a slot is taken and anything is written
+    while True:
+        # The slot is held from submission to the end of the job; fetching and storing need none.
+        async with service.slots.hold(call.tool.slots):
+            entry, attached = await _enter(call, body, settings, key, store, client, refresh=refresh)
+            if entry is not None:
+                poll = partial(_poll, call, entry, client, on_progress)
+                try:
+                    finished = await poll()
+                    break
+                except JobLost:
+                    if not attached:  # submitted a moment ago: that the service forgot it is no reason to pay again
+                        raise
+                    _log.warning("%s %s: job %s is unknown now; submitting anew", call.tool.task, call.name, entry.id)
+                    await asyncio.to_thread(journal.settle, key, entry.id)
+                except ItemError:  # it ended without a result: nothing is left to collect
+                    await asyncio.to_thread(journal.settle, key, entry.id)
                     raise
-                _log.warning("%s %s: job %s is unknown now; submitting anew", call.tool.task, call.name, entry.id)
-                await asyncio.to_thread(journal.settle, key, entry.id)
-            except ItemError:  # it ended without a result: nothing is left to collect
-                await asyncio.to_thread(journal.settle, key, entry.id)
-                raise
+        found = await asyncio.to_thread(_from_store, store, call, key, started)
+        if found is not None and not refresh:  # another process has just finished it
+            return found
+    try:
+        data = await client.fetch(finished)
+    except DeliveryFailed as error:
+        _log.info("%s %s: %s; asking again", call.tool.task, call.name, error)
+        finished = await poll()  # for a fresh address
+        data = await client.fetch(finished)
     cost = finished.cost if finished.cost is not None else entry.cost
     image = await asyncio.to_thread(_keep, store, journal, call, key, engine, entry, cost, data)
     outcome = "attached" if attached else "done"
@@ -267,14 +275,13 @@ async def _run(
 
 
 async def _enter(
-    call: Call, settings: Settings, key: str, store: Store, client: BflClient, *, refresh: bool
+    call: Call, body: dict[str, Any], settings: Settings, key: str, store: Store, client: BflClient, *, refresh: bool
 ) -> tuple[Entry | None, bool]:
     """A journal entry with the service's id, and whether it is an earlier one; else by submitting.
 
     No entry means that the result has come into the store meanwhile.
     """
     journal = Journal(store)
-    body = await asyncio.to_thread(call.body)  # decode and encode before anything is written or sent
     entry = Entry(key=key, tool=call.tool.name, phase="intent", name=call.name, estimate=call.estimate())
     waited = 0.0
     while not await asyncio.to_thread(journal.intend, entry):
@@ -358,19 +365,8 @@ def _forget_parent() -> None:
 os.register_at_fork(after_in_child=_forget_parent)
 
 
-async def _collect(call: Call, entry: Entry, client: BflClient, on_progress: Progress | None) -> tuple[Finished, bytes]:
-    """Poll to the end and fetch; a delivery that fails is asked for once more, with a fresh address."""
-
-    async def poll() -> Finished:
-        return await client.wait(entry.id, entry.polling_url, deadline=call.tool.deadline, on_progress=on_progress)
-
-    finished = await poll()
-    try:
-        return finished, await client.fetch(finished)
-    except DeliveryFailed as error:
-        _log.info("%s %s: %s; asking again", call.tool.task, call.name, error)
-        finished = await poll()
-        return finished, await client.fetch(finished)
+async def _poll(call: Call, entry: Entry, client: BflClient, on_progress: Progress | None) -> Finished:
+    return await client.wait(entry.id, entry.polling_url, deadline=call.tool.deadline, on_progress=on_progress)
 
 
 def _keep(
