@@ -86,9 +86,9 @@ class Service:
     """What the jobs of one endpoint and key share in this process. Lives on the background loop."""
 
     settings: Settings
+    slots: Slots
     client: BflClient | None = None
     engine: str = ""
-    slots: Slots = field(default_factory=lambda: Slots(24))
     server: Any = None
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -132,7 +132,7 @@ def service_for(settings: Settings) -> Service:
     """The shared service of these settings. Only on the background loop."""
     about = (settings.endpoint, settings.key, settings.max_jobs, settings.poll_interval, settings.engine)
     if about not in _services:
-        _services[about] = Service(settings, slots=Slots(settings.max_jobs))
+        _services[about] = Service(settings, Slots(settings.max_jobs))
     return _services[about]
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "Drift",
     "Mask",
     "binarise",
+    "check_size",
     "composite",
     "coverage",
     "dilate",
@@ -80,6 +81,19 @@ def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image
     return mask
 
 
+def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
+    """Make sure that a mask of the size ``found`` fits an image of the size ``wanted``, as headers tell them.
+
+    Raises:
+        InvalidImage: it does not.
+    """
+    if found != wanted:
+        raise InvalidImage(
+            f"the mask is {found[0]}×{found[1]} px but the image is {wanted[0]}×{wanted[1]} px: "
+            "make them equal, or ask for resizing (resize: true)"
+        )
+
+
 def match(mask: Image.Image, size: tuple[int, int], *, resize: bool = False) -> Image.Image:
     """``mask`` at ``size`` (width, height).
 
@@ -89,10 +103,7 @@ def match(mask: Image.Image, size: tuple[int, int], *, resize: bool = False) -> 
     if mask.size == size:
         return mask
     if not resize:
-        raise InvalidImage(
-            f"the mask is {mask.width}×{mask.height} px but the image is {size[0]}×{size[1]} px: "
-            "make them equal, or ask for resizing (resize: true)"
-        )
+        check_size(mask.size, size)
     return mask.resize(size, Image.Resampling.NEAREST)
 
 
@@ -243,8 +254,8 @@ class Mask(BaseModel):
             mask = from_alpha(image.open())
         else:
             source = ImageRef.of(self.file)
-            if source.upright_size != size and not self.resize:  # known from the headers: decode nothing
-                match(Image.new("L", source.upright_size), size)
+            if not self.resize:
+                check_size(source.upright_size, size)
             painted = source.open()
             mask = match(binarise(painted), size, resize=self.resize)
             if is_empty(mask) and not _is_dark(painted):

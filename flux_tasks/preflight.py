@@ -326,12 +326,11 @@ def _mask_input(mask: Mask, main: Input) -> Input:
     described: dict[str, Any] = mask.model_dump(exclude={"file"}, exclude_defaults=True)
     if mask.file is not None:
         source = ImageRef.of(mask.file)
-        if source.upright_size != main.source.upright_size and not mask.resize:
-            (mw, mh), (iw, ih) = source.upright_size, main.source.upright_size
-            raise InvalidImage(
-                f"{source.uri or source.name}: the mask is {mw}×{mh} px but the image is {iw}×{ih} px: make them "
-                "equal, or ask for resizing (mask: {file: …, resize: true})"
-            )
+        if not mask.resize:
+            try:
+                masks.check_size(source.upright_size, main.source.upright_size)
+            except InvalidImage as error:
+                raise InvalidImage(f"{source.uri or source.name}: {error}") from None
         described["file"] = source.digest
         mask = mask.model_copy(update={"file": source})
     elif mask.boxes is not None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from PIL import ImageChops
+from PIL import Image, ImageChops
 
 from flux_tasks.errors import FluxError
 from flux_tasks.images import ImageRef
@@ -14,18 +15,7 @@ from flux_tasks.preflight import Call, prepare
 from flux_tasks.store import Store
 from pipelines.recipe import Step
 
-__all__ = ["call_of", "is_unchanged", "mask_and_drift", "pictures_of"]
-
-
-def is_unchanged(before: ImageRef, after: ImageRef) -> bool:
-    """Whether a result has the very pixels of its input."""
-    if before.upright_size != after.upright_size:
-        return False
-    try:
-        one, other = before.open().convert("RGB"), after.open().convert("RGB")
-    except FluxError:
-        return False
-    return ImageChops.difference(one, other).getbbox() is None
+__all__ = ["Observed", "call_of", "observe", "pictures_of"]
 
 
 def call_of(step: Step, arguments: Mapping[str, Any], image: ImageRef) -> Call:
@@ -53,19 +43,40 @@ def pictures_of(call: Call) -> dict[str, Any]:
     }
 
 
-def mask_and_drift(
-    store: Store, call: Call, before: ImageRef, after: ImageRef
-) -> tuple[dict[str, Any] | None, dict[str, float] | None]:
-    """The rendered mask, kept for the report, and how far the result strayed outside it."""
-    assert call.mask is not None  # noqa: S101 - the caller looked
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is seen by looking at a result beside its input.
+
+    Attributes:
+        mask: the rendered mask, kept in the store for the report.
+        drift: how far the result strayed outside the mask.
+        unchanged: it has the very pixels of its input.
+    """
+
+    mask: dict[str, Any] | None = None
+    drift: dict[str, float] | None = None
+    unchanged: bool = False
+
+
+def observe(store: Store, call: Call, before: ImageRef, after: ImageRef) -> Observed:
+    """Look at a step's result beside its input; each is decoded once. Nothing is seen of what cannot be decoded."""
     try:
+        original, edited = before.open(), after.open()
+        same_size = original.size == edited.size
+        unchanged = same_size and _difference(original, edited).getbbox() is None
+        if call.mask is None:
+            return Observed(unchanged=unchanged)
         picture = call.mask.picture
-        kept = store.put_image(picture.read(), name=picture.name)
-        edited, original = after.open(), before.open()
-        if edited.size != original.size:
-            return kept.to_dict(), None
+        kept = store.put_image(picture.read(), name=picture.name).to_dict()
+        if not same_size:
+            return Observed(kept)
         grown = int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))  # the tool was told to go that far
         strayed = drift(original, edited, dilate(picture.open(), grown))
     except FluxError:
-        return None, None
-    return kept.to_dict(), {"mean": round(strayed.mean, 4), "peak": strayed.peak, "changed": round(strayed.changed, 6)}
+        return Observed()
+    figures = {"mean": round(strayed.mean, 4), "peak": strayed.peak, "changed": round(strayed.changed, 6)}
+    return Observed(kept, figures, unchanged)
+
+
+def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
+    return ImageChops.difference(one.convert("RGB"), other.convert("RGB"))

@@ -28,7 +28,7 @@ from flux_tasks.preflight import Call
 from flux_tasks.settings import Settings
 from flux_tasks.store import Store
 from pipelines import templates
-from pipelines.calls import call_of, is_unchanged, mask_and_drift, pictures_of
+from pipelines.calls import Observed, call_of, observe, pictures_of
 from pipelines.manifest import FINE, Manifest, read_manifest
 from pipelines.recipe import IMAGE_FACTS, Recipe, Step
 from pipelines.sinks import check_outputs, identity, output_path, write_output
@@ -351,12 +351,11 @@ class _Walk:
     async def _note_result(
         self, step: Step, call: Call, outcome: str, before: ImageRef, after: ImageRef, started: float
     ) -> None:
-        mask, strayed, words = None, None, [*call.warnings, *job.size_warnings(call, after)]
+        seen, words = Observed(), [*call.warnings, *job.size_warnings(call, after)]
         if self._item.index < PICTURED_ITEMS:
-            if call.mask is not None:
-                mask, strayed = await asyncio.to_thread(mask_and_drift, self._run.store, call, before, after)
-            if await asyncio.to_thread(is_unchanged, before, after):
-                words.append("the result has the same pixels as its input")
+            seen = await asyncio.to_thread(observe, self._run.store, call, before, after)
+        if seen.unchanged:
+            words.append("the result has the same pixels as its input")
         self._note(
             step,
             outcome,
@@ -365,8 +364,8 @@ class _Walk:
             job_id=after.job_id,
             seconds=round(time.monotonic() - started, 3),
             image=after.to_dict(),
-            mask=mask,
-            drift=strayed,
+            mask=seen.mask,
+            drift=seen.drift,
             parameters=dict(call.parameters),
             warnings=words,
         )
