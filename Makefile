@@ -41,4 +41,4 @@ stubs: $(VENV)/.dev  ## flux_tasks/tasks.pyi from the catalogue
 	$(BIN)/python -m flux_tasks.signatures
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .cache out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

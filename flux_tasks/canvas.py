@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -173,7 +173,7 @@ def settle_canvas(
     exact = bool(parameters.get("exact"))
     if not says_shape(parameters):
         words = [] if exact else _snap_explicit(wire)
-        _check_explicit(wire, size, where)
+        _check_explicit(wire, size, where, words)
         return wire, size, words
     problems = [
         Problem(f"{where}.{name}", "follows from aspect_ratio or expand: leave it out")
@@ -219,10 +219,11 @@ def _snap_explicit(wire: dict[str, Any]) -> list[str]:
     return words
 
 
-def _check_explicit(wire: Mapping[str, Any], size: Size, where: str) -> None:
+def _check_explicit(wire: Mapping[str, Any], size: Size, where: str, words: Sequence[str]) -> None:
     width, height = wire["width"], wire["height"]
     if width * height > MAX_CANVAS:
-        what = f"the canvas has {width * height:,} px, more than {MAX_CANVAS:,}: make it smaller"
+        snapped = "" if not words else f" ({'; '.join(words)})"
+        what = f"the canvas has {width * height:,} px, more than {MAX_CANVAS:,}{snapped}: make it smaller"
         raise InvalidRequest.of([Problem(where, what)])
     x, y = wire.get("reference_offset_x"), wire.get("reference_offset_y")
     left = (width - size[0]) // 2 if x is None else x

@@ -12,8 +12,9 @@ submit   no connection (refused, DNS, TLS,           ``ServerUnavailable``: the 
          connect time-out, pool time-out)            was sent
 submit   429                                         waited for here (``Retry-After``, else growing pauses) up to
                                                      the tool's deadline, then ``RateLimited``: no job was made
-submit   5xx, read/write time-out, cut connection,   ``SubmissionUncertain``: never repeated, the job may be
-         an answer that cannot be read               charged
+submit   5xx, read/write time-out, a body that drips ``SubmissionUncertain``: never repeated, the job may be
+         for too long, cut connection, an answer     charged
+         that cannot be read
 submit   401, 403                                    ``KeyRefused``
 submit   402                                         ``OutOfCredits``
 submit   400, 404, 413, 422, other 4xx               ``InvalidRequest`` with the server's reasons
@@ -73,7 +74,7 @@ _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the d
 _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 _EARLY_POLLS = 5
 _EARLY_SECONDS = 30.0  # after its submission a job was seen to be unknown for ten seconds
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0, pool=None)
+_BYTES_PER_SECOND = 100_000  # of the slowest upload that is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ class BflClient:
         base_url: such as ``https://api.bfl.ai``.
         key: sent as ``x-key``; empty for a server that asks for none.
         poll_interval: seconds between polls; None lets it grow from 0.25 to 2 (0.03 to 0.5 on loopback).
+        timeout: seconds to wait for one answer, however it drips in; a submission has a second more for every 100 kB
+            that it sends, a delivery five times as long.
         transport: any httpx transport, for tests and proxies.
     """
 
@@ -127,19 +130,21 @@ class BflClient:
         key: str = "",
         *,
         poll_interval: float | None = None,
+        timeout: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
         verify: Any = True,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._key = key.strip()
         self._poll_interval = poll_interval
+        self._timeout = timeout
         self._early_seconds = 0.0 if is_loopback(base_url) else _EARLY_SECONDS
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=32, keepalive_expiry=20.0)
         # Two pools: the one that talks to the API attaches the key request by request, the one that fetches
         # deliveries has never heard of it.
         options: dict[str, Any] = {
             "http2": True,
-            "timeout": _TIMEOUT,
+            "timeout": httpx.Timeout(timeout, connect=min(10.0, timeout), pool=None),
             "limits": limits,
             "transport": transport,
             "verify": verify,
@@ -165,18 +170,24 @@ class BflClient:
     # -- submit ---------------------------------------------------------------------------------------------------
 
     async def submit(
-        self, tool: Tool, body: Mapping[str, Any], *, on_wait: Callable[[], Awaitable[None]] | None = None
+        self,
+        tool: Tool,
+        body: Mapping[str, Any],
+        *,
+        deadline: float | None = None,
+        on_wait: Callable[[], Awaitable[None]] | None = None,
     ) -> Submission:
         """POST one job. Each call may be charged; see the module's table for what is repeated.
 
-        With ``webhook_url`` in ``body`` the answer has no ``polling_url``. ``on_wait`` is awaited after each 429, when
-        it is certain that no job was made and that it will be tried again.
+        With ``webhook_url`` in ``body`` the answer has no ``polling_url``. 429 is waited for up to ``deadline`` seconds
+        (the tool's own if None); ``on_wait`` is awaited after each, when it is certain that no job was made and that
+        it will be tried again.
 
         Raises:
             KeyRefused, OutOfCredits, InvalidRequest, RateLimited, ServerUnavailable, SubmissionUncertain
         """
         content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
-        patience = time.monotonic() + tool.deadline
+        patience = time.monotonic() + (tool.deadline if deadline is None else deadline)
         pause = 1.0
         while True:
             response = await self._post(tool, content)
@@ -196,10 +207,11 @@ class BflClient:
         url = f"{self.base_url}{tool.path}"
         headers = {"content-type": "application/json", **self._key_for(url)}
         try:
-            return await self._api.post(url, content=content, headers=headers, follow_redirects=False)
+            async with asyncio.timeout(self._timeout + len(content) / _BYTES_PER_SECOND):
+                return await self._api.post(url, content=content, headers=headers, follow_redirects=False)
         except _NOT_SENT as error:
             raise ServerUnavailable(f"{host_of(url)}: no connection ({reason_of(error)}); nothing was sent") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise SubmissionUncertain(
                 f"{tool.name}: the connection failed after the request was sent ({reason_of(error)}); it may be charged"
             ) from None
@@ -261,10 +273,11 @@ class BflClient:
         while True:
             elapsed = time.monotonic() - started
             if elapsed > deadline:
-                raise ServerUnavailable(f"job {job_id}: {reason} after {deadline:.0f} s; it can be asked for again")
+                raise ServerUnavailable(f"job {job_id}: {reason} after {deadline:g} s; it can be asked for again")
             try:
-                response = await self._api.get(url, headers=self._key_for(url), follow_redirects=False)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                async with asyncio.timeout(min(self._timeout, max(deadline - elapsed, 0.0) + 1.0)):
+                    response = await self._api.get(url, headers=self._key_for(url), follow_redirects=False)
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
                 failures += 1
                 reason = f"no answer ({reason_of(error)})"
                 await asyncio.sleep(self._pause(elapsed, failures))
@@ -309,6 +322,8 @@ class BflClient:
             raise Moderated(_MODERATED[status], listed, job_id=job_id)
         if status in _FAILED:
             words = answer.get("details") or answer.get("error") or result
+            if isinstance(words, dict) and isinstance(words.get("error"), str):
+                words = words["error"]
             raise JobFailed(f"job {job_id}: the service ended it with an error" + (f" ({words})" if words else ""))
         return None
 
@@ -343,7 +358,11 @@ class BflClient:
         scheme_is_safe = finished.sample.startswith("https://") or is_loopback(finished.sample)
         if not scheme_is_safe:
             raise DeliveryFailed(f"job {finished.id}: the delivery address is not https")
-        data = await download(finished.sample, client=self._deliveries, limit=MAX_BYTES, same_host=True)
+        try:
+            async with asyncio.timeout(5 * self._timeout):
+                data = await download(finished.sample, client=self._deliveries, limit=MAX_BYTES, same_host=True)
+        except TimeoutError:
+            raise DeliveryFailed(f"job {finished.id}: not delivered within {5 * self._timeout:g} s") from None
         if not data:
             raise DeliveryFailed(f"job {finished.id}: the delivery is empty")
         try:

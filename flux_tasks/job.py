@@ -19,9 +19,10 @@ from functools import partial
 from typing import Any
 
 from flux_tasks import portal
-from flux_tasks.client import BflClient, Finished
+from flux_tasks.client import BflClient
 from flux_tasks.errors import (
     DeliveryFailed,
+    InvalidImage,
     ItemError,
     JobLost,
     KeyRefused,
@@ -40,13 +41,14 @@ from flux_tasks.store import Store
 __all__ = [
     "JobResult",
     "Progress",
+    "close",
     "engine_of",
     "execute",
     "is_submitting",
     "lookup",
     "open_account",
+    "result_warnings",
     "service_for",
-    "size_warnings",
     "was_submitted_here",
 ]
 
@@ -97,7 +99,12 @@ class Service:
         async with self.opening:
             if self.client is None:
                 base_url = self.settings.base_url or await self._serve()
-                self.client = BflClient(base_url, self.settings.key, poll_interval=self.settings.poll_interval)
+                self.client = BflClient(
+                    base_url,
+                    self.settings.key,
+                    poll_interval=self.settings.poll_interval,
+                    timeout=self.settings.timeout,
+                )
             return self.client
 
     async def _serve(self) -> str:
@@ -128,9 +135,26 @@ _submitted_here: set[str] = set()
 _submitting: set[asyncio.Task[Entry]] = set()
 
 
+def _about(settings: Settings) -> tuple[Any, ...]:
+    interval, timeout = settings.poll_interval, settings.timeout
+    return settings.endpoint, settings.key, settings.max_jobs, interval, timeout, settings.engine
+
+
+async def close(settings: Settings) -> None:
+    """Close the connections of these settings, and their embedded server; they are opened again when needed."""
+    service = _services.pop(_about(settings), None)
+    if service is None:
+        return
+    async with service.opening:
+        if service.client is not None:
+            await service.client.aclose()
+        if service.server is not None:
+            await asyncio.to_thread(service.server.stop)
+
+
 def service_for(settings: Settings) -> Service:
     """The shared service of these settings. Only on the background loop."""
-    about = (settings.endpoint, settings.key, settings.max_jobs, settings.poll_interval, settings.engine)
+    about = _about(settings)
     if about not in _services:
         _services[about] = Service(settings, Slots(settings.max_jobs))
     return _services[about]
@@ -222,7 +246,7 @@ async def execute(
         _waiting[flight] -= 1
         if not _waiting[flight]:
             del _waiting[flight]
-    warnings = (*call.warnings, *size_warnings(call, result.image))
+    warnings = (*call.warnings, *result_warnings(call, result.image))
     return replace(result, seconds=time.monotonic() - started, warnings=warnings)
 
 
@@ -241,13 +265,21 @@ async def _run(
     settings.require_key()
     service = service_for(settings)
     client = await service.connect()
-    body = await asyncio.to_thread(call.body)  # decode and encode before a slot is taken and anything is written
+    body = await asyncio.to_thread(
+        call.body, urls=settings.send_urls
+    )  # decode and encode before a slot is taken and anything is written
     while True:
         # The slot is held from submission to the end of the job; fetching and storing need none.
         async with service.slots.hold(call.tool.slots):
             entry, attached = await _enter(call, body, settings, key, store, client, refresh=refresh)
             if entry is not None:
-                poll = partial(_poll, call, entry, client, on_progress)
+                poll = partial(
+                    client.wait,
+                    entry.id,
+                    entry.polling_url,
+                    deadline=_deadline(call, settings),
+                    on_progress=on_progress,
+                )
                 try:
                     finished = await poll()
                     break
@@ -308,7 +340,7 @@ async def _enter(
         await asyncio.to_thread(journal.settle, key)
         return None, False
     # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
-    submitting = asyncio.create_task(_submit(call, body, entry, journal, client))
+    submitting = asyncio.create_task(_submit(call, body, entry, journal, client, _deadline(call, settings)))
     _submitting.add(submitting)
     submitting.add_done_callback(_submitting.discard)
     try:
@@ -318,9 +350,12 @@ async def _enter(
         raise
 
 
-async def _submit(call: Call, body: dict[str, Any], entry: Entry, journal: Journal, client: BflClient) -> Entry:
+async def _submit(
+    call: Call, body: dict[str, Any], entry: Entry, journal: Journal, client: BflClient, deadline: float
+) -> Entry:
     try:
-        answer = await client.submit(call.tool, body, on_wait=lambda: asyncio.to_thread(journal.renew, entry))
+        renew = partial(asyncio.to_thread, journal.renew, entry)
+        answer = await client.submit(call.tool, body, deadline=deadline, on_wait=renew)
     except (ItemError, KeyRefused, OutOfCredits, RateLimited, ServerUnavailable):
         await asyncio.to_thread(journal.settle, entry.key)  # provably not charged
         raise
@@ -365,8 +400,8 @@ def _forget_parent() -> None:
 os.register_at_fork(after_in_child=_forget_parent)
 
 
-async def _poll(call: Call, entry: Entry, client: BflClient, on_progress: Progress | None) -> Finished:
-    return await client.wait(entry.id, entry.polling_url, deadline=call.tool.deadline, on_progress=on_progress)
+def _deadline(call: Call, settings: Settings) -> float:
+    return call.tool.deadline if settings.deadline is None else settings.deadline
 
 
 def _keep(
@@ -385,7 +420,7 @@ def _keep(
             "job_id": entry.id,
             "parameters": dict(call.parameters),
             "inputs": {name: given.identity for name, given in call.inputs.items()},
-            "warnings": [*call.warnings, *size_warnings(call, image)],
+            "warnings": [*call.warnings, *result_warnings(call, image)],
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
     )
@@ -393,10 +428,26 @@ def _keep(
     return image
 
 
-def size_warnings(call: Call, image: ImageRef) -> list[str]:
-    """A word on a result that does not have the size that the call should give; empty when all is well."""
+def result_warnings(call: Call, image: ImageRef) -> list[str]:
+    """A word on a result that is not as the call should give it, by its size or one colour; empty when all is well."""
+    found: list[str] = []
     expected = call.output_size
     slack = 0 if not call.tool.sizes.same_size else 16  # the service works on a 16 px grid (DOCS-F2)
     if expected and any(abs(a - b) > slack for a, b in zip(expected, (image.width, image.height), strict=True)):
-        return [f"the result is {image.width}×{image.height} px, not {expected[0]}×{expected[1]}"]
-    return []
+        found.append(f"the result is {image.width}×{image.height} px, not {expected[0]}×{expected[1]}")
+    if _is_solid(image) and not (call.main is not None and _is_solid(call.main)):
+        found.append("the result is one solid colour")
+    return found
+
+
+def _is_solid(image: ImageRef) -> bool:
+    """Unaligned outpaint canvases were seen to come back solid (GRIDBUG).
+
+    One colour packs into next to nothing, so that other pictures need not be decoded to know that they are none.
+    """
+    if image.size * 40 > max(image.width * image.height, 200_000):
+        return False
+    try:
+        return image.open().convert("RGB").getcolors(1) is not None
+    except InvalidImage:
+        return False

@@ -109,13 +109,20 @@ class Call:
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def body(self) -> dict[str, Any]:
+    def body(self, *, urls: bool = False) -> dict[str, Any]:
         """The request body: base64 images without a data-URI prefix, and only the parameters that were set.
+
+        With ``urls`` an image that was given as an http(s) address, and is sent as it is, goes as that address where
+        the tool takes one.
 
         Raises:
             InvalidImage: a picture cannot be read or decoded.
         """
-        images = {n: base64.b64encode(i.picture.read()).decode("ascii") for n, i in self.inputs.items()}
+        images: dict[str, Any] = {}
+        for name, given in self.inputs.items():
+            picture = given.picture
+            by_address = urls and self.tool.image_fields[name].url and picture.uri.startswith(("http://", "https://"))
+            images[name] = picture.uri if by_address else base64.b64encode(picture.read()).decode("ascii")
         return {**images, **self.parameters, **self.notify}
 
     @property
@@ -218,6 +225,7 @@ def prepare(
         raise InvalidRequest.of(problems)
     notify = {n: v for n, v in given.items() if n in ("webhook_url", "webhook_secret", "user")}
     wire = {n: v for n, v in given.items() if n in tool.request.model_fields and n not in notify}
+    wire = {n: v for n, v in wire.items() if v is not None or n not in ("width", "height")}  # null was seen refused
     return Call(tool, wire, inputs, (*warnings, *tool.warnings(wire)), variant, notify)
 
 

@@ -7,6 +7,9 @@
 ``FLUX_STORE``          where results and the journal are kept: a folder or any fsspec URL (``~/.flux-pipelines``)
 ``FLUX_MAX_JOBS``       active jobs at a time, at most (24, the account's limit at BFL)
 ``FLUX_ON_UNCERTAIN``   ``hold`` (default) or ``resubmit`` a job whose POST may have been charged
+``FLUX_DEADLINE``       seconds a job may take; each tool's own in the catalogue when not set
+``FLUX_TIMEOUT``        seconds to wait for one answer of the service (60)
+``FLUX_SEND_URLS``      ``true`` sends an input that was given as http(s) address as that address, not as base64
 ======================  =====================================================================================
 
 ``use(endpoint="local")`` sets any of them for a block of code and for every task started in it.
@@ -53,6 +56,10 @@ class Settings:
         poll_interval: seconds between polls; None lets it grow from 0.25 to 2 with the age of the job.
         on_uncertain: what becomes of a job whose POST may have been charged.
         engine: the local engine that serves ``endpoint="local"``.
+        deadline: seconds a job may take before it is left to the journal; None for each tool's own.
+        timeout: seconds to wait for one answer of the service; uploads get a second more per 100 kB.
+        send_urls: send an input that was given as http(s) address, and is sent as it is, as that address where the
+            tool takes one. It is fetched here all the same, for its digest; it must not change meanwhile.
     """
 
     endpoint: str = "bfl"
@@ -62,6 +69,9 @@ class Settings:
     poll_interval: float | None = None
     on_uncertain: Literal["hold", "resubmit"] = "hold"
     engine: str = "classical"
+    deadline: float | None = None
+    timeout: float = 60.0
+    send_urls: bool = False
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -91,6 +101,11 @@ class Settings:
             problems.append(Problem("max_jobs", f"{self.max_jobs!r} is not a whole number"))
         elif self.max_jobs < 1:
             problems.append(Problem("max_jobs", f"{self.max_jobs} is below 1"))
+        for name, seconds in (("deadline", self.deadline), ("timeout", self.timeout)):
+            if seconds is None and name == "deadline":
+                continue
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+                problems.append(Problem(name, f"{seconds!r} is not a number of seconds above 0"))
         if self.on_uncertain not in ("hold", "resubmit"):
             problems.append(Problem("on_uncertain", f"'{self.on_uncertain}' is not one of hold, resubmit"))
         if problems:
@@ -164,13 +179,36 @@ def from_environment() -> Settings:
     policy = environment.get("FLUX_ON_UNCERTAIN", "").strip() or "hold"
     if policy not in ("hold", "resubmit"):
         raise RecipeError([Problem("FLUX_ON_UNCERTAIN", f"'{policy}' is not one of hold, resubmit")])
+    problems: list[Problem] = []
+    deadline = _seconds("FLUX_DEADLINE", problems)
+    timeout = _seconds("FLUX_TIMEOUT", problems)
+    send_urls = environment.get("FLUX_SEND_URLS", "").strip().lower()
+    if send_urls not in ("", "0", "1", "true", "false"):
+        problems.append(Problem("FLUX_SEND_URLS", f"'{send_urls}' is not one of true, false"))
+    if problems:
+        raise RecipeError(problems)
     return Settings(
         endpoint=environment.get("FLUX_ENDPOINT") or environment.get("BFL_BASE_URL") or "bfl",
         key=environment.get("BFL_API_KEY", ""),
         store=environment.get("FLUX_STORE") or DEFAULT_STORE,
         max_jobs=int(number) if number else MAX_ACTIVE_JOBS,
         on_uncertain="resubmit" if policy == "resubmit" else "hold",
+        deadline=deadline,
+        timeout=timeout or 60.0,
+        send_urls=send_urls in ("1", "true"),
     )
+
+
+def _seconds(name: str, problems: list[Problem]) -> float | None:
+    text = os.environ.get(name, "").strip()
+    try:
+        seconds = float(text) if text else None
+    except ValueError:
+        seconds = -1.0
+    if seconds is not None and not 0 < seconds < float("inf"):
+        problems.append(Problem(name, f"'{text}' is not a number of seconds above 0"))
+        return None
+    return seconds
 
 
 def current() -> Settings:

@@ -142,4 +142,5 @@ def _tidy(url: str) -> str:
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True).encode()
+    text = json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True)
+    return text.encode("utf-8", "backslashreplace")  # a file name may hold bytes that are no text; \udc80 is JSON, too

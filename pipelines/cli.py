@@ -78,12 +78,30 @@ def _parser() -> argparse.ArgumentParser:
     tools.add_argument("--json", action="store_true", help="as JSON")
     tools.set_defaults(run=_tools)
 
+    faults = commands.add_parser("faults", help="list the faults that the local server can be told to make")
+    faults.add_argument("--measure", action="store_true", help="make each happen, and show what a caller sees of it")
+    faults.set_defaults(run=_faults)
+
     local = commands.add_parser("local", help="serve the BFL API from this machine, no key, no network")
     local.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1 (default 8765; 0 takes a free one)")
     local.add_argument("--key", default=None, help="ask for this key")
     local.add_argument("--credits", type=float, default=1000.0, help="credits on the account (default 1000)")
     local.add_argument("--cap", type=_positive, default=24, help="active tasks at a time (default 24)")
     local.add_argument("--expiry", type=float, default=600.0, help="seconds a delivery URL is valid (default 600)")
+    local.add_argument(
+        "--latency",
+        type=_latency,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long a job takes at least: 2, 2~0.5 (give or take), deblur-v1=3~1,*=2",
+    )
+    local.add_argument("--faults", metavar="FILE", help="what is to go wrong; `flux-pipelines faults` lists the kinds")
+    local.add_argument("--book", metavar="FILE", help="write every charge there, too, a JSON line each")
+    local.add_argument("--strict", action="store_true", help="keep to the newest specification alone")
+    local.add_argument("--virtual-time", action="store_true", help="time stands still until POST /local/clock moves it")
+    local.add_argument("--record", metavar="DIR", help="pass everything on to --upstream, and keep it; costs credits")
+    local.add_argument("--upstream", help="what --record passes on to: bfl (default), eu, us, or an address")
+    local.add_argument("--replay", metavar="DIR", help="answer from what --record kept there, offline")
     local.set_defaults(run=_local)
     return parser
 
@@ -101,6 +119,15 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
+
+
+def _latency(text: str) -> Any:
+    from flux_tasks.local.latency import parse
+
+    try:
+        return parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not seconds, nor tool=seconds~jitter,…") from None
 
 
 def _complain(text: str) -> None:
@@ -226,15 +253,44 @@ def _tools(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _faults(arguments: argparse.Namespace) -> int:
+    from flux_tasks.local.faults.table import listing, table
+
+    for line in table() if arguments.measure else listing():
+        print(line, flush=True)
+    return OK
+
+
+def _key_for(upstream: str) -> str:
+    from flux_tasks.settings import Settings
+
+    settings = Settings(endpoint=upstream, key=os.environ.get("BFL_API_KEY", ""))
+    settings.require_key()
+    return settings.key
+
+
 def _local(arguments: argparse.Namespace) -> int:
+    from flux_tasks.errors import Problem
     from flux_tasks.local.server import serve
 
+    if arguments.upstream and not arguments.record:
+        raise RecipeError([Problem("--upstream", "belongs to --record DIR")])
+    key = _key_for(arguments.upstream or "bfl") if arguments.record else ""
     serve(
         port=arguments.port,
         key=arguments.key,
         credits=arguments.credits,
         cap=arguments.cap,
         expiry=arguments.expiry,
+        latency=arguments.latency,
+        faults=arguments.faults or (),
+        book=arguments.book,
+        strict=arguments.strict,
+        virtual_time=arguments.virtual_time,
+        record=arguments.record,
+        upstream=arguments.upstream or "bfl",
+        upstream_key=key,
+        replay=arguments.replay,
     )
     return OK
 

@@ -42,7 +42,7 @@ class Manifest:
         else:
             with tempfile.NamedTemporaryFile("w", suffix=".jsonl", delete=False) as spool:
                 path = self._spool = Path(spool.name)
-        self._file = path.open("w", encoding="utf-8")
+        self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
         return self
 
     def __exit__(

@@ -351,7 +351,7 @@ class _Walk:
     async def _note_result(
         self, step: Step, call: Call, outcome: str, before: ImageRef, after: ImageRef, started: float
     ) -> None:
-        seen, words = Observed(), [*call.warnings, *job.size_warnings(call, after)]
+        seen, words = Observed(), [*call.warnings, *job.result_warnings(call, after)]
         if self._item.index < PICTURED_ITEMS:
             seen = await asyncio.to_thread(observe, self._run.store, call, before, after)
         if seen.unchanged:

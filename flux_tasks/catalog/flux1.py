@@ -31,8 +31,25 @@ Steps = Annotated[int | None, fact("Denoising steps.", ge=15, le=50)]
 Guidance = Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=100)]
 FinetuneId = Annotated[str, fact("Your finetune; write org-id/lora-name for one of another organisation.")]
 FinetuneStrength = Annotated[float, fact("How strongly the finetune acts.", ge=0, le=2)]
-AspectRatio = Annotated[str, fact("Width to height, 21:9 to 9:21.", pattern=r"^\d{1,2}:\d{1,2}$")]
-OptionalRatio = Annotated[str | None, fact("Width to height, 21:9 to 9:21.", pattern=r"^\d{1,2}:\d{1,2}$")]
+AspectRatio = Annotated[str, fact("Width to height, 21:9 to 9:21.", pattern=r"^[0-9]{1,2}:[0-9]{1,2}$")]
+OptionalRatio = Annotated[str | None, fact("Width to height, 21:9 to 9:21.", pattern=r"^[0-9]{1,2}:[0-9]{1,2}$")]
+
+
+_WIDEST = 21 / 9  # and as high (OAS-0919); 7:3, as Kontext's guide writes it, is the same
+
+
+def _ratio(parameters: Mapping[str, Any]) -> float | None:
+    width, _, height = str(parameters.get("aspect_ratio") or "").partition(":")
+    if not (width.isdecimal() and height.isdecimal()):
+        return None
+    return int(width) / int(height) if int(height) else float("inf")
+
+
+def _ratio_problems(parameters: Mapping[str, Any]) -> dict[str, str]:
+    ratio = _ratio(parameters)
+    if ratio is None or 1 / _WIDEST - 1e-9 <= ratio <= _WIDEST + 1e-9:
+        return {}
+    return {"aspect_ratio": f"{parameters['aspect_ratio']!r} is not between 21:9 and 9:21"}
 
 
 class FillRequest(WithUser, WithWebhook):
@@ -224,6 +241,7 @@ TOOLS = (
         aliases=("flux-kontext", "kontext", "kontext-pro"),
         accepts={"image": "input_image"},
         output_size=_unknown_size,
+        limits=_ratio_problems,
     ),
     Tool(
         name="flux-kontext-max",
@@ -238,6 +256,7 @@ TOOLS = (
         slots="kontext-max",
         accepts={"image": "input_image"},
         output_size=_unknown_size,
+        limits=_ratio_problems,
     ),
     Tool(
         name="flux-pro-1.1",
@@ -261,6 +280,7 @@ TOOLS = (
         sources=("OAS-0919",),
         aliases=("flux-ultra",),
         output_size=_unknown_size,
+        limits=_ratio_problems,
     ),
     Tool(
         name="flux-pro-1.1-ultra-finetuned",
@@ -273,6 +293,7 @@ TOOLS = (
         sources=("OAS-0919",),
         aliases=("flux-ultra-finetuned",),
         output_size=_unknown_size,
+        limits=_ratio_problems,
     ),
     Tool(
         name="flux-dev",

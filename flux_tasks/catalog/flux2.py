@@ -81,9 +81,13 @@ def _flux2_size(parameters: Mapping[str, Any], size: tuple[int, int] | None) -> 
     return max(16, int(size[0] * scale) // 16 * 16), max(16, int(size[1] * scale) // 16 * 16)
 
 
-def _unaligned(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+def _size_warnings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     off = [n for n in ("width", "height") if (parameters.get(n) or 0) % 16]
-    return tuple(f"{name} is not a multiple of 16: the service rounds it down" for name in off)
+    words = [f"{name} is not a multiple of 16: the service rounds it down" for name in off]
+    width, height = parameters.get("width") or 0, parameters.get("height") or 0
+    if width * height > MAX_AREA:
+        words.append(f"{width}×{height} px is more than the 4 MP that the documentation names as the limit")
+    return tuple(words)
 
 
 def _model(name: str, summary: str, request: type[Request], price: Price, *aliases: str) -> Tool:
@@ -98,7 +102,7 @@ def _model(name: str, summary: str, request: type[Request], price: Price, *alias
         sources=("OAS-0919", "DOCS-F2"),
         aliases=aliases,
         output_size=_flux2_size,
-        warnings=_unaligned,
+        warnings=_size_warnings,
     )
 
 

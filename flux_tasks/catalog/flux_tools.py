@@ -197,7 +197,7 @@ TOOLS = (
         summary="The earlier try-on; inputs above 2 MP are reduced to about 1 MP.",
         request=TryOnRequest,
         price=_TRY_ON_PRICE,
-        sizes=SizeRule(max_area=2 * 1_048_576, reduces=True, source="OAS-0919"),
+        sizes=SizeRule(max_area=2 * 1_048_576, reduces=True, reduced_area=1_048_576, source="OAS-0919"),
         sources=("OAS-0919",),
         aliases=("try-on-v1",),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,9 @@ CONTRACT_VERSION = "2026-09-19"
 
 PIXELS_PER_MP = 1_048_576
 """BFL's megapixel: an observed answer gives 1.98 for 1920×1080."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,8 @@ class SizeRule:
 
     Attributes:
         max_area: largest area of the edited picture, or None.
-        reduces: the service itself scales larger inputs down to ``max_area``, so they are no error.
+        reduces: the service itself scales larger inputs down, so they are no error.
+        reduced_area: the area it scales them to, if that is not ``max_area``.
         min_side: shortest side that is accepted.
         multiple: sizes the service crops or rounds to.
         same_size: the result has the size of the edited picture (within ``multiple``).
@@ -79,6 +84,7 @@ class SizeRule:
 
     max_area: int | None = None
     reduces: bool = False
+    reduced_area: int | None = None
     min_side: int = 64
     multiple: int = 1
     same_size: bool = False
@@ -110,6 +116,7 @@ class Tool:
         accepts: fields of seed documents that the local server takes under another name.
         price_when: picks another price row by parameters.
         output_size: (width, height) of the result by parameters and input size, where it is known beforehand.
+        limits: what is wrong with parameters beyond what a schema can say, by parameter.
         warnings: said about parameters that are allowed but deserve a word.
     """
 
@@ -129,6 +136,7 @@ class Tool:
     accepts: Mapping[str, str] = field(default_factory=dict)
     price_when: Callable[[Mapping[str, Any]], Price | None] = lambda _: None
     output_size: Callable[[Mapping[str, Any], tuple[int, int] | None], tuple[int, int] | None] = lambda _, size: size
+    limits: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _: {}
     warnings: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
 
     @cached_property
@@ -209,6 +217,12 @@ class Tool:
         optional = {n for n, i in self.request.model_fields.items() if i.is_required()} if partial else set()
         problems += _violations(self.request, {**placeholders, **request}, where, ignore_missing=optional)
         problems += _violations(self.options, options, where)
+        problems += [Problem(f"{where}.{name}", what) for name, what in self.limits(request).items()]
+        problems += [
+            Problem(f"{where}.{name}", "holds half of a character (a lone surrogate), which cannot be sent: remove it")
+            for name, value in request.items()
+            if isinstance(value, str) and _SURROGATE.search(value)
+        ]
         return problems
 
     def __repr__(self) -> str:

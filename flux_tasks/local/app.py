@@ -10,46 +10,44 @@ import asyncio
 import importlib.metadata
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections import Counter
 from functools import partial
 from typing import Any
 
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from flux_tasks import catalog
 from flux_tasks.catalog import CONTRACT_VERSION, Tool
+from flux_tasks.errors import RecipeError
 from flux_tasks.local import checks, engines
 from flux_tasks.local.book import Book
 from flux_tasks.local.checks import HEAVY, Refused, violation
+from flux_tasks.local.clock import Clock, VirtualClock
+from flux_tasks.local.faults.answers import deliver, troubled
+from flux_tasks.local.faults.kinds import (
+    PollCode,
+    PollNoSample,
+    PollStatus,
+    PollUnknown,
+    SubmitAnswer,
+    SubmitCut,
+    SubmitForeignPollingUrl,
+    SubmitNoId,
+    SubmitNoPollingUrl,
+)
+from flux_tasks.local.faults.schedule import Faults
 from flux_tasks.local.jobs import Jobs
-from flux_tasks.local.openapi import openapi
-from flux_tasks.settings import is_loopback
+from flux_tasks.local.openapi import SHORT_PATHS, openapi
+from flux_tasks.local.wire import Handler, answering, base_of, read_body, say
 
 __all__ = ["LocalApi"]
 
 _log = logging.getLogger("flux_tasks.local")
-
-SEED_NAMES = ("flux-kontext", "flux-fill")
-"""Short paths that SEED-2 shows and the service itself no longer has."""
-
-MAX_BODY = 200 * 1024 * 1024
-"""Bytes of the longest body that is read: nine pictures of 20 MB in base64 do not reach it together at once."""
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Json(Response):
-    """JSON in ASCII: whatever a request held, the answer can be encoded."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode()
 
 
 def package_version() -> str:
@@ -67,11 +65,29 @@ class LocalApi:
         url: the server's own address, for answers to requests that name no host.
         engine: name of the engine.
         key: the only key that is accepted; None accepts any, and none.
+        strict: keep to the newest specification alone, without what only seed documents show.
         book: where charges are written.
         jobs: the job table.
+        faults: what is to go wrong.
+        clock: for answers that are to be slow.
     """
 
-    def __init__(self, *, url: str, engine: str, key: str | None, book: Book, jobs: Jobs) -> None:
+    def __init__(
+        self,
+        *,
+        url: str,
+        engine: str,
+        key: str | None,
+        strict: bool,
+        book: Book,
+        jobs: Jobs,
+        faults: Faults,
+        clock: Clock,
+    ) -> None:
+        self._strict = strict
+        self._faults = faults
+        self._clock = clock
+        self.requests: Counter[str] = Counter()
         self._url = url
         self._engine = engines.identity(engine)
         self._key = key
@@ -90,8 +106,8 @@ class LocalApi:
             return Route(path, self._answering(handler, guarded=False), methods=["POST"])
 
         tools = {tool.path: tool for tool in catalog.TOOLS.values()}
-        for name in SEED_NAMES:
-            tools[f"/v1/{name}"] = catalog.tool(name)
+        for path, name in {} if self._strict else SHORT_PATHS.items():
+            tools[path] = catalog.tool(name)
         app = Starlette(
             routes=[
                 get("/v1/get_result", self._get_result),
@@ -103,6 +119,10 @@ class LocalApi:
                 post("/v1/delete_finetune", self._delete_finetune),
                 get("/local", self._local),
                 get("/local/book", self._show_book),
+                Route(
+                    "/local/faults", self._answering(self._schedule, guarded=False), methods=["GET", "PUT", "DELETE"]
+                ),
+                post("/local/clock", self._advance),
                 get("/openapi.json", self._openapi),
                 get("/", self._welcome),
             ],
@@ -112,23 +132,11 @@ class LocalApi:
         return app
 
     def _answering(self, handler: Handler, *, guarded: bool) -> Handler:
-        """``handler`` with its refusals as answers, and whatever else goes wrong as a bare 500."""
+        async def guarding(request: Request) -> Response:
+            checks.check_key(request.headers.get("x-key"), self._key)
+            return await handler(request)
 
-        async def answering(request: Request) -> Response:
-            try:
-                _check_host(request)
-                if guarded:
-                    checks.check_key(request.headers.get("x-key"), self._key)
-                return await handler(request)
-            except Refused as refused:
-                return Json({"detail": refused.detail}, refused.status)
-            except ClientDisconnect:
-                return Response(status_code=400)
-            except Exception:
-                _log.exception("%s %s", request.method, request.url.path)
-                return Json({"detail": "Internal Server Error"}, 500)
-
-        return answering
+        return answering(guarding if guarded else handler)
 
     async def close(self) -> None:
         """End all work and close all connections."""
@@ -138,50 +146,71 @@ class LocalApi:
     # -- jobs -----------------------------------------------------------------------------------------------------
 
     async def _submit(self, tool: Tool, request: Request) -> Response:
-        raw = await _body(request)
+        self.requests["submit"] += 1
+        raw = await read_body(request)
         checks.check_key(request.headers.get("x-key"), self._key)
         media_type = request.headers.get("content-type", "")
         if len(raw) > HEAVY:
-            body = await asyncio.to_thread(checks.examine, tool, raw, media_type)
+            body = await asyncio.to_thread(checks.examine, tool, raw, media_type, strict=self._strict)
         else:
-            body = checks.examine(tool, raw, media_type)
+            body = checks.examine(tool, raw, media_type, strict=self._strict)
         del raw
         given = await checks.pictures(tool, body.values, self._client)
         order = checks.order(tool, body, given)
+        fault = self._faults.submission(tool.name, order.key)
+        if isinstance(fault, (SubmitAnswer, SubmitCut)) and not fault.charged:
+            return troubled(fault, say({}), self._clock)
         hook = body.values.get("webhook_url")
         webhook = (str(hook), str(body.values.get("webhook_secret") or "")) if hook else None
-        base = self._base(request)
+        base = base_of(request, self._url)
         job = self._jobs.submit(order, base=base, client=self._client, webhook=webhook)
+        if fault is not None:
+            self._book.afflicted(job.id, fault.name)
         price = {"cost": order.cost, "input_mp": order.input_mp, "output_mp": order.output_mp}
+        answer: dict[str, Any] = {"id": job.id, "polling_url": f"{base}/v1/get_result?id={job.id}", **price}
         if hook:
-            return Json({"id": job.id, "status": "Pending", "webhook_url": hook, **price})
-        return Json({"id": job.id, "polling_url": f"{base}/v1/get_result?id={job.id}", **price})
+            answer = {"id": job.id, "status": "Pending", "webhook_url": hook, **price}
+        if isinstance(fault, SubmitNoId):
+            del answer["id"]
+        elif isinstance(fault, SubmitNoPollingUrl):
+            answer.pop("polling_url", None)
+        elif isinstance(fault, SubmitForeignPollingUrl):
+            answer["polling_url"] = f"https://{fault.host}/v1/get_result?id={job.id}"
+        return troubled(fault, say(answer), self._clock)
 
     async def _get_result(self, request: Request) -> Response:
+        self.requests["poll"] += 1
         job_id = request.query_params.get("id")
         if job_id is None:
             raise violation("missing", "Field required", "query", "id")
+        fault = self._jobs.fault(job_id)
+        if isinstance(fault, PollUnknown):
+            return say({"id": job_id, "status": "Task not found"}, 404)
         status, answer = self._jobs.answer(job_id)
-        return Json(answer, status)
+        if isinstance(fault, PollCode):
+            status = fault.status
+        elif isinstance(fault, PollStatus):
+            answer = {**answer, "status": fault.says, "result": None}
+            answer.pop("cost", None)
+        elif isinstance(fault, PollNoSample):
+            answer = {**answer, "status": "Ready", "result": None}
+        return troubled(fault, say(answer, status), self._clock)
 
     async def _delivery(self, request: Request) -> Response:
+        self.requests["fetch"] += 1
         try:
             delivery = await self._jobs.fetch(request.path_params["token"], request.path_params["name"])
         except Refused as refused:
             return PlainTextResponse(str(refused.detail), refused.status)
-        return Response(delivery.data, media_type=delivery.media_type)
-
-    def _base(self, request: Request) -> str:
-        host = request.headers.get("host")
-        return f"http://{host}" if host else self._url
+        return deliver(delivery, str(request.url), self._clock)
 
     # -- account --------------------------------------------------------------------------------------------------
 
     async def _credits(self, _: Request) -> Response:
-        return Json({"credits": self._book.credits})
+        return say({"credits": self._book.credits})
 
     async def _my_finetunes(self, _: Request) -> Response:
-        return Json({"finetunes": []})
+        return say({"finetunes": []})
 
     async def _finetune_details(self, request: Request) -> Response:
         if "finetune_id" not in request.query_params:
@@ -189,7 +218,7 @@ class LocalApi:
         raise Refused(404, "Finetune not found: a local server has none")
 
     async def _delete_finetune(self, request: Request) -> Response:
-        raw = await _body(request)
+        raw = await read_body(request)
         checks.check_key(request.headers.get("x-key"), self._key)
         given = checks.parse(raw, request.headers.get("content-type", ""))
         if "finetune_id" not in given:
@@ -201,20 +230,47 @@ class LocalApi:
     # -- about itself ---------------------------------------------------------------------------------------------
 
     async def _local(self, _: Request) -> Response:
-        return Json(
+        return say(
             {
                 "engine": self._engine,
                 "version": package_version(),
                 "contract": CONTRACT_VERSION,
                 "tools": list(catalog.TOOLS),
+                "requests": dict(self.requests),
             }
         )
 
+    async def _schedule(self, request: Request) -> Response:
+        """The fault schedule: shown, replaced, or taken away while the server runs."""
+        if request.method == "PUT":
+            raw = await read_body(request)
+            try:
+                self._faults.set(json.loads(raw))
+            except ValueError as error:
+                raise Refused(422, f"not JSON: {error}") from None
+            except RecipeError as error:
+                raise Refused(
+                    422, [{"loc": [p.where], "msg": p.what, "type": "fault"} for p in error.problems]
+                ) from None
+        elif request.method == "DELETE":
+            self._faults.clear()
+        return say(self._faults.to_dict())
+
+    async def _advance(self, request: Request) -> Response:
+        """Move the virtual clock by ``{"seconds": …}``."""
+        if not isinstance(self._clock, VirtualClock):
+            raise Refused(409, "this server runs in real time: start it with --virtual-time")
+        seconds = checks.parse(await read_body(request)).get("seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e9:
+            raise violation("float_type", "Input should be seconds, 0 or more", "body", "seconds")
+        await self._clock.advance(seconds)
+        return say({"now": self._clock.now()})
+
     async def _show_book(self, _: Request) -> Response:
-        return Json(self._book.to_dict())
+        return say(self._book.to_dict())
 
     async def _welcome(self, request: Request) -> Response:
-        base = self._base(request)
+        base = base_of(request, self._url)
         listed = "\n".join(f"  POST {tool.path:<36} {tool.summary}" for tool in catalog.TOOLS.values())
         return PlainTextResponse(
             f"The BFL HTTP API, served from this machine by flux-pipelines {package_version()}.\n"
@@ -223,41 +279,16 @@ class LocalApi:
             f"  GET  {base}/v1/get_result?id=…   a job\n"
             f"  GET  {base}/v1/credits           the local account\n"
             f"  GET  {base}/local/book           every charge\n"
+            f"  GET  {base}/local/faults         what is made to go wrong; PUT replaces it, DELETE ends it\n"
             f"  GET  {base}/openapi.json         the contract\n"
         )
 
     async def _openapi(self, _: Request) -> Response:
         if self._document is None:
-            self._document = json.dumps(openapi()).encode()
+            self._document = json.dumps(openapi(strict=self._strict)).encode()
         return Response(self._document, media_type="application/json")
-
-
-def _check_host(request: Request) -> None:
-    """A web page whose name was bent to this machine (DNS rebinding) must not read answers."""
-    host = request.headers.get("host")
-    if host and not (is_loopback(f"http://{host}") or host.partition(":")[0].lower().endswith(".localhost")):
-        raise Refused(421, "this server answers on loopback names only")
-
-
-async def _body(request: Request) -> bytes:
-    """The whole body.
-
-    Raises:
-        Refused: 413; the rest is read and dropped first, because a client that is still sending hears no answer.
-    """
-    chunks: list[bytes] = []
-    length = 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length <= MAX_BODY:
-            chunks.append(chunk)
-        else:
-            chunks.clear()
-    if length > MAX_BODY:
-        raise Refused(413, f"the body is larger than {MAX_BODY:,} bytes")
-    return b"".join(chunks)
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
     status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
-    return Json({"detail": getattr(error, "detail", "Internal Server Error")}, status, headers=headers)
+    return say({"detail": getattr(error, "detail", "Internal Server Error")}, status, headers=headers)

@@ -1,15 +1,21 @@
 """The book: one entry for every charge, and the balance of the account.
 
-Written by the server alone and read from anywhere; what it hands out are copies.
+Written by the server alone and read from anywhere; what it hands out are copies. With a file, every charge and every
+settlement is also a JSON line there, written before the answer goes out: what a killed server charged can be read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
+
+from flux_tasks.errors import Problem, RecipeError
 
 __all__ = ["STAND_IN_PRICE", "Book", "Entry"]
 
@@ -31,9 +37,10 @@ class Entry:
             are the same job paid twice.
         time: of the charge, ISO 8601 in UTC.
         cost: credits charged at submission.
-        status: of the job: ``Pending`` until it ends.
+        status: of the job: ``Pending`` until it ends; ``Stopped`` if the server was stopped before it did.
         settled: credits kept in the end, 0 after a refund; None until the job ends.
-        deliveries: how often the result was fetched.
+        deliveries: how often the result was sent on its way whole.
+        faults: names of the faults that were made to happen to it.
     """
 
     id: str
@@ -44,6 +51,7 @@ class Entry:
     status: str = "Pending"
     settled: float | None = None
     deliveries: int = 0
+    faults: tuple[str, ...] = ()
 
 
 class Book:
@@ -51,9 +59,19 @@ class Book:
 
     Args:
         credits: balance to begin with.
+        file: takes a JSON line for every charge and settlement, after what it holds already.
+
+    Raises:
+        RecipeError: the file cannot be written.
     """
 
-    def __init__(self, credits: float = 1000.0) -> None:
+    def __init__(self, credits: float = 1000.0, *, file: str | Path | None = None) -> None:
+        self._file: IO[str] | None = None
+        if file is not None:
+            try:
+                self._file = Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open as long as the book
+            except OSError as error:
+                raise RecipeError([Problem("book", f"{file} cannot be written ({error.strerror})")]) from None
         self._balance = credits
         self._charged = 0.0
         self._count = 0
@@ -89,7 +107,8 @@ class Book:
             self._charged += cost
             self._count += 1
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self._entries[job_id] = Entry(job_id, tool, key, now, cost)
+            entry = self._entries[job_id] = Entry(job_id, tool, key, now, cost)
+            self._write("charge", entry)
             if len(self._entries) > _LONGEST:
                 self._entries.popitem(last=False)
             return True
@@ -103,7 +122,30 @@ class Book:
             if refund:
                 self._balance += entry.cost
                 self._charged -= entry.cost
-            self._entries[job_id] = replace(entry, status=status, settled=0.0 if refund else entry.cost)
+            entry = self._entries[job_id] = replace(entry, status=status, settled=0.0 if refund else entry.cost)
+            self._write("settle", entry)
+
+    def _write(self, event: str, entry: Entry) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps({"event": event, **asdict(entry)}) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Write what is still running as ``Stopped``, given back, and close the file."""
+        for entry in self.entries:
+            if entry.settled is None:
+                self.settle(entry.id, "Stopped", refund=True)
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def afflicted(self, job_id: str, fault: str) -> None:
+        """Write down that a fault was made to happen to a job."""
+        with self._lock:
+            entry = self._entries.get(job_id)
+            if entry is not None:
+                self._entries[job_id] = replace(entry, faults=(*entry.faults, fault))
 
     def delivered(self, job_id: str) -> None:
         """Count one fetch of a result."""

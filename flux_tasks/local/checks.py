@@ -29,10 +29,24 @@ from flux_tasks.local.book import STAND_IN_PRICE
 from flux_tasks.local.engines import Work, offsets
 from flux_tasks.preflight import MAX_INPUT_BYTES, MAX_INPUT_PIXELS
 
-__all__ = ["HEAVY", "Body", "Order", "Picture", "Refused", "check_key", "examine", "order", "pictures"]
+__all__ = [
+    "HEAVY",
+    "STRICT_DILATION",
+    "Body",
+    "Order",
+    "Picture",
+    "Refused",
+    "check_key",
+    "examine",
+    "order",
+    "pictures",
+]
 
 HEAVY = 65_536
 """Bytes of a body beyond which it is read off the event loop."""
+
+STRICT_DILATION = 25
+"""Pixels of ``dilate_pixels`` that OAS-0919 allows; SEED-1 says 100."""
 
 _CALLBACKS = ("webhook_url", "webhook_secret", "user")
 _LONGEST_SIDE = {"png": 2**31 - 1, "jpeg": 65_535, "webp": 16_383}
@@ -110,14 +124,17 @@ def _not_an_object() -> Refused:
     )
 
 
-def examine(tool: Tool, raw: bytes, media_type: str = "") -> Body:
+def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = False) -> Body:
     """``raw`` checked against the tool's request model, leniently: unknown fields are refused by strict tools only.
+
+    ``strict`` keeps to OAS-0919 alone: no field of a seed document under another name, ``dilate_pixels`` up to 25.
 
     Raises:
         Refused: 422 with all violations.
     """
     body = parse(raw, media_type)
-    renamed = {known: seed for seed, known in tool.accepts.items() if seed in body and known not in body}
+    accepted = {} if strict else tool.accepts
+    renamed = {known: seed for seed, known in accepted.items() if seed in body and known not in body}
     fields = {**body, **{known: body[seed] for known, seed in renamed.items()}}
     if tool.strict:
         for seed in renamed.values():
@@ -132,6 +149,9 @@ def examine(tool: Tool, raw: bytes, media_type: str = "") -> Body:
                 for e in error.errors(include_url=False, include_context=False, include_input=False)
             ],
         ) from None
+    if strict and getattr(model, "dilate_pixels", 0) > STRICT_DILATION:
+        message = f"Input should be less than or equal to {STRICT_DILATION}"
+        raise violation("less_than_equal", message, "body", "dilate_pixels")
     job = {name: value for name, value in body.items() if name not in _CALLBACKS}
     try:
         canonical = json.dumps(job, sort_keys=True, separators=(",", ":"))
@@ -319,7 +339,7 @@ def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, i
     """
     rule = tool.sizes
     if rule.reduces and picture is not None and rule.max_area and picture[0] * picture[1] > rule.max_area:
-        scale = (rule.max_area / (picture[0] * picture[1])) ** 0.5
+        scale = ((rule.reduced_area or rule.max_area) / (picture[0] * picture[1])) ** 0.5
         picture = int(picture[0] * scale), int(picture[1] * scale)
     said = tool.output_size(parameters, picture)
     if said is not None:

@@ -9,19 +9,28 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks.errors import EndpointUnreachable, Problem, RecipeError
 from flux_tasks.local import engines
 from flux_tasks.local.book import Book
+from flux_tasks.local.clock import Clock, VirtualClock
+from flux_tasks.local.faults.schedule import Faults
+from flux_tasks.local.latency import LatencySpec, latencies
 from flux_tasks.settings import is_loopback
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from flux_tasks.local.app import LocalApi
+    from flux_tasks.local.recording.recorder import RecordingApi
+    from flux_tasks.local.recording.replayer import ReplayApi
 
 __all__ = ["LocalServer", "serve"]
 
@@ -46,9 +55,22 @@ class LocalServer:
         engine: name of the engine.
         workers: engine threads; None for one per CPU.
         retention: seconds a finished job is remembered.
+        strict: keep to the newest specification alone: no short paths and field names of the seed documents,
+            ``dilate_pixels`` up to 25.
+        faults: what is to go wrong; see ``flux_tasks.local.faults``. ``faults.set`` changes it while it runs.
+        latency: seconds a job takes at least: for all tools, or by tool (``*`` for the others); each a number or a
+            pair of mean and jitter.
+        webhook_retries: seconds before each repetition of a call-back that was not answered with 2xx.
+        book: file that takes a JSON line for every charge.
+        virtual_time: latency, expiry, retention and webhook retries wait for ``advance``.
+        record: make no pictures: pass everything on to ``upstream`` and keep each exchange in this folder. Spends the
+            credits of the account there.
+        upstream: ``bfl``, ``eu``, ``us``, or the address of a server that speaks the API.
+        upstream_key: its key; empty passes on the ``x-key`` of each request.
+        replay: answer from the recordings in this folder alone.
 
     Raises:
-        RecipeError: no such engine, or a host that is not loopback.
+        RecipeError: no such engine, a host that is not loopback, a wrong fault schedule, a book that cannot be written.
     """
 
     def __init__(
@@ -63,11 +85,28 @@ class LocalServer:
         engine: str = "classical",
         workers: int | None = None,
         retention: float = 3600.0,
+        strict: bool = False,
+        faults: Any = (),
+        latency: LatencySpec | Mapping[str, LatencySpec] = 0.0,
+        webhook_retries: Sequence[float] = (1.0, 5.0, 30.0),
+        book: str | Path | None = None,
+        virtual_time: bool = False,
+        record: str | Path | None = None,
+        upstream: str = "bfl",
+        upstream_key: str = "",
+        replay: str | Path | None = None,
     ) -> None:
+        if record is not None and replay is not None:
+            raise RecipeError([Problem("record", "excludes replay: a server does one or the other")])
+        self._record = (Path(record), upstream, upstream_key) if record is not None else None
+        self._replay = Path(replay) if replay is not None else None
         if not is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}"):
             raise RecipeError([Problem("host", f"{host} is not loopback: the local server is for this machine alone")])
         engines.identity(engine)
-        self.book = Book(credits)
+        self.faults = Faults(faults)
+        self._clock = VirtualClock() if virtual_time else Clock()
+        self._strict = strict
+        self.book = Book(credits, file=book)
         self._host = host
         self._port = port
         self._key = key
@@ -77,10 +116,14 @@ class LocalServer:
             "expiry": expiry,
             "retention": retention,
             "workers": workers or os.cpu_count() or 1,
+            "latency": latencies(latency),
+            "retries": webhook_retries,
         }
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._url = ""
+        self._api: LocalApi | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._tidy: weakref.finalize[Any, Any] | None = None
 
     @property
@@ -104,31 +147,27 @@ class LocalServer:
         if self._thread is not None:
             return self
         absent = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-        if absent := [*absent, *engines.missing(self._engine)]:
+        needs_engine = self._record is None and self._replay is None
+        if absent := [*absent, *(engines.missing(self._engine) if needs_engine else ())]:
             raise EndpointUnreachable(
                 f"the local server needs {', '.join(absent)}, not installed here: pip install 'flux-pipelines[local]'"
             )
         import uvicorn
 
-        from flux_tasks.local.app import LocalApi
-        from flux_tasks.local.jobs import Jobs
+        from flux_tasks.local.connections import Protocol
 
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         self._url = f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
-        folder = Path(tempfile.mkdtemp(prefix="flux-local-"))
-        self._tidy = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        api = LocalApi(
-            url=self._url,
-            engine=self._engine,
-            key=self._key,
-            book=self.book,
-            jobs=Jobs(engine=self._engine, book=self.book, folder=folder, **self._options),
-        )
+        try:
+            api = self._make()
+        except BaseException:
+            listener.close()
+            raise
         config = uvicorn.Config(
             api.app,
             loop="asyncio",
-            http="h11",
+            http=Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -141,6 +180,7 @@ class LocalServer:
         server = self._server = uvicorn.Server(config)
 
         async def answer() -> None:
+            self._loop = asyncio.get_running_loop()
             try:
                 await server.serve(sockets=[listener])
             finally:
@@ -150,6 +190,40 @@ class LocalServer:
         self._thread.start()  # requests need not wait for it: the socket has been listening for a while
         return self
 
+    def _make(self) -> LocalApi | RecordingApi | ReplayApi:
+        """The application.
+
+        Raises:
+            RecipeError: recordings that cannot be used, or an upstream that cannot.
+        """
+        if self._replay is not None:
+            from flux_tasks.local.recording.replayer import ReplayApi
+
+            return ReplayApi(url=self._url, folder=self._replay)
+        if self._record is not None:
+            from flux_tasks.local.recording.recorder import RecordingApi
+
+            folder, upstream, key = self._record
+            try:
+                return RecordingApi(url=self._url, folder=folder, upstream=upstream, key=key)
+            except OSError as error:
+                raise RecipeError([Problem("record", f"{folder} cannot be written ({error.strerror})")]) from None
+        from flux_tasks.local.app import LocalApi
+        from flux_tasks.local.jobs import Jobs
+
+        _sweep()
+        folder = Path(tempfile.mkdtemp(prefix=f"flux-local-{os.getpid()}-"))
+        self._tidy = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        shared: dict[str, Any] = {
+            "engine": self._engine,
+            "book": self.book,
+            "faults": self.faults,
+            "clock": self._clock,
+        }
+        jobs = Jobs(folder=folder, **shared, **self._options)
+        self._api = LocalApi(url=self._url, key=self._key, strict=self._strict, jobs=jobs, **shared)
+        return self._api
+
     def stop(self) -> None:
         """Stop answering, wait for the engine to finish what it is doing, and remove all results."""
         thread, self._thread = self._thread, None
@@ -157,8 +231,27 @@ class LocalServer:
             return
         self._server.should_exit = True
         thread.join()
+        self._loop = None
+        self.book.close()
         if self._tidy is not None:
             self._tidy()
+
+    @property
+    def requests(self) -> dict[str, int]:
+        """How many submissions, polls and fetches arrived, refused ones counted in."""
+        return dict(self._api.requests) if self._api is not None else {}
+
+    def advance(self, seconds: float) -> None:
+        """Move the virtual clock; what was waiting for that moment has happened when this returns.
+
+        Raises:
+            RuntimeError: the server was not started with ``virtual_time``, or not started at all.
+        """
+        if not isinstance(self._clock, VirtualClock):
+            raise RuntimeError("this server runs in real time: make it with virtual_time=True")  # noqa: TRY004
+        if self._loop is None:
+            raise RuntimeError("the local server is not started")
+        asyncio.run_coroutine_threadsafe(self._clock.advance(seconds), self._loop).result()
 
     def __enter__(self) -> LocalServer:
         return self.start()
@@ -183,13 +276,39 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _sweep() -> None:
+    """Remove the results of servers that were killed."""
+    for left in Path(tempfile.gettempdir()).glob("flux-local-*-*"):
+        pid = left.name.split("-")[2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there, and somebody else's
+        return True
+    return True
+
+
 def serve(host: str = "127.0.0.1", port: int = 8765, **options: Any) -> None:
     """Run a local server until it is interrupted; takes the arguments of ``LocalServer``."""
     over = threading.Event()
     with contextlib.suppress(ValueError):  # not on the main thread
         signal.signal(signal.SIGTERM, lambda *_: over.set())
     with LocalServer(port, host=host, **options) as server:
-        print(f"{server.url} serves the BFL API, engine {engines.identity(options.get('engine', 'classical'))}")
-        print("What it makes is a preview, not made by FLUX. Stop it with Ctrl-C.", flush=True)
+        if options.get("record"):
+            print(f"{server.url} passes everything on to {options.get('upstream', 'bfl')} and records it")
+            print(f"in {options['record']}: prompts and pictures, no key. Jobs are paid for. Stop it with Ctrl-C.")
+        elif options.get("replay"):
+            print(f"{server.url} answers from the recordings in {options['replay']}")
+            print("and nothing else. Stop it with Ctrl-C.")
+        else:
+            print(f"{server.url} serves the BFL API, engine {engines.identity(options.get('engine', 'classical'))}")
+            print("What it makes is a preview, not made by FLUX. Stop it with Ctrl-C.")
+        sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             over.wait()

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import httpx
 import pytest
 from PIL import Image, ImageChops, ImageCms
 from scripted import Answer, ScriptedServer
+from waiting import wait_until
 
 from flux_tasks import catalog, verify_webhook
 from flux_tasks.client import BflClient
@@ -44,13 +44,6 @@ def body_for(tool: catalog.Tool, api: Any, **more: Any) -> dict[str, Any]:
     if "mask" in tool.image_fields:
         body["mask"] = api.base64(api.mask())
     return {**body, **more}
-
-
-def wait_until(condition: Any) -> None:
-    over = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < over
-        time.sleep(0.005)
 
 
 # -- submit -----------------------------------------------------------------------------------------------------------

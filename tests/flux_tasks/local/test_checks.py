@@ -15,7 +15,7 @@ from PIL import Image
 from scripted import Answer, ScriptedServer
 
 from flux_tasks import catalog
-from flux_tasks.local import app, checks
+from flux_tasks.local import checks, wire
 
 DEBLUR = "flux-tools/deblur-v1"
 ERASE = "flux-tools/erase-v1"
@@ -166,7 +166,7 @@ def test_the_seed_name_of_a_field_does_not_outdo_the_real_one(serving: Any, gate
 
 
 def test_a_body_beyond_the_limit_is_413(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "MAX_BODY", 300_000)
+    monkeypatch.setattr(wire, "MAX_BODY", 300_000)
     response = shared.post("flux-2-pro", {"prompt": "x" * 400_000})
     assert response.status_code == 413
     assert "larger than" in response.json()["detail"]

@@ -94,7 +94,8 @@ def received(image: Image.Image, rule: SizeRule) -> Image.Image:
     """``image`` as a tool that reduces its inputs sees it: scaled into its area, sides cut to its grid (DOCS-F2)."""
     if not rule.reduces or rule.max_area is None:
         return image
-    scale = min(1.0, (rule.max_area / (image.width * image.height)) ** 0.5)
+    area = image.width * image.height
+    scale = 1.0 if area <= rule.max_area else ((rule.reduced_area or rule.max_area) / area) ** 0.5
     if scale < 1:
         size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
         image = preview.flattened(image).resize(size, Image.Resampling.LANCZOS)

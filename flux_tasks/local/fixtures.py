@@ -1,0 +1,33 @@
+"""pytest fixtures for anyone who builds on the BFL API; pytest finds them by itself where this package is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from flux_tasks.local.server import LocalServer
+
+__all__ = ["bfl_server"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers", "bfl_server(**options): arguments of flux_tasks.local.LocalServer for the fixture bfl_server"
+    )
+
+
+@pytest.fixture
+def bfl_server(request: pytest.FixtureRequest) -> Iterator[LocalServer]:
+    """A running local server with an account and a book of its own.
+
+    ``@pytest.mark.bfl_server(credits=2, faults=[...])`` gives it arguments.
+    """
+    from flux_tasks.local.server import LocalServer
+
+    marker = request.node.get_closest_marker("bfl_server")
+    with LocalServer(**(marker.kwargs if marker else {})) as server:
+        yield server

@@ -1,0 +1,266 @@
+"""Recorded pairs of request and answers: one JSON file a job, and the file that was delivered beside it.
+
+``0001-deblur-v1-<12 digits of the request's key>.json`` holds what was asked, what the submission was answered, and
+every poll; ``….png`` of the same name is the result. Addresses of the server itself stand as ``<server>/…`` and become
+those of whichever server answers from the file. A GET that is no poll of a known job is a pair, too (kind ``get``).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from flux_tasks import files
+from flux_tasks.errors import Problem, RecipeError
+from flux_tasks.images import EXTENSIONS
+from flux_tasks.local.recording.scrub import Scrubber, decoded
+
+__all__ = ["HEADERS", "SERVER", "Delivery", "Pair", "Poll", "Reply", "addressed", "load", "save"]
+
+SERVER = "<server>"
+"""Stands for the address of the server that answers."""
+
+HEADERS = ("content-type", "retry-after")
+"""What of an answer's headers matters to a client."""
+
+_APART = (".md", ".txt")  # a note beside the recordings is nobody's mistake
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Printable = Annotated[str, Field(pattern=r"^[ -~]*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Reply(_Strict):
+    """One answer as it came, or that the connection was cut.
+
+    Attributes:
+        status: of HTTP; None for a connection that was cut.
+        headers: the few that matter to a client.
+        body: a JSON object or list; ``text`` or ``base64`` hold a body that is neither.
+    """
+
+    status: Annotated[int, Field(ge=200, le=999)] | None = None
+    cut: Literal[True] | None = None
+    headers: dict[Literal["content-type", "retry-after"], Printable] = {}
+    body: dict[str, Any] | list[Any] | None = None
+    text: str | None = None
+    base64: str | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Reply:
+        if (self.status is None) == (self.cut is None):
+            raise ValueError("needs either 'status' or 'cut'")
+        if sum(content is not None for content in (self.body, self.text, self.base64)) > 1:
+            raise ValueError("has more than one of 'body', 'text' and 'base64'")
+        self.content(SERVER)  # raises a ValueError for what is not base64
+        return self
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str], value: Any, raw: bytes, scrub: Scrubber) -> Self:
+        """An answer that is fit to be written down; ``value`` is its JSON, None if it has none."""
+        kept = {name: re.sub(r"[^ -~]", "?", scrub.text(headers[name])) for name in HEADERS if name in headers}
+        parts: dict[str, Any] = {"status": status, "headers": kept}
+        if value is not None:
+            return cls(**parts, body=scrub.value(value))
+        try:
+            return cls(**parts, text=scrub.text(raw.decode()))
+        except UnicodeDecodeError:
+            return cls(**parts, base64=base64.b64encode(scrub.data(raw)).decode())
+
+    def content(self, server: str) -> bytes:
+        """The body, with addresses that point to ``server``."""
+        if self.body is not None:
+            return json.dumps(addressed(self.body, server), separators=(",", ":")).encode()
+        return base64.b64decode(self.base64, validate=True) if self.base64 else (self.text or "").encode()
+
+
+class Poll(Reply):
+    """An answer that came ``count`` times in a row."""
+
+    count: Annotated[int, Field(ge=1)] = 1
+
+    def is_like(self, other: Poll) -> bool:
+        """Whether both say the same."""
+        return self.model_copy(update={"count": other.count}) == other
+
+
+class Delivery(_Strict):
+    """The file that was delivered: its name beside the pair; it is served under its hash."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*$")]
+    media_type: Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$")]
+    sha256: Sha256
+
+    @property
+    def path(self) -> str:
+        """Where the server has it."""
+        return f"/delivery/{self.sha256[:32]}/{self.file.rpartition('-')[2]}"
+
+
+class Pair(_Strict):
+    """One recorded exchange.
+
+    Attributes:
+        kind: ``job`` for a POST with its polls, ``get`` for anything else that was asked.
+        path: below the server's address; of a GET with its query.
+        tool: the last part of the path.
+        key: SHA-256 of the request, by which it is found again.
+        request: the body, pictures described by hash, size and media type; None for a GET.
+        submit: the answer to the POST; None for a GET.
+        polled_at: scheme and host that know the job, if that is not the upstream itself.
+        polls: the answers that came later, in turn.
+    """
+
+    format: Literal[1] = 1
+    kind: Literal["job", "get"] = "job"
+    path: Annotated[str, Field(pattern=r"^/v1/")]
+    tool: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    key: Sha256
+    request: Any = None
+    submit: Reply | None = None
+    polled_at: str | None = None
+    polls: list[Poll] = []
+    delivery: Delivery | None = None
+    _file: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _has_answers(self) -> Pair:
+        if self.kind == "job" and self.submit is None:
+            raise ValueError("'submit' is missing")
+        return self
+
+    @property
+    def file(self) -> Path | None:
+        """Where it lies; None before it is saved."""
+        return self._file
+
+    @property
+    def id(self) -> str | None:
+        """The service's id of the job, if one was made."""
+        body = self.submit.body if self.submit is not None else None
+        found = body.get("id") if isinstance(body, dict) else None
+        return found if isinstance(found, str) and found else None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the recording goes on to an end of the job, so that a replay does not wait for ever."""
+        body = self.polls[-1].body if self.polls else None
+        status = body.get("status") if isinstance(body, dict) else None
+        return self.id is None or status not in (None, "Pending", "Reasoning", "Generating", "Processing")
+
+    def observe(self, reply: Poll) -> None:
+        """Note one more answer; the same as the last one is counted."""
+        if self.polls and self.polls[-1].is_like(reply):
+            self.polls[-1].count += 1
+        else:
+            self.polls.append(reply)
+
+    def deliver(self, data: bytes, media_type: str) -> None:
+        """Keep the delivered bytes beside the saved pair, which names them from its next save on."""
+        if self._file is None:
+            raise RuntimeError("a pair is saved before its delivery is")
+        file = self._file.with_suffix(f".{EXTENSIONS.get(media_type, 'bin')}")
+        files.write(file, data)
+        self.delivery = Delivery(file=file.name, media_type=media_type, sha256=hashlib.sha256(data).hexdigest())
+
+    def encode(self) -> bytes:
+        """The file's text."""
+        document = self.model_dump(exclude_none=True)
+        try:
+            return f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode()
+        except UnicodeEncodeError:  # half a surrogate pair, which JSON may hold
+            return f"{json.dumps(document, indent=2)}\n".encode()
+
+
+def addressed(value: Any, server: str) -> Any:
+    """``value`` with every ``<server>/…`` in it as an address on ``server``."""
+    if isinstance(value, str):
+        return server + value.removeprefix(SERVER) if value.startswith(f"{SERVER}/") else value
+    if isinstance(value, list):
+        return [addressed(item, server) for item in value]
+    if isinstance(value, dict):
+        return {name: addressed(item, server) for name, item in value.items()}
+    return value
+
+
+def save(pair: Pair, folder: Path) -> None:
+    """Write ``pair``, whole or not at all: under the next free number first, then in its place.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    data = pair.encode()
+    if pair.file is not None:
+        files.write(pair.file, data)
+        return
+    number = max((_number(name) for name in files.listing(str(folder))), default=0)
+    while True:  # another recorder in this folder may be as quick
+        number += 1
+        file = folder / f"{number:04d}-{pair.tool}-{pair.key[:12]}.json"
+        if files.create(file, data):
+            pair._file = file
+            return
+
+
+def _number(name: str) -> int:
+    head = name.partition("-")[0]
+    return int(head) if head.isascii() and head.isdecimal() else 0
+
+
+def load(folder: Path) -> list[Pair]:
+    """Every pair in ``folder``, in the order of their numbers; none if there is no such folder.
+
+    Raises:
+        RecipeError: naming every file that is damaged, missing, or not of a recording.
+    """
+    found: list[Pair] = []
+    problems: list[Problem] = []
+
+    def attempt(name: str, work: Callable[[Path], None]) -> None:
+        try:
+            work(folder / name)
+        except ValidationError as error:
+            said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+            problems.append(Problem(name, f"is not a recorded pair: {said}"))
+        except (ValueError, RecursionError) as error:
+            problems.append(Problem(name, f"is damaged: {error}"))
+        except OSError as error:
+            problems.append(Problem(name, f"cannot be read: {error.strerror or error}"))
+
+    def read(file: Path) -> None:
+        value = decoded(data := files.read(file))
+        if value is None:
+            raise ValueError("it holds no JSON object" if data.strip() else "it is empty")
+        pair = Pair.model_validate(value)
+        pair._file = file
+        found.append(pair)
+
+    def check(file: Path) -> None:
+        wanted = {pair.delivery.sha256 for pair in found if pair.delivery and pair.delivery.file == file.name}
+        if wanted and {hashlib.sha256(files.read(file)).hexdigest()} != wanted:
+            raise ValueError("its bytes are not those that were delivered")
+
+    names = [name for name in files.listing(str(folder)) if not name.startswith(".") and not name.endswith(_APART)]
+    for name in sorted(names, key=lambda name: (_number(name), name)):
+        if name.endswith(".json"):
+            attempt(name, read)
+    stems = {Path(name).stem for name in names if name.endswith(".json")}
+    delivered = {pair.delivery.file for pair in found if pair.delivery}
+    for name in sorted(delivered | set(names)):
+        if name in delivered:
+            attempt(name, check)
+        elif not name.endswith(".json") and Path(name).stem not in stems:
+            problems.append(Problem(name, "belongs to no recorded pair: move it elsewhere"))
+    if problems:
+        raise RecipeError(problems, file=str(folder))
+    return found

@@ -1,0 +1,260 @@
+"""A proxy that writes down what passes: every job as a recorded pair, from which ``replayer`` answers offline.
+
+The service's answers go back as they came, but for two addresses: polls and deliveries come to this server. A pair is
+on disk before its submission is answered, so that no id of a paid job is lost; no POST is ever sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flux_tasks import files
+from flux_tasks.answers import host_of, reason_of
+from flux_tasks.errors import DeliveryFailed
+from flux_tasks.local.checks import Refused
+from flux_tasks.local.recording import pairs
+from flux_tasks.local.recording.pairs import SERVER, Delivery, Pair, Poll, Reply, addressed
+from flux_tasks.local.recording.scrub import Asked, Scrubber, decoded, request_key, secrets_of
+from flux_tasks.local.recording.upstream import FAILED, NOT_SENT, POLL, Upstream, origin_of
+from flux_tasks.local.wire import answering, base_of, path_of, read_body, say
+
+__all__ = ["RecordingApi"]
+
+_log = logging.getLogger("flux_tasks.local")
+
+AnyReply = TypeVar("AnyReply", bound=Reply)
+
+
+@dataclass
+class _Exchange:
+    """A pair in the making.
+
+    Attributes:
+        url: where the service is asked how it goes on.
+        secrets: what must not be written down of it.
+    """
+
+    pair: Pair
+    url: str
+    secrets: set[str] = field(default_factory=set)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class RecordingApi:
+    """The application, and the recordings it makes.
+
+    Args:
+        url: the server's own address, for answers to requests that name no host.
+        folder: for the recordings; those that are there are kept, and their jobs can still be polled.
+        upstream: ``bfl``, ``eu``, ``us``, or the address of a server that speaks the API.
+        key: the upstream's key; empty passes on the ``x-key`` of each request.
+        transport: any httpx transport, for tests and proxies.
+
+    Raises:
+        RecipeError: an upstream that cannot be used, a key that must not go there, or a damaged recording.
+        OSError: the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        folder: Path,
+        upstream: str,
+        key: str = "",
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._upstream = Upstream(url, upstream, key, transport)
+        self._url = url
+        self._secrets: set[str] = set()
+        self._folder = Path(folder).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._jobs: dict[str, _Exchange] = {}
+        self._gets: dict[str, _Exchange] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        for pair in pairs.load(self._folder):
+            if pair.id is not None:
+                self._jobs[pair.id] = _Exchange(pair, self._upstream.polling_address(pair.id, pair.polled_at))
+            if pair.delivery is not None:
+                self._deliveries[pair.delivery.path] = pair.delivery
+        self._numbering = asyncio.Lock()
+        self._submissions: set[asyncio.Task[Response]] = set()
+        self.app = Starlette(
+            routes=[
+                Route("/v1/{rest:path}", answering(self._submit, pages=False), methods=["POST"]),
+                Route("/v1/{rest:path}", answering(self._get, pages=False), methods=["GET"]),
+                Route("/delivery/{token}/{name}", answering(self._delivery, pages=False), methods=["GET"]),
+            ]
+        )
+        self.app.router.redirect_slashes = False
+
+    async def close(self) -> None:
+        """Wait for the answers to what was submitted, and close all connections."""
+        await asyncio.gather(*self._submissions, return_exceptions=True)
+        await self._upstream.close()
+
+    # -- submit ---------------------------------------------------------------------------------------------------
+
+    async def _submit(self, request: Request) -> Response:
+        raw = await read_body(request)
+        # Neither a client that leaves nor a server that stops may interrupt it: the id would be lost.
+        submission = asyncio.create_task(self._forward(request, raw))
+        self._submissions.add(submission)
+        submission.add_done_callback(self._submissions.discard)
+        return await asyncio.shield(submission)
+
+    async def _forward(self, request: Request, raw: bytes) -> Response:
+        path, media_type = path_of(request), request.headers.get("content-type", "")
+        host = host_of(self._upstream.url)
+        try:
+            response = await self._upstream.post(path, raw, media_type, _key_of(request))
+        except NOT_SENT as error:  # a 4xx: clients may count on it that nothing was made or charged
+            _log.warning("%s was not reached: %s", host, reason_of(error))
+            return say({"detail": f"{host} was not reached ({reason_of(error)}): nothing was sent"}, 424)
+        except FAILED as error:
+            _log.warning("%s %s: the connection was cut: %s", host, _tool(path), reason_of(error))
+            await self._note(path, raw, media_type, None)
+            return say({"detail": f"{host}: the connection was cut ({reason_of(error)})"}, 502)
+        value = await self._note(path, raw, media_type, response)
+        return self._pass_on(response, value, request)
+
+    async def _note(self, path: str, raw: bytes, media_type: str, response: httpx.Response | None) -> Any:
+        """As ``_note_submission``; whatever goes wrong, a job that is paid for gets its answer."""
+        try:
+            return await self._note_submission(path, raw, media_type, response)
+        except Exception as error:
+            _log.error("%s is not recorded: %s", _tool(path), type(error).__name__)
+            return None
+
+    async def _note_submission(self, path: str, raw: bytes, media_type: str, response: httpx.Response | None) -> Any:
+        """Write down a submission; its answer with a polling address that points here, or None to leave it as it is."""
+        value: Any = decoded(response.content) if response is not None else None
+        said = value.get("polling_url") if isinstance(value, dict) else None
+        job_id = value.get("id") if isinstance(value, dict) else None
+        job_id = job_id if isinstance(job_id, str) else ""
+        polling_url = self._upstream.polling_address(job_id, said)
+        is_named = bool(job_id) and isinstance(said, str)
+        if is_named:
+            value["polling_url"] = f"{SERVER}{POLL}?id={quote(job_id, safe='')}"
+        asked = await asyncio.to_thread(Asked.of, raw, media_type, frozenset(self._hidden))
+        self._secrets |= {asked.secret} - {""}
+        scrub = Scrubber(self._hidden | {asked.hook})
+        pair = Pair(
+            path=scrub.text(path),
+            tool=_tool(path),
+            key=asked.key,
+            request=asked.request,
+            submit=Reply(cut=True) if response is None else _reply(Reply, response, value, scrub),
+            polled_at=origin_of(polling_url) if origin_of(polling_url) != origin_of(self._upstream.url) else None,
+        )
+        if job_id:
+            self._jobs[job_id] = _Exchange(pair, polling_url, {asked.hook})
+        await self._keep(pair)
+        return value if is_named else None
+
+    # -- poll and fetch -------------------------------------------------------------------------------------------
+
+    async def _get(self, request: Request) -> Response:
+        path = path_of(request)
+        job_id = request.query_params.get("id") if request.url.path == POLL else None
+        exchange = self._jobs.get(job_id or "") or self._gets.get(path)
+        if exchange is None:
+            known_as = Scrubber(self._hidden).text(path)
+            pair = Pair(kind="get", path=known_as, tool=_tool(path), key=request_key(f"GET {known_as}".encode()))
+            exchange = self._gets[path] = _Exchange(pair, f"{self._upstream.url}{path}")
+        async with exchange.lock:
+            return await self._ask(exchange, request)
+
+    async def _ask(self, exchange: _Exchange, request: Request) -> Response:
+        url, pair = exchange.url, exchange.pair
+        try:
+            response = await self._upstream.get(url, _key_of(request))
+        except FAILED as error:
+            _log.warning("%s: no answer: %s", host_of(url), reason_of(error))
+            if not isinstance(error, NOT_SENT):
+                pair.observe(Poll(cut=True))
+                await self._keep(pair)
+            return say({"detail": f"{host_of(url)}: no answer ({reason_of(error)})"}, 502)
+        value = decoded(response.content)
+        sample = _sample(value)
+        if sample is not None:
+            exchange.secrets |= secrets_of(sample)
+            if pair.delivery is None:
+                try:
+                    data, media_type = await self._upstream.fetch(sample)
+                except DeliveryFailed as error:
+                    return say({"detail": f"the delivery did not arrive: {error}"}, 502)
+                if not await self._keep(pair) or not await self._keep(pair, data, media_type):
+                    return self._pass_on(response, None, request)  # it is paid for: the client may fetch it itself
+            assert pair.delivery is not None  # noqa: S101 - kept a line above
+            self._deliveries[pair.delivery.path] = pair.delivery
+            value["result"]["sample"] = f"{SERVER}{pair.delivery.path}"
+        try:
+            pair.observe(_reply(Poll, response, value, Scrubber(self._hidden | exchange.secrets)))
+            await self._keep(pair)
+        except (ValueError, RecursionError) as error:
+            _log.error("an answer to %s %s is not recorded: %s", pair.tool, pair.id or "", type(error).__name__)
+        return self._pass_on(response, None if sample is None else value, request)
+
+    async def _keep(self, pair: Pair, data: bytes = b"", media_type: str = "") -> bool:
+        """Write ``pair`` and what was delivered; False if that cannot be done."""
+        try:
+            if data:
+                await asyncio.to_thread(pair.deliver, data, media_type)
+            async with self._numbering:
+                await asyncio.to_thread(pairs.save, pair, self._folder)
+        except OSError as error:
+            _log.error("%s %s is not recorded: %s", pair.tool, pair.id or "", error)
+            return False
+        return True
+
+    async def _delivery(self, request: Request) -> Response:
+        delivery = self._deliveries.get(request.url.path)
+        if delivery is None:
+            raise Refused(404, "Not Found")
+        data = await asyncio.to_thread(files.read, self._folder / delivery.file)
+        return Response(data, media_type=delivery.media_type)
+
+    def _pass_on(self, response: httpx.Response, value: Any, request: Request) -> Response:
+        content = response.content
+        if value is not None:
+            content = json.dumps(addressed(value, base_of(request, self._url)), separators=(",", ":")).encode()
+        headers = {name: response.headers[name] for name in pairs.HEADERS if name in response.headers}
+        return Response(content, response.status_code, headers=headers)
+
+    @property
+    def _hidden(self) -> set[str]:
+        return self._upstream.keys | self._secrets
+
+
+def _key_of(request: Request) -> str:
+    return request.headers.get("x-key", "")
+
+
+def _tool(path: str) -> str:
+    name = path.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60] or "_"
+
+
+def _reply(kind: type[AnyReply], response: httpx.Response, value: Any, scrub: Scrubber) -> AnyReply:
+    return kind.of(response.status_code, response.headers, value, response.content, scrub)
+
+
+def _sample(value: Any) -> str | None:
+    """The delivery address in a ``Ready`` answer."""
+    result = value.get("result") if isinstance(value, dict) and value.get("status") == "Ready" else None
+    found = result.get("sample") if isinstance(result, dict) else None
+    return found if isinstance(found, str) else None

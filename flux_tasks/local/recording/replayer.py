@@ -1,0 +1,190 @@
+"""The API from recordings: what was asked before is answered as it was then, without key and network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from flux_tasks import files
+from flux_tasks.catalog import CONTRACT_VERSION
+from flux_tasks.errors import Problem, RecipeError
+from flux_tasks.local.checks import Refused
+from flux_tasks.local.connections import Cut
+from flux_tasks.local.recording import pairs
+from flux_tasks.local.recording.pairs import Delivery, Pair, Reply
+from flux_tasks.local.recording.scrub import CALLBACKS, REMOVED, Asked, Scrubber, decoded
+from flux_tasks.local.wire import answering, base_of, path_of, read_body, say
+
+__all__ = ["IDENTITY", "ReplayApi"]
+
+_log = logging.getLogger("flux_tasks.local")
+
+IDENTITY = "local:replay@1"
+"""What results are keyed by: they are never taken for those of another engine."""
+
+
+class _Walk:
+    """Answers, each once and in turn, the last one from then on."""
+
+    def __init__(self, replies: Iterable[Reply] = ()) -> None:
+        self.replies = list(replies)
+        self._at = 0
+
+    def next(self) -> Reply | None:
+        """The next answer; None if there is none at all."""
+        if not self.replies:
+            return None
+        reply = self.replies[min(self._at, len(self.replies) - 1)]
+        self._at += 1
+        return reply
+
+
+class ReplayApi:
+    """The application.
+
+    Args:
+        url: the server's own address, for answers to requests that name no host.
+        folder: with the recordings.
+
+    Raises:
+        RecipeError: there are none, or some are damaged or of something else; all problems at once.
+    """
+
+    def __init__(self, *, url: str, folder: Path) -> None:
+        self._url = url
+        self._folder = Path(folder).absolute()
+        self._pairs = pairs.load(self._folder)
+        if not self._pairs:
+            raise RecipeError(
+                [Problem("", "no recordings: make some with flux-pipelines local --record")], file=str(folder)
+            )
+        self._jobs: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+        self._turns: dict[tuple[str, str], int] = defaultdict(int)
+        self._walks: dict[str, _Walk] = {}
+        self._gets: dict[str, _Walk] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        for pair in self._pairs:
+            if pair.kind == "get":
+                self._gets.setdefault(pair.path, _Walk()).replies.extend(pair.polls)
+            else:
+                self._jobs[pair.path, pair.key].append(pair)
+            if pair.id is not None:
+                self._walks.setdefault(pair.id, _Walk(pair.polls))
+            if pair.delivery is not None:
+                self._deliveries[pair.delivery.path] = pair.delivery
+            if pair.file is not None and not pair.is_finished:
+                _log.warning("%s was not polled to its end: a replay does not come to one", pair.file.name)
+        self.app = Starlette(
+            routes=[
+                Route("/v1/get_result", answering(self._poll, pages=False), methods=["GET"]),
+                Route("/v1/{rest:path}", answering(self._submit, pages=False), methods=["POST"]),
+                Route("/v1/{rest:path}", answering(self._get, pages=False), methods=["GET"]),
+                Route("/delivery/{token}/{name}", answering(self._delivery, pages=False), methods=["GET"]),
+                Route("/local", answering(self._local, pages=False), methods=["GET"]),
+            ]
+        )
+        self.app.router.redirect_slashes = False
+
+    async def close(self) -> None:
+        """Nothing is open; here for the sake of those who close every application."""
+
+    async def _submit(self, request: Request) -> Response:
+        raw = await read_body(request)
+        asked = await asyncio.to_thread(Asked.of, raw, request.headers.get("content-type", ""))
+        path = Scrubber().text(path_of(request))
+        recorded = self._jobs.get((path, asked.key))
+        if not recorded:
+            return say({"detail": f"not recorded: {self._nearest(path, asked.request)}"}, 404)
+        turn = self._turns[path, asked.key]
+        self._turns[path, asked.key] += 1
+        pair = recorded[min(turn, len(recorded) - 1)]
+        if pair.id is not None:
+            self._walks[pair.id] = _Walk(pair.polls)
+        reply = pair.submit
+        assert reply is not None  # noqa: S101 - every job has one
+        if isinstance(reply.body, dict) and reply.body.get("webhook_url") == REMOVED:
+            reply = reply.model_copy(update={"body": {**reply.body, "webhook_url": decoded(raw).get("webhook_url")}})
+        return _respond(reply, base_of(request, self._url))
+
+    async def _poll(self, request: Request) -> Response:
+        job_id = request.query_params.get("id")
+        if job_id not in self._walks and (job_id is None or path_of(request) in self._gets):
+            return await self._get(request)
+        reply = self._walks[job_id].next() if job_id in self._walks else None
+        if reply is None:
+            unknown = dict.fromkeys(("result", "progress", "details", "preview"))
+            return say({"id": job_id, "status": "Task not found", **unknown}, 404)
+        return _respond(reply, base_of(request, self._url))
+
+    async def _get(self, request: Request) -> Response:
+        path = Scrubber().text(path_of(request))
+        walk = self._gets.get(path)
+        reply = walk.next() if walk is not None else None
+        if reply is None:
+            raise Refused(404, f"not recorded: GET {path}")
+        return _respond(reply, base_of(request, self._url))
+
+    async def _delivery(self, request: Request) -> Response:
+        delivery = self._deliveries.get(request.url.path)
+        if delivery is None:
+            raise Refused(404, "Not Found")
+        data = await asyncio.to_thread(files.read, self._folder / delivery.file)
+        return Response(data, media_type=delivery.media_type)
+
+    async def _local(self, _: Request) -> Response:
+        tools = dict.fromkeys(pair.tool for pair in self._pairs if pair.kind == "job")
+        return say({"engine": IDENTITY, "contract": CONTRACT_VERSION, "tools": list(tools)})
+
+    def _nearest(self, path: str, request: Any) -> str:
+        """Why nothing is recorded for ``request``, in one sentence."""
+        tool = path.partition("?")[0].rpartition("/")[2]
+        same = [pair for (known, _), found in self._jobs.items() if known == path for pair in found]
+        if not same:
+            tools = sorted({pair.tool for pair in self._pairs if pair.kind == "job"})
+            return f"{tool} was never called; these were: {', '.join(tools) or 'none'}"
+        found = [(_differences(pair.request, request), pair) for pair in same]
+        differing, nearest = min(found, key=lambda one: len(one[0]))
+        name = nearest.file.name if nearest.file is not None else ""
+        said = "; ".join(differing) or f"it differs in what stands as {REMOVED} there"
+        return f"{tool} was not called like this; the nearest is {name}: {said}"
+
+
+def _respond(reply: Reply, server: str) -> Response:
+    """A recorded answer, with addresses that point to ``server``."""
+    if reply.status is None:
+        return Cut()
+    return Response(
+        reply.content(server), reply.status, headers={str(name): text for name, text in reply.headers.items()}
+    )
+
+
+def _differences(recorded: Any, asked: Any) -> list[str]:
+    """What tells two recorded request bodies apart, field by field."""
+    if not isinstance(recorded, dict) or not isinstance(asked, dict):
+        return [] if recorded == asked else ["another body"]
+    said = []
+    for name in sorted({*recorded, *asked} - set(CALLBACKS)):
+        if name not in asked:
+            said.append(f"{name} is missing (recorded: {_short(recorded[name])})")
+        elif name not in recorded:
+            said.append(f"{name} was not given then (now: {_short(asked[name])})")
+        elif recorded[name] != asked[name]:
+            said.append(f"{name} is {_short(asked[name])}, recorded is {_short(recorded[name])}")
+    return said
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and {"sha256", "bytes", "media_type"} == set(value):
+        return f"{value['media_type']} of {value['bytes']:,} bytes, SHA-256 {str(value['sha256'])[:12]}"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"
