@@ -72,7 +72,34 @@ def test_every_command_the_readme_shows_is_known(capsys: pytest.CaptureFixture[s
         assert command in listed
 
 
-@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("*.py")))
+def test_the_page_on_the_local_server_is_true(tmp_path: Path) -> None:
+    from flux_tasks.local.faults.schedule import Faults
+    from flux_tasks.local.faults.table import ROWS
+
+    page = (ROOT / "docs" / "local-server.md").read_text()
+    [schedule] = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    (tmp_path / "faults.yaml").write_text(schedule)
+    assert len(Faults(tmp_path / "faults.yaml").to_dict()["faults"]) == 5
+    helped = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "local", "--help"], capture_output=True, text=True, cwd=ROOT
+    ).stdout
+    for option in set(re.findall(r"`[^`]*?(--[a-z-]+)", page)):
+        assert option in helped or option == "--measure", option
+    [table] = re.findall(r"```text\n(.*?)```", page, re.S)
+    assert {line[:38].strip() for line in table.splitlines()[1:]} <= {row.name for row in ROWS}
+    [example] = re.findall(r"```python\n(.*?)```", page, re.S)
+    (tmp_path / "test_page.py").write_text(example)
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert "1 passed" in ran.stdout, ran.stdout
+
+
+@pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("[!t]*.py")))
 def test_every_example_runs_offline_as_it_stands(example: str, tmp_path: Path, prefect_server: str) -> None:
     for name in ("examples", "flux_tasks", "pipelines"):
         (tmp_path / name).symlink_to(ROOT / name)
