@@ -8,8 +8,8 @@ What is repeated, and by whom:
 =======  ==========================================  ===========================================================
 phase    what happened                               what is done
 =======  ==========================================  ===========================================================
-submit   no connection (refused, DNS, TLS,           ``ServerUnavailable``: the task may be repeated, nothing
-         connect time-out, pool time-out)            was sent
+submit   no connection (refused, DNS, TLS,           ``ServerUnavailable``: nothing was sent; a Prefect task
+         connect time-out, pool time-out)            repeats itself four times, nothing else does
 submit   429                                         waited for here (``Retry-After``, else growing pauses) up to
                                                      the tool's deadline, then ``RateLimited``: no job was made
 submit   5xx, read/write time-out, a body that drips ``SubmissionUncertain``: never repeated, the job may be
@@ -20,13 +20,16 @@ submit   402                                         ``OutOfCredits``
 submit   400, 404, 413, 422, other 4xx               ``InvalidRequest`` with the server's reasons
 poll     a body with ``status``, whatever the code   the status decides (failed jobs answer with 422 or 503)
 poll     no connection, time-out, 429, 5xx           polled again with growing pauses until the deadline, then
-                                                     ``ServerUnavailable``; the job stays in the journal
+                                                     ``StillRunning``; the job stays in the journal
 poll     ``Task not found``, whatever the code       5 more polls over 30 s at least (it can be too early; on
                                                      loopback at once), then ``JobLost``
 poll     ``Ready`` that names no result              still running, until the deadline
 poll     unknown status                              still running, until the deadline
-fetch    any failure, cut or damaged bytes           the job is polled once more for a fresh address, then
-                                                     ``DeliveryFailed``: the task may be repeated, which is free
+fetch    any failure, cut or damaged bytes           the job is polled once more for a fresh address, four
+                                                     times in all, then ``DeliveryFailed``; it stays in the journal
+store    a failure that may pass                     repeated for four seconds, then as the next row
+store    before the POST: cannot be read or written  ``StoreUnavailable``: nothing was sent, the run stops
+store    after the POST: cannot be written           id or result wait in the spool; the call goes on
 =======  ==========================================  ===========================================================
 """
 
@@ -60,6 +63,7 @@ from flux_tasks.errors import (
     OutOfCredits,
     RateLimited,
     ServerUnavailable,
+    StillRunning,
     SubmissionUncertain,
 )
 from flux_tasks.images import MAX_BYTES, inspect, is_complete
@@ -263,7 +267,7 @@ class BflClient:
 
         Raises:
             Moderated, JobFailed, JobLost, KeyRefused
-            ServerUnavailable: no end in sight by the deadline; the job may still finish.
+            StillRunning: no end in sight by the deadline; the job may still finish.
         """
         url = self._polling_address(job_id, polling_url)
         started = time.monotonic()
@@ -273,7 +277,7 @@ class BflClient:
         while True:
             elapsed = time.monotonic() - started
             if elapsed > deadline:
-                raise ServerUnavailable(f"job {job_id}: {reason} after {deadline:g} s; it can be asked for again")
+                raise StillRunning(f"job {job_id}: {reason} after {deadline:g} s; it can be asked for again")
             try:
                 async with asyncio.timeout(min(self._timeout, max(deadline - elapsed, 0.0) + 1.0)):
                     response = await self._api.get(url, headers=self._key_for(url), follow_redirects=False)
@@ -426,8 +430,10 @@ class BflClient:
 
 
 def is_free_to_repeat(error: FluxError) -> bool:
-    """Whether a whole task may be repeated after ``error`` without the risk of a second charge.
+    """Whether a whole task may be repeated after ``error``: nothing was sent.
 
-    429 is waited for in ``submit`` and a lost job is submitted anew by the job itself; neither is repeated again.
+    All else is repeated by the client or the job itself, or not at all, so that attempts never multiply: 429 is
+    waited for in ``submit``, polls and deliveries are repeated where they fail, a lost job is submitted anew by the
+    job, and one that has not ended by its deadline is left to the journal.
     """
-    return isinstance(error, (ServerUnavailable, DeliveryFailed))
+    return isinstance(error, ServerUnavailable) and not isinstance(error, StillRunning)

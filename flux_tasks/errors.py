@@ -7,7 +7,9 @@
     │   ├── KeyRefused            401/403: the key is missing, wrong, or has no access
     │   ├── OutOfCredits          402: the account is empty
     │   ├── BudgetReached         the run's own cap is used up
-    │   └── EndpointUnreachable   nobody answers at the endpoint: wrong address or no network
+    │   ├── EndpointUnreachable   nobody answers at the endpoint: wrong address or no network
+    │   ├── StoreUnavailable      the store cannot be read or written, so that nothing can be paid for safely
+    │   └── Interrupted           Ctrl-C, SIGTERM, or whoever runs the program wants it to end
     ├── ItemError             this item cannot succeed as it is; the others can
     │   ├── InvalidImage          not an image, too large, wrong mask, decompression bomb
     │   ├── InvalidRequest        400/422 with the server's reasons, or our own preflight
@@ -15,7 +17,8 @@
     │   └── JobFailed             the service ended the job with an error
     ├── Transient             worth repeating
     │   ├── RateLimited           429: too many active jobs; the job was not created
-    │   ├── ServerUnavailable     never reached the server, or a free request (poll, fetch) failed
+    │   ├── ServerUnavailable     never reached the server
+    │   │   └── StillRunning          the job did not end by its deadline; it is in the journal, to be collected later
     │   ├── DeliveryFailed        the result exists, but its bytes did not arrive whole
     │   └── JobLost               the service no longer knows the job
     ├── SubmissionUncertain   the POST may have been charged; never repeated by itself
@@ -33,6 +36,7 @@ __all__ = [
     "DeliveryFailed",
     "EndpointUnreachable",
     "FluxError",
+    "Interrupted",
     "InvalidImage",
     "InvalidRequest",
     "ItemError",
@@ -46,6 +50,8 @@ __all__ = [
     "RecipeError",
     "RunStopped",
     "ServerUnavailable",
+    "StillRunning",
+    "StoreUnavailable",
     "SubmissionUncertain",
     "Transient",
     "nearest",
@@ -92,6 +98,14 @@ class EndpointUnreachable(RunStopped):
     """No server answers at the endpoint."""
 
 
+class StoreUnavailable(RunStopped):
+    """The store cannot be read or written: what is paid for is not known, and nothing new can be kept."""
+
+
+class Interrupted(RunStopped):
+    """Somebody wants the program to end."""
+
+
 class ItemError(FluxError):
     """This item cannot succeed as it is."""
 
@@ -122,23 +136,26 @@ class InvalidRequest(ItemError):
 class Moderated(ItemError):
     """The safety filter refused the request or withheld the content. It is not charged.
 
-    ``stage`` is ``"request"`` or ``"content"``; ``reasons`` are the service's own words (may be empty).
+    ``stage`` is ``"request"`` or ``"content"``; ``reasons`` are the service's own words (may be empty). ``remembered``:
+    it was refused by an earlier attempt and not tried again.
     """
 
-    def __init__(self, stage: str, reasons: Iterable[str] = (), *, job_id: str = "") -> None:
+    def __init__(self, stage: str, reasons: Iterable[str] = (), *, job_id: str = "", remembered: bool = False) -> None:
         self.stage = stage
         self.reasons: tuple[str, ...] = tuple(reasons)
         self.job_id = job_id
+        self.remembered = remembered
         what = "the request was refused" if stage == "request" else "the result was withheld"
         why = f" ({', '.join(self.reasons)})" if self.reasons else ""
-        super().__init__(f"{what} by moderation{why}; it is not charged")
+        when = " earlier; it is not tried again unless asked for (flux-pipelines retry)" if remembered else ""
+        super().__init__(f"{what} by moderation{why}{when or '; it is not charged'}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_moderated, (self.stage, self.reasons, self.job_id))
+        return (_moderated, (self.stage, self.reasons, self.job_id, self.remembered))
 
 
-def _moderated(stage: str, reasons: tuple[str, ...], job_id: str) -> Moderated:
-    return Moderated(stage, reasons, job_id=job_id)
+def _moderated(stage: str, reasons: tuple[str, ...], job_id: str, remembered: bool) -> Moderated:
+    return Moderated(stage, reasons, job_id=job_id, remembered=remembered)
 
 
 class JobFailed(ItemError):
@@ -159,6 +176,10 @@ class RateLimited(Transient):
 
 class ServerUnavailable(Transient):
     """The request provably never reached the server, or a request that costs nothing failed."""
+
+
+class StillRunning(ServerUnavailable):
+    """The job did not end by its deadline. It is paid for and in the journal; asking again later is free."""
 
 
 class DeliveryFailed(Transient):

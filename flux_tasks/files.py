@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "create",
     "exists",
+    "folders",
     "glob",
     "is_local",
     "join",
@@ -286,6 +287,20 @@ def listing(location: str) -> list[str]:
         return []
     names = (str(f["name"]) for f in found if f["type"] == "file")
     return sorted(name.rsplit("/", 1)[-1] for name in names if name.strip("/") != path.strip("/"))
+
+
+@_reporting
+def folders(location: str) -> list[str]:
+    """Names of the folders directly under the folder ``location``, sorted; empty if there is no such folder."""
+    if is_local(location):
+        folder = local_path(location)
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    filesystem, path = _filesystem(location)
+    try:
+        found = filesystem.ls(path, detail=True)
+    except FileNotFoundError:
+        return []
+    return sorted(str(f["name"]).rstrip("/").rsplit("/", 1)[-1] for f in found if f["type"] == "directory")
 
 
 @_reporting

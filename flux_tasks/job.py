@@ -1,41 +1,50 @@
 """One tool call from its key to its stored result: the way every paid job goes.
 
-cache → journal → slot → submit → journal → poll → fetch → blob → result record → journal entry removed.
+store → spool → journal → slot → submit → journal → poll → fetch → blob → result record → journal entry removed.
 
 All of it runs on the process's background loop (``portal``), so that sync and async callers share connections, slots
-and the single-flight table: the same job asked for twice at once is one job.
+and the single-flight table: the same job asked for twice at once is one job. Other processes on the same store are kept
+apart by the journal: one of them pays, the others wait for its result, or collect the job when its owner is gone.
+
+A store that cannot be written after a job was paid for gets several chances; then what is known of the job, or its
+result, waits in the spool on this machine and is written when the store is back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from flux_tasks import portal
-from flux_tasks.client import BflClient
+from flux_tasks.client import BflClient, Finished
 from flux_tasks.errors import (
     DeliveryFailed,
     InvalidImage,
     ItemError,
     JobLost,
     KeyRefused,
+    Moderated,
     OutOfCredits,
     RateLimited,
     ServerUnavailable,
+    StoreUnavailable,
     SubmissionUncertain,
 )
 from flux_tasks.images import ImageRef
-from flux_tasks.journal import Entry, Journal
-from flux_tasks.limits import Slots
+from flux_tasks.journal import LEASE, Entry, Journal
 from flux_tasks.preflight import Call
-from flux_tasks.settings import Settings
+from flux_tasks.service import Service, close, engine_of, open_account, service_for, stop_submitting
+from flux_tasks.settings import Settings, is_loopback
+from flux_tasks.spool import Spool
 from flux_tasks.store import Store
 
 __all__ = [
@@ -44,21 +53,33 @@ __all__ = [
     "close",
     "engine_of",
     "execute",
+    "flush",
+    "history",
     "is_submitting",
     "lookup",
     "open_account",
     "result_warnings",
     "service_for",
+    "stop_submitting",
+    "tidy",
     "was_submitted_here",
 ]
 
 _log = logging.getLogger("flux_tasks.job")
 
+T = TypeVar("T")
+
 Progress = Callable[[str, float | None], None]
 """Told each status of a running job and the share done (0 to 1, where known). Called on the background loop."""
 
 _SUBMISSION_GRACE = 65.0  # seconds: a POST is answered or timed out by then
-_INTENT_GRACE = 90.0  # seconds in which another process's POST may still be under way (60 s time-out, and some)
+_STORE_PAUSES = (0.2, 1.0, 3.0)  # seconds between attempts at a store that fails
+_FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each with a fresh address
+_LASTING = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "ENOTDIR", "EISDIR", "ENOENT", "ENAMETOOLONG")
+    if hasattr(errno, name)
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,81 +104,11 @@ class JobResult:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass
-class Service:
-    """What the jobs of one endpoint and key share in this process. Lives on the background loop."""
-
-    settings: Settings
-    slots: Slots
-    client: BflClient | None = None
-    engine: str = ""
-    server: Any = None
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def connect(self) -> BflClient:
-        """The client, made (and the embedded server started) when it is first needed."""
-        async with self.opening:
-            if self.client is None:
-                base_url = self.settings.base_url or await self._serve()
-                self.client = BflClient(
-                    base_url,
-                    self.settings.key,
-                    poll_interval=self.settings.poll_interval,
-                    timeout=self.settings.timeout,
-                )
-            return self.client
-
-    async def _serve(self) -> str:
-        from flux_tasks.local import LocalServer
-
-        self.server = LocalServer(engine=self.settings.engine, credits=1_000_000.0, cap=max(24, self.settings.max_jobs))
-        await asyncio.to_thread(self.server.start)
-        return str(self.server.url)
-
-    async def identify(self) -> str:
-        """The engine behind the endpoint; see ``BflClient.engine``."""
-        if not self.engine:
-            if self.settings.is_bfl:
-                self.engine = "bfl"
-            elif self.settings.endpoint == "local":
-                from flux_tasks.local.engines import identity
-
-                self.engine = identity(self.settings.engine)
-            else:
-                self.engine = await (await self.connect()).engine()
-        return self.engine
-
-
-_services: dict[tuple[Any, ...], Service] = {}
 _running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
 _waiting: dict[tuple[str, str], int] = {}
 _submitted_here: set[str] = set()
 _submitting: set[asyncio.Task[Entry]] = set()
-
-
-def _about(settings: Settings) -> tuple[Any, ...]:
-    interval, timeout = settings.poll_interval, settings.timeout
-    return settings.endpoint, settings.key, settings.max_jobs, interval, timeout, settings.engine
-
-
-async def close(settings: Settings) -> None:
-    """Close the connections of these settings, and their embedded server; they are opened again when needed."""
-    service = _services.pop(_about(settings), None)
-    if service is None:
-        return
-    async with service.opening:
-        if service.client is not None:
-            await service.client.aclose()
-        if service.server is not None:
-            await asyncio.to_thread(service.server.stop)
-
-
-def service_for(settings: Settings) -> Service:
-    """The shared service of these settings. Only on the background loop."""
-    about = _about(settings)
-    if about not in _services:
-        _services[about] = Service(settings, Slots(settings.max_jobs))
-    return _services[about]
+_history: dict[str, tuple[str, ...]] = {}
 
 
 def was_submitted_here(job_id: str) -> bool:
@@ -165,46 +116,57 @@ def was_submitted_here(job_id: str) -> bool:
     return job_id in _submitted_here
 
 
-async def engine_of(settings: Settings) -> str:
-    """The engine's identity, which is part of every job key: ``bfl``, ``local:classical@1``, ``custom:<host>``.
-
-    Raises:
-        EndpointUnreachable: an endpoint that has to be asked does not answer.
-    """
-    return await service_for(settings).identify()
-
-
-async def open_account(settings: Settings) -> float | None:
-    """Make sure that jobs can be submitted at all, before the first is: there is a key, and the endpoint takes it.
-
-    Returns:
-        Credits left, or None where the endpoint does not say.
-
-    Raises:
-        KeyRefused, EndpointUnreachable
-        OutOfCredits: the balance is zero.
-    """
-    settings.require_key()
-    client = await service_for(settings).connect()
-    credits = await client.credits()
-    if credits is not None and credits <= 0:
-        raise OutOfCredits(f"{client.base_url}: no credits left")
-    return credits
+def history(job_id: str) -> tuple[str, ...]:
+    """What happened to a job on its way that a person should know, such as that an earlier one was lost."""
+    return _history.get(job_id, ())
 
 
 async def lookup(call: Call, settings: Settings) -> JobResult | None:
-    """The result of ``call`` if the store has it; spends nothing and opens no picture."""
+    """The result of ``call`` if the store, or the spool, has it; spends nothing and opens no picture.
+
+    Raises:
+        Moderated: it was refused earlier, and is not to be tried again.
+        StoreUnavailable: the store cannot be read, so that nothing is known.
+    """
     engine = await engine_of(settings)
-    started = time.monotonic()
-    return await asyncio.to_thread(_from_store, Store(settings.store), call, call.key(engine), started)
+    return await _Job(call, settings, call.key(engine), engine).known()
 
 
-def _from_store(store: Store, call: Call, key: str, started: float) -> JobResult | None:
-    record = store.result(key)
-    if record is None:
-        return None
-    image = replace(record["image"], name=call.name)
-    return JobResult(image, key, "cached", image.cost, image.job_id, time.monotonic() - started, call.warnings)
+async def tidy(settings: Settings) -> int:
+    """Write what the spool holds, and forget journal entries whose result is recorded; returns the unsettled jobs.
+
+    Raises:
+        StoreUnavailable: the store cannot be read or written.
+    """
+    store = Store(settings.store)
+    journal = Journal(store)
+    await flush(settings)
+    left = 0
+    for entry in await _patiently(journal.entries):
+        if not entry.is_leased and (record := await _patiently(store.result, entry.key)) is not None:
+            await _patiently(journal.settle, entry.key, record["image"].job_id or "-", "")
+        else:
+            left += 1
+    return left
+
+
+async def flush(settings: Settings) -> int:
+    """Write results that wait in the spool into the store; returns how many were written."""
+    store = Store(settings.store)
+    spool = Spool(store)
+    written = 0
+    for key in await asyncio.to_thread(spool.keys):
+        kept = await asyncio.to_thread(spool.job, key)
+        if kept is None:
+            continue
+        if kept.facts is None or kept.image is None:  # only its id
+            await _patiently(Journal(store).put, kept.entry)
+        else:
+            data = await asyncio.to_thread(kept.image.read)
+            await _commit(store, kept.entry, kept.facts, data)
+            written += 1
+        await asyncio.to_thread(spool.remove, key)
+    return written
 
 
 async def execute(
@@ -232,7 +194,7 @@ async def execute(
     while (task := _running.get(flight)) is not None and task.cancelling():
         await asyncio.wait([task])  # it is on its way out: begin anew rather than share its end
     if task is None:
-        task = asyncio.create_task(_run(call, settings, key, engine, refresh, on_progress))
+        task = asyncio.create_task(_Job(call, settings, key, engine, refresh, on_progress).run())
         _running[flight] = task
         task.add_done_callback(lambda _: _running.pop(flight, None))
     _waiting[flight] = _waiting.get(flight, 0) + 1
@@ -246,132 +208,383 @@ async def execute(
         _waiting[flight] -= 1
         if not _waiting[flight]:
             del _waiting[flight]
-    warnings = (*call.warnings, *result_warnings(call, result.image))
+    warnings = (*call.warnings, *result.warnings, *result_warnings(call, result.image))
     return replace(result, seconds=time.monotonic() - started, warnings=warnings)
 
 
-async def _run(
-    call: Call, settings: Settings, key: str, engine: str, refresh: bool, on_progress: Progress | None
-) -> JobResult:
-    store = Store(settings.store)
-    journal = Journal(store)
-    started = time.monotonic()
-    if not refresh:
-        found = await asyncio.to_thread(_from_store, store, call, key, started)
-        if found is not None:
-            # A crash may have come between record and settling; an entry of another job is not touched.
-            await asyncio.to_thread(journal.settle, key, found.job_id or "-")
-            return found
-    settings.require_key()
-    service = service_for(settings)
-    client = await service.connect()
-    body = await asyncio.to_thread(
-        call.body, urls=settings.send_urls
-    )  # decode and encode before a slot is taken and anything is written
-    while True:
-        # The slot is held from submission to the end of the job; fetching and storing need none.
-        async with service.slots.hold(call.tool.slots):
-            entry, attached = await _enter(call, body, settings, key, store, client, refresh=refresh)
-            if entry is not None:
-                poll = partial(
-                    client.wait,
-                    entry.id,
-                    entry.polling_url,
-                    deadline=_deadline(call, settings),
-                    on_progress=on_progress,
-                )
-                try:
-                    finished = await poll()
-                    break
-                except JobLost:
-                    if not attached:  # submitted a moment ago: that the service forgot it is no reason to pay again
-                        raise
-                    _log.warning("%s %s: job %s is unknown now; submitting anew", call.tool.task, call.name, entry.id)
-                    await asyncio.to_thread(journal.settle, key, entry.id)
-                except ItemError:  # it ended without a result: nothing is left to collect
-                    await asyncio.to_thread(journal.settle, key, entry.id)
-                    raise
-        found = await asyncio.to_thread(_from_store, store, call, key, started)
-        if found is not None and not refresh:  # another process has just finished it
-            return found
-    try:
-        data = await client.fetch(finished)
-    except DeliveryFailed as error:
-        _log.info("%s %s: %s; asking again", call.tool.task, call.name, error)
-        finished = await poll()  # for a fresh address
-        data = await client.fetch(finished)
-    cost = finished.cost if finished.cost is not None else entry.cost
-    image = await asyncio.to_thread(_keep, store, journal, call, key, engine, entry, cost, data)
-    outcome = "attached" if attached else "done"
-    return JobResult(image, key, outcome, cost, entry.id, time.monotonic() - started)
+async def _patiently(function: Callable[..., T], *arguments: Any) -> T:
+    """``function`` on a thread, repeated while the store fails in a way that may pass.
 
-
-async def _enter(
-    call: Call, body: dict[str, Any], settings: Settings, key: str, store: Store, client: BflClient, *, refresh: bool
-) -> tuple[Entry | None, bool]:
-    """A journal entry with the service's id, and whether it is an earlier one; else by submitting.
-
-    No entry means that the result has come into the store meanwhile.
+    Raises:
+        StoreUnavailable: it does not pass.
     """
-    journal = Journal(store)
-    entry = Entry(key=key, tool=call.tool.name, phase="intent", name=call.name, estimate=call.estimate())
-    waited = 0.0
-    while not await asyncio.to_thread(journal.intend, entry):
-        earlier = await asyncio.to_thread(journal.entry, key)
-        if earlier is None:
-            continue
-        if earlier.phase == "submitted":
-            _log.info("%s %s: collecting job %s of an earlier attempt", call.tool.task, call.name, earlier.id)
-            return earlier, True
-        if earlier.is_fresh(_INTENT_GRACE):
-            await asyncio.sleep(min(0.1 + waited / 10, 1.0))
-            waited += 0.1
-            continue
-        if settings.on_uncertain == "resubmit":
-            _log.warning("%s %s: submitting anew; an earlier attempt may have been charged", call.tool.task, call.name)
-            await asyncio.to_thread(journal.settle, key)
-            continue
-        raise SubmissionUncertain(
-            f"{call.tool.task} {call.name}: an earlier attempt was cut off while submitting and may have been charged; "
-            "held (set FLUX_ON_UNCERTAIN=resubmit to submit such jobs again)"
-        )
-    # Whoever had the entry before may have finished between the first look into the store and this one's intent.
-    if not refresh and await asyncio.to_thread(store.result, key) is not None:
-        await asyncio.to_thread(journal.settle, key)
-        return None, False
-    # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
-    submitting = asyncio.create_task(_submit(call, body, entry, journal, client, _deadline(call, settings)))
-    _submitting.add(submitting)
-    submitting.add_done_callback(_submitting.discard)
-    try:
-        return await asyncio.shield(submitting), False
-    except asyncio.CancelledError:
-        await asyncio.wait([submitting])
-        raise
-
-
-async def _submit(
-    call: Call, body: dict[str, Any], entry: Entry, journal: Journal, client: BflClient, deadline: float
-) -> Entry:
-    try:
-        renew = partial(asyncio.to_thread, journal.renew, entry)
-        answer = await client.submit(call.tool, body, deadline=deadline, on_wait=renew)
-    except (ItemError, KeyRefused, OutOfCredits, RateLimited, ServerUnavailable):
-        await asyncio.to_thread(journal.settle, entry.key)  # provably not charged
-        raise
-    _submitted_here.add(answer.id)
-    polling_url = answer.polling_url or ""
-    write = partial(journal.submitted, entry, id=answer.id, polling_url=polling_url, cost=answer.cost)
-    for pause in (0.5, 2.0, 0.0):
+    for pause in (*_STORE_PAUSES, None):
         try:
-            return await asyncio.to_thread(write)
-        except RuntimeError:  # the interpreter is on its way out and lends no more threads
-            return write()
+            return await asyncio.to_thread(function, *arguments)
         except OSError as error:
-            # The job is paid for: leave its id where a person can find it, and go on with what is known.
-            _log.warning("%s %s: job %s cannot be journalled: %s", call.tool.task, call.name, answer.id, error)
-            await asyncio.sleep(pause)
-    return entry.with_id(answer.id, polling_url=polling_url, cost=answer.cost)
+            if pause is None or error.errno in _LASTING:
+                raise StoreUnavailable(f"the store cannot be used: {error}") from error
+            _log.info("the store failed (%s); trying again in %.1f s", error, pause)
+        await asyncio.sleep(pause)
+    raise AssertionError("unreachable")
+
+
+@dataclass
+class _Job:
+    """One call on its way."""
+
+    call: Call
+    settings: Settings
+    key: str
+    engine: str
+    refresh: bool = False
+    on_progress: Progress | None = None
+    over: Entry | None = None
+    """The attempt that is to be made anew."""
+    words: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.settings.store)
+        self.journal = Journal(self.store)
+        self.spool = Spool(self.store)
+        self.started = time.monotonic()
+
+    @property
+    def _title(self) -> str:
+        return f"{self.call.tool.task} {self.call.name}"
+
+    # -- what is known already ------------------------------------------------------------------------------------
+
+    async def known(self) -> JobResult | None:
+        """The result, if there is one: in the store, or in the spool because the store could not be written.
+
+        Raises:
+            Moderated: it was refused earlier, and is not to be tried again.
+            StoreUnavailable: the store cannot be read.
+        """
+        try:
+            found = await _patiently(self._from_store)
+        except StoreUnavailable:
+            if (spooled := await self._from_spool()) is not None:
+                return spooled
+            raise
+        return found or await self._from_spool()
+
+    def _from_store(self) -> JobResult | None:
+        record = self.store.result(self.key)
+        if record is None:
+            self._raise_refusal()
+            return None
+        return self._cached(record["image"])
+
+    def _cached(self, image: ImageRef) -> JobResult:
+        image = replace(image, name=self.call.name)
+        seconds = time.monotonic() - self.started
+        return JobResult(image, self.key, "cached", image.cost, image.job_id, seconds)
+
+    def _raise_refusal(self) -> None:
+        if self.settings.retry_moderated:
+            return
+        with suppress(ValueError):
+            record = self.store.record("refusals", self.key)
+            if record is not None:
+                reasons = record.get("reasons")
+                raise Moderated(
+                    str(record.get("stage")),
+                    [str(r) for r in reasons] if isinstance(reasons, list) else [],
+                    job_id=str(record.get("job_id", "")),
+                    remembered=True,
+                )
+
+    async def _from_spool(self) -> JobResult | None:
+        kept = await asyncio.to_thread(self.spool.job, self.key)
+        if kept is None or kept.facts is None or kept.image is None:
+            return None
+        data = await asyncio.to_thread(kept.image.read)
+        image = replace(kept.image, cost=kept.facts.get("cost"), job_id=kept.entry.id)
+        try:
+            image = await _commit(self.store, kept.entry, kept.facts, data)
+            await asyncio.to_thread(self.spool.remove, self.key)
+        except (OSError, StoreUnavailable) as error:
+            _log.warning("%s: the result still waits in the spool: %s", self._title, error)
+        return self._cached(image)
+
+    # -- the way --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> JobResult:
+        """From the key to the stored result."""
+        if not self.refresh and (found := await self.known()) is not None:
+            # A crash may have come between record and settling; an entry of another job is not touched.
+            await _patiently(self.journal.settle, self.key, found.job_id or "-")
+            return found
+        self.settings.require_key()
+        service = service_for(self.settings)
+        client = await service.connect()
+        body = await asyncio.to_thread(self.call.body, urls=self.settings.send_urls)
+        waited = 0.0
+        while True:
+            # The slot is held from submission to the end of the job; waiting for others and fetching need none.
+            async with service.slots.hold(self.call.tool.slots):
+                entry, attached = await self._enter(body, service, client)
+                if entry is not None and (finished := await self._end_of(entry, attached, client)) is not None:
+                    break
+            if entry is None:
+                found = None if self.refresh else await self.known()
+                if found is not None:  # another process has just finished it
+                    await _patiently(self.journal.settle, self.key, found.job_id or "-")
+                    return found
+                waited = min(waited + 0.1, 2.0)
+                await asyncio.sleep(waited)
+        data, finished = await self._fetch(entry, finished, client)
+        cost = finished.cost if finished.cost is not None else entry.cost
+        image = await self._keep(entry, cost, data)
+        _history.pop(entry.id, None)
+        if self.words:
+            _history[entry.id] = tuple(self.words)
+        outcome = "attached" if attached else "done"
+        return JobResult(
+            image, self.key, outcome, cost, entry.id, time.monotonic() - self.started, warnings=tuple(self.words)
+        )
+
+    @property
+    def _deadline(self) -> float:
+        return self.call.tool.deadline if self.settings.deadline is None else self.settings.deadline
+
+    # -- journal and submission -----------------------------------------------------------------------------------
+
+    async def _enter(self, body: dict[str, Any], service: Service, client: BflClient) -> tuple[Entry | None, bool]:
+        """An entry with the service's id, and whether it is an earlier one; else by submitting.
+
+        No entry means that another process is at work on it, or that the result has come into the store meanwhile.
+        """
+        for _ in range(100):
+            if service.stopped is not None and await _patiently(self.journal.entry, self.key) is None:
+                raise type(service.stopped)(f"not begun, because the run was stopped: {service.stopped}")
+            entry = Entry(
+                key=self.key,
+                tool=self.call.tool.name,
+                phase="intent",
+                name=self.call.name,
+                estimate=self.call.estimate(),
+                attempt=1 if self.over is None else self.over.attempt + 1,
+            )
+            if await _patiently(self.journal.intend, entry):
+                return await self._submitted(entry, body, service, client)
+            earlier = await _patiently(self.journal.entry, self.key)
+            if earlier is None:  # settled between the two looks
+                self.over = None
+                await asyncio.sleep(0.01)
+                continue
+            kept = await asyncio.to_thread(self.spool.job, self.key) if earlier.phase == "intent" else None
+            if kept is not None and kept.entry.attempt == earlier.attempt:
+                earlier = kept.entry
+            if earlier.is_leased:
+                return None, False
+            if earlier.phase == "submitted":
+                _log.info("%s: collecting job %s of an earlier attempt", self._title, earlier.id)
+                return earlier, True
+            if earlier.decision == "drop":
+                raise SubmissionUncertain(f"{self._title}: dropped by a person, because it may have been charged")
+            if earlier.decision == "resubmit" or self.settings.on_uncertain == "resubmit":
+                self._anew(earlier, "an earlier attempt was cut off while submitting and may have been charged")
+                continue
+            raise SubmissionUncertain(
+                f"{self._title}: an earlier attempt was cut off while submitting and may have been charged; held "
+                "(see flux-pipelines store held)"
+            )
+        raise StoreUnavailable(f"the journal of {self.store.url} cannot be written: there is no room for {self.key}")
+
+    def _anew(self, over: Entry, why: str) -> None:
+        self.over = over
+        self.words.append(f"submitted anew: {why}")
+        _log.warning("%s: submitting anew; %s", self._title, why)
+
+    async def _submitted(
+        self, entry: Entry, body: dict[str, Any], service: Service, client: BflClient
+    ) -> tuple[Entry | None, bool]:
+        # Whoever had the entry before may have finished between the first look into the store and this one's intent.
+        if not self.refresh and await _patiently(self.store.result, self.key) is not None:
+            await _patiently(self.journal.withdraw, entry)
+            return None, False
+        # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
+        submitting = asyncio.create_task(self._submit(entry, body, service, client))
+        _submitting.add(submitting)
+        submitting.add_done_callback(_submitting.discard)
+        try:
+            return await asyncio.shield(submitting), False
+        except asyncio.CancelledError:
+            await asyncio.wait([submitting])
+            raise
+
+    async def _submit(self, entry: Entry, body: dict[str, Any], service: Service, client: BflClient) -> Entry:
+        slots = self.call.tool.slots
+
+        async def refused() -> None:
+            service.slots.refused(slots)
+
+        try:
+            async with self._leased(entry):
+                answer = await client.submit(self.call.tool, body, deadline=self._deadline, on_wait=refused)
+        except (ItemError, KeyRefused, OutOfCredits, RateLimited, ServerUnavailable):
+            with suppress(StoreUnavailable):
+                await _patiently(self.journal.withdraw, entry)  # provably not charged
+            raise
+        except SubmissionUncertain:
+            with suppress(OSError):
+                await asyncio.to_thread(self.journal.put, replace(entry, owner=""))  # held from now on, not leased
+            raise
+        service.slots.taken(slots)
+        _submitted_here.add(answer.id)
+        known = entry.with_id(answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
+        try:
+            try:
+                await _patiently(self.journal.put, known)
+            except RuntimeError:  # the interpreter is on its way out and lends no more threads
+                self.journal.put(known)
+        except (OSError, StoreUnavailable) as error:
+            self._spool(known, error)
+        return known
+
+    def _spool(self, entry: Entry, error: Exception, **result: Any) -> None:
+        """Keep what is known of a paid job on this machine.
+
+        Raises:
+            OSError: that cannot be done, either.
+        """
+        _log.warning("%s: job %s waits in the spool: %s", self._title, entry.id, error)
+        if result:
+            self.spool.keep(entry, **result)
+            return
+        try:
+            self.spool.keep(entry)
+        except OSError as problem:  # go on with what is known, and leave the id where a person can find it
+            _log.warning("%s: job %s can be written nowhere: %s", self._title, entry.id, problem)
+
+    @asynccontextmanager
+    async def _leased(self, entry: Entry) -> AsyncIterator[None]:
+        """Say again and again that this process is at work on ``entry``."""
+        writing: list[asyncio.Future[None]] = []
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(LEASE / 3)
+                writing[:] = [asyncio.ensure_future(asyncio.to_thread(self.journal.renew, entry))]
+                with suppress(OSError):
+                    await asyncio.shield(writing[0])
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.wait([renewing, *writing])  # no renewal may come after what is written next
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    async def _end_of(self, entry: Entry, attached: bool, client: BflClient) -> Finished | None:
+        """The finished job; None if the service has lost it, and it is to be submitted anew."""
+        try:
+            if attached:
+                with suppress(OSError):
+                    await asyncio.to_thread(self.journal.renew, entry)  # its lease is ours now
+            async with self._leased(entry):
+                return await self._poll(entry, client)
+        except JobLost:
+            if not attached:  # submitted a moment ago: that the service forgot it is no reason to pay again
+                raise
+            self._anew(entry, f"the service no longer knows job {entry.id}")
+            return None
+        except Moderated as refusal:
+            with suppress(StoreUnavailable):
+                await _patiently(self.store.put_record, "refusals", self.key, _refusal(self.call, refusal, entry))
+            await self._settle(entry)
+            raise
+        except ItemError:  # it ended without a result: nothing is left to collect
+            await self._settle(entry)
+            raise
+
+    async def _poll(self, entry: Entry, client: BflClient) -> Finished:
+        return await client.wait(entry.id, entry.polling_url, deadline=self._deadline, on_progress=self.on_progress)
+
+    async def _settle(self, entry: Entry) -> None:
+        with suppress(StoreUnavailable):  # then the next run finds a job that has ended
+            await _patiently(self.journal.settle, self.key, entry.id)
+
+    async def _fetch(self, entry: Entry, finished: Finished, client: BflClient) -> tuple[bytes, Finished]:
+        """The delivered bytes; after a failure the job is polled once more for a fresh address.
+
+        Raises:
+            DeliveryFailed: four times. The job stays in the journal.
+        """
+        hurry = 0.1 if is_loopback(client.base_url) else 1.0
+        async with self._leased(entry):
+            for pause in (*_FETCH_PAUSES, None):
+                try:
+                    return await client.fetch(finished), finished
+                except DeliveryFailed as error:
+                    if pause is None:
+                        raise
+                    _log.info("%s: %s; asking again", self._title, error)
+                await asyncio.sleep(pause * hurry)
+                finished = await self._poll(entry, client)
+        raise AssertionError("unreachable")
+
+    async def _keep(self, entry: Entry, cost: float | None, data: bytes) -> ImageRef:
+        """Bytes first, then the record, then the journal: at no moment is a paid job without a trace.
+
+        Raises:
+            StoreUnavailable: neither the store nor the spool can be written.
+        """
+        image = ImageRef.of(data, name=self.call.name)
+        image = replace(image, engine=image.engine or self.engine, cost=cost, job_id=entry.id, data=data)
+        facts = {
+            "tool": self.call.tool.name,
+            "engine": self.engine,
+            "cost": cost,
+            "job_id": entry.id,
+            "parameters": dict(self.call.parameters),
+            "inputs": {name: given.identity for name, given in self.call.inputs.items()},
+            "warnings": [*self.call.warnings, *self.words, *result_warnings(self.call, image)],
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        try:
+            return await _commit(self.store, entry, facts, data)
+        except StoreUnavailable as error:
+            try:
+                await asyncio.to_thread(partial(self._spool, entry, error, facts=facts, data=data))
+            except OSError as problem:
+                raise StoreUnavailable(
+                    f"{self._title}: job {entry.id} is paid for, and its result can be written nowhere ({problem}); "
+                    "run again when there is room: it is collected for as long as the service keeps it"
+                ) from error
+            self.words.append(f"the store could not be written; the result waits in the spool ({error})")
+            return image
+
+
+async def _commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes) -> ImageRef:
+    """Write a result and forget its journal entry.
+
+    Raises:
+        StoreUnavailable: the result could not be written.
+    """
+    kept = await _patiently(partial(store.put_image, data, name=entry.name))
+    image = replace(kept, engine=kept.engine or str(facts["engine"]), cost=facts["cost"], job_id=entry.id)
+    await _patiently(store.put_result, entry.key, image, facts)
+    with suppress(StoreUnavailable):  # the next run tidies it up
+        await _patiently(Journal(store).settle, entry.key, entry.id, "")  # "": the id could not be written at the time
+    return image
+
+
+def _refusal(call: Call, refusal: Moderated, entry: Entry) -> dict[str, Any]:
+    return {
+        "key": entry.key,
+        "tool": call.tool.name,
+        "name": call.name,
+        "stage": refusal.stage,
+        "reasons": list(refusal.reasons),
+        "job_id": entry.id,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 def is_submitting() -> bool:
@@ -392,40 +605,12 @@ def _wait_for_submissions() -> None:
 
 
 def _forget_parent() -> None:
-    """A forked child has none of its parent's connections, loops and tasks."""
-    for shared in (_services, _running, _waiting, _submitting):
+    """A forked child has none of its parent's tasks."""
+    for shared in (_running, _waiting, _submitting):
         shared.clear()
 
 
 os.register_at_fork(after_in_child=_forget_parent)
-
-
-def _deadline(call: Call, settings: Settings) -> float:
-    return call.tool.deadline if settings.deadline is None else settings.deadline
-
-
-def _keep(
-    store: Store, journal: Journal, call: Call, key: str, engine: str, entry: Entry, cost: float | None, data: bytes
-) -> ImageRef:
-    """Bytes first, then the record, then the journal: at no moment is a paid job without a trace."""
-    kept = store.put_image(data, name=call.name)
-    image = replace(kept, engine=kept.engine or engine, cost=cost, job_id=entry.id)
-    store.put_result(
-        key,
-        image,
-        {
-            "tool": call.tool.name,
-            "engine": engine,
-            "cost": cost,
-            "job_id": entry.id,
-            "parameters": dict(call.parameters),
-            "inputs": {name: given.identity for name, given in call.inputs.items()},
-            "warnings": [*call.warnings, *result_warnings(call, image)],
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-    )
-    journal.settle(key, entry.id, "")  # an intent: the id could not be written at the time
-    return image
 
 
 def result_warnings(call: Call, image: ImageRef) -> list[str]:

@@ -1,13 +1,18 @@
 """The journal: the write-ahead record of jobs that may be paid for and are not settled yet.
 
 ``intent`` is written before the POST; ``submitted``, with the service's id and polling address, before the first poll;
-the entry goes once the result record exists. What a later process finds tells it what to do:
+the entry goes once the result record exists. What another process finds tells it what to do:
 
 =============  =================================================================================================
-``submitted``  paid for: poll that id
-``intent``     fresh: another process is submitting just now, wait for it; old: the POST may have been charged and
+``submitted``  paid for: whoever holds its lease polls it; when the lease has lapsed, anyone may
+``intent``     lease held: its owner is submitting just now, wait for it; lapsed: the POST may have been charged and
                its id is unknowable (the API has no idempotency key, OAS-0919), so a person or a policy decides
 =============  =================================================================================================
+
+A lease lasts a minute from the owner's last word, and ends at once when the owner was a process of this machine that
+is gone. No entry is ever replaced by another job's: a job that has to be submitted anew gets the next attempt
+(``<key>~2.json``), which one writer alone can create. So two processes that come to the same conclusion at the same
+moment make one job.
 """
 
 from __future__ import annotations
@@ -21,7 +26,10 @@ from typing import Any, Literal
 
 from flux_tasks.store import Store
 
-__all__ = ["Entry", "Journal"]
+__all__ = ["LEASE", "Entry", "Journal"]
+
+LEASE = 60.0
+"""Seconds for which an entry belongs to whoever wrote it last; owners renew it three times as often."""
 
 _KIND = "journal"
 
@@ -58,6 +66,10 @@ class Entry:
     owner: str = field(default_factory=_owner)
     at: float = field(default_factory=time.time)
     """Seconds since 1970 of the last change."""
+    attempt: int = 1
+    """Counts the submissions of one job that had to be made anew."""
+    decision: Literal["", "resubmit", "drop"] = ""
+    """What a person decided about an intent whose POST may have been charged."""
 
     @property
     def age(self) -> float:
@@ -68,13 +80,18 @@ class Entry:
         """The same entry, now that the service has named the job."""
         return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
 
-    def is_fresh(self, grace: float) -> bool:
-        """Whether another process may be submitting it right now: begun less than ``grace`` seconds ago, by a process
-        that is not known to be gone."""
+    @property
+    def is_leased(self) -> bool:
+        """Whether another process is at work on it: it said so within the last minute, and is not known to be gone."""
         host, _, pid = self.owner.rpartition(":")
-        if self.owner == _owner() or self.age >= grace:
+        if self.owner in ("", _owner()) or self.age >= LEASE or self.decision:
             return False
         return host != socket.gethostname() or not pid.isdigit() or _is_alive(int(pid))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its POST may have been charged, nobody is at work on it, and nobody has decided what to do."""
+        return self.phase == "intent" and not self.decision and not self.is_leased
 
 
 class Journal:
@@ -84,53 +101,78 @@ class Journal:
         self._store = store
 
     def intend(self, entry: Entry) -> bool:
-        """Write down that ``entry`` is about to be submitted; False if the job already has an entry."""
-        return self._store.create_record(_KIND, entry.key, asdict(entry))
+        """Write down that ``entry`` is about to be submitted; False if the job already has this attempt."""
+        return self._store.create_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
 
     def submitted(self, entry: Entry, *, id: str, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
         """Write down the service's id. From here on the job can always be found again."""
         updated = entry.with_id(id, polling_url=polling_url, cost=cost)
-        self._store.put_record(_KIND, entry.key, asdict(updated))
+        self.put(updated)
         return updated
 
-    def settle(self, key: str, *ids: str) -> None:
-        """Forget a job: its result is recorded, or it provably was not charged, or it ended without a result.
-
-        With ``ids`` only if the entry is of one of these jobs (an empty one is an intent's), because another process
-        may have submitted anew meanwhile.
-        """
-        if ids and (entry := self.entry(key)) is not None and entry.id not in ids:
-            return
-        self._store.remove_record(_KIND, key)
-
     def renew(self, entry: Entry) -> None:
-        """Say that ``entry``, whose job was not made yet, is still being worked on."""
-        self._store.put_record(_KIND, entry.key, asdict(replace(entry, at=time.time())))
+        """Say that this process is at work on ``entry``, and has its lease."""
+        self.put(replace(entry, at=time.time(), owner=_owner()))
+
+    def put(self, entry: Entry) -> None:
+        """Write ``entry`` in its place."""
+        self._store.put_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
+
+    def withdraw(self, entry: Entry) -> None:
+        """Forget this attempt alone: it was provably not charged."""
+        self._store.remove_record(_KIND, _name(entry.key, entry.attempt))
+
+    def settle(self, key: str, *ids: str) -> None:
+        """Forget a job: its result is recorded, or it ended without a result.
+
+        With ``ids`` only if the last attempt is of one of these jobs (an empty one is an intent's), because another
+        process may have submitted anew meanwhile. An attempt that begins while this one is settled is not touched.
+        """
+        last = self.entry(key)
+        if last is None or (ids and last.id not in ids):
+            return
+        for attempt in range(last.attempt, 0, -1):
+            self._store.remove_record(_KIND, _name(key, attempt))
 
     def entry(self, key: str) -> Entry | None:
-        """The entry of a job, or None.
+        """The last attempt at a job, or None.
 
         An entry that cannot be read counts as an old ``intent``: something was begun, nothing is known.
         """
+        found = self._attempt(key, 1)
+        while found is not None and (later := self._attempt(key, found.attempt + 1)) is not None:
+            found = later
+        return found
+
+    def _attempt(self, key: str, attempt: int) -> Entry | None:
         try:
-            record = self._store.record(_KIND, key)
+            record = self._store.record(_KIND, _name(key, attempt))
         except ValueError:
-            return _unreadable(key)
-        return None if record is None else _entry(key, record)
+            return _unreadable(key, attempt)
+        return None if record is None else _entry(key, attempt, record)
 
     def entries(self) -> list[Entry]:
-        """All unsettled jobs."""
-        return [entry for key in self._store.records(_KIND) if (entry := self.entry(key))]
+        """All unsettled jobs, each with its last attempt."""
+        last: dict[str, int] = {}
+        for name in self._store.records(_KIND):
+            key, _, attempt = name.partition("~")
+            last[key] = max(last.get(key, 1), int(attempt) if attempt.isdecimal() else 1)
+        return [entry for key, attempt in last.items() if (entry := self._attempt(key, attempt))]
 
 
-def _entry(key: str, record: dict[str, Any]) -> Entry:
+def _name(key: str, attempt: int) -> str:
+    return key if attempt == 1 else f"{key}~{attempt}"
+
+
+def _entry(key: str, attempt: int, record: dict[str, Any]) -> Entry:
     try:
         entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
         is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
-        return entry if is_whole and math.isfinite(entry.at) else _unreadable(key)
+        is_sane = isinstance(entry.owner, str) and math.isfinite(entry.at)
+        return replace(entry, attempt=attempt) if is_whole and is_sane else _unreadable(key, attempt)
     except TypeError:  # JSON, but not an entry
-        return _unreadable(key)
+        return _unreadable(key, attempt)
 
 
-def _unreadable(key: str) -> Entry:
-    return Entry(key=key, tool="unknown", phase="intent", at=0.0, owner="unknown")
+def _unreadable(key: str, attempt: int) -> Entry:
+    return Entry(key=key, tool="unknown", phase="intent", at=0.0, owner="unknown", attempt=attempt)

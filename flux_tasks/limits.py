@@ -1,11 +1,15 @@
 """In-flight slots: an account may have 24 active jobs, 6 of them Kontext max (SEED-2, BFL help 7158018353).
 
-A job is active from its submission to its terminal status, so a slot is held that long, not per HTTP request.
+A job is active from its submission to its terminal status, so a slot is held that long, not per HTTP request. Others
+may use the same account: each 429 lowers the limit of this process by a quarter, and each round of submissions that
+are taken raises it by one again, up to what was asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +17,56 @@ __all__ = ["CLASS_LIMITS", "Slots"]
 
 CLASS_LIMITS = {"kontext-max": 6}
 """Classes with a limit of their own, below the account's."""
+
+_QUIET = 1.0  # seconds: 429s that come together are one piece of news
+
+
+class _Pool:
+    """Slots whose number changes while they are held."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.allowed = float(total)
+        self.active = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._lowered = -_QUIET
+
+    async def acquire(self) -> None:
+        if self.active >= int(self.allowed) or self._waiting:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.release()  # it was given a slot at the same moment
+                raise
+            finally:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+        else:
+            self.active += 1
+
+    def release(self) -> None:
+        self.active -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self.active < int(self.allowed):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.active += 1
+                turn.set_result(None)
+
+    def lower(self) -> None:
+        now = time.monotonic()
+        if now - self._lowered >= _QUIET:
+            self._lowered = now
+            self.allowed = max(1.0, min(self.allowed, float(self.active)) * 0.75)
+
+    def raise_again(self) -> None:
+        self.allowed = min(float(self.total), self.allowed + 1.0 / max(1.0, self.allowed))
+        self._admit()
 
 
 class Slots:
@@ -24,9 +78,18 @@ class Slots:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self._account = asyncio.Semaphore(total)
-        self._classes = {name: asyncio.Semaphore(min(limit, total)) for name, limit in CLASS_LIMITS.items()}
-        self.active = 0
+        self._account = _Pool(total)
+        self._classes = {name: _Pool(min(limit, total)) for name, limit in CLASS_LIMITS.items()}
+
+    @property
+    def active(self) -> int:
+        """Slots that are held."""
+        return self._account.active
+
+    @property
+    def allowed(self) -> int:
+        """Slots that may be held just now: ``total``, or fewer after a 429."""
+        return int(self._account.allowed)
 
     @asynccontextmanager
     async def hold(self, slot_class: str) -> AsyncIterator[None]:
@@ -35,12 +98,20 @@ class Slots:
         if narrow is not None:
             await narrow.acquire()  # first, so that waiting for it does not occupy one of the 24
         try:
-            async with self._account:
-                self.active += 1
-                try:
-                    yield
-                finally:
-                    self.active -= 1
+            await self._account.acquire()
+            try:
+                yield
+            finally:
+                self._account.release()
         finally:
             if narrow is not None:
                 narrow.release()
+
+    def refused(self, slot_class: str) -> None:
+        """A submission was answered with 429: hold fewer slots for a while."""
+        (self._classes.get(slot_class) or self._account).lower()
+
+    def taken(self, slot_class: str) -> None:
+        """A submission was taken."""
+        for pool in {self._classes.get(slot_class), self._account} - {None}:
+            pool.raise_again()  # type: ignore[union-attr]

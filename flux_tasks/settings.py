@@ -60,6 +60,7 @@ class Settings:
         timeout: seconds to wait for one answer of the service; uploads get a second more per 100 kB.
         send_urls: send an input that was given as http(s) address, and is sent as it is, as that address where the
             tool takes one. It is fetched here all the same, for its digest; it must not change meanwhile.
+        retry_moderated: submit again what moderation refused earlier.
     """
 
     endpoint: str = "bfl"
@@ -72,6 +73,7 @@ class Settings:
     deadline: float | None = None
     timeout: float = 60.0
     send_urls: bool = False
+    retry_moderated: bool = False
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []

@@ -18,6 +18,7 @@ from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped
 
 if TYPE_CHECKING:
     from flux_tasks.settings import Settings
+    from pipelines.recipe import Recipe
     from pipelines.run import Run, Summary
 
 __all__ = ["main"]
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"stopped: {error}")
         return STOPPED
     except KeyboardInterrupt:
-        _complain("interrupted: what was submitted is in the journal; run again to go on")
+        _complain("interrupted")
         return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,14 +61,32 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run a recipe over its images")
     run.add_argument("recipe", help="YAML file")
-    run.add_argument("--endpoint", help="bfl, eu, us, local, or the address of a server that speaks the API")
-    run.add_argument("--store", help="where results are kept: a folder or an fsspec URL (default: FLUX_STORE)")
     run.add_argument("--limit", type=_positive, metavar="N", help="at most N items")
-    run.add_argument("--max-jobs", type=_positive, metavar="N", help="active jobs at a time (default 24)")
-    run.add_argument("--report", metavar="FILE", help="where to write the HTML report (default: in the store)")
-    run.add_argument("--manifest", metavar="FILE", help="where to write the manifest (default: in the store)")
-    run.add_argument("--no-report", action="store_true", help="write no report")
+    _add_run_options(run)
     run.set_defaults(run=_run)
+
+    retry = commands.add_parser("retry", help="try items of an earlier run again")
+    retry.add_argument("run_id", metavar="RUN", help="id of the run, its manifest, or `last`")
+    retry.add_argument(
+        "--only",
+        type=_outcomes,
+        default=("failed",),
+        metavar="OUTCOMES",
+        help="which items, by outcome: failed (default), moderated, held, invalid, with commas between. Held ones are "
+        "submitted anew, though they may have been charged",
+    )
+    retry.add_argument("--seed", type=int, metavar="N", help="another seed for every tool that takes one")
+    _add_run_options(retry)
+    retry.set_defaults(run=_retry)
+
+    store = commands.add_parser("store", help="look into the store")
+    store_commands = store.add_subparsers(required=True, metavar="command")
+    held = store_commands.add_parser("held", help="jobs that may be paid for and whose id is not known")
+    held.add_argument("--store", help="a folder or an fsspec URL (default: FLUX_STORE)")
+    held.add_argument("--json", action="store_true", help="as JSON")
+    held.add_argument("--resubmit", nargs="+", metavar="KEY", help="let the next run submit these again; `all` for all")
+    held.add_argument("--drop", nargs="+", metavar="KEY", help="leave these out for good; `all` for all")
+    held.set_defaults(run=_held)
 
     validate = commands.add_parser("validate", help="check a recipe; spends nothing")
     validate.add_argument("recipe", help="YAML file")
@@ -106,6 +125,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--endpoint", help="bfl, eu, us, local, or the address of a server that speaks the API")
+    parser.add_argument("--store", help="where results are kept: a folder or an fsspec URL (default: FLUX_STORE)")
+    parser.add_argument("--max-jobs", type=_positive, metavar="N", help="active jobs at a time (default 24)")
+    parser.add_argument("--report", metavar="FILE", help="where to write the HTML report (default: in the store)")
+    parser.add_argument("--manifest", metavar="FILE", help="where to write the manifest (default: in the store)")
+    parser.add_argument("--no-report", action="store_true", help="write no report")
+    parser.add_argument(
+        "--grace", type=float, default=30.0, metavar="SECONDS", help="for jobs in flight after Ctrl-C (default 30)"
+    )
+
+
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -119,6 +150,14 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
     return int(text)
+
+
+def _outcomes(text: str) -> tuple[str, ...]:
+    known = ("failed", "moderated", "held", "invalid")
+    given = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not given or set(given) - set(known):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of {', '.join(known)}")
+    return given
 
 
 def _latency(text: str) -> Any:
@@ -136,20 +175,69 @@ def _complain(text: str) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipelines import interrupt
-    from pipelines.progress import Display
     from pipelines.recipe import Recipe
-    from pipelines.run import Run
 
-    recipe = Recipe.load(arguments.recipe)
+    return _carry_out(Recipe.load(arguments.recipe), _settings(arguments), arguments, limit=arguments.limit)
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from pipelines.earlier import EarlierRun
+
     settings = _settings(arguments)
-    interrupt.install()
-    with (
-        Display(recipe) as display,
-        Run(recipe, settings, on_event=display.show, manifest=arguments.manifest or "", limit=arguments.limit) as run,
-    ):
-        display.begin(len(run.items))
-        asyncio.run(_perform(run, display))
+    earlier = EarlierRun.find(arguments.run_id, settings.store)
+    if not arguments.endpoint and not os.environ.get("FLUX_ENDPOINT"):
+        settings = replace(settings, endpoint=earlier.endpoint)
+    items = earlier.items(arguments.only)
+    if not items:
+        print(f"{earlier.run_id}: no item ended {' or '.join(arguments.only)}")
+        return OK
+    settings = replace(
+        settings,
+        retry_moderated="moderated" in arguments.only,
+        on_uncertain="resubmit" if "held" in arguments.only else settings.on_uncertain,
+    )
+    settings.require_key()
+    return _carry_out(earlier.recipe, settings, arguments, only=lambda item: item.path in items, seed=arguments.seed)
+
+
+def _held(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from pipelines.held import decide, held, table
+
+    store = _settings(arguments, needs_key=False).store
+    for line in decide(store, arguments.resubmit or (), "resubmit"):
+        print(line)
+    for line in decide(store, arguments.drop or (), "drop"):
+        print(line)
+    entries = held(store)
+    if arguments.json:
+        print(json.dumps([asdict(entry) | {"age": entry.age} for entry in entries], indent=2))
+    else:
+        print(table(entries))
+    return OK
+
+
+def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace, **options: Any) -> int:
+    """Run ``recipe``, write its report, and say how it went."""
+    from pipelines.interrupt import Interruption
+    from pipelines.progress import Display
+    from pipelines.run import Event, Run
+
+    with Display(recipe) as display:
+
+        def seen(event: Event) -> None:
+            interruption.install()  # a flow takes SIGTERM for itself when it begins
+            display.show(event)
+
+        run = Run(recipe, settings, on_event=seen, manifest=arguments.manifest or "", **options)
+        interruption = Interruption(run, grace=arguments.grace)
+        interruption.install()
+        with run:
+            display.begin(len(run.items))
+            asyncio.run(_perform(run, display))
     summary = run.summary
     trouble = "" if arguments.no_report else _report(run, arguments.report or f"{run.folder}/report.html")
     _say(summary, run)
@@ -173,6 +261,9 @@ def _report(run: Run, location: str) -> str:
 async def _perform(run: Run, display: Any) -> None:
     if await run.settle():
         return
+    if run.stopped is not None:
+        await run.advance(_nothing_more)
+        return
     from flux_tasks import job, portal
 
     await portal.arun(
@@ -185,15 +276,20 @@ async def _perform(run: Run, display: Any) -> None:
     await advance(run)
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
+async def _nothing_more(task: str, arguments: dict[str, Any]) -> Any:
+    raise AssertionError(f"{task} was begun after the run was stopped")
+
+
+def _settings(arguments: argparse.Namespace, *, needs_key: bool = True) -> Settings:
     """Settings from the environment and the arguments; a run needs a key or an endpoint that asks for none."""
     from dataclasses import replace
 
     from flux_tasks.settings import from_environment
 
-    given = {"endpoint": arguments.endpoint, "store": arguments.store, "max_jobs": arguments.max_jobs}
+    given = {name: getattr(arguments, name, None) for name in ("endpoint", "store", "max_jobs")}
     settings = replace(from_environment(), **{name: value for name, value in given.items() if value})
-    settings.require_key()
+    if needs_key:
+        settings.require_key()
     return settings
 
 

@@ -19,6 +19,8 @@ from flux_tasks.settings import current  # noqa: E402
 from pipelines.recipe import Recipe  # noqa: E402
 from pipelines.run import Run  # noqa: E402
 
+prefect_defaults.shield_server()
+
 __all__ = ["advance", "arun_recipe", "call_task", "restore", "run_recipe"]
 
 

@@ -7,8 +7,11 @@ from 23 to 6 ms; without them 1,000 task runs keep the next flow waiting for hal
 from __future__ import annotations
 
 import os
+import subprocess
+from functools import partial
+from typing import Any
 
-__all__ = ["apply"]
+__all__ = ["apply", "shield_server"]
 
 _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
@@ -28,3 +31,21 @@ def apply() -> None:
         os.environ.setdefault(name, value)
     if not os.environ.get("PREFECT_API_URL", "-"):
         del os.environ["PREFECT_API_URL"]  # empty means no server, but breaks the events of the embedded one
+
+
+def shield_server() -> None:
+    """Start the embedded server where the terminal's Ctrl-C does not reach it; to be called once Prefect is imported.
+
+    A run that is interrupted still collects its jobs, and its task runs still report to their server.
+    """
+    from prefect.server.api import server
+
+    class Shielded:
+        """``subprocess`` as that module sees it."""
+
+        Popen = partial(subprocess.Popen, start_new_session=True)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(subprocess, name)
+
+    server.subprocess = Shielded()  # type: ignore[attr-defined]

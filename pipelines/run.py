@@ -7,11 +7,13 @@ answers never gets that far, so a run that has nothing left to do needs neither 
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flux_tasks import files, job, portal
@@ -21,6 +23,7 @@ from flux_tasks.errors import (
     InvalidRequest,
     Moderated,
     RunStopped,
+    StoreUnavailable,
     SubmissionUncertain,
 )
 from flux_tasks.images import ImageRef
@@ -38,6 +41,8 @@ __all__ = ["CallTool", "Event", "Run", "Summary"]
 
 CallTool = Callable[[str, dict[str, Any]], Awaitable[ImageRef]]
 """Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns the result."""
+
+_FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 
 PICTURED_ITEMS = 60
 """Items whose masks are kept and drift is measured for the report; it embeds no more pictures than that."""
@@ -114,8 +119,11 @@ class Run:
         on_event: Callable[[Event], None] = lambda _: None,
         manifest: str = "",
         limit: int | None = None,
+        only: Callable[[Item], bool] = lambda _: True,
+        seed: int | None = None,
     ) -> None:
         self.recipe = recipe
+        self.seed = seed
         self.settings = settings
         self._on_event = on_event
         run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
@@ -137,12 +145,24 @@ class Run:
         for item in items_of(recipe.source):
             if limit is not None and len(self.items) >= limit:
                 break
-            self.items.append(item)
+            if only(item):
+                self.items.append(item)
         check_outputs(recipe, self.items)
         self._left: Iterator[Item] = iter(self.items)
         self._next: Item | None = None
 
     def __enter__(self) -> Run:
+        record = {
+            "recipe": self.recipe.text,
+            "folder": str(Path.cwd()),
+            "endpoint": self.settings.endpoint,
+            "manifest": self.summary.manifest,
+            "started": self.summary.started,
+        }
+        try:
+            self.store.put_record(files.join("runs", self.summary.run_id), "run", record)
+        except OSError as error:
+            raise StoreUnavailable(f"the store cannot be written: {error}") from error
         self._manifest.__enter__()
         return self
 
@@ -161,7 +181,12 @@ class Run:
             EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
         """
         self.summary.engine = await portal.arun(job.engine_of(self.settings))
+        await portal.arun(job.tidy(self.settings))
+        await portal.arun(job.stop_submitting(self.settings, None))
         for item in self._left:
+            if self._stop is not None:
+                self._next = item
+                return False
             try:
                 await self._finish(item, None)
             except _NeedsJob:
@@ -172,7 +197,8 @@ class Run:
     async def advance(self, call_tool: CallTool) -> None:
         """Finish every item that is left, with several in work at a time and paid calls through ``call_tool``.
 
-        When the key is refused or credits run out, no new job is begun; those in flight are collected.
+        When the key is refused, credits run out, or somebody wants the run to end, no new job is begun; those in
+        flight are collected.
         """
         if self._next is None:
             return
@@ -208,10 +234,14 @@ class Run:
     # What a walk needs of its run.
 
     def stop(self, reason: RunStopped) -> None:
-        """Begin no new job."""
+        """Begin no new job: items that are left are held, jobs that wait for a slot are not submitted.
+
+        May be called from any thread.
+        """
         if self._stop is None:
             self._stop = reason
             self.summary.stopped = str(reason)
+            portal.start(job.stop_submitting(self.settings, reason))
 
     @property
     def stopped(self) -> RunStopped | None:
@@ -262,7 +292,7 @@ class _Walk:
                 self._step = step.id
                 image = await self._take(step, image, call_tool)
             self._step = "output"
-            await asyncio.to_thread(write_output, image, path)
+            await self._write(image, path)
         except _NeedsJob:
             raise
         except Exception as problem:  # one bad item, whatever is wrong with it, never stops a run
@@ -281,6 +311,14 @@ class _Walk:
             "preview": bool(image and image.is_preview),
             "steps": self._steps,
         }
+
+    async def _write(self, image: ImageRef, path: str) -> None:
+        try:
+            await asyncio.to_thread(write_output, image, path)
+        except OSError as error:
+            if error.errno in _FULL:  # every further item would end the same way
+                raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
+            raise
 
     def _success(self) -> str:
         outcomes = {step["outcome"] for step in self._steps}
@@ -311,6 +349,8 @@ class _Walk:
             return image
         started = time.monotonic()
         arguments = step.arguments(context)
+        if self._run.seed is not None and "seed" in step.tool.parameters:
+            arguments["seed"] = self._run.seed
         call = await asyncio.to_thread(call_of, step, arguments, image)
         found = await portal.arun(job.lookup(call, self._run.settings))
         if found is not None:
@@ -322,7 +362,7 @@ class _Walk:
         if call_tool is None:
             raise _NeedsJob
         if self._run.stopped is not None:
-            raise RunStopped(f"not begun, because the run was stopped: {self._run.stopped}")
+            raise type(self._run.stopped)(f"not begun, because the run was stopped: {self._run.stopped}")
         self._run.tell(Event("begin", self._item.stem, step.id))
         try:
             result = await call_tool(step.task, {**arguments, **pictures_of(call), "image": image})
@@ -351,7 +391,7 @@ class _Walk:
     async def _note_result(
         self, step: Step, call: Call, outcome: str, before: ImageRef, after: ImageRef, started: float
     ) -> None:
-        seen, words = Observed(), [*call.warnings, *job.result_warnings(call, after)]
+        seen, words = Observed(), [*call.warnings, *job.history(after.job_id), *job.result_warnings(call, after)]
         if self._item.index < PICTURED_ITEMS:
             seen = await asyncio.to_thread(observe, self._run.store, call, before, after)
         if seen.unchanged:

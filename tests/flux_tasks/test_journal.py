@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from object_stores import forget_filesystems
 
 from flux_tasks import files
-from flux_tasks.journal import Entry, Journal
+from flux_tasks.journal import LEASE, Entry, Journal
 from flux_tasks.store import Store
 
 KEY = "k" * 64
@@ -142,5 +145,63 @@ def test_an_entry_holds_neither_a_key_nor_bytes_nor_a_delivery_address(journal: 
     journal.intend(intent())
     journal.submitted(intent(), id="job-1", polling_url="https://api.bfl.ai/v1/get_result?id=job-1", cost=3)
     written = json.loads((tmp_path / "journal" / f"{KEY}.json").read_bytes())
-    names = {"key", "tool", "phase", "name", "estimate", "id", "polling_url", "cost", "owner", "at"}
+    names = {
+        "key",
+        "tool",
+        "phase",
+        "name",
+        "estimate",
+        "id",
+        "polling_url",
+        "cost",
+        "owner",
+        "at",
+        "attempt",
+        "decision",
+    }
     assert set(written) == names
+
+
+# -- leases and attempts ----------------------------------------------------------------------------------------------
+
+
+def test_an_entry_of_a_living_process_is_leased_for_a_minute_after_its_last_word() -> None:
+    other = f"{socket.gethostname()}:{os.getppid()}"
+    assert intent(owner=other).is_leased
+    assert not intent(owner=other, at=time.time() - LEASE).is_leased
+    assert intent(owner="another-machine:7").is_leased
+    assert not intent(owner="another-machine:7", at=time.time() - LEASE).is_leased
+
+
+def test_an_entry_of_ones_own_of_nobody_or_of_a_process_that_is_gone_is_not_leased() -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for owner in (f"{socket.gethostname()}:{os.getpid()}", "", f"{socket.gethostname()}:{gone.stdout.strip()}"):
+        assert not intent(owner=owner).is_leased
+        assert intent(owner=owner).is_held
+        assert not intent(owner=owner, decision="drop").is_held
+
+
+def test_the_next_attempt_is_made_by_one_writer_alone_and_is_the_one_that_counts(journal: Journal) -> None:
+    first = intent()
+    journal.intend(first)
+    lost = journal.submitted(first, id="job-1", polling_url="", cost=3)
+    anew = intent(attempt=2)
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda _: journal.intend(anew), range(16)))
+    assert won.count(True) == 1
+    assert journal.entry(KEY) == anew
+    assert journal.entries() == [anew]
+    journal.settle(KEY, lost.id)
+    assert journal.entry(KEY) == anew, "settling an earlier attempt must not touch a later one"
+    journal.withdraw(anew)
+    assert journal.entry(KEY) == lost
+    journal.settle(KEY, lost.id)
+    assert journal.entries() == []
+
+
+def test_settling_a_job_forgets_all_its_attempts(journal: Journal, tmp_path: Path) -> None:
+    for attempt in (1, 2, 3):
+        journal.intend(intent(attempt=attempt))
+    journal.submitted(intent(attempt=3), id="job-3", polling_url="", cost=3)
+    journal.settle(KEY, "job-3")
+    assert list((tmp_path / "journal").iterdir()) == []

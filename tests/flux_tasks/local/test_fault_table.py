@@ -46,6 +46,11 @@ def not_charged(outcome: str, said: str) -> Expected:
     return Expected(outcome, said, charges=2)
 
 
+def moderated(said: str) -> Expected:
+    """It cost nothing, and is not tried again unless asked for."""
+    return Expected("Moderated", said, again="Moderated", kept=0)
+
+
 def collected(outcome: str, said: str, *, fetches: int = 0) -> Expected:
     """Paid for, and left to the journal: the second attempt collects the first one's job."""
     return Expected(outcome, said, fetches=fetches, again="attached")
@@ -76,14 +81,14 @@ EXPECTED: dict[str, Expected] = {
     "submit: no id": uncertain("the answer has no id", charged=True),
     "submit: no polling_url": done(),
     "submit: polling_url on a foreign host": done(),
-    "job: request moderated": not_charged("Moderated", "the request was refused by moderation (Violence)"),
-    "job: content moderated": not_charged("Moderated", "withheld by moderation (Derivative Works Filter)"),
-    "job: moderated, HTTP 422": not_charged("Moderated", "withheld by moderation"),
+    "job: request moderated": moderated("the request was refused by moderation (Violence)"),
+    "job: content moderated": moderated("withheld by moderation (Derivative Works Filter)"),
+    "job: moderated, HTTP 422": moderated("withheld by moderation"),
     "job: Error": not_charged("JobFailed", "ended it with an error (injected)"),
     "job: Error, HTTP 503": not_charged("JobFailed", "ended it with an error (injected)"),
     "job: Failed": not_charged("JobFailed", "ended it with an error"),
     "job: never ends": Expected(
-        "ServerUnavailable", "still running after 0.5 s; it can be asked for again", again="ServerUnavailable", kept=0
+        "StillRunning", "still running after 0.5 s; it can be asked for again", again="StillRunning", kept=0
     ),
     "job: picture of another size": done(said="the result is 48×40 px, not 96×80"),
     "job: one solid colour": done(said="one solid colour"),
@@ -91,7 +96,7 @@ EXPECTED: dict[str, Expected] = {
     "poll: 404 for good": collected("JobLost", "the service does not know it"),
     "poll: 429": done(),
     "poll: 500": done(),
-    "poll: 500 for good": collected("ServerUnavailable", "HTTP 500 after 0.7 s"),
+    "poll: 500 for good": collected("StillRunning", "HTTP 500 after 0.7 s"),
     "poll: 403": collected("KeyRefused", "refused the key while polling (403)"),
     "poll: Ready under HTTP 500": done(),
     "poll: Processing": done(),
@@ -102,17 +107,17 @@ EXPECTED: dict[str, Expected] = {
     "poll: too slow": done(),
     "poll: drips too slowly": done(),
     "delivery: 500": done(fetches=2),
-    "delivery: 500 for good": collected("DeliveryFailed", "HTTP 500", fetches=2),
+    "delivery: 500 for good": collected("DeliveryFailed", "HTTP 500", fetches=4),
     "delivery: expired": done(fetches=2),
     "delivery: cut": done(fetches=2),
     "delivery: truncated": done(fetches=2),
     "delivery: empty": done(fetches=2),
     "delivery: garbage": done(fetches=2),
-    "delivery: garbage for good": collected("DeliveryFailed", "not an image", fetches=2),
+    "delivery: garbage for good": collected("DeliveryFailed", "not an image", fetches=4),
     "delivery: oversized": done(fetches=2),
     "delivery: redirected to another host": done(fetches=2),
     "delivery: redirected to itself": done(fetches=2),
-    "delivery: redirected in a loop": collected("DeliveryFailed", "more than 3 redirects", fetches=8),
+    "delivery: redirected in a loop": collected("DeliveryFailed", "more than 3 redirects", fetches=16),
     "delivery: too slow": done(fetches=2),
     "delivery: drips too slowly": done(fetches=2),
     "webhook: no fault": done(),
