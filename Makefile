@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: demo test lint types contract format bench stubs clean
+.PHONY: demo test lint types contract format bench chaos stubs clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ contract: $(VENV)/.dev  ## imports go one way only
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults against the local server; ARGS="--kills 100" for fewer
+	PYTHONPATH=. $(BIN)/python tests/chaos/driver.py $(ARGS)
 
 bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py

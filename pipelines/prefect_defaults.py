@@ -48,4 +48,4 @@ def shield_server() -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(subprocess, name)
 
-    server.subprocess = Shielded()  # type: ignore[attr-defined]
+    server.subprocess = Shielded()  # type: ignore[attr-defined, assignment]

@@ -126,7 +126,8 @@ class Run:
         self.seed = seed
         self.settings = settings
         self._on_event = on_event
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+        now = time.time()  # ids sort by time, to the millisecond
+        run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
         self.store = Store(settings.store)
         self.folder = self.store.location("runs", run_id)
         self.summary = Summary(

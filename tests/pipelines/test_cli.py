@@ -3,86 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Cli
 from fake_bfl import FakeBfl
 from PIL import Image
 
 from flux_tasks import catalog
-
-RECIPE = """\
-name: clean
-source: {{images: "{folder}/photos/*", columns: {{mask: "{folder}/masks/{{{{ stem }}}}.png"}}}}
-steps:
-  - deblur: {{}}
-  - erase: {{mask: "{{{{ mask }}}}", dilate_pixels: 12}}
-output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}
-"""
-
-
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl(key="right-key") as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for name in ("photos", "masks"):
-        (tmp_path / name).mkdir()
-    mask = Image.new("L", (96, 80))
-    mask.paste(255, (10, 10, 30, 30))
-    for number in range(2):
-        image = Image.linear_gradient("L").resize((96, 80)).rotate(number * 9)
-        image.convert("RGB").save(tmp_path / "photos" / f"p{number}.png")
-        mask.save(tmp_path / "masks" / f"p{number}.png")
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
-    return tmp_path
-
-
-class Cli:
-    """Runs the program in its own process, with a key only if the test gives one."""
-
-    def __init__(self, folder: Path, api_url: str) -> None:
-        self.folder = folder
-        self._environment = {
-            **{n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))},
-            "FLUX_STORE": str(folder / "store"),
-            "PREFECT_API_URL": api_url,
-            "COLUMNS": "200",
-        }
-
-    def __call__(self, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = self._environment | ({"BFL_API_KEY": key} if key else {})
-        done = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", *arguments], capture_output=True, text=True, env=environment
-        )
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        return done
-
-    def start(self, *arguments: str, key: str) -> subprocess.Popen[str]:
-        """Begin a run and do not wait for it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self._environment | {"BFL_API_KEY": key},
-            text=True,
-            start_new_session=True,  # so that a signal can be sent to it and its children alone, as a terminal does
-        )
-
-
-@pytest.fixture
-def cli(folder: Path, prefect_server: str) -> Cli:
-    return Cli(folder, prefect_server)
 
 
 def test_a_run_against_any_server_that_speaks_the_api_needs_its_address_and_a_key_only(
@@ -132,25 +64,6 @@ def test_a_prefect_server_that_is_not_there_is_a_clear_line_and_exit_3(folder: P
     assert done.returncode == 3
     assert "Prefect could not carry the run" in done.stderr
     assert bfl.jobs == 0
-
-
-def test_ctrl_c_ends_a_run_with_a_word_and_exit_3_and_the_next_run_collects_its_jobs(
-    cli: Cli, bfl: FakeBfl, folder: Path
-) -> None:
-    bfl.hold = True
-    program = cli.start("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
-    journal = folder / "store" / "journal"
-    while not (journal.is_dir() and sum('"submitted"' in p.read_text() for p in journal.glob("*.json")) == 2):
-        assert program.poll() is None, "the run ended by itself"
-        time.sleep(0.01)
-    os.killpg(program.pid, signal.SIGINT)
-    _, said = program.communicate()
-    assert program.returncode == 3
-    assert "interrupted: what was submitted is in the journal; run again to go on" in said
-    assert "Traceback" not in said
-    bfl.hold = False
-    assert cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key").returncode == 0
-    assert bfl.jobs == 4
 
 
 def test_a_store_that_cannot_be_written_is_a_clear_line_and_nothing_is_spent(

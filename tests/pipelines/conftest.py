@@ -1,0 +1,55 @@
+"""The command line as people use it: a process, its output, its exit code; and two pictures to run a recipe over."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Cli, Here
+from fake_bfl import FakeBfl
+from PIL import Image
+
+RECIPE = """\
+name: clean
+source: {{images: "{folder}/photos/*", columns: {{mask: "{folder}/masks/{{{{ stem }}}}.png"}}}}
+steps:
+  - deblur: {{}}
+  - erase: {{mask: "{{{{ mask }}}}", dilate_pixels: 12}}
+output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}
+"""
+
+
+@pytest.fixture
+def bfl() -> Iterator[FakeBfl]:
+    with FakeBfl(key="right-key") as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("photos", "masks"):
+        (tmp_path / name).mkdir()
+    mask = Image.new("L", (96, 80))
+    mask.paste(255, (10, 10, 30, 30))
+    for number in range(2):
+        image = Image.linear_gradient("L").resize((96, 80)).rotate(number * 9)
+        image.convert("RGB").save(tmp_path / "photos" / f"p{number}.png")
+        mask.save(tmp_path / "masks" / f"p{number}.png")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(folder=tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def cli(folder: Path, prefect_server: str) -> Cli:
+    return Cli(folder, prefect_server)
+
+
+@pytest.fixture
+def here(folder: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    """The same in this process: quicker, for tests that kill nothing."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield Here(folder, monkeypatch)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

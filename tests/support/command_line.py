@@ -1,0 +1,71 @@
+"""The command line as people use it: a process of its own, or in this one where that is quicker."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+
+__all__ = ["Cli", "Here"]
+
+
+class Cli:
+    """Runs the program in its own process, with a key only if the test gives one."""
+
+    def __init__(self, folder: Path, api_url: str) -> None:
+        self.folder = folder
+        self._environment = {
+            **{n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))},
+            "FLUX_STORE": str(folder / "store"),
+            "PREFECT_API_URL": api_url,
+            "COLUMNS": "200",
+        }
+
+    def __call__(self, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
+        environment = self._environment | ({"BFL_API_KEY": key} if key else {})
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *arguments], capture_output=True, text=True, env=environment
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return done
+
+    def start(self, *arguments: str, key: str) -> subprocess.Popen[str]:
+        """Begin a run and do not wait for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._environment | {"BFL_API_KEY": key},
+            text=True,
+            start_new_session=True,  # so that a signal can be sent to it and its children alone, as a terminal does
+        )
+
+
+class Here:
+    """``Cli`` without a process of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        for name in [name for name in os.environ if name.startswith(("BFL_", "FLUX_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("FLUX_STORE", str(folder / "store"))
+
+    def __call__(self, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
+        out, err = io.StringIO(), io.StringIO()
+        with self._monkeypatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            if key:
+                patch.setenv("BFL_API_KEY", key)
+            try:
+                code = main(list(arguments))
+            except SystemExit as stop:  # argparse
+                code = int(stop.code or 0)
+        done = subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return done
