@@ -83,7 +83,7 @@ def test_the_page_on_the_local_server_is_true(tmp_path: Path) -> None:
     helped = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", "local", "--help"], capture_output=True, text=True, cwd=ROOT
     ).stdout
-    for option in set(re.findall(r"`[^`]*?(--[a-z-]+)", page)):
+    for option in set(re.findall(r"`[^`]*?(--[a-z][a-z-]+)", page)):
         assert option in helped or option == "--measure", option
     [table] = re.findall(r"```text\n(.*?)```", page, re.S)
     assert {line[:38].strip() for line in table.splitlines()[1:]} <= {row.name for row in ROWS}
@@ -97,6 +97,22 @@ def test_the_page_on_the_local_server_is_true(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert "1 passed" in ran.stdout, ran.stdout
+
+
+def test_the_page_on_paying_once_names_commands_variables_and_classes_that_exist() -> None:
+    page = (ROOT / "docs" / "paid-once.md").read_text()
+    sources = "".join((ROOT / "flux_tasks" / f"{name}.py").read_text() for name in ("settings", "spool", "journal"))
+    for name in re.findall(r"`((?:FLUX|BFL)_[A-Z_]+)[=`]", page):
+        assert name in sources
+    for command in ("store held", "retry"):
+        helped = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *command.split(), "--help"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        ).stdout
+        for line in re.findall(rf"^\$ flux-pipelines {command}(.*?)(?:#.*)?$", page, re.M):
+            assert all(option in helped for option in re.findall(r"--[a-z]+", line)), line
 
 
 @pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("[!t]*.py")))
