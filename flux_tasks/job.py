@@ -61,6 +61,7 @@ __all__ = [
     "result_warnings",
     "service_for",
     "stop_submitting",
+    "substitute",
     "tidy",
     "was_submitted_here",
 ]
@@ -130,6 +131,16 @@ async def lookup(call: Call, settings: Settings) -> JobResult | None:
     """
     engine = await engine_of(settings)
     return await _Job(call, settings, call.key(engine), engine).known()
+
+
+async def substitute(refused: Call, made: Call, settings: Settings) -> None:
+    """Let the result of ``made`` stand for ``refused`` from now on, which moderation has refused."""
+    engine = await engine_of(settings)
+    store, key = Store(settings.store), refused.key(engine)
+    with suppress(ValueError):
+        refusal = await _patiently(store.record, "refusals", key)
+        if refusal is not None:
+            await _patiently(store.put_record, "refusals", key, {**refusal, "instead": made.key(engine)})
 
 
 async def tidy(settings: Settings) -> int:
@@ -271,30 +282,39 @@ class _Job:
         return found or await self._from_spool()
 
     def _from_store(self) -> JobResult | None:
-        record = self.store.result(self.key)
-        if record is None:
-            self._raise_refusal()
-            return None
-        return self._cached(record["image"])
+        record = self.store.result(self.key) or self._refused()
+        return None if record is None else self._cached(record["image"])
 
     def _cached(self, image: ImageRef) -> JobResult:
         image = replace(image, name=self.call.name)
         seconds = time.monotonic() - self.started
         return JobResult(image, self.key, "cached", image.cost, image.job_id, seconds)
 
-    def _raise_refusal(self) -> None:
+    def _refused(self) -> dict[str, Any] | None:
+        """The result that was made instead of one that moderation refused earlier, if there is one.
+
+        Raises:
+            Moderated: there is none.
+        """
         if self.settings.retry_moderated:
-            return
-        with suppress(ValueError):
-            record = self.store.record("refusals", self.key)
-            if record is not None:
-                reasons = record.get("reasons")
-                raise Moderated(
-                    str(record.get("stage")),
-                    [str(r) for r in reasons] if isinstance(reasons, list) else [],
-                    job_id=str(record.get("job_id", "")),
-                    remembered=True,
-                )
+            return None
+        try:
+            refusal = self.store.record("refusals", self.key)
+        except ValueError:  # damaged: ask the service again
+            return None
+        if refusal is None:
+            return None
+        instead = self.store.result(str(refusal["instead"])) if refusal.get("instead") else None
+        if instead is not None:
+            _history[instead["image"].job_id] = ("made with another seed, because moderation refused the first one",)
+            return instead
+        reasons = refusal.get("reasons")
+        raise Moderated(
+            str(refusal.get("stage")),
+            [str(r) for r in reasons] if isinstance(reasons, list) else [],
+            job_id=str(refusal.get("job_id", "")),
+            remembered=True,
+        )
 
     async def _from_spool(self) -> JobResult | None:
         kept = await asyncio.to_thread(self.spool.job, self.key)

@@ -350,9 +350,10 @@ class _Walk:
             return image
         started = time.monotonic()
         arguments = step.arguments(context)
+        call = first = await asyncio.to_thread(call_of, step, arguments, image)
         if self._run.seed is not None and "seed" in step.tool.parameters:
             arguments["seed"] = self._run.seed
-        call = await asyncio.to_thread(call_of, step, arguments, image)
+            call = await asyncio.to_thread(call_of, step, arguments, image)
         found = await portal.arun(job.lookup(call, self._run.settings))
         if found is not None:
             await self._note_result(step, call, "cached", image, found.image, started)
@@ -372,6 +373,8 @@ class _Walk:
             raise
         finally:
             self._run.tell(Event("end", self._item.stem, step.id))
+        if call is not first:
+            await portal.arun(job.substitute(first, call, self._run.settings))
         outcome = "done" if job.was_submitted_here(result.job_id) else "attached"
         await self._note_result(step, call, outcome, image, result, started)
         return result

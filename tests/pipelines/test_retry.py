@@ -13,6 +13,8 @@ from scripted import Answer, Request
 from flux_tasks.journal import Journal
 from flux_tasks.store import Store
 
+OUTPUT = 'output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}\n'
+
 
 def entries(folder: Path) -> list[Any]:
     return Journal(Store(str(folder / "store"))).entries()
@@ -118,6 +120,21 @@ def test_another_seed_is_another_job(here: Any, bfl: FakeBfl, folder: Path) -> N
     done = retry(here, bfl, "--only", "moderated", "--seed", "5")
     assert done.returncode == 0
     assert [body.get("seed") for body in bfl.bodies] == [None, None, 5, 5, 5, 5]
+
+
+def test_what_was_made_with_another_seed_stands_for_what_was_refused(here: Any, bfl: FakeBfl, folder: Path) -> None:
+    (folder / "recipe.yaml").write_text(
+        (folder / "recipe.yaml").read_text().split("  - erase")[0] + OUTPUT.format(folder=folder)
+    )
+    moderate(bfl)
+    perform(here, bfl, folder)
+    del bfl._scripts["GET /v1/get_result"]
+    retry(here, bfl, "--only", "moderated", "--seed", "5")
+    done = perform(here, bfl, folder)
+    assert (done.returncode, bfl.jobs) == (0, 4)
+    assert "2 cached" in done.stdout
+    rows = [json.loads(line) for line in newest_manifest(folder).read_text().splitlines()]
+    assert all("another seed" in row["steps"][0]["warnings"][0] for row in rows)
 
 
 def test_held_items_are_submitted_anew_by_retry(here: Any, bfl: FakeBfl, folder: Path) -> None:
