@@ -34,7 +34,7 @@ def read_json(response: httpx.Response) -> Any:
     """The body as JSON, or None."""
     try:
         return response.json()
-    except (ValueError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # not JSON, not text, or nested beyond reason
         return None
 
 
@@ -54,11 +54,14 @@ def detail_of(answer: Any) -> str:
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if isinstance(detail, list):
         return "; ".join(
-            f"{'.'.join(str(p) for p in e.get('loc', ()) if p != 'body')}: {e.get('msg', '')}".strip(": ")
-            for e in detail
-            if isinstance(e, dict)
+            f"{'.'.join(_place(e))}: {e.get('msg', '')}".strip(": ") for e in detail if isinstance(e, dict)
         )
     return str(detail) if detail else ""
+
+
+def _place(error: dict[str, Any]) -> list[str]:
+    found = error.get("loc")
+    return [str(part) for part in found if part != "body"] if isinstance(found, (list, tuple)) else []
 
 
 def problems_of(answer: Any, tool: Tool) -> list[Problem]:
@@ -66,11 +69,7 @@ def problems_of(answer: Any, tool: Tool) -> list[Problem]:
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if not isinstance(detail, list):
         return []
-    return [
-        Problem(".".join([tool.task, *(str(p) for p in e.get("loc", ()) if p != "body")]), str(e.get("msg", "")))
-        for e in detail
-        if isinstance(e, dict)
-    ]
+    return [Problem(".".join([tool.task, *_place(e)]), str(e.get("msg", ""))) for e in detail if isinstance(e, dict)]
 
 
 def retry_after(response: httpx.Response) -> float | None:
@@ -83,6 +82,6 @@ def retry_after(response: httpx.Response) -> float | None:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
-    return min(max(seconds, 0.0), 60.0)
+    return min(max(seconds, 0.0), 60.0) if math.isfinite(seconds) else None

@@ -40,7 +40,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -79,6 +79,27 @@ _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 _EARLY_POLLS = 5
 _EARLY_SECONDS = 30.0  # after its submission a job was seen to be unknown for ten seconds
 _BYTES_PER_SECOND = 100_000  # of the slowest upload that is waited for
+_LONGEST = 16 * 1024 * 1024  # bytes of an answer; they are a kilobyte or two
+
+
+class _XKey(httpx.Auth):
+    """Puts the key into a request at the last moment, so that no variable on the way holds it."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """See ``httpx.Auth``."""
+        request.headers["x-key"] = self._key
+        yield request
+
+    def __repr__(self) -> str:
+        return "_XKey(…)"
+
+
+def _is_id(value: Any) -> bool:
+    """Whether it can be asked for: some text, and nothing that no address can hold."""
+    return isinstance(value, str) and bool(value) and not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +163,20 @@ class BflClient:
         self._key = key.strip()
         self._poll_interval = poll_interval
         self._timeout = timeout
+        self._connect_timeout = min(10.0, timeout)
         self._early_seconds = 0.0 if is_loopback(base_url) else _EARLY_SECONDS
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=32, keepalive_expiry=20.0)
         # Two pools: the one that talks to the API attaches the key request by request, the one that fetches
         # deliveries has never heard of it.
         options: dict[str, Any] = {
             "http2": True,
-            "timeout": httpx.Timeout(timeout, connect=min(10.0, timeout), pool=None),
+            "timeout": httpx.Timeout(timeout, connect=self._connect_timeout, pool=None),
             "limits": limits,
             "transport": transport,
             "verify": verify,
             "trust_env": not is_loopback(base_url),
         }
-        self._api = httpx.AsyncClient(**options, headers={"accept": "application/json"})
+        self._api = httpx.AsyncClient(**options, headers={"accept": "application/json", "accept-encoding": "identity"})
         self._deliveries = httpx.AsyncClient(**options)
 
     def __repr__(self) -> str:
@@ -179,13 +201,13 @@ class BflClient:
         body: Mapping[str, Any],
         *,
         deadline: float | None = None,
-        on_wait: Callable[[], Awaitable[None]] | None = None,
+        on_wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Submission:
         """POST one job. Each call may be charged; see the module's table for what is repeated.
 
         With ``webhook_url`` in ``body`` the answer has no ``polling_url``. 429 is waited for up to ``deadline`` seconds
-        (the tool's own if None); ``on_wait`` is awaited after each, when it is certain that no job was made and that
-        it will be tried again.
+        (the tool's own if None); ``on_wait`` is what waits, for so many seconds: no job was made then, and it is tried
+        again when it returns.
 
         Raises:
             KeyRefused, OutOfCredits, InvalidRequest, RateLimited, ServerUnavailable, SubmissionUncertain
@@ -202,17 +224,16 @@ class BflClient:
             if time.monotonic() + wait > patience:
                 raise RateLimited(f"{tool.name}: too many active jobs on this account", retry_after=wait)
             _log.info("%s: too many active jobs, waiting %.1f s", tool.name, wait)
-            if on_wait is not None:
-                await on_wait()
-            await asyncio.sleep(wait)
+            await on_wait(wait)
             pause = min(pause * 2, 30.0)
 
     async def _post(self, tool: Tool, content: bytes) -> httpx.Response:
         url = f"{self.base_url}{tool.path}"
-        headers = {"content-type": "application/json", **self._key_for(url)}
+        # Longer than the time-out of the connection, which says for sure that nothing was sent.
+        seconds = self._connect_timeout + self._timeout + len(content) / _BYTES_PER_SECOND
         try:
-            async with asyncio.timeout(self._timeout + len(content) / _BYTES_PER_SECOND):
-                return await self._api.post(url, content=content, headers=headers, follow_redirects=False)
+            async with asyncio.timeout(seconds):
+                return await self._ask("POST", url, content=content, headers={"content-type": "application/json"})
         except _NOT_SENT as error:
             raise ServerUnavailable(f"{host_of(url)}: no connection ({reason_of(error)}); nothing was sent") from None
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
@@ -222,8 +243,8 @@ class BflClient:
 
     def _submission(self, tool: Tool, response: httpx.Response) -> Submission:
         code, answer = response.status_code, read_json(response)
-        if code in (200, 201, 202):
-            if not isinstance(answer, dict) or not isinstance(answer.get("id"), str) or not answer["id"]:
+        if 200 <= code < 300 or code == 303:  # 303: done, and the answer is elsewhere
+            if not isinstance(answer, dict) or not _is_id(answer.get("id")):
                 raise SubmissionUncertain(f"{tool.name}: accepted, but the answer has no id; it may be charged")
             return Submission(
                 id=answer["id"],
@@ -233,7 +254,8 @@ class BflClient:
                 output_mp=number(answer.get("output_mp")),
                 status=status if isinstance(status := answer.get("status"), str) else None,
             )
-        detail = detail_of(answer) or response.reason_phrase
+        answer = self._clean(answer)
+        detail = detail_of(answer) or self._clean(response.reason_phrase)
         if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
             raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail})" + self._key_hint())
         if code == 402:
@@ -243,6 +265,33 @@ class BflClient:
         if 300 <= code < 400:
             raise InvalidRequest(f"{tool.name}: the endpoint redirects to another address, which is not followed")
         raise InvalidRequest(f"{tool.name}: refused by the service ({code}): {detail}", problems_of(answer, tool))
+
+    async def _ask(self, method: str, url: str, **options: Any) -> httpx.Response:
+        """One request with the key, if ``url`` may have it; its answer is read whole, up to ``_LONGEST`` bytes."""
+        auth = _XKey(self._key) if self._key and self._may_have_key(url) else None
+        request = self._api.build_request(method, url, **options)
+        response = await self._api.send(request, auth=auth, follow_redirects=False, stream=True)
+        try:
+            chunks: list[bytes] = []
+            length = 0
+            if response.headers.get("content-encoding", "identity").strip().lower() in ("identity", "gzip", ""):
+                async for chunk in response.aiter_bytes():
+                    length += len(chunk)
+                    if length > _LONGEST:
+                        raise httpx.ReadError(f"an answer of more than {_LONGEST:,} bytes")
+                    chunks.append(chunk)
+        finally:
+            await response.aclose()
+        headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
+
+    def _clean(self, said: Any) -> Any:
+        """What the service said, without the key that it may have repeated."""
+        if isinstance(said, str):
+            return said.replace(self._key, "<key>") if self._key else said
+        if isinstance(said, dict):
+            return {self._clean(name): self._clean(value) for name, value in said.items()}
+        return [self._clean(value) for value in said] if isinstance(said, list) else said
 
     def _key_hint(self) -> str:
         return "" if self._key else ": no key was sent, set BFL_API_KEY"
@@ -270,6 +319,7 @@ class BflClient:
             StillRunning: no end in sight by the deadline; the job may still finish.
         """
         url = self._polling_address(job_id, polling_url)
+        own = self._polling_address(job_id, None)
         started = time.monotonic()
         missing = failures = 0
         missing_since = started
@@ -280,11 +330,13 @@ class BflClient:
                 raise StillRunning(f"job {job_id}: {reason} after {deadline:g} s; it can be asked for again")
             try:
                 async with asyncio.timeout(min(self._timeout, max(deadline - elapsed, 0.0) + 1.0)):
-                    response = await self._api.get(url, headers=self._key_for(url), follow_redirects=False)
-            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+                    response = await self._ask("GET", url)
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
                 failures += 1
                 reason = f"no answer ({reason_of(error)})"
-                await asyncio.sleep(self._pause(elapsed, failures))
+                if not isinstance(error, (httpx.HTTPError, TimeoutError)):
+                    url = own  # an address that cannot be used
+                await asyncio.sleep(min(self._pause(elapsed, failures), max(0.0, deadline - elapsed)))
                 continue
             answer = read_json(response)
             status = answer.get("status") if isinstance(answer, dict) else None
@@ -307,10 +359,12 @@ class BflClient:
             else:
                 failures += 1
                 reason = f"HTTP {response.status_code}"
-            await asyncio.sleep(max(self._pause(elapsed, failures), retry_after(response) or 0.0))
+                if failures > 3 and response.status_code in (404, 405, 410):
+                    url = own  # the address that the service named is none
+            pause = max(self._pause(elapsed, failures), retry_after(response) or 0.0)
+            await asyncio.sleep(min(pause, max(0.0, deadline - (time.monotonic() - started)) + 0.01))
 
-    @staticmethod
-    def _ending(job_id: str, status: str, answer: Mapping[str, Any]) -> Finished | None:
+    def _ending(self, job_id: str, status: str, answer: Mapping[str, Any]) -> Finished | None:
         """The end that ``status`` means, or None while the job runs (an unknown status is a running one)."""
         result = answer.get("result")
         if status == "Ready":
@@ -319,13 +373,16 @@ class BflClient:
                 return None
             details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
             return Finished(job_id, sample, number(answer.get("cost")), details)
+        answer = self._clean(dict(answer))
         if status in _MODERATED:
             said = answer.get("details")
             reasons = said.get("Moderation Reasons", []) if isinstance(said, dict) else []
             listed = [str(r) for r in reasons] if isinstance(reasons, list) else [str(reasons)]
             raise Moderated(_MODERATED[status], listed, job_id=job_id)
         if status in _FAILED:
-            words = answer.get("details") or answer.get("error") or result
+            words = answer.get("details") or answer.get("error") or answer.get("result")
+            if isinstance(words, dict):
+                words = {name: value for name, value in words.items() if name != "sample"}
             if isinstance(words, dict) and isinstance(words.get("error"), str):
                 words = words["error"]
             raise JobFailed(f"job {job_id}: the service ended it with an error" + (f" ({words})" if words else ""))
@@ -387,10 +444,11 @@ class BflClient:
         """
         url = f"{self.base_url}/v1/credits"
         try:
-            response = await self._api.get(url, headers=self._key_for(url), timeout=15.0)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with asyncio.timeout(min(15.0, self._timeout)):
+                response = await self._ask("GET", url)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
-        answer = read_json(response)
+        answer = self._clean(read_json(response))
         detail = detail_of(answer) or response.reason_phrase
         if response.status_code in (401, 403) or (response.status_code == 422 and "api key" in detail.lower()):
             raise KeyRefused(f"{host_of(url)} refused the key ({response.status_code}: {detail})" + self._key_hint())
@@ -407,8 +465,9 @@ class BflClient:
         if is_bfl(self.base_url):
             return "bfl"
         try:
-            response = await self._api.get(f"{self.base_url}/local", timeout=15.0, follow_redirects=False)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with asyncio.timeout(min(15.0, self._timeout)):
+                response = await self._ask("GET", f"{self.base_url}/local")
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
         answer = read_json(response)
         name = answer.get("engine") if isinstance(answer, dict) and response.status_code == 200 else None
@@ -424,9 +483,6 @@ class BflClient:
             return False
         same_server = (own.scheme, own.netloc.lower()) == (asked.scheme, asked.netloc.lower())
         return is_bfl(url) or (same_server and (asked.scheme == "https" or is_loopback(url)))
-
-    def _key_for(self, url: str) -> dict[str, str]:
-        return {"x-key": self._key} if self._key and self._may_have_key(url) else {}
 
 
 def is_free_to_repeat(error: FluxError) -> bool:

@@ -38,7 +38,8 @@ async def download(
         try:
             if urlsplit(url).scheme not in ("http", "https"):
                 raise DeliveryFailed(f"{host}: not an http(s) address")
-            async with client.stream("GET", url, follow_redirects=False) as response:
+            headers = {"accept-encoding": "identity"}  # pictures are compressed already; a bomb would be, too
+            async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
                 if response.has_redirect_location:
                     url = urljoin(url, response.headers["location"])
                     if same_host and _host(url) != host:
@@ -46,10 +47,12 @@ async def download(
                     continue
                 if response.status_code != 200:
                     raise DeliveryFailed(f"{host}: HTTP {response.status_code}")
+                if response.headers.get("content-encoding", "identity").strip().lower() not in ("identity", "gzip", ""):
+                    raise DeliveryFailed(f"{host}: packed in a way that is not unpacked here")
                 return await _body(response, host, limit)
         except httpx.HTTPError as error:
             raise DeliveryFailed(f"{host}: {type(error).__name__}: {error}") from None
-        except (httpx.InvalidURL, ValueError) as error:
+        except (httpx.InvalidURL, ValueError, OverflowError, ExceptionGroup) as error:
             raise DeliveryFailed(f"{host}: {error}") from None
     raise DeliveryFailed(f"{host}: more than {redirects} redirects")
 

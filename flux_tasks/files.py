@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -134,6 +135,8 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     """
     text = os.fspath(location)
     if is_local(text):
+        if stat.S_ISFIFO(local_path(text).stat().st_mode):
+            raise OSError(f"{text}: a pipe, not a file")  # opening it would wait until somebody writes
         with local_path(text).open("rb") as file:
             found = os.fstat(file.fileno()).st_size
             if limit is not None and found > limit:
@@ -305,15 +308,24 @@ def folders(location: str) -> list[str]:
 
 @_reporting
 def glob(pattern: str) -> list[str]:
-    """Locations of the files that match ``pattern``, sorted; the same kind of location as the pattern."""
+    """Locations of the files that match ``pattern``, sorted; the same kind of location as the pattern.
+
+    A folder matches only if the pattern names an extension: somebody takes ``x.jpg`` for a picture, and should be told.
+    """
+    with_folders = "." in pattern.rsplit("/", 1)[-1]
     if pattern.startswith(("http://", "https://")):
         return [pattern]  # one picture; the web cannot be listed
     if is_local(pattern):
         import glob as glob_module
 
         local = str(local_path(pattern))
-        return sorted(p for p in glob_module.glob(local, recursive=True) if Path(p).is_file())  # noqa: PTH207 - keeps the pattern's own prefix
+        found_here = glob_module.glob(local, recursive=True)  # noqa: PTH207 - keeps the pattern's own prefix
+        return sorted(p for p in found_here if with_folders or not Path(p).is_dir())
     filesystem, path = _filesystem(pattern)
     protocol = pattern.split("://", 1)[0]
     found = filesystem.glob(path, detail=True)
-    return sorted(f"{protocol}://{str(name).lstrip('/')}" for name, info in found.items() if info["type"] == "file")
+    return sorted(
+        f"{protocol}://{str(name).lstrip('/')}"
+        for name, info in found.items()
+        if info["type"] == "file" or with_folders
+    )

@@ -6,6 +6,7 @@ any decoder may allocate for it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -409,7 +410,10 @@ def _fetch(url: str) -> bytes:
     from flux_tasks.download import download
 
     async def get() -> bytes:
-        async with httpx.AsyncClient(timeout=30) as client:
-            return await download(url, client=client, limit=MAX_BYTES)
+        try:
+            async with asyncio.timeout(120), httpx.AsyncClient(timeout=30) as client:
+                return await download(url, client=client, limit=MAX_BYTES)
+        except TimeoutError:
+            raise InvalidImage("not delivered within 120 s") from None
 
     return portal.run(get())

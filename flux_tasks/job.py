@@ -28,13 +28,13 @@ from flux_tasks import portal
 from flux_tasks.client import BflClient, Finished
 from flux_tasks.errors import (
     DeliveryFailed,
+    Interrupted,
     InvalidImage,
     ItemError,
     JobLost,
-    KeyRefused,
     Moderated,
-    OutOfCredits,
     RateLimited,
+    RunStopped,
     ServerUnavailable,
     StoreUnavailable,
     SubmissionUncertain,
@@ -73,7 +73,7 @@ T = TypeVar("T")
 Progress = Callable[[str, float | None], None]
 """Told each status of a running job and the share done (0 to 1, where known). Called on the background loop."""
 
-_SUBMISSION_GRACE = 65.0  # seconds: a POST is answered or timed out by then
+_KNOWN_FOR = 600.0  # seconds after its submission for which a job that is unknown counts as not known yet
 _STORE_PAUSES = (0.2, 1.0, 3.0)  # seconds between attempts at a store that fails
 _FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each with a fresh address
 _LASTING = {
@@ -253,6 +253,8 @@ class _Job:
     over: Entry | None = None
     """The attempt that is to be made anew."""
     words: list[str] = field(default_factory=list)
+    abandoned: bool = False
+    """Whether nobody waits for it any more."""
 
     def __post_init__(self) -> None:
         self.store = Store(self.settings.store)
@@ -433,19 +435,26 @@ class _Job:
         try:
             return await asyncio.shield(submitting), False
         except asyncio.CancelledError:
+            self.abandoned = True
             await asyncio.wait([submitting])
             raise
 
     async def _submit(self, entry: Entry, body: dict[str, Any], service: Service, client: BflClient) -> Entry:
         slots = self.call.tool.slots
 
-        async def refused() -> None:
+        async def refused(seconds: float) -> None:
+            """Wait after a 429; nothing was made, so that a stop or a cancellation ends it here."""
             service.slots.refused(slots)
+            over = time.monotonic() + seconds
+            while (left := over - time.monotonic()) > 0:
+                if service.stopped is not None or self.abandoned:
+                    raise Interrupted(f"not begun, because the run was stopped: {service.stopped or 'cancelled'}")
+                await asyncio.sleep(min(left, 0.2))
 
         try:
             async with self._leased(entry):
                 answer = await client.submit(self.call.tool, body, deadline=self._deadline, on_wait=refused)
-        except (ItemError, KeyRefused, OutOfCredits, RateLimited, ServerUnavailable):
+        except (ItemError, RunStopped, RateLimited, ServerUnavailable):
             with suppress(StoreUnavailable):
                 await _patiently(self.journal.withdraw, entry)  # provably not charged
             raise
@@ -510,7 +519,8 @@ class _Job:
             async with self._leased(entry):
                 return await self._poll(entry, client)
         except JobLost:
-            if not attached:  # submitted a moment ago: that the service forgot it is no reason to pay again
+            # Submitted a moment ago: that the service does not know it (yet) is no reason to pay again.
+            if not attached or (time.time() - entry.begun < _KNOWN_FOR and not is_loopback(client.base_url)):
                 raise
             self._anew(entry, f"the service no longer knows job {entry.id}")
             return None
@@ -614,7 +624,7 @@ def is_submitting() -> bool:
 
 async def _finish_submitting() -> None:
     if _submitting:
-        await asyncio.wait(list(_submitting), timeout=_SUBMISSION_GRACE)
+        await asyncio.wait(list(_submitting))  # each is answered or timed out
 
 
 @atexit.register

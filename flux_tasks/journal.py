@@ -66,6 +66,8 @@ class Entry:
     owner: str = field(default_factory=_owner)
     at: float = field(default_factory=time.time)
     """Seconds since 1970 of the last change."""
+    begun: float = field(default_factory=time.time)
+    """Seconds since 1970 when it was to be submitted."""
     attempt: int = 1
     """Counts the submissions of one job that had to be made anew."""
     decision: Literal["", "resubmit", "drop"] = ""
@@ -168,11 +170,11 @@ def _entry(key: str, attempt: int, record: dict[str, Any]) -> Entry:
     try:
         entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
         is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
-        is_sane = isinstance(entry.owner, str) and math.isfinite(entry.at)
+        is_sane = isinstance(entry.owner, str) and math.isfinite(entry.at) and math.isfinite(entry.begun)
         return replace(entry, attempt=attempt) if is_whole and is_sane else _unreadable(key, attempt)
     except TypeError:  # JSON, but not an entry
         return _unreadable(key, attempt)
 
 
 def _unreadable(key: str, attempt: int) -> Entry:
-    return Entry(key=key, tool="unknown", phase="intent", at=0.0, owner="unknown", attempt=attempt)
+    return Entry(key=key, tool="unknown", phase="intent", at=0.0, begun=0.0, owner="unknown", attempt=attempt)

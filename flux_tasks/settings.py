@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,7 +141,9 @@ def is_bfl(url: str) -> bool:
     """Whether ``url`` is an https address of bfl.ai or below it."""
     parts = _parts(url)
     host = (parts.hostname or "").lower()
-    return parts.scheme == "https" and (host == "bfl.ai" or host.endswith(".bfl.ai"))
+    name = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*bfl\.ai"  # nothing that another reader may take for the end of a name
+    is_name = re.fullmatch(name, host) is not None
+    return parts.scheme == "https" and is_name and not (parts.username or parts.password)
 
 
 def is_loopback(url: str) -> bool:

@@ -34,19 +34,24 @@ def verify_webhook(headers: Mapping[str, str], body: bytes | str, secret: str) -
     """
     if not secret:
         raise WebhookForged("no secret to compare with: submit with webhook_secret")
-    raw = body.encode() if isinstance(body, str) else bytes(body)
+    raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body)
     lowered = {name.lower(): value for name, value in headers.items()}
     plain = lowered.get("x-webhook-secret", "")
     signed = lowered.get("x-bfl-signature", "")
-    expected = "sha256=" + hmac.new(secret.encode(), raw, hashlib.sha256).hexdigest()
-    genuine = hmac.compare_digest(plain.encode(), secret.encode())
-    genuine |= hmac.compare_digest(signed.lower().encode(), expected.encode())
+    expected = "sha256=" + hmac.new(_bytes(secret), raw, hashlib.sha256).hexdigest()
+    genuine = hmac.compare_digest(_bytes(plain), _bytes(secret))
+    genuine |= hmac.compare_digest(_bytes(signed.lower()), expected.encode())
     if not genuine:
         raise WebhookForged("neither X-Webhook-Secret nor X-BFL-Signature is right")
     try:
         content = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict) or not isinstance(content.get("id"), str):
+    if not isinstance(content, dict) or not isinstance(content.get("id"), str) or not content["id"]:
         raise WebhookForged("the body is not a JSON object with an id")
     return content
+
+
+def _bytes(text: str) -> bytes:
+    """``text`` to be compared; a header may hold anything."""
+    return text.encode("utf-8", "surrogatepass")

@@ -302,12 +302,17 @@ def _say(summary: Summary, run: Run) -> None:
     unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
     credits = f"{summary.cost:.2f} credits (${summary.cost / 100:.2f}){unpriced}"
     preview = summary.engine.startswith("local:")
-    if not (summary.jobs or summary.collected or summary.stopped):
+    loose_ends = summary.uncertain or summary.uncollected
+    if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
         print(f"no job was made and nothing was paid: {summary.cached} results came from the store")
     elif preview:
         print(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {credits}{collected}")
     else:
         print(f"jobs: {summary.jobs} paid, {credits}{collected}; {summary.cached} results from the store")
+    if summary.uncollected:
+        print(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
+    if summary.uncertain:
+        print(f"may be paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held")
     if preview and (summary.jobs or summary.cached):
         print(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     for row in run.rows():
@@ -371,6 +376,8 @@ def _local(arguments: argparse.Namespace) -> int:
 
     if arguments.upstream and not arguments.record:
         raise RecipeError([Problem("--upstream", "belongs to --record DIR")])
+    if arguments.record and arguments.replay:
+        raise RecipeError([Problem("--record", "excludes --replay: a server does one or the other")])
     key = _key_for(arguments.upstream or "bfl") if arguments.record else ""
     serve(
         port=arguments.port,

@@ -70,6 +70,8 @@ class Summary:
         cached: answers from the store.
         cost: credits of the jobs of this run, as far as the service says.
         unpriced: jobs whose cost the service did not say.
+        uncertain: submissions that may have been charged and whose id is not known.
+        uncollected: jobs that are paid for, and wait in the journal to be collected.
         stopped: why the run was stopped, or an empty string.
     """
 
@@ -84,6 +86,8 @@ class Summary:
     cached: int = 0
     cost: float = 0.0
     unpriced: int = 0
+    uncertain: int = 0
+    uncollected: int = 0
     seconds: float = 0.0
     stopped: str = ""
     manifest: str = ""
@@ -226,6 +230,9 @@ class Run:
                 self.summary.cost += step.get("cost") or 0.0
                 self.summary.unpriced += "cost" not in step
             self.summary.collected += step["outcome"] == "attached"
+        kind = (row["error"] or {}).get("kind")
+        self.summary.uncertain += kind == "SubmissionUncertain"
+        self.summary.uncollected += kind in ("StillRunning", "DeliveryFailed", "JobLost")
         try:
             self._manifest.add(row)
         except OSError as error:

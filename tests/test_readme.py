@@ -56,7 +56,7 @@ def test_every_file_the_readme_links_to_is_there() -> None:
 def test_every_step_and_setting_the_readme_names_exists() -> None:
     for task in catalog.TASKS:
         assert f"`{task}`" in README
-    settings_docs = (ROOT / "flux_tasks" / "settings.py").read_text()
+    settings_docs = "".join((ROOT / "flux_tasks" / f"{name}.py").read_text() for name in ("settings", "spool"))
     for name in re.findall(r"`((?:FLUX|BFL)_[A-Z_]+)`", README):
         assert name in settings_docs
 

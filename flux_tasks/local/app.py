@@ -94,7 +94,8 @@ class LocalApi:
         self._book = book
         self._jobs = jobs
         direct: dict[str, None] = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
-        self._client = httpx.AsyncClient(timeout=10.0, mounts=direct)  # no proxy leads back to this machine
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)  # one that hangs holds up no other
+        self._client = httpx.AsyncClient(timeout=30.0, mounts=direct, limits=limits)  # no proxy leads back here
         self._document: bytes | None = None
         self.app = self._application()
 
@@ -163,7 +164,10 @@ class LocalApi:
         hook = body.values.get("webhook_url")
         webhook = (str(hook), str(body.values.get("webhook_secret") or "")) if hook else None
         base = base_of(request, self._url)
-        job = self._jobs.submit(order, base=base, client=self._client, webhook=webhook)
+        try:
+            job = self._jobs.submit(order, base=base, client=self._client, webhook=webhook)
+        except OSError as error:
+            raise Refused(503, f"the book cannot be written: {error}") from None
         if fault is not None:
             self._book.afflicted(job.id, fault.name)
         price = {"cost": order.cost, "input_mp": order.input_mp, "output_mp": order.output_mp}
@@ -245,9 +249,13 @@ class LocalApi:
         if request.method == "PUT":
             raw = await read_body(request)
             try:
-                self._faults.set(json.loads(raw))
-            except ValueError as error:
+                schedule = json.loads(raw)
+            except (ValueError, RecursionError) as error:
                 raise Refused(422, f"not JSON: {error}") from None
+            if not isinstance(schedule, (dict, list)):  # text would be the path of a file on this machine
+                raise Refused(422, "a schedule is a list of faults, or an object with seed and faults")
+            try:
+                self._faults.set(schedule)
             except RecipeError as error:
                 raise Refused(
                     422, [{"loc": [p.where], "msg": p.what, "type": "fault"} for p in error.problems]

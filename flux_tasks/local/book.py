@@ -61,6 +61,8 @@ class Book:
         credits: balance to begin with.
         file: takes a JSON line for every charge and settlement, after what it holds already.
 
+    Each server begins with a new account, whatever the file holds already.
+
     Raises:
         RecipeError: the file cannot be written.
     """
@@ -70,6 +72,8 @@ class Book:
         if file is not None:
             try:
                 self._file = Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open as long as the book
+                if self._file.tell():
+                    self._file.write("\n")  # after a line that a killed server left half written
             except OSError as error:
                 raise RecipeError([Problem("book", f"{file} cannot be written ({error.strerror})")]) from None
         self._balance = credits
@@ -103,12 +107,13 @@ class Book:
         with self._lock:
             if cost > self._balance + 1e-9:
                 return False
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            entry = Entry(job_id, tool, key, now, cost)
+            self._write("charge", entry)  # first: what cannot be written is not charged
             self._balance -= cost
             self._charged += cost
             self._count += 1
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            entry = self._entries[job_id] = Entry(job_id, tool, key, now, cost)
-            self._write("charge", entry)
+            self._entries[job_id] = entry
             if len(self._entries) > _LONGEST:
                 self._entries.popitem(last=False)
             return True

@@ -199,7 +199,7 @@ async def pictures(tool: Tool, values: Mapping[str, Any], client: httpx.AsyncCli
                 async with asyncio.timeout(60):
                     data = await download(text, client=client, limit=MAX_INPUT_BYTES)
             except (DeliveryFailed, TimeoutError) as error:
-                raise Refused(422, f"{name}: could not fetch the image URL ({error or 'too slow'})") from None
+                raise Refused(422, f"{name}: could not fetch the image URL ({str(error) or 'too slow'})") from None
             found[name] = _picture(name, data)
         elif len(text) > HEAVY:
             found[name] = await asyncio.to_thread(_from_base64, name, text)

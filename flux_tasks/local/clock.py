@@ -31,6 +31,7 @@ class VirtualClock(Clock):
     def __init__(self) -> None:
         self._now = 0.0
         self._order = itertools.count()
+        self._moving = asyncio.Lock()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     def now(self) -> float:
@@ -47,7 +48,14 @@ class VirtualClock(Clock):
         await waking
 
     async def advance(self, seconds: float) -> None:
-        """Move on, waking one sleeper after the other at its own moment; what it starts then may sleep again."""
+        """Move on, waking one sleeper after the other at its own moment; what it starts then may sleep again.
+
+        What waits for something outside of the clock, an engine or somebody's answer, is not waited for.
+        """
+        async with self._moving:
+            await self._advance(seconds)
+
+    async def _advance(self, seconds: float) -> None:
         until = self._now + max(0.0, seconds)
         while self._sleepers and self._sleepers[0][0] <= until:
             self._now, _, waking = heapq.heappop(self._sleepers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import math
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +98,25 @@ class LocalServer:
         upstream_key: str = "",
         replay: str | Path | None = None,
     ) -> None:
+        _check(key=key, credits=credits, cap=cap, expiry=expiry, retention=retention, workers=workers)
         if record is not None and replay is not None:
             raise RecipeError([Problem("record", "excludes replay: a server does one or the other")])
+        if record is not None or replay is not None:
+            meaningless = {
+                "key": key is not None,
+                "credits": credits != 1000.0,
+                "cap": cap != 24,
+                "expiry": expiry != 600.0,
+                "faults": bool(faults),
+                "latency": bool(latency),
+                "book": book is not None,
+                "strict": strict,
+                "virtual_time": virtual_time,
+            }
+            mode = "record" if record is not None else "replay"
+            problems = [Problem(name, f"means nothing with {mode}") for name, given in meaningless.items() if given]
+            if problems:
+                raise RecipeError(problems)
         self._record = (Path(record), upstream, upstream_key) if record is not None else None
         self._replay = Path(replay) if replay is not None else None
         if not is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}"):
@@ -237,12 +256,15 @@ class LocalServer:
             self._tidy()
 
     @property
-    def requests(self) -> dict[str, int]:
+    def requests(self) -> Counter[str]:
         """How many submissions, polls and fetches arrived, refused ones counted in."""
-        return dict(self._api.requests) if self._api is not None else {}
+        return Counter(self._api.requests) if self._api is not None else Counter()
 
     def advance(self, seconds: float) -> None:
-        """Move the virtual clock; what was waiting for that moment has happened when this returns.
+        """Move the virtual clock, waking what waits for it.
+
+        An engine works and a webhook's receiver answers in real time: what waits for them goes on after that, and a
+        webhook's next retry waits from then on for the clock to be moved again.
 
         Raises:
             RuntimeError: the server was not started with ``virtual_time``, or not started at all.
@@ -274,6 +296,22 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise RecipeError([Problem("port", f"{port} on {host} cannot be used ({error}): choose another")]) from None
     return listener
+
+
+def _check(*, key: str | None, workers: int | None, **numbers: float) -> None:
+    """Refuse what no account and no server can have.
+
+    Raises:
+        RecipeError: with every problem.
+    """
+    problems = [Problem("key", "is empty: leave it out, and any key and none are taken")] if key == "" else []
+    for name, value in numbers.items():
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= (1 if name == "cap" else 0)):
+            problems.append(Problem(name, f"{value!r} is not a number of at least {1 if name == 'cap' else 0}"))
+    if workers is not None and workers < 1:
+        problems.append(Problem("workers", f"{workers!r} is not a number of at least 1"))
+    if problems:
+        raise RecipeError(problems)
 
 
 def _sweep() -> None:

@@ -244,7 +244,8 @@ def test_a_folder_is_neither_read_nor_replaced(tmp_path: Path) -> None:
         files.write(tmp_path / "x.jpg", b"x")
     assert not files.create(tmp_path / "x.jpg", b"x")
     assert [p.name for p in tmp_path.iterdir()] == ["x.jpg"]
-    assert files.glob(f"{tmp_path}/*.jpg") == []
+    assert files.glob(f"{tmp_path}/*.jpg") == [f"{tmp_path}/x.jpg"], "who takes it for a picture should be told"
+    assert files.glob(f"{tmp_path}/*") == []
 
 
 def test_a_file_in_the_place_of_a_folder_is_an_oserror(tmp_path: Path) -> None:
@@ -326,15 +327,16 @@ def test_a_web_address_is_one_location_because_the_web_cannot_be_listed() -> Non
     assert files.glob("https://example.com/a.png?size=*") == ["https://example.com/a.png?size=*"]
 
 
-def test_a_glob_is_sorted_finds_files_only_and_keeps_the_patterns_own_beginning(
+def test_a_glob_is_sorted_finds_what_is_called_like_a_file_and_keeps_the_patterns_own_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("in/b.png", "in/a.png", "in/deep/c.png", "in/.hidden.png", "in/a.txt"):
         files.write(tmp_path / name, b"x")
     (tmp_path / "in" / "folder.png").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert files.glob("in/*.png") == ["in/a.png", "in/b.png"]
-    assert files.glob("in/**/*.png") == ["in/a.png", "in/b.png", "in/deep/c.png"]
+    assert files.glob("in/*.png") == ["in/a.png", "in/b.png", "in/folder.png"]
+    assert files.glob("in/**/*.png") == ["in/a.png", "in/b.png", "in/deep/c.png", "in/folder.png"]
+    assert files.glob("in/**") == ["in/a.png", "in/a.txt", "in/b.png", "in/deep/c.png"]
     assert files.glob("in/a.png") == ["in/a.png"]
     assert files.glob("in/[b-z].*") == ["in/b.png"]
     assert files.glob("none/*.png") == []

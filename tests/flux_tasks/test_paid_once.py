@@ -478,8 +478,10 @@ def test_jobs_that_wait_for_a_slot_are_not_submitted_once_the_run_is_stopped(
     settings = replace(settings, max_jobs=1)
     bfl.hold = True
     other = prepare(DEBLUR, {"image": encoded(noise((96, 80), seed=5))})
-    running = [portal.start(job.execute(each, settings)) for each in (call, other)]
+    running = [portal.start(job.execute(call, settings))]
     wait_until(lambda: bfl.jobs == 1)
+    running.append(portal.start(job.execute(other, settings)))
+    time.sleep(0.1)
     portal.run(job.stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
     bfl.hold = False
     assert running[0].result(30).outcome == "done"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from PIL import ImageColor
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 __all__ = ["KINDS", "Phase", "Rule"]
 
@@ -36,8 +37,16 @@ class Rule(BaseModel):
     times: Annotated[int, Field(ge=0)] = 1
 
 
+RetryAfter = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str, Field(pattern=r"^[ -~]*$")] | None
+
+
+def _colour(value: Any) -> Any:
+    ImageColor.getrgb(value)  # a ValueError for what is none
+    return value
+
+
 class _Waiting(Rule):
-    seconds: Annotated[float, Field(ge=0)] = 5.0
+    seconds: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 5.0
 
 
 class SubmitAnswer(Rule):
@@ -46,7 +55,7 @@ class SubmitAnswer(Rule):
     fault: Literal["submit.answer"] = "submit.answer"
     status: Annotated[int, Field(ge=300, le=599)] = 500
     detail: str | list[dict[str, Any]] = "injected"
-    retry_after: float | str | None = None
+    retry_after: RetryAfter = None
     charged: bool = False
 
 
@@ -124,7 +133,7 @@ class JobSolid(Rule):
     phase = "job"
     summary = "the picture is one solid `colour` (GRIDBUG)"
     fault: Literal["job.solid"] = "job.solid"
-    colour: str = "#00b140"
+    colour: Annotated[str, AfterValidator(_colour)] = "#00b140"
 
 
 class PollUnknown(Rule):
@@ -139,7 +148,7 @@ class PollAnswer(Rule):
     fault: Literal["poll.answer"] = "poll.answer"
     status: Annotated[int, Field(ge=300, le=599)] = 500
     detail: str = "injected"
-    retry_after: float | str | None = None
+    retry_after: RetryAfter = None
 
 
 class PollCode(Rule):

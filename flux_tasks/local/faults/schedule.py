@@ -33,6 +33,10 @@ from flux_tasks.local.faults.kinds import KINDS, Phase, Rule
 __all__ = ["Armed", "Faults"]
 
 
+_LATER: tuple[Phase, ...] = ("job", "poll", "delivery", "webhook")
+_SINGLE: tuple[Phase, ...] = ("submit", "job", "webhook")
+
+
 class Armed:
     """The faults that wait for one job.
 
@@ -91,20 +95,15 @@ class Faults:
     def submission(self, tool: str, key: str) -> Rule | None:
         """The fault for a submission of ``tool`` whose request is known as ``key``."""
         with self._lock:
-            for index, rule in enumerate(self._rules):
-                if rule.phase == "submit" and self._chooses(index, rule, tool, key):
-                    self._acted[index] += 1
-                    return rule
+            for index in self._choose(tool, key, ("submit",)):
+                self._acted[index] += 1
+                return self._rules[index]
         return None
 
     def job(self, tool: str, key: str, *, note: Callable[[Rule], None] | None = None) -> Armed:
         """The faults of all later phases for a job that is just being made; ``note`` is told each that happens."""
         with self._lock:
-            chosen = {
-                index: rule
-                for index, rule in enumerate(self._rules)
-                if rule.phase != "submit" and self._chooses(index, rule, tool, key)
-            }
+            chosen = {index: self._rules[index] for index in self._choose(tool, key, _LATER)}
             counts = self._acted
         numbers = {id(rule): index for index, rule in chosen.items()}
 
@@ -119,12 +118,23 @@ class Faults:
 
         return Armed(list(chosen.values()), acting=acting)
 
-    def _chooses(self, index: int, rule: Rule, tool: str, key: str) -> bool:
-        if rule.tool and tool not in rule.tool:
-            return False
-        number = self._seen[index]
-        self._seen[index] += 1
-        if number < rule.after or (number - rule.after) % rule.every:
+    def _choose(self, tool: str, key: str, phases: tuple[Phase, ...]) -> list[int]:
+        """The rules that act: of those for one single occasion the first, of those for polls and fetches all."""
+        chosen: list[int] = []
+        taken: set[Phase] = set()
+        for index, rule in enumerate(self._rules):
+            if rule.phase not in phases or (rule.tool and tool not in rule.tool):
+                continue
+            number = self._seen[index]
+            self._seen[index] += 1  # also where another rule acts: `after` and `every` count submissions
+            if rule.phase not in taken and self._chooses(index, rule, number, key):
+                chosen.append(index)
+                if rule.phase in _SINGLE:
+                    taken.add(rule.phase)
+        return chosen
+
+    def _chooses(self, index: int, rule: Rule, number: int, key: str) -> bool:
+        if number < rule.after or (number - rule.after + 1) % rule.every:
             return False
         if rule.count is not None and self._chosen[index] >= rule.count:
             return False

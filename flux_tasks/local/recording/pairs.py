@@ -71,7 +71,7 @@ class Reply(_Strict):
         kept = {name: re.sub(r"[^ -~]", "?", scrub.text(headers[name])) for name in HEADERS if name in headers}
         parts: dict[str, Any] = {"status": status, "headers": kept}
         if value is not None:
-            return cls(**parts, body=scrub.value(value))
+            return cls(**parts, body=scrub.answer(value))
         try:
             return cls(**parts, text=scrub.text(raw.decode()))
         except UnicodeDecodeError:

@@ -138,6 +138,10 @@ class Scrubber:
             return {self._name(name): self.value(item) for name, item in value.items()}
         return value
 
+    def answer(self, value: Any) -> Any:
+        """An answer's JSON as it is recorded; it may repeat what was sent, pictures and call-backs included."""
+        return self.value(_echoed(_described(value)))
+
     def data(self, data: bytes) -> bytes:
         """The same for bytes that are no text."""
         return self.text(data.decode("latin-1")).encode("latin-1")
@@ -173,13 +177,23 @@ def _described(value: Any) -> Any:
     return value
 
 
+def _echoed(value: Any) -> Any:
+    """What a schema error repeats of a request, without the fields that are never recorded."""
+    if isinstance(value, list):
+        return [_echoed(item) for item in value]
+    if isinstance(value, dict):
+        hidden = {name: REMOVED for name in ("webhook_secret", "user") if isinstance(value.get(name), str)}
+        return {name: _echoed(item) for name, item in value.items()} | hidden
+    return value
+
+
 def _picture(text: str) -> dict[str, Any] | None:
     """The description of base64 data; None for any other text."""
     encoded = text.partition(",")[2] if text[:5].lower() == "data:" else text
     if len(encoded) < 32:
         return None
     try:
-        data = base64.b64decode(encoded.replace("\r", "").replace("\n", ""), validate=True)
+        data = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         return None
     media_type = media_type_of(data)

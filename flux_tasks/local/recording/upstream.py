@@ -71,11 +71,19 @@ class Upstream:
         """Send ``raw`` as it is; ``key`` is the request's own."""
         url = f"{self.url}{path}"
         headers = {"content-type": media_type} if media_type else {}
-        return await self._api.post(url, content=raw, headers=headers | self._key_for(url, key))
+        try:
+            async with asyncio.timeout(300.0):  # however it drips: a server that stops waits for it
+                return await self._api.post(url, content=raw, headers=headers | self._key_for(url, key))
+        except TimeoutError:
+            raise httpx.ReadTimeout("no whole answer in 300 s") from None
 
     async def get(self, url: str, key: str) -> httpx.Response:
         """Ask at ``url``; ``key`` is the request's own."""
-        return await self._api.get(url, headers=self._key_for(url, key))
+        try:
+            async with asyncio.timeout(60.0):
+                return await self._api.get(url, headers=self._key_for(url, key))
+        except TimeoutError:
+            raise httpx.ReadTimeout("no whole answer in 60 s") from None
 
     async def fetch(self, sample: str) -> tuple[bytes, str]:
         """The bytes of a delivery and their media type.
@@ -85,7 +93,11 @@ class Upstream:
         """
         if not sample.startswith("https://") and not is_loopback(sample):
             raise DeliveryFailed(f"{host_of(sample)} is not reached over https")
-        data = await download(sample, client=self._downloads, limit=MAX_BYTES, same_host=True)
+        try:
+            async with asyncio.timeout(300.0):
+                data = await download(sample, client=self._downloads, limit=MAX_BYTES, same_host=True)
+        except TimeoutError:
+            raise DeliveryFailed(f"{host_of(sample)}: not delivered within 300 s") from None
         if not data:
             raise DeliveryFailed(f"{host_of(sample)}: it is empty")
         media_type = await asyncio.to_thread(media_type_of, data)

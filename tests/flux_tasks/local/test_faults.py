@@ -40,7 +40,20 @@ def test_a_rule_chooses_by_tool_under_any_of_its_names_or_by_task() -> None:
 
 def test_a_rule_chooses_by_count_after_some_and_every_so_many() -> None:
     rule = {"fault": "submit.cut", "after": 2, "every": 3, "count": 2}
-    assert [n for n, hit in enumerate(chosen([rule], [("deblur-v1", str(n)) for n in range(20)])) if hit] == [2, 5]
+    assert [n for n, hit in enumerate(chosen([rule], [("deblur-v1", str(n)) for n in range(20)])) if hit] == [4, 7]
+
+
+def test_two_rules_for_one_phase_take_turns_and_each_keeps_its_count() -> None:
+    faults = Faults([{"fault": "job.moderated", "count": 1}, {"fault": "job.error", "count": 1}])
+    names = [getattr(faults.job("deblur-v1", "a").take("job"), "name", None) for _ in range(3)]
+    assert names == ["job.moderated", "job.error", None]
+
+
+def test_after_counts_submissions_that_another_rule_took() -> None:
+    schedule = [{"fault": "submit.cut", "count": 2}, {"fault": "submit.no_id", "after": 2}]
+    faults = Faults(schedule)
+    names = [getattr(faults.submission("deblur-v1", "a"), "name", None) for _ in range(3)]
+    assert names == ["submit.cut", "submit.cut", "submit.no_id"]
 
 
 def test_the_first_rule_that_matches_acts() -> None:
@@ -158,7 +171,8 @@ def test_a_wrong_schedule_changes_nothing(serving: Callable[..., Any], gate: Any
     answer = api.http.put("/local/faults", json={"faults": [{"fault": "pol.cut"}]})
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["faults.0.fault"]
-    assert api.http.put("/local/faults", content=b"{").status_code == 422
+    for content in (b"{", b'"/etc/passwd"', b"7", b"[" * 100_000):
+        assert api.http.put("/local/faults", content=content).status_code == 422
     assert [f["fault"] for f in api.get("/local/faults").json()["faults"]] == ["poll.cut"]
 
 

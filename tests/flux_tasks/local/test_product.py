@@ -114,8 +114,11 @@ def test_the_program_takes_faults_latency_and_a_book(tmp_path: Path) -> None:
         (["--latency", "derase=2"], "there is no tool 'derase'"),
         (["--faults", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["--upstream", "eu"], "--upstream: belongs to --record"),
-        (["--record", "a", "--replay", "b"], "excludes replay"),
-        (["--record", "a", "--upstream", "http://127.0.0.1:1", "--replay", "b"], "excludes replay"),
+        (["--record", "a", "--replay", "b"], "excludes --replay"),
+        (["--replay", "b", "--credits", "5", "--book", "c"], "book: means nothing with replay"),
+        (["--credits", "nan"], "credits: nan is not a number"),
+        (["--expiry", "-1"], "expiry: -1.0 is not a number"),
+        (["--key", ""], "key: is empty"),
         (["--record", "a"], "no key for BFL"),
         (["--replay", "."], "."),
     ],
@@ -125,8 +128,6 @@ def test_what_cannot_be_served_is_said_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BFL_API_KEY", raising=False)
-    if "replay" in says:
-        monkeypatch.setenv("BFL_API_KEY", "bfl-some-key")
     try:
         code = main(["local", "--port", "0", *arguments])
     except SystemExit as stop:  # argparse
