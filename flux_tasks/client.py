@@ -72,6 +72,7 @@ from flux_tasks.settings import is_bfl, is_loopback
 __all__ = ["BflClient", "Finished", "Submission"]
 
 _log = logging.getLogger("flux_tasks.client")
+logging.getLogger("hpack.hpack").addFilter(lambda _: False)  # it tells every header of HTTP/2, the key among them
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
@@ -242,7 +243,7 @@ class BflClient:
             ) from None
 
     def _submission(self, tool: Tool, response: httpx.Response) -> Submission:
-        code, answer = response.status_code, read_json(response)
+        code, answer = response.status_code, self._clean(read_json(response))
         if 200 <= code < 300 or code == 303:  # 303: done, and the answer is elsewhere
             if not isinstance(answer, dict) or not _is_id(answer.get("id")):
                 raise SubmissionUncertain(f"{tool.name}: accepted, but the answer has no id; it may be charged")
@@ -254,7 +255,6 @@ class BflClient:
                 output_mp=number(answer.get("output_mp")),
                 status=status if isinstance(status := answer.get("status"), str) else None,
             )
-        answer = self._clean(answer)
         detail = detail_of(answer) or self._clean(response.reason_phrase)
         if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
             raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail})" + self._key_hint())
@@ -266,9 +266,9 @@ class BflClient:
             raise InvalidRequest(f"{tool.name}: the endpoint redirects to another address, which is not followed")
         raise InvalidRequest(f"{tool.name}: refused by the service ({code}): {detail}", problems_of(answer, tool))
 
-    async def _ask(self, method: str, url: str, **options: Any) -> httpx.Response:
+    async def _ask(self, method: str, url: str, *, keyed: bool = True, **options: Any) -> httpx.Response:
         """One request with the key, if ``url`` may have it; its answer is read whole, up to ``_LONGEST`` bytes."""
-        auth = _XKey(self._key) if self._key and self._may_have_key(url) else None
+        auth = _XKey(self._key) if keyed and self._key and self._may_have_key(url) else None
         request = self._api.build_request(method, url, **options)
         response = await self._api.send(request, auth=auth, follow_redirects=False, stream=True)
         try:
@@ -338,7 +338,7 @@ class BflClient:
                     url = own  # an address that cannot be used
                 await asyncio.sleep(min(self._pause(elapsed, failures), max(0.0, deadline - elapsed)))
                 continue
-            answer = read_json(response)
+            answer = self._clean(read_json(response))
             status = answer.get("status") if isinstance(answer, dict) else None
             if status == "Task not found":
                 missing += 1
@@ -373,7 +373,6 @@ class BflClient:
                 return None
             details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
             return Finished(job_id, sample, number(answer.get("cost")), details)
-        answer = self._clean(dict(answer))
         if status in _MODERATED:
             said = answer.get("details")
             reasons = said.get("Moderation Reasons", []) if isinstance(said, dict) else []
@@ -466,7 +465,7 @@ class BflClient:
             return "bfl"
         try:
             async with asyncio.timeout(min(15.0, self._timeout)):
-                response = await self._ask("GET", f"{self.base_url}/local")
+                response = await self._ask("GET", f"{self.base_url}/local", keyed=False)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
         answer = read_json(response)

@@ -41,7 +41,10 @@ async def download(
             headers = {"accept-encoding": "identity"}  # pictures are compressed already; a bomb would be, too
             async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
                 if response.has_redirect_location:
+                    secure = url.startswith("https://")
                     url = urljoin(url, response.headers["location"])
+                    if secure and not url.startswith("https://"):
+                        raise DeliveryFailed(f"{host}: redirected out of https")
                     if same_host and _host(url) != host:
                         raise DeliveryFailed(f"{host}: redirected to another host, {_host(url)}")
                     continue

@@ -18,6 +18,7 @@ conditional put. Whatever goes wrong is an ``OSError``, also where a cloud libra
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import stat
@@ -135,7 +136,13 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     """
     text = os.fspath(location)
     if is_local(text):
-        if stat.S_ISFIFO(local_path(text).stat().st_mode):
+        try:
+            mode = local_path(text).stat().st_mode
+        except FileNotFoundError:
+            if local_path(text).is_symlink():
+                raise OSError(errno.ELOOP, "a link that leads nowhere", text) from None
+            raise
+        if stat.S_ISFIFO(mode):
             raise OSError(f"{text}: a pipe, not a file")  # opening it would wait until somebody writes
         with local_path(text).open("rb") as file:
             found = os.fstat(file.fileno()).st_size
@@ -260,6 +267,10 @@ def size(location: str | os.PathLike[str]) -> int | None:
         return int(filesystem.size(path) or 0)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
 
 
 @_reporting
@@ -320,7 +331,7 @@ def glob(pattern: str) -> list[str]:
 
         local = str(local_path(pattern))
         found_here = glob_module.glob(local, recursive=True)  # noqa: PTH207 - keeps the pattern's own prefix
-        return sorted(p for p in found_here if with_folders or not Path(p).is_dir())
+        return sorted(p for p in found_here if Path(p).is_file() or (with_folders and Path(p).is_dir()))
     filesystem, path = _filesystem(pattern)
     protocol = pattern.split("://", 1)[0]
     found = filesystem.glob(path, detail=True)

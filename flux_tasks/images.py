@@ -183,7 +183,10 @@ def decode(data: bytes) -> Image.Image:
         try:
             turned = _orientation(image) != 1  # asked before the pixels, as ``inspect`` does
             image.load()
-            return eight_bit(ImageOps.exif_transpose(image) if turned else image.copy())
+            upright = ImageOps.exif_transpose(image) if turned else image.copy()
+            if upright.mode == "P" and isinstance(upright.info.get("transparency"), bytes):
+                upright = upright.convert("RGBA")  # a palette with an alpha value for each colour
+            return eight_bit(upright)
         except Exception as error:  # as in _opened
             raise InvalidImage(f"the picture is damaged or cut short: {error}") from None
 

@@ -78,7 +78,7 @@ _STORE_PAUSES = (0.2, 1.0, 3.0)  # seconds between attempts at a store that fail
 _FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each with a fresh address
 _LASTING = {
     getattr(errno, name)
-    for name in ("ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "ENOTDIR", "EISDIR", "ENOENT", "ENAMETOOLONG")
+    for name in ("ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "ENOTDIR", "EISDIR", "ENOENT", "ENAMETOOLONG", "ELOOP")
     if hasattr(errno, name)
 }
 

@@ -83,7 +83,9 @@ class Settings:
         object.__setattr__(self, "key", self.key.strip())
         if endpoint not in (*ENDPOINTS, "local"):
             parts = _parts(endpoint)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            if any(sign.isspace() or not sign.isprintable() for sign in endpoint):  # some readers leave them out
+                problems.append(Problem("endpoint", f"{endpoint!r} holds a space or a sign that no address has"))
+            elif parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
                 hint = nearest(endpoint, [*ENDPOINTS, "local"])
                 problems.append(
                     Problem(
@@ -177,31 +179,34 @@ def from_environment() -> Settings:
     Raises:
         RecipeError: a variable has a value that cannot be used.
     """
-    environment = os.environ
-    number = environment.get("FLUX_MAX_JOBS", "")
+    number = _variable("FLUX_MAX_JOBS", "")
     if number and not number.strip().isdecimal():
         raise RecipeError([Problem("FLUX_MAX_JOBS", f"'{number}' is not a whole number")])
-    policy = environment.get("FLUX_ON_UNCERTAIN", "").strip() or "hold"
+    policy = _variable("FLUX_ON_UNCERTAIN", "").strip() or "hold"
     if policy not in ("hold", "resubmit"):
         raise RecipeError([Problem("FLUX_ON_UNCERTAIN", f"'{policy}' is not one of hold, resubmit")])
     problems: list[Problem] = []
     deadline = _seconds("FLUX_DEADLINE", problems)
     timeout = _seconds("FLUX_TIMEOUT", problems)
-    send_urls = environment.get("FLUX_SEND_URLS", "").strip().lower()
+    send_urls = _variable("FLUX_SEND_URLS", "").strip().lower()
     if send_urls not in ("", "0", "1", "true", "false"):
         problems.append(Problem("FLUX_SEND_URLS", f"'{send_urls}' is not one of true, false"))
     if problems:
         raise RecipeError(problems)
     return Settings(
-        endpoint=environment.get("FLUX_ENDPOINT") or environment.get("BFL_BASE_URL") or "bfl",
-        key=environment.get("BFL_API_KEY", ""),
-        store=environment.get("FLUX_STORE") or DEFAULT_STORE,
+        endpoint=_variable("FLUX_ENDPOINT") or _variable("BFL_BASE_URL") or "bfl",
+        key=_variable("BFL_API_KEY", ""),
+        store=_variable("FLUX_STORE") or DEFAULT_STORE,
         max_jobs=int(number) if number else MAX_ACTIVE_JOBS,
         on_uncertain="resubmit" if policy == "resubmit" else "hold",
         deadline=deadline,
         timeout=timeout or 60.0,
         send_urls=send_urls in ("1", "true"),
     )
+
+
+def _variable(name: str, default: str = "") -> str:
+    return os.environ.get(name, default)
 
 
 def _seconds(name: str, problems: list[Problem]) -> float | None:

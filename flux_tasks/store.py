@@ -13,8 +13,10 @@ one store. A result counts only while its blob is there.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +26,9 @@ from flux_tasks.errors import InvalidImage
 from flux_tasks.images import EXTENSIONS, ImageRef
 
 __all__ = ["Store"]
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Store:
@@ -81,10 +86,14 @@ class Store:
         try:
             record = json.loads(files.read(self._result(key)))
             image = ImageRef.from_dict(record["image"])
-            if not self.has_image(image):
+            if not _DIGEST.fullmatch(image.digest) or not self.has_image(image):
                 return None
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:  # a link that leads nowhere
+                return None
+            raise
         except (ValueError, KeyError, TypeError, AttributeError):  # not JSON, or not of this shape
             return None
         return {**record, "image": replace(image, uri=self._blob(image.digest, image.media_type))}
@@ -123,6 +132,10 @@ class Store:
             found = json.loads(files.read(self.location(kind, f"{name}.json")))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ValueError(f"{kind}/{name}.json is a link that leads nowhere") from None
+            raise
         if not isinstance(found, dict):
             raise ValueError(f"{kind}/{name}.json is not a JSON object")  # noqa: TRY004 - as for what is no JSON at all
         return found

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped
+from pipelines.terminal import LogHandler, complain, say
 
 if TYPE_CHECKING:
     from flux_tasks.settings import Settings
@@ -29,26 +31,33 @@ OK, ITEMS, WRONG, STOPPED = 0, 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parsed = _parser().parse_args(arguments)
+    log = logging.getLogger("flux_tasks")
+    handler = LogHandler(logging.WARNING)
+    log.addHandler(handler)
+    log.propagate = False
     try:
         return int(parsed.run(parsed))
     except (RecipeError, InvalidRequest) as error:
-        _complain(str(error))
+        complain(str(error))
         return WRONG
     except RunStopped as error:
-        _complain(f"stopped: {error}")
+        complain(f"stopped: {error}")
         return STOPPED
     except FluxError as error:
-        _complain(str(error))
+        complain(str(error))
         return ITEMS
     except OSError as error:
-        _complain(f"stopped: {error}")
+        complain(f"stopped: {error}")
         return STOPPED
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    finally:
+        log.propagate = True
+        log.removeHandler(handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,11 +178,6 @@ def _latency(text: str) -> Any:
         raise argparse.ArgumentTypeError(f"'{text}' is not seconds, nor tool=seconds~jitter,…") from None
 
 
-def _complain(text: str) -> None:
-    for line in text.splitlines():
-        print(f"flux-pipelines: {line}", file=sys.stderr)
-
-
 def _run(arguments: argparse.Namespace) -> int:
     from pipelines.recipe import Recipe
 
@@ -191,7 +195,7 @@ def _retry(arguments: argparse.Namespace) -> int:
         settings = replace(settings, endpoint=earlier.endpoint)
     items = earlier.items(arguments.only)
     if not items:
-        print(f"{earlier.run_id}: no item ended {' or '.join(arguments.only)}")
+        say(f"{earlier.run_id}: no item ended {' or '.join(arguments.only)}")
         return OK
     settings = replace(
         settings,
@@ -209,14 +213,14 @@ def _held(arguments: argparse.Namespace) -> int:
 
     store = _settings(arguments, needs_key=False).store
     for line in decide(store, arguments.resubmit or (), "resubmit"):
-        print(line)
+        say(line)
     for line in decide(store, arguments.drop or (), "drop"):
-        print(line)
+        say(line)
     entries = held(store)
     if arguments.json:
-        print(json.dumps([asdict(entry) | {"age": entry.age} for entry in entries], indent=2))
+        say(json.dumps([asdict(entry) | {"age": entry.age} for entry in entries], indent=2))
     else:
-        print(table(entries))
+        say(table(entries))
     return OK
 
 
@@ -242,7 +246,7 @@ def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace
     trouble = "" if arguments.no_report else _report(run, arguments.report or f"{run.folder}/report.html")
     _say(summary, run)
     if trouble:
-        _complain(trouble)
+        complain(trouble)
         return STOPPED
     return STOPPED if summary.stopped else OK if summary.is_fine else ITEMS
 
@@ -297,34 +301,35 @@ def _say(summary: Summary, run: Run) -> None:
     from pipelines.manifest import FINE
 
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
-    print(f"{summary.name}: {summary.items} of {len(run.items)} items in {summary.seconds:.1f} s: {counts}")
+    say(f"{summary.name}: {summary.items} of {len(run.items)} items in {summary.seconds:.1f} s: {counts}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
     unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
     credits = f"{summary.cost:.2f} credits (${summary.cost / 100:.2f}){unpriced}"
     preview = summary.engine.startswith("local:")
     loose_ends = summary.uncertain or summary.uncollected
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
-        print(f"no job was made and nothing was paid: {summary.cached} results came from the store")
+        say(f"no job was made and nothing was paid: {summary.cached} results came from the store")
     elif preview:
-        print(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {credits}{collected}")
+        say(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {credits}{collected}")
     else:
-        print(f"jobs: {summary.jobs} paid, {credits}{collected}; {summary.cached} results from the store")
+        say(f"jobs: {summary.jobs} paid, {credits}{collected}; {summary.cached} results from the store")
     if summary.uncollected:
-        print(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
+        say(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
     if summary.uncertain:
-        print(f"may be paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held")
+        say(f"may be paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held")
     if preview and (summary.jobs or summary.cached):
-        print(f"local preview: made on this machine by {summary.engine}, not by FLUX")
+        say(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     for row in run.rows():
         if row["error"]:
-            print(f"  {row['outcome']}: {row['item']}: {row['error']['step']}: {row['error']['message']}")
+            line = f"{row['outcome']}: {row['item']}: {row['error']['step']}: {row['error']['message']}"
+            say("  " + line.replace("\n", "\n    "))
     if summary.stopped:
-        _complain(f"stopped: {summary.stopped}")
+        complain(f"stopped: {summary.stopped}")
     if set(summary.counts) & FINE:
-        print(f"results:  {run.recipe.output.root}")
-    print(f"manifest: {summary.manifest}")
+        say(f"results:  {run.recipe.output.root}")
+    say(f"manifest: {summary.manifest}")
     if summary.report:
-        print(f"report:   {summary.report}")
+        say(f"report:   {summary.report}")
 
 
 def _validate(arguments: argparse.Namespace) -> int:
@@ -337,7 +342,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     check_outputs(recipe, items)
     count = len(items)
     chain = " → ".join(step.id for step in recipe.steps)
-    print(f"{arguments.recipe}: fine: {recipe.name}, {count} items, {chain}")
+    say(f"{arguments.recipe}: fine: {recipe.name}, {count} items, {chain}")
     return OK
 
 
@@ -347,10 +352,10 @@ def _tools(arguments: argparse.Namespace) -> int:
 
     if arguments.name:
         found = catalog.tool(arguments.name)
-        print(json.dumps(describe(found), indent=2) if arguments.json else table([found], parameters=True))
+        say(json.dumps(describe(found), indent=2) if arguments.json else table([found], parameters=True))
     else:
         tools = list(catalog.TOOLS.values())
-        print(json.dumps([describe(t) for t in tools], indent=2) if arguments.json else table(tools))
+        say(json.dumps([describe(t) for t in tools], indent=2) if arguments.json else table(tools))
     return OK
 
 
@@ -358,7 +363,7 @@ def _faults(arguments: argparse.Namespace) -> int:
     from flux_tasks.local.faults.table import listing, table
 
     for line in table() if arguments.measure else listing():
-        print(line, flush=True)
+        say(line)
     return OK
 
 

@@ -91,7 +91,13 @@ def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], problems: list[P
         return None
     loader = yaml.SafeLoader("")
     try:
-        return loader.construct_object(node)
+        value = loader.construct_object(node)
+        if isinstance(value, int) and abs(value) >= 10**100:
+            problems.append(
+                Problem(where, "a number of more than 100 digits is not used here: write a smaller one", line)
+            )
+            return None
+        return value
     except (yaml.YAMLError, ValueError) as error:
         problems.append(Problem(where, f"cannot be read: {error}", line))
         return None

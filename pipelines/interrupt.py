@@ -18,6 +18,7 @@ from types import FrameType
 
 from flux_tasks.errors import Interrupted
 from pipelines.run import Run
+from pipelines.terminal import complain
 
 __all__ = ["GRACE", "Interruption"]
 
@@ -64,7 +65,7 @@ class Interruption:
         """Stop the run; end the process if it has not ended by itself when the time is up."""
         from flux_tasks import job
 
-        _say(
+        complain(
             f"{name}: no new job is begun; those in flight are collected, for {self._grace:g} s at most. "
             "Once more leaves at once."
         )
@@ -77,9 +78,5 @@ class Interruption:
         with contextlib.suppress(Exception):  # it may be gone already: then there is nothing to stop
             for embedded in list(server.SubprocessASGIServer._instances.values()) if server else ():
                 embedded.stop()
-        _say("interrupted: what was submitted is in the journal; run again to go on")
+        complain("interrupted: what was submitted is in the journal; run again to go on")
         os._exit(_STOPPED)
-
-
-def _say(text: str) -> None:
-    print(f"flux-pipelines: {text}", file=sys.stderr, flush=True)

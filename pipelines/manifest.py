@@ -64,6 +64,8 @@ class Manifest:
 
 def read_manifest(location: str) -> Iterator[dict[str, Any]]:
     """The rows of a manifest, in the order in which items ended. A last line that was cut off is left out."""
-    for line in files.read(location).decode("utf-8", errors="replace").splitlines():
+    for line in (
+        files.read(location).decode("utf-8", errors="replace").split("\n")
+    ):  # and at no other sign that ends lines elsewhere
         with contextlib.suppress(ValueError):
             yield json.loads(line)

@@ -6,10 +6,12 @@ import sys
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipelines.recipe import Recipe
 from pipelines.run import Event
+from pipelines.terminal import plain, say
 
 __all__ = ["Display"]
 
@@ -46,15 +48,15 @@ class Display:
     def begin(self, items: int) -> None:
         """Draw the bars for a run over ``items``."""
         for step in self._recipe.steps:
-            self._bars[step.id] = self._progress.add_task(f"  {step.id}", total=items, note="")
-        self._items = self._progress.add_task(self._recipe.name, total=items, note="")
+            self._bars[step.id] = self._progress.add_task(f"  {escape(plain(step.id))}", total=items, note="")
+        self._items = self._progress.add_task(escape(plain(self._recipe.name)), total=items, note="")
 
     def note(self, text: str) -> None:
         """Say one line, beside the bars or on standard error."""
         if self._console.is_terminal:
             self._progress.console.print(text, style="dim")
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text, file=sys.stderr)
 
     def show(self, event: Event) -> None:
         """Move the bars on."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
@@ -31,9 +33,7 @@ def output_path(output: Output, context: Mapping[str, Any]) -> str:
         InvalidRequest: a column would lead it out of the output folder.
     """
     path = str(templates.render(output.path, context, "output.path"))
-    inside, base = _normal(path), _normal(output.root)
-    below = not inside.startswith(("../", "/")) if base == "." else inside.startswith(base.rstrip("/") + "/")
-    if not below or "\x00" in path:
+    if not _is_below(path, output.path) or "\x00" in path:
         raise InvalidRequest.of([Problem("output.path", f"'{path}' leads out of {output.root}: no column may do that")])
     return path
 
@@ -86,8 +86,33 @@ def check_outputs(recipe: Recipe, items: Sequence[Item]) -> None:
 
 def identity(location: str) -> str:
     """The same text for every spelling of one place."""
-    return str(files.local_path(location).resolve()) if files.is_local(location) else location
+    if not files.is_local(location):
+        return location
+    path = files.local_path(location)
+    try:
+        return str(path.resolve())
+    except (OSError, RuntimeError):  # a link that leads to itself
+        return str(path.absolute())
 
 
-def _normal(location: str) -> str:
-    return posixpath.normpath(location.split("://", 1)[-1])
+def _is_below(path: str, template: str) -> bool:
+    """Whether ``path`` lies in the folder that ``template`` names before its first column, links and all."""
+    fixed = template.partition("{{")[0].partition("{%")[0]
+    folder = fixed.rpartition("/")[0] if "/" in fixed else ""
+    scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", fixed)
+    if scheme is None and ("://" in path or "::" in path):
+        return False  # a column brought a scheme along
+    if path.startswith("~") and not fixed.startswith("~"):
+        return False
+    if scheme is not None and not files.is_local(path):
+        inside, base = (posixpath.normpath(text.split("://", 1)[-1]) for text in (path, folder))
+        return path.startswith(scheme[0]) and inside.startswith(base + "/")
+    if "\x00" in path:
+        return False
+    place = files.local_path(path)
+    base_folder = (files.local_path(folder) if folder or fixed.startswith("/") else Path()).resolve()
+    try:
+        parent = place.parent.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+    return place.name not in ("", "..") and (parent == base_folder or base_folder in parent.parents)
