@@ -80,6 +80,8 @@ _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 _EARLY_POLLS = 5
 _EARLY_SECONDS = 30.0  # after its submission a job was seen to be unknown for ten seconds
 _BYTES_PER_SECOND = 100_000  # of the slowest upload that is waited for
+_SHORTEST_KEY = 8
+_VERBATIM = ("id", "polling_url", "sample")
 _LONGEST = 16 * 1024 * 1024  # bytes of an answer; they are a kilobyte or two
 
 
@@ -286,11 +288,13 @@ class BflClient:
         return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
 
     def _clean(self, said: Any) -> Any:
-        """What the service said, without the key that it may have repeated."""
+        """What the service said, without the key that it may have repeated; ids and addresses stay as they are."""
+        if len(self._key) < _SHORTEST_KEY:  # it would be found in half of all words
+            return said
         if isinstance(said, str):
-            return said.replace(self._key, "<key>") if self._key else said
+            return said.replace(self._key, "<key>")
         if isinstance(said, dict):
-            return {self._clean(name): self._clean(value) for name, value in said.items()}
+            return {n: v if n in _VERBATIM else self._clean(v) for n, v in said.items() if self._key not in n}
         return [self._clean(value) for value in said] if isinstance(said, list) else said
 
     def _key_hint(self) -> str:

@@ -93,9 +93,7 @@ def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], problems: list[P
     try:
         value = loader.construct_object(node)
         if isinstance(value, int) and abs(value) >= 10**100:
-            problems.append(
-                Problem(where, "a number of more than 100 digits is not used here: write a smaller one", line)
-            )
+            problems.append(Problem(where, "a number of more than 100 digits: write a smaller one", line))
             return None
         return value
     except (yaml.YAMLError, ValueError) as error:

@@ -57,9 +57,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         elif operator == "*":
             fits = numbers or _size(left) * _size(right) <= _LONGEST
         elif operator == "%":
-            fits = numbers or (
-                isinstance(left, str) and not _WIDE.search(left) and _size(left) + _size(right) <= _LONGEST
-            )
+            fits = numbers or (isinstance(left, str) and _is_narrow(left, right))
         else:
             fits = numbers or _size(left) + _size(right) <= _LONGEST
         if not fits:
@@ -76,6 +74,17 @@ def _size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float, str, list, tuple)):
         return 1
     return abs(int(value)) if isinstance(value, (int, float)) else len(value)
+
+
+def _is_narrow(text: str, value: Any) -> bool:
+    """Whether ``text % value`` gives nothing much longer than the two are."""
+    return not _WIDE.search(text) and _size(text) + _size(value) <= _LONGEST
+
+
+def _format(text: str, *values: Any, **named: Any) -> str:
+    if not _is_narrow(str(text), values):
+        raise SecurityError("format is not worked out with these: the result could be huge")
+    return str(text) % (named or values)
 
 
 def _replace(text: Any, old: str, new: str, count: int | None = None) -> str:
@@ -95,7 +104,7 @@ def _join(values: Any, between: str = "") -> str:
 _environment = _Environment(undefined=StrictUndefined, autoescape=False)  # paths and prompts, not HTML
 _environment.globals.clear()  # no range() of a billion, no lipsum, no namespaces
 _environment.filters = {name: _environment.filters[name] for name in sorted(_FILTERS)}
-_environment.filters |= {"replace": _replace, "join": _join}
+_environment.filters |= {"replace": _replace, "join": _join, "format": _format}
 
 
 @cache

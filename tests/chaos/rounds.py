@@ -1,0 +1,412 @@
+"""A round: one recipe, one store, one server, and processes that die and are started again.
+
+The server lives in this process, the runs in others. When exactly one dies depends on the machine; everything else, the
+pictures, the schedule of faults and the plan of kills, comes from the round's seed.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import flaky
+from PIL import Image
+from processes import Launcher, Process, ports_of
+from schedule import DEADLINE, FAULTS, TIMEOUT
+from verdict import Evidence, Verdict, judge
+from watched import ENGINE, MOMENTS, Trap, WatchedServer
+
+from flux_tasks.journal import Journal
+from flux_tasks.local import engines
+from flux_tasks.store import Store
+from pipelines.recipe import Recipe
+
+__all__ = ["SECRET", "Leg", "Outcome", "Round", "play"]
+
+SECRET = "bfl-c4a05-7be1-4f2d-this-key-must-never-be-written"
+
+RECIPE = """\
+name: chaos
+source:
+  images: "{photos}/*.png"
+steps:
+  - deblur: {{}}
+  - outpaint: {{aspect_ratio: "16:9"}}
+  - flux-2-klein: {{prompt: "a lake at dawn", output_format: png}}
+output:
+  path: "{results}/{{{{ stem }}}}.png"
+"""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What one kind of round is like."""
+
+    name: str
+    kills: int = 12
+    processes: int = 1
+    items: int = 12
+    faults: Sequence[Mapping[str, Any]] = FAULTS
+    flaky: float = 0.0
+    policy: str = "hold"
+    latency: tuple[float, float] = (0.05, 0.05)
+    max_jobs: int | None = None
+    report: bool = False
+    life: float = 0.6
+    """Seconds within which a kill by the clock falls."""
+    patience: float = 300.0
+    """Seconds after which a run that was not killed counts as hanging."""
+
+
+@dataclass
+class Outcome:
+    """What a round came to."""
+
+    name: str
+    wrong: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    acted: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+_BLOWS = (
+    ((signal.SIGKILL,), (signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)),
+    (0.8, 0.07, 0.06, 0.07),
+)
+"""What a process is struck with, and how often: mostly it dies, sometimes it is asked to stop, once or twice."""
+
+
+@dataclass
+class _Slot:
+    """One of the processes that work side by side, through all its lives."""
+
+    number: int
+    process: Process | None = None
+    began: float = 0.0
+    resume: float = 0.0
+    lives: int = 0
+    stops: int = 0
+    manifest: Path = Path()
+    log: Path = Path()
+    ended: tuple[int, Path] | None = None
+
+
+@dataclass
+class _Plan:
+    """One kill to come: by the clock, or by a trap."""
+
+    words: str
+    at: float
+    trap: Trap | None = None
+    requests: int = 0
+    """What the server had been asked when the plan was made."""
+    signals: tuple[int, ...] = (signal.SIGKILL,)
+    struck: bool = False
+
+
+class Round:
+    """See the module. ``play`` plays it; ``evidence`` is what was seen of it then."""
+
+    def __init__(self, leg: Leg, seed: str, folder: Path, launcher: Launcher) -> None:
+        self.leg, self.seed, self.folder, self.launcher = leg, seed, folder, launcher
+        self.random = random.Random(seed)
+        self.outcome = Outcome(seed)
+        self.stir = threading.Event()
+        self.kills: dict[int, float] = {}
+        self.kinds: dict[int, str] = {}
+        self.asked: set[int] = set()
+        self.diary: list[str] = []
+        self.slots = [_Slot(number) for number in range(leg.processes)]
+        self.max_jobs = leg.max_jobs or self.random.choice((1, 2, 4, 8))
+        self.began, self.started = time.monotonic(), time.time()
+        self.logs: list[Path] = []
+        for name in ("photos", "logs", "home", "tmp", "store", "results", "spool"):
+            (folder / name).mkdir(parents=True)
+        for index in range(leg.items):
+            size = self.random.choice(((96, 64), (64, 64), (64, 96), (80, 64)))
+            grain = Image.frombytes("RGB", (16, 16), self.random.randbytes(16 * 16 * 3))
+            grain.resize(size, Image.Resampling.BICUBIC).save(folder / "photos" / f"photo-{index:02}.png")
+        text = RECIPE.format(photos=folder / "photos", results=folder / "results")
+        (folder / "recipe.yaml").write_text(text)
+        self.recipe = Recipe.load(str(folder / "recipe.yaml"))
+        schedule = {"seed": self.random.randrange(2**31), "faults": [dict(fault) for fault in leg.faults]}
+        self.server = WatchedServer(
+            key=SECRET, credits=1e9, cap=1000, faults=schedule, latency={"deblur-v1": leg.latency}, workers=2
+        )
+        self.engine = engines.identity(ENGINE)
+        self.flaky = leg.flaky
+        self.vain = 0
+
+    def note(self, words: str) -> None:
+        self.diary.append(f"{time.monotonic() - self.began:8.3f} {words}")
+
+    def play(self) -> Outcome:
+        with self.server:
+            try:
+                self._drive(self.leg.kills)
+                if not self.outcome.wrong:
+                    self._judge(is_over=False)
+                for rule in self.server.faults.to_dict()["faults"]:
+                    self.outcome.acted[rule["fault"]] += rule["acted"]
+                self.server.faults.clear()
+                self.flaky = 0.0
+                self.slots = [_Slot(len(self.slots))]
+                if not self.outcome.wrong:
+                    self._drive(0)
+                if not self.outcome.wrong:
+                    self._judge(is_over=True)
+                    self._listed()
+            finally:
+                self.server.trap = None
+                for slot in self.slots:
+                    self._end(slot)
+        self.outcome.seconds = time.monotonic() - self.began
+        self.outcome.counts["kills"] = len(self.kills)
+        self.outcome.counts["faults"] = sum(self.outcome.acted.values())
+        self.note(f"the machine was {self.server.late:.3f} s late at most")
+        (self.folder / "diary.txt").write_text("\n".join(self.diary) + "\n")
+        posts = [f"{post.arrived - self.started:8.3f} {post}" for post in self.server.posts]
+        (self.folder / "posts.txt").write_text("\n".join([*posts, *map(str, self.server.book.entries)]) + "\n")
+        return self.outcome
+
+    def _end(self, slot: _Slot) -> None:
+        process = slot.process
+        while process is not None and process.code is None:
+            process.send(signal.SIGKILL)
+            time.sleep(0.01)
+
+    # -- processes that live and die --
+
+    def _start(self, slot: _Slot) -> None:
+        slot.lives += 1
+        name = f"{slot.number}-{slot.lives}"
+        slot.log = self.folder / "logs" / f"run-{name}.log"
+        slot.manifest = self.folder / f"manifest-{slot.number}.jsonl"
+        slot.log.touch()
+        self.logs.append(slot.log)
+        store = f"flaky://{self.folder}/store" if self.leg.flaky else f"{self.folder}/store"
+        report = ["--report", f"{self.folder}/report-{slot.number}.html"] if self.leg.report else ["--no-report"]
+        arguments = ["run", f"{self.folder}/recipe.yaml", "--endpoint", self.server.url, "--store", store]
+        arguments += ["--manifest", str(slot.manifest), *report, "--max-jobs", str(self.max_jobs), "--grace", "5"]
+        trouble = {"seed": f"{self.seed} {name}", "share": self.flaky, "log": f"{self.folder}/failures.txt"}
+        slot.began = time.monotonic()
+        slot.process = self.launcher.start(
+            arguments, self._environment(), slot.log, self.stir, flaky=trouble if self.leg.flaky else None
+        )
+        self.outcome.counts["runs"] += 1
+        self.note(f"process {slot.number}, life {slot.lives}: pid {slot.process.pid}")
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "HOME": f"{self.folder}/home",
+            "TMPDIR": f"{self.folder}/tmp",
+            "BFL_API_KEY": SECRET,
+            "FLUX_SPOOL": f"{self.folder}/spool",
+            "FLUX_TIMEOUT": f"{TIMEOUT:g}",
+            "FLUX_DEADLINE": f"{DEADLINE:g}",
+            "FLUX_ON_UNCERTAIN": self.leg.policy,
+        }
+
+    def _drive(self, budget: int) -> None:
+        """Start all processes, kill ``budget`` of them, and let each come to its end."""
+        plan: _Plan | None = None
+        done = 0
+        while True:
+            now = time.monotonic()
+            for slot in self.slots:
+                if slot.process is not None and slot.process.code is not None:
+                    done += self._ended(slot, slot.process)
+                elif slot.process is None and slot.ended is None and now >= slot.resume:
+                    self._start(slot)
+                elif slot.process is not None and now - slot.began > self.leg.patience:
+                    self._hangs(slot)
+            if self.outcome.wrong or all(slot.ended is not None for slot in self.slots):
+                self.server.trap = None
+                return
+            if plan is not None and (plan.struck or now > plan.at):
+                plan = self._due(plan)
+            if plan is None and done < budget and self.vain < 3:  # else they only wait for a job that never ends
+                plan = self._plan()
+            self.stir.wait(0.02 if plan is None else max(0.0005, min(0.02, plan.at - time.monotonic())))
+            self.stir.clear()
+
+    def _ended(self, slot: _Slot, process: Process) -> int:
+        """Whether it was killed."""
+        code, slot.process = process.code, None
+        assert code is not None
+        if process.pid in self.kills and code == -signal.SIGKILL:
+            self.note(f"process {slot.number} is dead")
+            self.outcome.counts[f"killed by {self.kinds[process.pid]}"] += 1
+            slot.resume = time.monotonic() + self.random.choice((0.0, 0.0, self.random.uniform(0.0, 0.2)))
+            return 1
+        self.kills.pop(process.pid, None)  # it had come to its end just before
+        self.note(f"process {slot.number} ended by itself with {code}")
+        if code == -signal.SIGTERM and process.pid in self.asked:  # before it could hear of it
+            return 0
+        if code == 3 and slot.stops < 40:  # stopped: what a person does then is to run it again
+            slot.stops += 1
+            return 0
+        slot.ended = (code, slot.manifest)
+        if code not in (0, 1):
+            said = slot.log.read_text(errors="replace")[-3000:]
+            self.outcome.wrong.append(f"exit code: process {slot.number} ended with {code}: {said}")
+        return 0
+
+    def _hangs(self, slot: _Slot) -> None:
+        assert slot.process is not None
+        slot.process.send(signal.SIGUSR1)
+        time.sleep(0.5)
+        said = slot.log.read_text(errors="replace")[-6000:]
+        self.outcome.wrong.append(f"hang: process {slot.number} has not ended for {self.leg.patience:g} s: {said}")
+
+    # -- plans --
+
+    def _plan(self) -> _Plan:
+        now = time.monotonic()
+        signals = self.random.choices(*_BLOWS)[0]
+        if self.random.random() < 0.4:
+            startup = self.launcher.startup * self.random.choice((0.5, 1.0, 1.0, 1.0))
+            delay = startup + self.random.uniform(0.0, self.leg.life)
+            signals = tuple(signal.SIGTERM if number == signal.SIGINT else number for number in signals)
+            return _Plan(f"by the clock after {delay:.3f} s", now + delay, signals=signals)
+        moment = self.random.choice((*MOMENTS, "ready", "fetched", "fetched", "poll"))
+        nth = self.random.randint(1, 6)
+        late = moment in ("answered", "ready", "fetched", "charge") and self.random.random() < 0.7
+        delay = self.random.uniform(0.0, 0.03 if moment == "fetched" else 0.008) if late else 0.0
+        words = f"at {moment} no. {nth} + {delay * 1000:.1f} ms"
+        plan = _Plan(words, now + self.launcher.startup * 2 + 1.0, signals=signals)
+
+        def strike(port: int) -> None:
+            self._strike(plan, port)
+
+        plan.requests = self._asked()
+        plan.trap = self.server.trap = Trap(moment, nth, delay, strike)
+        return plan
+
+    def _asked(self) -> int:
+        """Requests that are more than waiting."""
+        requests = self.server.requests
+        return requests.get("submit", 0) + requests.get("fetch", 0)
+
+    def _due(self, plan: _Plan) -> None:
+        """The plan's time has come or is over."""
+        if plan.struck:
+            return
+        if plan.trap is None or self.server.trap is not plan.trap:  # by the clock, or the trap is just closing
+            self._strike(plan, 0)
+            return
+        self.server.trap = None
+        self.vain = self.vain + 1 if self._asked() == plan.requests else 0
+        self.note(f"{plan.words}: did not come")
+
+    def _strike(self, plan: _Plan, port: int) -> None:
+        """Kill the process with this port, or any one. On the server's loop, or on this thread."""
+        living = [s.process for s in self.slots if s.process is not None and s.process.code is None]
+        if not living or plan.struck:
+            return
+        chosen = next((p for p in living if port and len(living) > 1 and port in ports_of(p.pid)), None)
+        chosen = chosen or self.random.choice(living)
+        plan.struck = True
+        if plan.signals[0] == signal.SIGKILL:
+            self.kills[chosen.pid] = time.time()
+            self.kinds[chosen.pid] = plan.trap.moment if plan.trap else "the clock"
+        else:
+            self.asked.add(chosen.pid)
+            self.outcome.counts["asked to stop"] += 1
+        first, *further = plan.signals
+        chosen.send(first)
+        for number in further:
+            timer = threading.Timer(self.random.uniform(0.0, 0.3), chosen.send, [number])
+            timer.daemon = True
+            timer.start()
+        self.note(f"{' '.join(signal.Signals(n).name for n in plan.signals)} to {chosen.pid} {plan.words}")
+        self.stir.set()
+
+    # -- the end --
+
+    def evidence(self, *, is_over: bool) -> Evidence:
+        """Everything that can be seen of it from outside."""
+        written = [
+            path
+            for path in self.folder.rglob("*")
+            if path.is_file() and path.relative_to(self.folder).parts[0] not in ("photos", "recipe.yaml")
+        ]
+        manifests = {s.number: (s.ended[0], _rows(s.ended[1])) for s in self.slots if s.ended is not None}
+        return Evidence(
+            recipe=self.recipe,
+            engine=self.engine,
+            store=f"{self.folder}/store",
+            spool=self.folder / "spool",
+            logs=self.logs,
+            written=written,
+            secret=SECRET,
+            book=self.server.book.entries,
+            posts=tuple(self.server.posts),
+            kills=self.kills,
+            manifests=manifests,
+            store_failures=flaky.failures(self.folder / "failures.txt"),
+            timeout=TIMEOUT,
+            writing=(6.0 if self.leg.flaky else 0.5) + 2 * self.server.late,
+            policy=self.leg.policy,
+            is_over=is_over,
+        )
+
+    def _judge(self, *, is_over: bool) -> None:
+        self._let_the_server_finish()
+        found: Verdict = judge(self.evidence(is_over=is_over))
+        self.outcome.wrong += found.wrong
+        for name, count in found.counts.items():
+            if name.startswith("rows: ") and is_over:
+                self.outcome.counts[f"in the end: {name[6:]}"] += count
+            elif is_over or name.startswith(("rows: ", "on the way")):
+                self.outcome.counts[name] += count
+
+    def _listed(self) -> None:
+        """Whether ``store held`` lists what the journal holds."""
+        log = self.folder / "held.json"
+        arguments = ["store", "held", "--json", "--store", f"{self.folder}/store"]
+        process = self.launcher.start(arguments, self._environment(), log, self.stir)
+        over = time.monotonic() + self.leg.patience
+        while process.code is None and time.monotonic() < over:
+            self.stir.wait(0.02)
+        if process.code is None:
+            process.send(signal.SIGKILL)
+        try:
+            listed = {entry["key"] for entry in json.loads(log.read_text())}
+        except ValueError:
+            self.outcome.wrong.append(f"held: store held --json ended with {process.code}: {log.read_text()[-2000:]}")
+            return
+        held = {e.key for e in Journal(Store(f"{self.folder}/store")).entries() if e.phase == "intent"}
+        if listed != held:
+            self.outcome.wrong.append(f"held: {sorted(held)} are held, and {sorted(listed)} are listed")
+
+    def _let_the_server_finish(self) -> None:
+        """Jobs that were being made when their owner died are made all the same."""
+        over = time.monotonic() + 10
+        while time.monotonic() < over:
+            running = [e for e in self.server.book.entries if e.settled is None and "job.never_ends" not in e.faults]
+            if not running:
+                return
+            time.sleep(0.005)
+
+
+def _rows(manifest: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.exists() else []
+
+
+def play(leg: Leg, seed: str, folder: Path, launcher: Launcher, *, keep: bool = False) -> Outcome:
+    """One round in a folder of its own, which goes afterwards unless ``keep``."""
+    place = folder / f"round-{seed.replace(':', '-')}"
+    outcome = Round(leg, seed, place, launcher).play()
+    if not keep:
+        shutil.rmtree(place)
+    return outcome

@@ -1,0 +1,406 @@
+"""The verdict: what the server's book says was charged, against what store, journal, spool and manifests hold.
+
+The book is the truth. A charge is *kept* if it was not given back. Each kept charge must be the only one of its
+request, and its result must be in the store, or on its way there: its id in the journal or the spool. What has neither
+is lost, unless it is listed as held, and for each of those somebody must be to blame: a kill in the middle of the
+submission, a fault that left it uncertain, or a store that failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from watched import Post
+
+from flux_tasks.errors import FluxError
+from flux_tasks.images import ImageRef
+from flux_tasks.journal import Entry as Unsettled
+from flux_tasks.journal import Journal
+from flux_tasks.local.book import Entry
+from flux_tasks.local.faults.kinds import SubmitAnswer, SubmitCut, SubmitDrip, SubmitNoId, SubmitSlow
+from flux_tasks.store import Store
+from pipelines.calls import call_of
+from pipelines.recipe import Recipe
+from pipelines.sources import items_of
+
+__all__ = ["Cell", "Evidence", "Verdict", "judge"]
+
+BAD_WORDS = ("Traceback (most recent call last)", "was never awaited", "exception was never retrieved", "Fatal Python")
+"""What no output of a program that is in good order contains."""
+
+LOST_POLLS = 6
+"""``Task not found`` so often in a row means that the service has lost the job: paying anew is by design."""
+
+ENDED_WELL = ("done", "cached", "skipped")
+
+FAULTS_BEHIND = {
+    "StillRunning": ("job.never_ends", "poll."),
+    "ServerUnavailable": ("job.never_ends", "poll."),
+    "DeliveryFailed": ("delivery.",),
+    "JobLost": ("poll.unknown",),
+    "InvalidRequest": ("job.wrong_size", "refused"),
+    "InvalidImage": ("job.wrong_size",),
+    "RateLimited": ("refused",),
+}
+"""Faults that may end an item with an error of this class."""
+
+STOPPING = ("KeyRefused", "OutOfCredits", "RunStopped", "EndpointUnreachable")
+
+
+@dataclass
+class Cell:
+    """One step of one item: the job that is due, under its own name and under the server's."""
+
+    item: str
+    step: str
+    key: str
+    body: str
+    result: Mapping[str, Any] | None
+
+
+@dataclass
+class Evidence:
+    """Everything that is known of a round from outside."""
+
+    recipe: Recipe
+    engine: str
+    store: str
+    spool: Path
+    logs: Sequence[Path]
+    written: Sequence[Path]
+    secret: str
+    book: Sequence[Entry]
+    posts: Sequence[Post]
+    kills: Mapping[int, float]
+    """When each process died, in seconds since 1970."""
+    manifests: Mapping[int, tuple[int, list[dict[str, Any]]]]
+    """Exit code and rows of each process's last run, which ended by itself."""
+    store_failures: Sequence[tuple[int, str, str, str]] = ()
+    timeout: float = 60.0
+    writing: float = 1.0
+    """Seconds that a process may take to write down what was answered."""
+    policy: str = "hold"
+    is_over: bool = False
+    """Whether the faults have ended and a further run has been through: nothing may be left on its way."""
+
+
+@dataclass
+class Verdict:
+    """What was found: ``wrong`` must be empty."""
+
+    wrong: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, words: str) -> None:
+        self.counts[kind] += 1
+        self.wrong.append(f"{kind}: {words}")
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """All checks at once."""
+    return _Judge(evidence).verdict
+
+
+class _Judge:
+    def __init__(self, evidence: Evidence) -> None:
+        self.seen = evidence
+        self.verdict = Verdict()
+        self.store = Store(evidence.store)
+        self.cells = list(_cells(evidence.recipe, self.store, evidence.engine))
+        self.by_body = {cell.body: cell for cell in self.cells}
+        self.by_key = {cell.key: cell for cell in self.cells}
+        self.unsettled = {entry.key: entry for entry in Journal(self.store).entries()}
+        self.posts: dict[str, list[Post]] = defaultdict(list)
+        for post in evidence.posts:
+            self.posts[post.key].append(post)
+        self.charges: dict[str, list[Entry]] = defaultdict(list)
+        for entry in evidence.book:
+            self.charges[entry.key].append(entry)
+        self.results = _results(Path(evidence.store))
+        self.traces = _bytes(Path(evidence.store, "journal")) + _bytes(evidence.spool)
+        self._count()
+        self._duplicates()
+        self._lost()
+        self._held()
+        self._outcomes()
+        self._output()
+
+    def _count(self) -> None:
+        counts = self.verdict.counts
+        counts["charges"] = len(self.seen.book)
+        counts["posts"] = len(self.seen.posts)
+        counts["uncertain by faults"] = sum(self._is_uncertain(post) for post in self.seen.posts)
+        counts["results"] = len(self.results)
+        stale = [key for key in self.unsettled if key in self.results]
+        counts["stale entries"] = len(stale)
+        if self.seen.is_over:
+            for key in stale:
+                self.verdict.add("stale", f"{self._name(key)} is still in the journal, though its result is recorded")
+
+    # -- (1) --
+
+    def _duplicates(self) -> None:
+        for body, charges in self.charges.items():
+            kept = [e for e in charges if _is_kept(e)]
+            lost = [e for e in kept if e.faults.count("poll.unknown") >= LOST_POLLS]
+            extra = len(kept) - 1
+            allowed = min(extra, len(lost)) if extra > 0 else 0
+            self.verdict.counts["resubmitted: lost by the service"] += allowed
+            if self.seen.policy == "resubmit":
+                uncertain = min(max(extra - allowed, 0), sum(self._is_unknowable(e) for e in kept))
+                self.verdict.counts["resubmitted: uncertain"] += uncertain
+                allowed += uncertain
+            for entry in kept[1 : 1 + max(extra - allowed, 0)]:
+                self.verdict.add(
+                    "duplicate", f"{self._title(body)} was paid for again: {self._story(body)} ({entry.id})"
+                )
+
+    def _is_unknowable(self, entry: Entry) -> bool:
+        """Whether the id of this charge may never have reached anybody: a fault, or a kill before it was written."""
+        post = next((post for post in self.seen.posts if post.job == entry.id), None)
+        if post is None or post.answered is None or self._is_uncertain(post):
+            return True
+        return any(
+            post.arrived - 0.1 < killed < post.answered + self.seen.writing for killed in self.seen.kills.values()
+        )
+
+    # -- (2) --
+
+    def _lost(self) -> None:
+        recorded = {record.get("job_id") for record in self.results.values()}
+        for entry in self.seen.book:
+            if not _is_kept(entry) or entry.status != "Ready" or entry.id in recorded:
+                continue
+            if entry.faults.count("poll.unknown") >= LOST_POLLS:
+                self.verdict.counts["kept by a service that lost the job"] += 1
+                continue
+            if entry.id.encode() in self.traces and not self.seen.is_over:
+                self.verdict.counts["on the way"] += 1
+                continue
+            if self.seen.policy == "resubmit" and self._is_unknowable(entry):
+                self.verdict.counts["given up, and paid for again"] += 1
+                continue
+            cell = self.by_body.get(entry.key)
+            waiting = self.unsettled.get(cell.key) if cell else None
+            if waiting is not None and waiting.phase == "intent":
+                self.verdict.counts["charged and held"] += 1
+                continue
+            where = ", though its id is known" if entry.id.encode() in self.traces else ""
+            self.verdict.add(
+                "lost",
+                f"{self._title(entry.key)}: {entry.id} was paid for and has no result{where}: {self._story(entry.key)}",
+            )
+        for key, record in self.results.items():
+            image = self.store.result(key)
+            try:
+                if image is None or not self.store.read_image(image["image"]):
+                    raise FluxError("its picture is not there")
+            except FluxError as error:
+                self.verdict.add("lost", f"{self._name(key)}, job {record.get('job_id')}: {error}")
+
+    # -- (3) --
+
+    def _held(self) -> None:
+        held = {key: entry for key, entry in self.unsettled.items() if entry.phase == "intent"}
+        self.verdict.counts["held"] = len(held)
+        for key, entry in held.items():
+            cause = self._cause(key, entry)
+            if cause:
+                self.verdict.counts[f"held: {cause}"] += 1
+            else:
+                self.verdict.add("held without a cause", f"{self._name(key)}: {entry}: {self._story(self._body(key))}")
+
+    def _cause(self, key: str, entry: Unsettled) -> str:
+        posts = self.posts.get(self._body(key), [])
+        if any(self._is_uncertain(post) for post in posts):
+            return "fault"
+        pid = entry.owner.rpartition(":")[2]
+        killed = self.seen.kills.get(int(pid)) if pid.isdigit() else None
+        if killed is not None and (cause := self._cause_of_kill(entry, posts[-1] if posts else None, killed)):
+            return cause
+        if any(f"/journal/{key}" in path for _, _, _, path in self.seen.store_failures):
+            return "store"
+        return ""
+
+    def _cause_of_kill(self, entry: Unsettled, last: Post | None, killed: float) -> str:
+        """What the kill at ``killed`` came into; empty if there was time enough to write down how it ended."""
+        is_earlier = last is not None and last.answered is not None and last.answered < entry.at
+        if last is None or is_earlier:  # that POST was another attempt's, which has been settled
+            return "kill before the POST" if killed - entry.at < self.seen.writing else ""
+        if last.answered is None or last.answered > killed - 0.005:
+            return "kill in the POST"
+        if last.status == 429:
+            return "kill while waiting after 429"
+        return "kill after the answer" if killed - last.answered < self.seen.writing else ""
+
+    def _is_uncertain(self, post: Post) -> bool:
+        """Whether a client that lives cannot know what became of this submission."""
+        rule = post.rule
+        if isinstance(rule, (SubmitCut, SubmitNoId)) or (isinstance(rule, SubmitAnswer) and rule.status >= 500):
+            return True
+        if isinstance(rule, (SubmitSlow, SubmitDrip)):
+            return rule.seconds > 0.5 * self.seen.timeout
+        return False
+
+    # -- (4) --
+
+    def _outcomes(self) -> None:
+        expected = [item.stem for item in items_of(self.seen.recipe.source)]
+        for number, (code, rows) in self.seen.manifests.items():
+            if code not in (0, 1, 3):
+                self.verdict.add("exit code", f"process {number} ended with {code}")
+            ended = Counter(str(row["item"]) for row in rows)
+            if code in (0, 1) and (missing := set(expected) - set(ended)):
+                self.verdict.add("outcome", f"process {number} says nothing of {', '.join(sorted(missing))}")
+            if code == 0 and any(row["outcome"] not in ENDED_WELL for row in rows):
+                self.verdict.add("exit code", f"process {number} ended with 0, and not all is well")
+            for row in rows:
+                self.verdict.counts[f"rows: {row['outcome']}"] += 1
+                if problem := self._implied(row):
+                    told = (row["error"] or {}).get("message", "")
+                    story = " | ".join(self._story(c.body) for c in self.cells if c.item == row["item"])
+                    words = f"process {number}: {row['item']} ended {row['outcome']}: {problem}: {told} ({story})"
+                    self.verdict.add("outcome", words)
+
+    def _implied(self, row: Mapping[str, Any]) -> str:
+        """What is wrong with a row; empty if the schedule implies it."""
+        cells = [cell for cell in self.cells if cell.item == row["item"]]
+        outcome, error = row["outcome"], row["error"] or {}
+        kind = str(error.get("kind", ""))
+        if outcome in ENDED_WELL:
+            if len(cells) < len(self.seen.recipe.steps) or any(cell.result is None for cell in cells):
+                return "not every step has a result"
+            output = Path(row["output_path"])
+            digest = cells[-1].result["image"].digest if cells[-1].result else ""
+            if not output.is_file() or hashlib.sha256(output.read_bytes()).hexdigest() != digest:
+                return "its output is not the result"
+            return ""
+        cell = next((c for c in cells if c.step == error.get("step")), None)
+        happened = self._happened(cells)
+        if kind == "SubmissionUncertain":
+            if outcome != "held":
+                return "not told as held"
+            entry = self.unsettled.get(cell.key) if cell else None
+            listed = entry is not None and entry.phase == "intent"
+            is_free = bool(self.seen.store_failures) or self.seen.policy == "resubmit"
+            return "" if listed or is_free else "the journal does not list it"
+        if kind == "Moderated":
+            return "" if outcome == "moderated" and "job.moderated" in happened else "nothing was moderated"
+        if kind == "JobFailed":
+            return "" if "job.error" in happened else "no job failed"
+        if self.seen.store_failures and kind in ("StoreUnavailable", "OSError", "RunStopped", "FileNotFoundError"):
+            return ""
+        if kind in STOPPING:
+            stopping = {"submit.answer 401", "submit.answer 402", "submit.answer 403", "poll.answer"}
+            return "" if stopping & self._happened(self.cells) else "nothing has stopped the run"
+        causes = FAULTS_BEHIND.get(kind, ("nothing",))
+        if any(name.startswith(cause) for name in happened for cause in causes):
+            return ""
+        return f"{kind} has no cause (there were {', '.join(sorted(happened)) or 'no faults'})"
+
+    def _happened(self, cells: Iterable[Cell]) -> set[str]:
+        """Faults that were the lot of these jobs; ``refused`` for an answer that says what is wrong with a request."""
+        found: set[str] = set()
+        for cell in cells:
+            for entry in self.charges.get(cell.body, []):
+                found |= set(entry.faults)
+            for post in self.posts.get(cell.body, []):
+                if post.rule is not None:
+                    found.add(post.rule.name)
+                if isinstance(post.rule, SubmitAnswer):
+                    found.add(f"submit.answer {post.rule.status}")
+                    if post.rule.status < 500 and post.rule.status not in (401, 402, 403):
+                        found.add("refused")
+        return found
+
+    # -- (5) --
+
+    def _output(self) -> None:
+        for log in self.seen.logs:
+            text = log.read_text(errors="replace")
+            for words in BAD_WORDS:
+                if words in text:
+                    place = text.index(words)
+                    self.verdict.add("output", f"{log.name}: {text[max(place - 200, 0) : place + 2500]}")
+                    break
+        secret = self.seen.secret.encode()
+        for path in self.seen.written:
+            if secret in path.read_bytes() or self.seen.secret in path.name:
+                self.verdict.add("key", f"{path} holds the API key")
+
+    # -- words --
+
+    def _body(self, key: str) -> str:
+        cell = self.by_key.get(key)
+        return cell.body if cell else ""
+
+    def _name(self, key: str) -> str:
+        cell = self.by_key.get(key)
+        return f"{cell.item}/{cell.step}" if cell else f"an unknown job {key[:12]}"
+
+    def _title(self, body: str) -> str:
+        cell = self.by_body.get(body)
+        return (
+            f"{cell.item}/{cell.step} ({cell.key[:12]})" if cell else f"a request that nobody makes now ({body[:12]})"
+        )
+
+    def _story(self, body: str) -> str:
+        """Everything that the server saw of a request."""
+        if not body:
+            return "no request is known"
+        start = self.seen.posts[0].arrived if self.seen.posts else 0.0
+        told = [
+            f"POST at {post.arrived - start:.3f} from {post.port}, "
+            + (f"answered {post.status} at {post.answered - start:.3f}" if post.answered else f"{post.status}, cut")
+            + (f", {post.rule.name} {post.rule.model_dump(exclude_defaults=True)}" if post.rule else "")
+            + (f", job {post.job[:8]}" if post.job else "")
+            for post in self.posts.get(body, [])
+        ]
+        booked = [
+            f"{e.id[:8]} {e.status} kept {e.settled} delivered {e.deliveries} {' '.join(e.faults)}".strip()
+            for e in self.charges.get(body, [])
+        ]
+        return "; ".join((*told, *booked)) or "the server saw nothing of it"
+
+
+def _is_kept(entry: Entry) -> bool:
+    """Paid for and not given back. A job that an error ended has no result, whoever paid for it."""
+    return entry.settled != 0 and entry.status in ("Ready", "Pending")
+
+
+def _cells(recipe: Recipe, store: Store, engine: str) -> Iterable[Cell]:
+    """Every job that is due, item by item up to the first that has no result."""
+    for item in items_of(recipe.source):
+        image = ImageRef.of(item.path)
+        for step in recipe.steps:
+            try:
+                call = call_of(step, step.arguments(item.context), image)
+            except FluxError:  # the picture before has a size that this step does not take
+                break
+            canonical = json.dumps(call.body(), sort_keys=True, separators=(",", ":"))
+            key = call.key(engine)
+            found = store.result(key)
+            yield Cell(item.stem, step.id, key, hashlib.sha256(canonical.encode()).hexdigest(), found)
+            if found is None:
+                break
+            image = found["image"]
+
+
+def _results(store: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(store.glob("results/*.json")):
+        try:
+            found[path.stem] = json.loads(path.read_text())
+        except ValueError:
+            found[path.stem] = {}
+    return found
+
+
+def _bytes(folder: Path) -> bytes:
+    return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*.json")))
