@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import errno
 import logging
 import os
 import time
@@ -26,10 +25,10 @@ from typing import Any, TypeVar
 
 from flux_tasks import portal
 from flux_tasks.client import BflClient, Finished
+from flux_tasks.custody import commit, flush, patiently, tidy
 from flux_tasks.errors import (
     DeliveryFailed,
     Interrupted,
-    InvalidImage,
     ItemError,
     JobLost,
     Moderated,
@@ -42,6 +41,7 @@ from flux_tasks.errors import (
 from flux_tasks.images import ImageRef
 from flux_tasks.journal import LEASE, Entry, Journal
 from flux_tasks.preflight import Call
+from flux_tasks.results import JobResult, result_warnings
 from flux_tasks.service import Service, close, engine_of, open_account, service_for, stop_submitting
 from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.spool import Spool
@@ -74,35 +74,7 @@ Progress = Callable[[str, float | None], None]
 """Told each status of a running job and the share done (0 to 1, where known). Called on the background loop."""
 
 _KNOWN_FOR = 600.0  # seconds after its submission for which a job that is unknown counts as not known yet
-_STORE_PAUSES = (0.2, 1.0, 3.0)  # seconds between attempts at a store that fails
 _FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each with a fresh address
-_LASTING = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "ENOTDIR", "EISDIR", "ENOENT", "ENAMETOOLONG", "ELOOP")
-    if hasattr(errno, name)
-}
-
-
-@dataclass(frozen=True, slots=True)
-class JobResult:
-    """What a call gave.
-
-    Attributes:
-        image: the result, in the store.
-        key: the job key, or empty where no job was due.
-        outcome: ``done`` (paid just now), ``attached`` (paid earlier, collected now), ``cached`` (from the store), or
-            ``nothing_to_do`` (an empty mask: the input itself).
-        cost: credits paid for it, now or earlier; None if the service did not say.
-        seconds: how long this call took.
-    """
-
-    image: ImageRef
-    key: str
-    outcome: str
-    cost: float | None = None
-    job_id: str = ""
-    seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
 
 
 _running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
@@ -138,46 +110,9 @@ async def substitute(refused: Call, made: Call, settings: Settings) -> None:
     engine = await engine_of(settings)
     store, key = Store(settings.store), refused.key(engine)
     with suppress(ValueError):
-        refusal = await _patiently(store.record, "refusals", key)
+        refusal = await patiently(store.record, "refusals", key)
         if refusal is not None:
-            await _patiently(store.put_record, "refusals", key, {**refusal, "instead": made.key(engine)})
-
-
-async def tidy(settings: Settings) -> int:
-    """Write what the spool holds, and forget journal entries whose result is recorded; returns the unsettled jobs.
-
-    Raises:
-        StoreUnavailable: the store cannot be read or written.
-    """
-    store = Store(settings.store)
-    journal = Journal(store)
-    await flush(settings)
-    left = 0
-    for entry in await _patiently(journal.entries):
-        if not entry.is_leased and (record := await _patiently(store.result, entry.key)) is not None:
-            await _patiently(journal.settle, entry.key, record["image"].job_id or "-", "")
-        else:
-            left += 1
-    return left
-
-
-async def flush(settings: Settings) -> int:
-    """Write results that wait in the spool into the store; returns how many were written."""
-    store = Store(settings.store)
-    spool = Spool(store)
-    written = 0
-    for key in await asyncio.to_thread(spool.keys):
-        kept = await asyncio.to_thread(spool.job, key)
-        if kept is None:
-            continue
-        if kept.facts is None or kept.image is None:  # only its id
-            await _patiently(Journal(store).put, kept.entry)
-        else:
-            data = await asyncio.to_thread(kept.image.read)
-            await _commit(store, kept.entry, kept.facts, data)
-            written += 1
-        await asyncio.to_thread(spool.remove, key)
-    return written
+            await patiently(store.put_record, "refusals", key, {**refusal, "instead": made.key(engine)})
 
 
 async def execute(
@@ -223,23 +158,6 @@ async def execute(
     return replace(result, seconds=time.monotonic() - started, warnings=warnings)
 
 
-async def _patiently(function: Callable[..., T], *arguments: Any) -> T:
-    """``function`` on a thread, repeated while the store fails in a way that may pass.
-
-    Raises:
-        StoreUnavailable: it does not pass.
-    """
-    for pause in (*_STORE_PAUSES, None):
-        try:
-            return await asyncio.to_thread(function, *arguments)
-        except OSError as error:
-            if pause is None or error.errno in _LASTING:
-                raise StoreUnavailable(f"the store cannot be used: {error}") from error
-            _log.info("the store failed (%s); trying again in %.1f s", error, pause)
-        await asyncio.sleep(pause)
-    raise AssertionError("unreachable")
-
-
 @dataclass
 class _Job:
     """One call on its way."""
@@ -276,7 +194,7 @@ class _Job:
             StoreUnavailable: the store cannot be read.
         """
         try:
-            found = await _patiently(self._from_store)
+            found = await patiently(self._from_store)
         except StoreUnavailable:
             if (spooled := await self._from_spool()) is not None:
                 return spooled
@@ -325,7 +243,7 @@ class _Job:
         data = await asyncio.to_thread(kept.image.read)
         image = replace(kept.image, cost=kept.facts.get("cost"), job_id=kept.entry.id)
         try:
-            image = await _commit(self.store, kept.entry, kept.facts, data)
+            image = await commit(self.store, kept.entry, kept.facts, data)
             await asyncio.to_thread(self.spool.remove, self.key)
         except (OSError, StoreUnavailable) as error:
             _log.warning("%s: the result still waits in the spool: %s", self._title, error)
@@ -337,7 +255,7 @@ class _Job:
         """From the key to the stored result."""
         if not self.refresh and (found := await self.known()) is not None:
             # A crash may have come between record and settling; an entry of another job is not touched.
-            await _patiently(self.journal.settle, self.key, found.job_id or "-")
+            await patiently(self.journal.settle, self.key, found.job_id or "-")
             return found
         self.settings.require_key()
         service = service_for(self.settings)
@@ -353,7 +271,7 @@ class _Job:
             if entry is None:
                 found = None if self.refresh else await self.known()
                 if found is not None:  # another process has just finished it
-                    await _patiently(self.journal.settle, self.key, found.job_id or "-")
+                    await patiently(self.journal.settle, self.key, found.job_id or "-")
                     return found
                 waited = min(waited + 0.1, 2.0)
                 await asyncio.sleep(waited)
@@ -380,7 +298,7 @@ class _Job:
         No entry means that another process is at work on it, or that the result has come into the store meanwhile.
         """
         for _ in range(100):
-            if service.stopped is not None and await _patiently(self.journal.entry, self.key) is None:
+            if service.stopped is not None and await patiently(self.journal.entry, self.key) is None:
                 raise type(service.stopped)(f"not begun, because the run was stopped: {service.stopped}")
             entry = Entry(
                 key=self.key,
@@ -390,9 +308,9 @@ class _Job:
                 estimate=self.call.estimate(),
                 attempt=1 if self.over is None else self.over.attempt + 1,
             )
-            if await _patiently(self.journal.intend, entry):
+            if await patiently(self.journal.intend, entry):
                 return await self._submitted(entry, body, service, client)
-            earlier = await _patiently(self.journal.entry, self.key)
+            earlier = await patiently(self.journal.entry, self.key)
             if earlier is None:  # settled between the two looks
                 self.over = None
                 await asyncio.sleep(0.01)
@@ -425,8 +343,8 @@ class _Job:
         self, entry: Entry, body: dict[str, Any], service: Service, client: BflClient
     ) -> tuple[Entry | None, bool]:
         # Whoever had the entry before may have finished between the first look into the store and this one's intent.
-        if not self.refresh and await _patiently(self.store.result, self.key) is not None:
-            await _patiently(self.journal.withdraw, entry)
+        if not self.refresh and await patiently(self.store.result, self.key) is not None:
+            await patiently(self.journal.withdraw, entry)
             return None, False
         # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
         submitting = asyncio.create_task(self._submit(entry, body, service, client))
@@ -456,7 +374,7 @@ class _Job:
                 answer = await client.submit(self.call.tool, body, deadline=self._deadline, on_wait=refused)
         except (ItemError, RunStopped, RateLimited, ServerUnavailable):
             with suppress(StoreUnavailable):
-                await _patiently(self.journal.withdraw, entry)  # provably not charged
+                await patiently(self.journal.withdraw, entry)  # provably not charged
             raise
         except SubmissionUncertain:
             with suppress(OSError):
@@ -467,7 +385,7 @@ class _Job:
         known = entry.with_id(answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
         try:
             try:
-                await _patiently(self.journal.put, known)
+                await patiently(self.journal.put, known)
             except RuntimeError:  # the interpreter is on its way out and lends no more threads
                 self.journal.put(known)
         except (OSError, StoreUnavailable) as error:
@@ -526,7 +444,7 @@ class _Job:
             return None
         except Moderated as refusal:
             with suppress(StoreUnavailable):
-                await _patiently(self.store.put_record, "refusals", self.key, _refusal(self.call, refusal, entry))
+                await patiently(self.store.put_record, "refusals", self.key, _refusal(self.call, refusal, entry))
             await self._settle(entry)
             raise
         except ItemError:  # it ended without a result: nothing is left to collect
@@ -538,7 +456,7 @@ class _Job:
 
     async def _settle(self, entry: Entry) -> None:
         with suppress(StoreUnavailable):  # then the next run finds a job that has ended
-            await _patiently(self.journal.settle, self.key, entry.id)
+            await patiently(self.journal.settle, self.key, entry.id)
 
     async def _fetch(self, entry: Entry, finished: Finished, client: BflClient) -> tuple[bytes, Finished]:
         """The delivered bytes; after a failure the job is polled once more for a fresh address.
@@ -578,7 +496,7 @@ class _Job:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         try:
-            return await _commit(self.store, entry, facts, data)
+            return await commit(self.store, entry, facts, data)
         except StoreUnavailable as error:
             try:
                 await asyncio.to_thread(partial(self._spool, entry, error, facts=facts, data=data))
@@ -589,20 +507,6 @@ class _Job:
                 ) from error
             self.words.append(f"the store could not be written; the result waits in the spool ({error})")
             return image
-
-
-async def _commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes) -> ImageRef:
-    """Write a result and forget its journal entry.
-
-    Raises:
-        StoreUnavailable: the result could not be written.
-    """
-    kept = await _patiently(partial(store.put_image, data, name=entry.name))
-    image = replace(kept, engine=kept.engine or str(facts["engine"]), cost=facts["cost"], job_id=entry.id)
-    await _patiently(store.put_result, entry.key, image, facts)
-    with suppress(StoreUnavailable):  # the next run tidies it up
-        await _patiently(Journal(store).settle, entry.key, entry.id, "")  # "": the id could not be written at the time
-    return image
 
 
 def _refusal(call: Call, refusal: Moderated, entry: Entry) -> dict[str, Any]:
@@ -641,28 +545,3 @@ def _forget_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_parent)
-
-
-def result_warnings(call: Call, image: ImageRef) -> list[str]:
-    """A word on a result that is not as the call should give it, by its size or one colour; empty when all is well."""
-    found: list[str] = []
-    expected = call.output_size
-    slack = 0 if not call.tool.sizes.same_size else 16  # the service works on a 16 px grid (DOCS-F2)
-    if expected and any(abs(a - b) > slack for a, b in zip(expected, (image.width, image.height), strict=True)):
-        found.append(f"the result is {image.width}×{image.height} px, not {expected[0]}×{expected[1]}")
-    if _is_solid(image) and not (call.main is not None and _is_solid(call.main)):
-        found.append("the result is one solid colour")
-    return found
-
-
-def _is_solid(image: ImageRef) -> bool:
-    """Unaligned outpaint canvases were seen to come back solid (GRIDBUG).
-
-    One colour packs into next to nothing, so that other pictures need not be decoded to know that they are none.
-    """
-    if image.size * 40 > max(image.width * image.height, 200_000):
-        return False
-    try:
-        return image.open().convert("RGB").getcolors(1) is not None
-    except InvalidImage:
-        return False

@@ -22,7 +22,7 @@ from pictures import encoded, noise
 from scripted import Answer
 from waiting import wait_until
 
-from flux_tasks import catalog, files, job, portal
+from flux_tasks import catalog, custody, files, job, portal
 from flux_tasks.errors import (
     DeliveryFailed,
     Interrupted,
@@ -53,7 +53,7 @@ def bfl() -> Iterator[FakeBfl]:
 @pytest.fixture(autouse=True)
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLUX_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr(job, "_STORE_PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(custody, "_STORE_PAUSES", (0.01, 0.01, 0.01))
     return tmp_path / "spool"
 
 
@@ -151,7 +151,7 @@ def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
     written(call, settings, phase="submitted", id="job-that-is-gone", owner="")
     (tmp_path / "photo.png").write_bytes(encoded(noise((96, 80))))
     script = textwrap.dedent(f"""
-        from flux_tasks import catalog, job, portal
+        from flux_tasks import catalog, custody, job, portal
         from flux_tasks.preflight import prepare
         from flux_tasks.settings import Settings
         settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.002)
@@ -393,13 +393,13 @@ def test_tidying_forgets_entries_whose_result_is_recorded_and_counts_the_rest(
     assert journal_of(settings).entries() == [other]
 
 
-def test_a_dangling_link_in_the_journal_is_an_error_and_no_endless_loop(
+def test_a_dangling_link_in_the_journal_is_an_entry_that_cannot_be_read_and_no_endless_loop(
     bfl: FakeBfl, settings: Settings, call: Call
 ) -> None:
     folder = Path(settings.store) / "journal"
     folder.mkdir(parents=True)
     (folder / f"{key_of(call)}.json").symlink_to(folder / "nowhere")
-    with pytest.raises(StoreUnavailable, match="journal"):
+    with pytest.raises(SubmissionUncertain, match="held"):
         run(call, settings)
     assert bfl.jobs == 0
 
