@@ -29,5 +29,7 @@ def bfl_server(request: pytest.FixtureRequest) -> Iterator[LocalServer]:
     from flux_tasks.local.server import LocalServer
 
     marker = request.node.get_closest_marker("bfl_server")
+    if marker is not None and marker.args:
+        raise pytest.UsageError("bfl_server takes named arguments only, such as bfl_server(credits=2)")
     with LocalServer(**(marker.kwargs if marker else {})) as server:
         yield server

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from fake_bfl import FakeBfl
+from object_stores import reach_s3
 from pictures import encoded, noise
 from scripted import Answer
 from waiting import wait_until
@@ -380,6 +381,14 @@ def test_with_room_nowhere_the_job_stays_with_the_service_and_is_collected_later
     trouble.failing = lambda *_: None
     result = run(call, settings)
     assert (result.outcome, bfl.jobs) == ("attached", 1)
+
+
+def test_a_bucket_that_is_not_there_stops_before_anything_is_paid_for(
+    bfl: FakeBfl, settings: Settings, call: Call, s3_endpoint: str
+) -> None:
+    with reach_s3(s3_endpoint), pytest.raises(StoreUnavailable, match="the store cannot be used"):
+        run(call, replace(settings, store="s3://there-is-no-such-bucket/store"))
+    assert bfl.jobs == 0
 
 
 def test_tidying_forgets_entries_whose_result_is_recorded_and_counts_the_rest(

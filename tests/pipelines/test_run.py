@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from PIL import Image
 from scripted import Answer
 
 from flux_tasks import ImageRef, catalog, job, portal
-from flux_tasks.errors import RecipeError
+from flux_tasks.errors import RecipeError, StoreUnavailable
 from flux_tasks.preflight import prepare
 from flux_tasks.settings import Settings
 from pipelines.recipe import Recipe
@@ -263,3 +266,33 @@ def test_items_and_results_may_live_on_any_filesystem(bfl: FakeBfl, folder: Path
         assert memory.cat_file("/bucket/out/cedar.png").startswith(b"\x89PNG")
     finally:
         memory.store.clear()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_an_output_folder_that_takes_nothing_more_stops_the_run_and_what_was_paid_is_in_the_store(
+    bfl: FakeBfl, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*_: Any) -> bool:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pipelines.run.write_output", full)
+    run, rows = perform(folder, settings)
+    assert isinstance(run.stopped, StoreUnavailable)
+    assert os.strerror(number) in run.summary.stopped
+    assert {row["outcome"] for row in rows.values()} == {"held"}
+    paid = bfl.jobs
+    monkeypatch.undo()
+    run, rows = perform(folder, settings)
+    assert {row["outcome"] for row in rows.values()} <= {"done", "cached"}
+    assert bfl.jobs >= paid
+    assert len({json.dumps(body, sort_keys=True) for body in bfl.bodies}) == bfl.jobs, "a job was paid twice"
+
+
+def test_an_output_that_may_not_be_written_is_that_items_trouble_alone(
+    bfl: FakeBfl, folder: Path, settings: Settings
+) -> None:
+    (folder / "out" / "apple.png").mkdir(parents=True)
+    run, rows = perform(folder, settings)
+    assert run.stopped is None
+    assert rows["apple"]["outcome"] == "failed"
+    assert {rows["birch"]["outcome"], rows["cedar"]["outcome"]} == {"done"}
