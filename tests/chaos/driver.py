@@ -8,8 +8,11 @@ chosen moment of a job's way (see ``watched``), and started again until the roun
 to its end. Everything is judged (see ``verdict``). Then the faults end, one more run goes through, and everything is
 judged again, more strictly: now nothing may be left on its way.
 
-Every round has a seed of its own, which stands in the table of what is wrong: ``--round kills:7:12`` plays it again.
-Schedule, pictures and the plan of kills come from it; when exactly a process dies depends on the machine, too.
+Then come as many faults as are asked for without a kill, and kills of the true command line with a Prefect server.
+
+Every round has a name, which is its seed: ``--round kills:7:12`` plays it again, ``--keep DIR`` keeps what it leaves,
+with a diary of the kills and of what the server saw. Schedule, pictures and the plan of kills come from the name; when
+exactly a process dies depends on the machine, too.
 """
 
 from __future__ import annotations
@@ -19,10 +22,9 @@ import contextlib
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from processes import Commands, Launcher, Zygote, prefect_server
 from rounds import SECRET, Leg, Outcome, play
@@ -31,19 +33,106 @@ from watched import MOMENTS
 
 __all__ = ["main"]
 
+COLUMNS = ("kills", "faults", "prefect")
 
-def _legs(arguments: argparse.Namespace) -> Iterator[tuple[Leg, str]]:
-    """Rounds without end: all numbers of processes in turn, each third one on a store that fails."""
-    faults = FAULTS if arguments.faults == "all" else ()
-    number = 0
-    while True:
-        processes = arguments.processes[number % len(arguments.processes)]
+ROWS = (
+    *("kills", "asked to stop", "runs", "faults", "posts", "results", "charges", "held"),
+    *("held: kill before the POST", "held: kill in the POST", "held: kill after the answer"),
+    *("held: kill while waiting after 429", "held: fault", "held: store", "charged and held", "uncertain by faults"),
+    *("resubmitted: lost by the service", "resubmitted: uncertain", "given up, and paid for again"),
+)
+
+WRONG = ("duplicate", "lost", "held without a cause", "held", "stale", "outcome", "exit code", "output", "key", "hang")
+
+
+class Chaos:
+    """All rounds that are asked for, and what they came to."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path, zygote: Zygote) -> None:
+        self.asked = arguments
+        self.folder = folder
+        self.zygote = zygote
+        self.outcomes: dict[str, list[Outcome]] = {name: [] for name in COLUMNS}
+
+    def leg(self, kind: str, number: int) -> Leg:
+        """What the ``number``-th round of a kind is like."""
+        processes = self.asked.processes[number % len(self.asked.processes)]
+        if kind == "faults":
+            return Leg("faults", kills=0, items=80, faults=denser(FAULTS, 4), max_jobs=24)
+        if kind == "prefect":
+            return Leg("prefect", kills=5, processes=processes, items=8, life=4.0)
+        faults = FAULTS if self.asked.faults == "all" else ()
         leg = Leg("kills", processes=processes, items=20 + 4 * processes, kills=20 + 5 * processes, faults=faults)
-        leg = replace(leg, policy=arguments.policy, report=number % 10 == 5)
-        if arguments.flaky and (number // len(arguments.processes)) % 3 == 2:
-            leg = replace(leg, flaky=arguments.flaky, life=2.0)
-        yield leg, f"kills:{arguments.seed}:{number}"
-        number += 1
+        turn = number // len(self.asked.processes)
+        if self.asked.flaky and turn % 3 == 2:
+            leg = replace(leg, flaky=self.asked.flaky, life=2.0)
+        if self.asked.policy == "resubmit" or (self.asked.policy == "both" and turn % 5 == 3):
+            leg = replace(leg, policy="resubmit")
+        return replace(leg, report=number % 10 == 5)
+
+    def play(self, kind: str, seed: int, number: int, launcher: Launcher, *, kills: int = 1_000_000) -> Outcome:
+        """One round, with a line on what it came to."""
+        leg = self.leg(kind, number)
+        leg = replace(leg, kills=min(leg.kills, kills))
+        outcome = play(leg, f"{kind}:{seed}:{number}", self.folder, launcher, keep=bool(self.asked.keep))
+        self.outcomes[kind].append(outcome)
+        counts = outcome.counts
+        store, policy = ", flaky store" if leg.flaky else "", ", resubmit" if leg.policy != "hold" else ""
+        shown = f"{leg.processes} processes{store}{policy}: {counts['kills']} kills"
+        told = f"{counts['faults']} faults, {counts['charges']} charges, {counts['held']} held"
+        print(f"{outcome.name}: {shown}, {told}, {outcome.seconds:.1f} s", flush=True)
+        for words in outcome.wrong[:3]:
+            print(f"  WRONG {words[:2000]}", flush=True)
+        return outcome
+
+    def again(self, name: str) -> None:
+        """One round by its name."""
+        kind, seed, number = name.split(":")
+        with contextlib.ExitStack() as stack:
+            prefect = kind == "prefect"
+            launcher = Commands(stack.enter_context(prefect_server())[0]) if prefect else self.zygote
+            self.play(kind, int(seed), int(number), launcher)
+
+    def all(self) -> None:
+        """Until so many processes were killed and so many faults injected as are asked for."""
+        seed, done, number = self.asked.seed, 0, 0
+        while done < self.asked.kills:
+            done += self.play("kills", seed, number, self.zygote, kills=self.asked.kills - done).counts["kills"]
+            number += 1
+        done = number = 0
+        while done < self.asked.injected:
+            done += self.play("faults", seed, number, self.zygote).counts["faults"]
+            number += 1
+        if not self.asked.prefect_kills:
+            return
+        with prefect_server() as (url, database):
+            done = number = 0
+            while done < self.asked.prefect_kills:
+                left = self.asked.prefect_kills - done
+                done += self.play("prefect", seed, number, Commands(url), kills=left).counts["kills"]
+                number += 1
+            for file in sorted(database.parent.rglob("*")):
+                if file.is_file() and SECRET.encode() in file.read_bytes():
+                    self.outcomes["prefect"][-1].wrong.append(f"key: {file} holds the API key")
+                    print(f"  WRONG key: {file} holds the API key")
+
+    def table(self) -> str:
+        """What all of it came to."""
+        totals = [sum((o.counts for o in outcomes), Counter()) for outcomes in self.outcomes.values()]
+        wrong = [
+            Counter(words.partition(":")[0] for outcome in outcomes for words in outcome.wrong)
+            for outcomes in self.outcomes.values()
+        ]
+        seconds = [round(sum(o.seconds for o in outcomes)) for outcomes in self.outcomes.values()]
+        killed = [f"killed by {name}" for name in ("the clock", *MOMENTS)]
+        rows = [
+            *((name, [total[name] for total in totals]) for name in ROWS),
+            *((f"WRONG: {name}", [found[name] for found in wrong]) for name in WRONG),
+            ("seconds", seconds),
+            *((name, [total[name] for total in totals]) for name in killed),
+        ]
+        lines = [f"{name:36}" + "".join(f"{n:>12,}" for n in values) for name, values in rows]
+        return "\n".join([f"{'':36}" + "".join(f"{name:>12}" for name in COLUMNS), *lines])
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -54,102 +143,24 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--processes", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2, 4])
     parser.add_argument("--faults", choices=("all", "none"), default="all")
     parser.add_argument("--flaky", type=float, default=0.02, help="share of the store's operations that fail")
-    parser.add_argument("--policy", choices=("hold", "resubmit"), default="hold")
+    parser.add_argument("--policy", choices=("hold", "resubmit", "both"), default="both")
     parser.add_argument("--prefect-kills", type=int, default=20, help="kills of the true command line with Prefect")
     parser.add_argument("--injected", type=int, default=10_000, help="faults to inject without a kill")
-    parser.add_argument("--round", metavar="SEED", help="play one round again, as the table names it")
-    parser.add_argument("--keep", metavar="DIR", help="keep there what the rounds have left")
+    parser.add_argument("--round", metavar="NAME", help="play one round again, as the lines above the table name it")
+    parser.add_argument("--keep", metavar="DIR", help="keep there what the rounds leave")
     arguments = parser.parse_args(given)
-    table: dict[str, list[Outcome]] = {"kills": [], "prefect": [], "faults": []}
     with contextlib.ExitStack() as stack:
-        if arguments.keep:
-            folder = Path(arguments.keep).resolve()
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flux-chaos-")))
-        keep = bool(arguments.keep)
-
-        def run(leg: Leg, seed: str, launcher: Launcher) -> Outcome:
-            outcome = play(leg, seed, folder, launcher, keep=keep)
-            table[leg.name].append(outcome)
-            counts = outcome.counts
-            shown = f"{leg.processes} processes{', flaky store' if leg.flaky else ''}: {counts['kills']} kills"
-            told = f"{counts['faults']} faults, {counts['charges']} charges, {counts['held']} held"
-            print(f"{seed}: {shown}, {told}, {outcome.seconds:.1f} s", flush=True)
-            for words in outcome.wrong[:3]:
-                print(f"  WRONG {words[:2000]}", flush=True)
-            return outcome
-
-        zygote_folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flux-zygote-")))
-        zygote = stack.enter_context(Zygote(zygote_folder))
+        folder = Path(arguments.keep or stack.enter_context(tempfile.TemporaryDirectory(prefix="flux-chaos-")))
+        folder = folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        nest = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flux-zygote-")))
+        chaos = Chaos(arguments, folder, stack.enter_context(Zygote(nest)))
         if arguments.round:
-            for leg, seed in _legs(arguments):
-                if seed == arguments.round:
-                    run(leg, seed, zygote)
-                    break
+            chaos.again(arguments.round)
         else:
-            _all(arguments, run, zygote, table)
-    print(_summary(table))
-    return int(any(outcome.wrong for outcomes in table.values() for outcome in outcomes))
-
-
-def _all(
-    arguments: argparse.Namespace,
-    run: Callable[[Leg, str, Launcher], Outcome],
-    zygote: Zygote,
-    table: Mapping[str, list[Outcome]],
-) -> None:
-    killed = 0
-    for leg, seed in _legs(arguments):
-        if killed >= arguments.kills:
-            break
-        killed += run(replace(leg, kills=min(leg.kills, arguments.kills - killed)), seed, zygote).counts["kills"]
-    injected = number = 0
-    while injected < arguments.injected:
-        leg = Leg("faults", kills=0, items=80, faults=denser(FAULTS, 4), max_jobs=24, patience=300)
-        injected += run(leg, f"faults:{arguments.seed}:{number}", zygote).counts["faults"]
-        number += 1
-    if arguments.prefect_kills:
-        with prefect_server() as (url, database):
-            killed = number = 0
-            while killed < arguments.prefect_kills:
-                processes = arguments.processes[number % len(arguments.processes)]
-                leg = Leg("prefect", kills=5, processes=processes, items=8, patience=240, life=4.0)
-                killed += run(leg, f"prefect:{arguments.seed}:{number}", Commands(url)).counts["kills"]
-                number += 1
-            for file in sorted(database.parent.rglob("*")):
-                if file.is_file() and SECRET.encode() in file.read_bytes():
-                    print(f"  WRONG key: {file} holds the API key")
-                    table["prefect"][-1].wrong.append(f"key: {file} holds the API key")
-
-
-def _summary(table: Mapping[str, list[Outcome]]) -> str:
-    rows: list[tuple[str, list[Any]]] = []
-    totals = {name: sum((o.counts for o in outcomes), Counter()) for name, outcomes in table.items()}
-    names = (
-        *("kills", "asked to stop", "runs", "faults", "posts", "results", "charges", "held"),
-        *("held: kill before the POST", "held: kill in the POST", "held: kill after the answer"),
-        *("held: kill while waiting after 429", "held: fault", "held: store", "charged and held"),
-        *(
-            "uncertain by faults",
-            "resubmitted: lost by the service",
-            "resubmitted: uncertain",
-            "in the end: done",
-            "in the end: cached",
-        ),
-    )
-    rows += [(name, [total[name] for total in totals.values()]) for name in names]
-    wrong = {
-        name: Counter(words.partition(":")[0] for outcome in outcomes for words in outcome.wrong)
-        for name, outcomes in table.items()
-    }
-    kinds = ("duplicate", "lost", "held without a cause", "held", "stale", "outcome", "exit code", "output", "key")
-    rows += [(f"WRONG: {kind}", [found[kind] for found in wrong.values()]) for kind in (*kinds, "hang")]
-    rows.append(("seconds", [round(sum(o.seconds for o in outcomes)) for outcomes in table.values()]))
-    moments = ("the clock", *MOMENTS)
-    rows += [(f"killed by {name}", [total[f"killed by {name}"] for total in totals.values()]) for name in moments]
-    head = f"{'':36}" + "".join(f"{name:>12}" for name in table)
-    return "\n".join([head, *(f"{name:36}" + "".join(f"{n:>12,}" for n in values) for name, values in rows)])
+            chaos.all()
+    print(chaos.table())
+    return int(any(outcome.wrong for outcomes in chaos.outcomes.values() for outcome in outcomes))
 
 
 if __name__ == "__main__":
