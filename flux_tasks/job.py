@@ -222,7 +222,7 @@ class _Job:
             refusal = self.store.record("refusals", self.key)
         except ValueError:  # damaged: ask the service again
             return None
-        if refusal is None:
+        if refusal is None or self.journal.entry(self.key) is not None:  # a later attempt is to be collected first
             return None
         instead = self.store.result(str(refusal["instead"])) if refusal.get("instead") else None
         if instead is not None:
@@ -343,7 +343,7 @@ class _Job:
         self, entry: Entry, body: dict[str, Any], service: Service, client: BflClient
     ) -> tuple[Entry | None, bool]:
         # Whoever had the entry before may have finished between the first look into the store and this one's intent.
-        if not self.refresh and await patiently(self.store.result, self.key) is not None:
+        if not self.refresh and await self._is_settled(entry):
             await patiently(self.journal.withdraw, entry)
             return None, False
         # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
@@ -356,6 +356,17 @@ class _Job:
             self.abandoned = True
             await asyncio.wait([submitting])
             raise
+
+    async def _is_settled(self, entry: Entry) -> bool:
+        """Whether the store has an answer meanwhile: a result, or that moderation has refused it."""
+        if await patiently(self.store.result, self.key) is not None:
+            return True
+        if self.settings.retry_moderated or entry.attempt > 1:
+            return False
+        try:
+            return await patiently(self.store.record, "refusals", self.key) is not None
+        except ValueError:  # damaged: ask the service again
+            return False
 
     async def _submit(self, entry: Entry, body: dict[str, Any], service: Service, client: BflClient) -> Entry:
         slots = self.call.tool.slots

@@ -246,6 +246,32 @@ def test_what_moderation_refused_is_not_tried_again_unless_asked_for(
     assert run(call, settings).outcome == "cached", "a result is worth more than an earlier refusal"
 
 
+def test_a_process_that_waited_for_a_job_that_was_refused_does_not_submit_it_anew(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    entry = written(call, settings)
+    waiting = portal.start(job.execute(call, settings))
+    time.sleep(0.2)
+    Store(settings.store).put_record("refusals", entry.key, {"stage": "content", "reasons": ["Violence"]})
+    journal_of(settings).settle(entry.key)
+    with pytest.raises(Moderated, match="Violence"):
+        waiting.result(30)
+    assert bfl.jobs == 0
+    assert journal_of(settings).entries() == []
+
+
+def test_a_paid_job_is_collected_although_an_earlier_attempt_was_refused(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    job_id = submitted_elsewhere(bfl, call)
+    written(call, settings, phase="submitted", id=job_id, owner="")
+    Store(settings.store).put_record("refusals", key_of(call), {"stage": "content", "reasons": ["Violence"]})
+    assert portal.run(job.lookup(call, settings)) is None, "not refused: something is to be collected"
+    result = run(call, settings)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", job_id, 1)
+    assert run(call, settings).outcome == "cached"
+
+
 # -- stores that fail -------------------------------------------------------------------------------------------------
 
 

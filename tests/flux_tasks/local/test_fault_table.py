@@ -76,7 +76,7 @@ EXPECTED: dict[str, Expected] = {
     "submit: cut, charged": uncertain("Server disconnected", charged=True),
     "submit: cut within the answer, charged": uncertain("it may be charged", charged=True),
     "submit: answer too slow": uncertain("it may be charged", charged=True),
-    "submit: answer drips too slowly": uncertain("TimeoutError", charged=True),
+    "submit: answer drips too slowly": uncertain("it may be charged", charged=True),
     "submit: answer drips": done(),
     "submit: no id": uncertain("the answer has no id", charged=True),
     "submit: no polling_url": done(),
