@@ -74,8 +74,9 @@ async def tidy(settings: Settings) -> int:
     await flush(settings)
     left = 0
     for entry in await patiently(journal.entries):
-        if not entry.is_leased and (record := await patiently(store.result, entry.key)) is not None:
-            await patiently(journal.settle, entry.key, record["image"].job_id or "-", "")
+        is_due = not entry.is_leased and not entry.refresh
+        if is_due and await patiently(store.result, entry.key) is not None:
+            await patiently(journal.settle, entry.key, entry.id)
         else:
             left += 1
     return left

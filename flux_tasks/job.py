@@ -307,6 +307,7 @@ class _Job:
                 name=self.call.name,
                 estimate=self.call.estimate(),
                 attempt=1 if self.over is None else self.over.attempt + 1,
+                refresh=self.refresh,
             )
             if await patiently(self.journal.intend, entry):
                 return await self._submitted(entry, body, service, client)

@@ -70,6 +70,8 @@ class Entry:
     """Seconds since 1970 when it was to be submitted."""
     attempt: int = 1
     """Counts the submissions of one job that had to be made anew."""
+    refresh: bool = False
+    """Whether it is to replace a result that is there already."""
     decision: Literal["", "resubmit", "drop"] = ""
     """What a person decided about an intent whose POST may have been charged."""
 

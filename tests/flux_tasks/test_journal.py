@@ -158,6 +158,7 @@ def test_an_entry_holds_neither_a_key_nor_bytes_nor_a_delivery_address(journal: 
         "at",
         "attempt",
         "begun",
+        "refresh",
         "decision",
     }
     assert set(written) == names

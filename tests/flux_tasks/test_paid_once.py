@@ -426,6 +426,11 @@ def test_tidying_forgets_entries_whose_result_is_recorded_and_counts_the_rest(
     journal_of(settings).put(other)
     assert portal.run(job.tidy(settings)) == 1
     assert journal_of(settings).entries() == [other]
+    for attempt in (1, 2):
+        written(call, settings, phase="submitted", id=f"attempt-{attempt}", owner="", attempt=attempt)
+    assert portal.run(job.tidy(settings)) == 1, "nobody will collect it any more"
+    written(call, settings, phase="submitted", id="a-refresh", owner="", refresh=True)
+    assert portal.run(job.tidy(settings)) == 2, "it is to replace the result, and is collected when asked for again"
 
 
 def test_a_dangling_link_in_the_journal_is_an_entry_that_cannot_be_read_and_no_endless_loop(
