@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
+from flux_tasks import files
 from flux_tasks.errors import StoreUnavailable
 from flux_tasks.images import ImageRef
 from flux_tasks.journal import Entry, Journal
@@ -24,13 +24,6 @@ _log = logging.getLogger("flux_tasks.job")
 
 T = TypeVar("T")
 
-_STORE_PAUSES = (0.2, 1.0, 3.0)  # seconds between attempts at a store that fails
-_LASTING = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "ENOTDIR", "EISDIR", "ENOENT", "ENAMETOOLONG", "ELOOP")
-    if hasattr(errno, name)
-}
-
 
 async def patiently(function: Callable[..., T], *arguments: Any) -> T:
     """``function`` on a thread, repeated while the store fails in a way that may pass.
@@ -38,11 +31,11 @@ async def patiently(function: Callable[..., T], *arguments: Any) -> T:
     Raises:
         StoreUnavailable: it does not pass.
     """
-    for pause in (*_STORE_PAUSES, None):
+    for pause in (*files.PAUSES, None):
         try:
             return await asyncio.to_thread(function, *arguments)
         except OSError as error:
-            if pause is None or error.errno in _LASTING:
+            if pause is None or not files.may_pass(error):
                 raise StoreUnavailable(f"the store cannot be used: {error}") from error
             _log.info("the store failed (%s); trying again in %.1f s", error, pause)
         await asyncio.sleep(pause)

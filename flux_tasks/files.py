@@ -24,6 +24,7 @@ import os
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 __all__ = [
+    "PAUSES",
+    "Unusable",
     "create",
     "exists",
     "folders",
@@ -41,6 +44,8 @@ __all__ = [
     "join",
     "listing",
     "local_path",
+    "may_pass",
+    "patiently",
     "read",
     "remove",
     "size",
@@ -63,6 +68,45 @@ _memory = threading.Lock()
 """memory:// looks and then writes; this makes the two one step."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+T = TypeVar("T")
+
+PAUSES = (0.2, 1.0, 3.0)
+"""Seconds between attempts at a place that fails."""
+
+_LASTING = {
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "ENOTDIR", "EISDIR", "ENOENT"),
+        *("ENAMETOOLONG", "ELOOP", "EINVAL", "ENXIO"),
+    )
+    if hasattr(errno, name)
+}
+_DECIDED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # s3fs gives these no errno
+
+
+class Unusable(OSError):
+    """What is at a location, or would be needed to get there, will not do, however often it is tried."""
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether trying the same again after a pause may help: a store that fails, not a file that is missing."""
+    return not isinstance(error, (Unusable, *_DECIDED)) and error.errno not in _LASTING
+
+
+def patiently(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """``function``, repeated while it fails in a way that may pass; call it on a thread, it sleeps.
+
+    Raises:
+        OSError: the last one.
+    """
+    for pause in PAUSES:
+        try:
+            return function(*arguments, **options)
+        except OSError as error:
+            if not may_pass(error):
+                raise
+        time.sleep(pause)
+    return function(*arguments, **options)
 
 
 def _reporting(function: Function) -> Function:
@@ -75,7 +119,8 @@ def _reporting(function: Function) -> Function:
         except OSError:
             raise
         except Exception as error:
-            raise OSError(f"{os.fspath(location)}: {type(error).__name__}: {error}") from error
+            kind = Unusable if is_local(location) else OSError
+            raise kind(f"{os.fspath(location)}: {type(error).__name__}: {error}") from error
 
     return reporting  # type: ignore[return-value]
 
@@ -120,9 +165,9 @@ def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
     except ImportError as error:
         extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
         remedy = f"pip install 'flux-pipelines[{extra}]'" if extra else f"install it: {error}"
-        raise OSError(f"{protocol}:// needs a library that is not installed: {remedy}") from None
+        raise Unusable(f"{protocol}:// needs a library that is not installed: {remedy}") from None
     except ValueError as error:
-        raise OSError(f"{location}: {error}") from None
+        raise Unusable(f"{location}: {error}") from None
     return filesystem, filesystem._strip_protocol(location)
 
 
@@ -143,18 +188,18 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
                 raise OSError(errno.ELOOP, "a link that leads nowhere", text) from None
             raise
         if stat.S_ISFIFO(mode):
-            raise OSError(f"{text}: a pipe, not a file")  # opening it would wait until somebody writes
+            raise Unusable(f"{text}: a pipe, not a file")  # opening it would wait until somebody writes
         with local_path(text).open("rb") as file:
             found = os.fstat(file.fileno()).st_size
             if limit is not None and found > limit:
-                raise OSError(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
+                raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
             data = file.read(-1 if limit is None or found else limit + 1)  # a device or a pipe says 0 and never ends
             if limit is not None and len(data) > limit:
-                raise OSError(f"{text}: more than the limit of {limit:,} bytes")
+                raise Unusable(f"{text}: more than the limit of {limit:,} bytes")
             return data
     filesystem, path = _filesystem(text)
     if limit is not None and (found := int(filesystem.size(path) or 0)) > limit:
-        raise OSError(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
+        raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
     content: bytes = filesystem.cat_file(path)
     return content
 

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from PIL import Image, ImageOps
 
 from flux_tasks import files, recent
-from flux_tasks.errors import FluxError, InvalidImage
+from flux_tasks.errors import FluxError, InvalidImage, ServerUnavailable
 
 __all__ = [
     "EXTENSIONS",
@@ -270,6 +270,7 @@ class ImageRef:
 
         Raises:
             InvalidImage: not an image, empty, damaged header, or too large; the message begins with its location.
+            ServerUnavailable: its place fails, and has been tried several times.
         """
         if isinstance(source, ImageRef):
             return replace(source, name=name) if name else source
@@ -292,6 +293,8 @@ class ImageRef:
             raise InvalidImage(f"{location}: a folder, not an image file") from None
         except FileNotFoundError:
             raise InvalidImage(f"{location}: no such file") from None
+        except ServerUnavailable:
+            raise
         except (OSError, FluxError) as error:
             raise InvalidImage(f"{location}: {str(error).removeprefix(f'{location}: ')}") from None
         web = location.startswith(("http://", "https://"))
@@ -323,6 +326,7 @@ class ImageRef:
 
         Raises:
             InvalidImage: they are gone, or no longer the same as when the reference was made.
+            ServerUnavailable: the place where they are kept fails, and has been tried several times.
         """
         data = self.data or recent.get(self.digest)
         if data is not None:
@@ -331,6 +335,8 @@ class ImageRef:
             raise InvalidImage(f"{self.name or self.digest}: made from bytes that were not kept, and stored nowhere")
         try:
             data = _read(self.uri)
+        except ServerUnavailable:
+            raise
         except (OSError, FluxError) as error:
             raise InvalidImage(f"{self.uri}: {str(error).removeprefix(f'{self.uri}: ')}") from None
         if hashlib.sha256(data).hexdigest() != self.digest:
@@ -403,7 +409,12 @@ def plain(image: Image.Image) -> Image.Image:
 def _read(location: str) -> bytes:
     if location.startswith(("http://", "https://")):
         return _fetch(location)
-    return files.read(location, limit=MAX_BYTES)
+    try:
+        return files.patiently(files.read, location, limit=MAX_BYTES)
+    except OSError as error:
+        if files.may_pass(error):
+            raise ServerUnavailable(f"{location} cannot be read now: {error}") from error
+        raise
 
 
 def _fetch(url: str) -> bytes:

@@ -322,7 +322,7 @@ class _Walk:
 
     async def _write(self, image: ImageRef, path: str) -> None:
         try:
-            await asyncio.to_thread(write_output, image, path)
+            await asyncio.to_thread(files.patiently, write_output, image, path)
         except OSError as error:
             if error.errno in _FULL:  # every further item would end the same way
                 raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
@@ -396,7 +396,7 @@ class _Walk:
             column = name.removesuffix("_exists")
             if name not in facts and column in facts:
                 location = str(facts[column] or "")
-                facts[name] = bool(location) and await asyncio.to_thread(files.exists, location)
+                facts[name] = bool(location) and await asyncio.to_thread(files.patiently, files.exists, location)
         return facts
 
     async def _note_result(

@@ -50,6 +50,9 @@ FAULTS_BEHIND = {
 }
 """Faults that may end an item with an error of this class."""
 
+STORE_TROUBLE = ("StoreUnavailable", "ServerUnavailable", "OSError", "RunStopped", "FileNotFoundError")
+"""What a store that fails may end an item with."""
+
 STOPPING = ("KeyRefused", "OutOfCredits", "RunStopped", "EndpointUnreachable")
 
 
@@ -244,9 +247,10 @@ class _Judge:
         rule = post.rule
         if isinstance(rule, (SubmitCut, SubmitNoId)) or (isinstance(rule, SubmitAnswer) and rule.status >= 500):
             return True
-        if isinstance(rule, (SubmitSlow, SubmitDrip)):
-            return rule.seconds > 0.5 * self.seen.timeout
-        return False
+        if isinstance(rule, (SubmitSlow, SubmitDrip)) and rule.seconds > 0.5 * self.seen.timeout:
+            return True
+        # An overloaded machine is slow of itself: what the server took so long to answer, the client had given up.
+        return post.answered is not None and post.answered - post.arrived > 0.5 * self.seen.timeout
 
     # -- (4) --
 
@@ -294,7 +298,7 @@ class _Judge:
             return "" if outcome == "moderated" and "job.moderated" in happened else "nothing was moderated"
         if kind == "JobFailed":
             return "" if "job.error" in happened else "no job failed"
-        if self.seen.store_failures and kind in ("StoreUnavailable", "OSError", "RunStopped", "FileNotFoundError"):
+        if self.seen.store_failures and kind in STORE_TROUBLE:
             return ""
         if kind in STOPPING:
             stopping = {"submit.answer 401", "submit.answer 402", "submit.answer 403", "poll.answer"}

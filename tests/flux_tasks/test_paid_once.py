@@ -23,7 +23,7 @@ from pictures import encoded, noise
 from scripted import Answer
 from waiting import wait_until
 
-from flux_tasks import catalog, custody, files, job, portal
+from flux_tasks import catalog, files, job, portal
 from flux_tasks.errors import (
     DeliveryFailed,
     Interrupted,
@@ -54,7 +54,7 @@ def bfl() -> Iterator[FakeBfl]:
 @pytest.fixture(autouse=True)
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLUX_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr(custody, "_STORE_PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     return tmp_path / "spool"
 
 
@@ -152,7 +152,7 @@ def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
     written(call, settings, phase="submitted", id="job-that-is-gone", owner="")
     (tmp_path / "photo.png").write_bytes(encoded(noise((96, 80))))
     script = textwrap.dedent(f"""
-        from flux_tasks import catalog, custody, job, portal
+        from flux_tasks import catalog, job, portal
         from flux_tasks.preflight import prepare
         from flux_tasks.settings import Settings
         settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.002)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fake_bfl import FakeBfl
 from PIL import Image
 from scripted import Answer
 
-from flux_tasks import ImageRef, catalog, job, portal
+from flux_tasks import ImageRef, catalog, files, job, portal, recent
 from flux_tasks.errors import RecipeError, StoreUnavailable
 from flux_tasks.preflight import prepare
 from flux_tasks.settings import Settings
@@ -296,3 +297,39 @@ def test_an_output_that_may_not_be_written_is_that_items_trouble_alone(
     assert run.stopped is None
     assert rows["apple"]["outcome"] == "failed"
     assert {rows["birch"]["outcome"], rows["cedar"]["outcome"]} == {"done"}
+
+
+def failing_blobs(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
+    """Each picture in the store cannot be read ``failures`` times; and none is in memory."""
+    real, failed = files.read, Counter[str]()
+
+    def read(location: str | os.PathLike[str], **options: Any) -> bytes:
+        text = os.fspath(location)
+        failed[text] += "/blobs/" in text
+        if 0 < failed[text] <= failures:
+            raise OSError(errno.EIO, "the store is flaky", text)
+        return real(location, **options)
+
+    monkeypatch.setattr(files, "read", read)
+    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(recent, "get", lambda digest: None)
+
+
+def test_an_earlier_steps_picture_is_read_again_when_the_store_fails_for_a_moment(
+    bfl: FakeBfl, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_blobs(monkeypatch, 2)
+    run, _ = perform(folder, settings)
+    assert (dict(run.summary.counts), bfl.jobs) == ({"done": 3}, 4)
+
+
+def test_an_item_whose_earlier_picture_cannot_be_read_now_failed_and_is_finished_by_the_next_run(
+    bfl: FakeBfl, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as trouble:
+        failing_blobs(trouble, 1_000)
+        _, rows = perform(folder, settings)
+        assert rows["apple"]["outcome"] == "failed"
+        assert "cannot be read now" in rows["apple"]["error"]["message"]
+    run, _ = perform(folder, settings)
+    assert (run.summary.is_fine, bfl.jobs) == (True, 4)

@@ -14,7 +14,7 @@ import pytest
 from fake_bfl import FakeBfl
 from pictures import encoded, noise
 
-from flux_tasks import custody, job, portal, recent
+from flux_tasks import files, job, portal, recent
 from flux_tasks.catalog import TOOLS
 from flux_tasks.errors import FluxError, InvalidImage
 from flux_tasks.images import ImageRef
@@ -32,7 +32,7 @@ PRECIOUS = b"precious, and of nobody's business"
 
 @pytest.fixture
 def settings(bfl: FakeBfl, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setattr(custody, "_STORE_PAUSES", (0.01, 0.01, 0.01), raising=False)
+    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     made = Settings(endpoint=bfl.url, key=key, store=str(tmp_path / "store"), poll_interval=0.001)
     yield made
     portal.run(job.close(made))
