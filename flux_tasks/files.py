@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import io
 import os
 import stat
 import tempfile
@@ -27,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ __all__ = [
     "read",
     "remove",
     "size",
+    "stream",
     "write",
 ]
 
@@ -119,7 +121,8 @@ def _reporting(function: Function) -> Function:
         except OSError:
             raise
         except Exception as error:
-            kind = Unusable if is_local(location) else OSError
+            is_lasting = is_local(location) or "Credential" in type(error).__name__
+            kind = Unusable if is_lasting else OSError
             raise kind(f"{os.fspath(location)}: {type(error).__name__}: {error}") from error
 
     return reporting  # type: ignore[return-value]
@@ -181,15 +184,7 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     """
     text = os.fspath(location)
     if is_local(text):
-        try:
-            mode = local_path(text).stat().st_mode
-        except FileNotFoundError:
-            if local_path(text).is_symlink():
-                raise OSError(errno.ELOOP, "a link that leads nowhere", text) from None
-            raise
-        if stat.S_ISFIFO(mode):
-            raise Unusable(f"{text}: a pipe, not a file")  # opening it would wait until somebody writes
-        with local_path(text).open("rb") as file:
+        with _open_local(text) as file:
             found = os.fstat(file.fileno()).st_size
             if limit is not None and found > limit:
                 raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
@@ -202,6 +197,67 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
         raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
     content: bytes = filesystem.cat_file(path)
     return content
+
+
+def _open_local(location: str) -> BinaryIO:
+    path = local_path(location)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "a link that leads nowhere", location) from None
+        raise
+    if stat.S_ISFIFO(mode):
+        raise Unusable(f"{location}: a pipe, not a file")  # opening it would wait until somebody writes
+    return path.open("rb")
+
+
+@_reporting
+def stream(location: str | os.PathLike[str]) -> BinaryIO:
+    """The file at ``location``, open for reading; close it, or use it in a ``with``.
+
+    A remote file is fetched in blocks as it is read, so that a large one is never in memory as a whole.
+
+    Raises:
+        OSError: missing or unreadable, when it is opened or while it is read.
+    """
+    text = os.fspath(location)
+    if is_local(text):
+        return _open_local(text)
+    filesystem, path = _filesystem(text)
+    return cast(BinaryIO, io.BufferedReader(_Remote(text, filesystem.open(path, "rb"))))
+
+
+class _Remote(io.RawIOBase):
+    """What fsspec opened, with every failure an ``OSError``; ``_reporting`` takes it for its location."""
+
+    def __init__(self, location: str, file: Any) -> None:
+        self._location = location
+        self._file = file
+
+    def __fspath__(self) -> str:
+        return self._location
+
+    @_reporting
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    @_reporting
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._file.close()
 
 
 @_reporting

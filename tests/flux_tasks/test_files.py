@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import stat
@@ -11,10 +12,14 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
+from object_stores import new_bucket_name, reach_s3
 
 from flux_tasks import files
 
@@ -318,6 +323,73 @@ def test_a_device_that_never_ends_is_read_to_the_limit_only() -> None:
     with pytest.raises(OSError, match="more than the limit"):
         files.read("/dev/zero", limit=1000)
     assert files.read("/dev/null", limit=1000) == b""
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_a_stream_gives_the_bytes_bit_by_bit_and_can_go_back(tmp_path: Path, scheme: str) -> None:
+    place, data = f"{scheme}{tmp_path}/table.csv", bytes(range(256)) * 5_000
+    files.write(place, data)
+    try:
+        with files.stream(place) as file:
+            assert file.read(10) == data[:10]
+            assert file.read() == data[10:]
+            assert file.read() == b""
+            assert (file.seek(-3, os.SEEK_END), file.read()) == (len(data) - 3, data[-3:])
+            assert (file.seek(256), file.readline(), file.tell()) == (256, data[: 10 + 1], 256 + 11)
+        assert file.closed
+    finally:
+        files.remove(place)
+
+
+def test_a_stream_from_an_object_store_gives_the_bytes(s3_endpoint: str) -> None:
+    data, bucket = os.urandom(7_000_000), new_bucket_name()  # more than one block
+    with reach_s3(s3_endpoint):
+        fsspec.filesystem("s3").mkdir(bucket)
+        files.write(f"s3://{bucket}/table.parquet", data)
+        with files.stream(f"s3://{bucket}/table.parquet") as file:
+            assert b"".join(iter(lambda: file.read(100_000), b"")) == data
+        with pytest.raises(FileNotFoundError):
+            files.stream(f"s3://{bucket}/none.parquet")
+
+
+@pytest.mark.parametrize("scheme", ["", "memory://"])
+def test_a_stream_of_what_is_missing_or_a_folder_is_an_oserror(tmp_path: Path, scheme: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        files.stream(f"{scheme}{tmp_path}/none.csv")
+    with pytest.raises(OSError):  # noqa: PT011 - the system's own words
+        files.stream(f"{scheme}{tmp_path}")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "table.csv")
+    with pytest.raises(OSError, match="a pipe, not a file"):
+        files.stream(tmp_path / "table.csv")
+
+
+class Failing(MemoryFileSystem):
+    """A store whose library has exceptions of its own, which come while a file is read."""
+
+    protocol = "failing"
+    store: ClassVar[dict[str, object]] = {}
+
+    def _open(self, *_: object, **__: object) -> io.IOBase:
+        class Broken(io.BytesIO):
+            def read(self, *_: object) -> bytes:
+                raise LookupError("HTTP 500")
+
+        return Broken()
+
+
+def test_what_fails_while_a_stream_is_read_is_an_oserror_that_names_the_file() -> None:
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    with (
+        files.stream("failing://bucket/table.csv") as file,
+        pytest.raises(OSError, match=r"failing://bucket/table\.csv: LookupError: HTTP 500"),
+    ):
+        file.read(10)
 
 
 # -- glob -------------------------------------------------------------------------------------------------------------
