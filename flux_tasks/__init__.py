@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flux_tasks.client import BflClient
 from flux_tasks.errors import (
     BudgetReached,
+    CheckFailed,
     DeliveryFailed,
     EndpointUnreachable,
     FluxError,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BflClient",
     "BudgetReached",
+    "CheckFailed",
     "DeliveryFailed",
     "EndpointUnreachable",
     "FluxError",

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "BudgetReached",
+    "CheckFailed",
     "DeliveryFailed",
     "EndpointUnreachable",
     "FluxError",
@@ -160,6 +161,10 @@ def _moderated(stage: str, reasons: tuple[str, ...], job_id: str, remembered: bo
 
 class JobFailed(ItemError):
     """The service ended the job with an error of its own."""
+
+
+class CheckFailed(ItemError):
+    """The result is kept, and is not what was expected of it."""
 
 
 class Transient(FluxError):

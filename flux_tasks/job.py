@@ -59,6 +59,7 @@ __all__ = [
     "lookup",
     "open_account",
     "result_warnings",
+    "seconds_of",
     "service_for",
     "stop_submitting",
     "substitute",
@@ -82,6 +83,7 @@ _waiting: dict[tuple[str, str], int] = {}
 _submitted_here: set[str] = set()
 _submitting: set[asyncio.Task[Entry]] = set()
 _history: dict[str, tuple[str, ...]] = {}
+_seconds: dict[str, float] = {}
 
 
 def was_submitted_here(job_id: str) -> bool:
@@ -92,6 +94,11 @@ def was_submitted_here(job_id: str) -> bool:
 def history(job_id: str) -> tuple[str, ...]:
     """What happened to a job on its way that a person should know, such as that an earlier one was lost."""
     return _history.get(job_id, ())
+
+
+def seconds_of(job_id: str) -> float | None:
+    """Seconds from the submission of a job of this process to its last byte, or None; told once."""
+    return _seconds.pop(job_id, None)
 
 
 async def lookup(call: Call, settings: Settings) -> JobResult | None:
@@ -178,7 +185,7 @@ class _Job:
         self.store = Store(self.settings.store)
         self.journal = Journal(self.store)
         self.spool = Spool(self.store)
-        self.started = time.monotonic()
+        self.started = self.submitted = time.monotonic()
 
     @property
     def _title(self) -> str:
@@ -276,6 +283,10 @@ class _Job:
                 waited = min(waited + 0.1, 2.0)
                 await asyncio.sleep(waited)
         data, finished = await self._fetch(entry, finished, client)
+        if not attached:
+            if len(_seconds) >= 10_000:  # nobody asks
+                _seconds.clear()
+            _seconds[entry.id] = time.monotonic() - self.submitted
         cost = finished.cost if finished.cost is not None else entry.cost
         image = await self._keep(entry, cost, data)
         _history.pop(entry.id, None)
@@ -393,6 +404,7 @@ class _Job:
                 await asyncio.to_thread(self.journal.put, replace(entry, owner=""))  # held from now on, not leased
             raise
         service.slots.taken(slots)
+        self.submitted = time.monotonic()
         _submitted_here.add(answer.id)
         known = entry.with_id(answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
         try:

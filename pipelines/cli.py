@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped
+from pipelines.arguments import parser_for
 from pipelines.terminal import LogHandler, complain, say
 
 if TYPE_CHECKING:
     from flux_tasks.settings import Settings
     from pipelines.recipe import Recipe
-    from pipelines.run import Run, Summary
+    from pipelines.run import Run
 
 __all__ = ["main"]
 
@@ -30,7 +31,7 @@ OK, ITEMS, WRONG, STOPPED = 0, 1, 2, 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    parsed = _parser().parse_args(arguments)
+    parsed = parser_for(_ACTIONS).parse_args(arguments)
     log = logging.getLogger("flux_tasks")
     handler = LogHandler(logging.WARNING)
     log.addHandler(handler)
@@ -60,128 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.removeHandler(handler)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="flux-pipelines", description="Image pipelines over the FLUX tools: a job that was paid for is kept."
-    )
-    commands = parser.add_subparsers(required=True, metavar="command")
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that the arguments name, with the variables that they set."""
+    from pipelines.recipe import Recipe
 
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
-
-    run = commands.add_parser("run", help="run a recipe over its images")
-    run.add_argument("recipe", help="YAML file")
-    run.add_argument("--limit", type=_positive, metavar="N", help="at most N items")
-    _add_run_options(run)
-    run.set_defaults(run=_run)
-
-    retry = commands.add_parser("retry", help="try items of an earlier run again")
-    retry.add_argument("run_id", metavar="RUN", help="id of the run, its manifest, or `last`")
-    retry.add_argument(
-        "--only",
-        type=_outcomes,
-        default=("failed",),
-        metavar="OUTCOMES",
-        help="which items, by outcome: failed (default), moderated, held, invalid, with commas between. Held ones are "
-        "submitted anew, though they may have been charged",
-    )
-    retry.add_argument("--seed", type=int, metavar="N", help="another seed for every tool that takes one")
-    _add_run_options(retry)
-    retry.set_defaults(run=_retry)
-
-    store = commands.add_parser("store", help="look into the store")
-    store_commands = store.add_subparsers(required=True, metavar="command")
-    held = store_commands.add_parser("held", help="jobs that may be paid for and whose id is not known")
-    held.add_argument("--store", help="a folder or an fsspec URL (default: FLUX_STORE)")
-    held.add_argument("--json", action="store_true", help="as JSON")
-    held.add_argument("--resubmit", nargs="+", metavar="KEY", help="let the next run submit these again; `all` for all")
-    held.add_argument("--drop", nargs="+", metavar="KEY", help="leave these out for good; `all` for all")
-    held.set_defaults(run=_held)
-
-    validate = commands.add_parser("validate", help="check a recipe; spends nothing")
-    validate.add_argument("recipe", help="YAML file")
-    validate.set_defaults(run=_validate)
-
-    tools = commands.add_parser("tools", help="list the tools with their prices")
-    tools.add_argument("name", nargs="?", help="show one tool with all its parameters")
-    tools.add_argument("--json", action="store_true", help="as JSON")
-    tools.set_defaults(run=_tools)
-
-    faults = commands.add_parser("faults", help="list the faults that the local server can be told to make")
-    faults.add_argument("--measure", action="store_true", help="make each happen, and show what a caller sees of it")
-    faults.set_defaults(run=_faults)
-
-    local = commands.add_parser("local", help="serve the BFL API from this machine, no key, no network")
-    local.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1 (default 8765; 0 takes a free one)")
-    local.add_argument("--key", default=None, help="ask for this key")
-    local.add_argument("--credits", type=float, default=1000.0, help="credits on the account (default 1000)")
-    local.add_argument("--cap", type=_positive, default=24, help="active tasks at a time (default 24)")
-    local.add_argument("--expiry", type=float, default=600.0, help="seconds a delivery URL is valid (default 600)")
-    local.add_argument(
-        "--latency",
-        type=_latency,
-        default=0.0,
-        metavar="SECONDS",
-        help="how long a job takes at least: 2, 2~0.5 (give or take), deblur-v1=3~1,*=2",
-    )
-    local.add_argument("--faults", metavar="FILE", help="what is to go wrong; `flux-pipelines faults` lists the kinds")
-    local.add_argument("--book", metavar="FILE", help="write every charge there, too, a JSON line each")
-    local.add_argument("--strict", action="store_true", help="keep to the newest specification alone")
-    local.add_argument("--virtual-time", action="store_true", help="time stands still until POST /local/clock moves it")
-    local.add_argument("--record", metavar="DIR", help="pass everything on to --upstream, and keep it; costs credits")
-    local.add_argument("--upstream", help="what --record passes on to: bfl (default), eu, us, or an address")
-    local.add_argument("--replay", metavar="DIR", help="answer from what --record kept there, offline")
-    local.set_defaults(run=_local)
-    return parser
-
-
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--endpoint", help="bfl, eu, us, local, or the address of a server that speaks the API")
-    parser.add_argument("--store", help="where results are kept: a folder or an fsspec URL (default: FLUX_STORE)")
-    parser.add_argument("--max-jobs", type=_positive, metavar="N", help="active jobs at a time (default 24)")
-    parser.add_argument("--report", metavar="FILE", help="where to write the HTML report (default: in the store)")
-    parser.add_argument("--manifest", metavar="FILE", help="where to write the manifest (default: in the store)")
-    parser.add_argument("--no-report", action="store_true", help="write no report")
-    parser.add_argument(
-        "--grace", type=float, default=30.0, metavar="SECONDS", help="for jobs in flight after Ctrl-C (default 30)"
-    )
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("flux-pipelines")
-    except PackageNotFoundError:  # a checkout that was never installed
-        return "0"
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
-    return int(text)
-
-
-def _outcomes(text: str) -> tuple[str, ...]:
-    known = ("failed", "moderated", "held", "invalid")
-    given = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not given or set(given) - set(known):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a list of {', '.join(known)}")
-    return given
-
-
-def _latency(text: str) -> Any:
-    from flux_tasks.local.latency import parse
-
-    try:
-        return parse(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not seconds, nor tool=seconds~jitter,…") from None
+    return Recipe.load(arguments.recipe, dict(arguments.set))
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pipelines.recipe import Recipe
-
-    return _carry_out(Recipe.load(arguments.recipe), _settings(arguments), arguments, limit=arguments.limit)
+    return _carry_out(_recipe(arguments), _settings(arguments), arguments, limit=arguments.limit)
 
 
 def _retry(arguments: argparse.Namespace) -> int:
@@ -203,7 +91,9 @@ def _retry(arguments: argparse.Namespace) -> int:
         on_uncertain="resubmit" if "held" in arguments.only else settings.on_uncertain,
     )
     settings.require_key()
-    return _carry_out(earlier.recipe, settings, arguments, only=lambda item: item.path in items, seed=arguments.seed)
+    return _carry_out(
+        earlier.recipe, settings, arguments, only=lambda item: (item.path or item.stem) in items, seed=arguments.seed
+    )
 
 
 def _held(arguments: argparse.Namespace) -> int:
@@ -226,6 +116,7 @@ def _held(arguments: argparse.Namespace) -> int:
 
 def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace, **options: Any) -> int:
     """Run ``recipe``, write its report, and say how it went."""
+    from pipelines.closing import tell
     from pipelines.interrupt import Interruption
     from pipelines.progress import Display
     from pipelines.run import Event, Run
@@ -236,15 +127,16 @@ def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace
             interruption.install()  # a flow takes SIGTERM for itself when it begins
             display.show(event)
 
-        run = Run(recipe, settings, on_event=seen, manifest=arguments.manifest or "", **options)
+        options |= {"manifest": arguments.manifest or "", "budget": arguments.budget}
+        run = Run(recipe, settings, on_event=seen, **options)
         interruption = Interruption(run, grace=arguments.grace)
         interruption.install()
         with run:
-            display.begin(len(run.items))
+            display.begin(run.summary.total)
             asyncio.run(_perform(run, display))
     summary = run.summary
     trouble = "" if arguments.no_report else _report(run, arguments.report or f"{run.folder}/report.html")
-    _say(summary, run)
+    tell(run)
     if trouble:
         complain(trouble)
         return STOPPED
@@ -297,52 +189,54 @@ def _settings(arguments: argparse.Namespace, *, needs_key: bool = True) -> Setti
     return settings
 
 
-def _say(summary: Summary, run: Run) -> None:
-    from pipelines.manifest import FINE
-
-    counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
-    say(f"{summary.name}: {summary.items} of {len(run.items)} items in {summary.seconds:.1f} s: {counts}")
-    collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
-    unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
-    credits = f"{summary.cost:.2f} credits (${summary.cost / 100:.2f}){unpriced}"
-    preview = summary.engine.startswith("local:")
-    loose_ends = summary.uncertain or summary.uncollected
-    if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
-        say(f"no job was made and nothing was paid: {summary.cached} results came from the store")
-    elif preview:
-        say(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {credits}{collected}")
-    else:
-        say(f"jobs: {summary.jobs} paid, {credits}{collected}; {summary.cached} results from the store")
-    if summary.uncollected:
-        say(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
-    if summary.uncertain:
-        say(f"may be paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held")
-    if preview and (summary.jobs or summary.cached):
-        say(f"local preview: made on this machine by {summary.engine}, not by FLUX")
-    for row in run.rows():
-        if row["error"]:
-            line = f"{row['outcome']}: {row['item']}: {row['error']['step']}: {row['error']['message']}"
-            say("  " + line.replace("\n", "\n    "))
-    if summary.stopped:
-        complain(f"stopped: {summary.stopped}")
-    if set(summary.counts) & FINE:
-        say(f"results:  {run.recipe.output.root}")
-    say(f"manifest: {summary.manifest}")
-    if summary.report:
-        say(f"report:   {summary.report}")
-
-
 def _validate(arguments: argparse.Namespace) -> int:
-    from pipelines.recipe import Recipe
-    from pipelines.sinks import check_outputs
-    from pipelines.sources import items_of
+    from pipelines.survey import survey
 
-    recipe = Recipe.load(arguments.recipe)
-    items = list(items_of(recipe.source))
-    check_outputs(recipe, items)
-    count = len(items)
+    recipe = _recipe(arguments)
+    count = survey(recipe)
     chain = " → ".join(step.id for step in recipe.steps)
     say(f"{arguments.recipe}: fine: {recipe.name}, {count} items, {chain}")
+    return OK
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from pipelines.plan import plan
+    from pipelines.plan_table import table
+
+    settings = _settings(arguments, needs_key=False)
+    made = plan(_recipe(arguments), limit=arguments.limit, budget=arguments.budget, settings=settings)
+    say(json.dumps(made.to_dict(), indent=2) if arguments.json else table(made))
+    return OK
+
+
+def _graph(arguments: argparse.Namespace) -> int:
+    from flux_tasks import files
+    from pipelines.drawing import mermaid, svg
+
+    recipe = _recipe(arguments)
+    if not arguments.svg:
+        say(mermaid(recipe))
+        return OK
+    files.write(arguments.svg, svg(recipe).encode())
+    say(f"graph: {arguments.svg}")
+    return OK
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from pipelines.schema import schema
+
+    say(json.dumps(schema(), indent=2))
+    return OK
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from flux_tasks import files
+    from flux_tasks.errors import Problem
+    from pipelines.starter import STARTER
+
+    if not files.create(arguments.recipe, STARTER.encode()):
+        raise RecipeError([Problem(arguments.recipe, "is there already, and is left as it is: name another file")])
+    say(f"{arguments.recipe}: written; look through it, then: flux-pipelines plan {arguments.recipe}")
     return OK
 
 
@@ -402,6 +296,20 @@ def _local(arguments: argparse.Namespace) -> int:
     )
     return OK
 
+
+_ACTIONS = {
+    "run": _run,
+    "retry": _retry,
+    "held": _held,
+    "validate": _validate,
+    "plan": _plan,
+    "graph": _graph,
+    "schema": _schema,
+    "init": _init,
+    "tools": _tools,
+    "faults": _faults,
+    "local": _local,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -42,10 +42,10 @@ class EarlierRun:
         if record is None:
             hint = nearest(name, known) or (f"; the last one is {known[-1]}" if known else "; it has none")
             raise RecipeError([Problem("run", f"{kept.url} knows no run '{name}'{hint}")])
-        if record["folder"] != str(Path.cwd()) and _is_relative(record["recipe"]):
+        if record["folder"] != str(Path.cwd()) and _is_relative(record):
             what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"
             raise RecipeError([Problem("run", what)])
-        recipe = Recipe.parse(record["recipe"], file=f"{run_id}/run.json")
+        recipe = Recipe.parse(record["recipe"], file=f"{run_id}/run.json", variables=record.get("variables") or {})
         return cls(run_id, recipe, record["endpoint"], record["manifest"])
 
     def items(self, outcomes: Collection[str]) -> set[str]:
@@ -68,6 +68,7 @@ def _record(store: Store, run_id: str) -> dict[str, Any] | None:
         return None
 
 
-def _is_relative(recipe: str) -> bool:
-    images = Recipe.parse(recipe).source.images
-    return any(files.is_local(glob) and not files.local_path(glob).is_absolute() for glob in images)
+def _is_relative(record: dict[str, Any]) -> bool:
+    source = Recipe.parse(record["recipe"], variables=record.get("variables") or {}).source
+    places = [*source.images, source.table, source.image]
+    return any(place and files.is_local(place) and not files.local_path(place).is_absolute() for place in places)

@@ -74,7 +74,8 @@ async def advance(run: Run) -> None:
 async def arun_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
     """Run a recipe from Python; the async form of ``run_recipe``."""
     loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
-    with use(**settings), Run(loaded, current()) as run:
+    given = {name: settings.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in settings}
+    with use(**settings), Run(loaded, current(), **given) as run:
         if not await run.settle():
             await advance(run)
     if run.stopped is not None:
@@ -98,7 +99,8 @@ def run_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
 
     Args:
         recipe: a file, or a recipe already loaded.
-        settings: of ``flux_tasks.use``: endpoint, store, max_jobs …
+        settings: of ``flux_tasks.use``: endpoint, store, max_jobs …; and of the run: ``limit`` (so many items), ``seed``,
+            ``budget`` in credits, ``on_event``.
 
     Returns:
         ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.

@@ -13,11 +13,14 @@ from typing import Any
 
 from flux_tasks import files
 
-__all__ = ["FINE", "OUTCOMES", "Manifest", "read_manifest"]
+__all__ = ["FINE", "OUTCOMES", "SEVERITY", "Manifest", "read_manifest"]
 
 OUTCOMES = ("done", "cached", "skipped", "moderated", "invalid", "failed", "held")
 """``done`` (at least one job now), ``cached`` (all from the store), ``skipped`` (no step applied), ``moderated``,
 ``invalid`` (bad input), ``failed``, ``held`` (may be paid for, or the run was stopped)."""
+
+SEVERITY = ("held", "failed", "moderated", "invalid")
+"""Which outcome an item has whose branches ended in several: the first of these."""
 
 FINE = frozenset({"done", "cached", "skipped"})
 """Outcomes that need nobody's attention."""

@@ -60,6 +60,9 @@ class Display:
 
     def show(self, event: Event) -> None:
         """Move the bars on."""
+        if event.kind == "warning":
+            self.note(event.step)
+            return
         if event.kind == "item" and self._items is not None:
             total = sum(self._paid.values())
             self._progress.update(self._items, advance=1, note=f"{total:.1f} credits" if total else "")

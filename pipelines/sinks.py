@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError
+from flux_tasks.errors import InvalidRequest, Problem
 from flux_tasks.images import EXTENSIONS, ImageRef, mark_preview, plain
 from pipelines import templates
-from pipelines.recipe import Output, Recipe
-from pipelines.sources import Item
+from pipelines.parts import Output
 
-__all__ = ["check_outputs", "identity", "output_path", "write_output"]
+__all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "write_output"]
+
+FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+"""What every further result would fail with, too."""
 
 _SAVE: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 1, "compress_type": 3},
@@ -67,21 +70,20 @@ def write_output(image: ImageRef, path: str) -> bool:
     return True
 
 
-def check_outputs(recipe: Recipe, items: Sequence[Item]) -> None:
-    """Make sure that no result would be written over a picture that the run reads.
+class Outputs:
+    """Places that results of a run go to; what is held of each is a few bytes."""
 
-    Raises:
-        RecipeError: one would; every run would then take its own results for inputs, and pay for them.
-    """
-    inputs = {identity(item.path) for item in items}
-    for item in items:
-        try:
-            path = output_path(recipe.output, item.context)
-        except InvalidRequest:
-            continue  # this item's own trouble, told when its turn comes
-        if identity(path) in inputs:
-            what = f"{path} is also an input: write results into a folder of their own"
-            raise RecipeError([Problem("output.path", what)])
+    def __init__(self) -> None:
+        self._taken: dict[bytes, int] = {}
+
+    def claim(self, path: str, owner: int) -> bool:
+        """Reserve ``path``; False if another owner has it. One that comes again keeps its own."""
+        return self._taken.setdefault(mark(path), owner) == owner
+
+
+def mark(location: str) -> bytes:
+    """Twelve bytes that are the same for every spelling of one place."""
+    return hashlib.blake2b(identity(location).encode("utf-8", "surrogateescape"), digest_size=12).digest()
 
 
 def identity(location: str) -> str:

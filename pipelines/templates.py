@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2.environment import TemplateExpression
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -115,6 +116,11 @@ def _compiled(text: str) -> Template:
     return _environment.from_string(text)
 
 
+@cache
+def _expression(text: str) -> TemplateExpression:
+    return _environment.compile_expression(text, undefined_to_none=False)
+
+
 def is_template(value: Any) -> bool:
     """Whether ``value`` is text with something to fill in."""
     return isinstance(value, str) and ("{{" in value or "{%" in value)
@@ -124,13 +130,15 @@ def syntax_problem(text: str, where: str, *, expression: bool = False) -> Proble
     """What is wrong with the syntax of a template, or of an expression such as a ``when``."""
     try:
         if expression:
-            _environment.compile_expression(text)
+            _expression(text)
         else:
             _compiled(text)
     except TemplateSyntaxError as error:
         return Problem(where, f"'{text}' is not understood: {error.message}")
     except (RecursionError, MemoryError):
         return Problem(where, "is nested too deeply to be understood")
+    except ValueError as error:  # a number of thousands of digits, half a character
+        return Problem(where, f"is not understood: {error}")
     return None
 
 
@@ -168,16 +176,23 @@ def render(value: Any, context: Mapping[str, Any], where: str) -> Any:
         raise InvalidRequest.of([_problem(error, value, context, where)]) from None
 
 
-def evaluate(expression: str, context: Mapping[str, Any], where: str) -> Any:
+def evaluate(
+    expression: str, context: Mapping[str, Any], where: str, *, passing: tuple[type[Exception], ...] = ()
+) -> Any:
     """The value of an expression such as ``width > 800 and mask_exists``.
+
+    Args:
+        passing: errors of the values themselves that are the caller's business.
 
     Raises:
         InvalidRequest: a name is missing, or it cannot be evaluated.
     """
     try:
-        value = _environment.compile_expression(expression, undefined_to_none=False)(**context)
+        value = _expression(expression)(context)
         if isinstance(value, StrictUndefined):
             str(value)  # raises, naming what is missing
+    except passing:
+        raise
     except Exception as error:  # whatever a template stumbles over is the template's trouble
         raise InvalidRequest.of([_problem(error, expression, context, where)]) from None
     return value

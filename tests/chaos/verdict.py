@@ -25,7 +25,7 @@ from flux_tasks.journal import Journal
 from flux_tasks.local.book import Entry
 from flux_tasks.local.faults.kinds import SubmitAnswer, SubmitCut, SubmitDrip, SubmitNoId, SubmitSlow
 from flux_tasks.store import Store
-from pipelines.calls import call_of
+from pipelines.calls import arguments_of, call_of
 from pipelines.recipe import Recipe
 from pipelines.sources import items_of
 
@@ -382,15 +382,15 @@ def _cells(recipe: Recipe, store: Store, engine: str) -> Iterable[Cell]:
     """Every job that is due, item by item up to the first that has no result."""
     for item in items_of(recipe.source):
         image = ImageRef.of(item.path)
-        for step in recipe.steps:
+        for node in recipe.graph.nodes:
             try:
-                call = call_of(step, step.arguments(item.context), image)
+                call = call_of(node, arguments_of(node, item.context), image)
             except FluxError:  # the picture before has a size that this step does not take
                 break
             canonical = json.dumps(call.body(), sort_keys=True, separators=(",", ":"))
             key = call.key(engine)
             found = store.result(key)
-            yield Cell(item.stem, step.id, key, hashlib.sha256(canonical.encode()).hexdigest(), found)
+            yield Cell(item.stem, node.id, key, hashlib.sha256(canonical.encode()).hexdigest(), found)
             if found is None:
                 break
             image = found["image"]

@@ -216,7 +216,7 @@ def test_two_items_that_would_write_the_same_file_are_found(bfl: FakeBfl, folder
     run, _ = perform(folder, settings)
     rows = list(run.rows())
     [clash] = [r for r in rows if r["outcome"] == "invalid"]
-    assert "is also the result of" in clash["error"]["message"]
+    assert "is also another result" in clash["error"]["message"]
 
 
 def test_no_column_leads_out_of_the_output_folder(bfl: FakeBfl, folder: Path, settings: Settings) -> None:
@@ -276,7 +276,7 @@ def test_an_output_folder_that_takes_nothing_more_stops_the_run_and_what_was_pai
     def full(*_: Any) -> bool:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("pipelines.run.write_output", full)
+    monkeypatch.setattr("pipelines.walk.write_output", full)
     run, rows = perform(folder, settings)
     assert isinstance(run.stopped, StoreUnavailable)
     assert os.strerror(number) in run.summary.stopped

@@ -1,0 +1,424 @@
+"""The plan: what a run would do and cost. It spends nothing and writes nothing.
+
+Every item goes through the graph as in a run, and where a run would pay for a job the plan goes on with a stand-in of
+the size that the result will have. So conditions on what is there already are decided, results in the store are found, and
+jobs that several items share are counted once. What depends on pictures that are not made yet is told apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from flux_tasks import job, portal, use
+from flux_tasks.catalog import Tool
+from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Moderated, StoreUnavailable
+from flux_tasks.images import ImageRef
+from flux_tasks.journal import Entry, Journal
+from flux_tasks.preflight import Call
+from flux_tasks.settings import Settings, current
+from flux_tasks.store import Store
+from pipelines import calls
+from pipelines.conditions import Undecided, applies, is_planned, planned_picture
+from pipelines.facts import Facts
+from pipelines.graph import Node
+from pipelines.parts import SOURCE
+from pipelines.recipe import Recipe
+from pipelines.sources import Item
+from pipelines.survey import items, survey
+from pipelines.timings import USUAL, Timings
+
+__all__ = ["Amount", "Plan", "StepPlan", "plan"]
+
+KONTEXT_MAX_SLOTS = 6
+_TOLD = 20
+
+
+@dataclass
+class Amount:
+    """Jobs and what they are expected to cost: ``credits`` of those with a published price, ``unpriced`` the others."""
+
+    jobs: int = 0
+    credits: float = 0.0
+    unpriced: int = 0
+
+    def add(self, estimate: float | None) -> None:
+        """One more job."""
+        self.jobs += 1
+        self.credits += estimate or 0.0
+        self.unpriced += estimate is None
+
+
+@dataclass
+class StepPlan:
+    """What one step would do, over all items and all its combinations.
+
+    Attributes:
+        does: the tool or operation.
+        paid: jobs that would be paid for, each counted once.
+        undecided: jobs that depend on a condition which cannot be decided yet; not in ``paid``.
+        retries: jobs at most, if results are not as expected; not in ``paid``.
+        cached: answers from the store.
+        shared: calls that another item's job answers.
+        collected: jobs that an interrupted run has paid for.
+        held: jobs that may have been charged, and whose id is not known.
+        skipped: conditions that do not hold.
+        nothing_to_do: an empty mask, or a picture that is as it should be.
+        local: operations done here, free.
+        moderated: refused earlier, and not tried again.
+        blocked: something before it cannot be done.
+    """
+
+    id: str
+    does: str
+    is_paid: bool
+    paid: Amount = field(default_factory=Amount)
+    undecided: Amount = field(default_factory=Amount)
+    retries: Amount = field(default_factory=Amount)
+    cached: int = 0
+    shared: int = 0
+    collected: int = 0
+    held: int = 0
+    skipped: int = 0
+    nothing_to_do: int = 0
+    local: int = 0
+    moderated: int = 0
+    blocked: int = 0
+
+
+@dataclass
+class Plan:
+    """What a run of ``recipe`` would do.
+
+    Attributes:
+        items: how many there are.
+        steps: in the order of the graph.
+        seconds: expected duration at ``max_jobs`` jobs at a time.
+        assumed: tools whose jobs nobody has timed on this store; they are taken to last 10 s.
+        invalid: what is wrong with items, the first of them; ``troubled`` counts them all.
+        budget: the recipe's cap in credits, or None.
+    """
+
+    recipe: str
+    endpoint: str
+    engine: str
+    items: int = 0
+    steps: list[StepPlan] = field(default_factory=list)
+    seconds: float = 0.0
+    max_jobs: int = 0
+    assumed: list[str] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+    troubled: int = 0
+    budget: float | None = None
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that the run would pay for, as far as that can be told."""
+        return sum(step.paid.jobs for step in self.steps)
+
+    @property
+    def credits(self) -> float:
+        """What they are expected to cost, those without a published price left out."""
+        return sum(step.paid.credits for step in self.steps)
+
+    @property
+    def unpriced(self) -> int:
+        """How many of them have no published price."""
+        return sum(step.paid.unpriced for step in self.steps)
+
+    @property
+    def collected(self) -> int:
+        """Jobs that an interrupted run has paid for, and this one would collect."""
+        return sum(step.collected for step in self.steps)
+
+    def total(self, kind: str) -> Amount:
+        """All ``undecided`` or all ``retries``."""
+        found = Amount()
+        for step in self.steps:
+            amount: Amount = getattr(step, kind)
+            found.jobs += amount.jobs
+            found.credits += amount.credits
+            found.unpriced += amount.unpriced
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        totals = {
+            "jobs": self.jobs,
+            "credits": round(self.credits, 4),
+            "dollars": round(self.credits / 100, 4),
+            "unpriced": self.unpriced,
+            "collected": self.collected,
+            "undecided": asdict(self.total("undecided")),
+            "retries": asdict(self.total("retries")),
+        }
+        return asdict(self) | totals
+
+
+def plan(
+    recipe: Recipe,
+    *,
+    limit: int | None = None,
+    budget: float | None = None,
+    settings: Settings | None = None,
+    **changes: Any,
+) -> Plan:
+    """What a run of ``recipe`` would do and cost.
+
+    Args:
+        limit: so many items at most.
+        budget: instead of the recipe's own.
+        changes: of the settings, as for ``flux_tasks.use``.
+
+    Raises:
+        RecipeError: what is wrong with recipe or source.
+        EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
+        StoreUnavailable: the store cannot be read.
+    """
+    with use(settings or current(), **changes) as chosen:
+        return _Planner(recipe, chosen, limit, budget).plan
+
+
+class _Planner:
+    def __init__(self, recipe: Recipe, settings: Settings, limit: int | None, budget: float | None) -> None:
+        self.settings = settings
+        self.store = Store(settings.store)
+        self.facts = Facts(self.store, keep=False)
+        self.engine = portal.run(job.engine_of(settings))
+        cap = budget if budget is not None else recipe.budget.credits if recipe.budget else None
+        self.plan = Plan(recipe.name, settings.endpoint, self.engine, max_jobs=settings.max_jobs, budget=cap)
+        self.by_step = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
+        self.plan.steps = list(self.by_step.values())
+        self.seen: dict[str, ImageRef] = {}
+        try:
+            self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
+        except OSError as error:
+            raise StoreUnavailable(f"the store cannot be read: {error}") from error
+        self.timings = Timings(self.store)
+        self.busy: Counter[str] = Counter()
+        self.longest = 0.0
+        survey(recipe, limit=limit)
+        for item in items(recipe, limit=limit):
+            self.plan.items += 1
+            _Forecast(self, recipe, item).go()
+        slots = {"account": settings.max_jobs, "kontext-max": min(settings.max_jobs, KONTEXT_MAX_SLOTS)}
+        self.plan.seconds = round(max([self.longest, *(s / slots[name] for name, s in self.busy.items())]), 1)
+
+    def seconds_of(self, tool: str) -> float:
+        """How long a job lasts."""
+        known = self.timings.of(tool)
+        if known is None and tool not in self.plan.assumed:
+            self.plan.assumed.append(tool)
+        return USUAL if known is None else known
+
+    def trouble(self, words: str) -> None:
+        """Something is wrong with an item."""
+        self.plan.troubled += 1
+        if len(self.plan.invalid) < _TOLD:
+            self.plan.invalid.append(words)
+
+
+class _Forecast:
+    """One item through the graph, without paying."""
+
+    def __init__(self, planner: _Planner, recipe: Recipe, item: Item) -> None:
+        self.planner = planner
+        self.recipe = recipe
+        self.item = item
+        self.context = {**recipe.parts.constants, **item.context}
+        self.results: dict[str, ImageRef | None] = {}
+        self.lasts: dict[str, float] = {}
+        """Seconds until each node is done, if nothing had to wait for a slot."""
+
+    def go(self) -> None:
+        try:
+            if self.item.error:
+                raise InvalidRequest(self.item.error)
+            self.results[SOURCE] = ImageRef.of(self.item.path) if self.item.path else None
+        except FluxError as error:
+            self.planner.trouble(f"{self.item.stem}: {error}")
+            return
+        for node in self.recipe.graph.nodes:
+            step = self.planner.by_step[node.step.id]
+            if any(fed not in self.results for fed in node.feeds):
+                step.blocked += 1
+                continue
+            self.lasts[node.id] = max((self.lasts.get(fed, 0.0) for fed in node.feeds), default=0.0)
+            try:
+                self.results[node.id] = self.take(node, step)
+            except Moderated:
+                step.moderated += 1
+            except (FluxError, OSError) as error:
+                self.planner.trouble(f"{self.item.stem}: {node.id}: {error}")
+        self.planner.longest = max([self.planner.longest, *self.lasts.values()])
+
+    def take(self, node: Node, step: StepPlan) -> ImageRef | None:
+        """What ``node`` gives: a picture, a stand-in for one, or None."""
+        image = self.results[node.image] if node.image is not None else None
+        if node.image is not None and image is None:
+            step.skipped += 1
+            return None
+        context = calls.context_of(node, self.context)
+        given = calls.with_pictures(node, calls.arguments_of(node, context), self.results)
+        if given is None:
+            step.skipped += 1
+            return image
+        is_decided = True
+        try:
+            if not applies(node, context, given, image, self.planner.facts):
+                step.skipped += 1
+                return image
+        except Undecided:
+            is_decided = False
+        expect = node.step.expect
+        retries = node.step.on_failure.retries if expect is not None else ()
+        tries = ({}, *(calls.arguments_of(replace(node, parameters=tried), context) for tried in retries))
+        result = image
+        for number, changes in enumerate(tries):
+            call, result = self.once(node, {**given, **changes}, image, step, is_decided)
+            if is_planned(result):
+                self.further(node, step, [{**given, **changed} for changed in tries[number + 1 :]], image)
+                return result
+            if expect is None or result is None or result is image or is_planned(image):
+                return result
+            mask = calls.sent_mask(call) if call is not None and expect.needs_mask else None
+            if not expect.failures(self.planner.facts, image, result, mask):
+                return result
+        if node.step.on_failure.then == "keep":
+            return result
+        raise InvalidImage("the result in the store is not as expected, and so are all further tries")
+
+    def further(self, node: Node, step: StepPlan, tries: list[dict[str, Any]], image: ImageRef | None) -> None:
+        """Jobs that come on top if the result is not as expected."""
+        for given in tries if node.is_paid else ():
+            try:
+                call = calls.call_of(node, given, image)
+            except FluxError:
+                step.retries.add(None)
+                continue
+            if portal.run(job.lookup(call, self.planner.settings)) is None:
+                step.retries.add(call.estimate())
+
+    def once(
+        self, node: Node, given: dict[str, Any], image: ImageRef | None, step: StepPlan, is_decided: bool
+    ) -> tuple[Call | None, ImageRef | None]:
+        if not node.is_paid:
+            return None, self.operate(node, given, image, step)
+        is_open = any(is_planned(one) for one in (image, *_pictures_in(given)))
+        try:
+            call = calls.call_of(node, given, image)
+        except (InvalidRequest, InvalidImage):
+            if not is_open:
+                raise
+            amount = step.paid if is_decided else step.undecided
+            amount.add(None)
+            self.lasts[node.id] += self.spend_time(node, is_decided)
+            return None, planned_picture(_virtual(node.id, image), None, self.item.stem)
+        key = call.key(self.planner.engine)
+        result = self.answer(node, call, key, image, step, is_open, is_decided)
+        preserve = node.step.preserve
+        if preserve is not None and result is not None and image is not None and call.mask is not None:
+            if is_planned(result):
+                return call, planned_picture(_virtual("preserve", result), result.upright_size, result.name)
+            if result is not image:
+                result = calls.preserved(call, image, result, self.planner.store, preserve.feather, keep=False)
+        return call, result
+
+    def answer(
+        self,
+        node: Node,
+        call: Call,
+        key: str,
+        image: ImageRef | None,
+        step: StepPlan,
+        is_open: bool,
+        is_decided: bool,
+    ) -> ImageRef | None:
+        planner = self.planner
+        found = portal.run(job.lookup(call, planner.settings))
+        if found is not None:
+            step.cached += 1
+            return found.image
+        if self.is_idle(call, is_open):
+            step.nothing_to_do += 1
+            return image
+        if key in planner.seen:
+            step.shared += 1
+            return planner.seen[key]
+        result = planned_picture(_virtual(key), call.output_size, call.name)
+        planner.seen[key] = result
+        entry = planner.journal.get(key)
+        if entry is not None and entry.phase == "submitted":
+            step.collected += 1
+        elif entry is not None and planner.settings.on_uncertain == "hold" and entry.decision != "resubmit":
+            step.held += 1
+        else:
+            (step.paid if is_decided else step.undecided).add(call.estimate())
+        self.lasts[node.id] += self.spend_time(node, is_decided)
+        return result
+
+    def is_idle(self, call: Call, is_open: bool) -> bool:
+        if call.mask is not None and is_open:
+            source = call.mask.mask.file if call.mask.mask is not None else None
+            if is_planned(source if isinstance(source, ImageRef) else None) or source is None:
+                return False
+        return call.nothing_to_do()
+
+    def spend_time(self, node: Node, is_decided: bool) -> float:
+        seconds = self.planner.seconds_of(node.tool.name)
+        if is_decided:
+            self.planner.busy[node.tool.slots] += seconds
+        return seconds
+
+    def operate(self, node: Node, given: dict[str, Any], image: ImageRef | None, step: StepPlan) -> ImageRef | None:
+        pictures = [one for one in (image, *_pictures_in(given)) if one is not None]
+        if not any(map(is_planned, pictures)):
+            result = calls.operate(node, given, image, self.planner.store, keep=False)
+            if image is not None and result.digest == image.digest:
+                step.nothing_to_do += 1
+                return image
+            step.local += 1
+            return result
+        step.local += 1
+        action = node.action
+        assert not isinstance(action, Tool)  # noqa: S101 - the caller knows
+        main = image or pictures[0]
+        parameters = {name: value for name, value in given.items() if name not in action.inputs}
+        is_sized = not main.uri.endswith("?")
+        size = action.output_size(parameters, main.upright_size) if is_sized else None
+        name = hashlib.sha256(repr(sorted(parameters.items(), key=str)).encode()).hexdigest()
+        return planned_picture(_virtual(node.step.id, name, *pictures), size, main.name)
+
+
+def _does(node: Node) -> str:
+    if node.is_paid:
+        return node.tool.name if "model" not in node.step.matrix else "several models"
+    return str(getattr(node.action, "reference", node.step.task))
+
+
+def _pictures_in(given: Mapping[str, Any]) -> list[ImageRef]:
+    found: list[ImageRef] = []
+    for value in given.values():
+        for one in value if isinstance(value, list) else [value]:
+            inner = getattr(one, "file", one)  # of a mask
+            if isinstance(inner, ImageRef):
+                found.append(inner)
+    return found
+
+
+def _virtual(*parts: Any) -> str:
+    """A digest for a picture that is not there yet, the same whenever it would be the same picture."""
+    texts = [part.digest if isinstance(part, ImageRef) else str(part) for part in parts]
+    return hashlib.sha256("\n".join(("planned", *texts)).encode()).hexdigest()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
