@@ -214,7 +214,8 @@ def operate(
     if found is not None:
         if known is not None:
             known.append(True)
-        return replace(found["image"], name=_name(image, pictures))
+        stored: ImageRef = found["image"]
+        return replace(stored, name=_name(image, pictures))
     made = action.perform(parameters, pictures)
     if image is not None and made.digest == image.digest:
         return image
@@ -253,7 +254,8 @@ def preserved(
     key = _key({**document, "pictures": [before.digest, after.digest]})
     found = store.result(key)
     if found is not None:
-        return replace(found["image"], name=after.name, cost=after.cost, job_id=after.job_id)
+        stored: ImageRef = found["image"]
+        return replace(stored, name=after.name, cost=after.cost, job_id=after.job_id)
     white = masks.match(sent_mask(call) or mask.picture.open(), after.upright_size, resize=True)
     put = masks.composite(before.open(), after.open(), white, feather=feather)
     made = replace(encode(put, {"after": [after], "before": [before]}), engine=after.engine)

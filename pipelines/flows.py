@@ -99,8 +99,8 @@ def run_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
 
     Args:
         recipe: a file, or a recipe already loaded.
-        settings: of ``flux_tasks.use``: endpoint, store, max_jobs …; and of the run: ``limit`` (so many items), ``seed``,
-            ``budget`` in credits, ``on_event``.
+        settings: of ``flux_tasks.use``: endpoint, store, max_jobs …; and of the run: ``limit`` (so many items),
+            ``seed``, ``budget`` in credits, ``on_event``.
 
     Returns:
         ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.

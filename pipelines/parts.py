@@ -10,12 +10,14 @@ from typing import Any, TypeAlias
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
 from pipelines.expect import Expect
+from pipelines.facts import IMAGE_FACTS
 from pipelines.functions import UserFunction
 from pipelines.local_step import Slot
 from pipelines.ops import Operation
 
 __all__ = [
     "ITEM_NAMES",
+    "RESERVED",
     "SOURCE",
     "Action",
     "Budget",
@@ -31,6 +33,14 @@ __all__ = [
 
 ITEM_NAMES = ("stem", "name", "path", "index")
 """What every item has: file name without and with extension, location, and its number from 0."""
+
+_SYNTAX = ("and", "or", "not", "in", "is", "if", "elif", "else", "endif", "self")
+_CONSTANTS = ("true", "false", "none", "True", "False", "None")
+
+RESERVED = frozenset(
+    (*ITEM_NAMES, *IMAGE_FACTS, "row", "vars", "env", *_SYNTAX, *_CONSTANTS, "variant", "before", "source")
+)
+"""Names that nothing else in a recipe can have. A table's column that has one is reached as ``row["width"]``."""
 
 SOURCE = "source"
 """What ``from`` calls the item's own picture."""

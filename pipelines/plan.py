@@ -1,26 +1,27 @@
 """The plan: what a run would do and cost. It spends nothing and writes nothing.
 
 Every item goes through the graph as in a run, and where a run would pay for a job the plan goes on with a stand-in of
-the size that the result will have. So conditions on what is there already are decided, results in the store are found, and
-jobs that several items share are counted once. What depends on pictures that are not made yet is told apart.
+the size that the result will have. So conditions on what is there already are decided, results in the store are found,
+and jobs that several items share are counted once. What depends on pictures that are not made yet is told apart.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from flux_tasks import job, portal, use
+from PIL import Image
+
+from flux_tasks import job, portal
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Moderated, StoreUnavailable
 from flux_tasks.images import ImageRef
 from flux_tasks.journal import Entry, Journal
 from flux_tasks.preflight import Call
-from flux_tasks.settings import Settings, current
+from flux_tasks.settings import Settings, current, use
 from flux_tasks.store import Store
 from pipelines import calls
 from pipelines.conditions import Undecided, applies, is_planned, planned_picture
@@ -28,6 +29,7 @@ from pipelines.facts import Facts
 from pipelines.graph import Node
 from pipelines.parts import SOURCE
 from pipelines.recipe import Recipe
+from pipelines.sinks import Outputs, output_path
 from pipelines.sources import Item
 from pipelines.survey import items, survey
 from pipelines.timings import USUAL, Timings
@@ -35,6 +37,7 @@ from pipelines.timings import USUAL, Timings
 __all__ = ["Amount", "Plan", "StepPlan", "plan"]
 
 KONTEXT_MAX_SLOTS = 6
+_SHAPING = ("auto_orient", "resize", "crop", "pad")  # what keeps the size of a picture that a tool made keeps it all
 _TOLD = 20
 
 
@@ -194,18 +197,19 @@ class _Planner:
         self.by_step = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
         self.plan.steps = list(self.by_step.values())
         self.seen: dict[str, ImageRef] = {}
+        self.outputs = Outputs()
         try:
             self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
         except OSError as error:
             raise StoreUnavailable(f"the store cannot be read: {error}") from error
         self.timings = Timings(self.store)
-        self.busy: Counter[str] = Counter()
+        self.busy: dict[str, float] = defaultdict(float)
         self.longest = 0.0
         survey(recipe, limit=limit)
         for item in items(recipe, limit=limit):
             self.plan.items += 1
             _Forecast(self, recipe, item).go()
-        slots = {"account": settings.max_jobs, "kontext-max": min(settings.max_jobs, KONTEXT_MAX_SLOTS)}
+        slots: dict[str, int] = {"account": settings.max_jobs, "kontext-max": min(settings.max_jobs, KONTEXT_MAX_SLOTS)}
         self.plan.seconds = round(max([self.longest, *(s / slots[name] for name, s in self.busy.items())]), 1)
 
     def seconds_of(self, tool: str) -> float:
@@ -238,6 +242,10 @@ class _Forecast:
         try:
             if self.item.error:
                 raise InvalidRequest(self.item.error)
+            for number, target in enumerate(self.recipe.graph.targets):
+                path = output_path(target.output, {**self.context, **target.names})
+                if not self.planner.outputs.claim(path, self.item.index << 16 | number):
+                    raise InvalidRequest(f"output.path: {path} is also another result's")
             self.results[SOURCE] = ImageRef.of(self.item.path) if self.item.path else None
         except FluxError as error:
             self.planner.trouble(f"{self.item.stem}: {error}")
@@ -266,12 +274,12 @@ class _Forecast:
         given = calls.with_pictures(node, calls.arguments_of(node, context), self.results)
         if given is None:
             step.skipped += 1
-            return image
+            return image if node.stand_in else None
         is_decided = True
         try:
             if not applies(node, context, given, image, self.planner.facts):
                 step.skipped += 1
-                return image
+                return image if node.stand_in else None
         except Undecided:
             is_decided = False
         expect = node.step.expect
@@ -312,7 +320,7 @@ class _Forecast:
         try:
             call = calls.call_of(node, given, image)
         except (InvalidRequest, InvalidImage):
-            if not is_open:
+            if not is_open or not _may_do(image, given):
                 raise
             amount = step.paid if is_decided else step.undecided
             amount.add(None)
@@ -390,8 +398,23 @@ class _Forecast:
         parameters = {name: value for name, value in given.items() if name not in action.inputs}
         is_sized = not main.uri.endswith("?")
         size = action.output_size(parameters, main.upright_size) if is_sized else None
+        if image is not None and size == image.upright_size and node.step.task in _SHAPING:
+            step.local -= 1
+            step.nothing_to_do += 1
+            return image
+        if is_sized and node.step.task == "mask_from_boxes":  # it depends on the size alone
+            blank = ImageRef.of(Image.new("1", main.upright_size), name=main.name)
+            return calls.operate(node, given, blank, self.planner.store, keep=False)
         name = hashlib.sha256(repr(sorted(parameters.items(), key=str)).encode()).hexdigest()
         return planned_picture(_virtual(node.step.id, name, *pictures), size, main.name)
+
+
+def _may_do(image: ImageRef | None, given: Mapping[str, Any]) -> bool:
+    """Whether a call that cannot be made with stand-ins may still be made of the pictures that they stand for."""
+    pictures = [one for one in (image, *_pictures_in(given)) if is_planned(one)]
+    mask = given.get("mask")
+    is_of_alpha = mask is None or (mask.get("alpha") if isinstance(mask, dict) else getattr(mask, "alpha", False))
+    return is_of_alpha or any(picture.uri.endswith("?") for picture in pictures if picture is not None)
 
 
 def _does(node: Node) -> str:
@@ -414,11 +437,3 @@ def _virtual(*parts: Any) -> str:
     """A digest for a picture that is not there yet, the same whenever it would be the same picture."""
     texts = [part.digest if isinstance(part, ImageRef) else str(part) for part in parts]
     return hashlib.sha256("\n".join(("planned", *texts)).encode()).hexdigest()
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

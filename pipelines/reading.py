@@ -11,11 +11,10 @@ from typing import Any
 
 from flux_tasks.errors import Problem, nearest
 from pipelines import documents, templates
-from pipelines.facts import IMAGE_FACTS
 from pipelines.findings import Findings, Wanted
 from pipelines.graph import ancestors
 from pipelines.inclusion import Include
-from pipelines.parts import ITEM_NAMES, SOURCE, Budget, Output, Source, Step
+from pipelines.parts import ITEM_NAMES, RESERVED, SOURCE, Budget, Output, Source, Step
 from pipelines.step_reading import StepReader
 
 __all__ = ["Parts", "read"]
@@ -24,7 +23,6 @@ KEYS = ("name", "vars", "env", "source", "steps", "output", "budget")
 SOURCE_KEYS = ("images", "table", "image", "columns", "filter", "sample", "seed", "limit")
 
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
-_RESERVED = (*ITEM_NAMES, *IMAGE_FACTS, "env", "row", "variant", "before", SOURCE)
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class _Reader:
         found: dict[str, Any] = {}
         for name, value in data.items():
             path = ("vars", name)
-            if name in _RESERVED or not str(name).isidentifier():
+            if name in RESERVED or not str(name).isidentifier():
                 self._say(path, f"'{name}' cannot be a variable's name: it is taken, or not a plain word")
             elif templates.is_template(value):
                 self._say(path, "a variable has one value for all items: write this template as a column of the source")
@@ -195,7 +193,7 @@ class _Reader:
             return {}
         for name, template in (given or {}).items():
             path = ("source", "columns", name)
-            if name in _RESERVED or name in self._findings.constants or not str(name).isidentifier():
+            if name in RESERVED or name in self._findings.constants or not str(name).isidentifier():
                 self._say(path, f"'{name}' cannot be a column's name: it is taken, or not a plain word")
             elif not isinstance(template, str):
                 self._say(path, f"{template!r} is not text: write a template in quotes")
@@ -257,8 +255,7 @@ class _Reader:
         if isinstance(data, (int, float)) and not isinstance(data, bool):
             data = {"credits": data}
         credits = self._findings.mapping(data, ("budget",), ("credits",)).get("credits")
-        is_number = isinstance(credits, (int, float)) and not isinstance(credits, bool)
-        if not is_number or not math.isfinite(credits) or credits < 0:
+        if isinstance(credits, bool) or not isinstance(credits, (int, float)) or not 0 <= credits < math.inf:
             if isinstance(data, dict):
                 self._say(("budget", "credits"), f"{credits!r} is not a number of credits (1 credit is 0.01 USD)")
             return None

@@ -28,8 +28,8 @@ and the same in Python::
 A step is named by a task (``erase``), by a tool or one of its short names (``flux-kontext``), by a local operation
 (``resize``), or it is a function of one's own (``call: package.module:function``) or another recipe (``recipe:
 other.yaml``). Its picture is the one of the step before, or of the step that ``from`` names; every further picture may
-be a path or ``{step: id}``. Paths are relative to the folder you are in. Everything that can be known without looking at an
-image is checked when the recipe is read, and all problems are told at once.
+be a path or ``{step: id}``. Paths are relative to the folder you are in. Everything that can be known without looking
+at an image is checked when the recipe is read, and all problems are told at once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from flux_tasks import files
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError
 from pipelines import documents, reading
-from pipelines.drafts import Draft, plain_data
+from pipelines.drafts import Draft, ids_of, plain_data
 from pipelines.functions import UserFunction
 from pipelines.graph import Graph
 from pipelines.parts import Budget, Output, Source, Step
@@ -63,7 +63,7 @@ class Recipe:
     """A recipe; read it with ``load`` or ``parse``, or write it in Python.
 
     What is written in Python is checked when it is first used; ``check`` does so at once. A recipe with further steps
-    is ``recipe | deblur() | outpaint(aspect_ratio="16:9")``, and a recipe in the place of a step does what its steps do.
+    is ``recipe | deblur() | outpaint(aspect_ratio="16:9")``; a recipe in the place of a step does what its steps do.
 
     Args:
         name: what people call it.
@@ -93,7 +93,12 @@ class Recipe:
         self._document: documents.Document | None = None
 
     def __repr__(self) -> str:
-        return f"Recipe({self._given.get('name', self._file)!r})"
+        if self._document is None:
+            name, given = self._given["name"], self._given["steps"]
+            steps = [s.id or s.name if isinstance(s, (Draft, Recipe)) else next(iter(s), "?") for s in given]
+        else:
+            name, steps = self.name, [step.id for step in self.steps]
+        return f"<Recipe {name!r}: {', '.join(map(str, steps)) or 'no steps'}>"
 
     def __or__(self, step: Draft | Mapping[str, Any] | Recipe) -> Recipe:
         """This recipe with ``step`` at its end."""
@@ -139,8 +144,9 @@ class Recipe:
 
         document = self._document
         if document is None:
-            steps = [_written(step, included) for step in self._given["steps"]]
-            document = documents.Document(plain_data({**self._given, "steps": steps}))
+            ids = ids_of(self._given["steps"])
+            steps = [_written(step, included, ids) for step in self._given["steps"]]
+            document = documents.Document(plain_data({**self._given, "steps": steps}, ids))
         parts, problems = reading.read(document, include, self._changes)
         if parts is None:
             raise RecipeError(problems, file=self._file)
@@ -288,17 +294,19 @@ def _text_of(location: str) -> str:
         raise RecipeError([Problem("", f"cannot be read: {error}")], file=location) from None
 
 
-def _written(step: Draft | Mapping[str, Any] | Recipe, included: dict[str, Recipe]) -> Any:
+def _written(
+    step: Draft | Mapping[str, Any] | Recipe, included: dict[str, Recipe], ids: Mapping[Draft, str]
+) -> Any:
     """A step of a recipe in Python as it would be in YAML; a recipe is named, and remembered under its name."""
-    if isinstance(step, Draft):
-        return step.data()
-    if not isinstance(step, Recipe):
-        return step
-    name, number = step.name, 2
+    data = step.data(ids) if isinstance(step, Draft) else {"recipe": step} if isinstance(step, Recipe) else step
+    if not isinstance(data, Mapping) or not isinstance(data.get("recipe"), Recipe):
+        return data
+    recipe = data["recipe"]
+    name, number = recipe.name, 2
     while name in included:
-        name, number = f"{step.name}_{number}", number + 1
-    included[name] = step
-    return {"recipe": name}
+        name, number = f"{recipe.name}_{number}", number + 1
+    included[name] = recipe
+    return {**data, "recipe": name}
 
 
 def _data_of(step: Step) -> dict[str, Any]:
@@ -328,4 +336,5 @@ def _data_of(step: Step) -> dict[str, Any]:
         data["preserve"] = {"feather": step.preserve.feather}
     if step.save:
         data["save"] = step.save
-    return plain_data(data)
+    found: dict[str, Any] = plain_data(data)
+    return found

@@ -32,17 +32,10 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
 from flux_tasks.images import stem as stem_of
 from pipelines import tables, templates
-from pipelines.facts import IMAGE_FACTS
-from pipelines.parts import ITEM_NAMES, Source
+from pipelines.parts import ITEM_NAMES, RESERVED, Source
 from pipelines.tables import Number, Row
 
-__all__ = ["RESERVED", "Item", "items_of", "known_names", "table_names"]
-
-_SYNTAX = ("and", "or", "not", "in", "is", "if", "elif", "else", "endif", "self")
-_CONSTANTS = ("true", "false", "none", "True", "False", "None")
-
-RESERVED = frozenset((*ITEM_NAMES, *IMAGE_FACTS, "row", "vars", "env", *_SYNTAX, *_CONSTANTS))
-"""Names that a table's column does not get for itself; it is reached as ``row["width"]``."""
+__all__ = ["Item", "items_of", "known_names", "table_names"]
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")

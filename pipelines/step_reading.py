@@ -12,13 +12,12 @@ from flux_tasks.errors import InvalidRequest, Problem, nearest
 from pipelines import functions
 from pipelines.drafted import Drafted
 from pipelines.expect import Expect
-from pipelines.facts import IMAGE_FACTS
 from pipelines.findings import Findings, Path
 from pipelines.graph import cycle
 from pipelines.inclusion import GATE, Include, expanded
 from pipelines.local_step import Slot
 from pipelines.ops import OPERATIONS
-from pipelines.parts import SOURCE, Action, OnFailure, Preserve, Source, Step, pictures_of
+from pipelines.parts import RESERVED, SOURCE, Action, OnFailure, Preserve, Source, Step, pictures_of
 from pipelines.step_checks import StepChecks
 
 __all__ = ["STEP_KEYS", "StepReader"]
@@ -182,7 +181,7 @@ class StepReader:
             return {}
         found: dict[str, tuple[Any, ...]] = {}
         for name, values in data.items():
-            if not str(name).isidentifier() or name in self._names or name in (*IMAGE_FACTS, "variant", "before"):
+            if not str(name).isidentifier() or name in self._names or name in RESERVED:
                 self._say((*at, name), f"'{name}' cannot be varied: it is taken, or not a plain word")
             elif not isinstance(values, list) or not values:
                 self._say((*at, name), f"{values!r} is not a list of values")
@@ -290,9 +289,9 @@ class StepReader:
         if isinstance(name, str):
             if gates and name.startswith(GATE):
                 return gates.get(name.removeprefix(GATE), SOURCE)
-            name = self._stands_for.get(name, name)
-            if name in known:
-                return name
+            meant = self._stands_for.get(name, name)
+            if meant in known:
+                return meant
         ids = sorted((known | self._stands_for.keys()) - {SOURCE})
         hint = nearest(str(name), ids) or f"; there are {', '.join((*ids, SOURCE))}"
         self._say(path, f"there is no step {name!r}{hint}")

@@ -102,7 +102,15 @@ def _join(values: Any, between: str = "") -> str:
     return between.join(parts)
 
 
+def _printed(value: Any) -> Any:
+    """What a template prints; nothing is nothing to print: "a photo by None" would be paid for."""
+    if value is None:
+        raise SecurityError("a value in it is null: write a default, such as {{ name | default('', true) }}")
+    return value
+
+
 _environment = _Environment(undefined=StrictUndefined, autoescape=False)  # paths and prompts, not HTML
+_environment.finalize = _printed
 _environment.globals.clear()  # no range() of a billion, no lipsum, no namespaces
 _environment.filters = {name: _environment.filters[name] for name in sorted(_FILTERS)}
 _environment.filters |= {"replace": _replace, "join": _join, "format": _format}

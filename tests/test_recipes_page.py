@@ -1,0 +1,53 @@
+"""The page on recipes: its recipes are read, its Python runs, its commands and tables are true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.facts import IMAGE_FACTS
+from pipelines.ops import OPERATIONS
+from pipelines.recipe import Recipe
+from pipelines.step_reading import STEP_KEYS
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "recipes.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: re.search(r"name: (\S+)", text)[1])
+def test_every_recipe_on_the_page_is_valid_and_reads_back_to_the_same_digest(text: str) -> None:
+    recipe = Recipe.parse(text)
+    assert Recipe.parse(recipe.to_yaml()).digest == recipe.digest
+
+
+def test_the_python_on_the_page_runs_and_makes_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    function, recipe = blocks("python")
+    namespace: dict[str, object] = {"__name__": "my_ops"}
+    exec(compile(function, "recipes.md", "exec"), namespace)
+    exec(compile(recipe, "recipes.md", "exec"), namespace)
+    assert Recipe.parse(capsys.readouterr().out).digest == namespace["recipe"].digest  # type: ignore[attr-defined]
+
+
+def test_every_operation_fact_and_step_key_is_on_the_page() -> None:
+    for name in (*OPERATIONS, *IMAGE_FACTS):
+        assert f"`{name}`" in PAGE, name
+    for name in STEP_KEYS:
+        assert name in PAGE, name
+
+
+def test_every_command_on_the_page_takes_the_options_that_are_shown() -> None:
+    for line in re.findall(r"^\$ flux-pipelines (.*?)(?:#.*)?$", PAGE, re.M):
+        command = line.split()[0]
+        helped = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", command, "--help"], capture_output=True, text=True, cwd=ROOT
+        ).stdout
+        assert helped, command
+        assert all(option in helped for option in re.findall(r"--[a-z]+", line)), line
