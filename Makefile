@@ -40,8 +40,8 @@ chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults against the local s
 bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py
 
-stubs: $(VENV)/.dev  ## flux_tasks/tasks.pyi from the catalogue
-	$(BIN)/python -m flux_tasks.signatures
+stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks.pyi, steps.pyi, the JSON Schema of recipes
+	$(BIN)/python -m flux_tasks.signatures && $(BIN)/python -m pipelines.steps && $(BIN)/python -m pipelines.schema
 
 clean:
 	rm -rf $(VENV) .cache out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -32,6 +32,7 @@ __all__ = [
     "is_empty",
     "match",
     "outline",
+    "softened",
 ]
 
 Box = tuple[int, int, int, int]
@@ -149,13 +150,17 @@ def composite(original: Image.Image, edited: Image.Image, mask: Image.Image, *, 
             f"cannot composite pictures of different sizes: original {original.size}, edited {edited.size}, "
             f"mask {mask.size}"
         )
-    weight = mask
-    if feather > 0:
-        reach = max(1, round(feather))
-        weight = dilate(mask, -reach).filter(ImageFilter.GaussianBlur(feather / 2))
-        weight = ImageChops.darker(weight, mask)
+    weight = softened(mask, feather)
     mode = "RGBA" if original.has_transparency_data else "RGB"
     return Image.composite(edited.convert(mode), original.convert(mode), weight)
+
+
+def softened(mask: Image.Image, feather: float) -> Image.Image:
+    """``mask`` with its edge softened over ``feather`` pixels, inwards only: what is black stays black."""
+    if feather <= 0:
+        return mask
+    inner = dilate(mask, -max(1, round(feather))).filter(ImageFilter.GaussianBlur(feather / 2))
+    return ImageChops.darker(inner, mask)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,37 @@
+"""Recipes: pictures in, a graph of steps, pictures out.
+
+::
+
+    from pipelines import Recipe
+    from pipelines.steps import deblur, outpaint
+
+    recipe = Recipe(source="photos/*.jpg", steps=[deblur(), outpaint(aspect_ratio="16:9")], output="out/{{ stem }}.png")
+    print(recipe.plan())
+
+Importing this imports nothing else; ``pipelines.steps`` and ``Recipe`` import neither Prefect nor a cloud library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.drafts import step
+    from pipelines.functions import operation
+    from pipelines.recipe import Recipe
+
+__all__ = ["Recipe", "operation", "step"]
+
+_HOMES = {"Recipe": "recipe", "operation": "functions", "step": "drafts"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"pipelines.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'pipelines' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -217,8 +217,9 @@ def operate(
         stored: ImageRef = found["image"]
         return replace(stored, name=_name(image, pictures))
     made = action.perform(parameters, pictures)
-    if image is not None and made.digest == image.digest:
-        return image
+    for picture in (image, *pictures.values()):
+        if isinstance(picture, ImageRef) and made.digest == picture.digest:
+            return picture
     return _kept(store, key, made, {"operation": dict(action.identity), "parameters": parameters}, keep=keep)
 
 

@@ -145,10 +145,13 @@ def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace
 
 def _report(run: Run, location: str) -> str:
     """Write the report; a word on what went wrong, if anything did: the run's work is done and told all the same."""
+    from pipelines.drawing import svg
     from pipelines.report import RunSummary, write_report
 
+    recipe = run.recipe
     try:
-        run.summary.report = write_report(location, RunSummary.of(run.summary, run.recipe.text), run.rows())
+        summary = RunSummary.of(run.summary, recipe.text, svg(recipe))
+        run.summary.report = write_report(location, summary, run.rows())
     except OSError as error:
         return f"the report could not be written: {error}"
     return ""
@@ -223,20 +226,24 @@ def _graph(arguments: argparse.Namespace) -> int:
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from pipelines.schema import schema
+    from pipelines.schema import text
 
-    say(json.dumps(schema(), indent=2))
+    say(text().rstrip())
     return OK
 
 
 def _init(arguments: argparse.Namespace) -> int:
     from flux_tasks import files
     from flux_tasks.errors import Problem
-    from pipelines.starter import STARTER
+    from pipelines.schema import text
+    from pipelines.starter import SCHEMA, STARTER
 
-    if not files.create(arguments.recipe, STARTER.encode()):
+    if not files.create(arguments.recipe, STARTER.replace("recipe.yaml", arguments.recipe).encode()):
         raise RecipeError([Problem(arguments.recipe, "is there already, and is left as it is: name another file")])
-    say(f"{arguments.recipe}: written; look through it, then: flux-pipelines plan {arguments.recipe}")
+    folder, sign, _ = arguments.recipe.rpartition("/")
+    files.write(f"{folder}{sign}{SCHEMA}", text().encode())
+    say(f"{arguments.recipe}: written, and {SCHEMA} beside it, by which editors complete it")
+    say(f"look through it, then: flux-pipelines plan {arguments.recipe} --endpoint local")
     return OK
 
 

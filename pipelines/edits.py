@@ -23,6 +23,7 @@ __all__ = [
     "Colour",
     "Composite",
     "Convert",
+    "Cutout",
     "Dilate",
     "Edit",
     "Flatten",
@@ -30,6 +31,7 @@ __all__ = [
     "FromBoxes",
     "FromColor",
     "Invert",
+    "Load",
     "OpaqueColor",
     "Others",
     "Size",
@@ -173,6 +175,32 @@ class Convert(Edit):
             image = _flat(image, (255, 255, 255))
         lossy = {"quality": self.quality or 95} | ({"subsampling": 0} if kind == "jpeg" else {})
         return image.convert(mode), kind.upper(), {} if kind == "png" else lossy
+
+
+class Load(Edit):
+    """Take another picture from a file, to work on it here or to give it to a tool."""
+
+    def keeps(self, main: ImageRef) -> bool | None:
+        """Its bytes stay as they are."""
+        return True
+
+
+class Cutout(Edit):
+    """Make transparent what the mask leaves black, and keep what it paints white."""
+
+    feather: float = Field(
+        0.0, ge=0, le=500, description="Pixels over which the edge of the mask is softened, inwards only."
+    )
+
+    def apply(self, image: Image.Image, others: Others) -> Image.Image:
+        """RGBA, or LA of greys; what was transparent before stays so."""
+        [mask] = others["mask"]
+        if mask.size != image.size:
+            raise InvalidImage(f"the mask is {px(mask.size)} but the image is {px(image.size)}: resize one first")
+        weight = masks.softened(mask, self.feather)
+        clear = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")
+        clear.putalpha(ImageChops.darker(clear.getchannel("A"), weight))
+        return clear
 
 
 class Flatten(Edit):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from pipelines import documents, templates
 __all__ = ["Findings", "Path", "Wanted"]
 
 Path = tuple[str | int, ...]
+
+_OWN = frozenset(("stem", "name", "path"))
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,20 @@ class Wanted:
     line: int | None
 
 
+_OF_ENVIRONMENT = re.compile(r"(?<![\w.])env\s*\.\s*(\w+)")
+_FACT = re.compile(r"(.+)_(exists|coverage)").fullmatch
+
+
+def _close(name: str, known: Collection[str]) -> str:
+    """The nearest of ``known``; of what is said of a column, by the column's own name."""
+    fact = _FACT(name)
+    if fact is None:
+        return nearest(name, [n for n in known if not _FACT(n)])
+    columns = {n: f"{n}_{fact[2]}" for n in known if f"{n}_{fact[2]}" in known}
+    close = nearest(fact[1], columns)
+    return close.replace("'?)", f"_{fact[2]}'?)") if close else ""
+
+
 class Findings:
     """Gathers problems of one document."""
 
@@ -31,6 +48,8 @@ class Findings:
         self._document = document
         self.problems: list[Problem] = list(document.problems)
         self.wanted: list[Wanted] = []
+        self.own: list[Wanted] = []
+        """Mentions of the item's own names, where a table's column may be meant."""
         self.has_table = False
         """Whether there may be further names: the columns of a table that is not open yet."""
         self.constants: Mapping[str, Any] = {}
@@ -94,17 +113,29 @@ class Findings:
             return ""
         problem = templates.syntax_problem(text, "", expression=True)
         if problem is not None:
-            self.say(path, problem.what)
+            self.say(path, f"{problem.what}; write a condition such as 'width > 800'")
             return ""
         self._names(templates.names_in_expression(text), text, path, known)
         return text
 
     def _names(self, names: Iterable[str], text: str, path: Path, known: Collection[str]) -> None:
+        if "env" in known and "env" in names:
+            allowed = self.constants.get("env", {})
+            for name in dict.fromkeys(_OF_ENVIRONMENT.findall(text)):
+                if name not in allowed:
+                    hint = nearest(name, allowed)
+                    self.say(path, f"'{text}': {name} is not in the recipe's list env{hint or ': add it there'}")
+        if self.has_table:  # whose columns may be called so, too
+            place = ".".join(map(str, path))
+            self.own += [Wanted(name, text, place, self._document.line(path)) for name in sorted(_OWN & set(names))]
         for name in sorted(set(names) - set(known)):
-            if self.has_table:
+            if name == "env":
+                wanted = ", ".join(dict.fromkeys(_OF_ENVIRONMENT.findall(text))) or "NAME"
+                self.say(path, f"'{text}': the recipe lists nothing of the environment: write env: [{wanted}] at its top")
+            elif self.has_table:
                 self.wanted.append(Wanted(name, text, ".".join(map(str, path)), self._document.line(path)))
             else:
-                hint = nearest(name, known) or f"; known here: {', '.join(sorted(known))}"
+                hint = _close(name, known) or f"; known here: {', '.join(sorted(n for n in known if not _FACT(n)))}"
                 self.say(path, f"'{text}': nothing is called '{name}'{hint}")
 
     def whole(self, data: Any, path: Path, *, least: int) -> int | None:

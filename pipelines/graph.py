@@ -77,6 +77,14 @@ class Node:
         return (*dict.fromkeys((*main, *(feed.node for feed in _feeds_in(self.parameters)))),)
 
     @property
+    def stand_in(self) -> bool:
+        """Whether its input stands for its result where it does not apply: an image is no mask, nor a mask an image."""
+        if isinstance(self.action, Tool):
+            return True
+        main = next((slot for slot in self.action.inputs.values() if slot.main), None)
+        return main is None or main.role in ("any", self.action.gives)
+
+    @property
     def names(self) -> dict[str, Any]:
         """What its templates know besides the item: the values that are varied, and ``variant``, which names them."""
         return {**self.axes, "variant": self.variant, **self.step.vars}

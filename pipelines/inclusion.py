@@ -27,10 +27,12 @@ class Expansion:
     Attributes:
         steps: each with where it is written, and the recipe that it comes from.
         stands_for: ids of recipes that are used as steps, and the step whose result is theirs.
+        broken: ids of recipes that cannot be used.
     """
 
     steps: list[tuple[Any, Path, str]] = field(default_factory=list)
     stands_for: dict[str, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
 
 
 def expanded(data: list[Any], include: Include, findings: Findings) -> Expansion:
@@ -52,6 +54,7 @@ def expanded(data: list[Any], include: Include, findings: Findings) -> Expansion
         except RecipeError as error:
             for line in error.lines():
                 findings.say((*path, "recipe"), line)
+            found.broken.append(prefix)
             continue
         found.steps += [(step, path, prefix) for step in _moved(steps, prefix, given, path, findings)]
         if steps:

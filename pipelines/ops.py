@@ -51,8 +51,8 @@ class Operation:
 
     @property
     def main(self) -> str:
-        """The parameter of the main picture."""
-        return next(name for name, slot in self.inputs.items() if slot.main)
+        """The parameter of the main picture; of what loads one, its file."""
+        return next((name for name, slot in self.inputs.items() if slot.main), next(iter(self.inputs)))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -229,6 +229,7 @@ _IMAGE = {"image": Slot("image", main=True)}
 _EITHER = {"image": Slot("any", main=True)}
 _MASK = {"mask": Slot("mask", main=True)}
 _TWO = {**_IMAGE, "over": Slot("image"), "mask": Slot("mask", required=False)}
+_MASKED = {**_IMAGE, "mask": Slot("mask")}
 _MASKS = {"masks": Slot("mask", many=True, main=True, least=2)}
 
 OPERATIONS: dict[str, Operation] = {
@@ -250,6 +251,9 @@ OPERATIONS: dict[str, Operation] = {
             for_masks=geometry.PadMask,
         ),
         Operation("convert", "Changes the file type or the colours.", "image", _IMAGE, edits.Convert),
+        Operation("load_image", "Takes another picture from a file.", "image", {"file": Slot("image")}, edits.Load),
+        Operation("load_mask", "Takes a mask from a file.", "mask", {"file": Slot("mask")}, edits.Load),
+        Operation("cutout", "Makes transparent what a mask leaves black.", "image", _MASKED, edits.Cutout),
         Operation("flatten", "Puts a picture on a colour, dropping its alpha.", "image", _IMAGE, edits.Flatten),
         Operation(
             "composite", "Puts a picture on another, through a mask or its alpha.", "image", _TWO, edits.Composite

@@ -320,7 +320,7 @@ class _Forecast:
         try:
             call = calls.call_of(node, given, image)
         except (InvalidRequest, InvalidImage):
-            if not is_open or not _may_do(image, given):
+            if not is_open or not _may_do(node, image, given):
                 raise
             amount = step.paid if is_decided else step.undecided
             amount.add(None)
@@ -409,12 +409,13 @@ class _Forecast:
         return planned_picture(_virtual(node.step.id, name, *pictures), size, main.name)
 
 
-def _may_do(image: ImageRef | None, given: Mapping[str, Any]) -> bool:
+def _may_do(node: Node, image: ImageRef | None, given: Mapping[str, Any]) -> bool:
     """Whether a call that cannot be made with stand-ins may still be made of the pictures that they stand for."""
     pictures = [one for one in (image, *_pictures_in(given)) if is_planned(one)]
     mask = given.get("mask")
-    is_of_alpha = mask is None or (mask.get("alpha") if isinstance(mask, dict) else getattr(mask, "alpha", False))
-    return is_of_alpha or any(picture.uri.endswith("?") for picture in pictures if picture is not None)
+    wants_alpha = mask is None or (mask.get("alpha") if isinstance(mask, dict) else getattr(mask, "alpha", False))
+    is_of_alpha = wants_alpha and "mask" in node.tool.image_fields
+    return bool(is_of_alpha) or any(picture.uri.endswith("?") for picture in pictures if picture is not None)
 
 
 def _does(node: Node) -> str:

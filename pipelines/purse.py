@@ -51,7 +51,7 @@ class Purse:
         cap: the most it may spend; None is no limit.
         warn: told once when four fifths are spent or in flight.
 
-    What a run that was stopped by its cap, or was killed, has spent still counts for the next run of the same recipe on
+    What a run that was stopped, by its cap or otherwise, or was killed, has spent still counts for the next run of the same recipe on
     the same store: it goes on when the cap is raised, and not before.
     """
 
@@ -68,7 +68,6 @@ class Purse:
     _trying: Counter[str] = field(default_factory=Counter)
     _warned: bool = False
     _earlier: float = 0.0
-    _is_reached: bool = False
 
     def __post_init__(self) -> None:
         self._change = asyncio.Condition()
@@ -88,9 +87,9 @@ class Purse:
             record = await patiently(self.store.record, "budgets", self.recipe)
             self._earlier = self.spent = float((record or {}).get("spent", 0.0))
 
-    async def close(self) -> None:
-        """Forget what was spent, unless the cap has stopped the run: the next one begins with a full purse."""
-        if self.cap is not None and not self._is_reached and (self._is_written or self._earlier):
+    async def close(self, *, is_complete: bool) -> None:
+        """Forget what was spent if the run is complete: the next one begins with a full purse."""
+        if is_complete and (self.cap is None or self._is_written or self._earlier):
             with suppress(StoreUnavailable):
                 await patiently(self.store.remove_record, "budgets", self.recipe)
 
@@ -139,7 +138,6 @@ class Purse:
                 if fits:
                     break
                 if not could_wait:
-                    self._is_reached = True
                     needed = f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
                     before = f", {self._earlier:.2f} of them in earlier runs" if self._earlier else ""
                     raise BudgetReached(

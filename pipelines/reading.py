@@ -37,6 +37,8 @@ class Parts:
     env: tuple[str, ...] = ()
     budget: Budget | None = None
     wanted: tuple[Wanted, ...] = ()
+    own: tuple[Wanted, ...] = ()
+    """Mentions of an item's own name, stem and path, where a table's column may be meant."""
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -93,7 +95,7 @@ class _Reader:
         budget = self._budget(data.get("budget"))
         if source is None or not outputs or not steps:
             return None
-        return Parts(str(name), source, steps, outputs, variables, env, budget, tuple(self._findings.wanted))
+        return Parts(str(name), source, steps, outputs, variables, env, budget, tuple(self._findings.wanted), tuple(self._findings.own))
 
     def _vars(self, data: Any) -> dict[str, Any]:
         if data is None:
@@ -105,7 +107,10 @@ class _Reader:
         for name, value in data.items():
             path = ("vars", name)
             if name in RESERVED or not str(name).isidentifier():
-                self._say(path, f"'{name}' cannot be a variable's name: it is taken, or not a plain word")
+                self._say(
+                    path,
+                    f"'{name}' cannot be a variable's name, because it is taken or not a plain word: choose another",
+                )
             elif templates.is_template(value):
                 self._say(path, "a variable has one value for all items: write this template as a column of the source")
             else:
@@ -115,7 +120,7 @@ class _Reader:
                 hint = nearest(name, found) or f"; it has {', '.join(sorted(found)) or 'none'}"
                 self._say(("vars",), f"there is no variable '{name}' to be set{hint}", f"--set {name}")
             else:
-                found[name] = value
+                found[name] = _read_as(value, found[name])
         return found
 
     def _env(self, data: Any) -> tuple[str, ...]:
@@ -126,7 +131,10 @@ class _Reader:
             return ()
         for index, name in enumerate(data):
             if _SECRET.search(name):
-                self._say(("env", index), f"{name} sounds like a secret, which has no place in a prompt or a path")
+                self._say(
+                    ("env", index),
+                    f"{name} sounds like a secret, which has no place in a prompt or a path: take it out",
+                )
             elif name not in os.environ:
                 self._say(("env", index), f"the environment has no {name}: set it, or take it out of the list")
         return tuple(data)
@@ -179,7 +187,9 @@ class _Reader:
         is_fine = bool(globs) and all(isinstance(g, str) and g for g in globs)
         if "table" in found:
             if images is not None:
-                self._say(("source", "images"), "excludes table: items come from globs or from a table")
+                self._say(
+                    ("source", "images"), "excludes table: keep one, because items come from globs or from a table"
+                )
             return ()
         if not is_fine:
             self._say(("source", "images"), "is missing: write a glob such as 'photos/*.jpg', or a table")
@@ -194,7 +204,9 @@ class _Reader:
         for name, template in (given or {}).items():
             path = ("source", "columns", name)
             if name in RESERVED or name in self._findings.constants or not str(name).isidentifier():
-                self._say(path, f"'{name}' cannot be a column's name: it is taken, or not a plain word")
+                self._say(
+                    path, f"'{name}' cannot be a column's name, because it is taken or not a plain word: choose another"
+                )
             elif not isinstance(template, str):
                 self._say(path, f"{template!r} is not text: write a template in quotes")
             else:
@@ -206,10 +218,10 @@ class _Reader:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-            self._say(("source", "sample"), f"{value!r} is not a number of items, nor a share below 1")
+            self._say(("source", "sample"), f"{value!r} is neither a share such as 0.1 nor a number of items")
             return None
         if isinstance(value, float) and value >= 1:
-            self._say(("source", "sample"), f"{value!r}: a share is below 1, and a number of items is whole")
+            self._say(("source", "sample"), f"{value!r} is neither a share below 1 nor a whole number of items")
             return None
         return value
 
@@ -225,7 +237,9 @@ class _Reader:
             output = self._output({"path": given} if isinstance(given, str) else given, path, names, steps, reader)
             if output is not None:
                 if any(o.path == output.path for o in found):
-                    self._say((*path, "path"), f"'{output.path}' is the path of another output, too")
+                    self._say((*path, "path"), f"'{output.path}' is the path of another output, too: choose another")
+                elif any(step.save == output.path for step in steps):
+                    self._say((*path, "path"), f"'{output.path}' is where a step is saved, too: choose another path")
                 found.append(output)
         return tuple(found)
 
@@ -254,9 +268,22 @@ class _Reader:
             return None
         if isinstance(data, (int, float)) and not isinstance(data, bool):
             data = {"credits": data}
-        credits = self._findings.mapping(data, ("budget",), ("credits",)).get("credits")
+        if not isinstance(data, dict):
+            self._say(("budget",), f"{data!r} is not a number of credits (1 credit is 0.01 USD): write, for one, 200")
+            return None
+        given = self._findings.mapping(data, ("budget",), ("credits",))
+        if "credits" not in given and given:
+            return None  # told as unknown
+        credits = given.get("credits")
         if isinstance(credits, bool) or not isinstance(credits, (int, float)) or not 0 <= credits < math.inf:
-            if isinstance(data, dict):
-                self._say(("budget", "credits"), f"{credits!r} is not a number of credits (1 credit is 0.01 USD)")
+            what = f"{credits!r} is not a number of credits (1 credit is 0.01 USD): write 0 or more"
+            self._say(("budget", "credits"), what)
             return None
         return Budget(float(credits))
+
+
+def _read_as(value: Any, default: Any) -> Any:
+    """A text that is to replace something that is no text, as YAML would read it: ``--set take=3`` sets a number."""
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    return documents.load(value).data if value.strip() and not documents.load(value).problems else value

@@ -48,7 +48,7 @@ from flux_tasks import files
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError
 from pipelines import documents, reading
-from pipelines.drafts import Draft, ids_of, plain_data
+from pipelines.drafts import Draft, ids_of, name_of, plain_data
 from pipelines.functions import UserFunction
 from pipelines.graph import Graph
 from pipelines.parts import Budget, Output, Source, Step
@@ -93,16 +93,21 @@ class Recipe:
         self._document: documents.Document | None = None
 
     def __repr__(self) -> str:
-        if self._document is None:
-            name, given = self._given["name"], self._given["steps"]
-            steps = [s.id or s.name if isinstance(s, (Draft, Recipe)) else next(iter(s), "?") for s in given]
-        else:
+        if "_parts" in self.__dict__:
             name, steps = self.name, [step.id for step in self.steps]
+        else:
+            name = self._given.get("name", self._file)
+            steps = [
+                s._given.get("name", s._file) if isinstance(s, Recipe) else name_of(s) for s in self._given["steps"]
+            ]
         return f"<Recipe {name!r}: {', '.join(map(str, steps)) or 'no steps'}>"
 
     def __or__(self, step: Draft | Mapping[str, Any] | Recipe) -> Recipe:
         """This recipe with ``step`` at its end."""
-        data = self._given if self._document is None else self.to_data()
+        data = self._given
+        if self._document is not None:  # as it was written, so that an output without from is the new step's
+            data = {name: value for name, value in self._document.data.items() if value is not None}
+            data["vars"] = {**data.get("vars", {}), **self._changes}
         return Recipe(**{**data, "steps": [*data["steps"], step]})
 
     @classmethod
@@ -294,9 +299,7 @@ def _text_of(location: str) -> str:
         raise RecipeError([Problem("", f"cannot be read: {error}")], file=location) from None
 
 
-def _written(
-    step: Draft | Mapping[str, Any] | Recipe, included: dict[str, Recipe], ids: Mapping[Draft, str]
-) -> Any:
+def _written(step: Draft | Mapping[str, Any] | Recipe, included: dict[str, Recipe], ids: Mapping[Draft, str]) -> Any:
     """A step of a recipe in Python as it would be in YAML; a recipe is named, and remembered under its name."""
     data = step.data(ids) if isinstance(step, Draft) else {"recipe": step} if isinstance(step, Recipe) else step
     if not isinstance(data, Mapping) or not isinstance(data.get("recipe"), Recipe):

@@ -13,10 +13,12 @@ import heapq
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from flux_tasks import files, job, portal
 from flux_tasks.errors import FluxError, InvalidRequest, RunStopped, StoreUnavailable
@@ -114,6 +116,14 @@ class Summary:
             self.uncollected += error["kind"] in ("StillRunning", "DeliveryFailed", "JobLost")
 
 
+class _Equal:
+    """Equal calls that are under way; it is gone when all of them have ended."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.problem: FluxError | None = None
+
+
 class Run:
     """One execution of ``recipe``.
 
@@ -139,6 +149,8 @@ class Run:
     ) -> None:
         self.recipe = recipe
         self.seed = seed
+        self.made: set[str] = set()
+        """Digests of what was made here for an item that had to be gone through again."""
         self.settings = settings
         self._on_event = on_event
         now = time.time()  # ids sort by time, to the millisecond
@@ -161,6 +173,7 @@ class Run:
         self._started = time.monotonic()
         self._stop: RunStopped | None = None
         self._outputs = Outputs()
+        self._equal: WeakValueDictionary[str, _Equal] = WeakValueDictionary()
         self.summary.total = survey(recipe, limit=limit, only=only)
         self._left: Iterator[Item] = items(recipe, limit=limit, only=only)
         self._next: Item | None = None
@@ -216,7 +229,7 @@ class Run:
             except NeedsJob:
                 self._next = item
                 return False
-        await self.purse.close()
+        await self.purse.close(is_complete=self._stop is None)
         return True
 
     async def advance(self, call_tool: CallTool) -> None:
@@ -234,7 +247,7 @@ class Run:
             for _ in range(workers):
                 group.create_task(self._work(queue, call_tool))
         self._next = None
-        await self.purse.close()
+        await self.purse.close(is_complete=self._stop is None)
 
     def _queue(self, first: Item) -> Iterator[Item]:
         """What is left; a source that cannot be read any further stops the run, and what it has is finished."""
@@ -278,6 +291,22 @@ class Run:
     def tell(self, event: Event) -> None:
         """Pass something on to the progress display."""
         self._on_event(event)
+
+    @asynccontextmanager
+    async def equal_calls(self, key: str) -> AsyncIterator[None]:
+        """Let one of several equal calls go on at a time: the others find its result in the store, or fail as it did.
+
+        So a job that several steps or items share is paid for, counted and taken out of the budget once.
+        """
+        equal = self._equal.setdefault(key, _Equal())
+        async with equal.lock:
+            if equal.problem is not None:
+                raise equal.problem
+            try:
+                yield
+            except FluxError as problem:
+                equal.problem = problem
+                raise
 
     def claim_output(self, path: str, item: Item, number: int) -> None:
         """Reserve an output path for the ``number``-th result of an item.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -17,9 +18,9 @@ from pipelines import templates
 from pipelines.drafted import Drafted
 from pipelines.facts import IMAGE_FACTS
 from pipelines.findings import Findings, Path
-from pipelines.graph import ancestors, is_parameter
+from pipelines.graph import ancestors, feeds_of, is_parameter
 from pipelines.local_step import Slot
-from pipelines.parts import SOURCE, Source, Step, model_of, pictures_of
+from pipelines.parts import SOURCE, Source, Step, model_of, parameter_types, pictures_of
 
 __all__ = ["MAX_NODES", "StepChecks"]
 
@@ -27,6 +28,7 @@ MAX_NODES = 10_000
 """Combinations that the matrices of one recipe may make of its steps."""
 
 _MASK_OPTIONS = ("invert", "dilate", "resize")
+_STAND_INS = {"file": "-", "alpha": True, "boxes": [(0, 0, 1, 1)]}  # for what only the item tells
 
 
 class StepChecks:
@@ -75,7 +77,9 @@ class StepChecks:
                 if name in slots and isinstance(inner, dict) and "step" in inner:
                     due.append((inner["step"], slots[name], (*draft.at, name)))
         for name, slot, at in due:
-            kind = gives.get(name, "image")
+            if name not in gives:  # told as unknown
+                continue
+            kind = gives[name]
             if name == SOURCE and self._source is not None and not self._source.has_pictures:
                 self._say(at, f"{draft.name} needs a picture, but the source's rows have none: write source.image")
             elif slot.role == "mask" and kind == "image":
@@ -97,6 +101,8 @@ class StepChecks:
         self._findings.templates_within(dict(step.vars), (*path, "vars"), self._names)
         self._findings.templates_within({n: list(v) for n, v in step.matrix.items()}, (*path, "matrix"), names)
         if step.save:
+            if any(other.save == step.save and other.position < step.position for other in steps.values()):
+                self._say((*path, "save"), f"'{step.save}' is where an earlier step is saved, too: choose another path")
             self._findings.template(step.save, (*path, "save"), names)
             self.path(step.save, (*path, "save"))
             axes = [n for i in (step.id, *ancestors(step.id, steps)) if i in steps for n in steps[i].matrix]
@@ -138,6 +144,8 @@ class StepChecks:
             elif name not in ("fit", "variant", "model") or not isinstance(action, Tool):
                 fixed[name] = self._findings.constant(value, step.vars)
         self._missing(draft, slots, {*parameters, *varied})
+        if "references" in slots and isinstance(action, Tool):
+            self._count(draft, [action] if "model" not in varied else self._tools(step, varied["model"]))
         self._values(draft, fixed, parameters)
         for name, values in varied.items():
             if name in slots:
@@ -158,6 +166,26 @@ class StepChecks:
             for name in set(tried) & {*slots, "model"}:
                 self._say(places[name], "cannot be changed on a retry: change parameters such as seed or mode")
             self._changed(step, {**fixed, **{n: v for n, v in known.items() if n not in (*slots, "model")}}, places)
+
+    def _count(self, draft: Drafted, tools: Sequence[Tool]) -> None:
+        """Whether there are not more pictures than the tools take."""
+        step, listed = draft.step, draft.step.parameters.get("references", [])
+        if templates.is_template(listed):
+            return
+        named = sum(name in step.parameters for name in step.tool.image_fields)
+        count = len(step.inputs) + named + (len(listed) if isinstance(listed, list) else 1)
+        at = (*draft.at, "references") if "references" in step.parameters else (*draft.path, "from")
+        for tool in tools:
+            most = sum(mark.role != "mask" for mark in tool.image_fields.values())
+            if count > most:
+                self._say(at, f"{count} pictures in all, but {tool.name} takes {most}")
+
+    def _tools(self, step: Step, models: Sequence[Any]) -> list[Tool]:
+        found: list[Tool] = []
+        for model in models:
+            with suppress(InvalidRequest):  # told elsewhere
+                found.append(model_of(step.task, {"model": model}))
+        return found
 
     def _models(self, step: Step, values: Sequence[Any], at: Path) -> None:
         for index, value in enumerate(values):
@@ -212,19 +240,22 @@ class StepChecks:
                 self._say((*at, "fit"), f"{fit!r} is not one of error, downscale")
         else:
             missing_canvas = set()
+        known = parameter_types(action)
         for problem in action.check(fixed, where=where):
             rest = problem.where.removeprefix(where).strip(".").split(".")
             name = rest[0]
-            is_open = name in fixed and _has_template(fixed[name])
+            is_open = name in fixed and name in known and _is_open(fixed[name], rest[1:])
             is_left_out = name in missing_canvas and name not in fixed
             if not is_open and not is_left_out:
                 self._say((*at, *rest) if name else at, problem.what)
 
     def _changed(self, step: Step, parameters: Mapping[str, Any], places: Mapping[str, Path]) -> None:
         """Whether changed values will do; what is wrong with the others has been told."""
+        known = parameter_types(step.action)
         for problem in step.action.check(parameters, where="x"):
             name = problem.where.removeprefix("x.").split(".")[0]
-            if name in places and not _has_template(parameters.get(name)):
+            rest = problem.where.removeprefix("x.").split(".")[1:]
+            if name in places and not (name in known and _is_open(parameters.get(name), rest)):
                 self._say(places[name], problem.what)
 
     def _picture(self, value: Any, slot: Slot, path: Path) -> None:
@@ -242,8 +273,9 @@ class StepChecks:
             self._say(path, f"{value!r} is not a picture: write a path, or {{step: id}} for another step's result")
 
     def _mask(self, data: dict[str, Any], path: Path) -> None:
+        known = {name: _STAND_INS.get(name) if _has_template(value) else value for name, value in data.items()}
         try:
-            Mask.of({name: value for name, value in data.items() if not templates.is_template(value) or name == "file"})
+            Mask.of({name: value for name, value in known.items() if value is not None or data[name] is None})
         except ValidationError as error:
             where = ".".join(map(str, path))
             for problem in mask_problems(error, where):
@@ -263,8 +295,9 @@ class StepChecks:
                 if other.step.id in lineage:
                     for name in other.step.matrix:
                         by_name.setdefault(name, []).append(other.step.id)
+            before = [{fed, *ancestors(fed, steps)} for fed in feeds_of(draft.step)]
             for name, ids in by_name.items():
-                if len(ids) > 1 and draft.step.id == ids[-1]:
+                if len(ids) > 1 and not any(len(set(ids) & way) > 1 for way in before):  # told where they meet
                     self._say(
                         (*draft.path, "matrix", name) if name in draft.step.matrix else draft.path,
                         f"'{name}' is varied by {' and '.join(ids)}: call one of them otherwise, "
@@ -296,6 +329,18 @@ class StepChecks:
         if missing and "variant" not in used:
             what = f"'{template}' is one file for every {', '.join(missing)}: write {{{{ variant }}}} into it"
             self._say(path, what)
+
+
+def _is_open(value: Any, way: Sequence[str]) -> bool:
+    """Whether what a problem is about is not known yet: there is a template in the part of ``value`` it leads to."""
+    for key in way:
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            break
+    return _has_template(value)
 
 
 def _has_template(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
@@ -42,6 +42,10 @@ class StepReader:
         self.checks = StepChecks(findings, names, source)
         self._stands_for: dict[str, str] = {}
         self._drafts: list[Drafted] = []
+        self._broken: set[str] = set()
+        """Ids of steps that are not understood."""
+        self.is_whole = True
+        """Whether every step and every id was understood, so that it can be told which steps lead nowhere."""
 
     def steps(self, data: Any) -> tuple[Step, ...]:
         """The steps; what is wrong with them is in the findings."""
@@ -50,18 +54,25 @@ class StepReader:
             return ()
         expansion = expanded(data, self._include, self._findings)
         self._stands_for = expansion.stands_for
+        self._broken = set(expansion.broken)
+        self.is_whole = not self._broken
         drafts = self._drafts
         for given, path, comes_from in expansion.steps:
             draft = self._draft(given, path, drafts)
-            if draft is not None:
-                draft.comes_from = comes_from
-                drafts.append(draft)
+            if draft is None:
+                self.is_whole = False
+                self._broken |= {str(given["id"])} if isinstance(given, dict) and "id" in given else set()
+                continue
+            draft.comes_from = comes_from
+            drafts.append(draft)
         gives = self._connect(drafts)
         circle = cycle([d.step for d in drafts])
         if circle:
             way = " → ".join((*(s.id for s in circle), circle[0].id))
             at = next(d.path for d in drafts if d.step is circle[0])
-            self._say(at, f"goes round in a circle: {way}; take one of these out of the other's from or parameters")
+            what = f"goes round in a circle, {way}: take one of these out of the other's from or parameters"
+            alone = f"'{circle[0].id}' feeds itself: name another step, or source"
+            self._say(at, what if len(circle) > 1 else alone)
         for draft in drafts:
             self.checks.check(draft, {d.step.id: d.step for d in drafts}, gives)
         if not circle:
@@ -70,7 +81,8 @@ class StepReader:
 
     def unused(self, outputs: Sequence[str]) -> None:
         """Tell of steps that lead to no output."""
-        self.checks.unused(self._drafts, outputs)
+        if self.is_whole:
+            self.checks.unused(self._drafts, outputs)
 
     # -- one step by itself ---------------------------------------------------------------------------------------
 
@@ -129,9 +141,13 @@ class StepReader:
             tool = catalog.tool(name, model, where=".".join(map(str, (*path, name))))
         except InvalidRequest as error:
             for problem in error.problems:
-                at = (*path, name, "model") if problem.where.endswith(".model") else (*path, name)
-                close = nearest(word, OPERATIONS) if "did you mean" not in problem.what else ""
-                self._say(at, problem.what + close)
+                at = (*path, name)
+                if problem.where.endswith(".model"):
+                    at = (*path, "matrix", "model", 0) if isinstance(models, list) and models else (*at, "model")
+                close = nearest(word, OPERATIONS)
+                there = f"; there are {', '.join((*catalog.TASKS, *OPERATIONS, 'call, recipe'))}"
+                is_told = "did you mean" in problem.what or problem.where.endswith(".model")
+                self._say(at, problem.what + ("" if is_told else close or there))
             return None
         task = word if word in catalog.TASKS else tool.task
         if task in catalog.MODELS and "model" not in (varied or {}):
@@ -182,11 +198,12 @@ class StepReader:
         found: dict[str, tuple[Any, ...]] = {}
         for name, values in data.items():
             if not str(name).isidentifier() or name in self._names or name in RESERVED:
-                self._say((*at, name), f"'{name}' cannot be varied: it is taken, or not a plain word")
+                self._say((*at, name), f"'{name}' is taken, or not a plain word: call what is varied otherwise")
             elif not isinstance(values, list) or not values:
-                self._say((*at, name), f"{values!r} is not a list of values")
+                what = "is empty" if values == [] else f"{values!r} is not a list of values"
+                self._say((*at, name), f"{what}: write its values, such as [1, 2, 3]")
             elif len({repr(value) for value in values}) != len(values):
-                self._say((*at, name), "has a value twice: each would be paid for")
+                self._say((*at, name), "has a value twice, and each would be paid for: keep one")
             else:
                 found[str(name)] = tuple(values)
         return found
@@ -237,6 +254,9 @@ class StepReader:
         if data is True:
             return Preserve()
         at = (*path, "preserve")
+        if not isinstance(data, dict):
+            self._say(at, f"{data!r} is neither true nor {{feather: 2}}: write one of these")
+            return None
         feather = self._findings.mapping(data, at, ("feather",)).get("feather", 0)
         if isinstance(feather, bool) or not isinstance(feather, (int, float)) or not 0 <= feather <= 100:
             self._say((*at, "feather"), f"{feather!r} is not a number of pixels from 0 to 100")
@@ -253,7 +273,8 @@ class StepReader:
     def _connect(self, drafts: Sequence[Drafted]) -> dict[str, str]:
         """Fill in where each step's pictures come from; returns which steps give masks, and which give images."""
         known = {d.step.id for d in drafts} | {SOURCE}
-        gives: dict[str, str] = {SOURCE: "image"}
+        by_id = {draft.step.id: number for number, draft in enumerate(drafts)}
+        gives = {SOURCE: "image", **{name: self._role(number, drafts, by_id, ()) for name, number in by_id.items()}}
         gates: dict[str, str] = {}
         for index, draft in enumerate(drafts):
             if draft.comes_from and draft.comes_from not in gates:
@@ -268,13 +289,24 @@ class StepReader:
             else:
                 inputs = self._from(given, draft, main, slots, known, gates)
             draft.step = replace(step, parameters=fed, inputs=inputs)
-            if isinstance(step.action, Tool):
-                gives[step.id] = "image"
-            else:
+            if not isinstance(step.action, Tool):
                 action = step.action.on("mask" if inputs and gives.get(inputs[0]) == "mask" else "image")
                 draft.step = replace(draft.step, action=action)
-                gives[step.id] = action.gives
         return gives
+
+    def _role(
+        self, number: int, drafts: Sequence[Drafted], by_id: Mapping[str, int], way: tuple[int, ...]
+    ) -> Literal["image", "mask"]:
+        """Whether a step gives an image or a mask; one that gives what it gets may be written before what feeds it."""
+        action = drafts[number].step.action
+        if isinstance(action, Tool) or action.gives != "same":
+            return "image" if isinstance(action, Tool) or action.gives != "mask" else "mask"
+        given = drafts[number].data.get("from")
+        given = given[0] if isinstance(given, list) and given else given
+        fed = (
+            number - 1 if given is None else by_id.get(self._stands_for.get(given, given) if _is_id(given) else "", -1)
+        )
+        return "image" if fed < 0 or fed in way else self._role(fed, drafts, by_id, (*way, number))
 
     def _refs(self, value: Any, path: Path, known: set[str], gates: Mapping[str, str]) -> Any:
         """``value`` with the ids of recipes that are used as steps replaced; unknown ids are told."""
@@ -292,10 +324,13 @@ class StepReader:
             meant = self._stands_for.get(name, name)
             if meant in known:
                 return meant
+        name = name if isinstance(name, str) else repr(name)
         ids = sorted((known | self._stands_for.keys()) - {SOURCE})
-        hint = nearest(str(name), ids) or f"; there are {', '.join((*ids, SOURCE))}"
-        self._say(path, f"there is no step {name!r}{hint}")
-        return SOURCE
+        hint = nearest(name, ids) or f"; there are {', '.join((*ids, SOURCE))}"
+        self.is_whole = False
+        if name not in self._broken:
+            self._say(path, f"there is no step '{name}'{hint}")
+        return ""
 
     def _default(self, earlier: Sequence[Drafted], main: Slot, gives: Mapping[str, str]) -> tuple[str, ...]:
         """Without ``from``: the nearest step before that gives what is due, else the source."""
@@ -320,7 +355,7 @@ class StepReader:
         found = tuple(self.known_id(name, at, known, gates) for name in names)
         if main is None:
             if found:
-                self._say(at, f"{draft.name} makes a picture of words and takes none: leave from out")
+                self._say(at, f"{draft.name} takes no picture of another step: leave from out")
             return ()
         free = [n for n, s in slots.items() if not s.main and n not in draft.step.parameters]
         if not found and main.required:
@@ -328,3 +363,7 @@ class StepReader:
         elif len(found) > 1 and not main.many and "references" not in slots and len(found) - 1 > len(free):
             self._say(at, f"{len(found)} pictures, but {draft.name} takes {1 + len(free)}")
         return found
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and not value.startswith(GATE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from pipelines import tables
 from pipelines.recipe import Recipe
 from pipelines.sinks import mark, output_path
 from pipelines.sources import Item, items_of, known_names
@@ -72,13 +73,24 @@ def _tell_first(recipe: Recipe, inputs: set[bytes], limit: int | None, only: Cal
 
 def _check_names(recipe: Recipe) -> None:
     """Whether the columns that templates name are in the table."""
-    wanted = recipe.parts.wanted
-    if not wanted:
+    wanted, own = recipe.parts.wanted, recipe.parts.own
+    if not wanted and not own:
         return
     known = known_names(recipe.source)
     if known is None:
         return  # the file does not say; an item without such a column tells of it
+    columns = {name for location in tables.found(recipe.source.table)[:1] for name in tables.header(location) or ()}
     problems = [
+        Problem(
+            w.where,
+            f"'{w.text}': {w.name} is the item's own, and the table has a column of that name: write row['{w.name}'] "
+            "for the column, or call it otherwise",
+            w.line,
+        )
+        for w in own
+        if w.name in columns
+    ]
+    problems += [
         Problem(w.where, f"'{w.text}': nothing is called '{w.name}'{nearest(w.name, known) or _known(known)}", w.line)
         for w in wanted
         if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known

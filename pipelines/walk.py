@@ -141,7 +141,8 @@ class Walk:
             return  # something before it failed, and has been told
         try:
             self._results[node.id] = await self._take(node, call_tool)
-        except NeedsJob:
+        except NeedsJob:  # what was made on the way is found in the store when this item is gone through again
+            self._run.made.update(note["image"]["digest"] for _, note in self._notes if note["outcome"] == "made")
             raise
         except Exception as problem:  # one bad item, whatever is wrong with it, never stops a run
             self._fail(node.id, problem)
@@ -217,10 +218,10 @@ class Walk:
         given = calls.with_pictures(node, calls.arguments_of(node, context), self._results)
         if given is None:
             self._note(node, "skipped", reason="a picture that it needs was not made")
-            return image
+            return image if node.stand_in else None
         if not await asyncio.to_thread(conditions.applies, node, context, given, image, self._run.facts):
             self._note(node, "skipped", reason=f"when: {node.step.when}")
-            return image
+            return image if node.stand_in else None
         tries = ({}, *(await asyncio.to_thread(self._changed, node, context)))
         failures: list[str] = []
         for number, changes in enumerate(tries):
@@ -266,7 +267,7 @@ class Walk:
             return image
         self._note(
             node,
-            "kept" if known else "made",
+            "kept" if known and result.digest not in self._run.made else "made",
             seconds=round(time.monotonic() - started, 3),
             image=result.to_dict(),
             parameters=_plain(given),
@@ -289,13 +290,26 @@ class Walk:
         if run.seed is not None and "seed" in node.tool.parameters:
             arguments = {**arguments, "seed": run.seed}
             call = await asyncio.to_thread(calls.call_of, node, arguments, image)
-        found = await portal.arun(job.lookup(call, run.settings))
-        if found is not None:
-            return await self._noted(node, call, "cached", image, found.image, words, started), call
-        if await asyncio.to_thread(call.nothing_to_do):
+        async with run.equal_calls(call.key(run.summary.engine)):
+            outcome, result = await self._answer(node, call, arguments, call_tool)
+            if call is not first and outcome not in ("cached", "nothing_to_do"):
+                await portal.arun(job.substitute(first, call, run.settings))
+        if result is None:
             why = "the mask is all black" if call.mask else "the canvas is the picture"
             self._note(node, "nothing_to_do", reason=why)
             return image, call
+        return await self._noted(node, call, outcome, image, result, words, started), call
+
+    async def _answer(
+        self, node: Node, call: Call, arguments: dict[str, Any], call_tool: CallTool | None
+    ) -> tuple[str, ImageRef | None]:
+        """How a call is answered, and with which picture; with none if there is nothing to do."""
+        run = self._run
+        found = await portal.arun(job.lookup(call, run.settings))
+        if found is not None:
+            return "cached", found.image
+        if await asyncio.to_thread(call.nothing_to_do):
+            return "nothing_to_do", None
         if call_tool is None:
             raise NeedsJob
         if run.stopped is not None:
@@ -310,10 +324,7 @@ class Walk:
                 raise
             finally:
                 run.tell(Event("end", self._item.stem, node.step.id))
-        if call is not first:
-            await portal.arun(job.substitute(first, call, run.settings))
-        outcome = "done" if job.was_submitted_here(result.job_id) else "attached"
-        return await self._noted(node, call, outcome, image, result, words, started), call
+        return "done" if job.was_submitted_here(result.job_id) else "attached", result
 
     async def _noted(
         self,

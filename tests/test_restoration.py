@@ -60,6 +60,12 @@ def step(row: dict[str, Any], name: str) -> dict[str, Any]:
     return next(s for s in row["steps"] if s["id"] == name)
 
 
+def before(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """The picture that a step worked on: of the nearest step before it that was not skipped, else the item's own."""
+    earlier = row["steps"][: [s["id"] for s in row["steps"]].index(name)]
+    return next((s["image"] for s in reversed(earlier) if "image" in s), row["input"])
+
+
 def picture(described: dict[str, Any]) -> Image.Image:
     return ImageRef.from_dict(described).open().convert("RGB")
 
@@ -87,15 +93,20 @@ def test_blurred_photos_come_out_sharper(restored: Restored, monkeypatch: pytest
         assert sharpness(picture(step(row, "deblur")["image"])) > 1.15 * sharpness(picture(row["input"]))
 
 
+def test_photos_that_are_sharp_already_are_not_paid_for_to_be_sharpened(restored: Restored) -> None:
+    skipped = {name for name, row in restored.rows().items() if step(row, "deblur")["outcome"] == "skipped"}
+    assert skipped == {"mont-saint-michel", "mountain-path"}
+
+
 def test_erasing_changes_what_the_mask_covers_and_nothing_else(restored: Restored) -> None:
     for row in restored.rows().values():
         erased = step(row, "erase")
         if erased["outcome"] == "skipped":
             continue
-        before, after = picture(step(row, "deblur")["image"]), picture(erased["image"])
+        original, after = picture(before(row, "erase")), picture(erased["image"])
         mask = picture(erased["mask"]).convert("L")
         grown = mask.filter(ImageFilter.MaxFilter(2 * 10 + 1))  # dilate_pixels: 10
-        difference = ImageChops.difference(before, after).convert("L")
+        difference = ImageChops.difference(original, after).convert("L")
         assert ImageStat.Stat(difference, ImageChops.invert(grown)).extrema[0][1] == 0
         assert ImageStat.Stat(difference, mask).mean[0] > 8
 
@@ -106,10 +117,10 @@ def test_outpainting_keeps_the_picture_it_extends(restored: Restored) -> None:
         if wide["outcome"] == "nothing_to_do":
             assert row["item"] == "camels"  # it has the shape already
             continue
-        before = picture([s for s in row["steps"] if "image" in s][-2]["image"])
+        original = picture(before(row, "outpaint"))
         left, top = wide["parameters"]["reference_offset_x"], wide["parameters"]["reference_offset_y"]
-        kept = picture(wide["image"]).crop((left, top, left + before.width, top + before.height))
-        assert ImageChops.difference(kept, before).getbbox() is None
+        kept = picture(wide["image"]).crop((left, top, left + original.width, top + original.height))
+        assert ImageChops.difference(kept, original).getbbox() is None
 
 
 def test_everything_says_that_it_is_a_local_preview(restored: Restored) -> None:

@@ -63,7 +63,7 @@ def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
     """
     task_name = task.replace("-", "_")
     if task_name in MODELS:
-        found = find(model or DEFAULT_MODELS[task_name])
+        found = find(model or DEFAULT_MODELS[task_name]) if model is None or isinstance(model, str) else None
         if found is None or found.name not in MODELS[task_name]:
             known = MODELS[task_name]
             hint = nearest(str(model), known)
@@ -74,6 +74,6 @@ def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
     if found is None:
         hint = nearest(task, [*TASKS, *TOOLS, *_ALIASES])
         raise InvalidRequest.of([Problem(where, f"there is no tool '{task}'{hint}")])
-    if model is not None and find(model) is not found:
+    if model is not None and (not isinstance(model, str) or find(model) is not found):
         raise InvalidRequest.of([Problem(f"{where or task_name}.model", f"{task_name} takes no model")])
     return found

@@ -1,24 +1,20 @@
 """The HTML report of a run: one file with everything in it, that opens anywhere and loads nothing.
 
-    write_report("report.html", RunSummary.of(run.summary, run.recipe.text), run.rows())
+    write_report("report.html", RunSummary.of(run.summary, recipe.text, svg(recipe)), run.rows())
 
-Each item shows before and after under a slider, the outlines of its masks and what each step did and cost. Only the
-first ``max_pictures`` items carry pictures; the others are rows of a table.
+Each item shows before and after under a slider, the outlines of its masks and what each step did and cost; of several
+results one is compared at a time. Only the first ``max_pictures`` items carry pictures; the others are rows of a table.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cache
 from importlib import resources
 from itertools import islice
@@ -26,12 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from flux_tasks import files
 from pipelines.manifest import FINE, OUTCOMES
-from pipelines.report.pictures import WHOLE, Box, Missing, Outline, Picture, Pictures, place, size_of
+from pipelines.redaction import without_secrets
+from pipelines.report import words
+from pipelines.report.items import Item, Room, item_of, results_in, with_pictures
+from pipelines.report.pictures import Missing
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from pipelines.run import Summary
+    from pipelines.run import Summary, ToolTotal
 
 __all__ = ["MAX_PICTURES", "RunSummary", "render", "write_report"]
 
@@ -43,10 +42,11 @@ MAX_LISTED = 2_000
 
 _MAX_CALLED_OUT = 20
 _DOLLARS_PER_CREDIT = 0.01
-_SIDES = ((12, 1200), (30, 960))
-_SMALLEST_SIDE = 800
-_WEB_ADDRESS = re.compile(r"(https?://)(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>]*)(\?[^\s\"'<>]*)?")
-_WEBHOOK_SECRET = re.compile(r"(webhook_secret[\"']?\s*[:=]\s*)[^\s,}][^\n,}]*")
+_SIDES = ((12, 1200), (30, 960), (60, 800))
+_SMALLEST_SIDE = 640
+_MAX_RESULTS = 12  # of one item
+_ALL_RESULTS = 240
+_ALL_THUMBNAILS = 1_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,15 @@ class RunSummary:
         started: ISO text.
         engine: such as ``bfl`` or ``local:classical@1``.
         recipe: its YAML text, or an empty string.
+        graph: the recipe as ``pipelines.drawing.svg`` draws it, or an empty string; it becomes a part of the page as
+            it is.
         counts: items by outcome; counted from the rows where left empty.
         jobs: paid calls made by this run.
         cached: answers from the store.
         collected: jobs that an earlier run paid for and this one collected.
         cost: credits.
         unpriced: jobs whose cost the service did not say.
+        tools: what was expected and what it came to, by tool.
         stopped: why the run was stopped, or an empty string.
     """
 
@@ -80,12 +83,14 @@ class RunSummary:
     stopped: str = ""
     collected: int = 0
     unpriced: int = 0
+    graph: str = ""
+    tools: Mapping[str, ToolTotal] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, summary: Summary, recipe: str = "") -> RunSummary:
-        """From the runner's own summary and the recipe's text."""
+    def of(cls, summary: Summary, recipe: str = "", graph: str = "") -> RunSummary:
+        """From the runner's own summary, the recipe's text and its drawing."""
         shared = {name: getattr(summary, name) for name in cls.__dataclass_fields__ if hasattr(summary, name)}
-        return cls(**shared | {"recipe": recipe, "counts": dict(summary.counts)})
+        return cls(**shared | {"recipe": recipe, "graph": graph, "counts": dict(summary.counts)})
 
     @property
     def is_local(self) -> bool:
@@ -94,54 +99,30 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mask:
-    outline: Outline
-    css: str
-    step: str
-    colour: int
+class _ToolRow:
+    """The jobs of one tool. What is not known is None; a difference is told only where both sides are whole."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    id: str
-    tool: str
-    outcome: str
-    reason: str
-    cost: float | None
-    estimate: float | None
-    seconds: float | None
-    job_id: str
-    warnings: tuple[str, ...]
-    parameters: tuple[tuple[str, str], ...]
-    drift: Mapping[str, float] | None
-    size: str
-    thumbnail: Picture | Missing | None = None
-    mask: _Mask | None = None
-    mask_missing: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    number: int
     name: str
-    source: str
-    outcome: str
-    error: Mapping[str, str] | None
-    output_path: str
+    jobs: int
+    expected: float | None
     cost: float | None
-    seconds: float | None
-    preview: bool
-    steps: tuple[_Step, ...]
-    before: Picture | Missing | None = None
-    after: Picture | Missing | None = None
-    after_label: str = "After"
-    before_box: Box = WHOLE
-    thumbnail: Picture | Missing | None = None
-    masks: tuple[_Mask, ...] = ()
+    unpriced: int
+
+    @classmethod
+    def of(cls, name: str, total: ToolTotal) -> _ToolRow:
+        return cls(
+            name,
+            total.jobs,
+            total.estimate if total.estimate else None,
+            total.cost if total.jobs > total.unpriced else None,
+            total.unpriced,
+        )
 
     @property
-    def needs_attention(self) -> bool:
-        return self.outcome not in FINE
+    def difference(self) -> float | None:
+        if self.expected is None or self.cost is None or self.unpriced:
+            return None
+        return round(self.cost - self.expected, 6) + 0.0
 
 
 def write_report(
@@ -166,14 +147,14 @@ def render(run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: 
     """
     numbered = enumerate(rows)
     pictured = list(islice(numbered, max(0, max_pictures)))
-    side = next((pixels for most, pixels in _SIDES if len(pictured) <= most), _SMALLEST_SIDE)
+    room = _room([row for _, row in pictured])
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        items = list(pool.map(lambda entry: _with_pictures(_item(*entry), entry[1], side), pictured))
+        items = list(pool.map(lambda entry: with_pictures(item_of(*entry), entry[1], room), pictured))
     counted: Counter[str] = Counter(item.outcome for item in items)
-    listed: list[_Item] = []
+    listed: list[Item] = []
     troubled = 0
     for number, row in numbered:
-        item = _item(number, row)
+        item = item_of(number, row)
         counted[item.outcome] += 1
         troubled += item.needs_attention
         if len(listed) < MAX_LISTED or (item.needs_attention and troubled <= MAX_LISTED):
@@ -182,7 +163,7 @@ def render(run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: 
     counts = {name: n for name, n in (run.counts or counted).items() if n}
     attention = [item for item in everything if item.needs_attention]
     return _template().render(
-        run=replace(run, recipe=_without_secrets(run.recipe), stopped=_without_secrets(run.stopped)),
+        run=replace(run, recipe=without_secrets(run.recipe), stopped=without_secrets(run.stopped)),
         counts={name: counts[name] for name in _ordered(counts)},
         items=items,
         listed=listed,
@@ -193,161 +174,22 @@ def render(run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: 
         attention=attention[:_MAX_CALLED_OUT],
         attention_total=sum(n for outcome, n in counted.items() if outcome not in FINE),
         dollars=run.cost * _DOLLARS_PER_CREDIT,
+        tools=[_ToolRow.of(name, total) for name, total in sorted(run.tools.items())],
     )
+
+
+def _room(rows: Sequence[Mapping[str, Any]]) -> Room:
+    """What fits, so that a report stays small enough to be sent and opened, however many results an item has."""
+    items = max(1, len(rows))
+    results = min(_MAX_RESULTS, max(1, _ALL_RESULTS // items))
+    pictures = sum(min(results, max(1, results_in(row))) for row in rows)
+    side = next((pixels for most, pixels in _SIDES if pictures <= most), _SMALLEST_SIDE)
+    return Room(side, results, max(8, _ALL_THUMBNAILS // items))
 
 
 def _ordered(counts: Mapping[str, int]) -> list[str]:
     known = [name for name in OUTCOMES if name in counts]
     return known + sorted(set(counts) - set(known))
-
-
-def _item(number: int, row: Mapping[str, Any]) -> _Item:
-    error = row.get("error")
-    told = {key: _text(error.get(key)) for key in ("step", "kind", "message")} if isinstance(error, Mapping) else None
-    steps = [_step(step) for step in _steps(row)]
-    if told and told["step"] and told["step"] not in {step.id for step in steps}:  # it ended without a note of its own
-        steps.append(_step({"id": told["step"], "outcome": row.get("outcome") or "failed"}))
-    return _Item(
-        number=number,
-        name=_text(row.get("item")) or f"item {number + 1}",
-        source=_text(row.get("source")),
-        outcome=_text(row.get("outcome")) or "unknown",
-        error=told,
-        output_path=_text(row.get("output_path")),
-        cost=_number(row.get("cost")),
-        seconds=_number(row.get("seconds")),
-        preview=bool(row.get("preview")),
-        steps=tuple(steps),
-    )
-
-
-def _steps(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    steps = row.get("steps")
-    return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, Sequence) else []
-
-
-def _step(step: Mapping[str, Any]) -> _Step:
-    parameters, drift, warnings = step.get("parameters"), step.get("drift"), step.get("warnings")
-    size = size_of(step.get("image"))
-    return _Step(
-        id=_text(step.get("id")) or _text(step.get("task")) or "step",
-        tool=_text(step.get("tool")) or _text(step.get("task")),
-        outcome=_text(step.get("outcome")),
-        reason=_text(step.get("reason")),
-        cost=_number(step.get("cost")),
-        estimate=_number(step.get("estimate")),
-        seconds=_number(step.get("seconds")),
-        job_id=_text(step.get("job_id")),
-        warnings=tuple(map(_text, warnings)) if isinstance(warnings, (list, tuple)) else (),
-        parameters=tuple((str(k), _text(v)) for k, v in parameters.items()) if isinstance(parameters, Mapping) else (),
-        drift={key: _number(drift.get(key)) or 0.0 for key in ("mean", "peak", "changed")}
-        if isinstance(drift, Mapping)
-        else None,
-        size=f"{size[0]} × {size[1]}" if size else "",
-    )
-
-
-def _with_pictures(item: _Item, row: Mapping[str, Any], side: int) -> _Item:
-    """``item`` with its previews, thumbnails and outlines, each at its place on the final canvas."""
-    pictures = Pictures(side)
-    original, steps = row.get("input"), _steps(row)
-    images = [original]
-    for step in steps:
-        images.append(step.get("image") or images[-1])
-    final = row.get("output") or images[-1]
-    boxes = _boxes([*images, final], steps)
-    noted: list[_Step] = []
-    outlines: list[_Mask] = []
-    for step, view, box in zip(steps, item.steps, boxes, strict=False):
-        found = pictures.outline(step["mask"]) if step.get("mask") else None
-        if isinstance(found, Outline):
-            outlines.append(_Mask(found, box.css, view.id, len(outlines) % 4))
-        noted.append(
-            replace(
-                view,
-                thumbnail=pictures.thumbnail(step["image"]) if step.get("image") else None,
-                mask=outlines[-1] if isinstance(found, Outline) else None,
-                mask_missing=found.reason if isinstance(found, Missing) else "",
-            )
-        )
-    is_changed = bool(final) and _digest(final) != _digest(original)
-    return replace(
-        item,
-        steps=(*noted, *item.steps[len(noted) :]),
-        before=pictures.preview(original) if original else None,
-        after=pictures.preview(final) if is_changed else None,
-        after_label="After" if row.get("output") else f"After {_last_pictured(noted)}",
-        before_box=boxes[0],
-        thumbnail=pictures.thumbnail(original) if original else None,
-        masks=tuple(outlines),
-    )
-
-
-def _boxes(images: Sequence[object], steps: Sequence[Mapping[str, Any]]) -> list[Box]:
-    """For each of ``images`` (the input, then the output of each step, then the final one) its place on the last."""
-    sizes = [size_of(image) for image in images]
-    boxes = [WHOLE]
-    for position in range(len(images) - 2, -1, -1):
-        before, after = sizes[position], sizes[position + 1]
-        step = steps[position] if position < len(steps) else {}
-        parameters = step.get("parameters")
-        box = WHOLE
-        if before and after and images[position] is not images[position + 1]:
-            known = parameters if isinstance(parameters, Mapping) else {}
-            box = place(before, after, known, task=_text(step.get("task")))
-        boxes.insert(0, box.within(boxes[0]))
-    return boxes
-
-
-def _last_pictured(steps: Sequence[_Step]) -> str:
-    return next((step.id for step in reversed(steps) if step.thumbnail is not None), "")
-
-
-def _digest(described: object) -> object:
-    return described.get("digest") if isinstance(described, Mapping) else None
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return _without_secrets(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None  # type: ignore[arg-type]
-
-
-def _without_secrets(text: str) -> str:
-    """``text`` with user, password and query taken out of its web addresses (signed links carry their key there)
-    and with the value of ``webhook_secret`` taken out of a recipe."""
-    return _WEBHOOK_SECRET.sub(
-        r"\1…", _WEB_ADDRESS.sub(lambda found: f"{found[1]}{found[2]}{'?…' * bool(found[3])}", text)
-    )
-
-
-def _credits(value: float) -> str:
-    return f"{value:,.2f}".rstrip("0").rstrip(".")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 0.01:
-        return "under 0.01 s" if seconds else "0 s"
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _moment(text: str) -> str:
-    """``2 March 2026, 21:14 UTC`` for ISO text; anything else as it is."""
-    try:
-        moment = datetime.fromisoformat(text.removesuffix("UTC").strip())
-    except ValueError:
-        return text
-    zone = moment.tzname() or ("UTC" if text.endswith("UTC") else "")
-    return f"{moment.day} {moment:%B %Y, %H:%M} {zone}".rstrip()
 
 
 @cache
@@ -358,7 +200,8 @@ def _template() -> Template:
     package = resources.files(__name__)
     script = package.joinpath("report.js").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"credits": _credits, "duration": _duration, "moment": _moment}
+    environment.filters |= {"credits": words.credits, "duration": words.duration, "moment": words.moment}
+    environment.filters["drawn"] = Markup  # the graph only; its texts are escaped where it is drawn
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
     environment.globals |= {
         "css": Markup(package.joinpath("report.css").read_text("utf-8")),  # noqa: S704 - the package's own file

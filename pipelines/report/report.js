@@ -3,9 +3,11 @@ document.documentElement.classList.add("js");
 
 addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".stage.compare").forEach(makeSlider);
+  document.querySelectorAll(".gallery").forEach(makeGallery);
   makeFilter();
   makeMaskSwitch();
   document.querySelectorAll("button.copy").forEach(makeCopyButton);
+  document.querySelectorAll(".graph .scroll").forEach(showTheSource);
 });
 
 /* The native range input gives keyboard, focus and names to assistive technology; the whole picture is the track
@@ -65,6 +67,27 @@ function makeSlider(stage) {
   });
   range.addEventListener("input", () => show(Number(range.value)));
   show(50);
+}
+
+/* Of several results one is on the stage; the slider keeps its place when another is chosen. */
+function makeGallery(gallery) {
+  const viewer = gallery.closest(".viewer");
+  const stage = viewer.querySelector(".stage");
+  gallery.addEventListener("change", (event) => {
+    for (const part of viewer.querySelectorAll("[data-view]")) part.hidden = part.dataset.view !== event.target.value;
+    const chosen = stage.querySelector(".after:not([hidden])");
+    const at = stage.style.getPropertyValue("--at");
+    stage.style.cssText = chosen.dataset.shape;
+    if (at) stage.style.setProperty("--at", at);
+    const spot = stage.querySelector(".spot");
+    if (spot) spot.style.cssText = chosen.dataset.spot;
+  });
+}
+
+/* A drawing that is wider than its place begins where the recipe does. */
+function showTheSource(scroll) {
+  const [box, place] = [scroll.querySelector(".source .box"), scroll].map((part) => part?.getBoundingClientRect());
+  if (box) scroll.scrollLeft += box.x + box.width / 2 - place.x - place.width / 2;
 }
 
 function makeFilter() {

@@ -7,13 +7,13 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+from report_page import ReportPage
 
 from flux_tasks import files
 from pipelines.report import RunSummary, render, write_report
@@ -26,35 +26,8 @@ HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>"
 _LOADING = {"src", "href", "xlink:href", "srcset", "poster", "data", "action", "formaction", "background", "ping"}
 
 
-class Page(HTMLParser):
-    """A report taken apart."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self._inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        self._inside = tag
-
-    def handle_data(self, data: str) -> None:
-        if self._inside not in ("script", "style"):
-            self.words.append(data)
-
-    def all(self, tag: str, **wanted: str) -> list[dict[str, str]]:
-        """Attributes of the elements that have the wanted classes (``class_``) or attributes."""
-        return [a for t, a in self.tags if t == tag and wanted.get("class_", "") in a.get("class", "")]
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-
-def page_of(run: RunSummary, *rows: dict[str, Any], **options: Any) -> Page:
-    return Page(render(run, rows, **options))
+def page_of(run: RunSummary, *rows: dict[str, Any], **options: Any) -> ReportPage:
+    return ReportPage(render(run, rows, **options))
 
 
 def shown(attributes: dict[str, str]) -> Image.Image:

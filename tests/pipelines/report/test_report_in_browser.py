@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from report_page import colour, near, stage_of
 
 from pipelines.report import RunSummary, write_report
 
 Describe = Callable[..., dict[str, Any]]
-Colour = tuple[int, int, int]
 
 RED, BLUE, GREEN = (220, 20, 20), (20, 20, 220), (20, 160, 20)
 
@@ -67,12 +66,6 @@ def page(context: BrowserContext, report: str) -> Iterator[Page]:
     assert [trouble for trouble in troubles if not trouble.startswith("data:")] == []
 
 
-def stage_of(page: Page, item: str) -> Locator:
-    stage = page.get_by_role("article", name=item).locator(".stage")
-    stage.scroll_into_view_if_needed()
-    return stage
-
-
 def share(stage: Locator) -> float:
     """Where the slider says it is, which must be where the picture is cut."""
     value = float(stage.get_by_role("slider").input_value())
@@ -81,18 +74,6 @@ def share(stage: Locator) -> float:
     cut = stage.evaluate("e => e.querySelector('.handle').getBoundingClientRect().x + 1 - e.getBoundingClientRect().x")
     assert cut == pytest.approx(stage.bounding_box()["width"] * value / 100, abs=1.5)  # type: ignore[index]
     return value
-
-
-def colour(stage: Locator, x: float, y: float = 0.8) -> Colour:
-    """The screen's colour at a place given as shares of the stage."""
-    screen = Image.open(io.BytesIO(stage.screenshot())).convert("RGB")
-    found = screen.getpixel((min(int(x * screen.width), screen.width - 1), int(y * screen.height)))
-    assert isinstance(found, tuple)
-    return (int(found[0]), int(found[1]), int(found[2]))
-
-
-def near(found: Colour, expected: Colour) -> bool:
-    return all(abs(a - b) < 24 for a, b in zip(found, expected, strict=True))
 
 
 def drag(page: Page, stage: Locator, start: float, end: float) -> None:

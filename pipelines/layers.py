@@ -1,0 +1,318 @@
+"""Where the boxes of a drawing go: in layers from top to bottom, arrows leading down.
+
+The way of Sugiyama, Tagawa and Toda (1981): layers by the longest way from the top, long arrows led through every
+layer between, few crossings by sorting each layer by where its neighbours are, then places near those neighbours.
+Long arrows from one box go together until they part. We looked at grandalf, which does much the same and is no longer
+maintained, and at Graphviz, which needs a binary; a recipe has tens of boxes, for which this is enough. Equal recipes
+give equal drawings: nothing here is random.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+__all__ = ["Layout", "Link", "Spot", "lay_out"]
+
+GAP = 28.0
+"""Pixels between boxes side by side."""
+
+_LANE = 18.0  # width of a long arrow where it passes between boxes
+_DROP = 36.0  # between layers
+_STEEP = 0.06  # and so much more for each pixel that an arrow goes sideways
+_MOST_DROP = 84.0
+_LABEL = 24.0  # height of the straight end of arrows that have a label
+_PORT = 22.0  # between arrows that end at the same box
+_EDGE = 14.0  # of a box, where no arrow ends
+_SWEEPS = 12
+
+
+@dataclass(frozen=True)
+class Link:
+    """An arrow to be led: from box to box, with the width of its label in pixels; a heavy one is kept straight."""
+
+    start: str
+    end: str
+    label: float = 0.0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a box is: its middle from the left, its top, width and height, in pixels."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything in its place.
+
+    Attributes:
+        spots: by box.
+        routes: for each link its points (x, y): it goes straight down from the first, third … to the second, fourth …,
+            and in a curve between these.
+        width, height: of the whole, without a margin.
+    """
+
+    spots: Mapping[str, Spot]
+    routes: tuple[tuple[tuple[float, float], ...], ...]
+    width: float
+    height: float
+
+
+@dataclass
+class _Point:
+    """A box, or a bend of a long arrow."""
+
+    width: float
+    height: float
+    layer: int
+    is_box: bool
+    x: float = 0.0
+    above: list[tuple[int, float]] = field(default_factory=list)
+    below: list[tuple[int, float]] = field(default_factory=list)
+
+
+def lay_out(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link]) -> Layout:
+    """Find a place for boxes of these sizes (width, height); every box comes after those that lead to it."""
+    layer = _layers(list(sizes), links)
+    widths = {name: max(width, _needed(name, links)) for name, (width, _) in sizes.items()}
+    points = [_Point(widths[name], height, layer[name], True) for name, (_, height) in sizes.items()]
+    numbers = {name: number for number, name in enumerate(sizes)}
+    lanes: dict[tuple[int, bool, int], int] = {}
+    ways = [_way(link, numbers, points, lanes) for link in links]
+    rows = _ordered(points)
+    _place(points, rows)
+    left = min((p.x - p.width / 2 for p in points), default=0.0)
+    for point in points:
+        point.x -= left
+    ports = _ports(links, ways, points)
+    tops = _tops(points, rows, links, ways, ports)
+    spots = {
+        name: Spot(points[n].x, tops[points[n].layer], points[n].width, points[n].height) for name, n in numbers.items()
+    }
+    heights = [max(points[n].height for n in row) for row in rows]
+    routes = tuple(
+        _route(way, port, points, tops, heights, _LABEL if any(k.label for k in links if k.end == link.end) else 0.0)
+        for link, way, port in zip(links, ways, ports, strict=True)
+    )
+    width = max((p.x + p.width / 2 for p in points), default=0.0)
+    return Layout(spots, routes, width, tops[-1] + heights[-1] if rows else 0.0)
+
+
+def _layers(names: Sequence[str], links: Sequence[Link]) -> dict[str, int]:
+    leading: dict[str, list[str]] = {name: [] for name in names}
+    for link in links:
+        leading[link.end].append(link.start)
+    layer: dict[str, int] = {}
+    for name in names:
+        layer[name] = max((layer[start] + 1 for start in leading[name]), default=0)
+    return layer
+
+
+def _needed(name: str, links: Sequence[Link]) -> float:
+    """Width of a box into which all labels of its arrows fit side by side."""
+    slots = [_slot(link) for link in links if link.end == name]
+    return sum(slots) + 2 * _EDGE if any(link.label for link in links if link.end == name) else 0.0
+
+
+def _slot(link: Link) -> float:
+    return max(_PORT, link.label + 8.0)
+
+
+def _way(
+    link: Link, numbers: Mapping[str, int], points: list[_Point], lanes: dict[tuple[int, bool, int], int]
+) -> list[int]:
+    """The points that an arrow passes, one in every layer between its ends; those of one box share them."""
+    start, end = numbers[link.start], numbers[link.end]
+    way = [start]
+    for layer in range(points[start].layer + 1, points[end].layer):
+        lane = (start, bool(link.label), layer)
+        if lane not in lanes:
+            lanes[lane] = len(points)
+            points.append(_Point(_LANE, 0.0, layer, False))
+            _join(points, way[-1], lanes[lane], link.weight)
+        way.append(lanes[lane])
+    _join(points, way[-1], end, link.weight)
+    return [*way, end]
+
+
+def _join(points: Sequence[_Point], upper: int, lower: int, weight: float) -> None:
+    weight *= (1, 2, 3)[(not points[upper].is_box) + (not points[lower].is_box)]
+    points[upper].below.append((lower, weight))
+    points[lower].above.append((upper, weight))
+
+
+# -- order within layers ---------------------------------------------------------------------------------------------
+
+
+def _ordered(points: Sequence[_Point]) -> list[list[int]]:
+    rows: list[list[int]] = [[] for _ in range(max((p.layer for p in points), default=-1) + 1)]
+    seen: set[int] = set()
+    for start in range(len(points)):  # by depth, so that what belongs together starts side by side
+        stack = [start]
+        while stack:
+            number = stack.pop()
+            if number not in seen:
+                seen.add(number)
+                rows[points[number].layer].append(number)
+                stack += [lower for lower, _ in reversed(points[number].below)]
+    best, fewest = [list(row) for row in rows], _crossings(points, rows)
+    for sweep in range(_SWEEPS):
+        downwards = sweep % 2 == 0
+        for row in rows[1:] if downwards else reversed(rows[:-1]):
+            other = rows[points[row[0]].layer + (-1 if downwards else 1)]
+            place = {number: position for position, number in enumerate(other)}
+            here = {number: position for position, number in enumerate(row)}
+            row.sort(key=lambda n: _middle(points[n], place, downwards, here[n]))
+        crossings = _crossings(points, rows)
+        if crossings < fewest:
+            best, fewest = [list(row) for row in rows], crossings
+    return best
+
+
+def _middle(point: _Point, place: Mapping[int, int], downwards: bool, otherwise: float) -> float:
+    neighbours = point.above if downwards else point.below
+    return sum(place[n] for n, _ in neighbours) / len(neighbours) if neighbours else otherwise
+
+
+def _crossings(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> int:
+    total = 0
+    for upper, lower in pairwise(rows):
+        place = {number: position for position, number in enumerate(lower)}
+        seen: list[int] = []
+        for number in upper:
+            ends = sorted(place[n] for n, _ in points[number].below)
+            total += sum(len(seen) - bisect_left(seen, end + 1) for end in ends)
+            for end in ends:
+                insort(seen, end)
+    return total
+
+
+# -- places ----------------------------------------------------------------------------------------------------------
+
+
+def _place(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> None:
+    """Give every point an ``x`` near its neighbours', without overlap and in the order of its row."""
+    for row in rows:
+        _settle(points, row, [(0.0, 1.0)] * len(row))
+    for sweep in range(2 * _SWEEPS + 1):  # the last goes down: what has one way in stands right below it
+        downwards = sweep % 2 == 0
+        for row in rows if downwards else reversed(rows):
+            wanted = []
+            for number in row:
+                near = points[number].above if downwards else points[number].below
+                places = [(points[n].x, weight) for n, weight in near]
+                wanted.append((_median(places), sum(w for _, w in near)) if near else (points[number].x, 0.1))
+            _settle(points, row, wanted)
+
+
+def _median(weighted: Sequence[tuple[float, float]]) -> float:
+    """The middle of places with weights. It is one of them unless two halves weigh the same, so lines come out straight
+    where a mean would make them lean."""
+    in_order = sorted(weighted)
+    half = sum(weight for _, weight in in_order) / 2
+    reached = 0.0
+    for position, (place, weight) in enumerate(in_order):
+        reached += weight
+        if reached > half:
+            return place
+        if reached == half:
+            return (place + in_order[position + 1][0]) / 2
+    return in_order[-1][0]
+
+
+def _settle(points: Sequence[_Point], row: Sequence[int], wanted: Sequence[tuple[float, float]]) -> None:
+    """Move the points of ``row`` as near to where they are wanted (place, weight) as their widths and order allow.
+
+    The least distances under that condition are an isotonic regression: neighbours that would overlap are pooled.
+    """
+    offsets, reach = [], 0.0
+    for position, number in enumerate(row):
+        if position:
+            before = points[row[position - 1]]
+            gap = GAP if before.is_box and points[number].is_box else GAP / 2
+            reach += (before.width + points[number].width) / 2 + gap
+        offsets.append(reach)
+    pools: list[tuple[float, list[tuple[float, float]]]] = []
+    for (place, weight), offset in zip(wanted, offsets, strict=True):
+        pools.append((place - offset, [(place - offset, weight)]))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            together = pools[-2][1] + pools[-1][1]
+            pools[-2:] = [(_median(together), together)]
+    places = [place for place, members in pools for _ in members]
+    for number, place, offset in zip(row, places, offsets, strict=True):
+        points[number].x = place + offset
+
+
+# -- arrows ----------------------------------------------------------------------------------------------------------
+
+
+def _ports(links: Sequence[Link], ways: Sequence[Sequence[int]], points: Sequence[_Point]) -> list[float]:
+    """Where each arrow ends on top of its box: side by side in the order in which they come, the heaviest in the
+    middle as far as the others leave room."""
+    found = [0.0] * len(links)
+    ending: dict[str, list[int]] = {}
+    for number, link in enumerate(links):
+        ending.setdefault(link.end, []).append(number)
+    for numbers in ending.values():
+        numbers.sort(key=lambda n: (points[ways[n][-2]].x, n))
+        box = points[ways[numbers[0]][-1]]
+        slots = [_slot(links[n]) for n in numbers]
+        room = box.width - 2 * _EDGE
+        slots = [slot * min(1.0, room / sum(slots)) for slot in slots]
+        middles = [sum(slots[:n]) + slot / 2 for n, slot in enumerate(slots)]
+        heaviest = max(range(len(numbers)), key=lambda n: links[numbers[n]].weight)
+        start = min(max(-middles[heaviest], -room / 2), room / 2 - sum(slots))
+        for number, middle in zip(numbers, middles, strict=True):
+            found[number] = box.x + start + middle
+    return found
+
+
+def _tops(
+    points: Sequence[_Point],
+    rows: Sequence[Sequence[int]],
+    links: Sequence[Link],
+    ways: Sequence[Sequence[int]],
+    ports: Sequence[float],
+) -> list[float]:
+    """The top of each layer; the space above it holds the curves of its arrows, and their labels."""
+    sideways = [0.0] * len(rows)
+    labelled = [0.0] * len(rows)
+    for link, way, port in zip(links, ways, ports, strict=True):
+        if link.label:
+            labelled[points[way[-1]].layer] = _LABEL
+        for upper, lower in pairwise(way):
+            end = port if lower == way[-1] else points[lower].x
+            layer = points[lower].layer
+            sideways[layer] = max(sideways[layer], abs(points[upper].x - end))
+    tops, y = [], 0.0
+    for layer, row in enumerate(rows):
+        if layer:
+            y += min(_DROP + _STEEP * sideways[layer], _MOST_DROP) + labelled[layer]
+        tops.append(y)
+        y += max(points[n].height for n in row)
+    return tops
+
+
+def _route(
+    way: Sequence[int],
+    port: float,
+    points: Sequence[_Point],
+    tops: Sequence[float],
+    heights: Sequence[float],
+    straight: float,
+) -> tuple[tuple[float, float], ...]:
+    first = points[way[0]]
+    route = [(first.x, tops[first.layer] + first.height), (first.x, tops[first.layer] + heights[first.layer])]
+    for number in way[1:-1]:
+        point = points[number]
+        route += [(point.x, tops[point.layer]), (point.x, tops[point.layer] + heights[point.layer])]
+    end = tops[points[way[-1]].layer]
+    return (*route, (port, end - straight), (port, end))

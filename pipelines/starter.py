@@ -1,0 +1,51 @@
+"""The recipe that ``flux-pipelines init`` writes: valid as it stands, with a word on every part."""
+
+from __future__ import annotations
+
+__all__ = ["SCHEMA", "STARTER"]
+
+SCHEMA = "recipe.schema.json"
+"""The file beside it that its first line names, for editors."""
+
+STARTER = f"""\
+# yaml-language-server: $schema={SCHEMA}
+#
+# A recipe: where pictures come from, what is done to each, and where the results go.
+#
+#   flux-pipelines plan recipe.yaml --endpoint local    # what a run would do and cost: spends nothing
+#   flux-pipelines run recipe.yaml --endpoint local     # a preview made on this machine: no key, no network
+#   BFL_API_KEY=… flux-pipelines run recipe.yaml        # by BFL: a second run pays for new photos alone
+
+name: my-photos
+
+# Values that templates know. Change one for a single run: --set ratio=1:1
+vars:
+  ratio: "16:9"
+
+# Every photo is an item. Paths are relative to the folder you are in; s3://bucket/photos/*.jpg will do, too.
+source:
+  images: "photos/*.jpg"
+  columns:
+    mask: "masks/{{{{ stem }}}}.png" # black and white; white is what has to go. It need not be there.
+  # limit: 5 # the first five, to try it out
+
+# Each step gets the picture of the step before it. What stands below a step's name are its parameters.
+steps:
+  - auto_orient: {{}} # costs nothing; so do resize, crop, pad, convert and others
+
+  - deblur: {{}}
+    when: sharpness < 500 # sharp photos skip it, and cost nothing here
+
+  - erase: {{mask: "{{{{ mask }}}}", dilate_pixels: 10}}
+    when: mask_exists
+    preserve: true # pixels outside the mask stay exactly as they were
+
+  - outpaint: {{aspect_ratio: "{{{{ ratio }}}}", fit: downscale}}
+    expect: {{solid: false}} # a result that is one single colour is taken for a failure
+
+output:
+  path: "out/{{{{ stem }}}}.png" # the extension decides the file type
+
+# A run never spends more than this. One credit is 0.01 USD.
+budget: {{credits: 200}}
+"""

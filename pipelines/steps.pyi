@@ -1,0 +1,1112 @@
+"""Written by `python -m pipelines.steps` from the catalogue and the operations; a test keeps it fresh."""
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, TypedDict
+
+from flux_tasks.masks import Mask
+from pipelines.drafts import Draft as Draft
+from pipelines.drafts import Ref as Ref
+from pipelines.drafts import Template as Template
+from pipelines.drafts import step as step
+from pipelines.expect import Expect
+from pipelines.recipe import Recipe
+
+__all__: list[str]
+
+_Picture = str | PathLike[str] | Draft | Ref
+_From = str | Draft | Ref | Sequence[str | Draft | Ref]
+
+class _Mask(TypedDict, total=False):
+    file: str | PathLike[str]
+    alpha: bool | str
+    boxes: Sequence[Sequence[int | str] | str] | str | None
+    invert: bool | str
+    dilate: int | str
+    resize: bool | str
+    step: str
+
+_MaskLike = _Picture | Mask | _Mask
+
+class _Expect(TypedDict, total=False):
+    size: Literal['same'] | Sequence[int | str]
+    min_side: int
+    aspect: str
+    drift: float
+    changed: float
+    sharpness_gain: float
+    solid: Literal[False]
+    condition: str
+
+class _OnFailure(TypedDict, total=False):
+    retry_with: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    then: Literal['fail', 'keep']
+
+class _Preserve(TypedDict, total=False):
+    feather: float
+
+def call(
+    function: str | Callable[..., Any],
+    *,
+    with_: Mapping[str, Any] = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+    **further: Any
+) -> Draft:
+    """A function of your own as a step: itself, or ``"package.module:function"``.
+
+    Args:
+        further: what the function is given besides its picture.
+        with_: the same, for names that mean something else here, such as ``id``.
+    """
+
+def recipe(
+    recipe: Recipe | str | PathLike[str],
+    *,
+    with_: Mapping[str, Any] = ...,
+    id: str = ...,
+    from_: _From = ...,
+) -> Draft:
+    """Another recipe, or the file of one, as a step: its steps are done.
+
+    Args:
+        with_: values for its ``vars``.
+    """
+
+def deblur(
+    *,
+    user: str | None = ...,
+    seed: int | str | None = ...,
+    safety_tolerance: int | str = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Sharpen a blurred photo; scene, people and colours stay.
+
+    Args:
+        user: Opaque id of the end user, 1–256 characters.
+        seed: Same seed and same parameters repeat a result.
+        safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
+        output_format: File type of the result: jpeg, png or webp.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def erase(
+    *,
+    mask: _MaskLike = ...,
+    user: str | None = ...,
+    dilate_pixels: int | str = ...,
+    seed: int | str | None = ...,
+    safety_tolerance: int | str = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Remove what a mask covers and rebuild the background.
+
+    Args:
+        mask: Black and white, the image's exact size; white marks what is removed.
+        user: Opaque id of the end user, 1–256 characters.
+        dilate_pixels: Grow the mask by so many pixels: 10 for clean masks, 15–20 for hair or smoke.
+        seed: Same seed and same parameters repeat a result.
+        safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
+        output_format: File type of the result: jpeg, png or webp.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def outpaint(
+    *,
+    user: str | None = ...,
+    width: int | str = ...,
+    height: int | str = ...,
+    auto_crop: bool | str = ...,
+    safety_tolerance: int | str = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    prompt: str | None = ...,
+    reference_offset_x: int | str | None = ...,
+    reference_offset_y: int | str | None = ...,
+    mode: Literal['high', 'fast'] | Template = ...,
+    disable_pup: bool | str = ...,
+    aspect_ratio: str | None = ...,
+    anchor: Literal['center', 'left', 'right', 'top', 'bottom', 'top-left', 'top-right', 'bottom-left', 'bottom-right'] | Template = ...,
+    expand: Mapping[str, int | str] | str | None = ...,
+    exact: bool | str = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Extend the frame beyond the picture's edges.
+
+    Args:
+        user: Opaque id of the end user, 1–256 characters.
+        width: Pixels of the final canvas; sides at least 64, area at most 4,194,304.
+        height: Pixels of the final canvas; sides at least 64, area at most 4,194,304.
+        auto_crop: Crop an input that overhangs the canvas instead of refusing it.
+        safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
+        output_format: File type of the result: jpeg, png or webp.
+        prompt: What to put there, in words.
+        reference_offset_x: Where the input's top left corner lies on the canvas, in pixels; centred if left out.
+        reference_offset_y: Where the input's top left corner lies on the canvas, in pixels; centred if left out.
+        mode: high for detail and people, fast for landscapes and backgrounds.
+        disable_pup: Turn off the service's prompt upsampling: exact prompts, lower latency.
+        aspect_ratio: Shape of the canvas, such as 16:9, instead of width and height.
+        anchor: Where the input sits on a canvas given by aspect_ratio.
+        expand: Pixels to add: left, right, top, bottom; instead of width and height.
+        exact: Keep sizes that are not multiples of 16.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def try_on(
+    *,
+    garment: _Picture = ...,
+    prompt: str = ...,
+    user: str | None = ...,
+    seed: int | str | None = ...,
+    safety_tolerance: int | str = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    model: Literal['vto-v2', 'vto-v1'] | Template = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Dress a person in a garment; inputs up to 4 MP. (2 models, see ``model``)
+
+    Args:
+        garment: The garment.
+        prompt: What to make or change, in words.
+        user: Opaque id of the end user, 1–256 characters.
+        seed: Same seed and same parameters repeat a result.
+        safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
+        output_format: File type of the result: jpeg, png or webp.
+        model: Which tool; vto-v2 by default.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def fill(
+    *,
+    mask: _MaskLike = ...,
+    user: str | None = ...,
+    prompt: str | None = ...,
+    steps: int | str | None = ...,
+    prompt_upsampling: bool | str | None = ...,
+    seed: int | str | None = ...,
+    guidance: float | str | None = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    safety_tolerance: int | str = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Paint a masked region anew, as a prompt says.
+
+    Args:
+        mask: Black and white, the image's size; white is painted anew. Optional if the image has alpha.
+        user: Opaque id of the end user, 1–256 characters.
+        prompt: What to put there, in words.
+        steps: Denoising steps.
+        prompt_upsampling: Let the service rewrite the prompt in more detail.
+        seed: Same seed and same parameters repeat a result.
+        guidance: How closely to follow the prompt.
+        output_format: File type of the result: jpeg, png or webp.
+        safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def fill_finetuned(
+    *,
+    finetune_id: str = ...,
+    mask: _MaskLike = ...,
+    user: str | None = ...,
+    finetune_strength: float | str = ...,
+    prompt: str = ...,
+    steps: int | str = ...,
+    prompt_upsampling: bool | str = ...,
+    seed: int | str | None = ...,
+    guidance: float | str = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    safety_tolerance: int | str = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Fill with your own finetune.
+
+    Args:
+        finetune_id: Your finetune; write org-id/lora-name for one of another organisation.
+        mask: Black and white, the image's size; white is painted anew. Optional if the image has alpha.
+        user: Opaque id of the end user, 1–256 characters.
+        finetune_strength: How strongly the finetune acts.
+        prompt: What to make or change, in words.
+        steps: Denoising steps.
+        prompt_upsampling: Let the service rewrite the prompt in more detail.
+        seed: Same seed and same parameters repeat a result.
+        guidance: How closely to follow the prompt.
+        output_format: File type of the result: jpeg, png or webp.
+        safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def expand(
+    *,
+    user: str | None = ...,
+    top: int | str | None = ...,
+    bottom: int | str | None = ...,
+    left: int | str | None = ...,
+    right: int | str | None = ...,
+    prompt: str | None = ...,
+    steps: int | str | None = ...,
+    prompt_upsampling: bool | str | None = ...,
+    seed: int | str | None = ...,
+    guidance: float | str | None = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    safety_tolerance: int | str = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Add pixels on each side (older than outpaint).
+
+    Args:
+        user: Opaque id of the end user, 1–256 characters.
+        top: Pixels to add on this side, 0–2048.
+        bottom: Pixels to add on this side, 0–2048.
+        left: Pixels to add on this side, 0–2048.
+        right: Pixels to add on this side, 0–2048.
+        prompt: What to put there, in words.
+        steps: Denoising steps.
+        prompt_upsampling: Let the service rewrite the prompt in more detail.
+        seed: Same seed and same parameters repeat a result.
+        guidance: How closely to follow the prompt.
+        output_format: File type of the result: jpeg, png or webp.
+        safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def edit(
+    *,
+    prompt: str = ...,
+    references: Sequence[_Picture] = ...,
+    user: str | None = ...,
+    seed: int | str | None = ...,
+    width: int | str | None = ...,
+    height: int | str | None = ...,
+    safety_tolerance: int | str = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    disable_pup: bool | str = ...,
+    aspect_ratio: str | None = ...,
+    prompt_upsampling: bool | str = ...,
+    input_image_blob_path: str | None = ...,
+    guidance: float | str | None = ...,
+    steps: int | str | None = ...,
+    model: Literal['flux-2-pro', 'flux-kontext-pro', 'flux-kontext-max', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] | Template = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Edit and generate: the balanced choice. (9 models, see ``model``)
+
+    Args:
+        prompt: What to make or change, in words.
+        references: Further pictures to go by, in the prompt's order.
+        user: Opaque id of the end user, 1–256 characters.
+        seed: Same seed and same parameters repeat a result.
+        width: Pixels of the result, at least 64; left out, the first picture's size rounded to 16.
+        height: Pixels of the result, at least 64; left out, the first picture's size rounded to 16.
+        safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
+        output_format: File type of the result: jpeg, png or webp.
+        disable_pup: Turn off the service's prompt upsampling: exact prompts, lower latency.
+        aspect_ratio: Width to height, 21:9 to 9:21.
+        prompt_upsampling: Let the service rewrite the prompt in more detail.
+        input_image_blob_path: A picture that already lies in the service's storage.
+        guidance: How closely to follow the prompt (the docs say 4.5 by default).
+        steps: Denoising steps.
+        model: Which tool; flux-2-pro by default.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def generate(
+    *,
+    prompt: str = ...,
+    image_prompt: _Picture = ...,
+    user: str | None = ...,
+    seed: int | str | None = ...,
+    width: int | str | None = ...,
+    height: int | str | None = ...,
+    safety_tolerance: int | str = ...,
+    output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    disable_pup: bool | str = ...,
+    prompt_upsampling: bool | str = ...,
+    aspect_ratio: str = ...,
+    image_prompt_strength: float | str = ...,
+    raw: bool | str = ...,
+    finetune_id: str = ...,
+    finetune_strength: float | str = ...,
+    steps: int | str | None = ...,
+    guidance: float | str | None = ...,
+    input_image_blob_path: str | None = ...,
+    model: Literal['flux-2-pro', 'flux-pro-1.1', 'flux-pro-1.1-ultra', 'flux-pro-1.1-ultra-finetuned', 'flux-dev', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] | Template = ...,
+    variant: int | str = ...,
+    fit: Literal['error', 'downscale'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Edit and generate: the balanced choice. (11 models, see ``model``)
+
+    Args:
+        prompt: What to make or change, in words.
+        image_prompt: A picture to go by (FLUX 1.1 models).
+        user: Opaque id of the end user, 1–256 characters.
+        seed: Same seed and same parameters repeat a result.
+        width: Pixels of the result, at least 64; left out, the first picture's size rounded to 16.
+        height: Pixels of the result, at least 64; left out, the first picture's size rounded to 16.
+        safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
+        output_format: File type of the result: jpeg, png or webp.
+        disable_pup: Turn off the service's prompt upsampling: exact prompts, lower latency.
+        prompt_upsampling: Let the service rewrite the prompt in more detail.
+        aspect_ratio: Width to height, 21:9 to 9:21.
+        image_prompt_strength: How strongly the picture guides.
+        raw: A less processed, more natural look.
+        finetune_id: Your finetune; write org-id/lora-name for one of another organisation.
+        finetune_strength: How strongly the finetune acts.
+        steps: Denoising steps.
+        guidance: How closely to follow the prompt.
+        input_image_blob_path: A picture that already lies in the service's storage.
+        model: Which tool; flux-2-pro by default.
+        variant: Another result for the same request: a new job, paid anew.
+        fit: What to do with a picture the tool does not take as it is.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def auto_orient(
+    *,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Turns a picture upright, as its EXIF data say.
+
+    Args:
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def resize(
+    *,
+    width: int | str | None = ...,
+    height: int | str | None = ...,
+    max_side: int | str | None = ...,
+    megapixels: float | str | None = ...,
+    fit: Literal['contain', 'cover', 'stretch'] | Template = ...,
+    anchor: Literal['center', 'left', 'right', 'top', 'bottom', 'top-left', 'top-right', 'bottom-left', 'bottom-right'] | Template = ...,
+    upscale: bool | str = ...,
+    filter: Literal['lanczos', 'bicubic', 'hamming', 'bilinear', 'box', 'nearest'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Scales a picture or a mask.
+
+    Args:
+        width: Pixels. Without height, the height follows.
+        height: Pixels. Without width, the width follows.
+        max_side: Pixels of the longer side.
+        megapixels: Area at most, in MP of 1,048,576 px.
+        fit: With width and height: contain keeps the shape and lies within them; cover keeps the shape, fills them and cuts off what is beyond; stretch distorts.
+        anchor: With fit: cover, the part that is kept.
+        upscale: Whether the picture may grow. Without it, a small picture stays as it is; with fit: cover or stretch, it gets the shape of width and height at a smaller size.
+        filter: How pixels are averaged.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def crop(
+    *,
+    box: Sequence[int | str] | str | None = ...,
+    width: int | str | None = ...,
+    height: int | str | None = ...,
+    aspect_ratio: str | None = ...,
+    anchor: Literal['center', 'left', 'right', 'top', 'bottom', 'top-left', 'top-right', 'bottom-left', 'bottom-right'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Cuts a part out of a picture or a mask.
+
+    Args:
+        box: Left, top, right, bottom in pixels; right and bottom excluded.
+        width: Pixels. Without it, the whole width.
+        height: Pixels. Without it, the whole height.
+        aspect_ratio: Such as '16:9': the largest part of that shape.
+        anchor: Which part is kept, where no box says so.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def pad(
+    *,
+    left: int | str = ...,
+    right: int | str = ...,
+    top: int | str = ...,
+    bottom: int | str = ...,
+    width: int | str | None = ...,
+    height: int | str | None = ...,
+    aspect_ratio: str | None = ...,
+    anchor: Literal['center', 'left', 'right', 'top', 'bottom', 'top-left', 'top-right', 'bottom-left', 'bottom-right'] | Template = ...,
+    color: str = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Puts a border around a picture or a mask.
+
+    Args:
+        left: Pixels to add.
+        right: Pixels to add.
+        top: Pixels to add.
+        bottom: Pixels to add.
+        width: Pixels of the result. Without it, as wide as the picture.
+        height: Pixels of the result. Without it, as high as the picture.
+        aspect_ratio: Such as '1:1': the least that is of that shape.
+        anchor: Where the picture sits, where the four sides do not say so.
+        color: A name, '#rrggbb', '#rrggbbaa' or transparent. A mask is padded with black.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def convert(
+    *,
+    format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
+    quality: int | str | None = ...,
+    mode: Literal['RGB', 'RGBA', 'L'] | Template | None = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Changes the file type or the colours.
+
+    Args:
+        format: File type. By default the picture's own, or png where that is another or cannot hold the mode.
+        quality: Of jpeg and webp; 95 by default.
+        mode: Colours, colours with alpha, or greys. Without alpha, what was transparent lies on white.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def load_image(
+    *,
+    file: _Picture = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Takes another picture from a file.
+
+    Args:
+        file: The picture that goes over it.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def load_mask(
+    *,
+    file: _MaskLike = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Takes a mask from a file.
+
+    Args:
+        file: A mask: white where the picture goes.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def cutout(
+    *,
+    mask: _MaskLike = ...,
+    feather: float | str = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Makes transparent what a mask leaves black.
+
+    Args:
+        mask: A mask: white where the picture goes.
+        feather: Pixels over which the edge of the mask is softened, inwards only.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def flatten(
+    *,
+    color: str = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Puts a picture on a colour, dropping its alpha.
+
+    Args:
+        color: An opaque name or '#rrggbb'.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def composite(
+    *,
+    over: _Picture = ...,
+    mask: _MaskLike = ...,
+    feather: float | str = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Puts a picture on another, through a mask or its alpha.
+
+    Args:
+        over: The picture that goes over it.
+        mask: A mask: white where the picture goes.
+        feather: Pixels over which the edge of the mask is softened, inwards only.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def mask_from_alpha(
+    *,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Makes a mask of what is transparent.
+
+    Args:
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def mask_from_boxes(
+    *,
+    boxes: Sequence[Sequence[int | str] | str] | str = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Makes a mask of rectangles.
+
+    Args:
+        boxes: Rectangles: left, top, right, bottom in pixels; right and bottom excluded.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def mask_from_color(
+    *,
+    color: str = ...,
+    tolerance: int | str = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Makes a mask of what has a colour.
+
+    Args:
+        color: An opaque name or '#rrggbb'.
+        tolerance: How far each of red, green and blue may be off.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def mask_union(
+    *,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Puts masks together: white where any is.
+
+    Args:
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def mask_dilate(
+    *,
+    pixels: int | str = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Grows the white of a mask, or shrinks it.
+
+    Args:
+        pixels: To grow by in every direction; below 0, to shrink by.
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """
+
+def mask_invert(
+    *,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
+    preserve: bool | _Preserve = ...,
+    save: str | PathLike[str] = ...,
+) -> Draft:
+    """Swaps black and white of a mask.
+
+    Args:
+        id: What other steps call it; the name of the function if left out.
+        from_: The step, or steps, whose picture it gets; the step before if left out.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
+        matrix: Lists of values; the step runs for every combination.
+        vars: Names for the templates of this step.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not so.
+        preserve: Put the pixels outside the mask back.
+        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+    """

@@ -1,0 +1,59 @@
+"""A report taken apart, and what of one is on a screen."""
+
+from __future__ import annotations
+
+import io
+from html.parser import HTMLParser
+
+from PIL import Image
+from playwright.sync_api import Locator
+from playwright.sync_api import Page as Tab
+
+Colour = tuple[int, int, int]
+
+
+class ReportPage(HTMLParser):
+    """A report taken apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._inside not in ("script", "style"):
+            self.words.append(data)
+
+    def all(self, tag: str, **wanted: str) -> list[dict[str, str]]:
+        """Attributes of the elements that have the wanted classes (``class_``) or attributes."""
+        return [a for t, a in self.tags if t == tag and wanted.get("class_", "") in a.get("class", "")]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def stage_of(tab: Tab, item: str) -> Locator:
+    """The place where the pictures of an item are compared, scrolled into view."""
+    stage = tab.get_by_role("article", name=item).locator(".stage")
+    stage.scroll_into_view_if_needed()
+    return stage
+
+
+def colour(stage: Locator, x: float, y: float = 0.8) -> Colour:
+    """The screen's colour at a place given as shares of the stage."""
+    screen = Image.open(io.BytesIO(stage.screenshot())).convert("RGB")
+    found = screen.getpixel((min(int(x * screen.width), screen.width - 1), int(y * screen.height)))
+    assert isinstance(found, tuple)
+    return (int(found[0]), int(found[1]), int(found[2]))
+
+
+def near(found: Colour, expected: Colour) -> bool:
+    """Whether two colours look alike."""
+    return all(abs(a - b) < 24 for a, b in zip(found, expected, strict=True))
