@@ -47,15 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FluxError as error:
         complain(str(error))
         return ITEMS
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except OSError as error:
         complain(f"stopped: {error}")
         return STOPPED
     except KeyboardInterrupt:
         complain("interrupted")
         return STOPPED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     finally:
         log.propagate = True
         log.removeHandler(handler)

@@ -62,6 +62,8 @@ def _by_tool(summary: Summary) -> list[str]:
     lines = []
     for name, total in sorted(summary.tools.items()):
         cost = f"{total.cost:.2f} credits" if total.jobs > total.unpriced else "an unknown cost"
-        expected = f"expected {total.estimate:.2f}" if total.estimate else "no price was known"
+        known = total.jobs - total.unestimated
+        of_them = f" for {known} of them" if total.unestimated else ""
+        expected = f"expected {total.estimate:.2f}{of_them}" if known else "no price was known"
         lines.append(f"  {name}: {total.jobs} jobs, {cost} ({expected})")
     return lines

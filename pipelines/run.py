@@ -39,12 +39,16 @@ __all__ = ["CallTool", "Event", "Run", "Summary", "ToolTotal"]
 
 @dataclass
 class ToolTotal:
-    """What the jobs of one tool came to: how many, what was expected of those with a price, what they cost."""
+    """What the jobs of one tool came to: how many, what was expected of those with a price, what they cost.
+
+    ``unpriced`` are jobs whose cost the service did not say, ``unestimated`` those without a published price.
+    """
 
     jobs: int = 0
     estimate: float = 0.0
     cost: float = 0.0
     unpriced: int = 0
+    unestimated: int = 0
 
 
 @dataclass
@@ -110,6 +114,7 @@ class Summary:
                 total.unpriced += cost is None
                 total.cost += cost or 0.0
                 total.estimate += step.get("estimate") or 0.0
+                total.unestimated += step.get("estimate") is None
             self.collected += step["outcome"] == "attached"
         for error in row["errors"] or filter(None, [row["error"]]):
             self.uncertain += error["kind"] == "SubmissionUncertain"

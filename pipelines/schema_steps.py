@@ -16,7 +16,7 @@ from pipelines.local_step import Slot
 from pipelines.ops import OPERATIONS, Operation
 from pipelines.parts import pictures_of
 
-__all__ = ["DEFINITIONS", "PATH", "Schema", "fields_of", "names_of", "step_names", "without_null"]
+__all__ = ["DEFINITIONS", "PATH", "Schema", "fields_of", "names_of", "step_names", "without_null", "words_of"]
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -110,9 +110,15 @@ def _fields(tool: Tool) -> dict[str, Schema]:
 
 def _of_operation(operation: Operation) -> Schema:
     found = {name: _open(_or_null(one)) for name, one in fields_of(operation.parameters).items()}
-    words = {"mask": "White where the picture goes.", "over": "The picture that goes over it."}
-    pictures = {name: _picture(slot, words.get(name, "")) for name, slot in operation.inputs.items() if not slot.main}
+    pictures = {name: _picture(slot, words_of(name, slot)) for name, slot in operation.inputs.items() if not slot.main}
     return _mapping({**pictures, **found}, {})
+
+
+def words_of(name: str, slot: Slot) -> str:
+    """What a picture besides the main one is for, in an operation."""
+    if name == "file":
+        return "Where it is: a path, or a template of one."
+    return "A mask; white is what counts." if slot.role == "mask" else f"The picture that goes {name} it."
 
 
 def _mapping(properties: Mapping[str, Schema], patterns: Mapping[str, Schema]) -> Schema:
@@ -135,17 +141,26 @@ def fields_of(model: type[BaseModel]) -> dict[str, Schema]:
     return found
 
 
-def _tidy(value: Any, definitions: Mapping[str, Any], *, named: bool = True) -> Any:
-    """``value`` without titles, sources and null defaults; ``named``: its keys are names of fields."""
+def _tidy(value: Any, definitions: Mapping[str, Any], *, named: bool = True, among: bool = False) -> Any:
+    """``value`` without titles, sources and null defaults.
+
+    Args:
+        named: its keys are names of fields.
+        among: it is one of several types.
+    """
     if isinstance(value, list):
-        return [_tidy(inner, definitions, named=False) for inner in value]
+        return [_tidy(inner, definitions, named=False, among=among) for inner in value]
     if not isinstance(value, dict):
         return value
     if "$ref" in value and not named:
         return {**_tidy(definitions[value["$ref"].rpartition("/")[2]], definitions, named=False), **_words(value)}
     kept = value if named else {k: v for k, v in value.items() if k not in ("title", "source")}
     kept = {k: v for k, v in kept.items() if named or k != "default" or v is not None}
-    return {k: _tidy(v, definitions, named=not named and k == "properties") for k, v in kept.items()}
+    if among and "enum" in kept:
+        kept = {**kept, "enum": sorted(kept["enum"], key=str)}  # typing keeps no order of Literal | None
+    return {
+        k: _tidy(v, definitions, named=not named and k == "properties", among=k == "anyOf") for k, v in kept.items()
+    }
 
 
 def _words(value: Mapping[str, Any]) -> Schema:

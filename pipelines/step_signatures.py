@@ -10,7 +10,7 @@ import inspect
 import types
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -21,6 +21,7 @@ from pipelines.expect import Expect
 from pipelines.local_step import Slot
 from pipelines.ops import OPERATIONS
 from pipelines.parts import pictures_of
+from pipelines.schema_steps import words_of
 
 __all__ = ["BESIDE", "FOR_RECIPES", "STEPS", "docstring", "main_names", "parameters", "signature", "stub"]
 
@@ -84,8 +85,7 @@ def _of_operation(name: str) -> Iterable[Parameter]:
     operation = OPERATIONS[name]
     for picture, slot in operation.inputs.items():
         if not slot.main:
-            what = "A mask: white where the picture goes." if slot.role == "mask" else "The picture that goes over it."
-            yield Parameter(picture, _picture(slot), what)
+            yield Parameter(picture, _picture(slot), words_of(picture, slot))
     for field, info in operation.parameters.model_fields.items():
         yield Parameter(field, _source(info.annotation), info.description or "")
 
@@ -115,12 +115,19 @@ def _plain(annotation: Any) -> str:
     if origin is Annotated:
         return _plain(inner[0])
     if origin in (Union, types.UnionType):
-        return " | ".join(dict.fromkeys(_plain(one) for one in inner))
+        return " | ".join(dict.fromkeys(_in_order(one) for one in inner))
     if origin is tuple:
         return f"Sequence[{' | '.join(dict.fromkeys(_source(one) for one in inner if one is not Ellipsis))}]"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "Mapping[str, int | str]"
     return signatures.source_of(annotation)
+
+
+def _in_order(annotation: Any) -> str:
+    """One type of a union; typing keeps no order of ``Literal | None``."""
+    if get_origin(annotation) is Literal:
+        return f"Literal[{', '.join(map(repr, sorted(get_args(annotation), key=str)))}]"
+    return _plain(annotation)
 
 
 @cache

@@ -737,7 +737,7 @@ def convert(
     *,
     format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
     quality: int | str | None = ...,
-    mode: Literal['RGB', 'RGBA', 'L'] | Template | None = ...,
+    mode: Literal['L', 'RGB', 'RGBA'] | Template | None = ...,
     id: str = ...,
     from_: _From = ...,
     when: str | bool = ...,
@@ -784,7 +784,7 @@ def load_image(
     """Takes another picture from a file.
 
     Args:
-        file: The picture that goes over it.
+        file: Where it is: a path, or a template of one.
         id: What other steps call it; the name of the function if left out.
         from_: The step, or steps, whose picture it gets; the step before if left out.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
@@ -815,7 +815,7 @@ def load_mask(
     """Takes a mask from a file.
 
     Args:
-        file: A mask: white where the picture goes.
+        file: Where it is: a path, or a template of one.
         id: What other steps call it; the name of the function if left out.
         from_: The step, or steps, whose picture it gets; the step before if left out.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
@@ -847,7 +847,7 @@ def cutout(
     """Makes transparent what a mask leaves black.
 
     Args:
-        mask: A mask: white where the picture goes.
+        mask: A mask; white is what counts.
         feather: Pixels over which the edge of the mask is softened, inwards only.
         id: What other steps call it; the name of the function if left out.
         from_: The step, or steps, whose picture it gets; the step before if left out.
@@ -913,7 +913,7 @@ def composite(
 
     Args:
         over: The picture that goes over it.
-        mask: A mask: white where the picture goes.
+        mask: A mask; white is what counts.
         feather: Pixels over which the edge of the mask is softened, inwards only.
         id: What other steps call it; the name of the function if left out.
         from_: The step, or steps, whose picture it gets; the step before if left out.

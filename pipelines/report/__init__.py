@@ -113,7 +113,7 @@ class _ToolRow:
         return cls(
             name,
             total.jobs,
-            total.estimate if total.estimate else None,
+            total.estimate if not total.unestimated else None,
             total.cost if total.jobs > total.unpriced else None,
             total.unpriced,
         )

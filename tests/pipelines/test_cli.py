@@ -194,3 +194,9 @@ def test_help_imports_neither_prefect_nor_a_cloud_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_trouble(folder: Path) -> None:
+    command = f"{sys.executable} -m pipelines.cli tools --json | head -c 10"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

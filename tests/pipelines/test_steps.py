@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recipes import perform, place
+from recipes import Painter, perform, place
 
-from flux_tasks import Mask
+from flux_tasks import Mask, catalog
 from flux_tasks.errors import InvalidRequest, RecipeError
 from pipelines import Recipe, operation, steps
 from pipelines.expect import Expect
@@ -220,7 +220,7 @@ def test_a_recipe_that_is_written_as_yaml_and_read_again_has_the_same_digest(nam
 
 def test_what_a_recipe_in_yaml_paid_for_the_one_in_python_does_not_pay_for() -> None:
     text = lines("  - deblur: {seed: 3}\n  - edit: {prompt: 'at {{ hour }}'}\n    matrix: {hour: [dawn, dusk]}")
-    with place() as here:
+    with Painter() as bfl, place(bfl) as here:
         ends = {
             "source": f"{here.folder}/photos/*",
             "output": f"{here.folder}/out/{{{{ stem }}}}-{{{{ variant }}}}.png",
@@ -431,23 +431,12 @@ def test_texts_and_numbers_of_other_kinds_are_written_as_plain_ones() -> None:
 @pytest.mark.parametrize("name", STEPS)
 def test_every_parameter_of_every_step_is_known_to_the_recipe(name: str) -> None:
     for parameter in parameters(name):
-        for model in [None, *_models(name, parameter.name)]:
-            given = {parameter.name: "{{ stem }}", **({"model": model} if model else {})}
-            try:
-                of(getattr(steps, name)(**given)).check()
-            except RecipeError as error:
-                assert f"{parameter.name}: {name} has no such parameter" not in str(error)
-
-
-def _models(name: str, parameter: str) -> list[str]:
-    from flux_tasks import catalog
-
-    known = [catalog.TOOLS[model] for model in catalog.MODELS.get(name, ())]
-    return (
-        [next(t.name for t in known if parameter in t.parameters)]
-        if any(parameter in t.parameters for t in known)
-        else []
-    )
+        known = [model for model in catalog.MODELS.get(name, ()) if parameter.name in catalog.TOOLS[model].parameters]
+        given = {parameter.name: "{{ stem }}", **({"model": known[0]} if known else {})}
+        try:
+            of(getattr(steps, name)(**given)).check()
+        except RecipeError as error:
+            assert f"{parameter.name}: {name} has no such parameter" not in str(error)
 
 
 @pytest.mark.parametrize("name", STEPS)
