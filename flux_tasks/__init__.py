@@ -9,9 +9,9 @@ Importing this package imports neither Prefect nor a cloud library; the first ta
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flux_tasks.client import BflClient
 from flux_tasks.errors import (
     BudgetReached,
     CheckFailed,
@@ -37,13 +37,13 @@ from flux_tasks.errors import (
     SubmissionUncertain,
     Transient,
 )
-from flux_tasks.images import ImageRef
-from flux_tasks.masks import Mask
 from flux_tasks.settings import Settings, use
-from flux_tasks.store import Store
-from flux_tasks.webhooks import WebhookForged, verify_webhook
 
 if TYPE_CHECKING:
+    from flux_tasks.client import BflClient
+    from flux_tasks.images import ImageRef
+    from flux_tasks.masks import Mask
+    from flux_tasks.store import Store
     from flux_tasks.tasks import (
         adeblur,
         aedit,
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         outpaint,
         try_on,
     )
+    from flux_tasks.webhooks import WebhookForged, verify_webhook
 
 __all__ = [
     "BflClient",
@@ -118,12 +119,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Tasks are made when they are first asked for, because making them imports Prefect (about a second)."""
-    if name in __all__:
-        from flux_tasks import tasks
+_HOMES = {
+    "BflClient": "client",
+    "ImageRef": "images",
+    "Mask": "masks",
+    "Store": "store",
+    "WebhookForged": "webhooks",
+    "verify_webhook": "webhooks",
+}
 
-        return getattr(tasks, name)
+
+def __getattr__(name: str) -> Any:
+    """What takes time to import comes when it is first asked for; making the tasks imports Prefect (about a second)."""
+    if name in __all__:
+        return getattr(import_module(f"flux_tasks.{_HOMES.get(name, 'tasks')}"), name)
     raise AttributeError(f"module 'flux_tasks' has no attribute '{name}'")
 
 

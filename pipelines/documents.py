@@ -73,6 +73,12 @@ def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], problems: list[P
     if not isinstance(node, yaml.ScalarNode):
         seen.add(id(node))
     if isinstance(node, yaml.MappingNode):
+        odd = next((key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)), None)
+        if odd is not None:  # what {{ stem }} without quotes is to YAML
+            names = [key.value for key, _ in odd.value] if isinstance(odd, yaml.MappingNode) else []
+            template = f"{{{{ {names[0] if names and isinstance(names[0], str) else 'stem'} }}}}"
+            problems.append(Problem(where, f'put templates in quotes: "{template}"', line))
+            return template
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(getattr(key_node, "value", ""))

@@ -131,7 +131,9 @@ class Findings:
         for name in sorted(set(names) - set(known)):
             if name == "env":
                 wanted = ", ".join(dict.fromkeys(_OF_ENVIRONMENT.findall(text))) or "NAME"
-                self.say(path, f"'{text}': the recipe lists nothing of the environment: write env: [{wanted}] at its top")
+                self.say(
+                    path, f"'{text}': the recipe lists nothing of the environment: write env: [{wanted}] at its top"
+                )
             elif self.has_table:
                 self.wanted.append(Wanted(name, text, ".".join(map(str, path)), self._document.line(path)))
             else:

@@ -322,12 +322,11 @@ class _Forecast:
         except (InvalidRequest, InvalidImage):
             if not is_open or not _may_do(node, image, given):
                 raise
-            amount = step.paid if is_decided else step.undecided
-            amount.add(None)
-            self.lasts[node.id] += self.spend_time(node, is_decided)
+            step.undecided.add(None)
+            self.lasts[node.id] += self.spend_time(node, is_decided=False)
             return None, planned_picture(_virtual(node.id, image), None, self.item.stem)
         key = call.key(self.planner.engine)
-        result = self.answer(node, call, key, image, step, is_open, is_decided)
+        result = self.answer(node, call, key, image, step, is_decided)
         preserve = node.step.preserve
         if preserve is not None and result is not None and image is not None and call.mask is not None:
             if is_planned(result):
@@ -343,7 +342,6 @@ class _Forecast:
         key: str,
         image: ImageRef | None,
         step: StepPlan,
-        is_open: bool,
         is_decided: bool,
     ) -> ImageRef | None:
         planner = self.planner
@@ -351,7 +349,8 @@ class _Forecast:
         if found is not None:
             step.cached += 1
             return found.image
-        if self.is_idle(call, is_open):
+        is_decided = is_decided and not _is_mask_open(call)
+        if not _is_mask_open(call) and call.nothing_to_do():
             step.nothing_to_do += 1
             return image
         if key in planner.seen:
@@ -368,13 +367,6 @@ class _Forecast:
             (step.paid if is_decided else step.undecided).add(call.estimate())
         self.lasts[node.id] += self.spend_time(node, is_decided)
         return result
-
-    def is_idle(self, call: Call, is_open: bool) -> bool:
-        if call.mask is not None and is_open:
-            source = call.mask.mask.file if call.mask.mask is not None else None
-            if is_planned(source if isinstance(source, ImageRef) else None) or source is None:
-                return False
-        return call.nothing_to_do()
 
     def spend_time(self, node: Node, is_decided: bool) -> float:
         seconds = self.planner.seconds_of(node.tool.name)
@@ -407,6 +399,14 @@ class _Forecast:
             return calls.operate(node, given, blank, self.planner.store, keep=False)
         name = hashlib.sha256(repr(sorted(parameters.items(), key=str)).encode()).hexdigest()
         return planned_picture(_virtual(node.step.id, name, *pictures), size, main.name)
+
+
+def _is_mask_open(call: Call) -> bool:
+    """Whether it depends on a picture that is not made yet which pixels the mask has, and so whether it has any."""
+    mask = call.mask.mask if call.mask is not None else None
+    if mask is None or mask.boxes is not None:
+        return False
+    return is_planned(mask.file if isinstance(mask.file, ImageRef) else call.main if mask.alpha else None)
 
 
 def _may_do(node: Node, image: ImageRef | None, given: Mapping[str, Any]) -> bool:

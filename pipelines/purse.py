@@ -66,6 +66,7 @@ class Purse:
     _dearer: dict[str, float] = field(default_factory=dict)
     """How much dearer than expected a job of each tool has been, at most."""
     _trying: Counter[str] = field(default_factory=Counter)
+    _in_flight: int = 0
     _warned: bool = False
     _earlier: float = 0.0
 
@@ -131,13 +132,11 @@ class Purse:
                 if price is None:
                     is_alone = not self._trying[tool]
                     fits = is_alone and total < self.cap
-                    could_wait = self.held > 0 or any(self._trying.values())
                 else:
                     fits = total + price <= self.cap + _ROUNDING
-                    could_wait = self.held > 0 or any(self._trying.values())
                 if fits:
                     break
-                if not could_wait:
+                if not self._in_flight:
                     needed = f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
                     before = f", {self._earlier:.2f} of them in earlier runs" if self._earlier else ""
                     raise BudgetReached(
@@ -147,6 +146,7 @@ class Purse:
                 await self._change.wait()
             bill = Bill(tool, price or 0.0, price is not None)
             self.held += bill.held
+            self._in_flight += 1
             if price is None:
                 self._trying[tool] += 1
             self._look()
@@ -154,9 +154,10 @@ class Purse:
 
     async def _settle(self, bill: Bill, cost: float, estimate: float | None) -> None:
         async with self._change:
-            self.held = max(self.held - bill.held, 0.0)
             self.spent += cost
             if self.cap is not None:
+                self._in_flight -= 1
+                self.held = self.held - bill.held if self._in_flight else 0.0  # nothing is left of rounding
                 if not bill.is_priced:
                     self._trying[bill.tool] -= 1
                 if bill.cost is not None and estimate is None:

@@ -95,7 +95,17 @@ class _Reader:
         budget = self._budget(data.get("budget"))
         if source is None or not outputs or not steps:
             return None
-        return Parts(str(name), source, steps, outputs, variables, env, budget, tuple(self._findings.wanted), tuple(self._findings.own))
+        return Parts(
+            str(name),
+            source,
+            steps,
+            outputs,
+            variables,
+            env,
+            budget,
+            tuple(self._findings.wanted),
+            tuple(self._findings.own),
+        )
 
     def _vars(self, data: Any) -> dict[str, Any]:
         if data is None:

@@ -98,7 +98,8 @@ class Recipe:
         else:
             name = self._given.get("name", self._file)
             steps = [
-                s._given.get("name", s._file) if isinstance(s, Recipe) else name_of(s) for s in self._given["steps"]
+                s._given.get("name", s._file) if isinstance(s, Recipe) else name_of(s)
+                for s in self._given.get("steps", ())
             ]
         return f"<Recipe {name!r}: {', '.join(map(str, steps)) or 'no steps'}>"
 

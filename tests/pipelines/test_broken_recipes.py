@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from flux_tasks import catalog
 from flux_tasks.errors import RecipeError
+from pipelines.ops import OPERATIONS
 from pipelines.recipe import Recipe
 from pipelines.survey import survey
 
@@ -52,10 +54,11 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def said_of(text: str, **variables: str) -> list[str]:
     """What is said of a recipe in ``r.yaml``, and of its table's columns."""
     Path("r.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(RecipeError) as caught:
-        recipe = Recipe.load("r.yaml", variables)
-        survey(recipe)
-    return str(caught.value).splitlines()
+    try:
+        survey(Recipe.load("r.yaml", variables))
+    except RecipeError as error:
+        return str(error).splitlines()
+    return []
 
 
 @pytest.mark.parametrize(("recipe", "expected"), CASES)
@@ -89,7 +92,8 @@ def test_a_variable_that_is_set_is_checked_where_it_is_used() -> None:
 
 
 def test_a_step_that_is_not_understood_makes_no_further_problem_of_those_that_name_it() -> None:
-    text = SEPIA.replace('  - edit: {prompt: "{{ tone }}"}', "  - deblr: {}\n    id: sharp\n  - deblur: {}\n    from: sharp")
+    steps = "  - deblr: {}\n    id: sharp\n  - deblur: {}\n    from: sharp"
+    text = SEPIA.replace('  - edit: {prompt: "{{ tone }}"}', steps)
     assert said_of(text) == ["r.yaml:5: steps.0.deblr: there is no tool 'deblr' (did you mean 'deblur'?)"]
 
 
@@ -99,3 +103,10 @@ def test_a_recipe_that_uses_another_that_uses_the_first_says_the_way_round() -> 
     assert said_of(SEPIA.replace(step, "  - recipe: other.yaml")) == [
         "r.yaml:5: steps.0.recipe: other.yaml:5: steps.0.recipe: uses itself: r.yaml → other.yaml → r.yaml"
     ]
+
+
+def test_a_step_that_is_nothing_like_any_is_told_with_all_that_there_are() -> None:
+    [line] = said_of(SEPIA.replace("edit: {prompt", "rotate: {prompt"))
+    assert line.startswith("r.yaml:5: steps.0.rotate: there is no tool 'rotate'; there are deblur, erase, ")
+    assert all(f"{name}, " in line for name in (*catalog.TASKS, *OPERATIONS))
+    assert line.endswith(", call, recipe")
