@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 from pipelines.plan import Amount, Plan, StepPlan
 
 __all__ = ["table"]

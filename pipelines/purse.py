@@ -51,8 +51,8 @@ class Purse:
         cap: the most it may spend; None is no limit.
         warn: told once when four fifths are spent or in flight.
 
-    What a run that was stopped, by its cap or otherwise, or was killed, has spent still counts for the next run of the same recipe on
-    the same store: it goes on when the cap is raised, and not before.
+    What a run that was stopped, by its cap or otherwise, or was killed, has spent still counts for the next run of the
+    same recipe on the same store: it goes on when the cap is raised, and not before.
     """
 
     cap: float | None

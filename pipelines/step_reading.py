@@ -274,7 +274,8 @@ class StepReader:
         """Fill in where each step's pictures come from; returns which steps give masks, and which give images."""
         known = {d.step.id for d in drafts} | {SOURCE}
         by_id = {draft.step.id: number for number, draft in enumerate(drafts)}
-        gives = {SOURCE: "image", **{name: self._role(number, drafts, by_id, ()) for name, number in by_id.items()}}
+        gives: dict[str, str] = {SOURCE: "image"}
+        gives |= {name: self._role(number, drafts, by_id, ()) for name, number in by_id.items()}
         gates: dict[str, str] = {}
         for index, draft in enumerate(drafts):
             if draft.comes_from and draft.comes_from not in gates:
@@ -302,10 +303,11 @@ class StepReader:
         if isinstance(action, Tool) or action.gives != "same":
             return "image" if isinstance(action, Tool) or action.gives != "mask" else "mask"
         given = drafts[number].data.get("from")
-        given = given[0] if isinstance(given, list) and given else given
-        fed = (
-            number - 1 if given is None else by_id.get(self._stands_for.get(given, given) if _is_id(given) else "", -1)
-        )
+        first = given[0] if isinstance(given, list) and given else given
+        if first is None:
+            fed = number - 1
+        else:
+            fed = by_id.get(self._stands_for.get(first, first), -1) if isinstance(first, str) else -1
         return "image" if fed < 0 or fed in way else self._role(fed, drafts, by_id, (*way, number))
 
     def _refs(self, value: Any, path: Path, known: set[str], gates: Mapping[str, str]) -> Any:
@@ -363,7 +365,3 @@ class StepReader:
         elif len(found) > 1 and not main.many and "references" not in slots and len(found) - 1 > len(free):
             self._say(at, f"{len(found)} pictures, but {draft.name} takes {1 + len(free)}")
         return found
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, str) and not value.startswith(GATE)

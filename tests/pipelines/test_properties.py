@@ -1,4 +1,4 @@
-"""What holds of every recipe: the plan is what is paid, order does not matter, and nothing is raised but our own errors."""
+"""What holds of every recipe: the plan is what is paid, order does not matter, only our own errors are raised."""
 
 from __future__ import annotations
 
