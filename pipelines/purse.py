@@ -3,7 +3,8 @@
 A job takes out what it is expected to cost before it is submitted, and what is left over comes back when the service
 says what it cost. A tool whose price is published nowhere is tried with one job at a time until the service has named
 its price; only that one job can take the run over its cap. What moderation refuses is free, and so is what was never
-submitted; what may have been charged counts as spent.
+submitted; what may have been charged counts as spent, a job that the service ended with an error among it (no document
+says that those are given back).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from flux_tasks.errors import (
     BudgetReached,
     DeliveryFailed,
     FluxError,
+    JobFailed,
     JobLost,
     StillRunning,
     StoreUnavailable,
@@ -29,7 +31,7 @@ from flux_tasks.store import Store
 __all__ = ["Bill", "Purse"]
 
 _WARN_AT = 0.8
-_MAY_BE_CHARGED = (SubmissionUncertain, StillRunning, DeliveryFailed, JobLost, StoreUnavailable)
+_MAY_BE_CHARGED = (SubmissionUncertain, StillRunning, DeliveryFailed, JobFailed, JobLost, StoreUnavailable)
 _ROUNDING = 1e-6
 
 

@@ -177,7 +177,7 @@ def test_a_warning_comes_once_when_four_fifths_are_spent_or_in_flight(here: Plac
                 recipe(other),
                 other.settings,
                 budget=cap,
-                on_event=lambda event, words=words: words.append(event.outcome) if event.kind == "warning" else None,
+                on_event=lambda event, words=words: words.append(event.step) if event.kind == "warning" else None,
             )
             assert len(words) == expected
             assert all("of the budget's 58 credits are spent or in flight" in word for word in words)
