@@ -83,7 +83,9 @@ def _retry(arguments: argparse.Namespace) -> int:
         settings = replace(settings, endpoint=earlier.endpoint)
     items = earlier.items(arguments.only)
     if not items:
-        say(f"{earlier.run_id}: no item ended {' or '.join(arguments.only)}")
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(earlier.counts().items()))
+        ended = f"its items ended so: {counts}" if counts else "it was cut off: run its recipe again to go on"
+        say(f"{earlier.run_id}: no item ended {' or '.join(arguments.only)}; {ended}")
         return OK
     settings = replace(
         settings,
@@ -209,7 +211,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments, needs_key=False)
     made = plan(_recipe(arguments), limit=arguments.limit, budget=arguments.budget, settings=settings)
     say(json.dumps(made.to_dict(), indent=2) if arguments.json else table(made))
-    return OK
+    return ITEMS if made.troubled else OK
 
 
 def _graph(arguments: argparse.Namespace) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from pipelines.plan_table import dollars
 from pipelines.terminal import complain, say
 
 if TYPE_CHECKING:
     from pipelines.run import Run, Summary
 
 __all__ = ["tell"]
+
+_NAMED = 10
 
 
 def tell(run: Run) -> None:
@@ -21,7 +25,7 @@ def tell(run: Run) -> None:
     say(f"{summary.name}: {summary.items} of {summary.total} items in {summary.seconds:.1f} s: {counts}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
     unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
-    credits = f"{summary.cost:.2f} credits (${summary.cost / 100:.2f}){unpriced}"
+    credits = f"{summary.cost:.2f} credits ({dollars(summary.cost)}){unpriced}"
     preview = summary.engine.startswith("local:")
     loose_ends = summary.uncertain or summary.uncollected
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
@@ -39,10 +43,8 @@ def tell(run: Run) -> None:
     for line in _by_tool(summary):
         say(line)
     troubled = run.troubled()
-    for row in troubled:
-        for error in row["errors"] or [row["error"]]:
-            line = f"{row['outcome']}: {row['item']}: {error['step']}: {error['message']}"
-            say("  " + line.replace("\n", "\n    "))
+    for line in _troubles(troubled):
+        say("  " + line.replace("\n", "\n    "))
     more = sum(n for outcome, n in summary.counts.items() if outcome not in FINE) - len(troubled)
     if more > 0:
         say(f"  … and {more:,} more; see the manifest")
@@ -53,6 +55,24 @@ def tell(run: Run) -> None:
     say(f"manifest: {summary.manifest}")
     if summary.report:
         say(f"report:   {summary.report}")
+
+
+def _troubles(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each error; items that were held for one and the same reason share one."""
+    lines: list[str] = []
+    held: dict[str, list[str]] = {}
+    for row in rows:
+        for error in row["errors"] or [row["error"]]:
+            if row["outcome"] == "held" and error["kind"] != "SubmissionUncertain":
+                reason = str(error["message"]).removeprefix("not begun, because the run was stopped: ")
+                held.setdefault(reason, []).append(str(row["item"]))
+            else:
+                lines.append(f"{row['outcome']}: {row['item']}: {error['step']}: {error['message']}")
+    for reason, items in held.items():
+        names = list(dict.fromkeys(items))
+        shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+        lines.append(f"held: {shown}: {reason}")
+    return lines
 
 
 def _by_tool(summary: Summary) -> list[str]:

@@ -58,6 +58,8 @@ def _remedy(what: str, line: str) -> str:
         return "; indent with spaces, not with tabs"
     if "{{" in line and not any(f"{quote}{{{{" in line for quote in "\"'"):
         return '; put templates in quotes: "{{ stem }}"'
+    if "alphabetic or numeric" in what and "*" in line:
+        return '; put globs in quotes: "photos/*.jpg"'
     if "block end" in what or "mapping values" in what or "block mapping" in what:
         return "; check the indentation of this line and the one above: things that belong together begin in one column"
     return ""

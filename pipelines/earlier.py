@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +55,17 @@ class EarlierRun:
         Raises:
             RecipeError: the manifest has gone.
         """
+        return {row["source"] for row in self._rows() if row["outcome"] in outcomes}
+
+    def counts(self) -> Counter[str]:
+        """Items by outcome."""
+        return Counter(row["outcome"] for row in self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
         try:
-            rows = list(read_manifest(self.manifest))
+            return list(read_manifest(self.manifest))
         except OSError as error:
             raise RecipeError([Problem("run", f"the manifest of {self.run_id} cannot be read: {error}")]) from None
-        return {row["source"] for row in rows if row["outcome"] in outcomes}
 
 
 def _record(store: Store, run_id: str) -> dict[str, Any] | None:

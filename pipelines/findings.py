@@ -48,6 +48,8 @@ class Findings:
         self._document = document
         self.problems: list[Problem] = list(document.problems)
         self.wanted: list[Wanted] = []
+        self.used: set[str] = set()
+        """Names that templates refer to."""
         self.own: list[Wanted] = []
         """Mentions of the item's own names, where a table's column may be meant."""
         self.has_table = False
@@ -119,6 +121,7 @@ class Findings:
         return text
 
     def _names(self, names: Iterable[str], text: str, path: Path, known: Collection[str]) -> None:
+        self.used.update(names)
         if "env" in known and "env" in names:
             allowed = self.constants.get("env", {})
             for name in dict.fromkeys(_OF_ENVIRONMENT.findall(text)):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from pipelines.plan import Amount, Plan, StepPlan
+if TYPE_CHECKING:
+    from pipelines.plan import Amount, Plan, StepPlan
 
-__all__ = ["table"]
+__all__ = ["dollars", "table"]
 
 _COLUMNS = ("step", "does", "to pay", "stored", "shared", "to collect", "skipped", "undecided", "credits")
 
@@ -28,9 +30,8 @@ def _head(plan: Plan) -> str:
     if not plan.jobs:
         paid = "no job to pay for"
     else:
-        known = Amount(plan.jobs, plan.credits, plan.unpriced)
-        paid = f"{plan.jobs:,} {_jobs(plan.jobs)} to pay for: {_price(known)}"
-    return f"{plan.recipe}: {plan.items:,} items, {paid}"
+        paid = f"{plan.jobs:,} {_jobs(plan.jobs)} to pay for: {_price(plan)}"
+    return f"{plan.recipe}: {plan.items:,} {'item' if plan.items == 1 else 'items'}, {paid}"
 
 
 def _row(step: StepPlan) -> tuple[str, ...]:
@@ -54,15 +55,20 @@ def _credits(amount: Amount) -> str:
     return f"{amount.credits:,.2f} + {amount.unpriced:,} unknown"
 
 
-def _price(amount: Amount) -> str:
+def _price(amount: Amount | Plan) -> str:
     """What jobs cost, in words."""
     priced = amount.jobs - amount.unpriced
     if not priced:
         return f"the price of {'its tool' if amount.jobs == 1 else 'their tools'} is published nowhere"
-    known = f"about {amount.credits:,.2f} credits (${amount.credits / 100:,.2f})"
+    known = f"about {amount.credits:,.2f} credits ({dollars(amount.credits)})"
     if amount.unpriced:
         return f"{known} for {priced:,} of them, and {amount.unpriced:,} of unknown price"
     return known
+
+
+def dollars(credits: float) -> str:
+    """Credits in USD, halves of a cent rounded up."""
+    return f"${math.floor(credits + 0.5 + 1e-9) / 100:,.2f}"
 
 
 def _jobs(count: int) -> str:
@@ -105,13 +111,14 @@ def _notes(plan: Plan) -> list[str]:
 
 
 def _budget(plan: Plan, cap: float) -> str:
-    most = plan.credits + plan.total("undecided").credits + plan.total("retries").credits
-    if plan.credits > cap:
-        return f"budget: {cap:,g} credits are too few: the run would stop when they are spent"
+    most = plan.spent + plan.credits + plan.total("undecided").credits + plan.total("retries").credits
+    before = f", of which earlier runs have spent {plan.spent:,.2f}," if plan.spent else ""
+    if plan.spent + plan.credits > cap + 1e-6:
+        return f"budget: {cap:,g} credits{before} are too few: the run would stop when they are spent"
     if most > cap:
-        return f"budget: {cap:,g} credits are enough, unless much of what is uncertain comes true"
+        return f"budget: {cap:,g} credits{before} are enough, unless much of what is uncertain comes true"
     unknown = " as far as prices are known" if plan.unpriced else ""
-    return f"budget: {cap:,g} credits are enough{unknown}"
+    return f"budget: {cap:,g} credits{before} are enough{unknown}"
 
 
 def duration(seconds: float) -> str:

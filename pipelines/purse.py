@@ -28,11 +28,24 @@ from flux_tasks.errors import (
 )
 from flux_tasks.store import Store
 
-__all__ = ["Bill", "Purse"]
+__all__ = ["Bill", "Purse", "spent_before"]
 
 _WARN_AT = 0.8
 _MAY_BE_CHARGED = (SubmissionUncertain, StillRunning, DeliveryFailed, JobFailed, JobLost, StoreUnavailable)
 _ROUNDING = 1e-6
+
+
+def spent_before(store: Store, recipe: str) -> float:
+    """Credits that runs of the recipe with this digest have spent, or had in flight, since one got to its end.
+
+    Raises:
+        OSError: the store cannot be read.
+    """
+    try:
+        record = store.record("budgets", recipe) or {}
+        return float(record.get("spent", 0.0)) + float(record.get("held", 0.0))
+    except (ValueError, TypeError):  # damaged
+        return 0.0
 
 
 @dataclass
@@ -86,9 +99,8 @@ class Purse:
         """See what earlier runs that were stopped have spent."""
         if self.cap is None:
             return
-        with suppress(StoreUnavailable, ValueError, TypeError):
-            record = await patiently(self.store.record, "budgets", self.recipe)
-            self._earlier = self.spent = float((record or {}).get("spent", 0.0))
+        with suppress(StoreUnavailable):
+            self._earlier = self.spent = await patiently(spent_before, self.store, self.recipe)
 
     async def close(self, *, is_complete: bool) -> None:
         """Forget what was spent if the run is complete: the next one begins with a full purse."""
@@ -97,23 +109,32 @@ class Purse:
                 await patiently(self.store.remove_record, "budgets", self.recipe)
 
     async def _keep(self) -> None:
-        """Write down what was spent; a run that is killed has spent it all the same."""
+        """Write down what is spent and what is in flight; a run that is killed has spent it all the same."""
         self._is_written = False
         async with self._writing:
             if self._is_written:  # by one that came later and knew more
                 return
             self._is_written = True
             with suppress(StoreUnavailable):
-                await patiently(self.store.put_record, "budgets", self.recipe, {"spent": self.spent, "cap": self.cap})
+                record = {"spent": self.spent, "held": self.held, "cap": self.cap}
+                await patiently(self.store.put_record, "budgets", self.recipe, record)
 
     @asynccontextmanager
-    async def pay(self, tool: str, estimate: float | None) -> AsyncIterator[Bill]:
+    async def pay(self, tool: str, estimate: float | None, *, is_paid: bool = False) -> AsyncIterator[Bill]:
         """Take out what a job of ``tool`` is expected to cost; set ``cost`` of the bill once it is known.
+
+        Args:
+            is_paid: an earlier run has submitted the job; it counted it, and nothing is taken out.
 
         Raises:
             BudgetReached: there is not enough left, and no job in flight could give something back.
         """
+        if is_paid:
+            yield Bill(tool, 0.0, is_priced=True)
+            return
         bill = await self._take(tool, estimate)
+        if bill.held:
+            await self._keep()
         try:
             yield bill
         except FluxError as error:
@@ -168,7 +189,7 @@ class Purse:
                     self._dearer[bill.tool] = max(bill.cost / estimate, self._dearer.get(bill.tool, 1.0))
                 self._look()
             self._change.notify_all()
-        if self.cap is not None and cost:
+        if self.cap is not None and (cost or bill.held):
             await self._keep()
 
     def _look(self) -> None:

@@ -57,7 +57,7 @@ def read(
     """
     findings = Findings(document)
     parts = _Reader(findings, include, changes or {}).recipe(document.data) if document.data is not None else None
-    problems = sorted(findings.problems, key=lambda p: p.line or 0)
+    problems = sorted(dict.fromkeys(findings.problems), key=lambda p: p.line or 0)
     return (None if problems else parts), problems
 
 
@@ -92,6 +92,7 @@ class _Reader:
         outputs = self._outputs(data["output"], names, steps, reader) if "output" in data else ()
         if steps and outputs:
             reader.unused([output.step for output in outputs])
+            reader.idle()
         budget = self._budget(data.get("budget"))
         if source is None or not outputs or not steps:
             return None
@@ -152,7 +153,7 @@ class _Reader:
     # -- source ---------------------------------------------------------------------------------------------------
 
     def _source(self, data: Any, shared: set[str]) -> Source | None:
-        if isinstance(data, str):
+        if isinstance(data, (str, list)):
             data = {"images": data}
         found = self._findings.mapping(data, ("source",), SOURCE_KEYS)
         if not isinstance(data, dict):

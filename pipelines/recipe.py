@@ -152,7 +152,11 @@ class Recipe:
         if document is None:
             ids = ids_of(self._given["steps"])
             steps = [_written(step, included, ids) for step in self._given["steps"]]
-            document = documents.Document(plain_data({**self._given, "steps": steps}, ids))
+            data = plain_data({**self._given, "steps": steps}, ids)
+            for output in data["output"] if isinstance(data["output"], list) else [data["output"]]:
+                if isinstance(output, dict) and isinstance(output.get("from"), dict):  # a step that was named itself
+                    output["from"] = output["from"].get("step")
+            document = documents.Document(data)
         parts, problems = reading.read(document, include, self._changes)
         if parts is None:
             raise RecipeError(problems, file=self._file)

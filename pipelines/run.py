@@ -21,7 +21,10 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from flux_tasks import files, job, portal
+from flux_tasks.custody import patiently
 from flux_tasks.errors import FluxError, InvalidRequest, RunStopped, StoreUnavailable
+from flux_tasks.journal import Journal
+from flux_tasks.preflight import Call
 from flux_tasks.settings import Settings
 from flux_tasks.store import Store
 from pipelines.facts import Facts
@@ -312,6 +315,18 @@ class Run:
             except FluxError as problem:
                 equal.problem = problem
                 raise
+
+    async def is_paid(self, call: Call) -> bool:
+        """Whether an earlier run has submitted the job of ``call``, or may have; asked only where there is a budget.
+
+        Raises:
+            StoreUnavailable: the journal cannot be read.
+        """
+        if self.purse.cap is None:
+            return False
+        entry = await patiently(Journal(self.store).entry, call.key(self.summary.engine))
+        is_held = self.settings.on_uncertain == "hold" and entry is not None and entry.decision != "resubmit"
+        return entry is not None and (entry.phase == "submitted" or is_held)
 
     def claim_output(self, path: str, item: Item, number: int) -> None:
         """Reserve an output path for the ``number``-th result of an item.

@@ -168,6 +168,7 @@ def _source() -> Schema:
         "description": "Where items come from: a glob of pictures, or a mapping with images or a table.",
         "anyOf": [
             glob,
+            {"type": "array", "minItems": 1, "items": glob},
             {
                 "type": "object",
                 "additionalProperties": False,

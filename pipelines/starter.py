@@ -38,7 +38,7 @@ steps:
 
   - erase: {{mask: "{{{{ mask }}}}", dilate_pixels: 10}}
     when: mask_exists
-    preserve: true # pixels outside the mask stay exactly as they were
+    preserve: true # outside the mask, grown by those 10 px, every pixel stays exactly as it was
 
   - outpaint: {{aspect_ratio: "{{{{ ratio }}}}", fit: downscale}}
     expect: {{solid: false}} # a result that is one single colour is taken for a failure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import prod
@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flux_tasks.catalog import Tool
-from flux_tasks.errors import InvalidRequest
+from flux_tasks.errors import InvalidRequest, nearest
 from flux_tasks.masks import Mask
 from flux_tasks.preflight import mask_problems
 from pipelines import templates
@@ -43,9 +43,11 @@ class StepChecks:
         self._say = findings.say
         self._names = names
         self._source = source
+        self._ids: Collection[str] = ()
 
     def check(self, draft: Drafted, steps: Mapping[str, Step], gives: Mapping[str, str]) -> None:
         """One step, with its neighbours known; ``gives`` says which of them give masks."""
+        self._ids = steps.keys()
         self._types(draft, gives)
         self._check(draft, steps)
 
@@ -271,6 +273,10 @@ class StepChecks:
             self._mask(value, path)
         elif not isinstance(value, str) or not value:
             self._say(path, f"{value!r} is not a picture: write a path, or {{step: id}} for another step's result")
+        elif value in self._ids:
+            self._say(
+                path, f"'{value}' is the id of a step: write {{step: {value}}} for its result, or ./{value} for a file"
+            )
 
     def _mask(self, data: dict[str, Any], path: Path) -> None:
         known = {name: _STAND_INS.get(name) if _has_template(value) else value for name, value in data.items()}
@@ -319,6 +325,15 @@ class StepChecks:
             if draft.step.id not in used:
                 remedy = "name it in output, in another step's from, or save it"
                 self._say(draft.path, f"'{draft.step.id}' leads to no output: {remedy}")
+
+    def idle(self, drafts: Sequence[Drafted]) -> None:
+        """Tell of names that are varied and that neither a parameter nor a template has: each value is the same job."""
+        for draft in drafts:
+            for name in draft.step.matrix:
+                if name not in self._findings.used and not is_parameter(draft.step, name):
+                    hint = nearest(name, parameter_types(draft.step.action))
+                    what = f"is no parameter of {draft.name}, and no template uses it{hint}: every value gives the same"
+                    self._say((*draft.path, "matrix", name), what)
 
     def covers(self, template: str, axes: Sequence[str], path: Path) -> None:
         """Whether a path is another one for every combination of what is varied."""

@@ -84,6 +84,10 @@ class StepReader:
         if self.is_whole:
             self.checks.unused(self._drafts, outputs)
 
+    def idle(self) -> None:
+        """Tell of names that are varied and change nothing."""
+        self.checks.idle(self._drafts)
+
     # -- one step by itself ---------------------------------------------------------------------------------------
 
     def _draft(self, data: Any, path: Path, earlier: Sequence[Drafted]) -> Drafted | None:
@@ -148,7 +152,10 @@ class StepReader:
                 there = f"; there are {', '.join((*catalog.TASKS, *OPERATIONS, 'call, recipe'))}"
                 is_told = "did you mean" in problem.what or problem.where.endswith(".model")
                 self._say(at, problem.what + ("" if is_told else close or there))
-            return None
+            if word not in catalog.MODELS:
+                return None
+            tool = catalog.tool(word)  # so that what else is wrong is told, too
+            varied = {**(varied or {}), "model": [tool.name]} if models else varied
         task = word if word in catalog.TASKS else tool.task
         if task in catalog.MODELS and "model" not in (varied or {}):
             parameters["model"] = tool.name

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flux_tasks import files, job, portal
 from flux_tasks.custody import patiently
 from flux_tasks.errors import (
+    BudgetReached,
     CheckFailed,
     FluxError,
     InvalidImage,
@@ -312,19 +313,21 @@ class Walk:
             return "nothing_to_do", None
         if call_tool is None:
             raise NeedsJob
-        if run.stopped is not None:
+        is_paid = await run.is_paid(call)
+        if run.stopped is not None and not (is_paid and isinstance(run.stopped, BudgetReached)):
             raise type(run.stopped)(f"not begun, because the run was stopped: {run.stopped}")
-        async with run.purse.pay(node.tool.name, call.estimate()) as bill:
+        async with run.purse.pay(node.tool.name, call.estimate(), is_paid=is_paid) as bill:
             run.tell(Event("begin", self._item.stem, node.step.id))
             try:
                 result = await call_tool(node.step.task, {**arguments, **calls.pictures_for_task(node, call)})
-                bill.cost = result.cost if result.cost is not None else call.estimate()
+                is_ours = job.was_submitted_here(result.job_id)
+                bill.cost = (result.cost if result.cost is not None else call.estimate()) if is_ours else 0.0
             except RunStopped as reason:
                 run.stop(reason)
                 raise
             finally:
                 run.tell(Event("end", self._item.stem, node.step.id))
-        return "done" if job.was_submitted_here(result.job_id) else "attached", result
+        return "done" if is_ours else "attached", result
 
     async def _noted(
         self,

@@ -212,31 +212,48 @@ def here_cli(folder: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch)
         signal.signal(number, handler)
 
 
-def test_what_a_killed_run_has_spent_counts_for_the_next_one(cli: Any, bfl: FakeBfl, folder: Path) -> None:
+def test_what_a_killed_run_has_spent_and_had_in_flight_counts_for_the_next_one(
+    cli: Any, bfl: FakeBfl, folder: Path
+) -> None:
     plain = bfl._poll
     pending = Answer(200, {"id": "x", "status": "Pending"})
     bfl._poll = lambda job_id: plain(job_id) if job_id == "job-1" else pending  # type: ignore[method-assign]
     arguments = ("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--budget", "9.4")
     program = cli.start(*arguments, key="right-key")
-    store = Store(str(folder / "store"))
+    journal = Journal(Store(str(folder / "store")))
 
-    def spent_and_waiting() -> bool:
+    def two_are_in_flight() -> bool:
         assert program.poll() is None, "the run ended by itself"
-        is_waiting = any(entry.phase == "submitted" and entry.id != "job-1" for entry in Journal(store).entries())
-        return is_waiting and bool(store.records("budgets"))
+        waiting = [entry.phase for entry in journal.entries() if entry.id != "job-1"]
+        return waiting == ["submitted"] * 2
 
     try:
-        wait_until(spent_and_waiting)
+        wait_until(two_are_in_flight)
     finally:
         os.killpg(program.pid, signal.SIGKILL)
         program.communicate()
-    before = bfl.jobs
+    assert bfl.jobs == 3, "6.4 credits in flight beside the 3 that are spent leave nothing for a fourth"
     bfl._poll = plain  # type: ignore[method-assign]
     again = cli(*arguments, key="right-key")
-    assert (again.returncode, bfl.jobs) == (3, 3), (before, again.stderr)
+    assert (again.returncode, bfl.jobs) == (3, 3), again.stderr
+    assert "2 collected from an earlier run" in again.stdout
     enough = cli(*arguments[:-1], "12.9", key="right-key")
     assert (enough.returncode, bfl.jobs) == (0, 4), enough.stderr
     assert is_paid_once(bfl)
+
+
+def test_submissions_that_may_have_been_charged_count_once_however_often_the_run_is_repeated(
+    here: Place, server: Painter
+) -> None:
+    server.submit_answer = Answer(200, cut=0)
+    first, _ = perform(recipe(here), here.settings, budget=50)
+    server.submit_answer = None
+    assert (first.purse.spent, here.jobs) == (pytest.approx(18), 4)
+    for _ in range(3):
+        run, rows = perform(recipe(here), here.settings, budget=50)
+        assert {row["outcome"] for row in rows} == {"held"}
+        assert run.purse.spent <= 18
+        assert here.jobs == 4
 
 
 # -- the purse by itself ----------------------------------------------------------------------------------------------
@@ -283,7 +300,7 @@ def test_however_prices_add_up_every_job_is_made_or_refused_and_the_cap_holds(
 
 @pytest.mark.parametrize(
     ("error", "spent"),
-    [(SubmissionUncertain("no answer"), 4.0), (JobFailed("it failed"), 0.0), (Interrupted("stop"), 0.0)],
+    [(SubmissionUncertain("no answer"), 4.0), (JobFailed("it failed"), 4.0), (Interrupted("stop"), 0.0)],
 )
 def test_what_may_have_been_charged_counts_as_spent_and_what_was_not_does_not(
     tmp_path: Path, error: Exception, spent: float

@@ -35,7 +35,7 @@ def nothing_is_paid_twice(place: Place, recipe: Recipe) -> None:
 
 
 @given(recipes(), st.integers(1, 3))
-@settings(deadline=None, max_examples=60, suppress_health_check=slow)
+@settings(deadline=None, max_examples=45, suppress_health_check=slow)
 def test_the_plan_says_how_many_jobs_the_run_pays_for_exactly(
     bfl: Painter, data: dict[str, Any], pictures: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_run_that_the_budget_stops_halfway_is_planned_and_finished_for_what_is
 
 
 @given(recipes(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60, suppress_health_check=slow)
+@settings(deadline=None, max_examples=40, suppress_health_check=slow)
 def test_the_order_of_the_steps_in_the_file_changes_neither_digest_nor_plan(
     bfl: Painter, data: dict[str, Any], chance: Any
 ) -> None:

@@ -550,3 +550,11 @@ def test_type_checkers_find_mistakes_and_nothing_else(tmp_path: Path) -> None:
     assert not [line for line in said if "good.py" in line], done.stdout
     for number, (call_, message) in enumerate(BAD.items(), start=2):
         assert any(f"bad.py:{number}: error: " in line and message in line for line in said), (call_, done.stdout)
+
+
+def test_an_output_names_its_step_and_a_source_lists_its_globs_as_they_stand_in_python() -> None:
+    small = steps.resize(max_side=64, id="small")
+    recipe = Recipe(source=["a/*.jpg", "b/*.png"], steps=[small], output=[{"path": "o/{{ stem }}.png", "from": small}])
+    assert recipe.outputs[0].step == "small"
+    assert recipe.source.images == ("a/*.jpg", "b/*.png")
+    assert Recipe.parse(recipe.to_yaml()).digest == recipe.digest
