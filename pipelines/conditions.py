@@ -30,8 +30,10 @@ class _Unknown:
     def _undecided(self, *_: Any) -> NoReturn:
         raise Undecided
 
-    __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = _undecided
+    __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __contains__ = __len__ = __iter__ = _undecided
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _undecided
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = _undecided
+    __int__ = __float__ = __index__ = __round__ = __str__ = __format__ = _undecided
     __hash__ = object.__hash__
 
 
@@ -72,8 +74,11 @@ def applies(
 
 
 def _evaluated(when: str, known: Mapping[str, Any], where: str) -> Any:
-    if not any(isinstance(value, _Unknown) for value in known.values()):
+    unknown = {name for name, value in known.items() if isinstance(value, _Unknown)}
+    if not unknown:
         return templates.evaluate(when, known, where)
+    if unknown & templates.names_in_calls(when):  # a filter, or a test such as "is number", answers something at once
+        raise Undecided
     return templates.evaluate(when, known, where, passing=(Undecided,))
 
 

@@ -19,7 +19,7 @@ from pipelines.conditions import Undecided, applies, is_planned, planned_picture
 from pipelines.graph import Node
 from pipelines.parts import SOURCE
 from pipelines.recipe import Recipe
-from pipelines.sinks import output_path
+from pipelines.sinks import target_path
 from pipelines.sources import Item
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Forecast:
             if self.item.error:
                 raise InvalidRequest(self.item.error)
             for number, target in enumerate(self.recipe.graph.targets):
-                path = output_path(target.output, {**self.context, **target.names})
+                path = target_path(target, self.context)
                 if not self.planner.outputs.claim(path, self.item.index << 16 | number):
                     raise InvalidRequest(f"output.path: {path} is also another result's")
             self.results[SOURCE] = ImageRef.of(self.item.path) if self.item.path else None
@@ -93,7 +93,9 @@ class Forecast:
         for number, changes in enumerate(tries):
             call, result = self.once(node, {**given, **changes}, image, step, is_decided)
             if is_planned(result):
-                self.further(node, step, [{**given, **changed} for changed in tries[number + 1 :]], image)
+                sizes = self.further(node, step, [{**given, **changed} for changed in tries[number + 1 :]], image)
+                if result is not None and sizes - {result.upright_size}:  # which of them it will be is not known
+                    return planned_picture(_virtual("tries", result), None, result.name)
                 return result
             if expect is None or result is None or result is image or is_planned(image):
                 return result
@@ -104,16 +106,22 @@ class Forecast:
             return result
         raise InvalidImage("the result in the store is not as expected, and so are all further tries")
 
-    def further(self, node: Node, step: StepPlan, tries: list[dict[str, Any]], image: ImageRef | None) -> None:
-        """Jobs that come on top if the result is not as expected."""
+    def further(
+        self, node: Node, step: StepPlan, tries: list[dict[str, Any]], image: ImageRef | None
+    ) -> set[tuple[int, int] | None]:
+        """Jobs that come on top if the result is not as expected; returns the sizes that their results would have."""
+        sizes: set[tuple[int, int] | None] = set()
         for given in tries if node.is_paid else ():
             try:
                 call = calls.call_of(node, given, image)
+                sizes.add(call.output_size)
+                if portal.run(job.lookup(call, self.planner.settings)) is None:
+                    step.retries.add(call.estimate())
+            except Moderated:  # refused earlier, and free
+                continue
             except FluxError:
                 step.retries.add(None)
-                continue
-            if portal.run(job.lookup(call, self.planner.settings)) is None:
-                step.retries.add(call.estimate())
+        return sizes
 
     def once(
         self, node: Node, given: dict[str, Any], image: ImageRef | None, step: StepPlan, is_decided: bool
@@ -134,7 +142,10 @@ class Forecast:
         preserve = node.step.preserve
         if preserve is not None and result is not None and image is not None and call.mask is not None:
             if is_planned(result):
-                return call, planned_picture(_virtual("preserve", result), result.upright_size, result.name)
+                put = _virtual("preserve", preserve.feather, call.mask.identity, result)
+                return call, planned_picture(
+                    put, result.upright_size if not result.uri.endswith("?") else None, result.name
+                )
             if result is not image:
                 result = calls.preserved(call, image, result, self.planner.store, preserve.feather, keep=False)
         return call, result

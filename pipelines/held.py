@@ -65,8 +65,8 @@ def table(entries: Sequence[Entry]) -> str:
         "",
         f"{len(entries)} held: the answer to their submission never came, so that each may have been charged "
         f"({sum(known):g} credits as far as prices are known).",
-        "Look into your account, then: flux-pipelines store held --resubmit KEY to pay again, or --drop KEY to leave it "
-        "out.",
+        "Look into your account, then: flux-pipelines store held --resubmit KEY to pay again, or --drop KEY to leave "
+        "it out.",
     ]
     return "\n".join(lines)
 

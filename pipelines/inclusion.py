@@ -16,6 +16,9 @@ __all__ = ["Expansion", "Include", "expanded"]
 Include: TypeAlias = Callable[[str], tuple[list[dict[str, Any]], str]]
 """Reads another recipe: its steps as plain data, and the id of the one whose result is the recipe's own."""
 
+MAX_STEPS = 1_000
+"""Steps that a recipe may have, those of other recipes among them."""
+
 GATE = "@"
 """Before the name of a recipe that is used as a step: the picture that it would get as a step without ``from``."""
 
@@ -56,6 +59,9 @@ def expanded(data: list[Any], include: Include, findings: Findings) -> Expansion
                 findings.say((*path, "recipe"), line)
             found.broken.append(prefix)
             continue
+        if len(found.steps) + len(steps) > MAX_STEPS:
+            findings.say((*path, "recipe"), f"makes more than {MAX_STEPS:,} steps in all: use fewer recipes as steps")
+            break
         found.steps += [(step, path, prefix) for step in _moved(steps, prefix, given, path, findings)]
         if steps:
             found.stands_for[prefix] = f"{prefix}_{last}"

@@ -27,10 +27,7 @@ def table(plan: Plan) -> str:
 
 
 def _head(plan: Plan) -> str:
-    if not plan.jobs:
-        paid = "no job to pay for"
-    else:
-        paid = f"{plan.jobs:,} {_jobs(plan.jobs)} to pay for: {_price(plan)}"
+    paid = f"{plan.jobs:,} {_jobs(plan.jobs)} to pay for: {_price(plan)}" if plan.jobs else "no job to pay for"
     return f"{plan.recipe}: {plan.items:,} {'item' if plan.items == 1 else 'items'}, {paid}"
 
 

@@ -177,7 +177,7 @@ class Purse:
 
     async def _settle(self, bill: Bill, cost: float, estimate: float | None) -> None:
         async with self._change:
-            self.spent += cost
+            self.spent += max(cost, 0.0)
             if self.cap is not None:
                 self._in_flight -= 1
                 self.held = self.held - bill.held if self._in_flight else 0.0  # nothing is left of rounding

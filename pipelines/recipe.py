@@ -40,7 +40,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from pipelines.plan import Plan
 
 __all__ = ["Recipe"]
+
+_Read: TypeAlias = dict[str, tuple[list[dict[str, Any]], str] | RecipeError]
+"""Recipes that are used as steps, by location: their steps, or what is wrong with them."""
 
 
 class Recipe:
@@ -126,19 +129,31 @@ class Recipe:
     @classmethod
     def parse(cls, text: str, *, file: str = "", variables: Mapping[str, Any] | None = None) -> Recipe:
         """Check the text of a recipe; see ``load``."""
-        return cls._parse(text, file, variables or {}, ())
+        return cls._parse(text, file, variables or {}, (), {})
 
     @classmethod
-    def _parse(cls, text: str, file: str, variables: Mapping[str, Any], within: tuple[str, ...]) -> Recipe:
+    def _parse(
+        cls,
+        text: str,
+        file: str,
+        variables: Mapping[str, Any],
+        within: tuple[str, ...],
+        known: _Read,
+    ) -> Recipe:
         recipe = cls(source="", output="")
         recipe._text, recipe._file, recipe._changes = text, file, dict(variables)
         recipe._document = documents.load(text)
         recipe._given = {}
-        recipe.__dict__["_parts"] = recipe._read(within)
+        recipe.__dict__["_parts"] = recipe._read(within, known)
         return recipe
 
-    def _read(self, within: tuple[str, ...] = ()) -> reading.Parts:
+    def _read(
+        self,
+        within: tuple[str, ...] = (),
+        known: _Read | None = None,
+    ) -> reading.Parts:
         included: dict[str, Recipe] = {}
+        read: _Read = {} if known is None else known
 
         def include(location: str) -> tuple[list[dict[str, Any]], str]:
             if location in included:
@@ -146,7 +161,15 @@ class Recipe:
             here = (*within, self._file)
             if location in here:
                 raise RecipeError([Problem("", f"uses itself: {' → '.join((*filter(None, here), location))}")])
-            return Recipe._parse(_text_of(location), location, {}, here).as_steps()
+            if location not in read:  # a recipe that is used often is read once
+                try:
+                    read[location] = Recipe._parse(_text_of(location), location, {}, here, read).as_steps()
+                except RecipeError as error:
+                    read[location] = error
+            found = read[location]
+            if isinstance(found, RecipeError):
+                raise found
+            return found
 
         document = self._document
         if document is None:

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 
 from flux_tasks import files, job, portal
 from flux_tasks.custody import patiently
-from flux_tasks.errors import FluxError, InvalidRequest, RunStopped, StoreUnavailable
+from flux_tasks.errors import FluxError, InvalidRequest, Problem, RecipeError, RunStopped, StoreUnavailable
 from flux_tasks.journal import Journal
 from flux_tasks.preflight import Call
 from flux_tasks.settings import Settings
@@ -174,6 +174,9 @@ class Run:
             manifest=manifest or files.join(self.folder, "manifest.jsonl"),
         )
         cap = budget if budget is not None else recipe.budget.credits if recipe.budget else None
+        if cap is not None and not 0 <= cap < float("inf"):
+            raise RecipeError([Problem("budget", f"{cap!r} is not a number of credits (1 credit is 0.01 USD)")])
+        self._is_whole = limit is None and only is None
         self.purse = Purse(cap, self.store, recipe.digest, warn=lambda text: self.tell(Event("warning", "", text)))
         self.facts = Facts(self.store)
         self._manifest = Manifest(self.summary.manifest)
@@ -237,7 +240,7 @@ class Run:
             except NeedsJob:
                 self._next = item
                 return False
-        await self.purse.close(is_complete=self._stop is None)
+        await self.purse.close(is_complete=self._stop is None and self._is_whole)
         return True
 
     async def advance(self, call_tool: CallTool) -> None:
@@ -255,7 +258,7 @@ class Run:
             for _ in range(workers):
                 group.create_task(self._work(queue, call_tool))
         self._next = None
-        await self.purse.close(is_complete=self._stop is None)
+        await self.purse.close(is_complete=self._stop is None and self._is_whole)
 
     def _queue(self, first: Item) -> Iterator[Item]:
         """What is left; a source that cannot be read any further stops the run, and what it has is finished."""

@@ -15,9 +15,10 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem
 from flux_tasks.images import EXTENSIONS, ImageRef, mark_preview, plain
 from pipelines import templates
+from pipelines.graph import Target
 from pipelines.parts import Output
 
-__all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "write_output"]
+__all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "target_path", "write_output"]
 
 FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 """What every further result would fail with, too."""
@@ -39,6 +40,16 @@ def output_path(output: Output, context: Mapping[str, Any]) -> str:
     if not _is_below(path, output.path) or "\x00" in path:
         raise InvalidRequest.of([Problem("output.path", f"'{path}' leads out of {output.root}: no column may do that")])
     return path
+
+
+def target_path(target: Target, context: Mapping[str, Any]) -> str:
+    """Where a node's result goes for one item; ``context`` is what the item's templates know.
+
+    Raises:
+        InvalidRequest: a name is missing, or a column would lead it out of the output folder.
+    """
+    names = templates.render(dict(target.names), context, "output.path")
+    return output_path(target.output, {**context, **names})
 
 
 def write_output(image: ImageRef, path: str) -> bool:

@@ -280,9 +280,7 @@ class StepReader:
     def _connect(self, drafts: Sequence[Drafted]) -> dict[str, str]:
         """Fill in where each step's pictures come from; returns which steps give masks, and which give images."""
         known = {d.step.id for d in drafts} | {SOURCE}
-        by_id = {draft.step.id: number for number, draft in enumerate(drafts)}
-        gives: dict[str, str] = {SOURCE: "image"}
-        gives |= {name: self._role(number, drafts, by_id, ()) for name, number in by_id.items()}
+        gives: dict[str, str] = {SOURCE: "image", **self._roles(drafts)}
         gates: dict[str, str] = {}
         for index, draft in enumerate(drafts):
             if draft.comes_from and draft.comes_from not in gates:
@@ -302,20 +300,30 @@ class StepReader:
                 draft.step = replace(draft.step, action=action)
         return gives
 
-    def _role(
-        self, number: int, drafts: Sequence[Drafted], by_id: Mapping[str, int], way: tuple[int, ...]
-    ) -> Literal["image", "mask"]:
-        """Whether a step gives an image or a mask; one that gives what it gets may be written before what feeds it."""
-        action = drafts[number].step.action
-        if isinstance(action, Tool) or action.gives != "same":
-            return "image" if isinstance(action, Tool) or action.gives != "mask" else "mask"
+    def _roles(self, drafts: Sequence[Drafted]) -> dict[str, str]:
+        """Which steps give images and which masks; one that gives what it gets may stand before what feeds it."""
+        by_id = {draft.step.id: number for number, draft in enumerate(drafts)}
+        roles: dict[int, Literal["image", "mask"]] = {-1: "image"}
+        for number in range(len(drafts)):
+            way = [number]
+            while (last := way[-1]) not in roles:
+                action = drafts[last].step.action
+                if isinstance(action, Tool) or action.gives != "same":
+                    roles[last] = "image" if isinstance(action, Tool) or action.gives != "mask" else "mask"
+                    break
+                fed = self._fed(last, drafts, by_id)
+                way.append(-1 if fed in way else fed)
+            for passed in way:
+                roles.setdefault(passed, roles[way[-1]])
+        return {draft.step.id: roles[number] for number, draft in enumerate(drafts)}
+
+    def _fed(self, number: int, drafts: Sequence[Drafted], by_id: Mapping[str, int]) -> int:
+        """The number of the step whose picture a step gets; -1 for the source."""
         given = drafts[number].data.get("from")
         first = given[0] if isinstance(given, list) and given else given
         if first is None:
-            fed = number - 1
-        else:
-            fed = by_id.get(self._stands_for.get(first, first), -1) if isinstance(first, str) else -1
-        return "image" if fed < 0 or fed in way else self._role(fed, drafts, by_id, (*way, number))
+            return number - 1
+        return by_id.get(self._stands_for.get(first, first), -1) if isinstance(first, str) else -1
 
     def _refs(self, value: Any, path: Path, known: set[str], gates: Mapping[str, str]) -> Any:
         """``value`` with the ids of recipes that are used as steps replaced; unknown ids are told."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
-from pipelines import tables
+from pipelines import tables, templates
+from pipelines.calls import context_of
+from pipelines.parts import pictures_of
 from pipelines.recipe import Recipe
-from pipelines.sinks import mark, output_path
+from pipelines.sinks import mark, target_path
 from pipelines.sources import Item, items_of, known_names
 
 __all__ = ["items", "survey"]
@@ -40,35 +43,45 @@ def survey(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], b
     _check_names(recipe)
     inputs: set[bytes] = set()
     results: set[bytes] = set()
-    targets = recipe.graph.targets
-    constants = recipe.parts.constants
     count = 0
     for item in items(recipe, limit=limit, only=only):
         count += 1
-        if item.path:
-            inputs.add(mark(item.path))
-        for target in targets:
-            try:
-                path = output_path(target.output, {**constants, **item.context, **target.names})
-            except InvalidRequest:
-                continue  # this item's own trouble, told when its turn comes
-            results.add(mark(path))
+        inputs.update(map(mark, _read_by(recipe, item)))
+        results.update(map(mark, _written_by(recipe, item)))
     if inputs & results:
-        _tell_first(recipe, inputs, limit, only)
+        for item in items(recipe, limit=limit, only=only):
+            for path in _written_by(recipe, item):
+                if mark(path) in inputs:
+                    what = f"{path} is also a picture that the run reads: write results into a folder of their own"
+                    raise RecipeError([Problem("output.path", what)])
     return count
 
 
-def _tell_first(recipe: Recipe, inputs: set[bytes], limit: int | None, only: Callable[[Item], bool] | None) -> None:
-    constants = recipe.parts.constants
-    for item in items(recipe, limit=limit, only=only):
-        for target in recipe.graph.targets:
-            try:
-                path = output_path(target.output, {**constants, **item.context, **target.names})
-            except InvalidRequest:
-                continue
-            if mark(path) in inputs:
-                what = f"{path} is also an input: write results into a folder of their own"
-                raise RecipeError([Problem("output.path", what)])
+def _read_by(recipe: Recipe, item: Item) -> Iterator[str]:
+    """Where the pictures of an item are: its own, masks, references."""
+    if item.path:
+        yield item.path
+    context = {**recipe.parts.constants, **item.context}
+    for node in recipe.graph.nodes:
+        slots = pictures_of(node.action, node.step.task)
+        named = [value for name, value in node.parameters.items() if name in slots]
+        for value in named:
+            for one in value if isinstance(value, list) else [value]:
+                text = one.get("file") if isinstance(one, dict) else one
+                if not isinstance(text, str):
+                    continue
+                with suppress(InvalidRequest):  # this item's own trouble, told when its turn comes
+                    own = context_of(node, context) if templates.is_template(text) else context
+                    found = templates.render(text, own, node.id)
+                    if isinstance(found, str) and found:
+                        yield found
+
+
+def _written_by(recipe: Recipe, item: Item) -> Iterator[str]:
+    context = {**recipe.parts.constants, **item.context}
+    for target in recipe.graph.targets:
+        with suppress(InvalidRequest):
+            yield target_path(target, context)
 
 
 def _check_names(recipe: Recipe) -> None:

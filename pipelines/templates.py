@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from flux_tasks.errors import InvalidRequest, Problem
 
-__all__ = ["evaluate", "is_template", "names_in", "names_in_expression", "render", "syntax_problem"]
+__all__ = ["evaluate", "is_template", "names_in", "names_in_calls", "names_in_expression", "render", "syntax_problem"]
 
 _LONGEST = 100_000  # signs, or items, of anything that is worked out
 _METHODS = {
@@ -159,6 +159,18 @@ def names_in(text: str) -> frozenset[str]:
 def names_in_expression(text: str) -> frozenset[str]:
     """Names that an expression refers to."""
     return names_in("{{ " + text + " }}")
+
+
+_PLAIN = (nodes.And, nodes.Or, nodes.Not, nodes.Compare, nodes.Name, nodes.Const, nodes.TemplateData, nodes.CondExpr)
+"""Expressions that do nothing with a value but compare it, or pass it on."""
+
+
+@cache
+def names_in_calls(expression: str) -> frozenset[str]:
+    """Names in an expression that are not just compared: filters, tests, methods, sums and the like are given them."""
+    tree = _environment.parse("{{ " + expression + " }}")
+    used = (node for node in tree.find_all(nodes.Expr) if not isinstance(node, _PLAIN))
+    return frozenset(name.name for node in used for name in node.find_all(nodes.Name))
 
 
 def render(value: Any, context: Mapping[str, Any], where: str) -> Any:

@@ -28,7 +28,7 @@ from pipelines import calls, conditions
 from pipelines.graph import Node, Target
 from pipelines.manifest import SEVERITY
 from pipelines.parts import SOURCE
-from pipelines.sinks import FULL, output_path, write_output
+from pipelines.sinks import FULL, target_path, write_output
 from pipelines.sources import Item
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Walk:
             if self._item.error:
                 raise InvalidRequest(self._item.error)
             for number, target in enumerate(graph.targets):
-                path = output_path(target.output, {**self._context, **target.names})
+                path = target_path(target, self._context)
                 self._run.claim_output(path, self._item, number)
                 paths.append((target, path))
         except Exception as problem:

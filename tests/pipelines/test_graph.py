@@ -46,7 +46,7 @@ def outcomes(row: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_matrix_makes_a_node_of_every_combination_and_so_does_every_step_that_it_feeds() -> None:
-    steps = "  - edit: {prompt: x}\n    id: paint\n    matrix: {seed: [1, 2], take: [a, b]}\n  - deblur: {}"
+    steps = "  - edit: {prompt: '{{ take }}'}\n    id: paint\n    matrix: {seed: [1, 2], take: [a, b]}\n  - deblur: {}"
     graph = recipe(None, steps).graph
     assert [node.id for node in graph.nodes] == [
         *(f"paint[seed={seed},take={take}]" for seed in (1, 2) for take in ("a", "b")),

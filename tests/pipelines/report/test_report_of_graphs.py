@@ -230,7 +230,7 @@ def test_the_table_by_tool_compares_what_was_expected_with_what_was_settled(run:
         "erase-v1": ToolTotal(3, 10.2, 12.6, 0),
         "flux-2-pro": ToolTotal(2, 6.0, 6.0, 0),
         "flux-2-max": ToolTotal(2, 14.0, 7.0, 1),
-        "deblur-v1": ToolTotal(4, 0.0, 0.0, 4),
+        "deblur-v1": ToolTotal(4, 0.0, 0.0, 4, 4),
         "flux-kontext-pro": ToolTotal(1, 5.0, 4.0, 0),
     }
     text = page_of(replace(run, tools=tools)).text
