@@ -98,8 +98,8 @@ def with_pictures(node: Node, arguments: Mapping[str, Any], results: Results) ->
     for name, value in arguments.items():
         is_mask = name in slots and slots[name].role == "mask"
         placed = _placed(value, results, is_mask=is_mask and isinstance(node.action, Tool))
-        if isinstance(value, list) and isinstance(placed, list):
-            placed = [inner for inner in placed if inner is not None]
+        if isinstance(placed, list) and None in placed:
+            return None  # those behind it would move up, and a prompt that counts its pictures would mean others
         if placed is not None and placed != []:
             found[name] = placed
         elif name in slots and slots[name].required:

@@ -168,3 +168,20 @@ def test_recipes_that_use_one_another_twice_are_read_quickly_and_end_at_a_limit(
         (tmp_path / f"d{depth}.yaml").write_text(f"source: 'x/*.png'\nsteps:\n{step}output: 'o/{{{{ stem }}}}.png'\n")
     with pytest.raises(RecipeError, match="makes more than 1,000 steps in all"):
         Recipe.load(tmp_path / "d0.yaml")
+
+
+def test_a_join_is_not_made_when_one_of_its_pictures_is_missing(here: Place) -> None:
+    recipe = parsed(here, """  - generate: {prompt: a lake, width: 64, height: 64}
+    id: lake
+    when: index == 0
+  - deblur: {}
+    id: sharp
+    from: source
+  - edit: {prompt: "image 1 before image 2, lit as image 3", model: flux-2-pro}
+    from: [source, lake, sharp]
+""")
+    plan = recipe.plan(settings=here.settings)
+    _, rows = perform(recipe, here.settings)
+    assert (plan.jobs, here.jobs) == (4, 4)
+    assert [step["outcome"] for step in rows[1]["steps"]] == ["skipped", "done", "skipped"]
+    assert rows[1]["steps"][2]["reason"] == "a picture that it needs was not made"
