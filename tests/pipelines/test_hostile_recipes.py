@@ -171,7 +171,9 @@ def test_recipes_that_use_one_another_twice_are_read_quickly_and_end_at_a_limit(
 
 
 def test_a_join_is_not_made_when_one_of_its_pictures_is_missing(here: Place) -> None:
-    recipe = parsed(here, """  - generate: {prompt: a lake, width: 64, height: 64}
+    recipe = parsed(
+        here,
+        """  - generate: {prompt: a lake, width: 64, height: 64}
     id: lake
     when: index == 0
   - deblur: {}
@@ -179,7 +181,8 @@ def test_a_join_is_not_made_when_one_of_its_pictures_is_missing(here: Place) -> 
     from: source
   - edit: {prompt: "image 1 before image 2, lit as image 3", model: flux-2-pro}
     from: [source, lake, sharp]
-""")
+""",
+    )
     plan = recipe.plan(settings=here.settings)
     _, rows = perform(recipe, here.settings)
     assert (plan.jobs, here.jobs) == (4, 4)
