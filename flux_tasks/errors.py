@@ -14,7 +14,8 @@
     │   ├── InvalidImage          not an image, too large, wrong mask, decompression bomb
     │   ├── InvalidRequest        400/422 with the server's reasons, or our own preflight
     │   ├── Moderated             refused by the safety filter (request or content); not charged
-    │   └── JobFailed             the service ended the job with an error
+    │   ├── JobFailed             the service ended the job with an error
+    │   └── CheckFailed           the result is paid for, kept, and not what the recipe expects of it
     ├── Transient             worth repeating
     │   ├── RateLimited           429: too many active jobs; the job was not created
     │   ├── ServerUnavailable     never reached the server
@@ -164,7 +165,7 @@ class JobFailed(ItemError):
 
 
 class CheckFailed(ItemError):
-    """The result is kept, and is not what was expected of it."""
+    """The result is in the store, and is not what was expected of it."""
 
 
 class Transient(FluxError):

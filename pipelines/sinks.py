@@ -104,7 +104,7 @@ def identity(location: str) -> str:
     path = files.local_path(location)
     try:
         return str(path.resolve())
-    except (OSError, RuntimeError):  # a link that leads to itself
+    except (OSError, RuntimeError, ValueError):  # a link that leads to itself, a NUL in it
         return str(path.absolute())
 
 

@@ -231,7 +231,9 @@ def test_results_are_never_written_over_the_photos_they_are_made_from(
     bfl: FakeBfl, folder: Path, settings: Settings
 ) -> None:
     before = (folder / "photos" / "apple.png").read_bytes()
-    with pytest.raises(RecipeError, match="is also an input: write results into a folder of their own"):
+    with pytest.raises(
+        RecipeError, match="is also a picture that the run reads: write results into a folder of their own"
+    ):
         perform(folder, settings, RECIPE.replace("/out/", "/masks/../photos/"))
     assert (folder / "photos" / "apple.png").read_bytes() == before
     assert bfl.jobs == 0

@@ -200,7 +200,7 @@ def measure(row: Row) -> Measured:
             key="the-key", faults=[dict(f) if "count" in f else {**f, "count": 1} for f in row.faults]
         ) as server,
     ):
-        given = {"timeout": 2.0, "deadline": 3.0, "poll_interval": 0.02, **row.settings}
+        given = {"timeout": 2.0, "deadline": 6.0, "poll_interval": 0.02, **row.settings}
         settings = Settings(endpoint=server.url, key="the-key", store=store, **given)
         parameters: dict[str, Any] = {"image": Image.linear_gradient("L").resize((96, 80)).convert("RGB")}
         if receiver is not None:
