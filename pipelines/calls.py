@@ -16,7 +16,7 @@ from flux_tasks.catalog import Tool
 from flux_tasks.errors import FluxError, InvalidRequest
 from flux_tasks.images import ImageRef
 from flux_tasks.masks import Mask, dilate, drift
-from flux_tasks.preflight import Call, prepare
+from flux_tasks.preflight import Call, Input, prepare
 from flux_tasks.store import Store
 from pipelines import templates
 from pipelines.graph import Feed, Node
@@ -32,10 +32,10 @@ __all__ = [
     "mask_of",
     "observe",
     "operate",
-    "operation_key",
     "pictures_for_task",
     "preserved",
     "sent_mask",
+    "tries_of",
     "with_pictures",
 ]
 
@@ -65,6 +65,16 @@ def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
     filled = {name: _render(value, context, f"{node.id}.{name}") for name, value in node.parameters.items()}
     types_of = parameter_types(node.action)
     return {n: _typed(v, types_of.get(n)) for n, v in filled.items() if v is not None and v != ""}
+
+
+def tries_of(node: Node, context: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What is changed of a node's arguments at each try: nothing at the first, then what ``retry_with`` says.
+
+    Raises:
+        InvalidRequest: a template cannot be filled in.
+    """
+    retries = node.step.on_failure.retries if node.step.expect is not None else ()
+    return ({}, *(arguments_of(replace(node, parameters=tried), context) for tried in retries))
 
 
 def _render(value: Any, context: Mapping[str, Any], where: str) -> Any:
@@ -158,14 +168,6 @@ def pictures_for_task(node: Node, call: Call) -> dict[str, Any]:
 # -- what costs nothing -----------------------------------------------------------------------------------------------
 
 
-def operation_key(node: Node, parameters: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
-    """SHA-256 of a local operation: what is done, with which parameters, to which pictures."""
-    action = node.action
-    assert not isinstance(action, Tool)  # noqa: S101 - the caller knows
-    digests = {name: _digest(value) for name, value in pictures.items()}
-    return _key({"operation": dict(action.identity), "parameters": dict(parameters), "pictures": digests})
-
-
 def _digest(value: Any) -> Any:
     return [one.digest for one in value] if isinstance(value, (list, tuple)) else value.digest
 
@@ -209,7 +211,9 @@ def operate(
     problems = action.check(parameters, where=node.step.id)
     if problems:
         raise InvalidRequest.of(problems)
-    key = operation_key(node, action.defaults(parameters), pictures)
+    digests = {name: _digest(value) for name, value in pictures.items()}
+    identity = dict(action.identity)
+    key = _key({"operation": identity, "parameters": action.defaults(parameters), "pictures": digests})
     found = store.result(key)
     if found is not None:
         if known is not None:
@@ -220,7 +224,7 @@ def operate(
     for picture in (image, *pictures.values()):
         if isinstance(picture, ImageRef) and made.digest == picture.digest:
             return picture
-    return _kept(store, key, made, {"operation": dict(action.identity), "parameters": parameters}, keep=keep)
+    return _kept(store, key, made, {"operation": identity, "parameters": parameters}, keep=keep)
 
 
 def _name(image: ImageRef | None, pictures: Mapping[str, Any]) -> str:
@@ -250,14 +254,13 @@ def preserved(
     mask = call.mask
     if mask is None or before.upright_size != after.upright_size:
         return after
-    grown = int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))
-    document = {"preserve": 1, "feather": feather, "grown": grown, "mask": mask.identity}
+    document = {"preserve": 1, "feather": feather, "grown": _growth(call), "mask": mask.identity}
     key = _key({**document, "pictures": [before.digest, after.digest]})
     found = store.result(key)
     if found is not None:
         stored: ImageRef = found["image"]
         return replace(stored, name=after.name, cost=after.cost, job_id=after.job_id)
-    white = masks.match(sent_mask(call) or mask.picture.open(), after.upright_size, resize=True)
+    white = masks.match(_grown(call, mask), after.upright_size, resize=True)
     put = masks.composite(before.open(), after.open(), white, feather=feather)
     made = replace(encode(put, {"after": [after], "before": [before]}), engine=after.engine)
     return replace(_kept(store, key, made, document, keep=keep), cost=after.cost, job_id=after.job_id)
@@ -295,7 +298,7 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
         kept = store.put_image(picture.read(), name=picture.name).to_dict()
         if not same_size:
             return Observed(kept)
-        strayed = drift(original, edited, sent_mask(call) or picture.open())
+        strayed = drift(original, edited, _grown(call, call.mask))
     except (FluxError, OSError):
         return Observed()
     figures = {"mean": round(strayed.mean, 4), "peak": strayed.peak, "changed": round(strayed.changed, 6)}
@@ -304,10 +307,16 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
 
 def sent_mask(call: Call) -> Image.Image | None:
     """The black and white mask as the tool was told to obey it, grown by what it was told to grow it."""
-    if call.mask is None:
-        return None
-    grown = int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))
-    return dilate(call.mask.picture.open(), grown)
+    return None if call.mask is None else _grown(call, call.mask)
+
+
+def _grown(call: Call, mask: Input) -> Image.Image:
+    return dilate(mask.picture.open(), _growth(call))
+
+
+def _growth(call: Call) -> int:
+    """Pixels that the tool was told to grow the mask by."""
+    return int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))
 
 
 def _difference(one: Image.Image, other: Image.Image) -> Image.Image:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -48,7 +47,7 @@ class Forecast:
                 raise InvalidRequest(self.item.error)
             for number, target in enumerate(self.recipe.graph.targets):
                 path = target_path(target, self.context)
-                if not self.planner.outputs.claim(path, self.item.index << 16 | number):
+                if not self.planner.outputs.claim(path, self.item.index, number):
                     raise InvalidRequest(f"output.path: {path} is also another result's")
             self.results[SOURCE] = ImageRef.of(self.item.path) if self.item.path else None
         except FluxError as error:
@@ -87,8 +86,7 @@ class Forecast:
         except Undecided:
             is_decided = False
         expect = node.step.expect
-        retries = node.step.on_failure.retries if expect is not None else ()
-        tries = ({}, *(calls.arguments_of(replace(node, parameters=tried), context) for tried in retries))
+        tries = calls.tries_of(node, context)
         result = image
         for number, changes in enumerate(tries):
             call, result = self.once(node, {**given, **changes}, image, step, is_decided)

@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 from flux_tasks.catalog import Tool
-from pipelines.parts import SOURCE, Action, Output, Step, model_of, parameter_types, pictures_of
+from pipelines.parts import SOURCE, Acting, Action, Output, Step, model_of, parameter_types, pictures_of
 
 __all__ = ["Feed", "Graph", "Node", "Target", "ancestors", "cycle", "feeds_of", "in_order", "is_parameter"]
 
@@ -33,7 +33,7 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Node:
+class Node(Acting):
     """One step in one combination of the values that are varied.
 
     Attributes:
@@ -53,22 +53,6 @@ class Node:
     axes: Mapping[str, Any]
     variant: str
     rank: int
-
-    @property
-    def is_paid(self) -> bool:
-        """Whether it calls a tool."""
-        return isinstance(self.action, Tool)
-
-    @property
-    def tool(self) -> Tool:
-        """The tool that it calls.
-
-        Raises:
-            TypeError: it calls none.
-        """
-        if not isinstance(self.action, Tool):
-            raise TypeError(f"{self.id} calls no tool")
-        return self.action
 
     @property
     def feeds(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ __all__ = [
     "ITEM_NAMES",
     "RESERVED",
     "SOURCE",
+    "Acting",
     "Action",
     "Budget",
     "OnFailure",
@@ -99,8 +100,31 @@ class Preserve:
     feather: float = 0.0
 
 
+class Acting:
+    """What steps and their nodes have in common: something that acts."""
+
+    id: str
+    action: Action
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it calls a tool."""
+        return isinstance(self.action, Tool)
+
+    @property
+    def tool(self) -> Tool:
+        """The tool that it calls.
+
+        Raises:
+            TypeError: it calls none.
+        """
+        if not isinstance(self.action, Tool):
+            raise TypeError(f"{self.id} calls no tool")
+        return self.action
+
+
 @dataclass(frozen=True)
-class Step:
+class Step(Acting):
     """One node of a recipe, as written.
 
     Attributes:
@@ -130,22 +154,6 @@ class Step:
     preserve: Preserve | None = None
     save: str = ""
     position: int = field(default=0, compare=False)
-
-    @property
-    def is_paid(self) -> bool:
-        """Whether it calls a tool."""
-        return isinstance(self.action, Tool)
-
-    @property
-    def tool(self) -> Tool:
-        """The tool that it calls.
-
-        Raises:
-            TypeError: it calls none.
-        """
-        if not isinstance(self.action, Tool):
-            raise TypeError(f"{self.id} calls no tool")
-        return self.action
 
 
 @dataclass(frozen=True)

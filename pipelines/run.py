@@ -337,5 +337,5 @@ class Run:
         Raises:
             InvalidRequest: another item, or another output of this one, writes to the same path.
         """
-        if not self._outputs.claim(path, item.index << 16 | number):
+        if not self._outputs.claim(path, item.index, number):
             raise InvalidRequest(f"output.path: {path} is also another result's: use more of the item's names in it")

@@ -87,8 +87,9 @@ class Outputs:
     def __init__(self) -> None:
         self._taken: dict[bytes, int] = {}
 
-    def claim(self, path: str, owner: int) -> bool:
-        """Reserve ``path``; False if another owner has it. One that comes again keeps its own."""
+    def claim(self, path: str, item: int, number: int) -> bool:
+        """Reserve ``path`` for the ``number``-th result of an item, which may ask again; False if another has it."""
+        owner = item << 16 | number
         return self._taken.setdefault(mark(path), owner) == owner
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
 from pipelines import tables, templates
 from pipelines.calls import context_of
+from pipelines.graph import Node
 from pipelines.parts import pictures_of
 from pipelines.recipe import Recipe
 from pipelines.sinks import mark, target_path
@@ -43,10 +44,11 @@ def survey(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], b
     _check_names(recipe)
     inputs: set[bytes] = set()
     results: set[bytes] = set()
+    named = list(_named_pictures(recipe))
     count = 0
     for item in items(recipe, limit=limit, only=only):
         count += 1
-        inputs.update(map(mark, _read_by(recipe, item)))
+        inputs.update(map(mark, _read_by(recipe, item, named)))
         results.update(map(mark, _written_by(recipe, item)))
     if inputs & results:
         for item in items(recipe, limit=limit, only=only):
@@ -57,24 +59,28 @@ def survey(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], b
     return count
 
 
-def _read_by(recipe: Recipe, item: Item) -> Iterator[str]:
+def _named_pictures(recipe: Recipe) -> Iterator[tuple[Node, str]]:
+    """Masks, references and the like that steps name by a path, or by a template of one."""
+    for node in recipe.graph.nodes:
+        slots = pictures_of(node.action, node.step.task)
+        for value in (value for name, value in node.parameters.items() if name in slots):
+            for one in value if isinstance(value, list) else [value]:
+                text = one.get("file") if isinstance(one, dict) else one
+                if isinstance(text, str):
+                    yield node, text
+
+
+def _read_by(recipe: Recipe, item: Item, named: Sequence[tuple[Node, str]]) -> Iterator[str]:
     """Where the pictures of an item are: its own, masks, references."""
     if item.path:
         yield item.path
     context = {**recipe.parts.constants, **item.context}
-    for node in recipe.graph.nodes:
-        slots = pictures_of(node.action, node.step.task)
-        named = [value for name, value in node.parameters.items() if name in slots]
-        for value in named:
-            for one in value if isinstance(value, list) else [value]:
-                text = one.get("file") if isinstance(one, dict) else one
-                if not isinstance(text, str):
-                    continue
-                with suppress(InvalidRequest):  # this item's own trouble, told when its turn comes
-                    own = context_of(node, context) if templates.is_template(text) else context
-                    found = templates.render(text, own, node.id)
-                    if isinstance(found, str) and found:
-                        yield found
+    for node, text in named:
+        with suppress(InvalidRequest):  # this item's own trouble, told when its turn comes
+            own = context_of(node, context) if templates.is_template(text) else context
+            found = templates.render(text, own, node.id)
+            if isinstance(found, str) and found:
+                yield found
 
 
 def _written_by(recipe: Recipe, item: Item) -> Iterator[str]:

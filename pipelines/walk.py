@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +223,7 @@ class Walk:
         if not await asyncio.to_thread(conditions.applies, node, context, given, image, self._run.facts):
             self._note(node, "skipped", reason=f"when: {node.step.when}")
             return image if node.stand_in else None
-        tries = ({}, *(await asyncio.to_thread(self._changed, node, context)))
+        tries = calls.tries_of(node, context)
         failures: list[str] = []
         for number, changes in enumerate(tries):
             started = time.monotonic()
@@ -240,10 +240,6 @@ class Walk:
                 self._notes[-1][1].setdefault("warnings", []).append(f"kept, though {'; '.join(failures)}")
                 return result
         raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
-
-    def _changed(self, node: Node, context: Mapping[str, Any]) -> list[dict[str, Any]]:
-        retries = node.step.on_failure.retries if node.step.expect is not None else ()
-        return [calls.arguments_of(replace(node, parameters=tried), context) for tried in retries]
 
     async def _expected(
         self, node: Node, call: Call | None, before: ImageRef | None, after: ImageRef | None

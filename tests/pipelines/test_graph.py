@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
-from recipes import Painter, Place, perform, place
+from recipes import HEAD, OUTPUT, Painter, Place, perform, place
 from scripted import Answer
 
 from flux_tasks import ImageRef
 from pipelines.graph import Feed
 from pipelines.recipe import Recipe
-
-HEAD = "source: {images: 'FOLDER/photos/*.png', columns: {mask: 'FOLDER/masks/{{ stem }}.png'}}\nsteps:\n"
-OUTPUT = "'FOLDER/out/{{ stem }}{{ variant }}.png'"
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from recipes import Painter, Place, perform, place
+from recipes import HEAD, OUTPUT, Painter, Place, perform, place
 from scripted import Answer
 from waiting import wait_until
 
@@ -23,8 +23,6 @@ from pipelines.plan import Plan, StepPlan, plan
 from pipelines.recipe import Recipe
 from pipelines.run import Run
 
-HEAD = "source: {images: 'FOLDER/photos/*.png', columns: {mask: 'FOLDER/masks/{{ stem }}.png'}}\nsteps:\n"
-OUTPUT = "'FOLDER/out/{{ stem }}{{ variant }}.png'"
 TWO_STEPS = "  - deblur: {}\n  - erase: {mask: '{{ mask }}'}\n    when: mask_exists"
 
 

@@ -25,7 +25,12 @@ from flux_tasks.settings import Settings
 from pipelines.recipe import Recipe
 from pipelines.run import Run
 
-__all__ = ["Painter", "Place", "perform", "place", "recipes"]
+__all__ = ["HEAD", "OUTPUT", "Painter", "Place", "perform", "place", "recipes"]
+
+
+HEAD = "source: {images: 'FOLDER/photos/*.png', columns: {mask: 'FOLDER/masks/{{ stem }}.png'}}\nsteps:\n"
+OUTPUT = "'FOLDER/out/{{ stem }}{{ variant }}.png'"
+"""How the text of a recipe over a place's pictures begins, and where its results go; ``FOLDER`` is the place's."""
 
 
 class Painter(FakeBfl):
