@@ -17,6 +17,8 @@ from PIL import Image
 
 # An embedded server started by a flow would report to Prefect's makers, and complain when it cannot.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+# It migrates a database when it starts for the first time: Prefect's own 20 s are too few on a busy machine.
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 from prefect import Task, get_run_logger
 from prefect.cache_policies import CachePolicy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pipelines import prefect_defaults
 prefect_defaults.apply()
 
 from prefect import flow  # noqa: E402 - its settings are read on import
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS  # noqa: E402
 
 from flux_tasks import ImageRef, deblur, erase, fill, outpaint, tasks, use  # noqa: E402
 from flux_tasks.errors import FluxError, RunStopped  # noqa: E402
@@ -22,6 +24,8 @@ from pipelines.run import Run  # noqa: E402
 prefect_defaults.shield_server()
 
 __all__ = ["advance", "arun_recipe", "call_task", "restore", "run_recipe"]
+
+_log = logging.getLogger("flux_tasks.flows")
 
 
 @flow(name="restore", validate_parameters=False)
@@ -59,6 +63,9 @@ async def advance(run: Run) -> None:
     Raises:
         RunStopped: Prefect itself failed, for example because its server cannot be reached.
     """
+    if not PREFECT_API_URL.value():
+        seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        _log.warning("waiting for Prefect's embedded server to start, %s s at most …", seconds)
     token = _handed_over.set(run)
     try:
         with use(run.settings):
@@ -66,9 +73,22 @@ async def advance(run: Run) -> None:
     except FluxError:
         raise
     except Exception as error:
-        raise RunStopped(f"Prefect could not carry the run: {type(error).__name__}: {error}") from error
+        what = f"Prefect could not carry the run: {type(error).__name__}: {error}"
+        raise RunStopped(f"{what.rstrip('.')}. {_remedy()}") from error
     finally:
         _handed_over.reset(token)
+
+
+def _remedy() -> str:
+    """Return what a person can do when Prefect does not answer."""
+    address = PREFECT_API_URL.value()
+    if address:
+        return f"Check that a Prefect server answers at {address} (PREFECT_API_URL), then run the recipe again"
+    return (
+        "If Prefect's embedded server did not start, give it more time with "
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start a lasting one with `prefect server start` and set "
+        "PREFECT_API_URL to its address; then run the recipe again"
+    )
 
 
 async def arun_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:

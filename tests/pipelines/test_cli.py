@@ -63,7 +63,35 @@ def test_a_prefect_server_that_is_not_there_is_a_clear_line_and_exit_3(folder: P
     done = nobody("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert done.returncode == 3
     assert "Prefect could not carry the run" in done.stderr
+    assert "Check that a Prefect server answers at http://127.0.0.1:9/api" in done.stderr
     assert bfl.jobs == 0
+
+
+def test_an_embedded_server_that_does_not_start_in_time_is_named_with_the_remedy(
+    folder: Path, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(folder / "prefect"))
+    monkeypatch.setenv("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "0")
+    done = Cli(folder, "")("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert done.returncode == 3
+    assert "waiting for Prefect's embedded server to start, 0 s at most" in done.stderr
+    assert "give it more time with PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in done.stderr
+    assert bfl.jobs == 0
+
+
+@pytest.mark.parametrize("module", ["pipelines.flows", "flux_tasks.tasks"])
+@pytest.mark.parametrize(("given", "expected"), [(None, "180"), ("33", "33")])
+def test_the_embedded_server_has_three_minutes_unless_the_user_says_otherwise(
+    module: str, given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
+    monkeypatch.delenv(name, raising=False)
+    if given:
+        monkeypatch.setenv(name, given)
+    program = f"import {module}; from prefect.settings import {name}; print({name}.value())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
 
 
 def test_a_store_that_cannot_be_written_is_a_clear_line_and_nothing_is_spent(
