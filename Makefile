@@ -41,7 +41,7 @@ bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py
 
 stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks.pyi, steps.pyi, the JSON Schema of recipes
-	$(BIN)/python -m flux_tasks.signatures && $(BIN)/python -m pipelines.steps && $(BIN)/python -m pipelines.schema
+	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema.recipe
 
 clean:
 	rm -rf $(VENV) .cache out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -3,7 +3,7 @@
 import os
 
 from flux_tasks import use
-from pipelines.flows import restore
+from pipelines.flows.restore import restore
 
 if __name__ == "__main__":
     with use(endpoint=os.environ.get("FLUX_ENDPOINT", "local"), store=os.environ.get("FLUX_STORE", "out/store")):

@@ -40,10 +40,11 @@ from flux_tasks.errors import (
 from flux_tasks.settings import Settings, use
 
 if TYPE_CHECKING:
-    from flux_tasks.client import BflClient
-    from flux_tasks.images import ImageRef
-    from flux_tasks.masks import Mask
-    from flux_tasks.store import Store
+    from flux_tasks.api.client import BflClient
+    from flux_tasks.api.webhooks import WebhookForged, verify_webhook
+    from flux_tasks.images.masks import Mask
+    from flux_tasks.images.reference import ImageRef
+    from flux_tasks.store.records import Store
     from flux_tasks.tasks import (
         adeblur,
         aedit,
@@ -64,7 +65,6 @@ if TYPE_CHECKING:
         outpaint,
         try_on,
     )
-    from flux_tasks.webhooks import WebhookForged, verify_webhook
 
 __all__ = [
     "BflClient",
@@ -120,12 +120,12 @@ __all__ = [
 
 
 _HOMES = {
-    "BflClient": "client",
+    "BflClient": "api.client",
     "ImageRef": "images",
-    "Mask": "masks",
+    "Mask": "images.masks",
     "Store": "store",
-    "WebhookForged": "webhooks",
-    "verify_webhook": "webhooks",
+    "WebhookForged": "api.webhooks",
+    "verify_webhook": "api.webhooks",
 }
 
 

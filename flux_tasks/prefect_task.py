@@ -30,14 +30,16 @@ from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[a
 from prefect.serializers import JSONSerializer
 from prefect.tasks import exponential_backoff
 
-from flux_tasks import catalog, job, portal, settings, signatures
-from flux_tasks.client import is_free_to_repeat
+from flux_tasks import background, catalog, settings
+from flux_tasks.api.client import is_free_to_repeat
+from flux_tasks.catalog import signatures
+from flux_tasks.catalog.signatures import UNSET
 from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
-from flux_tasks.images import ImageRef, stem
-from flux_tasks.job import JobResult
-from flux_tasks.preflight import Call, prepare
-from flux_tasks.signatures import UNSET
-from flux_tasks.store import Store
+from flux_tasks.images.reference import ImageRef, stem
+from flux_tasks.jobs import job
+from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.job import JobResult
+from flux_tasks.store.records import Store
 
 __all__ = ["FluxTask", "JobKeyPolicy", "JobResults", "call_of", "make_task"]
 
@@ -71,7 +73,7 @@ class JobKeyPolicy(CachePolicy):
             _prepared[task_ctx.task_run.id] = call
             while len(_prepared) > _MOST_PREPARED:  # those that were answered by the cache are never taken
                 _prepared.pop(next(iter(_prepared)), None)
-            return call.key(portal.run(job.engine_of(settings.current())))
+            return call.key(background.run(job.engine_of(settings.current())))
         except FluxError:
             return None
 
@@ -170,13 +172,13 @@ def make_task(name: str, *, asynchronous: bool) -> FluxTask:
 
     def perform(*args: Any, **kwargs: Any) -> ImageRef:
         call = _take_prepared() or call_of(name, arguments_of(args, kwargs))
-        return _shown(call, portal.run(job.execute(call, settings.current(), refresh=_is_refresh())))
+        return _shown(call, background.run(job.execute(call, settings.current(), refresh=_is_refresh())))
 
     async def aperform(*args: Any, **kwargs: Any) -> ImageRef:
         call = _take_prepared()
         if call is None:
             call = await asyncio.to_thread(call_of, name, arguments_of(args, kwargs))
-        result = await portal.arun(job.execute(call, settings.current(), refresh=_is_refresh()))
+        result = await background.arun(job.execute(call, settings.current(), refresh=_is_refresh()))
         return _shown(call, result)
 
     function: Callable[..., Any] = aperform if asynchronous else perform

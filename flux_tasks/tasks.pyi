@@ -1,4 +1,4 @@
-"""Written by `python -m flux_tasks.signatures` from the catalogue; a test keeps it fresh."""
+"""Written by `python -m flux_tasks.catalog.signatures` from the catalogue; a test keeps it fresh."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 from prefect import task
 
 from flux_tasks.images import ImageLike, ImageRef
-from flux_tasks.masks import Mask
+from flux_tasks.images.masks import Mask
 
 MaskLike = Mask | ImageLike | dict[str, Any]
 

@@ -47,14 +47,15 @@ import yaml
 from flux_tasks import files
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError
-from pipelines import documents, reading
-from pipelines.drafts import Draft, ids_of, name_of, plain_data
-from pipelines.functions import UserFunction
-from pipelines.graph import Graph
-from pipelines.parts import Budget, Output, Source, Step
+from pipelines.language.graph import Graph
+from pipelines.language.model import Budget, Output, Source, Step
+from pipelines.language.python.draft import Draft, ids_of, name_of, plain_data
+from pipelines.language.reading import reader
+from pipelines.language.reading import yaml as documents
+from pipelines.operations.user_function import UserFunction
 
 if TYPE_CHECKING:
-    from pipelines.plan import Plan
+    from pipelines.plan.result import Plan
 
 __all__ = ["Recipe"]
 
@@ -151,7 +152,7 @@ class Recipe:
         self,
         within: tuple[str, ...] = (),
         known: _Read | None = None,
-    ) -> reading.Parts:
+    ) -> reader.Parts:
         included: dict[str, Recipe] = {}
         read: _Read = {} if known is None else known
 
@@ -180,13 +181,13 @@ class Recipe:
                 if isinstance(output, dict) and isinstance(output.get("from"), dict):  # a step that was named itself
                     output["from"] = output["from"].get("step")
             document = documents.Document(data)
-        parts, problems = reading.read(document, include, self._changes)
+        parts, problems = reader.read(document, include, self._changes)
         if parts is None:
             raise RecipeError(problems, file=self._file)
         return parts
 
     @cached_property
-    def _parts(self) -> reading.Parts:
+    def _parts(self) -> reader.Parts:
         return self._read()
 
     def check(self) -> Recipe:
@@ -201,7 +202,7 @@ class Recipe:
     # -- what it says ---------------------------------------------------------------------------------------------
 
     @property
-    def parts(self) -> reading.Parts:
+    def parts(self) -> reader.Parts:
         """All of it, checked."""
         return self._parts
 
@@ -299,19 +300,19 @@ class Recipe:
 
     def plan(self, **settings: Any) -> Plan:
         """What a run would do and cost; spends nothing and writes nothing. Settings as for ``flux_tasks.use``."""
-        from pipelines.plan import plan
+        from pipelines.plan.planner import plan
 
         return plan(self, **settings)
 
     def run(self, **settings: Any) -> dict[str, Any]:
         """Run it; see ``pipelines.flows.run_recipe``."""
-        from pipelines.flows import run_recipe
+        from pipelines.flows.recipe_flow import run_recipe
 
         return run_recipe(self, **settings)
 
     async def arun(self, **settings: Any) -> dict[str, Any]:
         """Run it; see ``pipelines.flows.arun_recipe``."""
-        from pipelines.flows import arun_recipe
+        from pipelines.flows.recipe_flow import arun_recipe
 
         return await arun_recipe(self, **settings)
 

@@ -24,9 +24,17 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flux_tasks.errors import InvalidRequest, Problem, nearest
-from pipelines.drafts import Draft, Ref, Template, drafted, step
-from pipelines.functions import UserFunction
-from pipelines.step_signatures import BESIDE, FOR_RECIPES, STEPS, docstring, main_names, parameters, signature
+from pipelines.language.python.draft import Draft, Ref, Template, drafted, step
+from pipelines.language.python.signatures import (
+    BESIDE,
+    FOR_RECIPES,
+    STEPS,
+    docstring,
+    main_names,
+    parameters,
+    signature,
+)
+from pipelines.operations.user_function import UserFunction
 
 __all__ = ["Draft", "Ref", "Template", "call", "recipe", "step", *STEPS]
 
@@ -93,10 +101,3 @@ def _function(name: str) -> Callable[..., Draft]:
 
 
 globals().update({name: _function(name) for name in STEPS})
-
-if __name__ == "__main__":
-    from pathlib import Path
-
-    from pipelines.step_signatures import stub
-
-    Path(__file__).with_suffix(".pyi").write_text(stub(), encoding="utf-8")

@@ -1,15 +1,15 @@
-"""Written by `python -m pipelines.steps` from the catalogue and the operations; a test keeps it fresh."""
+"""Written by `make stubs` from the catalogue and the operations; a test keeps it fresh."""
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
-from flux_tasks.masks import Mask
-from pipelines.drafts import Draft as Draft
-from pipelines.drafts import Ref as Ref
-from pipelines.drafts import Template as Template
-from pipelines.drafts import step as step
-from pipelines.expect import Expect
+from flux_tasks.images.masks import Mask
+from pipelines.language.python.draft import Draft as Draft
+from pipelines.language.python.draft import Ref as Ref
+from pipelines.language.python.draft import Template as Template
+from pipelines.language.python.draft import step as step
+from pipelines.language.expect import Expect
 from pipelines.recipe import Recipe
 
 __all__: list[str]

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 from recipes import perform
 
-from flux_tasks.images import inspect
+from flux_tasks.images.encoding import inspect
 from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
-from pipelines.plan import Plan
+from pipelines.plan.result import Plan
 from pipelines.recipe import Recipe
-from pipelines.run import Run
+from pipelines.run.run import Run
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("configs", "examples")

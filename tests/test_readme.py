@@ -62,7 +62,7 @@ def test_every_step_and_setting_the_readme_names_exists() -> None:
 
 
 def test_every_command_the_readme_shows_is_known(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipelines.cli import main
+    from pipelines.cli.main import main
 
     shown = set(re.findall(r"flux-pipelines ([a-z]+) ", README))
     with pytest.raises(SystemExit):
@@ -74,7 +74,7 @@ def test_every_command_the_readme_shows_is_known(capsys: pytest.CaptureFixture[s
 
 def test_the_page_on_the_local_server_is_true(tmp_path: Path) -> None:
     from flux_tasks.local.faults.schedule import Faults
-    from flux_tasks.local.faults.table import ROWS
+    from pipelines.cli.commands.faults import ROWS
 
     page = (ROOT / "docs" / "local-server.md").read_text()
     [schedule] = re.findall(r"```yaml\n(.*?)```", page, re.S)

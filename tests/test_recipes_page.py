@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.facts import IMAGE_FACTS
-from pipelines.ops import OPERATIONS
+from pipelines.language.names import IMAGE_FACTS
+from pipelines.language.reading.steps import STEP_KEYS
+from pipelines.operations.registry import OPERATIONS
 from pipelines.recipe import Recipe
-from pipelines.step_reading import STEP_KEYS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "recipes.md").read_text()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
 from flux_tasks import ImageRef
-from flux_tasks.images import inspect
+from flux_tasks.images.encoding import inspect
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flux_tasks.canvas import ANCHORS, MAX_CANVAS
 from flux_tasks.catalog.fields import (
     DisablePup,
     Image,
@@ -24,6 +23,7 @@ from flux_tasks.catalog.fields import (
     fact,
 )
 from flux_tasks.catalog.tool import Price, SizeRule, Tool
+from flux_tasks.images.canvas import ANCHORS, MAX_CANVAS
 
 __all__ = ["TOOLS"]
 

@@ -10,7 +10,7 @@ Importing this is cheap; web server and engine are imported when they are first 
 
 from __future__ import annotations
 
-from flux_tasks.local.book import Book, Entry
 from flux_tasks.local.server import LocalServer, serve
+from flux_tasks.local.service.charges import Book, Entry
 
 __all__ = ["Book", "Entry", "LocalServer", "serve"]

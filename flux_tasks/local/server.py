@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any
 
 from flux_tasks.errors import EndpointUnreachable, Problem, RecipeError
 from flux_tasks.local import engines
-from flux_tasks.local.book import Book
-from flux_tasks.local.clock import Clock, VirtualClock
 from flux_tasks.local.faults.schedule import Faults
-from flux_tasks.local.latency import LatencySpec, latencies
+from flux_tasks.local.service.charges import Book
+from flux_tasks.local.service.clock import Clock, VirtualClock
+from flux_tasks.local.service.latency import LatencySpec, latencies
 from flux_tasks.settings import is_loopback
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from flux_tasks.local.app import LocalApi
     from flux_tasks.local.recording.recorder import RecordingApi
     from flux_tasks.local.recording.replayer import ReplayApi
+    from flux_tasks.local.web.app import LocalApi
 
 __all__ = ["LocalServer", "serve"]
 
@@ -173,7 +173,7 @@ class LocalServer:
             )
         import uvicorn
 
-        from flux_tasks.local.connections import Protocol
+        from flux_tasks.local.web.connections import Protocol
 
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
@@ -227,8 +227,8 @@ class LocalServer:
                 return RecordingApi(url=self._url, folder=folder, upstream=upstream, key=key)
             except OSError as error:
                 raise RecipeError([Problem("record", f"{folder} cannot be written ({error.strerror})")]) from None
-        from flux_tasks.local.app import LocalApi
-        from flux_tasks.local.jobs import Jobs
+        from flux_tasks.local.service.jobs import Jobs
+        from flux_tasks.local.web.app import LocalApi
 
         _sweep()
         folder = Path(tempfile.mkdtemp(prefix=f"flux-local-{os.getpid()}-"))

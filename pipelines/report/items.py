@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from pipelines.manifest import FINE
-from pipelines.report import words
+from pipelines.data.manifest import FINE
+from pipelines.report import formatting
 from pipelines.report.lineage import INPUT, Lineage, steps_in
 from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, size_of
 
@@ -121,23 +121,23 @@ class Item:
 
 def item_of(number: int, row: Mapping[str, Any]) -> Item:
     """A row without its pictures; whatever it lacks is left out."""
-    outcome = words.text(row.get("outcome")) or "unknown"
+    outcome = formatting.text(row.get("outcome")) or "unknown"
     errors = _errors(row)
     steps = [_step(step, before) for step, before in zip(steps_in(row), [{}, *steps_in(row)], strict=False)]
     for position, error in enumerate(errors):
         if error["step"] and error["step"] not in {step.id for step in steps}:  # it ended without a note of its own
             ended = outcome if position == 0 else _OUTCOMES.get(error["kind"], "failed")
             steps.append(_step({"id": error["step"], "outcome": outcome if ended in FINE else ended}, {}))
-    paths = [words.text(output.get("path")) for output in _outputs(row)]
+    paths = [formatting.text(output.get("path")) for output in _outputs(row)]
     return Item(
         number=number,
-        name=words.text(row.get("item")) or f"item {number + 1}",
-        source=words.text(row.get("source")),
+        name=formatting.text(row.get("item")) or f"item {number + 1}",
+        source=formatting.text(row.get("source")),
         outcome=outcome,
         errors=errors,
-        paths=tuple(filter(None, dict.fromkeys([words.text(row.get("output_path")), *paths]))),
-        cost=words.number(row.get("cost")),
-        seconds=words.number(row.get("seconds")),
+        paths=tuple(filter(None, dict.fromkeys([formatting.text(row.get("output_path")), *paths]))),
+        cost=formatting.number(row.get("cost")),
+        seconds=formatting.number(row.get("seconds")),
         preview=bool(row.get("preview")),
         steps=tuple(steps),
     )
@@ -146,7 +146,7 @@ def item_of(number: int, row: Mapping[str, Any]) -> Item:
 def _errors(row: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
     worst, others = row.get("error"), row.get("errors")
     listed = [worst, *(others if isinstance(others, (list, tuple)) else ())]
-    told = [{key: words.text(e.get(key)) for key in ("step", "kind", "message")} for e in listed if _is_mapping(e)]
+    told = [{key: formatting.text(e.get(key)) for key in ("step", "kind", "message")} for e in listed if _is_mapping(e)]
     return tuple(error for n, error in enumerate(told) if error not in told[:n])
 
 
@@ -160,23 +160,23 @@ def _outputs(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
-    drift, feeds = step.get("drift"), words.texts(step.get("from"))
+    drift, feeds = step.get("drift"), formatting.texts(step.get("from"))
     size = size_of(step.get("image"))
-    usual = (words.text(before.get("id")) or "source",)
+    usual = (formatting.text(before.get("id")) or "source",)
     return Step(
-        id=words.text(step.get("id")) or words.text(step.get("task")) or "step",
-        tool=words.text(step.get("tool")) or words.text(step.get("task")),
-        outcome=words.text(step.get("outcome")),
-        reason=words.text(step.get("reason")),
+        id=formatting.text(step.get("id")) or formatting.text(step.get("task")) or "step",
+        tool=formatting.text(step.get("tool")) or formatting.text(step.get("task")),
+        outcome=formatting.text(step.get("outcome")),
+        reason=formatting.text(step.get("reason")),
         feeds=() if feeds == usual or (before and before.get("id") == step.get("id")) else feeds,
-        varied=words.pairs(step.get("varied")),
-        cost=words.number(step.get("cost")),
-        estimate=words.number(step.get("estimate")),
-        seconds=words.number(step.get("seconds")),
-        job_id=words.text(step.get("job_id")),
-        warnings=words.texts(step.get("warnings")),
-        parameters=words.pairs(step.get("parameters")),
-        drift={key: words.number(drift.get(key)) or 0.0 for key in ("mean", "peak", "changed")}
+        varied=formatting.pairs(step.get("varied")),
+        cost=formatting.number(step.get("cost")),
+        estimate=formatting.number(step.get("estimate")),
+        seconds=formatting.number(step.get("seconds")),
+        job_id=formatting.text(step.get("job_id")),
+        warnings=formatting.texts(step.get("warnings")),
+        parameters=formatting.pairs(step.get("parameters")),
+        drift={key: formatting.number(drift.get(key)) or 0.0 for key in ("mean", "peak", "changed")}
         if isinstance(drift, Mapping)
         else None,
         size=f"{size[0]} × {size[1]}" if size else "",
@@ -264,7 +264,7 @@ def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
     found: dict[tuple[str, str], _Result] = {}
     for output in _outputs(row):
         if _digest(output.get("image")):
-            step, path = words.text(output.get("from")), words.text(output.get("path"))
+            step, path = formatting.text(output.get("from")), formatting.text(output.get("path"))
             key = (step, _digest(output["image"]))
             same = found.get(key, _Result(step, output["image"], lineage.find(step), ()))
             found[key] = replace(same, paths=(*same.paths, path))
@@ -273,8 +273,8 @@ def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
         last = lineage.last_image()
         name = steps_in(row)[last].get("id") if last != INPUT else ""
         image = row.get("output") or (lineage.image(last) if last != INPUT else None)
-        label = "After" if row.get("output") else f"After {words.text(name)}".rstrip()
-        path = words.text(row.get("output_path"))
+        label = "After" if row.get("output") else f"After {formatting.text(name)}".rstrip()
+        path = formatting.text(row.get("output_path"))
         results = [_Result(label, image, last, (path,) if path else ())] if image else []
     elif len(results) == 1 and not row.get("error"):
         results = [replace(results[0], label="After")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.ops import OPERATIONS
+from pipelines.operations.registry import OPERATIONS
 from pipelines.report.pictures import WHOLE, Box, place, size_of
 
 __all__ = ["INPUT", "Lineage", "steps_in"]

@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from flux_tasks import masks
-from flux_tasks.images import ImageRef
+from flux_tasks.images import masks
+from flux_tasks.images.reference import ImageRef
 
 __all__ = ["WHOLE", "Box", "Missing", "Outline", "Picture", "Pictures", "place", "size_of"]
 

@@ -25,10 +25,10 @@ import httpx  # noqa: E402
 from fake_bfl import FakeBfl  # noqa: E402
 from PIL import Image, ImageFilter  # noqa: E402
 
-from flux_tasks import masks  # noqa: E402
+from flux_tasks.images import masks  # noqa: E402
 from flux_tasks.settings import Settings  # noqa: E402
 from pipelines.recipe import Recipe  # noqa: E402
-from pipelines.run import Run  # noqa: E402
+from pipelines.run.run import Run  # noqa: E402
 
 ITEMS, STEPS, SECONDS, SLOTS = 48, 4, 1.0, 24
 
@@ -105,7 +105,7 @@ def bench_chain() -> None:
         asyncio.run(plain_script(bfl.url, folder / "photos"))
         plain = time.perf_counter() - started
 
-        from pipelines.flows import advance, flow
+        from pipelines.flows.recipe_flow import advance, flow
 
         @flow
         def warm() -> None:

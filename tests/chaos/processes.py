@@ -201,9 +201,9 @@ class Commands:
 @contextlib.contextmanager
 def prefect_server() -> Iterator[tuple[str, Path]]:
     """The address of a running Prefect server, and its database."""
-    from pipelines import prefect_defaults
+    from pipelines.flows import prefect_settings
 
-    prefect_defaults.apply()
+    prefect_settings.apply()
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 

@@ -25,9 +25,9 @@ from schedule import DEADLINE, FAULTS, TIMEOUT
 from verdict import Evidence, Verdict, judge
 from watched import ENGINE, MOMENTS, Trap, WatchedServer
 
-from flux_tasks.journal import Journal
 from flux_tasks.local import engines
-from flux_tasks.store import Store
+from flux_tasks.store.journal import Journal
+from flux_tasks.store.records import Store
 from pipelines.recipe import Recipe
 
 __all__ = ["SECRET", "Leg", "Outcome", "Round", "play"]

@@ -13,9 +13,9 @@ from processes import Zygote
 from rounds import SECRET, Leg, Round
 from verdict import Evidence, judge
 
-from flux_tasks.journal import Entry, Journal
 from flux_tasks.local.faults.kinds import SubmitCut
-from flux_tasks.store import Store
+from flux_tasks.store.journal import Entry, Journal
+from flux_tasks.store.records import Store
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,15 @@ from typing import Any
 from watched import Post
 
 from flux_tasks.errors import FluxError
-from flux_tasks.images import ImageRef
-from flux_tasks.journal import Entry as Unsettled
-from flux_tasks.journal import Journal
-from flux_tasks.local.book import Entry
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.local.faults.kinds import SubmitAnswer, SubmitCut, SubmitDrip, SubmitNoId, SubmitSlow
-from flux_tasks.store import Store
-from pipelines.calls import arguments_of, call_of
+from flux_tasks.local.service.charges import Entry
+from flux_tasks.store.journal import Entry as Unsettled
+from flux_tasks.store.journal import Journal
+from flux_tasks.store.records import Store
+from pipelines.data.items import items_of
+from pipelines.execution.arguments import arguments_of, call_of
 from pipelines.recipe import Recipe
-from pipelines.sources import items_of
 
 __all__ = ["Cell", "Evidence", "Verdict", "judge"]
 

@@ -26,10 +26,11 @@ RETRIES = 4
 
 def _without_prefect() -> None:
     """Put a module in the place of ``pipelines.flows`` that makes each call as its Prefect task would."""
-    from flux_tasks import job, portal
-    from flux_tasks.client import is_free_to_repeat
+    from flux_tasks import background
+    from flux_tasks.api.client import is_free_to_repeat
     from flux_tasks.errors import FluxError
-    from flux_tasks.images import ImageRef
+    from flux_tasks.images.reference import ImageRef
+    from flux_tasks.jobs import job
     from flux_tasks.prefect_task import call_of
 
     async def advance(run: Any) -> None:
@@ -37,7 +38,7 @@ def _without_prefect() -> None:
             call = await asyncio.to_thread(call_of, task, arguments)
             for attempt in range(RETRIES + 1):
                 try:
-                    return (await portal.arun(job.execute(call, run.settings))).image
+                    return (await background.arun(job.execute(call, run.settings))).image
                 except FluxError as error:
                     if attempt == RETRIES or not is_free_to_repeat(error):
                         raise
@@ -67,7 +68,7 @@ def _become_runner(order: dict[str, Any]) -> int:
         import flaky
 
         flaky.configure(**order["flaky"])
-    from pipelines.cli import main
+    from pipelines.cli.main import main
 
     return main(order["arguments"])
 
@@ -139,7 +140,7 @@ def main() -> int:
     from PIL import Image
 
     import pipelines.cli
-    import pipelines.progress
+    import pipelines.cli.progress
     import pipelines.recipe
     import pipelines.run  # noqa: F401
 

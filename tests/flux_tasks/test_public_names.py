@@ -29,7 +29,7 @@ def loaded_by(code: str) -> set[str]:
     [
         "import flux_tasks",
         "from flux_tasks import BflClient, ImageRef, Mask, Settings, Store, use, verify_webhook",
-        "import flux_tasks.catalog, flux_tasks.preflight, flux_tasks.job, flux_tasks.signatures",
+        "import flux_tasks.catalog, flux_tasks.jobs.call, flux_tasks.jobs.job, flux_tasks.catalog.signatures",
         "from flux_tasks import ImageRef\nfrom PIL import Image\nImageRef.of(Image.new('RGB', (9, 9))).open()",
     ],
 )
@@ -54,7 +54,10 @@ def test_a_name_that_does_not_exist_is_an_attributeerror() -> None:
         _ = flux_tasks.sharpen  # type: ignore[attr-defined]
 
 
-MODULES = "canvas catalog download errors files images journal limits masks portal settings signatures store webhooks"
+MODULES = (
+    "api.slots api.webhooks background catalog catalog.signatures errors files images images.canvas images.download "
+    "images.masks settings store store.journal units"
+)
 
 
 @pytest.mark.parametrize("module", MODULES.split())

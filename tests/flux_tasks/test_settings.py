@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flux_tasks import portal
+from flux_tasks import background
 from flux_tasks.errors import KeyRefused, RecipeError
 from flux_tasks.settings import Settings, current, from_environment, is_bfl, is_loopback, use
 
@@ -226,11 +226,11 @@ def test_settings_of_a_block_hold_in_async_tasks_on_the_background_loop_and_in_p
                 return await store()
 
         own = await asyncio.gather(with_its_own("a"), with_its_own("b"), store())
-        return [*own, await portal.arun(store()), await asyncio.to_thread(lambda: current().store)]
+        return [*own, await background.arun(store()), await asyncio.to_thread(lambda: current().store)]
 
     with use(store="block"):
         assert asyncio.run(both()) == ["a", "b", "block", "block", "block"]
-        assert portal.run(store()) == "block"
+        assert background.run(store()) == "block"
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(lambda: current().store).result() == "block"
 

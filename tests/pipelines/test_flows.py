@@ -17,7 +17,8 @@ from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
 from flux_tasks import KeyRefused, use
-from pipelines.flows import restore, run_recipe
+from pipelines.flows.recipe_flow import run_recipe
+from pipelines.flows.restore import restore
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),

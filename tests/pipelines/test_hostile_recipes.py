@@ -10,8 +10,8 @@ from PIL import Image
 from recipes import Painter, Place, perform, place
 
 from flux_tasks.errors import RecipeError
+from pipelines.execution.precheck import survey
 from pipelines.recipe import Recipe
-from pipelines.survey import survey
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from recipes import Painter, Place, perform, place, recipes
 
 from flux_tasks.errors import FluxError, RecipeError
-from pipelines.plan import plan
+from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
 
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

@@ -15,7 +15,7 @@ import pytest
 from fake_bfl import FakeBfl
 from PIL import Image
 
-from pipelines.cli import main
+from pipelines.cli.main import main
 
 KEY = "bfl-7Zq9-never-tell-anyone-Xk42"
 

@@ -16,7 +16,7 @@ from fake_bfl import FakeBfl
 from PIL import Image
 
 from flux_tasks.errors import InvalidRequest
-from pipelines import templates
+from pipelines.language import templates
 
 HERE = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
 

@@ -26,11 +26,12 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from scripted import Answer, Request
 
-from flux_tasks import catalog, deblur, job, portal, use
-from flux_tasks.client import BflClient
+from flux_tasks import background, catalog, deblur, use
+from flux_tasks.api.client import BflClient
 from flux_tasks.errors import DeliveryFailed, FluxError, KeyRefused, RecipeError
+from flux_tasks.jobs import job
+from flux_tasks.jobs.call import prepare
 from flux_tasks.local import LocalServer
-from flux_tasks.preflight import prepare
 from flux_tasks.settings import Settings, from_environment
 
 # Prefect's own client leaves its connections to the server to the garbage collector.
@@ -208,7 +209,7 @@ def test_a_result_that_is_not_delivered_is_told_and_journalled_without_its_signe
     settings = Settings(endpoint=mirror.url, key=key, store=str(fated / "store"), poll_interval=0.002)
     call = prepare(DEBLUR, {"image": str(fated / "photos" / "undelivered.png")})
     with pytest.raises(DeliveryFailed, match="HTTP 404") as caught:
-        portal.run(job.execute(call, settings))
+        background.run(job.execute(call, settings))
     assert len(list((fated / "store" / "journal").glob("*.json"))) == 1
     told = "".join(traceback.format_exception(caught.value))
     assert [text for text in (key, SIGNATURE) if holds(told, text) or files_with(fated, text)] == []

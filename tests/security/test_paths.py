@@ -295,7 +295,7 @@ def assert_harmless(page: Page) -> None:
     """The only script is the report's own, and nothing else can run, load or lead anywhere."""
     import pipelines.report
 
-    own = Path(pipelines.report.__file__).parent.joinpath("report.js").read_text("utf-8")
+    own = Path(pipelines.report.__file__).parent.joinpath("assets", "report.js").read_text("utf-8")
     assert ["".join(page.scripts).strip()] == [own.strip()]
     assert sum(tag == "script" for tag, _ in page.elements) == 1
     for tag, attributes in page.elements:
@@ -325,7 +325,7 @@ def hostile(work: Path) -> Path:
 def test_hostile_names_are_whole_in_the_manifest_text_in_the_report_and_harmless_on_the_terminal(
     cli: Any, bfl: FakeBfl, hostile: Path
 ) -> None:
-    from pipelines.manifest import read_manifest
+    from pipelines.data.manifest import read_manifest
 
     told = cli("run", "recipe.yaml", "--endpoint", bfl.url)
     wanted = {f"photos/{p.name}" for p in (hostile / "photos").iterdir()}

@@ -383,7 +383,7 @@ import json, resource, sys
 from flux_tasks import ImageRef
 from flux_tasks.catalog import TOOLS
 from flux_tasks.errors import FluxError
-from flux_tasks.preflight import prepare
+from flux_tasks.jobs.call import prepare
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -14,15 +14,17 @@ import pytest
 from fake_bfl import FakeBfl
 from pictures import encoded, noise
 
-from flux_tasks import files, job, portal, recent
+from flux_tasks import background, files
 from flux_tasks.catalog import TOOLS
 from flux_tasks.errors import FluxError, InvalidImage
-from flux_tasks.images import ImageRef
-from flux_tasks.job import JobResult
-from flux_tasks.journal import Entry, Journal
-from flux_tasks.preflight import prepare
+from flux_tasks.images import byte_cache
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs import job
+from flux_tasks.jobs.call import prepare
+from flux_tasks.jobs.job import JobResult
 from flux_tasks.settings import Settings
-from flux_tasks.store import Store
+from flux_tasks.store.journal import Entry, Journal
+from flux_tasks.store.records import Store
 
 KINDS = ["file", "other", "dangling", "loop", "folder", "circle", "device"]
 """What a link points to: a file, one of the right size, nothing, itself, a folder, another link back, /dev/null."""
@@ -35,21 +37,21 @@ def settings(bfl: FakeBfl, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     made = Settings(endpoint=bfl.url, key=key, store=str(tmp_path / "store"), poll_interval=0.001)
     yield made
-    portal.run(job.close(made))
+    background.run(job.close(made))
 
 
 def perform(settings: Settings, **options: Any) -> JobResult:
     """One job, as a process that has never seen any of its pictures. One that does not end is a failure."""
-    recent.kept._entries.clear()
+    byte_cache.kept._entries.clear()
     call = prepare(TOOLS["deblur-v1"], {"image": encoded(noise((96, 80)))})
-    future = portal.start(job.execute(call, settings, **options))
+    future = background.start(job.execute(call, settings, **options))
     try:
         return future.result(timeout=5)
     except FutureTimeout:
         raise AssertionError("it does not end") from None
     finally:
         future.cancel()
-        recent.kept._entries.clear()
+        byte_cache.kept._entries.clear()
 
 
 def link(place: Path, kind: str, outside: Path, size: int = 0) -> None:
@@ -191,7 +193,7 @@ def test_a_run_never_writes_a_forged_blob_as_its_output(
     blob.symlink_to(tmp_path / "forged.png")
     for path in (tmp_path / "out").iterdir():
         path.unlink()
-    recent.kept._entries.clear()
+    byte_cache.kept._entries.clear()
     told = cli("run", "recipe.yaml", "--endpoint", bfl.url)
     name = record["name"]
     assert told.outcomes[name] in ("invalid", "failed", "done")

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flux_tasks.webhooks import WebhookForged, verify_webhook
+from flux_tasks.api.webhooks import WebhookForged, verify_webhook
 
 SECRET = "hook-5ecret-of-the-test-Zr81"
 BODY = json.dumps({"id": "job-1", "status": "Ready", "result": {"sample": "https://delivery.bfl.ai/x"}}).encode()

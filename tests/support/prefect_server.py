@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipelines import prefect_defaults
+from pipelines.flows import prefect_settings
 
-prefect_defaults.apply()
+prefect_settings.apply()
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scripted import Answer, Request
 
-from flux_tasks import ImageRef, catalog, job, portal
-from flux_tasks.preflight import prepare
+from flux_tasks import ImageRef, background, catalog
+from flux_tasks.jobs import job
+from flux_tasks.jobs.call import prepare
 from flux_tasks.settings import Settings
 from pipelines.recipe import Recipe
-from pipelines.run import Run
+from pipelines.run.run import Run
 
 __all__ = ["HEAD", "OUTPUT", "Painter", "Place", "perform", "place", "recipes"]
 
@@ -144,7 +145,7 @@ def perform(recipe: Recipe, settings: Settings, **options: Any) -> tuple[Run, li
         tool = catalog.tool(task, given.pop("model", None))
         shape = {name: given.pop(name) for name in ("fit", "variant") if name in given}
         call = await asyncio.to_thread(prepare, tool, given, **shape)
-        return (await portal.arun(job.execute(call, settings))).image
+        return (await background.arun(job.execute(call, settings))).image
 
     async def whole(run: Run) -> None:
         if not await run.settle():

@@ -18,10 +18,10 @@ from fake_bfl import FakeBfl
 from pictures import encoded
 
 from flux_tasks import catalog
-from flux_tasks.client import BflClient
-from flux_tasks.local.connections import Protocol
+from flux_tasks.api.client import BflClient
 from flux_tasks.local.recording.recorder import RecordingApi
 from flux_tasks.local.recording.replayer import ReplayApi
+from flux_tasks.local.web.connections import Protocol
 
 __all__ = [
     "DEBLUR",

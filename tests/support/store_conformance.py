@@ -16,9 +16,9 @@ from pictures import encoded, noise
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images import ImageRef
-from flux_tasks.journal import Entry, Journal
-from flux_tasks.store import Store
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.store.journal import Entry, Journal
+from flux_tasks.store.records import Store
 
 __all__ = ["ConcurrencyConformance", "StoreConformance"]
 

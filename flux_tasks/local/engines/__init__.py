@@ -18,7 +18,7 @@ from PIL import Image
 
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError, nearest
-from flux_tasks.images import mark_preview
+from flux_tasks.images.encoding import mark_preview
 
 __all__ = ["ENGINES", "Engine", "Entry", "Progress", "Work", "encode", "identity", "load", "missing", "offsets"]
 

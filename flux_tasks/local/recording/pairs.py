@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError
-from flux_tasks.images import EXTENSIONS
+from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.local.recording.scrub import Scrubber, decoded
 
 __all__ = ["HEADERS", "SERVER", "Delivery", "Pair", "Poll", "Reply", "addressed", "load", "save"]

@@ -22,14 +22,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flux_tasks import files
-from flux_tasks.answers import host_of, reason_of
+from flux_tasks.api.answers import host_of, reason_of
 from flux_tasks.errors import DeliveryFailed
-from flux_tasks.local.checks import Refused
 from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import SERVER, Delivery, Pair, Poll, Reply, addressed
 from flux_tasks.local.recording.scrub import Asked, Scrubber, decoded, request_key, secrets_of
 from flux_tasks.local.recording.upstream import FAILED, NOT_SENT, POLL, Upstream, origin_of
-from flux_tasks.local.wire import answering, base_of, path_of, read_body, say
+from flux_tasks.local.service.checks import Refused
+from flux_tasks.local.web.wire import answering, base_of, path_of, read_body, say
 
 __all__ = ["RecordingApi"]
 

@@ -18,12 +18,12 @@ from starlette.routing import Route
 from flux_tasks import files
 from flux_tasks.catalog import CONTRACT_VERSION
 from flux_tasks.errors import Problem, RecipeError
-from flux_tasks.local.checks import Refused
-from flux_tasks.local.connections import Cut
 from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import Delivery, Pair, Reply
 from flux_tasks.local.recording.scrub import CALLBACKS, REMOVED, Asked, Scrubber, decoded
-from flux_tasks.local.wire import answering, base_of, path_of, read_body, say
+from flux_tasks.local.service.checks import Refused
+from flux_tasks.local.web.connections import Cut
+from flux_tasks.local.web.wire import answering, base_of, path_of, read_body, say
 
 __all__ = ["IDENTITY", "ReplayApi"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images import inspect
+from flux_tasks.images.encoding import inspect
 
 __all__ = ["CALLBACKS", "REMOVED", "Asked", "Scrubber", "decoded", "media_type_of", "request_key", "secrets_of"]
 

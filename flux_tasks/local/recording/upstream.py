@@ -9,10 +9,10 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from flux_tasks.answers import host_of
-from flux_tasks.download import download
+from flux_tasks.api.answers import host_of
 from flux_tasks.errors import DeliveryFailed, Problem, RecipeError
-from flux_tasks.images import MAX_BYTES
+from flux_tasks.images.download import download
+from flux_tasks.images.loading import MAX_BYTES
 from flux_tasks.local.recording.scrub import media_type_of
 from flux_tasks.settings import Settings, is_bfl, is_loopback
 

@@ -23,11 +23,12 @@ from scripted import Answer, ScriptedServer
 from waiting import wait_until
 
 from flux_tasks import catalog, verify_webhook
-from flux_tasks.client import BflClient
+from flux_tasks.api.client import BflClient
 from flux_tasks.errors import EndpointUnreachable, RecipeError
-from flux_tasks.images import inspect
-from flux_tasks.local import LocalServer, checks, engines, jobs
-from flux_tasks.local.jobs import MEDIA_TYPES
+from flux_tasks.images.encoding import inspect
+from flux_tasks.local import LocalServer, engines
+from flux_tasks.local.service import checks, jobs
+from flux_tasks.local.service.jobs import MEDIA_TYPES
 
 DEBLUR = "flux-tools/deblur-v1"
 ERASE = "flux-tools/erase-v1"

@@ -15,7 +15,8 @@ from PIL import Image
 from scripted import Answer, ScriptedServer
 
 from flux_tasks import catalog
-from flux_tasks.local import checks, wire
+from flux_tasks.local.service import checks
+from flux_tasks.local.web import wire
 
 DEBLUR = "flux-tools/deblur-v1"
 ERASE = "flux-tools/erase-v1"

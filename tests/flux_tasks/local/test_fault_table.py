@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from flux_tasks.local.faults.kinds import KINDS
-from flux_tasks.local.faults.table import ROWS, Measured, Row, listing, measure_all
+from pipelines.cli.commands.faults import ROWS, Measured, Row, listing, measure_all
 
 
 @dataclass(frozen=True)

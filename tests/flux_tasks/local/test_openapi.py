@@ -22,9 +22,10 @@ from schemathesis.engine import events, from_schema
 from scripted import Answer, ScriptedServer
 
 from flux_tasks import catalog
-from flux_tasks.limits import CLASS_LIMITS
-from flux_tasks.local import checks, wire
-from flux_tasks.local.openapi import SAMPLE, SHORT_PATHS, STATUSES, openapi
+from flux_tasks.api.slots import CLASS_LIMITS
+from flux_tasks.local.service import checks
+from flux_tasks.local.web import wire
+from flux_tasks.local.web.openapi import SAMPLE, SHORT_PATHS, STATUSES, openapi
 
 DATA = Path(__file__).parents[2] / "data"
 FACTS = json.loads(DATA.joinpath("contract_facts.json").read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from PIL import Image
 
 from flux_tasks import catalog
 from flux_tasks.local import LocalServer
-from flux_tasks.local.book import Entry
+from flux_tasks.local.service.charges import Entry
 
 pytest_plugins = ["other_clients"]
 

@@ -18,7 +18,7 @@ from fake_bfl import FakeBfl
 
 from flux_tasks.errors import RecipeError
 from flux_tasks.local import LocalServer
-from pipelines.cli import main
+from pipelines.cli.main import main
 
 ROOT = Path(__file__).parents[3]
 

@@ -19,7 +19,7 @@ from waiting import wait_until
 
 from flux_tasks.errors import RecipeError
 from flux_tasks.local import LocalServer
-from flux_tasks.local.latency import Latency, latencies, parse
+from flux_tasks.local.service.latency import Latency, latencies, parse
 
 PRO = {"prompt": "a lake"}
 

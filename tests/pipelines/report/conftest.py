@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from flux_tasks.images import ImageRef
-from pipelines.report import RunSummary
+from flux_tasks.images.reference import ImageRef
+from pipelines.report.page import RunSummary
 
 Describe = Callable[..., dict[str, Any]]
 

@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from report_page import colour, near, stage_of
 
-from pipelines.drawing import svg
 from pipelines.recipe import Recipe
-from pipelines.report import RunSummary, write_report
-from pipelines.run import ToolTotal
+from pipelines.report.drawing.svg import svg
+from pipelines.report.page import RunSummary, write_report
+from pipelines.run.summary import ToolTotal
 
 Describe = Callable[..., dict[str, Any]]
 

@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw
 from report_page import ReportPage
 
 from flux_tasks import files
-from pipelines.report import RunSummary, render, write_report
+from pipelines.report.page import RunSummary, render, write_report
 from pipelines.report.pictures import WHOLE, Box, Missing, Outline, Picture, Pictures, place
-from pipelines.run import Summary
+from pipelines.run.summary import Summary
 
 Describe = Callable[..., dict[str, Any]]
 
@@ -179,7 +179,7 @@ def test_pictures_are_embedded_for_the_first_items_only_and_it_says_so(run: RunS
 def test_of_very_many_items_those_that_need_attention_stay_listed(
     run: RunSummary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.report.MAX_LISTED", 10)
+    monkeypatch.setattr("pipelines.report.page.MAX_LISTED", 10)
     rows = [{"item": f"photo-{n}", "outcome": "failed" if n == 90 else "done"} for n in range(100)]
     page = page_of(run, *rows, max_pictures=0)
     assert "photo-90" in page.text

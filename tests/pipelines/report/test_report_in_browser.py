@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from report_page import colour, near, stage_of
 
-from pipelines.report import RunSummary, write_report
+from pipelines.report.page import RunSummary, write_report
 
 Describe = Callable[..., dict[str, Any]]
 

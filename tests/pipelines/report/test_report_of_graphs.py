@@ -15,14 +15,16 @@ from fake_bfl import FakeBfl
 from PIL import Image
 from report_page import ReportPage
 
-from flux_tasks import catalog, job, portal
-from flux_tasks.images import ImageRef
-from flux_tasks.preflight import prepare
+from flux_tasks import background, catalog
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs import job
+from flux_tasks.jobs.call import prepare
 from flux_tasks.settings import Settings
-from pipelines.drawing import svg
 from pipelines.recipe import Recipe
-from pipelines.report import RunSummary, render
-from pipelines.run import Run, Summary, ToolTotal
+from pipelines.report.drawing.svg import svg
+from pipelines.report.page import RunSummary, render
+from pipelines.run.run import Run
+from pipelines.run.summary import Summary, ToolTotal
 
 Describe = Callable[..., dict[str, Any]]
 
@@ -291,7 +293,7 @@ def test_a_real_run_is_reported_with_all_its_results(folder: Path, bfl: FakeBfl)
     async def call_tool(task: str, arguments: dict[str, Any]) -> ImageRef:
         arguments = dict(arguments)
         tool = catalog.tool(task, arguments.pop("model", None))
-        return (await portal.arun(job.execute(prepare(tool, arguments), settings))).image
+        return (await background.arun(job.execute(prepare(tool, arguments), settings))).image
 
     async def whole(run: Run) -> None:
         if not await run.settle():

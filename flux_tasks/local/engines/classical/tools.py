@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flux_tasks import images, masks
 from flux_tasks.catalog import SizeRule
+from flux_tasks.images import encoding, masks
 from flux_tasks.local.engines import Progress, Work, offsets
 from flux_tasks.local.engines.classical import deblur, inpaint, outpaint, outpaint_fast, preview
 
@@ -52,7 +52,7 @@ def _deblur(work: Work, progress: Progress) -> Image.Image:
 def _inpaint(work: Work, progress: Progress) -> Image.Image:
     image = _main(work)
     given = work.pictures.get("mask")
-    mask = masks.binarise(images.decode(given)) if given else masks.from_alpha(image)
+    mask = masks.binarise(encoding.decode(given)) if given else masks.from_alpha(image)
     progress(0.2)
     hole = np.asarray(mask) > 0
     grow = int(work.parameters.get("dilate_pixels") or 0)
@@ -80,7 +80,7 @@ def _extended(image: Image.Image, work: Work, left: int, top: int, *, fast: bool
 
 def _preview(work: Work, progress: Progress) -> Image.Image:
     progress(0.2)
-    pictures = [received(images.decode(data), work.tool.sizes) for data in work.pictures.values()]
+    pictures = [received(encoding.decode(data), work.tool.sizes) for data in work.pictures.values()]
     return preview.compose(
         work.size,
         pictures,
@@ -106,7 +106,7 @@ def received(image: Image.Image, rule: SizeRule) -> Image.Image:
 
 
 def _main(work: Work) -> Image.Image:
-    return images.decode(work.pictures[work.tool.image_field or ""])
+    return encoding.decode(work.pictures[work.tool.image_field or ""])
 
 
 def _pixels(image: Image.Image, *, flatten: bool = True) -> NDArray[np.uint8]:

@@ -1,0 +1,87 @@
+"""One background event loop a process, where all network and store work happens.
+
+Why one: sync tasks on Prefect's thread pool, async tasks in anybody's loop, and repeated ``asyncio.run``
+calls then share the same connections, the same 24 slots and the same single-flight table, and no client
+outlives its loop. A hop costs about 0.1 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+__all__ = ["arun", "run", "start"]
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _ensure_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _lock:
+        if _loop is None or _loop.is_closed():
+            loop = asyncio.new_event_loop()
+            # Store traffic waits for disks and networks, not for cores: more threads than asyncio's cores + 4.
+            loop.set_default_executor(ThreadPoolExecutor(max_workers=32, thread_name_prefix="flux-io"))
+            started = threading.Event()
+
+            def serve() -> None:
+                asyncio.set_event_loop(loop)
+                loop.call_soon(started.set)
+                loop.run_forever()
+
+            threading.Thread(target=serve, name="flux-portal", daemon=True).start()
+            started.wait()
+            _loop = loop
+        return _loop
+
+
+def _forget_parent() -> None:
+    """A forked child has no loop thread, and its copy of the lock may be held by a thread that it does not have."""
+    global _lock, _loop
+    _lock, _loop = threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget_parent)
+
+
+def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Start ``coroutine`` on the background loop; cancelling the future cancels it."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _ensure_loop())
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run ``coroutine`` on the background loop and wait for it from a thread.
+
+    Raises:
+        RuntimeError: when called on the background loop itself, where waiting would never end.
+    """
+    if _is_current(_ensure_loop()):
+        coroutine.close()
+        raise RuntimeError("background.run() would wait for itself; await the coroutine instead")
+    future = start(coroutine)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # a KeyboardInterrupt in the waiting thread must not leave the work running
+        raise
+
+
+async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await ``coroutine``, run on the background loop, from any event loop; cancellation travels along."""
+    if _is_current(_ensure_loop()):
+        return await coroutine
+    return await asyncio.wrap_future(start(coroutine))
+
+
+def _is_current(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False

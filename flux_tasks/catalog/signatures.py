@@ -1,0 +1,185 @@
+"""How each task is called, worked out from the catalogue: for Python, for type checkers, for recipes and docs."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from flux_tasks import catalog
+from flux_tasks.catalog import Tool
+
+__all__ = ["UNSET", "Parameter", "Unset", "parameters", "signature", "source_of", "stub", "tools_of"]
+
+
+class Unset(enum.Enum):
+    """The default of every optional parameter: not given, so not sent, and the service's own default holds."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a task.
+
+    Attributes:
+        annotation: its type as Python source.
+        required: it has no default.
+        keyword: it must be named.
+    """
+
+    name: str
+    annotation: str
+    description: str
+    required: bool = False
+    keyword: bool = True
+
+
+def tools_of(task: str) -> tuple[Tool, ...]:
+    """The tools that ``task`` may call, its default first."""
+    names = catalog.MODELS.get(task)
+    if names is None:
+        return tuple(t for t in catalog.TOOLS.values() if t.task == task)
+    default = catalog.DEFAULT_MODELS[task]
+    return tuple(catalog.TOOLS[name] for name in (default, *(n for n in names if n != default)))
+
+
+@cache
+def parameters(task: str) -> tuple[Parameter, ...]:
+    """The parameters of ``task``: pictures first, then what is required, then the rest by name."""
+    found: dict[str, Parameter] = {p.name: p for p in _pictures(task)}
+    tools = tools_of(task)
+    for tool in tools:
+        for name, info in tool.parameters.items():
+            if name in found or name in ("webhook_url", "webhook_secret"):  # a task waits; it is not called back
+                continue
+            required = info.is_required() and not (tool.options.model_fields and name in ("width", "height"))
+            required = required and all(
+                name in t.request.model_fields and t.request.model_fields[name].is_required() for t in tools
+            )
+            required = required or (name == "prompt" and task in catalog.MODELS)
+            found[name] = Parameter(
+                name, source_of(info.annotation), info.description or "", required=required, keyword=not required
+            )
+    if task in catalog.MODELS:
+        names = ", ".join(repr(t.name) for t in tools)
+        found["model"] = Parameter("model", f"Literal[{names}]", f"Which tool; {tools[0].name} by default.")
+    found["variant"] = Parameter("variant", "int", "Another result for the same request: a new job, paid anew.")
+    if any(p.annotation.startswith(("ImageLike", "Sequence[ImageLike]")) for p in found.values()):
+        found["fit"] = Parameter(
+            "fit", "Literal['error', 'downscale']", "What to do with a picture the tool does not take as it is."
+        )
+    ordered = sorted(found.values(), key=lambda p: (p.keyword, not p.required))
+    return tuple(ordered)
+
+
+def _pictures(task: str) -> Iterator[Parameter]:
+    tool = tools_of(task)[0]
+    if task == "generate":
+        yield Parameter("image_prompt", "ImageLike | None", "A picture to go by (FLUX 1.1 models).")
+        return
+    for name, mark in tool.image_fields.items():
+        info = tool.request.model_fields[name]
+        description = info.description or ""
+        if mark.role == "mask":
+            kind = "MaskLike" if info.is_required() else "MaskLike | None"
+            yield Parameter(name, kind, description, required=info.is_required(), keyword=not info.is_required())
+        elif name == tool.image_field or mark.role == "image":
+            shown = "image" if name.startswith("input_image") else name
+            yield Parameter(shown, "ImageLike", "The picture to work on.", required=True, keyword=False)
+        elif info.is_required():
+            yield Parameter(name, "ImageLike", description, required=True, keyword=False)
+    if task == "edit":
+        yield Parameter("references", "Sequence[ImageLike]", "Further pictures to go by, in the prompt's order.")
+
+
+@cache
+def signature(task: str) -> inspect.Signature:
+    """The Python signature of ``task``. Every optional parameter has the default ``UNSET``."""
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                p.name,
+                inspect.Parameter.KEYWORD_ONLY if p.keyword else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                default=inspect.Parameter.empty if p.required else UNSET,
+                annotation=p.annotation,
+            )
+            for p in parameters(task)
+        ],
+        return_annotation="ImageRef",
+    )
+
+
+def source_of(annotation: Any) -> str:
+    """A type as Python source, as it would be written by hand."""
+    if annotation is type(None):
+        return "None"
+    if annotation is Any:
+        return "Any"
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return source_of(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return " | ".join(source_of(a) for a in get_args(annotation))
+    if origin is Literal:
+        return f"Literal[{', '.join(repr(a) for a in get_args(annotation))}]"
+    if isinstance(annotation, type) and issubclass(annotation, catalog.Request):
+        return "Mapping[str, int]"
+    return str(annotation.__name__)
+
+
+def docstring(task: str) -> str:
+    """The docstring of ``task``."""
+    tools = tools_of(task)
+    lines = [tools[0].summary if len(tools) == 1 else f"{tools[0].summary} ({len(tools)} models, see ``model``)", ""]
+    lines += ["Args:"]
+    lines += [f"    {p.name}: {p.description}" for p in parameters(task)]
+    lines += ["", "Returns:", "    A reference to the result, which lies in the store.", ""]
+    lines += ["Raises:", "    FluxError: see ``flux_tasks.errors``; bad input is found before anything is spent."]
+    return "\n".join(lines)
+
+
+def stub() -> str:
+    """The text of ``tasks.pyi``: every task with its types, for editors and type checkers."""
+    head = (
+        '"""Written by `python -m flux_tasks.catalog.signatures` from the catalogue; a test keeps it fresh."""\n\n'
+        "from collections.abc import Mapping, Sequence\n"
+        "from typing import Any, Literal\n\n"
+        "from prefect import task\n\n"
+        "from flux_tasks.images import ImageLike, ImageRef\n"
+        "from flux_tasks.images.masks import Mask\n\n"
+        "MaskLike = Mask | ImageLike | dict[str, Any]\n\n"
+        "__all__: list[str]\n"
+    )
+    return head + "".join(_stub_of(task, prefix) for task in catalog.TASKS for prefix in ("", "a"))
+
+
+def _stub_of(task: str, prefix: str) -> str:
+    lines: list[str] = []
+    starred = False
+    for p in parameters(task):
+        if p.keyword and not starred:
+            lines.append("    *,")
+            starred = True
+        lines.append(f"    {p.name}: {p.annotation}{'' if p.required else ' = ...'},")
+    body = "\n".join(lines)
+    return f"\n@task\n{'async ' if prefix else ''}def {prefix}{task}(\n{body}\n) -> ImageRef: ...\n"
+
+
+if __name__ == "__main__":
+    from pathlib import Path
+
+    Path(__file__).parents[1].joinpath("tasks.pyi").write_text(stub(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""One call of a tool: checked, submitted once, collected, stored."""

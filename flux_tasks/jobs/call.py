@@ -1,0 +1,368 @@
+"""From what a caller writes to a checked call: every problem found at once, before anything is spent.
+
+A ``Call`` is cheap: headers are read and digests made, but no pixel is decoded until its inputs are rendered for
+sending. So a call that is already answered by the store never opens a picture.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from flux_tasks.catalog import CONTRACT_VERSION, PIXELS_PER_MP, Tool
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
+from flux_tasks.images import masks
+from flux_tasks.images.canvas import MAX_CANVAS, says_shape, settle_canvas
+from flux_tasks.images.encoding import decode, encode_png, inspect, is_complete
+from flux_tasks.images.masks import Mask
+from flux_tasks.images.reference import ImageRef
+
+__all__ = ["MAX_INPUT_BYTES", "MAX_INPUT_PIXELS", "Call", "Fit", "Input", "mask_problems", "prepare"]
+
+MAX_INPUT_BYTES = 20 * 1024 * 1024
+"""20 MB: the longest input file (DOCS-F2)."""
+
+MAX_INPUT_PIXELS = 20_000_000
+"""20 MP: the largest input picture (DOCS-F2)."""
+
+_SENDABLE = ("image/png", "image/jpeg", "image/webp")
+
+Fit = Literal["error", "downscale"]
+"""What to do with a picture that a tool does not take as it is: say so, or scale and convert it."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One picture of a call, and what is done to it before it is sent.
+
+    ``identity`` names its content for the job key. It is made from digests and from what is to be done, not from
+    re-encoded bytes, so that it does not change with the version of an encoder.
+    """
+
+    source: ImageRef
+    identity: str
+    size: tuple[int, int]
+    mask: Mask | None = None
+    reencode: bool = False
+
+    @cached_property
+    def picture(self) -> ImageRef:
+        """The picture as it is sent.
+
+        Raises:
+            InvalidImage: it cannot be decoded.
+        """
+        if self.mask is not None:
+            shown = self.mask.render(self.source)
+            return ImageRef.of(encode_png(masks.match(shown, self.size, resize=True)), name=f"{self.source.name} mask")
+        if not self.reencode:
+            return self.source
+        image = self.source.open()
+        if image.size != self.size:
+            from PIL import Image
+
+            image = image.resize(self.size, Image.Resampling.LANCZOS)
+        return replace(ImageRef.of(image, name=self.source.name), engine=self.source.engine)
+
+    @property
+    def is_empty_mask(self) -> bool:
+        """Whether it is a mask without a white pixel."""
+        return self.mask is not None and masks.is_empty(self.picture.open())
+
+
+@dataclass(frozen=True)
+class Call:
+    """A checked request of one tool.
+
+    Attributes:
+        parameters: what is sent besides images: only what the caller set, and what follows from it (a canvas).
+        inputs: pictures by request field.
+        warnings: allowed, but deserving a word.
+        variant: another result for the same request, for tools without a seed.
+        notify: call-back fields; sent, but not part of the key.
+    """
+
+    tool: Tool
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, Input]
+    warnings: tuple[str, ...] = ()
+    variant: int = 0
+    notify: Mapping[str, Any] = field(default_factory=dict)
+
+    def key(self, engine: str) -> str:
+        """The job key: SHA-256 of tool, contract, engine, parameters with their defaults, and image contents."""
+        document = {
+            "tool": self.tool.name,
+            "contract": CONTRACT_VERSION,
+            "engine": engine,
+            "parameters": _canonical(self.tool.defaults(self.parameters)),
+            "images": {name: given.identity for name, given in self.inputs.items()},
+            "variant": self.variant,
+        }
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def body(self, *, urls: bool = False) -> dict[str, Any]:
+        """The request body: base64 images without a data-URI prefix, and only the parameters that were set.
+
+        With ``urls`` an image that was given as an http(s) address, and is sent as it is, goes as that address where
+        the tool takes one.
+
+        Raises:
+            InvalidImage: a picture cannot be read or decoded.
+        """
+        images: dict[str, Any] = {}
+        for name, given in self.inputs.items():
+            picture = given.picture
+            by_address = urls and self.tool.image_fields[name].url and picture.uri.startswith(("http://", "https://"))
+            images[name] = picture.uri if by_address else base64.b64encode(picture.read()).decode("ascii")
+        return {**images, **self.parameters, **self.notify}
+
+    @property
+    def main(self) -> ImageRef | None:
+        """The picture that is edited, if there is one."""
+        found = self.inputs.get(self.tool.image_field or "")
+        return found.source if found else None
+
+    @property
+    def mask(self) -> Input | None:
+        """The mask, if the tool takes one and was given one."""
+        return next((given for given in self.inputs.values() if given.mask is not None), None)
+
+    @property
+    def name(self) -> str:
+        """What people call it: the picture's name, or the beginning of the prompt."""
+        return self.main.name if self.main else str(self.parameters.get("prompt", ""))[:40]
+
+    def nothing_to_do(self) -> bool:
+        """Whether the result would be the input, so that no call is to be paid for.
+
+        So it is when the mask has no white pixel, or when the canvas is just the input.
+        """
+        if self.mask is not None:
+            return self.mask.is_empty_mask
+        edited = self.inputs.get(self.tool.image_field or "")
+        if not self.tool.options.model_fields or edited is None or edited.reencode:
+            return False
+        offsets = (self.parameters.get("reference_offset_x") or 0, self.parameters.get("reference_offset_y") or 0)
+        canvas = (self.parameters.get("width"), self.parameters.get("height"))
+        return canvas == edited.size and offsets == (0, 0)
+
+    @property
+    def output_size(self) -> tuple[int, int] | None:
+        """(width, height) of the result, where it is known beforehand."""
+        found = self.inputs.get(self.tool.image_field or "")
+        return self.tool.output_size(self.parameters, found.size if found else None)
+
+    def estimate(self) -> float | None:
+        """Credits the job is expected to cost; None where the price is unknown."""
+        width, height = self.output_size or (1024, 1024)
+        inputs = [i.size[0] * i.size[1] / PIXELS_PER_MP for i in self.inputs.values() if i.mask is None]
+        return self.tool.price_for(self.parameters).estimate(width * height / PIXELS_PER_MP, inputs)
+
+
+def prepare(
+    tool: Tool, parameters: Mapping[str, Any], *, fit: Fit = "error", variant: int = 0, where: str = ""
+) -> Call:
+    """Check everything about a call and make it ready.
+
+    Args:
+        parameters: images under their field names (``image`` also means the tool's main picture, ``references`` a
+            list of further ones) and everything else the tool takes; None for an image counts as not given.
+        fit: ``downscale`` scales a picture that is too large, and converts one of a type that is not accepted.
+        where: prefix of each problem's path.
+
+    Raises:
+        InvalidRequest: with all problems of parameters and images.
+    """
+    where = where or tool.task
+    given = dict(parameters)
+    pictures, problems = _pictures(tool, given, where)
+    if fit not in ("error", "downscale"):
+        problems.append(Problem(f"{where}.fit", f"{fit!r} is not one of error, downscale"))
+    if isinstance(variant, bool) or not isinstance(variant, int):
+        problems.append(Problem(f"{where}.variant", f"{variant!r} is not a whole number"))
+    has_canvas = "width" in tool.request.model_fields and bool(tool.options.model_fields)
+    derived = {"width": 64, "height": 64} if has_canvas and says_shape(given) else {}
+    if has_canvas and not derived and "width" not in given and "height" not in given:
+        problems.append(Problem(where, "says no canvas: write aspect_ratio, expand, or width and height"))
+        derived = {"width": 64, "height": 64}
+    problems += tool.check({**derived, **given}, where=where)
+    inputs: dict[str, Input] = {}
+    warnings: list[str] = []
+    for name, source in pictures.items():
+        if tool.image_fields[name].role != "mask":
+            try:
+                inputs[name] = _fitted(tool, source, fit, edited=name == tool.image_field)
+                warnings += _alignment(tool, inputs[name])
+            except InvalidImage as error:
+                problems.append(Problem(f"{where}.{name}", str(error)))
+    main = inputs.get(tool.image_field or "")
+    for name, source in pictures.items():
+        if tool.image_fields[name].role == "mask" and main is not None:
+            try:
+                inputs[name] = _mask_input(source, main)
+            except InvalidImage as error:
+                problems.append(Problem(f"{where}.{name}", str(error)))
+    if not problems and "mask" in tool.image_fields and "mask" not in inputs:
+        problems += _needs_alpha(main, where)
+    if has_canvas and not problems and main is not None:
+        try:
+            given, size, words = settle_canvas(given, main.size, may_shrink=fit == "downscale", where=where)
+            warnings += words
+            if size != main.size:
+                inputs[tool.image_field or ""] = _reencoded(main.source, size)
+        except InvalidRequest as error:
+            problems += error.problems
+    if problems:
+        raise InvalidRequest.of(problems)
+    notify = {n: v for n, v in given.items() if n in ("webhook_url", "webhook_secret", "user")}
+    wire = {n: v for n, v in given.items() if n in tool.request.model_fields and n not in notify}
+    wire = {n: v for n, v in wire.items() if v is not None or n not in ("width", "height")}  # null was seen refused
+    return Call(tool, wire, inputs, (*warnings, *tool.warnings(wire)), variant, notify)
+
+
+def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Problem]]:
+    """Take the images out of ``given``; what is missing or cannot be read becomes a problem."""
+    problems: list[Problem] = []
+    fields = tool.image_fields
+    if "image" in given and "image" not in fields and tool.image_field:
+        given[tool.image_field] = given.pop("image")
+    references = [n for n, mark in fields.items() if mark.role == "reference" and n not in given]
+    if "references" in given and references:
+        listed = given.pop("references") or ()
+        listed = listed if isinstance(listed, (list, tuple)) else [listed]
+        if len(listed) > len(references):
+            problems.append(
+                Problem(f"{where}.references", f"{len(listed)} pictures, but {tool.name} takes {len(references)} more")
+            )
+        given.update(zip(references, listed, strict=False))
+    pictures: dict[str, Any] = {}
+    for name, mark in fields.items():
+        source = given.pop(name, None)
+        required = tool.request.model_fields[name].is_required()
+        if source is None:
+            if required:
+                problems.append(Problem(f"{where}.{name}", "is required: give a path, a URL, bytes or an image"))
+            continue
+        try:
+            pictures[name] = Mask.of(source) if mark.role == "mask" else ImageRef.of(source)
+        except InvalidImage as error:
+            problems.append(Problem(f"{where}.{name}", str(error)))
+        except ValidationError as error:
+            problems += mask_problems(error, f"{where}.{name}")
+    return {name: pictures[name] for name in fields if name in pictures}, problems
+
+
+def mask_problems(error: ValidationError, where: str) -> list[Problem]:
+    """What is wrong with a mask's description, one sentence each."""
+    found: dict[str, str] = {}
+    for e in error.errors(include_url=False):
+        if e["loc"][:1] == ("boxes",):
+            found[f"{where}.boxes"] = "each box is four whole numbers: left, top, right, bottom"
+        elif e["type"] == "extra_forbidden":
+            name = str(e["loc"][-1])
+            hint = nearest(name, Mask.model_fields) or f"; a mask has {', '.join(Mask.model_fields)}"
+            found[f"{where}.{name}"] = f"is not known here{hint}"
+        else:
+            place = ".".join([where, *map(str, e["loc"])])
+            found[place] = str(e["msg"]).removeprefix("Value error, ")
+    return [Problem(place, what) for place, what in found.items()]
+
+
+def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
+    """``source`` as the tool takes it.
+
+    Raises:
+        InvalidImage: it does not take it, and ``fit`` does not allow to change that.
+    """
+    if not source.job_id and not is_complete(data := source.read()):
+        decode(data)  # few files end otherwise than their format says; the decoder knows which are damaged
+    width, height = size = source.upright_size
+    rule = tool.sizes
+    if min(size) < rule.min_side:
+        raise InvalidImage(f"{width}×{height} px: {tool.name} takes at least {rule.min_side} px a side")
+    reencode = source.orientation != 1  # turned upright: whether the service obeys EXIF is not documented
+    area = rule.max_area if edited and not rule.reduces else None
+    area = min(area or MAX_INPUT_PIXELS, MAX_INPUT_PIXELS)
+    remedy = "scale it down, or allow it (fit: downscale)"
+    if width * height > area:
+        if fit == "error":
+            raise InvalidImage(
+                f"{width}×{height} px = {width * height:,} px, more than the {area:,} px {tool.name} takes: {remedy}"
+            )
+        scale = math.sqrt(area / (width * height))
+        size = (max(1, int(width * scale)), max(1, int(height * scale)))
+        reencode = True
+    if source.media_type not in _SENDABLE:
+        if fit == "error":
+            raise InvalidImage(
+                f"{source.media_type} is not accepted by the service (png, jpeg, webp are): convert it, or allow it "
+                "(fit: downscale)"
+            )
+        reencode = True
+    if source.size > MAX_INPUT_BYTES and size == (width, height):
+        if fit == "error":
+            raise InvalidImage(f"{source.size:,} bytes, more than the 20 MB the service takes: {remedy}")
+        scale = min(1.0, math.sqrt(MAX_CANVAS / (width * height)))
+        size, reencode = (int(width * scale), int(height * scale)), True
+    if not reencode:
+        return Input(source, source.digest, size)
+    return _reencoded(source, size)
+
+
+def _reencoded(source: ImageRef, size: tuple[int, int]) -> Input:
+    return Input(source, f"{source.digest}:png:{size[0]}x{size[1]}", size, reencode=True)
+
+
+def _alignment(tool: Tool, given: Input) -> list[str]:
+    if tool.sizes.reduces and tool.sizes.multiple > 1 and any(side % tool.sizes.multiple for side in given.size):
+        width, height = (side // tool.sizes.multiple * tool.sizes.multiple for side in given.size)
+        return [f"{given.source.name}: the service crops {given.size[0]}×{given.size[1]} to {width}×{height} px"]
+    return []
+
+
+def _mask_input(mask: Mask, main: Input) -> Input:
+    """``mask`` for the picture ``main``; sizes are compared by their headers, nothing is decoded yet."""
+    described: dict[str, Any] = mask.model_dump(exclude={"file"}, exclude_defaults=True)
+    if mask.file is not None:
+        source = ImageRef.of(mask.file)
+        if not mask.resize:
+            try:
+                masks.check_size(source.upright_size, main.source.upright_size)
+            except InvalidImage as error:
+                raise InvalidImage(f"{source.uri or source.name}: {error}") from None
+        described["file"] = source.digest
+        mask = mask.model_copy(update={"file": source})
+    elif mask.boxes is not None:
+        masks.from_boxes(main.source.upright_size, mask.boxes)
+    elif mask.alpha and not _has_alpha(main.source):
+        raise InvalidImage("the mask is to come from the alpha channel, but the picture has none")
+    described["size"] = list(main.size)
+    if mask.alpha:
+        described["of"] = main.source.digest
+    identity = "mask:" + json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return Input(main.source, identity, main.size, mask=mask)
+
+
+def _needs_alpha(main: Input | None, where: str) -> list[Problem]:
+    if main is None or _has_alpha(main.source):
+        return []
+    return [Problem(f"{where}.mask", "is required: the image has no alpha channel that could mark what to change")]
+
+
+def _has_alpha(source: ImageRef) -> bool:
+    return source.media_type != "image/jpeg" and inspect(source.read()).has_alpha
+
+
+def _canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers that are equal are written the same way: 60 and 60.0 make one key."""
+    return {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in parameters.items()}

@@ -1,0 +1,125 @@
+"""What the jobs of one endpoint and key share in this process: client, connections, slots, the embedded server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from flux_tasks.api.client import BflClient
+from flux_tasks.api.slots import Slots
+from flux_tasks.errors import OutOfCredits, RunStopped
+from flux_tasks.settings import Settings
+
+__all__ = ["Service", "close", "engine_of", "open_account", "service_for", "stop_submitting"]
+
+
+@dataclass
+class Service:
+    """What the jobs of one endpoint and key share in this process. Lives on the background loop."""
+
+    settings: Settings
+    slots: Slots
+    client: BflClient | None = None
+    engine: str = ""
+    server: Any = None
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    stopped: RunStopped | None = None
+    """Why nothing is submitted any more, or None."""
+
+    async def connect(self) -> BflClient:
+        """The client, made (and the embedded server started) when it is first needed."""
+        async with self.opening:
+            if self.client is None:
+                base_url = self.settings.base_url or await self._serve()
+                self.client = BflClient(
+                    base_url,
+                    self.settings.key,
+                    poll_interval=self.settings.poll_interval,
+                    timeout=self.settings.timeout,
+                )
+            return self.client
+
+    async def _serve(self) -> str:
+        from flux_tasks.local import LocalServer
+
+        self.server = LocalServer(engine=self.settings.engine, credits=1_000_000.0, cap=max(24, self.settings.max_jobs))
+        await asyncio.to_thread(self.server.start)
+        return str(self.server.url)
+
+    async def identify(self) -> str:
+        """The engine behind the endpoint; see ``BflClient.engine``."""
+        if not self.engine:
+            if self.settings.is_bfl:
+                self.engine = "bfl"
+            elif self.settings.endpoint == "local":
+                from flux_tasks.local.engines import identity
+
+                self.engine = identity(self.settings.engine)
+            else:
+                self.engine = await (await self.connect()).engine()
+        return self.engine
+
+
+_services: dict[tuple[Any, ...], Service] = {}
+
+
+def _about(settings: Settings) -> tuple[Any, ...]:
+    interval, timeout = settings.poll_interval, settings.timeout
+    return settings.endpoint, settings.key, settings.max_jobs, interval, timeout, settings.engine
+
+
+async def close(settings: Settings) -> None:
+    """Close the connections of these settings, and their embedded server; they are opened again when needed."""
+    service = _services.pop(_about(settings), None)
+    if service is None:
+        return
+    async with service.opening:
+        if service.client is not None:
+            await service.client.aclose()
+        if service.server is not None:
+            await asyncio.to_thread(service.server.stop)
+
+
+def service_for(settings: Settings) -> Service:
+    """The shared service of these settings. Only on the background loop."""
+    about = _about(settings)
+    if about not in _services:
+        _services[about] = Service(settings, Slots(settings.max_jobs))
+    return _services[about]
+
+
+async def stop_submitting(settings: Settings, reason: RunStopped | None) -> None:
+    """Submit nothing from now on: jobs that wait for a slot end with ``reason``; None lifts that again."""
+    service_for(settings).stopped = reason
+
+
+async def engine_of(settings: Settings) -> str:
+    """The engine's identity, which is part of every job key: ``bfl``, ``local:classical@1``, ``custom:<host>``.
+
+    Raises:
+        EndpointUnreachable: an endpoint that has to be asked does not answer.
+    """
+    return await service_for(settings).identify()
+
+
+async def open_account(settings: Settings) -> float | None:
+    """Make sure that jobs can be submitted at all, before the first is: there is a key, and the endpoint takes it.
+
+    Returns:
+        Credits left, or None where the endpoint does not say.
+
+    Raises:
+        KeyRefused, EndpointUnreachable
+        OutOfCredits: the balance is zero.
+    """
+    settings.require_key()
+    client = await service_for(settings).connect()
+    credits = await client.credits()
+    if credits is not None and credits <= 0:
+        raise OutOfCredits(f"{client.base_url}: no credits left")
+    return credits
+
+
+os.register_at_fork(after_in_child=_services.clear)  # a forked child has none of its parent's connections

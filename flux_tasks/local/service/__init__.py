@@ -1,0 +1,1 @@
+"""What the local server does with a request: checks, jobs, charges, time."""

@@ -1,0 +1,361 @@
+"""What a request must be before a job is made of it.
+
+The order is the service's, as far as it was observed with invalid keys, and a guess beyond that: key → body → pictures
+and what they mean together. Credits and active tasks come after, in ``jobs``. A body that breaks the schema is
+answered with a list of ``{loc, msg, type}``, anything later with one sentence (OAS-0919, SEED-0, SEED-1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from flux_tasks.catalog import PIXELS_PER_MP, Tool
+from flux_tasks.errors import DeliveryFailed, InvalidImage
+from flux_tasks.images.canvas import Canvas, parse_aspect_ratio
+from flux_tasks.images.download import download
+from flux_tasks.images.encoding import MAX_PIXELS, Header, inspect, is_complete
+from flux_tasks.jobs.call import MAX_INPUT_BYTES, MAX_INPUT_PIXELS
+from flux_tasks.local.engines import Work, offsets
+from flux_tasks.local.service.charges import STAND_IN_PRICE
+
+__all__ = [
+    "HEAVY",
+    "STRICT_DILATION",
+    "Body",
+    "Order",
+    "Picture",
+    "Refused",
+    "check_key",
+    "examine",
+    "order",
+    "pictures",
+]
+
+HEAVY = 65_536
+"""Bytes of a body beyond which it is read off the event loop."""
+
+STRICT_DILATION = 25
+"""Pixels of ``dilate_pixels`` that OAS-0919 allows; SEED-1 says 100."""
+
+_CALLBACKS = ("webhook_url", "webhook_secret", "user")
+_LONGEST_SIDE = {"png": 2**31 - 1, "jpeg": 65_535, "webp": 16_383}
+_RATIOS = (9 / 21, 21 / 9)  # aspect_ratio, 9:21 to 21:9 (OAS-0919)
+
+
+class Refused(Exception):
+    """The request is answered with an error status; nothing is created or charged."""
+
+    def __init__(self, status: int, detail: str | list[dict[str, Any]]) -> None:
+        self.status = status
+        self.detail = detail
+        super().__init__(f"{status}: {detail}")
+
+
+def violation(kind: str, message: str, *place: str | int) -> Refused:
+    """A schema error of one entry, as the service's framework words it."""
+    return Refused(422, [{"type": kind, "loc": list(place), "msg": message}])
+
+
+def check_key(given: str | None, key: str | None) -> None:
+    """Refuse a key that is not ``key``; with no ``key`` any is as good as none.
+
+    The shape of a key is not known (a UUID to some, ``bfl_…`` to others); only what no key can be is called malformed.
+
+    Raises:
+        Refused: 422 for a malformed key, 403 for a missing or wrong one (observed at the service in 2026).
+    """
+    if key is None:
+        return
+    if given and (len(given) > 256 or not given.isascii() or not given.isprintable() or " " in given):
+        raise Refused(422, "Invalid API key format")
+    if not given or not hmac.compare_digest(given.encode(), key.encode()):
+        raise Refused(403, "Not authenticated")
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body that keeps the schema.
+
+    Attributes:
+        values: every field of the request model, defaults filled in.
+        key: SHA-256 of the body as canonical JSON, without call-back fields.
+    """
+
+    values: dict[str, Any]
+    key: str
+
+
+def parse(raw: bytes, media_type: str = "") -> dict[str, Any]:
+    """The JSON object in ``raw``.
+
+    Raises:
+        Refused: 422, worded as FastAPI words it, which the service is built with.
+    """
+    if not raw:
+        raise violation("missing", "Field required", "body")
+    kind = media_type.partition(";")[0].strip().lower()
+    if kind and not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
+        raise _not_an_object()
+    try:
+        body = json.loads(raw)
+    except json.JSONDecodeError as error:
+        raise violation("json_invalid", f"JSON decode error: {error.msg}", "body", error.pos) from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, 100,000 brackets
+        raise violation("json_invalid", f"JSON decode error: {type(error).__name__}", "body", 0) from None
+    if not isinstance(body, dict):
+        raise _not_an_object()
+    return body
+
+
+def _not_an_object() -> Refused:
+    return violation(
+        "model_attributes_type", "Input should be a valid dictionary or object to extract fields from", "body"
+    )
+
+
+def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = False) -> Body:
+    """``raw`` checked against the tool's request model, leniently: unknown fields are refused by strict tools only.
+
+    ``strict`` keeps to OAS-0919 alone: no field of a seed document under another name, ``dilate_pixels`` up to 25.
+
+    Raises:
+        Refused: 422 with all violations.
+    """
+    body = parse(raw, media_type)
+    accepted = {} if strict else tool.accepts
+    renamed = {known: seed for seed, known in accepted.items() if seed in body and known not in body}
+    fields = {**body, **{known: body[seed] for known, seed in renamed.items()}}
+    if tool.strict:
+        for seed in renamed.values():
+            fields.pop(seed)
+    try:
+        model = tool.request.model_validate(fields, extra="forbid" if tool.strict else "ignore")
+    except ValidationError as error:
+        raise Refused(
+            422,
+            [
+                {"type": e["type"], "loc": ["body", *_written(e["loc"], renamed)], "msg": e["msg"]}
+                for e in error.errors(include_url=False, include_context=False, include_input=False)
+            ],
+        ) from None
+    if strict and getattr(model, "dilate_pixels", 0) > STRICT_DILATION:
+        message = f"Input should be less than or equal to {STRICT_DILATION}"
+        raise violation("less_than_equal", message, "body", "dilate_pixels")
+    job = {name: value for name, value in body.items() if name not in _CALLBACKS}
+    try:
+        canonical = json.dumps(job, sort_keys=True, separators=(",", ":"))
+    except RecursionError:  # nested just a little less deep than what cannot be read
+        raise violation("json_invalid", "JSON decode error: RecursionError", "body", 0) from None
+    return Body(model.model_dump(), hashlib.sha256(canonical.encode()).hexdigest())
+
+
+def _written(place: tuple[int | str, ...], renamed: Mapping[str, str]) -> list[int | str]:
+    return [renamed.get(part, part) if isinstance(part, str) else part for part in place]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image of the request: its bytes, undecoded, and what its header says."""
+
+    data: bytes
+    header: Header
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) as people see it."""
+        width, height = self.header.width, self.header.height
+        return (height, width) if self.header.orientation in (5, 6, 7, 8) else (width, height)
+
+    @property
+    def megapixels(self) -> float:
+        """Area in BFL's megapixels."""
+        return self.header.width * self.header.height / PIXELS_PER_MP
+
+
+async def pictures(tool: Tool, values: Mapping[str, Any], client: httpx.AsyncClient) -> dict[str, Picture]:
+    """Every image of the request, in its order. Base64 and addresses are taken in every image field.
+
+    Raises:
+        Refused: 422: not base64, not an image, too large, or an address that cannot be read.
+    """
+    found: dict[str, Picture] = {}
+    for name in tool.image_fields:
+        text = values.get(name)
+        if text is None:
+            continue
+        if text[:8].lower().startswith(("http://", "https://")):
+            try:
+                async with asyncio.timeout(60):
+                    data = await download(text, client=client, limit=MAX_INPUT_BYTES)
+            except (DeliveryFailed, TimeoutError) as error:
+                raise Refused(422, f"{name}: could not fetch the image URL ({str(error) or 'too slow'})") from None
+            found[name] = _picture(name, data)
+        elif len(text) > HEAVY:
+            found[name] = await asyncio.to_thread(_from_base64, name, text)
+        else:
+            found[name] = _from_base64(name, text)
+    return found
+
+
+def _from_base64(name: str, text: str) -> Picture:
+    if text[:5].lower() == "data:":
+        text = text.partition(",")[2]
+    if len(text) * 3 // 4 > MAX_INPUT_BYTES + 1_000_000:  # 1 MB for line breaks
+        raise Refused(422, f"{name}: the image is larger than 20 MB")
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused(422, f"{name}: neither valid base64 nor an http(s) URL") from None
+    return _picture(name, data)
+
+
+def _picture(name: str, data: bytes) -> Picture:
+    if len(data) > MAX_INPUT_BYTES:
+        raise Refused(422, f"{name}: the image is larger than 20 MB")
+    try:
+        header = inspect(data)
+    except InvalidImage as error:
+        raise Refused(422, f"{name}: {error}") from None
+    if not is_complete(data):
+        raise Refused(422, f"{name}: the image is cut short")
+    if header.width * header.height > MAX_INPUT_PIXELS:
+        raise Refused(422, f"{name}: the image is larger than 20 MP")
+    return Picture(data, header)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that passed every check: what is to be made, and for how much.
+
+    Attributes:
+        cost: credits; ``STAND_IN_PRICE`` where the price is unknown.
+        input_mp, output_mp: megapixels of the pictures (masks left out) and of the result.
+    """
+
+    work: Work
+    key: str
+    cost: float
+    input_mp: float
+    output_mp: float
+
+    @property
+    def output_format(self) -> str:
+        """png, jpeg or webp."""
+        return str(self.work.parameters["output_format"] or self.work.tool.output_format)
+
+
+def order(tool: Tool, body: Body, given: Mapping[str, Picture]) -> Order:
+    """What the request asks for, once parameters and pictures fit together.
+
+    Raises:
+        Refused: 422 with one sentence (SEED-0, SEED-1, SEED-4, DOCS-OUT).
+    """
+    parameters = {n: v for n, v in body.values.items() if n not in tool.image_fields and n not in _CALLBACKS}
+    main = given.get(tool.image_field or "") or next(iter(given.values()), None)
+    _check_sizes(tool, given)
+    _check_mask(tool, given)
+    size = result_size(tool, parameters, main.size if main else None)
+    _check_area(tool, parameters, size)
+    if "reference_offset_x" in parameters and main is not None:
+        _check_overhang(parameters, size, main.size)
+    longest = _LONGEST_SIDE[str(parameters["output_format"] or tool.output_format)]
+    if max(size) > longest:
+        raise Refused(422, f"a side of {max(size)} px is more than the output format can hold ({longest})")
+    inputs = [picture.megapixels for name, picture in given.items() if tool.image_fields[name].role != "mask"]
+    output = size[0] * size[1] / PIXELS_PER_MP
+    price = tool.price_for(parameters).estimate(output, inputs)
+    seed = parameters.get("seed")
+    work = Work(
+        tool=tool,
+        parameters=parameters,
+        pictures={name: picture.data for name, picture in given.items()},
+        size=size,
+        seed=(int(body.key, 16) if seed is None else seed) % 2**31,
+    )
+    return Order(work, body.key, STAND_IN_PRICE if price is None else price, round(sum(inputs), 2), round(output, 2))
+
+
+def _check_sizes(tool: Tool, given: Mapping[str, Picture]) -> None:
+    rule = tool.sizes
+    for name, picture in given.items():
+        width, height = picture.size
+        if tool.image_fields[name].role == "mask":
+            continue
+        if min(width, height) < rule.min_side:
+            raise Refused(422, f"{name}: {width}x{height} px, but each side must have at least {rule.min_side} px")
+        limited = tool.image_fields[name].role == "image" and rule.max_area is not None and not rule.reduces
+        if limited and rule.max_area is not None and width * height > rule.max_area:
+            raise Refused(422, f"{name}: {width}x{height} px exceeds the maximum image area of {rule.max_area} px")
+
+
+def _check_mask(tool: Tool, given: Mapping[str, Picture]) -> None:
+    if "mask" not in tool.image_fields:
+        return
+    image, mask = given[tool.image_field or ""], given.get("mask")
+    if mask is None:
+        if not image.header.has_alpha:
+            raise Refused(422, "mask is required: the image has no alpha channel")
+    elif mask.size != image.size:
+        found, wanted = ("x".join(map(str, picture.size)) for picture in (mask, image))
+        raise Refused(422, f"mask dimensions {found} do not match the image dimensions {wanted}")
+
+
+def _check_area(tool: Tool, parameters: Mapping[str, Any], size: tuple[int, int]) -> None:
+    asked = "width" in parameters and tool.sizes.max_area is not None
+    limit = tool.sizes.max_area if asked and tool.sizes.max_area else MAX_PIXELS
+    if size[0] * size[1] > limit:
+        raise Refused(422, f"the result of {size[0]}x{size[1]} px would exceed the maximum area of {limit} px")
+
+
+def _check_overhang(parameters: Mapping[str, Any], size: tuple[int, int], picture: tuple[int, int]) -> None:
+    left, top = offsets(parameters, picture)
+    if Canvas(*size, left, top).overhangs(picture) and not parameters["auto_crop"]:
+        raise Refused(
+            422,
+            f"the image of {picture[0]}x{picture[1]} px at ({left}, {top}) does not fit the canvas of "
+            f"{size[0]}x{size[1]} px; set auto_crop to crop it",
+        )
+
+
+def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, int] | None) -> tuple[int, int]:
+    """(width, height) of the result: the catalogue's word where it has one.
+
+    Else by ``aspect_ratio``, or the first picture's shape, at the usual area: about 4 MP for ultra, 1 MP for everything
+    else, in multiples of 32 (Kontext, DOCS-F2) or what the tool rounds to.
+
+    Raises:
+        Refused: 422: a ratio beyond 21:9.
+    """
+    rule = tool.sizes
+    if rule.reduces and picture is not None and rule.max_area and picture[0] * picture[1] > rule.max_area:
+        scale = ((rule.reduced_area or rule.max_area) / (picture[0] * picture[1])) ** 0.5
+        picture = int(picture[0] * scale), int(picture[1] * scale)
+    said = tool.output_size(parameters, picture)
+    if said is not None:
+        return said
+    width, height = parameters.get("width"), parameters.get("height")
+    ratio = min(max(picture[0] / picture[1], _RATIOS[0]), _RATIOS[1]) if picture else 1.0
+    if parameters.get("aspect_ratio"):
+        ratio = parse_aspect_ratio(parameters["aspect_ratio"]) or 0.0
+        if not _RATIOS[0] - 1e-6 <= ratio <= _RATIOS[1] + 1e-6:
+            raise Refused(422, "aspect_ratio must be between 21:9 and 9:21")
+    area = 4 * PIXELS_PER_MP if "ultra" in tool.name else PIXELS_PER_MP
+    grid = rule.multiple if rule.multiple > 1 else 32
+    if width or height:  # one of the two: the other follows the shape of the picture, or makes 1 MP
+        known = min(int(width or height or 0), MAX_PIXELS)  # beyond that it is refused whatever the other is
+        other = (known / ratio if width else known * ratio) if picture else area / known
+        found = (known, other) if width else (other, known)
+    else:
+        found = ((area * ratio) ** 0.5, (area / ratio) ** 0.5)
+    return max(grid * 2, round(found[0] / grid) * grid), max(grid * 2, round(found[1] / grid) * grid)

@@ -1,0 +1,384 @@
+"""The job table: what was ordered, how far it is, where its result lies, and when it is forgotten.
+
+Lives on the server's event loop and is touched there alone; only the engine's work runs on threads. Encoded results
+lie in a folder, so that what is kept in memory of a finished job is about a kilobyte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import secrets
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from flux_tasks.api.slots import CLASS_LIMITS
+from flux_tasks.local import engines
+from flux_tasks.local.engines import Work
+from flux_tasks.local.faults.kinds import (
+    JobError,
+    JobModerated,
+    JobNeverEnds,
+    JobSolid,
+    JobWrongSize,
+    Rule,
+    WebhookDuplicate,
+    WebhookForged,
+    WebhookLost,
+)
+from flux_tasks.local.faults.schedule import Armed, Faults
+from flux_tasks.local.service.charges import Book
+from flux_tasks.local.service.checks import Order, Refused
+from flux_tasks.local.service.clock import Clock
+from flux_tasks.local.service.latency import Latency
+
+__all__ = ["Delivery", "Job", "Jobs"]
+
+_log = logging.getLogger("flux_tasks.local")
+
+MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+KEPT_BYTES = 2 * 1024**3
+"""Bytes of results that are kept at most; beyond that the oldest are forgotten early, those already fetched first."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One job from its submission until it is forgotten.
+
+    Attributes:
+        base: address under which its submitter reached the server; its delivery addresses begin with it.
+        status: ``Pending`` until it ends: ``Ready``, ``Error``, or what a fault says.
+        progress: 0 to 1.
+        result: what the answer says of it besides the address.
+        size: bytes of the encoded result.
+        faults: what still waits to happen to it.
+    """
+
+    id: str
+    tool: str
+    slots: str
+    cost: float
+    output_format: str
+    base: str
+    status: str = "Pending"
+    progress: float = 0.0
+    details: dict[str, Any] | None = None
+    result: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
+    fetched: bool = False
+    token: str = ""
+    token_expires: float = 0.0
+    tokens: list[str] = field(default_factory=list)
+    faults: Armed = field(default_factory=Armed)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it occupies a slot of the account."""
+        return self.status == "Pending"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A file on its way out.
+
+    Attributes:
+        fault: what is to happen to it on that way.
+        sent: to be called once it went out whole.
+    """
+
+    data: bytes
+    media_type: str
+    fault: Rule | None
+    sent: Callable[[], None]
+
+
+class Jobs:
+    """All jobs of one server.
+
+    Args:
+        engine: name of the engine that does the work.
+        folder: for the encoded results.
+        cap: active jobs at a time; of Kontext max 6 (SEED-2).
+        expiry: seconds a delivery address is valid (SEED-0: ten minutes).
+        retention: seconds a finished job is remembered.
+        workers: threads that run the engine.
+        latency: by tool; ``*`` for all others.
+        retries: seconds before each repetition of a call-back that was not answered with 2xx (SKILL: 1, 5, 30).
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: str,
+        book: Book,
+        folder: Path,
+        cap: int,
+        expiry: float,
+        retention: float,
+        workers: int,
+        clock: Clock,
+        faults: Faults,
+        latency: Mapping[str, Latency],
+        retries: Sequence[float],
+    ) -> None:
+        self._clock = clock
+        self._faults = faults
+        self._latency = latency
+        self._retries = tuple(retries)
+        self._engine = engine
+        self._identity = engines.identity(engine)
+        self._book = book
+        self._folder = folder
+        self._limits = {"account": cap, **{name: min(limit, cap) for name, limit in CLASS_LIMITS.items()}}
+        self._active = dict.fromkeys(self._limits, 0)
+        self._expiry = expiry
+        self._retention = retention
+        self._jobs: dict[str, Job] = {}
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._tokens: dict[str, tuple[Job, float]] = {}
+        self._held = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="flux-engine")
+        # Waiting jobs wait here and not in the pool, which Python empties to the end before it exits.
+        self._turn = asyncio.Semaphore(workers)
+
+    # -- submit ---------------------------------------------------------------------------------------------------
+
+    def submit(self, order: Order, *, base: str, client: httpx.AsyncClient, webhook: tuple[str, str] | None) -> Job:
+        """Charge, create and start a job.
+
+        Raises:
+            Refused: 402 or 429; nothing is created or charged.
+        """
+        tool = order.work.tool
+        if order.cost > self._book.credits + 1e-9:
+            raise Refused(402, f"Insufficient credits: {order.cost:g} needed, {self._book.credits:g} left")
+        for name in {"account", tool.slots}:
+            if self._active[name] >= self._limits[name]:
+                raise Refused(429, f"Too many active tasks: at most {self._limits[name]} ({name})")
+        job = Job(str(uuid.uuid4()), tool.name, tool.slots, order.cost, order.output_format, base)
+        self._book.charge(job.id, tool.name, order.key, order.cost)
+        job.faults = self._faults.job(tool.name, order.key, note=lambda rule: self._book.afflicted(job.id, rule.name))
+        self._jobs[job.id] = job
+        for name in {"account", tool.slots}:
+            self._active[name] += 1
+        seconds = self._latency.get(tool.name, self._latency.get("*", Latency())).draw(order.key)
+        self._start(self._perform(job, order.work, seconds, client, webhook))
+        return job
+
+    def _start(self, coroutine: Any) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- work -----------------------------------------------------------------------------------------------------
+
+    async def _perform(
+        self, job: Job, work: Work, seconds: float, client: httpx.AsyncClient, webhook: tuple[str, str] | None
+    ) -> None:
+        started, due = time.time(), self._clock.now() + seconds
+        fault = job.faults.take("job")
+        if isinstance(fault, JobNeverEnds):
+            return
+        async with self._turn:
+            try:
+                making = asyncio.get_running_loop().run_in_executor(self._pool, self._make, job, work, fault)
+            except RuntimeError:
+                return  # the program is ending and takes no new work: nobody will ask for this job
+            try:
+                job.size = await making
+                failure = None
+            except Exception as error:
+                _log.warning("%s %s failed: %s: %s", job.tool, job.id, type(error).__name__, error)
+                failure = f"{type(error).__name__}: {error}"
+        await self._clock.sleep(due - self._clock.now())
+        if isinstance(fault, JobModerated):
+            job.details = {"Moderation Reasons": list(fault.reasons)}
+            self._end(job, f"{fault.stage.capitalize()} Moderated", refund=True)
+        elif isinstance(fault, JobError):
+            job.details = dict(fault.details)
+            self._end(job, fault.says, refund=fault.refund)
+        elif failure:
+            job.details = {"error": failure}
+            self._end(job, "Error", refund=True)
+        else:
+            ended = time.time()
+            seed = work.parameters.get("seed")
+            job.result = {
+                "prompt": work.parameters.get("prompt") or "",
+                "seed": work.seed if seed is None else seed,
+                "start_time": started,
+                "end_time": ended,
+                "duration": ended - started,
+            }
+            self._end(job, "Ready", refund=False)
+        if webhook is not None:
+            await self._call_back(job, client, *webhook)
+
+    def _make(self, job: Job, work: Work, fault: Rule | None) -> int:
+        """Run the engine and write the file; on a worker thread."""
+        if isinstance(fault, (JobModerated, JobError)):
+            return 0
+
+        def progress(share: float) -> None:
+            job.progress = round(min(max(share, 0.0), 0.99), 3)
+
+        progress(0.05)
+        image = engines.load(self._engine).run(work, progress)
+        if image.size != work.size:
+            raise RuntimeError(f"the engine made {image.size[0]}x{image.size[1]} px")
+        if isinstance(fault, JobWrongSize):
+            image = image.resize([max(1, round(side * fault.scale)) for side in image.size])
+        elif isinstance(fault, JobSolid):
+            image = Image.new("RGB", image.size, fault.colour)
+        progress(0.9)
+        data = engines.encode(image, job.output_format, self._identity)
+        self._path(job).write_bytes(data)
+        return len(data)
+
+    def _end(self, job: Job, status: str, *, refund: bool) -> None:
+        job.status = status
+        for name in {"account", job.slots}:
+            self._active[name] -= 1
+        if status == "Ready":
+            job.progress = 1.0
+            self._sign(job)
+        self._book.settle(job.id, status, refund=refund)
+        job.cost = 0.0 if refund else job.cost
+        self._finished[job.id] = None
+        self._held += job.size + len(job.result.get("prompt", ""))
+        self._start(self._forget_later(job.id))
+        while self._held > KEPT_BYTES and len(self._finished) > 1:
+            fetched = next((known for known in self._finished if self._jobs[known].fetched), None)
+            self._forget(fetched or next(iter(self._finished)))
+
+    async def _forget_later(self, job_id: str) -> None:
+        await self._clock.sleep(self._retention)
+        self._forget(job_id)
+
+    def _forget(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is None:
+            return
+        self._finished.pop(job_id, None)
+        self._held -= job.size + len(job.result.get("prompt", ""))
+        for token in job.tokens:
+            self._tokens.pop(token, None)
+        self._path(job).unlink(missing_ok=True)
+
+    def _path(self, job: Job) -> Path:
+        return self._folder / f"{job.id}.{job.output_format}"
+
+    # -- poll and fetch -------------------------------------------------------------------------------------------
+
+    def fault(self, job_id: str) -> Rule | None:
+        """What is to happen to this poll."""
+        job = self._jobs.get(job_id)
+        return job.faults.take("poll") if job is not None else None
+
+    def answer(self, job_id: str) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of a poll (OAS-0919: SettledCostResultResponse)."""
+        job = self._jobs.get(job_id)
+        answer: dict[str, Any] = {
+            "id": job_id,
+            "status": "Task not found",
+            "result": None,
+            "progress": None,
+            "details": None,
+            "preview": None,
+        }
+        if job is None:
+            return 404, answer
+        answer |= {"status": job.status, "progress": job.progress, "details": job.details}
+        if job.status == "Ready":
+            if self._clock.now() >= job.token_expires:
+                self._sign(job)
+            answer["result"] = {"sample": f"{job.base}/delivery/{job.token}/sample.{job.output_format}", **job.result}
+        if not job.is_active:
+            answer["cost"] = job.cost
+        return 200, answer
+
+    def _sign(self, job: Job) -> None:
+        job.token = secrets.token_urlsafe(24)
+        job.token_expires = self._clock.now() + self._expiry
+        job.tokens.append(job.token)
+        self._tokens[job.token] = (job, job.token_expires)
+        if len(job.tokens) > 100:
+            self._tokens.pop(job.tokens.pop(0), None)
+
+    async def fetch(self, token: str, name: str) -> Delivery:
+        """The file behind a delivery address.
+
+        Raises:
+            Refused: 404 for an address that was never given out, 403 for one that has expired.
+        """
+        job, expires = self._tokens.get(token, (None, 0.0))
+        if job is None or name != f"sample.{job.output_format}":
+            raise Refused(404, "Not Found")
+        if self._clock.now() >= expires:
+            raise Refused(403, "The address has expired")
+        try:
+            data = await asyncio.to_thread(self._path(job).read_bytes)
+        except OSError:
+            raise Refused(404, "Not Found") from None
+
+        def sent() -> None:
+            job.fetched = True
+            self._book.delivered(job.id)
+
+        return Delivery(data, MEDIA_TYPES[job.output_format], job.faults.take("delivery"), sent)
+
+    # -- call back and close --------------------------------------------------------------------------------------
+
+    async def _call_back(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> None:
+        """Tell ``url`` in the words of a poll, again after each of ``retries`` until it answers with 2xx in 30 s."""
+        fault = job.faults.take("webhook")
+        if isinstance(fault, WebhookLost):
+            return
+        if isinstance(fault, WebhookForged):
+            await self._tell(job, client, url, "forged")
+        for pause in (*self._retries, None):
+            if await self._tell(job, client, url, secret):
+                if isinstance(fault, WebhookDuplicate):
+                    await self._tell(job, client, url, secret)
+                return
+            if pause is not None:
+                await self._clock.sleep(pause)
+        _log.warning("the webhook of %s was not delivered", job.id)
+
+    async def _tell(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> bool:
+        """One call-back. The secret goes along verbatim (DOCS-F2), and as HMAC (SKILL)."""
+        content = json.dumps(self.answer(job.id)[1]).encode()
+        headers = {b"content-type": b"application/json"}
+        if secret:
+            signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+            headers |= {b"x-webhook-secret": secret.encode(), b"x-bfl-signature": f"sha256={signature}".encode()}
+        try:
+            async with (
+                asyncio.timeout(30.0),  # to answer with 2xx (SKILL); what else the answer holds is not read
+                client.stream("POST", url, content=content, headers=headers) as response,
+            ):
+                return bool(response.is_success)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError, TimeoutError, ExceptionGroup) as error:
+            _log.info("the webhook of %s was not delivered: %s", job.id, type(error).__name__)
+            return False
+
+    async def close(self) -> None:
+        """Give up what is waiting and wait for what an engine is just doing."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)

@@ -1,0 +1,303 @@
+"""The BFL API as an ASGI application: routes from the catalogue, answers from the job table.
+
+What each route answers follows OAS-0919; what goes wrong is told as the service tells it: ``detail`` is a list for a
+body that breaks the schema and a sentence otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import logging
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from flux_tasks import catalog
+from flux_tasks.catalog import CONTRACT_VERSION, Tool
+from flux_tasks.errors import RecipeError
+from flux_tasks.local import engines
+from flux_tasks.local.faults.kinds import (
+    PollCode,
+    PollNoSample,
+    PollStatus,
+    PollUnknown,
+    SubmitAnswer,
+    SubmitCut,
+    SubmitForeignPollingUrl,
+    SubmitNoId,
+    SubmitNoPollingUrl,
+)
+from flux_tasks.local.faults.schedule import Faults
+from flux_tasks.local.service import checks
+from flux_tasks.local.service.charges import Book
+from flux_tasks.local.service.checks import HEAVY, Refused, violation
+from flux_tasks.local.service.clock import Clock, VirtualClock
+from flux_tasks.local.service.jobs import Jobs
+from flux_tasks.local.web.faulty_answers import deliver, troubled
+from flux_tasks.local.web.openapi import SHORT_PATHS, openapi
+from flux_tasks.local.web.wire import Handler, answering, base_of, read_body, say
+
+__all__ = ["LocalApi"]
+
+_log = logging.getLogger("flux_tasks.local")
+
+
+def package_version() -> str:
+    """Of this package, or ``0`` in a checkout that was never installed."""
+    try:
+        return importlib.metadata.version("flux-pipelines")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+class LocalApi:
+    """The application and what it needs to know.
+
+    Args:
+        url: the server's own address, for answers to requests that name no host.
+        engine: name of the engine.
+        key: the only key that is accepted; None accepts any, and none.
+        strict: keep to the newest specification alone, without what only seed documents show.
+        book: where charges are written.
+        jobs: the job table.
+        faults: what is to go wrong.
+        clock: for answers that are to be slow.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        engine: str,
+        key: str | None,
+        strict: bool,
+        book: Book,
+        jobs: Jobs,
+        faults: Faults,
+        clock: Clock,
+    ) -> None:
+        self._strict = strict
+        self._faults = faults
+        self._clock = clock
+        self.requests: Counter[str] = Counter()
+        self._url = url
+        self._engine = engines.identity(engine)
+        self._key = key
+        self._book = book
+        self._jobs = jobs
+        direct: dict[str, None] = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)  # one that hangs holds up no other
+        self._client = httpx.AsyncClient(timeout=30.0, mounts=direct, limits=limits)  # no proxy leads back here
+        self._document: bytes | None = None
+        self.app = self._application()
+
+    def _application(self) -> Starlette:
+        def get(path: str, handler: Handler, *, guarded: bool = False) -> Route:
+            return Route(path, self._answering(handler, guarded=guarded), methods=["GET"])
+
+        def post(path: str, handler: Handler) -> Route:
+            return Route(path, self._answering(handler, guarded=False), methods=["POST"])
+
+        tools = {tool.path: tool for tool in catalog.TOOLS.values()}
+        for path, name in {} if self._strict else SHORT_PATHS.items():
+            tools[path] = catalog.tool(name)
+        app = Starlette(
+            routes=[
+                get("/v1/get_result", self._get_result),
+                get("/delivery/{token}/{name}", self._delivery),
+                *(post(path, partial(self._submit, tool)) for path, tool in tools.items()),
+                get("/v1/credits", self._credits, guarded=True),
+                get("/v1/my_finetunes", self._my_finetunes, guarded=True),
+                get("/v1/finetune_details", self._finetune_details, guarded=True),
+                post("/v1/delete_finetune", self._delete_finetune),
+                get("/local", self._local),
+                get("/local/book", self._show_book),
+                Route(
+                    "/local/faults", self._answering(self._schedule, guarded=False), methods=["GET", "PUT", "DELETE"]
+                ),
+                post("/local/clock", self._advance),
+                get("/openapi.json", self._openapi),
+                get("/", self._welcome),
+            ],
+            exception_handlers={HTTPException: _http_error},
+        )
+        app.router.redirect_slashes = False  # the service has no second spelling, and clients follow no redirect
+        return app
+
+    def _answering(self, handler: Handler, *, guarded: bool) -> Handler:
+        async def guarding(request: Request) -> Response:
+            checks.check_key(request.headers.get("x-key"), self._key)
+            return await handler(request)
+
+        return answering(guarding if guarded else handler)
+
+    async def close(self) -> None:
+        """End all work and close all connections."""
+        await self._jobs.close()
+        await self._client.aclose()
+
+    # -- jobs -----------------------------------------------------------------------------------------------------
+
+    async def _submit(self, tool: Tool, request: Request) -> Response:
+        self.requests["submit"] += 1
+        raw = await read_body(request)
+        checks.check_key(request.headers.get("x-key"), self._key)
+        media_type = request.headers.get("content-type", "")
+        if len(raw) > HEAVY:
+            body = await asyncio.to_thread(checks.examine, tool, raw, media_type, strict=self._strict)
+        else:
+            body = checks.examine(tool, raw, media_type, strict=self._strict)
+        del raw
+        given = await checks.pictures(tool, body.values, self._client)
+        order = checks.order(tool, body, given)
+        fault = self._faults.submission(tool.name, order.key)
+        if isinstance(fault, (SubmitAnswer, SubmitCut)) and not fault.charged:
+            return troubled(fault, say({}), self._clock)
+        hook = body.values.get("webhook_url")
+        webhook = (str(hook), str(body.values.get("webhook_secret") or "")) if hook else None
+        base = base_of(request, self._url)
+        try:
+            job = self._jobs.submit(order, base=base, client=self._client, webhook=webhook)
+        except OSError as error:
+            raise Refused(503, f"the book cannot be written: {error}") from None
+        if fault is not None:
+            self._book.afflicted(job.id, fault.name)
+        price = {"cost": order.cost, "input_mp": order.input_mp, "output_mp": order.output_mp}
+        answer: dict[str, Any] = {"id": job.id, "polling_url": f"{base}/v1/get_result?id={job.id}", **price}
+        if hook:
+            answer = {"id": job.id, "status": "Pending", "webhook_url": hook, **price}
+        if isinstance(fault, SubmitNoId):
+            del answer["id"]
+        elif isinstance(fault, SubmitNoPollingUrl):
+            answer.pop("polling_url", None)
+        elif isinstance(fault, SubmitForeignPollingUrl):
+            answer["polling_url"] = f"https://{fault.host}/v1/get_result?id={job.id}"
+        return troubled(fault, say(answer), self._clock)
+
+    async def _get_result(self, request: Request) -> Response:
+        self.requests["poll"] += 1
+        job_id = request.query_params.get("id")
+        if job_id is None:
+            raise violation("missing", "Field required", "query", "id")
+        fault = self._jobs.fault(job_id)
+        if isinstance(fault, PollUnknown):
+            return say({"id": job_id, "status": "Task not found"}, 404)
+        status, answer = self._jobs.answer(job_id)
+        if isinstance(fault, PollCode):
+            status = fault.status
+        elif isinstance(fault, PollStatus):
+            answer = {**answer, "status": fault.says, "result": None}
+            answer.pop("cost", None)
+        elif isinstance(fault, PollNoSample):
+            answer = {**answer, "status": "Ready", "result": None}
+        return troubled(fault, say(answer, status), self._clock)
+
+    async def _delivery(self, request: Request) -> Response:
+        self.requests["fetch"] += 1
+        try:
+            delivery = await self._jobs.fetch(request.path_params["token"], request.path_params["name"])
+        except Refused as refused:
+            return PlainTextResponse(str(refused.detail), refused.status)
+        return deliver(delivery, str(request.url), self._clock)
+
+    # -- account --------------------------------------------------------------------------------------------------
+
+    async def _credits(self, _: Request) -> Response:
+        return say({"credits": self._book.credits})
+
+    async def _my_finetunes(self, _: Request) -> Response:
+        return say({"finetunes": []})
+
+    async def _finetune_details(self, request: Request) -> Response:
+        if "finetune_id" not in request.query_params:
+            raise violation("missing", "Field required", "query", "finetune_id")
+        raise Refused(404, "Finetune not found: a local server has none")
+
+    async def _delete_finetune(self, request: Request) -> Response:
+        raw = await read_body(request)
+        checks.check_key(request.headers.get("x-key"), self._key)
+        given = checks.parse(raw, request.headers.get("content-type", ""))
+        if "finetune_id" not in given:
+            raise violation("missing", "Field required", "body", "finetune_id")
+        if not isinstance(given["finetune_id"], str):
+            raise violation("string_type", "Input should be a valid string", "body", "finetune_id")
+        raise Refused(404, "Finetune not found: a local server has none")
+
+    # -- about itself ---------------------------------------------------------------------------------------------
+
+    async def _local(self, _: Request) -> Response:
+        return say(
+            {
+                "engine": self._engine,
+                "version": package_version(),
+                "contract": CONTRACT_VERSION,
+                "tools": list(catalog.TOOLS),
+                "requests": dict(self.requests),
+            }
+        )
+
+    async def _schedule(self, request: Request) -> Response:
+        """The fault schedule: shown, replaced, or taken away while the server runs."""
+        if request.method == "PUT":
+            raw = await read_body(request)
+            try:
+                schedule = json.loads(raw)
+            except (ValueError, RecursionError) as error:
+                raise Refused(422, f"not JSON: {error}") from None
+            if not isinstance(schedule, (dict, list)):  # text would be the path of a file on this machine
+                raise Refused(422, "a schedule is a list of faults, or an object with seed and faults")
+            try:
+                self._faults.set(schedule)
+            except RecipeError as error:
+                raise Refused(
+                    422, [{"loc": [p.where], "msg": p.what, "type": "fault"} for p in error.problems]
+                ) from None
+        elif request.method == "DELETE":
+            self._faults.clear()
+        return say(self._faults.to_dict())
+
+    async def _advance(self, request: Request) -> Response:
+        """Move the virtual clock by ``{"seconds": …}``."""
+        if not isinstance(self._clock, VirtualClock):
+            raise Refused(409, "this server runs in real time: start it with --virtual-time")
+        seconds = checks.parse(await read_body(request)).get("seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e9:
+            raise violation("float_type", "Input should be seconds, 0 or more", "body", "seconds")
+        await self._clock.advance(seconds)
+        return say({"now": self._clock.now()})
+
+    async def _show_book(self, _: Request) -> Response:
+        return say(self._book.to_dict())
+
+    async def _welcome(self, request: Request) -> Response:
+        base = base_of(request, self._url)
+        listed = "\n".join(f"  POST {tool.path:<36} {tool.summary}" for tool in catalog.TOOLS.values())
+        return PlainTextResponse(
+            f"The BFL HTTP API, served from this machine by flux-pipelines {package_version()}.\n"
+            f"Engine: {self._engine}. What it makes is a preview, not made by FLUX, and says so in its metadata.\n\n"
+            f"{listed}\n\n"
+            f"  GET  {base}/v1/get_result?id=…   a job\n"
+            f"  GET  {base}/v1/credits           the local account\n"
+            f"  GET  {base}/local/book           every charge\n"
+            f"  GET  {base}/local/faults         what is made to go wrong; PUT replaces it, DELETE ends it\n"
+            f"  GET  {base}/openapi.json         the contract\n"
+        )
+
+    async def _openapi(self, _: Request) -> Response:
+        if self._document is None:
+            self._document = json.dumps(openapi(strict=self._strict)).encode()
+        return Response(self._document, media_type="application/json")
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
+    return say({"detail": getattr(error, "detail", "Internal Server Error")}, status, headers=headers)

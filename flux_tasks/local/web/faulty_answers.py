@@ -1,0 +1,113 @@
+"""How a fault changes an answer on its way out."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from flux_tasks.local.faults.kinds import (
+    DeliveryAnswer,
+    DeliveryCut,
+    DeliveryDrip,
+    DeliveryExpired,
+    DeliveryGarbage,
+    DeliveryOversized,
+    DeliveryRedirect,
+    DeliverySlow,
+    DeliveryTruncated,
+    PollAnswer,
+    PollCut,
+    PollDrip,
+    PollSlow,
+    Rule,
+    SubmitAnswer,
+    SubmitCut,
+    SubmitDrip,
+    SubmitSlow,
+)
+from flux_tasks.local.service.clock import Clock
+from flux_tasks.local.service.jobs import Delivery
+from flux_tasks.local.web.connections import Cut, Drip
+
+__all__ = ["deliver", "troubled"]
+
+
+class _Late(Response):
+    """``answer`` after ``seconds``."""
+
+    def __init__(self, answer: Response, seconds: float, clock: Clock) -> None:
+        super().__init__()
+        self._answer, self._seconds, self._clock = answer, seconds, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._clock.sleep(self._seconds)
+        await self._answer(scope, receive, send)
+
+
+def troubled(fault: Rule | None, answer: Response, clock: Clock) -> Response:
+    """What goes out instead of ``answer`` to a submission or a poll."""
+    match fault:
+        case SubmitAnswer() | PollAnswer():
+            headers = {} if fault.retry_after is None else {"retry-after": _retry_after(fault.retry_after)}
+            body: dict[str, Any] = {"detail": fault.detail}
+            return Response(json.dumps(body), fault.status, headers, media_type="application/json")
+        case SubmitCut() | PollCut():
+            return Cut(answer, sent=fault.sent)
+        case SubmitSlow() | PollSlow():
+            return _Late(answer, fault.seconds, clock)
+        case SubmitDrip() | PollDrip():
+            return Drip(answer, seconds=fault.seconds, clock=clock)
+        case _:
+            return answer
+
+
+def _retry_after(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def deliver(delivery: Delivery, url: str, clock: Clock) -> Response:
+    """The answer to a fetch of ``url``."""
+    data, kind = delivery.data, delivery.media_type
+    whole = Response(data, media_type=kind)
+    match fault := delivery.fault:
+        case DeliveryAnswer():
+            return PlainTextResponse("injected", fault.status)
+        case DeliveryExpired():
+            return PlainTextResponse("The address has expired", 403)
+        case DeliveryCut():
+            head = sum(len(name) + len(value) + 4 for name, value in whole.raw_headers) + 19
+            return Cut(whole, sent=head + int(len(data) * fault.share))
+        case DeliveryTruncated():
+            return Response(data[: int(len(data) * fault.share)], media_type=kind)
+        case DeliveryGarbage():
+            return Response(random.Random(len(data)).randbytes(len(data)), media_type=kind)  # noqa: S311 - no secret
+        case DeliveryOversized():
+            return StreamingResponse(_flood(data, fault.megabytes), media_type=kind)
+        case DeliveryRedirect():
+            return Response(status_code=302, headers={"location": _elsewhere(url, fault.to)})
+        case DeliverySlow():
+            delivery.sent()
+            return _Late(whole, fault.seconds, clock)
+        case DeliveryDrip():
+            delivery.sent()
+            return Drip(whole, seconds=fault.seconds, clock=clock)
+        case _:
+            delivery.sent()
+            return whole
+
+
+async def _flood(data: bytes, megabytes: int) -> AsyncIterator[bytes]:
+    yield data
+    for _ in range(megabytes):
+        yield bytes(1_000_000)
+
+
+def _elsewhere(url: str, to: str) -> str:
+    if to == "foreign":  # the same server under a name that is not the one asked for
+        return url.replace("127.0.0.1", "localhost") if "127.0.0.1" in url else "http://127.0.0.1:9/"
+    return url

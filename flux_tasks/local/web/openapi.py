@@ -1,0 +1,388 @@
+"""The contract as an OpenAPI 3.1 document, made from the catalogue's own request models.
+
+Statuses and bodies are those of normal operation; a server that was told to fail on purpose answers beyond them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from flux_tasks import catalog
+from flux_tasks.catalog import CONTRACT_VERSION, Request, Tool
+from flux_tasks.local.service.checks import STRICT_DILATION
+
+__all__ = ["SHORT_PATHS", "STATUSES", "openapi"]
+
+STATUSES = (
+    "Task not found",
+    "Pending",
+    "Reasoning",
+    "Generating",
+    "Request Moderated",
+    "Content Moderated",
+    "Ready",
+    "Error",
+)
+"""Every status of OAS-0919. Clients must be prepared for others: the service has added to them before."""
+
+SHORT_PATHS = {"/v1/flux-kontext": "flux-kontext-pro", "/v1/flux-fill": "flux-pro-1.0-fill"}
+"""Paths that SEED-2 shows and the service no longer has, each with the tool it leads to."""
+
+SAMPLE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABAAQAAAACCEkxzAAAAGUlEQVR42mNgGL7g/38GBgYmGG9gGcMVAADoVwIdTCJ3EgAAAABJRU5ErkJggg=="
+)
+"""A PNG of 64x64 px, black with a white square: small enough for an example, as a picture and as its mask."""
+
+ABOUT = """The HTTP API of Black Forest Labs as of {version}, answered by this machine. What it makes is a preview.
+
+A POST to a tool answers at once with an id and an address to poll, or, given a `webhook_url`, calls that back when the
+job ends. The poll of a job that is `Ready` names the address of the result, which is valid for 10 minutes by default
+and needs no key; a poll after that names a new one. Be prepared for statuses that are not listed here, and read the
+body of a poll before its HTTP status: the service also answers 422, 500 or 503 with a status in it.
+
+Error bodies have `detail`: a list for a body that breaks the schema, a sentence for everything else."""
+
+
+def openapi(*, strict: bool = False) -> dict[str, Any]:
+    """The document that the server publishes at ``/openapi.json``.
+
+    Args:
+        strict: of a server that keeps to the newest specification alone, without what only seed documents show.
+    """
+    paths: dict[str, Any] = {tool.path: {"post": _submission(tool)} for tool in catalog.TOOLS.values()}
+    for path, name in () if strict else SHORT_PATHS.items():
+        operation = {**_submission(catalog.TOOLS[name]), "operationId": path.rpartition("/")[2], "deprecated": True}
+        paths[path] = {"post": operation}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "BFL API, served locally by flux-pipelines",
+            "version": CONTRACT_VERSION,
+            "description": ABOUT.format(version=CONTRACT_VERSION),
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "tools", "description": "Each submits one job."},
+            {"name": "jobs", "description": "What became of it."},
+            {"name": "account", "description": "Credits and finetunes."},
+        ],
+        "paths": {**paths, **_jobs(), **_account()},
+        "components": {
+            "schemas": {**_answers(), **{model.__name__: _body(tool, strict=strict) for model, tool in _bodies()}},
+            "responses": _refusals(),
+            "callbacks": {"ended": {"{$request.body#/webhook_url}": {"post": _callback()}}},
+            "securitySchemes": {
+                "key": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "x-key",
+                    "description": "Any key, or none, unless the server was started with one.",
+                }
+            },
+        },
+    }
+
+
+# -- operations -------------------------------------------------------------------------------------------------------
+
+
+def _submission(tool: Tool) -> dict[str, Any]:
+    answer = _ref("AsyncResponse")
+    if tool.webhooks:
+        answer = {"anyOf": [answer, _ref("AsyncWebhookResponse")]}
+    poll = {"operationId": "get_result", "parameters": {"id": "$response.body#/id"}}
+    operation: dict[str, Any] = {
+        "operationId": tool.name,
+        "tags": ["tools"],
+        "summary": tool.summary,
+        "description": f"Sources: {', '.join(f'{tag} ({catalog.SOURCES[tag]})' for tag in tool.sources)}.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": _ref(tool.request.__name__),
+                    "examples": {"least": {"summary": "The least it takes", "value": _least(tool)}},
+                }
+            },
+        },
+        "responses": {
+            "200": {"description": "Submitted and charged.", **_json(answer), "links": {"result": poll}},
+            **_refused("402", "403", "413", "421", "422", "429", "500"),
+        },
+        "security": [{"key": []}],
+    }
+    if tool.webhooks:
+        operation["callbacks"] = {"ended": {"$ref": "#/components/callbacks/ended"}}
+    return operation
+
+
+def _jobs() -> dict[str, Any]:
+    job = {"anyOf": [_ref("SettledCostResultResponse"), _ref("ResultResponse")]}
+    file: dict[str, Any] = {media_type: {} for media_type in ("image/png", "image/jpeg", "image/webp")}
+    sentence = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "/v1/get_result": {
+            "get": {
+                "operationId": "get_result",
+                "tags": ["jobs"],
+                "summary": "How far a job is, and where its result lies.",
+                "parameters": [_query("id", "The id that the submission was answered with.")],
+                "responses": {
+                    "200": {"description": "The job; with its settled cost once it has ended.", **_json(job)},
+                    "404": {
+                        "description": "No such job, or it has been forgotten.",
+                        **_json(_ref("ResultResponse")),
+                    },
+                    "422": {"description": "No id was given.", **_json(_ref("HTTPValidationError"))},
+                    **_refused("421", "500"),
+                },
+                "security": [],
+            }
+        },
+        "/delivery/{token}/{name}": {
+            "get": {
+                "operationId": "delivery",
+                "tags": ["jobs"],
+                "summary": "The result's file, for 10 minutes after a poll has named this address.",
+                "parameters": [_path("token", "Known to who has polled the job."), _path("name", "sample.<format>")],
+                "responses": {
+                    "200": {"description": "The file.", "content": file},
+                    "403": {"description": "The address has expired: poll again.", "content": sentence},
+                    "404": {"description": "No such address.", "content": sentence},
+                    **_refused("421", "500"),
+                },
+                "security": [],
+            }
+        },
+    }
+
+
+def _account() -> dict[str, Any]:
+    finetune = {"description": "No such finetune: a local server has none.", **_json(_ref("Detail"))}
+
+    def get(name: str, summary: str, answer: str, **more: Any) -> dict[str, Any]:
+        return {
+            "get": {
+                "operationId": name,
+                "tags": ["account"],
+                "summary": summary,
+                **{key: value for key, value in more.items() if key != "responses"},
+                "responses": {
+                    "200": {"description": "As asked.", **_json(_ref(answer))},
+                    **more.get("responses", {}),
+                    **_refused("403", "421", "422", "500"),
+                },
+                "security": [{"key": []}],
+            }
+        }
+
+    return {
+        "/v1/credits": get("credits", "What is left on the account.", "CreditsResponse"),
+        "/v1/my_finetunes": get("my_finetunes", "Ids of your finetunes.", "MyFinetunesResponse"),
+        "/v1/finetune_details": get(
+            "finetune_details",
+            "What a finetune was made of.",
+            "FinetuneDetailResponse",
+            parameters=[_query("finetune_id", "One of your finetunes.")],
+            responses={"404": finetune},
+        ),
+        "/v1/delete_finetune": {
+            "post": {
+                "operationId": "delete_finetune",
+                "tags": ["account"],
+                "summary": "Delete a finetune.",
+                "requestBody": {"required": True, **_json(_ref("DeleteFinetuneInputs"))},
+                "responses": {
+                    "200": {"description": "Deleted.", **_json(_ref("DeleteFinetuneResponse"))},
+                    "404": finetune,
+                    **_refused("403", "413", "421", "422", "500"),
+                },
+                "security": [{"key": []}],
+            }
+        },
+    }
+
+
+def _callback() -> dict[str, Any]:
+    headers = {
+        "x-webhook-secret": "The `webhook_secret` of the request, as it is.",
+        "x-bfl-signature": "`sha256=` and the HMAC-SHA256 of the body under `webhook_secret`, in hex.",
+    }
+    return {
+        "operationId": "ended",
+        "summary": "The job has ended: what a poll would say now.",
+        "parameters": [
+            {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+            for name, text in headers.items()
+        ],
+        "requestBody": {"required": True, **_json(_ref("SettledCostResultResponse"))},
+        "responses": {"2XX": {"description": "Heard."}},
+    }
+
+
+# -- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def _bodies() -> Iterator[tuple[type[Request], Tool]]:
+    """Every request model once, with a tool that takes it."""
+    known: set[type[Request]] = set()
+    for tool in catalog.TOOLS.values():
+        if tool.request not in known:
+            known.add(tool.request)
+            yield tool.request, tool
+
+
+def _body(tool: Tool, *, strict: bool) -> dict[str, Any]:
+    schema = tool.request.model_json_schema()
+    schema.pop("title")
+    if not tool.strict:
+        schema.pop("additionalProperties")
+    for name, field in schema["properties"].items():
+        field.pop("title", None)
+        if field.get("default", "") is None:
+            field.pop("default")  # left out and null mean the same; the contract names no default there
+        if "source" in field:
+            field["x-source"] = field.pop("source")
+        if name in tool.image_fields:
+            _refine(field, _picture(url=tool.image_fields[name].url))
+        if name == "webhook_url":
+            _refine(field, [{**_text(field), "format": "uri"}])
+    if strict and "dilate_pixels" in schema["properties"]:
+        schema["properties"]["dilate_pixels"]["maximum"] = STRICT_DILATION
+    for seed, known in () if strict else tool.accepts.items():
+        alias = {"description": f"Another name of {known}; ignored beside it.", "deprecated": True}
+        schema["properties"][seed] = {**schema["properties"][known], **alias}
+    return schema
+
+
+def _refine(field: dict[str, Any], shapes: list[dict[str, Any]]) -> None:
+    """Replace a field's string by ``shapes``, beside null if it may be null."""
+    shapes = [*shapes, *({"type": "null"} for shape in field.pop("anyOf", []) if shape == {"type": "null"})]
+    field.pop("type", None)
+    field.update(shapes[0] if len(shapes) == 1 else {"anyOf": shapes})
+
+
+def _text(field: dict[str, Any]) -> dict[str, Any]:
+    return next(shape for shape in field["anyOf"] if shape != {"type": "null"})
+
+
+def _picture(*, url: bool) -> list[dict[str, Any]]:
+    base64 = {"type": "string", "contentEncoding": "base64"}
+    return [base64, {"type": "string", "format": "uri", "pattern": "^https?://"}] if url else [base64]
+
+
+def _least(tool: Tool) -> dict[str, Any]:
+    """The least body that the tool takes."""
+    values = {"prompt": "a lake at dawn", "finetune_id": "my-finetune", "width": 128, "height": 96}
+    pictures = {name: SAMPLE for name, mark in tool.image_fields.items() if mark.role == "mask"}
+    return {
+        name: SAMPLE if name in tool.image_fields else values[name]
+        for name, info in tool.request.model_fields.items()
+        if info.is_required() or name in pictures
+    }
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def _answers() -> dict[str, Any]:
+    text, number = {"type": "string"}, {"type": "number"}
+    uri = {"type": "string", "format": "uri"}
+    price = {
+        "cost": {**_or_null("number", minimum=0), "description": "Credits; an estimate until the job has ended."},
+        "input_mp": {**_or_null("number", minimum=0), "description": "Megapixels of the pictures sent."},
+        "output_mp": {**_or_null("number", minimum=0), "description": "Megapixels of the result."},
+    }
+    job = {
+        "id": text,
+        "status": _ref("StatusResponse"),
+        "result": {"anyOf": [_ref("Result"), {"type": "null"}], "description": "Once the status is Ready."},
+        "progress": {**_or_null("number", minimum=0, maximum=1)},
+        "details": {**_or_null("object"), "description": "Why it failed, or why it was moderated."},
+        "preview": _or_null("object"),
+    }
+    settled = {"cost": {**number, "minimum": 0, "description": "Credits that were charged in the end."}}
+    result = {
+        "sample": {**uri, "description": "Address of the file, valid for 10 minutes. No key is needed."},
+        "prompt": text,
+        "seed": {"type": "integer"},
+        "start_time": {**number, "description": "Seconds since 1970."},
+        "end_time": {**number, "description": "Seconds since 1970."},
+        "duration": {**number, "description": "Seconds."},
+    }
+    place = {"type": "array", "items": {"anyOf": [text, {"type": "integer"}]}}
+    return {
+        "AsyncResponse": _object({"id": text, "polling_url": uri, **price}, "id", "polling_url"),
+        "AsyncWebhookResponse": _object(
+            {"id": text, "status": text, "webhook_url": text, **price}, "id", "status", "webhook_url"
+        ),
+        "StatusResponse": {
+            "type": "string",
+            "enum": list(STATUSES),
+            "description": "Take one that is not listed here for a job that is still at work.",
+        },
+        "Result": _object(result, "sample"),
+        "ResultResponse": _object(job, "id", "status"),
+        "SettledCostResultResponse": _object({**job, **settled}, "id", "status", "cost"),
+        "CreditsResponse": _object({"credits": number}, "credits"),
+        "MyFinetunesResponse": _object({"finetunes": {"type": "array", "items": text}}, "finetunes"),
+        "FinetuneDetailResponse": _object({"finetune_details": {"type": "object"}}, "finetune_details"),
+        "DeleteFinetuneInputs": _object({"finetune_id": text}, "finetune_id"),
+        "DeleteFinetuneResponse": _object(
+            fields := dict.fromkeys(("status", "message", "deleted_finetune_id", "timestamp"), text), *fields
+        ),
+        "Detail": _object({"detail": text}, "detail"),
+        "HTTPValidationError": _object({"detail": {"type": "array", "items": _ref("ValidationError")}}, "detail"),
+        "ValidationError": _object({"loc": place, "msg": text, "type": text}, "loc", "msg", "type"),
+    }
+
+
+_REFUSALS = {
+    "402": ("InsufficientCredits", "Not enough credits. Nothing was made or charged."),
+    "403": ("NotAuthenticated", "No key, or not the right one."),
+    "413": ("TooLarge", "The body is too large."),
+    "421": ("Misdirected", "Asked for by a name that is not this machine's own."),
+    "422": ("Unprocessable", "A list for a body that breaks the schema, a sentence for everything else."),
+    "429": ("TooManyTasks", "Too many active jobs. Nothing was made or charged: try again when one has ended."),
+    "500": ("ServerError", "Something went wrong inside."),
+}
+
+
+def _refused(*statuses: str) -> dict[str, Any]:
+    return {status: {"$ref": f"#/components/responses/{_REFUSALS[status][0]}"} for status in statuses}
+
+
+def _refusals() -> dict[str, Any]:
+    either = {"anyOf": [_ref("HTTPValidationError"), _ref("Detail")]}
+    return {
+        name: {"description": text, **_json(either if status == "422" else _ref("Detail"))}
+        for status, (name, text) in _REFUSALS.items()
+    }
+
+
+# -- schema words -----------------------------------------------------------------------------------------------------
+
+
+def _object(fields: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(required)}
+
+
+def _or_null(kind: str, **limits: Any) -> dict[str, Any]:
+    return {"anyOf": [{"type": kind, **limits}, {"type": "null"}]}
+
+
+def _ref(schema: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {"application/json": {"schema": schema}}}
+
+
+def _query(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": True, "description": text, "schema": {"type": "string"}}
+
+
+def _path(name: str, text: str) -> dict[str, Any]:
+    return {**_query(name, text), "in": "path"}

@@ -1,0 +1,103 @@
+"""What every application here does alike at the socket: whom it answers, what it reads, and how it says no."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from flux_tasks.local.service.checks import Refused
+from flux_tasks.settings import is_loopback
+
+__all__ = ["MAX_BODY", "Handler", "answering", "base_of", "path_of", "read_body", "say"]
+
+_log = logging.getLogger("flux_tasks.local")
+
+MAX_BODY = 200 * 1024 * 1024
+"""Bytes of the longest body that is read: nine pictures of 20 MB in base64 do not reach it together at once."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def say(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer in JSON, in ASCII: whatever a request held, the answer can be encoded."""
+    return Response(json.dumps(content, separators=(",", ":")), status, headers, media_type="application/json")
+
+
+def answering(handler: Handler, *, pages: bool = True) -> Handler:
+    """``handler`` for this machine alone, with its refusals as answers; ``pages=False`` for programs only, no web page
+    of another host."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            _check_host(request)
+            if not pages:
+                _check_origin(request)
+            return await handler(request)
+        except Refused as refused:
+            return say({"detail": refused.detail}, refused.status)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Exception:
+            _log.exception("%s %s", request.method, request.url.path)
+            return say({"detail": "Internal Server Error"}, 500)
+
+    return answer
+
+
+def _check_host(request: Request) -> None:
+    """A web page whose name was bent to this machine (DNS rebinding) must not read answers."""
+    host = request.headers.get("host")
+    if host and not _is_here(f"http://{host}"):
+        raise Refused(421, "this server answers on loopback names only")
+
+
+def _check_origin(request: Request) -> None:
+    """No web page may spend the credits behind the recorder's key."""
+    origin = request.headers.get("origin")
+    if origin and not _is_here(origin):
+        raise Refused(403, "this server does not answer web pages of other hosts")
+
+
+def _is_here(url: str) -> bool:
+    try:
+        name = (urlsplit(url).hostname or "").lower()
+    except ValueError:
+        return False
+    return is_loopback(url) or name.endswith(".localhost")
+
+
+def base_of(request: Request, url: str) -> str:
+    """The address under which ``request`` reached the server; ``url`` if it does not say."""
+    host = request.headers.get("host")
+    return f"http://{host}" if host else url
+
+
+def path_of(request: Request) -> str:
+    """What is asked for below the address, spelled as it came."""
+    path = bytes(request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1")
+    return f"{path}?{request.url.query}" if request.url.query else path
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refused: 413; the rest is read and dropped first, because a client that is still sending hears no answer.
+    """
+    chunks: list[bytes] = []
+    length = 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length <= MAX_BODY:
+            chunks.append(chunk)
+        else:
+            chunks.clear()
+    if length > MAX_BODY:
+        raise Refused(413, f"the body is larger than {MAX_BODY:,} bytes")
+    return b"".join(chunks)

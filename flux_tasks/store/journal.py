@@ -1,0 +1,182 @@
+"""The journal: the write-ahead record of jobs that may be paid for and are not settled yet.
+
+``intent`` is written before the POST; ``submitted``, with the service's id and polling address, before the first poll;
+the entry goes once the result record exists. What another process finds tells it what to do:
+
+=============  =================================================================================================
+``submitted``  paid for: whoever holds its lease polls it; when the lease has lapsed, anyone may
+``intent``     lease held: its owner is submitting just now, wait for it; lapsed: the POST may have been charged and
+               its id is unknowable (the API has no idempotency key, OAS-0919), so a person or a policy decides
+=============  =================================================================================================
+
+A lease lasts a minute from the owner's last word, and ends at once when the owner was a process of this machine that
+is gone. No entry is ever replaced by another job's: a job that has to be submitted anew gets the next attempt
+(``<key>~2.json``), which one writer alone can create. So two processes that come to the same conclusion at the same
+moment make one job.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from flux_tasks.store.records import Store
+
+__all__ = ["LEASE", "Entry", "Journal"]
+
+LEASE = 60.0
+"""Seconds for which an entry belongs to whoever wrote it last; owners renew it three times as often."""
+
+_KIND = "journal"
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is there, and somebody else's
+        return True
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One unsettled job. Holds no key, no image bytes and no delivery URL."""
+
+    key: str
+    tool: str
+    phase: Literal["intent", "submitted"]
+    name: str = ""
+    """What people call the image."""
+    estimate: float | None = None
+    """Credits it was expected to cost."""
+    id: str = ""
+    polling_url: str = ""
+    cost: float | None = None
+    """Credits the service said it costs, at submission."""
+    owner: str = field(default_factory=_owner)
+    at: float = field(default_factory=time.time)
+    """Seconds since 1970 of the last change."""
+    begun: float = field(default_factory=time.time)
+    """Seconds since 1970 when it was to be submitted."""
+    attempt: int = 1
+    """Counts the submissions of one job that had to be made anew."""
+    refresh: bool = False
+    """Whether it is to replace a result that is there already."""
+    decision: Literal["", "resubmit", "drop"] = ""
+    """What a person decided about an intent whose POST may have been charged."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last change."""
+        return max(0.0, time.time() - self.at)
+
+    def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
+        """The same entry, now that the service has named the job."""
+        return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether another process is at work on it: it said so within the last minute, and is not known to be gone."""
+        host, _, pid = self.owner.rpartition(":")
+        if self.owner in ("", _owner()) or self.age >= LEASE or self.decision:
+            return False
+        return host != socket.gethostname() or not pid.isdigit() or _is_alive(int(pid))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its POST may have been charged, nobody is at work on it, and nobody has decided what to do."""
+        return self.phase == "intent" and not self.decision and not self.is_leased
+
+
+class Journal:
+    """The entries in one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def intend(self, entry: Entry) -> bool:
+        """Write down that ``entry`` is about to be submitted; False if the job already has this attempt."""
+        return self._store.create_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
+
+    def submitted(self, entry: Entry, *, id: str, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
+        """Write down the service's id. From here on the job can always be found again."""
+        updated = entry.with_id(id, polling_url=polling_url, cost=cost)
+        self.put(updated)
+        return updated
+
+    def renew(self, entry: Entry) -> None:
+        """Say that this process is at work on ``entry``, and has its lease."""
+        self.put(replace(entry, at=time.time(), owner=_owner()))
+
+    def put(self, entry: Entry) -> None:
+        """Write ``entry`` in its place."""
+        self._store.put_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
+
+    def withdraw(self, entry: Entry) -> None:
+        """Forget this attempt alone: it was provably not charged."""
+        self._store.remove_record(_KIND, _name(entry.key, entry.attempt))
+
+    def settle(self, key: str, *ids: str) -> None:
+        """Forget a job: its result is recorded, or it ended without a result.
+
+        With ``ids`` only if the last attempt is of one of these jobs (an empty one is an intent's), because another
+        process may have submitted anew meanwhile. An attempt that begins while this one is settled is not touched.
+        """
+        last = self.entry(key)
+        if last is None or (ids and last.id not in ids):
+            return
+        for attempt in range(last.attempt, 0, -1):
+            self._store.remove_record(_KIND, _name(key, attempt))
+
+    def entry(self, key: str) -> Entry | None:
+        """The last attempt at a job, or None.
+
+        An entry that cannot be read counts as an old ``intent``: something was begun, nothing is known.
+        """
+        found = self._attempt(key, 1)
+        while found is not None and (later := self._attempt(key, found.attempt + 1)) is not None:
+            found = later
+        return found
+
+    def _attempt(self, key: str, attempt: int) -> Entry | None:
+        try:
+            record = self._store.record(_KIND, _name(key, attempt))
+        except ValueError:
+            return _unreadable(key, attempt)
+        return None if record is None else _entry(key, attempt, record)
+
+    def entries(self) -> list[Entry]:
+        """All unsettled jobs, each with its last attempt."""
+        last: dict[str, int] = {}
+        for name in self._store.records(_KIND):
+            key, _, attempt = name.partition("~")
+            last[key] = max(last.get(key, 1), int(attempt) if attempt.isdecimal() else 1)
+        return [entry for key, attempt in last.items() if (entry := self._attempt(key, attempt))]
+
+
+def _name(key: str, attempt: int) -> str:
+    return key if attempt == 1 else f"{key}~{attempt}"
+
+
+def _entry(key: str, attempt: int, record: dict[str, Any]) -> Entry:
+    try:
+        entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
+        is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
+        is_sane = isinstance(entry.owner, str) and math.isfinite(entry.at) and math.isfinite(entry.begun)
+        return replace(entry, attempt=attempt) if is_whole and is_sane else _unreadable(key, attempt)
+    except TypeError:  # JSON, but not an entry
+        return _unreadable(key, attempt)
+
+
+def _unreadable(key: str, attempt: int) -> Entry:
+    return Entry(key=key, tool="unknown", phase="intent", at=0.0, begun=0.0, owner="unknown", attempt=attempt)

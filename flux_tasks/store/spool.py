@@ -1,0 +1,88 @@
+"""The spool: where a job that is paid for waits, on this machine's own disk, while the store cannot be written.
+
+::
+
+    <FLUX_SPOOL>/<store>/<key>.json     what is to be written there, with the service's id of the job
+    <FLUX_SPOOL>/<store>/<key>.image    the delivered bytes, once they were fetched
+
+``FLUX_SPOOL`` is ``~/.flux-pipelines/spool`` unless it is set; ``<store>`` is a hash of the store's URL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flux_tasks import files
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.store.journal import Entry
+from flux_tasks.store.records import Store
+
+__all__ = ["Spool", "Spooled"]
+
+DEFAULT = "~/.flux-pipelines/spool"
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A job whose record could not be written.
+
+    Attributes:
+        entry: what the journal should say.
+        facts: what the result record should say; None while the result is not fetched.
+        image: the delivered picture, as a reference into the spool; None while it is not fetched.
+    """
+
+    entry: Entry
+    facts: dict[str, Any] | None = None
+    image: ImageRef | None = None
+
+
+class Spool:
+    """What waits for one store."""
+
+    def __init__(self, store: Store) -> None:
+        folder = os.environ.get("FLUX_SPOOL") or DEFAULT
+        self._folder = files.join(folder, hashlib.sha256(store.url.encode()).hexdigest()[:16])
+
+    def _place(self, key: str, kind: str) -> str:
+        return files.join(self._folder, f"{key}.{kind}")
+
+    def keep(self, entry: Entry, *, facts: Mapping[str, Any] | None = None, data: bytes = b"") -> None:
+        """Keep a job: its id, and its result where that is known already.
+
+        Raises:
+            OSError: this disk cannot be written, either.
+        """
+        if data:
+            files.write(self._place(entry.key, "image"), data)
+        document = {"entry": asdict(entry), "facts": dict(facts) if facts is not None else None}
+        text = json.dumps(document, indent=1).encode()
+        files.write(self._place(entry.key, "json"), text)
+
+    def job(self, key: str) -> Spooled | None:
+        """What is kept of a job, or None; what cannot be read is not there."""
+        try:
+            document = json.loads(files.read(self._place(key, "json")))
+            entry = Entry(**document["entry"])
+            facts = document["facts"]
+            if facts is None:
+                return Spooled(entry)
+            return Spooled(entry, facts, ImageRef.of(self._place(key, "image"), name=entry.name))
+        except FileNotFoundError:
+            return None
+        except Exception:  # damaged: the journal, or a person, knows more
+            return None
+
+    def keys(self) -> list[str]:
+        """Jobs that wait."""
+        return [name.removesuffix(".json") for name in files.listing(self._folder) if name.endswith(".json")]
+
+    def remove(self, key: str) -> None:
+        """Forget a job: the store has it."""
+        for kind in ("json", "image"):
+            files.remove(self._place(key, kind))

@@ -1,0 +1,1 @@
+"""The commands of ``flux-pipelines``: one file each."""

@@ -1,0 +1,90 @@
+"""What is said at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux_tasks.units import dollars
+from pipelines.cli.terminal import complain, say
+
+if TYPE_CHECKING:
+    from pipelines.run.run import Run
+    from pipelines.run.summary import Summary
+
+__all__ = ["tell"]
+
+_NAMED = 10
+
+
+def tell(run: Run) -> None:
+    """Say on standard output how the run went."""
+    from pipelines.data.manifest import FINE
+
+    summary = run.summary
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
+    say(f"{summary.name}: {summary.items} of {summary.total} items in {summary.seconds:.1f} s: {counts}")
+    collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
+    unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
+    credits = f"{summary.cost:.2f} credits ({dollars(summary.cost)}){unpriced}"
+    preview = summary.engine.startswith("local:")
+    loose_ends = summary.uncertain or summary.uncollected
+    if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
+        say(f"no job was made and nothing was paid: {summary.cached} results came from the store")
+    elif preview:
+        say(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {credits}{collected}")
+    else:
+        say(f"jobs: {summary.jobs} paid, {credits}{collected}; {summary.cached} results from the store")
+    if summary.uncollected:
+        say(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
+    if summary.uncertain:
+        say(f"may be paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held")
+    if preview and (summary.jobs or summary.cached):
+        say(f"local preview: made on this machine by {summary.engine}, not by FLUX")
+    for line in _by_tool(summary):
+        say(line)
+    troubled = run.troubled()
+    for line in _troubles(troubled):
+        say("  " + line.replace("\n", "\n    "))
+    more = sum(n for outcome, n in summary.counts.items() if outcome not in FINE) - len(troubled)
+    if more > 0:
+        say(f"  … and {more:,} more; see the manifest")
+    if summary.stopped:
+        complain(f"stopped: {summary.stopped}")
+    if set(summary.counts) & FINE:
+        say(f"results:  {', '.join(dict.fromkeys(output.root for output in run.recipe.outputs))}")
+    say(f"manifest: {summary.manifest}")
+    if summary.report:
+        say(f"report:   {summary.report}")
+
+
+def _troubles(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each error; items that were held for one and the same reason share one."""
+    lines: list[str] = []
+    held: dict[str, list[str]] = {}
+    for row in rows:
+        for error in row["errors"] or [row["error"]]:
+            if row["outcome"] == "held" and error["kind"] != "SubmissionUncertain":
+                reason = str(error["message"]).removeprefix("not begun, because the run was stopped: ")
+                held.setdefault(reason, []).append(str(row["item"]))
+            else:
+                lines.append(f"{row['outcome']}: {row['item']}: {error['step']}: {error['message']}")
+    for reason, items in held.items():
+        names = list(dict.fromkeys(items))
+        shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+        lines.append(f"held: {shown}: {reason}")
+    return lines
+
+
+def _by_tool(summary: Summary) -> list[str]:
+    """What was expected of each tool's jobs, and what they came to, where the two can be compared."""
+    if summary.engine.startswith("local:"):
+        return []
+    lines = []
+    for name, total in sorted(summary.tools.items()):
+        cost = f"{total.cost:.2f} credits" if total.jobs > total.unpriced else "an unknown cost"
+        known = total.jobs - total.unestimated
+        of_them = f" for {known} of them" if total.unestimated else ""
+        expected = f"expected {total.estimate:.2f}{of_them}" if known else "no price was known"
+        lines.append(f"  {name}: {total.jobs} jobs, {cost} ({expected})")
+    return lines

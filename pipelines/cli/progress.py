@@ -1,0 +1,79 @@
+"""What a person sees while a run goes on: a bar per step, the running cost, the time that is left."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from pipelines.cli.terminal import plain, say
+from pipelines.recipe import Recipe
+from pipelines.run.run import Event
+
+__all__ = ["Display"]
+
+
+class Display:
+    """Progress bars on standard error when it is a terminal; silent otherwise."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._items: TaskID | None = None
+        self._paid: dict[str, float] = {}
+        self._active: dict[str, int] = {}
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def begin(self, items: int) -> None:
+        """Draw the bars for a run over ``items``."""
+        for step in self._recipe.steps:
+            self._bars[step.id] = self._progress.add_task(f"  {escape(plain(step.id))}", total=items, note="")
+        self._items = self._progress.add_task(escape(plain(self._recipe.name)), total=items, note="")
+
+    def note(self, text: str) -> None:
+        """Say one line, beside the bars or on standard error."""
+        if self._console.is_terminal:
+            self._progress.console.print(text, style="dim")
+        else:
+            say(text, file=sys.stderr)
+
+    def show(self, event: Event) -> None:
+        """Move the bars on."""
+        if event.kind == "warning":
+            self.note(event.step)
+            return
+        if event.kind == "item" and self._items is not None:
+            total = sum(self._paid.values())
+            self._progress.update(self._items, advance=1, note=f"{total:.1f} credits" if total else "")
+            return
+        bar = self._bars.get(event.step)
+        if bar is None:
+            return
+        active = self._active.get(event.step, 0) + {"begin": 1, "end": -1}.get(event.kind, 0)
+        self._active[event.step] = active
+        if event.kind == "step" and event.outcome == "done":
+            self._paid[event.step] = self._paid.get(event.step, 0.0) + event.cost
+        paid = self._paid.get(event.step, 0.0)
+        note = f"{paid:.1f} credits" + (f", {active} active" if active else "") if paid or active else ""
+        self._progress.update(bar, advance=1 if event.kind == "step" else 0, note=note)

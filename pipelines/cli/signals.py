@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM during a run: stop soon, lose nothing.
+
+The first one stops the run: no new job is begun, those in flight are collected, within ``GRACE`` seconds; whatever is
+not done by then stays in the journal. The second one leaves at once, but for a POST that is under way, whose answer
+is waited for a few seconds longer, because its job would be paid for and its id lost. The third does not even wait
+for that: such jobs are listed by ``flux-pipelines store held``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from flux_tasks.errors import Interrupted
+from pipelines.cli.terminal import complain
+from pipelines.run.run import Run
+
+__all__ = ["GRACE", "Interruption"]
+
+GRACE = 30.0
+"""Seconds in which jobs in flight are collected after the first signal."""
+
+_LAST_WORDS = 5.0  # seconds that the second signal waits for the answer to a submission
+_STOPPED = 3
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Takes the signals that would end the process, and ends ``run`` instead.
+
+    Args:
+        grace: seconds for the jobs in flight.
+    """
+
+    def __init__(self, run: Run, *, grace: float = GRACE) -> None:
+        self._run = run
+        self._grace = grace
+        self._count = 0
+        self._second = threading.Event()
+
+    def install(self) -> None:
+        """Take the signals; again after something else took them, as a Prefect flow does with SIGTERM."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            if signal.getsignal(number) != self._interrupted:
+                signal.signal(number, self._interrupted)
+
+    def _interrupted(self, number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+            threading.Thread(target=self._wind_down, args=(name,), daemon=True).start()
+        elif self._count == 2:
+            self._second.set()
+        else:
+            os._exit(_STOPPED)
+
+    def _wind_down(self, name: str) -> None:
+        """Stop the run; end the process if it has not ended by itself when the time is up."""
+        from flux_tasks.jobs import job
+
+        complain(
+            f"{name}: no new job is begun; those in flight are collected, for {self._grace:g} s at most. "
+            "Once more leaves at once."
+        )
+        self._run.stop(Interrupted(f"interrupted ({name})"))
+        self._second.wait(self._grace)
+        over = time.monotonic() + (_LAST_WORDS if self._second.is_set() else 3600.0)
+        while job.is_submitting() and time.monotonic() < over:
+            time.sleep(0.05)
+        server = sys.modules.get("prefect.server.api.server")
+        with contextlib.suppress(Exception):  # it may be gone already: then there is nothing to stop
+            for embedded in list(server.SubprocessASGIServer._instances.values()) if server else ():
+                embedded.stop()
+        complain("interrupted: what was submitted is in the journal; run again to go on")
+        os._exit(_STOPPED)

@@ -1,0 +1,123 @@
+"""An earlier run, found again in its store: which recipe it was, and how its items ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flux_tasks import files
+from flux_tasks.errors import Problem, RecipeError, nearest
+from flux_tasks.jobs import job
+from flux_tasks.store.records import Store
+from pipelines.data.manifest import read_manifest
+from pipelines.recipe import Recipe
+
+__all__ = ["USUAL", "EarlierRun", "Timings"]
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What a run left behind."""
+
+    run_id: str
+    recipe: Recipe
+    endpoint: str
+    manifest: str
+
+    @classmethod
+    def find(cls, name: str, store: str) -> EarlierRun:
+        """The run called ``name``: its id, the path of its manifest in the store, or ``last``.
+
+        Raises:
+            RecipeError: there is none, it was made elsewhere, or its recipe is not valid any more.
+        """
+        kept = Store(store)
+        known = files.folders(kept.location("runs"))
+        parts = name.rstrip("/").split("/")
+        run_id = (
+            known[-1] if name == "last" and known else next((part for part in reversed(parts) if part in known), "")
+        )
+        record = _record(kept, run_id) if run_id else None
+        if record is None:
+            hint = nearest(name, known) or (f"; the last one is {known[-1]}" if known else "; it has none")
+            raise RecipeError([Problem("run", f"{kept.url} knows no run '{name}'{hint}")])
+        if record["folder"] != str(Path.cwd()) and _is_relative(record):
+            what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"
+            raise RecipeError([Problem("run", what)])
+        recipe = Recipe.parse(record["recipe"], file=f"{run_id}/run.json", variables=record.get("variables") or {})
+        return cls(run_id, recipe, record["endpoint"], record["manifest"])
+
+    def items(self, outcomes: Collection[str]) -> set[str]:
+        """Locations of the items that ended in one of ``outcomes``.
+
+        Raises:
+            RecipeError: the manifest has gone.
+        """
+        return {row["source"] for row in self._rows() if row["outcome"] in outcomes}
+
+    def counts(self) -> Counter[str]:
+        """Items by outcome."""
+        return Counter(row["outcome"] for row in self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        try:
+            return list(read_manifest(self.manifest))
+        except OSError as error:
+            raise RecipeError([Problem("run", f"the manifest of {self.run_id} cannot be read: {error}")]) from None
+
+
+def _record(store: Store, run_id: str) -> dict[str, Any] | None:
+    try:
+        return store.record(files.join("runs", run_id), "run")
+    except (OSError, ValueError):
+        return None
+
+
+def _is_relative(record: dict[str, Any]) -> bool:
+    source = Recipe.parse(record["recipe"], variables=record.get("variables") or {}).source
+    places = [*source.images, source.table, source.image]
+    return any(place and files.is_local(place) and not files.local_path(place).is_absolute() for place in places)
+
+
+USUAL = 10.0
+"""Seconds that a job is taken to last as long as the store knows no better."""
+
+_WEIGHT = 0.3  # of this run against what was known
+
+
+class Timings:
+    """Mean seconds of a job, by tool."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seen: dict[str, list[float]] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take note of the jobs of one item."""
+        for step in row["steps"]:
+            seconds = job.seconds_of(step.get("job_id", "")) if step["outcome"] == "done" else None
+            if seconds is not None:
+                sums = self._seen.setdefault(step["tool"], [0.0, 0.0])
+                sums[0] += seconds
+                sums[1] += 1
+
+    def close(self) -> None:
+        """Write down what was learnt; a store that cannot be written now will learn it another time."""
+        for tool, (seconds, jobs) in self._seen.items():
+            mean = seconds / jobs
+            before = self.of(tool)
+            known = mean if before is None else (1 - _WEIGHT) * before + _WEIGHT * mean
+            with suppress(OSError):
+                self._store.put_record("timings", tool, {"seconds": round(known, 3)})
+
+    def of(self, tool: str) -> float | None:
+        """Mean seconds of a job of ``tool``, or None if no run on this store has made one."""
+        try:
+            seconds = (self._store.record("timings", tool) or {}).get("seconds")
+        except (OSError, ValueError):
+            return None
+        return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None

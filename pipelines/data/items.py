@@ -1,0 +1,299 @@
+"""Items: one for each picture that globs find, or for each row of a table, with its columns; streamed.
+
+What a source says takes effect in this order: items are read, ``columns`` are filled in, ``filter`` leaves some out,
+``sample`` takes some of the rest, ``limit`` takes the first of those. Neither rows nor items are held: a table of a
+million rows takes the memory of a few. Only the locations that globs found are held, and the numbers of a ``sample``
+of so many, which needs a pass over the source of its own.
+
+What a template of an item may name, later ones before earlier ones:
+
+* what the caller gives as ``extra`` (``vars``, ``env``);
+* columns of its table that are plain words and not taken (``RESERVED``); and ``row``, which has all of them:
+  ``{{ row["file name"] }}``;
+* ``stem``, ``name``, ``path`` and ``index``. A row without a picture has no path; its stem and name are
+  ``row-000012``, from its number in the table, from 0. A ``filter`` sees as ``index`` how many items it has kept;
+* the source's own ``columns``, those further up first. The template of a picture, ``image``, comes before all of these
+  and knows only the columns of its table, ``row`` and ``index``.
+
+A row that cannot be used, or a template that fails for one item, is no reason to stop: the item comes with an
+``error``. No filter leaves it out, so that nobody misses it unawares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from flux_tasks import files
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from flux_tasks.images.reference import stem as stem_of
+from pipelines.data import tables
+from pipelines.data.number import Number
+from pipelines.data.tables import Row
+from pipelines.language import templates
+from pipelines.language.model import Source
+from pipelines.language.names import ITEM_NAMES, RESERVED
+
+__all__ = ["Item", "items_of", "known_names", "table_names"]
+
+_HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
+_SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture, or row, and what is known about it before it is opened.
+
+    Attributes:
+        index: its number among the items that are given out, from 0.
+        path: where its picture is, or an empty string.
+        columns: the columns of its table that are names of their own, and those of the source.
+        row: all columns of its table.
+        number: of its row in the table, from 0.
+        error: why nothing can be done with it, or an empty string.
+    """
+
+    index: int
+    path: str
+    columns: dict[str, Any] = field(default_factory=dict)
+    row: Mapping[str, Any] = field(default_factory=dict)
+    number: int = 0
+    error: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The file name without folder and extension; ``row-000012`` without a picture."""
+        return stem_of(self.path) if self.path else f"row-{self.number:06d}"
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """What its templates know: the item's own names and its columns."""
+        stem = self.stem
+        name = self.path.rstrip("/").rpartition("/")[2] or stem
+        own = {"stem": stem, "name": name, "path": self.path, "index": self.index}
+        return {**own, **({"row": self.row} if self.row else {}), **self.columns}
+
+
+def items_of(source: Source, extra: Mapping[str, Any] | None = None) -> Iterator[Item]:
+    """The items of ``source``, in the order of its globs (each sorted) or of its rows; the same each time.
+
+    A picture that globs find twice comes once; rows all come. ``extra`` are further names for templates; an item's own
+    come before them. A sample is chosen by a hash of ``seed`` and the picture's location, or the row's number: what is
+    added to a source hardly changes what a sample holds, and a larger sample holds the smaller one.
+
+    Raises:
+        RecipeError: there are no items, or the source cannot be read, or not any further: a file may turn out to be
+            damaged after some items were given out.
+    """
+    makes = _Maker(source, dict(extra or {}))
+    chosen = _chosen(source, makes)
+    count = read = 0
+    for kept, (entry, item) in enumerate(makes.kept()):
+        read += 1
+        if chosen is not None and kept not in chosen:
+            continue
+        if isinstance(source.sample, float) and _draw(source.seed, entry) >= source.sample:
+            continue
+        yield item if item.index == count else makes.renumbered(entry, item, count)
+        count += 1
+        if count == source.limit:
+            return
+    if not count:
+        what = f"{source.sample} leaves none of {read} items: write a larger share, or a whole number of items"
+        raise RecipeError([Problem("source.sample", what)])
+
+
+def table_names(source: Source) -> frozenset[str] | None:
+    """What the template of a picture, ``source.image``, may name; None if that shows only row by row (JSONL).
+
+    Raises:
+        RecipeError: a table cannot be read.
+    """
+    if not source.table:
+        return frozenset()
+    locations = tables.found(source.table)
+    headers = [tables.header(location) for location in locations[:_HEADERS]]
+    if len(locations) > _HEADERS or None in headers:
+        return None
+    columns = {name for names in headers for name in names or () if _is_plain(name)}
+    return frozenset(columns | {"row", "index"})
+
+
+def known_names(source: Source) -> frozenset[str] | None:
+    """What templates of items may name, besides ``extra``; None if that shows only row by row (JSONL).
+
+    Raises:
+        RecipeError: a table cannot be read.
+    """
+    names = table_names(source)
+    return None if names is None else names | {*ITEM_NAMES, *source.columns}
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What is read, before any template: the location of a picture, or a row."""
+
+    path: str = ""
+    row: Row | None = None
+
+    @property
+    def where(self) -> str:
+        return self.row.where if self.row else self.path
+
+    @property
+    def identity(self) -> str:
+        return str(self.row.number) if self.row else self.path
+
+
+def _entries(source: Source) -> Iterator[_Entry]:
+    if source.table:
+        for row in tables.rows(source.table):
+            yield _Entry(row=row)
+        return
+    seen: set[str] = set()
+    for pattern in source.images:
+        try:
+            found = files.glob(pattern)
+        except OSError as error:
+            raise RecipeError([Problem("source.images", f"'{pattern}' cannot be listed: {error}")]) from None
+        for path in found:
+            if path not in seen:
+                seen.add(path)
+                yield _Entry(path)
+
+
+class _Maker:
+    """Makes items of entries, as ``source`` says."""
+
+    def __init__(self, source: Source, extra: Mapping[str, Any]) -> None:
+        self._source = source
+        self._extra = extra
+        texts = (source.image, *source.columns.values())
+        self._counts = any("index" in _names(text) for text in texts)
+
+    def kept(self) -> Iterator[tuple[_Entry, Item]]:
+        """What the filter leaves, numbered.
+
+        Raises:
+            RecipeError: there is nothing, or it cannot be read.
+        """
+        read = kept = 0
+        for entry in _entries(self._source):
+            read += 1
+            item = self._filtered(entry, *self._item(entry, kept))
+            if item is not None:
+                kept += 1
+                yield entry, item
+        if not read and self._source.table:
+            raise RecipeError([Problem("source.table", f"{self._source.table} has no rows")])
+        if not read:
+            raise RecipeError([Problem("source.images", f"no file matches {', '.join(self._source.images)}")])
+        if not kept:
+            what = "row" if self._source.table else "picture"
+            count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"
+            raise RecipeError([Problem("source.filter", f"'{self._source.filter}' is not true of {count}")])
+
+    def renumbered(self, entry: _Entry, item: Item, index: int) -> Item:
+        """``item`` as the one with this index."""
+        return self._item(entry, index)[0] if self._counts and not item.error else replace(item, index=index)
+
+    def _item(self, entry: _Entry, index: int) -> tuple[Item, dict[str, Any]]:
+        """The item, and what its templates know."""
+        row = entry.row
+        if row is None:
+            return self._with_columns(entry, Item(index, entry.path))
+        if row.error:
+            return Item(index, "", {}, {}, row.number, f"{row.where}: {row.error}"), {}
+        visible = {name: value for name, value in row.values.items() if _is_plain(name)}
+        path, error = self._picture(entry, {**self._extra, **visible, "row": row.values, "index": index})
+        if error:
+            return Item(index, "", visible, row.values, row.number, error), {}
+        return self._with_columns(entry, Item(index, path, visible, row.values, row.number))
+
+    def _picture(self, entry: _Entry, context: Mapping[str, Any]) -> tuple[str, str]:
+        """Where the picture of a row is, or what is wrong with that."""
+        template = self._source.image
+        if not template:
+            return "", ""
+        try:
+            path = str(templates.render(template, context, "source.image"))
+        except InvalidRequest as error:
+            return "", _told(entry, "source.image", template, context, error)
+        empty = f"{entry.where}: source.image: '{template}' is empty here: write where the picture is"
+        return path, "" if path.strip() else empty
+
+    def _with_columns(self, entry: _Entry, item: Item) -> tuple[Item, dict[str, Any]]:
+        context = {**self._extra, **item.context}
+        columns = dict(item.columns)
+        problems: list[str] = []
+        failed: set[str] = set()
+        for name, template in self._source.columns.items():
+            if failed and failed & _names(template):
+                failed.add(name)  # for the same reason
+                continue
+            where = f"source.columns.{name}"
+            try:
+                columns[name] = context[name] = templates.render(template, context, where)
+            except InvalidRequest as error:
+                failed.add(name)
+                problems.append(_told(entry, where, template, context, error))
+        return Item(item.index, item.path, columns, item.row, item.number, "\n".join(problems)), context
+
+    def _filtered(self, entry: _Entry, item: Item, context: Mapping[str, Any]) -> Item | None:
+        condition = self._source.filter
+        if not condition or item.error:
+            return item
+        try:
+            value = templates.evaluate(condition, context, "source.filter")
+        except InvalidRequest as error:
+            return replace(item, error=_told(entry, "source.filter", condition, context, error))
+        if isinstance(value, str) and not isinstance(value, Number) and value.strip().lower() in _SAYS_NO:
+            what = f"'{condition}' is the text '{value}', which counts as true: write {condition} == '{value}', or !="
+            return replace(item, error=f"{entry.where}: source.filter: {what}")
+        return item if value else None
+
+
+def _told(entry: _Entry, where: str, text: str, context: Mapping[str, Any], error: InvalidRequest) -> str:
+    """What is wrong with a template for one item, and what to write instead."""
+    missing = sorted(_names(text, expression=where == "source.filter") - context.keys())
+    if not missing:
+        return f"{entry.where}: {error}"
+    name = missing[0]
+    if entry.row is not None and name in entry.row.values:
+        hint = f": write row['{name}']"
+    else:
+        hint = nearest(name, context) or f"; known here: {', '.join(sorted(context))}"
+    return f"{entry.where}: {where}: '{text}': nothing is called '{name}'{hint}"
+
+
+@cache
+def _names(text: str, *, expression: bool = False) -> frozenset[str]:
+    """What a template or an expression refers to; nothing if it is not understood, which is told when it is used."""
+    if templates.syntax_problem(text, "", expression=expression) is not None:
+        return frozenset()
+    return templates.names_in_expression(text) if expression else templates.names_in(text)
+
+
+@cache
+def _is_plain(name: str) -> bool:
+    """Whether a table's column is a name of its own."""
+    return name.isidentifier() and name not in RESERVED
+
+
+def _chosen(source: Source, makes: _Maker) -> set[int] | None:
+    """Which of the items that the filter leaves are in a sample of so many; None if the sample is no such one."""
+    if source.sample is None or isinstance(source.sample, float):
+        return None
+    entries = (entry for entry, _ in makes.kept()) if source.filter else _entries(source)
+    drawn = ((_draw(source.seed, entry), number) for number, entry in enumerate(entries))
+    return {number for _, number in heapq.nsmallest(source.sample, drawn)}
+
+
+def _draw(seed: int, entry: _Entry) -> float:
+    """A number from 0 to below 1, by chance, and the same each time."""
+    text = f"{seed}:{entry.identity}".encode(errors="surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:7], "big") / 2**56

@@ -1,0 +1,133 @@
+"""Where results go: files whose paths come from a template, written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import posixpath
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flux_tasks import files
+from flux_tasks.errors import InvalidRequest, Problem
+from flux_tasks.images.encoding import EXTENSIONS, mark_preview, plain
+from flux_tasks.images.reference import ImageRef
+from pipelines.language import templates
+from pipelines.language.graph import Target
+from pipelines.language.model import Output
+
+__all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "target_path", "write_output"]
+
+FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
+"""What every further result would fail with, too."""
+
+_SAVE: dict[str, dict[str, Any]] = {
+    "png": {"format": "PNG", "compress_level": 1, "compress_type": 3},
+    "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
+    "webp": {"format": "WEBP", "quality": 95},
+}
+
+
+def output_path(output: Output, context: Mapping[str, Any]) -> str:
+    """The location of one item's result.
+
+    Raises:
+        InvalidRequest: a column would lead it out of the output folder.
+    """
+    path = str(templates.render(output.path, context, "output.path"))
+    if not _is_below(path, output.path) or "\x00" in path:
+        raise InvalidRequest.of([Problem("output.path", f"'{path}' leads out of {output.root}: no column may do that")])
+    return path
+
+
+def target_path(target: Target, context: Mapping[str, Any]) -> str:
+    """Where a node's result goes for one item; ``context`` is what the item's templates know.
+
+    Raises:
+        InvalidRequest: a name is missing, or a column would lead it out of the output folder.
+    """
+    names = templates.render(dict(target.names), context, "output.path")
+    return output_path(target.output, {**context, **names})
+
+
+def write_output(image: ImageRef, path: str) -> bool:
+    """Put ``image`` at ``path``; the bytes stay untouched unless the extension asks for another file type.
+
+    Returns:
+        Whether anything was written: a file that is already there with the same bytes is left alone.
+
+    Raises:
+        OSError: the place cannot be written.
+        InvalidImage: the image cannot be read.
+    """
+    wanted = path.rsplit(".", 1)[-1].lower().replace("jpeg", "jpg")
+    if EXTENSIONS.get(image.media_type) == wanted:
+        if files.size(path) == image.size and hashlib.sha256(files.read(path)).hexdigest() == image.digest:
+            return False
+        image.save(path)
+        return True
+    picture = plain(image.open())
+    if wanted == "jpg" and picture.mode not in ("L", "RGB"):
+        picture = picture.convert("RGB")
+    marks = mark_preview(picture, image.engine) if image.is_preview else {}
+    buffer = io.BytesIO()
+    picture.save(buffer, **_SAVE[wanted], **marks)
+    data = buffer.getvalue()
+    if files.size(path) == len(data) and files.read(path) == data:
+        return False
+    files.write(path, data)
+    return True
+
+
+class Outputs:
+    """Places that results of a run go to; what is held of each is a few bytes."""
+
+    def __init__(self) -> None:
+        self._taken: dict[bytes, int] = {}
+
+    def claim(self, path: str, item: int, number: int) -> bool:
+        """Reserve ``path`` for the ``number``-th result of an item, which may ask again; False if another has it."""
+        owner = item << 16 | number
+        return self._taken.setdefault(mark(path), owner) == owner
+
+
+def mark(location: str) -> bytes:
+    """Twelve bytes that are the same for every spelling of one place."""
+    return hashlib.blake2b(identity(location).encode("utf-8", "surrogateescape"), digest_size=12).digest()
+
+
+def identity(location: str) -> str:
+    """The same text for every spelling of one place."""
+    if not files.is_local(location):
+        return location
+    path = files.local_path(location)
+    try:
+        return str(path.resolve())
+    except (OSError, RuntimeError, ValueError):  # a link that leads to itself, a NUL in it
+        return str(path.absolute())
+
+
+def _is_below(path: str, template: str) -> bool:
+    """Whether ``path`` lies in the folder that ``template`` names before its first column, links and all."""
+    fixed = template.partition("{{")[0].partition("{%")[0]
+    folder = fixed.rpartition("/")[0] if "/" in fixed else ""
+    scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", fixed)
+    if scheme is None and ("://" in path or "::" in path):
+        return False  # a column brought a scheme along
+    if path.startswith("~") and not fixed.startswith("~"):
+        return False
+    if scheme is not None and not files.is_local(path):
+        inside, base = (posixpath.normpath(text.split("://", 1)[-1]) for text in (path, folder))
+        return path.startswith(scheme[0]) and inside.startswith(base + "/")
+    if "\x00" in path:
+        return False
+    place = files.local_path(path)
+    base_folder = (files.local_path(folder) if folder or fixed.startswith("/") else Path()).resolve()
+    try:
+        parent = place.parent.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return False
+    return place.name not in ("", "..") and (parent == base_folder or base_folder in parent.parents)

@@ -1,0 +1,341 @@
+"""Rows of CSV, TSV, JSONL and Parquet files on any location, one at a time: a table is never in memory as a whole.
+
+=============  =========================================================================================
+file           its rows
+=============  =========================================================================================
+.csv, .tsv     UTF-8, with or without a byte-order mark; the first line names the columns. Cells are text
+               as written; those that read as a number are ``Number`` and count as one in expressions.
+.jsonl,        one object a line, blank lines left out. Values keep their types, nested ones too.
+.ndjson
+.parquet       needs ``pip install 'flux-pipelines[parquet]'``. Columns of bytes, nested ones too, are not
+               read: they are pictures as a rule, and no template could print them. Dates and times are
+               text as ISO 8601 writes it (to the microsecond), durations are seconds, decimals are
+               ``Number``, a float that is no number is None.
+=============  =========================================================================================
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+from flux_tasks import files
+from flux_tasks.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+
+    from pyarrow import DataType, RecordBatch
+    from pyarrow.parquet import ColumnSchema, ParquetFile
+
+from pipelines.data.number import Number, cell
+
+__all__ = ["EXTENSIONS", "Row", "found", "header", "rows"]
+
+EXTENSIONS = ("csv", "tsv", "jsonl", "ndjson", "parquet")
+"""What a table's name may end in."""
+
+LONGEST_LINE = 16 * 1024 * 1024
+"""Bytes of one line of JSONL; a longer one is no line but a file of another kind."""
+
+_BATCH = 500  # rows of Parquet decoded at a time
+_WHERE = "source.table"
+
+T = TypeVar("T")
+_Read: TypeAlias = tuple[int, dict[str, Any], str]
+"""Line, values, error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        location: the file it is from.
+        number: its place in the table, from 0; counted through all files of a glob.
+        line: where it begins in its file, from 1; 0 in Parquet.
+        values: what it holds, by column.
+        error: why it cannot be used, or an empty string.
+    """
+
+    location: str
+    number: int
+    line: int = 0
+    values: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def where(self) -> str:
+        """Its place in words, such as ``row 7 (line 9) of items.csv``."""
+        return f"row {self.number}{f' (line {self.line})' if self.line else ''} of {self.location}"
+
+
+def found(pattern: str) -> list[str]:
+    """The files of a table, sorted; never empty.
+
+    Raises:
+        RecipeError: none matches, the place cannot be listed, or one is of another kind.
+    """
+    try:
+        locations = files.glob(pattern) or ([pattern] if files.exists(pattern) else [])
+    except OSError as error:
+        raise _broken(f"'{pattern}' cannot be listed: {error}") from None
+    if not locations:
+        raise _broken(f"no file matches {pattern}")
+    if strange := [location for location in locations if _kind(location) not in EXTENSIONS]:
+        known = ", ".join(f".{extension}" for extension in EXTENSIONS)
+        raise _broken(f"{strange[0]} is not a table that is read here: give a file that ends in one of {known}")
+    return locations
+
+
+def header(location: str) -> tuple[str, ...] | None:
+    """The names of the columns of one file, learnt without reading a row; None for JSONL, which does not know.
+
+    Raises:
+        RecipeError: it cannot be read, or is not a table.
+    """
+    kind = _kind(location)
+    if kind == "parquet":
+        with _open(location) as file:
+            return tuple(_parquet_header(_parquet(file, location), location))
+    if kind not in ("csv", "tsv"):
+        return None
+    with _open(location) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        return tuple(name for name in _csv_header(_csv_reader(text, kind), location) if name)
+
+
+def rows(pattern: str) -> Iterator[Row]:
+    """The rows of every file that ``pattern`` names, in order, read as they are asked for.
+
+    A row that cannot be used comes with its ``error``.
+
+    Raises:
+        RecipeError: nothing matches, or a file cannot be read, or not any further.
+    """
+    number = 0
+    for location in found(pattern):
+        kind = _kind(location)
+        read = _parquet_rows if kind == "parquet" else _csv_rows if kind in ("csv", "tsv") else _json_rows
+        for line, values, error in read(location):
+            yield Row(location, number, line, values, error)
+            number += 1
+
+
+def _kind(location: str) -> str:
+    path = urlsplit(location).path if "://" in location else location
+    return path.rpartition(".")[2].lower()
+
+
+def _broken(what: str) -> RecipeError:
+    return RecipeError([Problem(_WHERE, what)])
+
+
+def _open(location: str) -> BinaryIO:
+    return _attempt(location, files.stream, location)
+
+
+def _attempt(location: str, act: Callable[..., T], *arguments: Any, damaged: str = "is damaged") -> T:
+    """``act(*arguments)``, with whatever it stumbles over told of ``location``."""
+    try:
+        return act(*arguments)
+    except RecipeError:
+        raise
+    except IsADirectoryError:
+        what = f"is a folder: for all tables in it, write {location.rstrip('/')}/*.csv"
+        raise _broken(f"{location} {what}") from None
+    except FileNotFoundError:
+        raise _broken(f"{location} is not there") from None
+    except OSError as error:
+        what = str(error).removeprefix(f"{location}: ")
+        raise _broken(f"{location} cannot be read: {what}") from None
+    except UnicodeDecodeError:
+        raise _broken(f"{location} is not UTF-8 text: save it as UTF-8") from None
+    except Exception as error:  # the parsers were not written for hostile bytes: anything may come out of them
+        raise _broken(f"{location} {damaged}: {error}") from None
+
+
+# -- CSV and TSV ------------------------------------------------------------------------------------------------------
+
+
+def _csv_reader(text: Iterable[str], kind: str) -> CsvReader:
+    return csv.reader(text, delimiter="\t" if kind == "tsv" else ",", strict=True)
+
+
+def _csv_line(reader: CsvReader, location: str) -> list[str] | None:
+    damaged = f"is not understood from line {reader.line_num + 1} on; is a quotation mark not closed? The reader says"
+    cells: list[str] | None = _attempt(location, next, reader, None, damaged=damaged)
+    return cells
+
+
+def _csv_header(reader: CsvReader, location: str) -> list[str]:
+    cells = _csv_line(reader, location)
+    while cells == []:
+        cells = _csv_line(reader, location)
+    if cells is None:
+        raise _broken(f"{location} is empty: its first line has to name the columns")
+    names = [cell.strip() for cell in cells]
+    if len(names) == 1 and _kind(location) == "csv" and (other := next((s for s in ";\t|" if s in names[0]), "")):
+        remedy = "name it .tsv" if other == "\t" else "save it with commas"
+        raise _broken(f"the columns of {location} seem to be separated by {other!r}, and not by commas: {remedy}")
+    _check_names([name for name in names if name], location)
+    return names
+
+
+def _check_names(names: Sequence[str], location: str) -> None:
+    if not names:
+        raise _broken(f"{location} has no column that a template could use")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise _broken(f"{location} has several columns called '{twice[0]}': give each a name of its own")
+
+
+def _csv_rows(location: str) -> Iterator[_Read]:
+    with _open(location) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        reader = _csv_reader(text, _kind(location))
+        names = _csv_header(reader, location)
+        line = reader.line_num + 1
+        while (cells := _csv_line(reader, location)) is not None:
+            if len(cells) == len(names):
+                pairs = zip(names, cells, strict=True)
+                yield line, {name: cell(text) for name, text in pairs if name}, ""
+            elif cells:
+                what = f"it has {len(cells)} cells, and the header {len(names)}"
+                yield line, {}, f"{what}: put a cell that holds a separator in quotation marks"
+            line = reader.line_num + 1
+
+
+# -- JSONL ------------------------------------------------------------------------------------------------------------
+
+
+def _json_rows(location: str) -> Iterator[_Read]:
+    with _open(location) as file:
+        line = 0
+        while data := _attempt(location, file.readline, LONGEST_LINE + 1):
+            line += 1
+            if len(data) > LONGEST_LINE:
+                what = f"has more than {LONGEST_LINE:,} bytes in line {line}: write one object a line"
+                raise _broken(f"{location} {what}")
+            if line == 1:
+                data = data.removeprefix(codecs.BOM_UTF8)
+            if data.strip():
+                yield line, *_json_row(data)
+
+
+def _json_row(data: bytes) -> tuple[dict[str, Any], str]:
+    try:
+        values = json.loads(data.decode(), parse_constant=_finite, parse_float=_finite)
+        if b"\\u" in data:
+            json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError) as error:
+        what = str(error) or "it is nested too deeply"
+        return {}, f"it is not JSON: {what}; write one object a line"
+    if not isinstance(values, dict):
+        kind = {list: "a list", str: "text", type(None): "null"}.get(type(values), "a single value")
+        return {}, f'it is {kind}: write one object a line, such as {{"id": 1}}'
+    return values, ""
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no number that it knows, write null")
+    return value
+
+
+# -- Parquet ----------------------------------------------------------------------------------------------------------
+
+
+def _parquet(file: BinaryIO, location: str) -> ParquetFile:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        what = f"{location} needs a library that is not installed: pip install 'flux-pipelines[parquet]'"
+        raise _broken(what) from None
+    # Without pre_buffer, which would fetch all row groups at once.
+    return _attempt(location, partial(ParquetFile, file, pre_buffer=False, buffer_size=1 << 20))
+
+
+def _parquet_header(table: ParquetFile, location: str) -> list[str]:
+    names = [column.name for column in table.schema_arrow if _is_printable(column.type)]
+    _check_names(names, location)
+    return names
+
+
+def _parquet_rows(location: str) -> Iterator[_Read]:
+    with _open(location) as file:
+        table = _parquet(file, location)
+        _parquet_header(table, location)
+        leaves = (table.schema.column(index) for index in range(len(table.schema)))
+        wanted = [leaf.path for leaf in leaves if not _is_bytes(leaf)]
+        batches = table.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False)
+        while (values := _attempt(location, _parquet_batch, batches)) is not None:
+            for row in values:
+                yield 0, row, ""
+
+
+def _parquet_batch(batches: Iterator[RecordBatch]) -> list[dict[str, Any]] | None:
+    batch = next(batches, None)
+    if batch is None:
+        return None
+    columns = (column.cast(_in_microseconds(column.type), safe=False).to_pylist() for column in batch.columns)
+    names = batch.schema.names
+    return [dict(zip(names, map(_value, cells), strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _is_bytes(leaf: ColumnSchema) -> bool:
+    return leaf.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY") and leaf.logical_type.type == "NONE"
+
+
+def _is_printable(kind: DataType) -> bool:
+    """Whether anything is left of a column without its bytes."""
+    from pyarrow import types
+
+    if types.is_nested(kind):
+        return any(_is_printable(kind.field(index).type) for index in range(kind.num_fields))
+    return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
+def _in_microseconds(kind: DataType) -> DataType:
+    """``kind`` with times that Python can hold."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_duration(kind):
+        return pa.duration("us")
+    if pa.types.is_time64(kind):
+        return pa.time64("us")
+    if pa.types.is_struct(kind):
+        fields = (kind.field(index) for index in range(kind.num_fields))
+        return pa.struct([field.with_type(_in_microseconds(field.type)) for field in fields])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_in_microseconds(kind.value_type)))
+    return kind
+
+
+def _value(value: Any) -> Any:
+    """What templates can print and JSON can hold."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return Number(format(value, "f"))
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, dict):
+        return {str(name): _value(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_value(inner) for inner in value]
+    return str(value)

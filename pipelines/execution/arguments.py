@@ -1,0 +1,144 @@
+"""A node's call: its arguments filled in, its pictures put in their places, and what is said of its result."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Union, get_args, get_origin
+
+from flux_tasks.catalog import Tool, signatures
+from flux_tasks.images.masks import Mask
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.call import Call, prepare
+from pipelines.data.number import Number
+from pipelines.language import templates
+from pipelines.language.actions import parameter_types, pictures_of
+from pipelines.language.graph import Feed, Node
+
+__all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
+
+Results = Mapping[str, ImageRef | None]
+"""What each node gave: a picture, or None where there is none."""
+
+
+def context_of(node: Node, item: Mapping[str, Any]) -> dict[str, Any]:
+    """What a node's templates know: the item's names and columns, what is varied, and the step's own variables.
+
+    Raises:
+        InvalidRequest: a variable cannot be worked out.
+    """
+    own = templates.render(dict(node.step.vars), item, f"{node.id}.vars")
+    varied = templates.render(dict(node.axes), {**item, **own}, node.id)
+    return {**item, "variant": node.variant, **varied, **own}
+
+
+def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with templates filled in; an empty text for an optional parameter means not given.
+
+    Pictures of other nodes stay as they are.
+
+    Raises:
+        InvalidRequest: a template cannot be filled in.
+    """
+    filled = {name: _render(value, context, f"{node.id}.{name}") for name, value in node.parameters.items()}
+    types_of = parameter_types(node.action)
+    return {n: _typed(v, types_of.get(n)) for n, v in filled.items() if v is not None and v != ""}
+
+
+def tries_of(node: Node, context: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What is changed of a node's arguments at each try: nothing at the first, then what ``retry_with`` says.
+
+    Raises:
+        InvalidRequest: a template cannot be filled in.
+    """
+    retries = node.step.on_failure.retries if node.step.expect is not None else ()
+    return ({}, *(arguments_of(replace(node, parameters=tried), context) for tried in retries))
+
+
+def _render(value: Any, context: Mapping[str, Any], where: str) -> Any:
+    if isinstance(value, Feed):
+        return value
+    if isinstance(value, list):
+        return [_render(inner, context, f"{where}.{index}") for index, inner in enumerate(value)]
+    return templates.render(value, context, where)
+
+
+def _typed(value: Any, annotation: Any) -> Any:
+    """A table's text that reads as a number, as one where a number is due."""
+    if isinstance(value, Number):
+        kinds = _members(annotation)
+        if str not in kinds and kinds & {int, float}:
+            return value.value
+        return str(value)
+    return value
+
+
+def _members(annotation: Any) -> set[Any]:
+    if get_origin(annotation) in (Union, types.UnionType):
+        return {kind for inner in get_args(annotation) for kind in _members(inner)}
+    return {annotation}
+
+
+def with_pictures(node: Node, arguments: Mapping[str, Any], results: Results) -> dict[str, Any] | None:
+    """``arguments`` with the pictures of other nodes in their places; None if one that is needed is not there."""
+    slots = pictures_of(node.action, node.step.task)
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        is_mask = name in slots and slots[name].role == "mask"
+        placed = _placed(value, results, is_mask=is_mask and isinstance(node.action, Tool))
+        if isinstance(placed, list) and None in placed:
+            return None  # those behind it would move up, and a prompt that counts its pictures would mean others
+        if placed is not None and placed != []:
+            found[name] = placed
+        elif name in slots and slots[name].required:
+            return None
+    return found
+
+
+def _placed(value: Any, results: Results, *, is_mask: bool) -> Any:
+    if isinstance(value, list):
+        return [_placed(inner, results, is_mask=is_mask) for inner in value]
+    if not isinstance(value, Feed):
+        return value
+    image = results[value.node]
+    return Mask(image, **value.mask) if is_mask and image is not None else image
+
+
+def mask_of(node: Node, given: Mapping[str, Any]) -> Any:
+    """What a node was given for a mask, or None."""
+    slots = pictures_of(node.action, node.step.task)
+    return next((given[name] for name, slot in slots.items() if slot.role == "mask" and name in given), None)
+
+
+def call_of(node: Node, arguments: Mapping[str, Any], image: ImageRef | None) -> Call:
+    """The checked call that a node makes of ``image``.
+
+    Raises:
+        InvalidRequest: everything that is wrong with it.
+    """
+    given = {name: value for name, value in arguments.items() if name not in ("fit", "variant", "model")}
+    return prepare(
+        node.tool,
+        {**given, "image": image} if image is not None else given,
+        fit=arguments.get("fit", "error"),
+        variant=arguments.get("variant", 0),
+        where=node.step.id,
+    )
+
+
+def pictures_for_task(node: Node, call: Call) -> dict[str, Any]:
+    """The call's pictures under the names of its task, as references and masks: nothing is looked up again."""
+    main = call.tool.image_field if node.image is not None else None
+    named = {parameter.name for parameter in signatures.parameters(node.step.task)}
+    found: dict[str, Any] = {}
+    further: list[Any] = []
+    for name, given in call.inputs.items():
+        picture = given.mask if given.mask is not None else given.source
+        if name == main:
+            found["image" if "image" in named else name] = picture
+        elif name in named:
+            found[name] = picture
+        else:
+            further.append(picture)
+    return found | ({"references": further} if further else {})

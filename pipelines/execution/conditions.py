@@ -1,0 +1,111 @@
+"""``when``: whether a step applies to an item, by its columns, facts of its picture and facts of its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from flux_tasks import files
+from flux_tasks.errors import InvalidImage
+from flux_tasks.images.encoding import inspect
+from flux_tasks.images.masks import Mask
+from flux_tasks.images.reference import ImageRef
+from pipelines.execution.arguments import mask_of
+from pipelines.execution.facts import Facts
+from pipelines.execution.placeholders import PLANNED, is_planned
+from pipelines.language import templates
+from pipelines.language.graph import Node
+from pipelines.language.names import IMAGE_FACTS
+
+__all__ = ["Undecided", "applies"]
+_KNOWN_BEFOREHAND = ("width", "height", "aspect", "megapixels")
+
+
+class Undecided(Exception):
+    """It depends on a picture that has not been made yet."""
+
+
+class _Unknown:
+    """A fact of a picture that has not been made yet: whatever is done with it cannot be decided."""
+
+    def _undecided(self, *_: Any) -> NoReturn:
+        raise Undecided
+
+    __bool__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __contains__ = __len__ = __iter__ = _undecided
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _undecided
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = _undecided
+    __int__ = __float__ = __index__ = __round__ = __str__ = __format__ = _undecided
+    __hash__ = object.__hash__
+
+
+def applies(
+    node: Node, context: Mapping[str, Any], given: Mapping[str, Any], image: ImageRef | None, facts: Facts
+) -> bool:
+    """Whether the node's condition holds; blocking, call it on a thread.
+
+    Raises:
+        Undecided: it depends on a picture that has not been made yet.
+        InvalidRequest: it cannot be worked out.
+        InvalidImage: a picture that it asks about cannot be decoded.
+    """
+    when = node.step.when
+    if not when:
+        return True
+    names = templates.names_in_expression(when)
+    known = dict(context)
+    wanted = [name for name in IMAGE_FACTS if name in names]
+    known |= _image_facts(wanted, image, facts)
+    for name in names - known.keys():
+        column, _, fact = name.rpartition("_")
+        if fact in ("exists", "coverage"):
+            known[name] = _mask_fact(fact, known[column] if column in known else mask_of(node, given), image, facts)
+    return bool(_evaluated(when, known, f"{node.step.id}.when"))
+
+
+def _evaluated(when: str, known: Mapping[str, Any], where: str) -> Any:
+    unknown = {name for name, value in known.items() if isinstance(value, _Unknown)}
+    if not unknown:
+        return templates.evaluate(when, known, where)
+    if unknown & templates.names_in_calls(when):  # a filter, or a test such as "is number", answers something at once
+        raise Undecided
+    return templates.evaluate(when, known, where, passing=(Undecided,))
+
+
+def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dict[str, Any]:
+    if not wanted:
+        return {}
+    if image is None:
+        raise InvalidImage(f"there is no picture whose {wanted[0]} could be asked for")
+    if not is_planned(image):
+        return facts.of(image, wanted)
+    by_size = [name for name in wanted if name in _KNOWN_BEFOREHAND and image.uri == PLANNED]
+    return {name: _Unknown() for name in wanted} | facts.of(image, by_size)
+
+
+def _mask_fact(fact: str, mask: Any, image: ImageRef | None, facts: Facts) -> Any:
+    """Whether a mask is there, or its white share; of one that is not there 0."""
+    if isinstance(mask, str):
+        is_there = bool(mask) and files.patiently(files.exists, mask)
+    elif isinstance(mask, dict):
+        mask = Mask.of(mask)
+        is_there = _is_there(mask, image)
+    else:
+        is_there = mask is not None
+    if fact == "exists" or not is_there:
+        return is_there if fact == "exists" else 0.0
+    described = mask if isinstance(mask, Mask) else Mask(mask)
+    if image is None:
+        raise InvalidImage("there is no picture that the mask could belong to")
+    source = described.file if isinstance(described.file, ImageRef) else None
+    if is_planned(source) or (is_planned(image) and (described.alpha or image.uri != PLANNED)):
+        return _Unknown()
+    return facts.coverage(described, image)
+
+
+def _is_there(mask: Mask, image: ImageRef | None) -> bool:
+    if mask.alpha:
+        if is_planned(image):
+            raise Undecided
+        return image is not None and image.media_type != "image/jpeg" and inspect(image.read()).has_alpha
+    location = mask.location()
+    return not location or bool(files.patiently(files.exists, location))

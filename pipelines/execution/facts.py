@@ -1,0 +1,260 @@
+"""What conditions and checks know of a picture: worked out when asked for, once for each content, and free.
+
+Size facts come from the reference, without a byte being read; ``has_alpha`` from the file's header. Sharpness,
+brightness and entropy come from one decode and are kept in the store, so that a later run decodes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from weakref import WeakValueDictionary
+
+from PIL import Image, ImageFilter
+
+from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Problem, nearest
+from flux_tasks.images import masks
+from flux_tasks.images.encoding import inspect
+from flux_tasks.images.masks import Mask
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.store.records import Store
+from pipelines.language.names import IMAGE_FACTS
+
+__all__ = ["Facts"]
+
+_KIND = "facts"
+_VERSION = 1  # of how the numbers are worked out: records of another version count for nothing
+_AT_HAND = 10_000  # contents whose numbers are kept in memory, about 0.5 KB each
+_STEEPEST = 4 * 255  # the largest value of the Laplacian of 8 bits
+_BAND = 256  # rows filtered at a time: little memory, and other threads get their turn in between
+
+_PIXEL_FACTS = {"sharpness": _STEEPEST**2, "brightness": 255, "entropy": 8}  # and the most that each can be
+_COVERAGE = {"coverage": 1}
+
+
+class Facts:
+    """Facts of pictures and masks. Any number of threads may ask; each content is decoded once.
+
+    Args:
+        store: where numbers are kept from run to run (``facts/<digest>.json``); None keeps them in memory only.
+        keep: False reads what the store has and writes nothing, as a plan must.
+
+    A record that is damaged, or cannot be read or written, is no error: the numbers are worked out anew.
+    """
+
+    def __init__(self, store: Store | None, *, keep: bool = True) -> None:
+        self._store = store
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Mapping[str, float]] = OrderedDict()
+        self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+
+    def of(self, image: ImageRef, names: Iterable[str]) -> dict[str, float | bool]:
+        """The facts called ``names`` of ``image``, and no others. It may read and decode: call it on a thread.
+
+        ========== =====================================================================================
+        width      px, as people see the picture (EXIF orientation applied)
+        height     px, likewise
+        aspect     width over height
+        megapixels of 1,048,576 px
+        has_alpha  whether it has transparency, as its header says
+        sharpness  variance of the Laplacian of the luma (8 bits), the same figure as OpenCV's
+                   ``cv2.Laplacian(gray, CV_64F).var()``. Noise raises it as detail does, and it falls when
+                   a picture is scaled up: compare it only among pictures of one kind and size.
+        brightness mean luma, 0–255
+        entropy    Shannon entropy of the luma's histogram in bits, 0–8
+        ========== =====================================================================================
+
+        What is more than half transparent counts neither for brightness nor for entropy, and for sharpness neither
+        it nor the pixels beside it: nobody sees the colours there, and a cut-out's edge is no detail. A picture with
+        nothing visible has 0 for all three.
+
+        Raises:
+            InvalidImage: it cannot be read or decoded, and a fact was asked for that needs it.
+            InvalidRequest: there is no such fact.
+            ServerUnavailable: the place where its bytes are kept fails, and has been tried several times.
+        """
+        wanted = tuple(names)
+        unknown = [name for name in wanted if name not in IMAGE_FACTS]
+        if unknown:
+            known = f"; known: {', '.join(IMAGE_FACTS)}"
+            raise InvalidRequest.of(
+                [Problem(name, f"is no fact of a picture{nearest(name, IMAGE_FACTS) or known}") for name in unknown]
+            )
+        width, height = image.upright_size
+        found: dict[str, float | bool] = {
+            "width": width,
+            "height": height,
+            "aspect": width / height if height else 0.0,
+            "megapixels": image.megapixels,
+        }
+        if "has_alpha" in wanted:
+            found["has_alpha"] = _has_alpha(image)
+        if not _PIXEL_FACTS.keys().isdisjoint(wanted):
+            found |= self._numbers(image.digest, _PIXEL_FACTS, lambda: _pixel_facts(image))
+        return {name: found[name] for name in wanted}
+
+    def coverage(self, mask: Mask, image: ImageRef) -> float:
+        """The white share of ``mask`` as rendered for ``image`` (inverted, dilated …), 0 to 1. Call it on a thread.
+
+        Raises:
+            InvalidImage: the mask cannot be read, or does not fit the picture.
+            ServerUnavailable: its place fails, and has been tried several times.
+        """
+        described = mask.model_dump(exclude={"file"}, exclude_defaults=True)
+        described["size"] = image.upright_size
+        if mask.file is not None:
+            source = ImageRef.of(mask.file)
+            mask = mask.model_copy(update={"file": source})
+            described["file"] = source.digest
+        elif mask.alpha:
+            described["of"] = image.digest
+        name = hashlib.sha256(f"mask:{json.dumps(described, sort_keys=True)}".encode()).hexdigest()
+        return self._numbers(name, _COVERAGE, lambda: _coverage(mask, image))["coverage"]
+
+    def _numbers(
+        self, name: str, ranges: Mapping[str, float], work_out: Callable[[], Mapping[str, float]]
+    ) -> Mapping[str, float]:
+        """The numbers kept under ``name``: from memory, from the store, or worked out and kept."""
+        with self._lock:
+            turn = self._turns.get(name) or self._turns.setdefault(name, threading.Lock())
+        with turn:  # whoever comes second finds what the first has worked out
+            with self._lock:
+                known = self._known.get(name)
+                if known is not None:
+                    self._known.move_to_end(name)
+                    return known
+            found = self._recorded(name, ranges)
+            if found is None:
+                found = work_out()
+                self._record(name, found)
+            with self._lock:
+                self._known[name] = found
+                while len(self._known) > _AT_HAND:
+                    self._known.popitem(last=False)
+            return found
+
+    def _recorded(self, name: str, ranges: Mapping[str, float]) -> Mapping[str, float] | None:
+        if self._store is None:
+            return None
+        try:
+            record = self._store.record(_KIND, name)
+        except (OSError, ValueError, RecursionError):
+            return None
+        if record is None or record.get("version") != _VERSION:
+            return None
+        found = {fact: record.get(fact) for fact in ranges}
+        numbers = {
+            fact: float(value)
+            for fact, value in found.items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= ranges[fact]
+        }
+        return numbers if len(numbers) == len(ranges) else None
+
+    def _record(self, name: str, numbers: Mapping[str, float]) -> None:
+        if self._store is not None and self._keep:
+            with contextlib.suppress(OSError):
+                self._store.put_record(_KIND, name, {"version": _VERSION, **numbers})
+
+
+def _has_alpha(image: ImageRef) -> bool:
+    if image.media_type == "image/jpeg":
+        return False
+    with _naming(image):
+        return inspect(image.read()).has_alpha
+
+
+def _coverage(mask: Mask, image: ImageRef) -> dict[str, float]:
+    with _naming(mask.file if isinstance(mask.file, ImageRef) else image):
+        return {"coverage": masks.coverage(mask.render(image))}
+
+
+def _pixel_facts(image: ImageRef) -> dict[str, float]:
+    with _naming(image):
+        luma, visible = _luma(image.open())
+        tally = luma.histogram(visible)
+        inner = None if visible is None else masks.dilate(visible, -1)
+        return {"sharpness": _sharpness(luma, inner), "brightness": _brightness(tally), "entropy": _entropy(tally)}
+
+
+@contextlib.contextmanager
+def _naming(image: ImageRef) -> Iterator[None]:
+    """Whatever goes wrong with ``image`` is said with its location; Pillow converts few pictures of rare modes."""
+    where = image.uri or image.name
+    try:
+        yield
+    except InvalidImage as error:
+        raise InvalidImage(f"{where}: {str(error).removeprefix(f'{where}: ')}") from None
+    except FluxError:
+        raise
+    except (ValueError, OSError, MemoryError) as error:
+        raise InvalidImage(f"{where}: its pixels cannot be judged: {error}") from None
+
+
+def _luma(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The luma, 8 bits, and white where it is seen; None if that is everywhere."""
+    if picture.mode == "LAB":
+        picture = picture.convert("RGB")  # Pillow has no direct way
+    if not picture.has_transparency_data:
+        return picture.convert("L"), None
+    picture = picture.convert("RGBA")
+    visible = masks.binarise(picture.getchannel("A"))
+    return picture.convert("L"), visible if visible.getextrema() != (255, 255) else None
+
+
+def _brightness(tally: list[int]) -> float:
+    return sum(value * pixels for value, pixels in enumerate(tally)) / max(1, sum(tally))
+
+
+def _entropy(tally: list[int]) -> float:
+    whole = sum(tally)
+    return sum(pixels / whole * math.log2(whole / pixels) for pixels in tally if pixels)
+
+
+def _sharpness(luma: Image.Image, counted: Image.Image | None) -> float:
+    """The variance of the Laplacian over the pixels that are white in ``counted``, exactly: all sums are integers."""
+    width, height = luma.size
+    padded = _mirrored(luma)
+    pixels = total = squares = 0
+    for top in range(0, height, _BAND):
+        bottom = min(top + _BAND, height)
+        band = padded.crop((0, top, width + 2, bottom + 2))
+        part = None if counted is None else counted.crop((0, top, width, bottom))
+        pixels += (bottom - top) * width if part is None else part.histogram()[255]
+        for sign in (1, -1):
+            for steepness, number in _slopes(band, sign, part):
+                total += sign * steepness * number
+                squares += steepness**2 * number
+    return squares / pixels - (total / pixels) ** 2 if pixels else 0.0
+
+
+def _slopes(band: Image.Image, sign: int, counted: Image.Image | None) -> Iterator[tuple[int, int]]:
+    """How often each positive value of the Laplacian times ``sign`` occurs inside the outermost pixels of ``band``.
+
+    A filtered picture holds 0 to 255 and cuts off the rest, so each pass looks at the next 254 values.
+    """
+    inside = (1, 1, band.width - 1, band.height - 1)
+    weights = [sign * weight for weight in (0, 1, 0, 1, -4, 1, 0, 1, 0)]
+    for below in range(0, _STEEPEST, 254):
+        filtered = band.filter(ImageFilter.Kernel((3, 3), weights, scale=1, offset=-below))
+        tally = filtered.crop(inside).histogram(counted)
+        yield from ((below + value, number) for value, number in enumerate(tally[1:255], start=1) if number)
+        if not tally[255]:
+            return
+
+
+def _mirrored(luma: Image.Image) -> Image.Image:
+    """``luma`` with one pixel more on each side, mirrored at the outermost ones, as OpenCV does by default."""
+    width, height = luma.size
+    padded = Image.new("L", (width + 2, height + 2))
+    padded.paste(luma, (1, 1))
+    for column, x in ((min(1, width - 1), 0), (max(0, width - 2), width + 1)):
+        padded.paste(luma.crop((column, 0, column + 1, height)), (x, 1))
+    for row, y in ((min(1, height - 1), 0), (max(0, height - 2), height + 1)):
+        padded.paste(luma.crop((0, row, width, row + 1)), (1, y))
+    return padded

@@ -1,0 +1,123 @@
+"""A first look at every item, before anything is spent: how many there are, and whether results would hurt inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from pipelines.data import tables
+from pipelines.data.items import Item, items_of, known_names
+from pipelines.data.outputs import mark, target_path
+from pipelines.execution.arguments import context_of
+from pipelines.language import templates
+from pipelines.language.actions import pictures_of
+from pipelines.language.graph import Node
+from pipelines.recipe import Recipe
+
+__all__ = ["items", "survey"]
+
+
+def items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> Iterator[Item]:
+    """The items of a recipe, streamed.
+
+    Args:
+        limit: so many at most.
+        only: which of them.
+    """
+    count = 0
+    for item in items_of(recipe.source, recipe.parts.constants):
+        if only is not None and not only(item):
+            continue
+        if limit is not None and count >= limit:
+            return
+        yield item
+        count += 1
+
+
+def survey(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
+    """How many items there are.
+
+    Raises:
+        RecipeError: there are none; a template names a column that the table has not; a result would be written over
+            a picture that the run reads (every later run would then take results for inputs, and pay for them).
+    """
+    _check_names(recipe)
+    inputs: set[bytes] = set()
+    results: set[bytes] = set()
+    named = list(_named_pictures(recipe))
+    count = 0
+    for item in items(recipe, limit=limit, only=only):
+        count += 1
+        inputs.update(map(mark, _read_by(recipe, item, named)))
+        results.update(map(mark, _written_by(recipe, item)))
+    if inputs & results:
+        for item in items(recipe, limit=limit, only=only):
+            for path in _written_by(recipe, item):
+                if mark(path) in inputs:
+                    what = f"{path} is also a picture that the run reads: write results into a folder of their own"
+                    raise RecipeError([Problem("output.path", what)])
+    return count
+
+
+def _named_pictures(recipe: Recipe) -> Iterator[tuple[Node, str]]:
+    """Masks, references and the like that steps name by a path, or by a template of one."""
+    for node in recipe.graph.nodes:
+        slots = pictures_of(node.action, node.step.task)
+        for value in (value for name, value in node.parameters.items() if name in slots):
+            for one in value if isinstance(value, list) else [value]:
+                text = one.get("file") if isinstance(one, dict) else one
+                if isinstance(text, str):
+                    yield node, text
+
+
+def _read_by(recipe: Recipe, item: Item, named: Sequence[tuple[Node, str]]) -> Iterator[str]:
+    """Where the pictures of an item are: its own, masks, references."""
+    if item.path:
+        yield item.path
+    context = {**recipe.parts.constants, **item.context}
+    for node, text in named:
+        with suppress(InvalidRequest):  # this item's own trouble, told when its turn comes
+            own = context_of(node, context) if templates.is_template(text) else context
+            found = templates.render(text, own, node.id)
+            if isinstance(found, str) and found:
+                yield found
+
+
+def _written_by(recipe: Recipe, item: Item) -> Iterator[str]:
+    context = {**recipe.parts.constants, **item.context}
+    for target in recipe.graph.targets:
+        with suppress(InvalidRequest):
+            yield target_path(target, context)
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Whether the columns that templates name are in the table."""
+    wanted, own = recipe.parts.wanted, recipe.parts.own
+    if not wanted and not own:
+        return
+    known = known_names(recipe.source)
+    if known is None:
+        return  # the file does not say; an item without such a column tells of it
+    columns = {name for location in tables.found(recipe.source.table)[:1] for name in tables.header(location) or ()}
+    problems = [
+        Problem(
+            w.where,
+            f"'{w.text}': {w.name} is the item's own, and the table has a column of that name: write row['{w.name}'] "
+            "for the column, or call it otherwise",
+            w.line,
+        )
+        for w in own
+        if w.name in columns
+    ]
+    problems += [
+        Problem(w.where, f"'{w.text}': nothing is called '{w.name}'{nearest(w.name, known) or _known(known)}", w.line)
+        for w in wanted
+        if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known
+    ]
+    if problems:
+        raise RecipeError(problems, file=recipe.file)
+
+
+def _known(names: frozenset[str]) -> str:
+    return f"; known here: {', '.join(sorted(names))}"

@@ -1,0 +1,118 @@
+"""Prefect flows: the restoration chain as plain Python, and any recipe as a flow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+
+from flux_tasks import ImageRef, tasks, use
+from flux_tasks.errors import FluxError, RunStopped
+from flux_tasks.settings import current
+from pipelines.recipe import Recipe
+from pipelines.run.run import Run
+
+__all__ = ["advance", "arun_recipe", "call_task", "run_recipe"]
+
+
+_log = logging.getLogger("flux_tasks.flows")
+
+
+async def call_task(task: str, arguments: dict[str, Any]) -> ImageRef:
+    """Make one paid call as a Prefect task run: what a run is handed to do its work with."""
+    image: ImageRef = await getattr(tasks, f"a{task}")(**arguments)
+    return image
+
+
+_handed_over: ContextVar[Run | None] = ContextVar("run", default=None)
+
+
+@flow(name="run-recipe", flow_run_name="{recipe}", validate_parameters=False)
+async def _advance(recipe: str, endpoint: str) -> dict[str, int]:
+    run = _handed_over.get()
+    assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
+    await run.advance(call_task)
+    return dict(run.summary.counts)
+
+
+async def advance(run: Run) -> None:
+    """Finish a run as a Prefect flow: one task run per paid call, and none for anything else.
+
+    The run itself travels beside the flow's parameters, which Prefect stores: they hold the recipe's name and the
+    endpoint, never a key.
+
+    Raises:
+        RunStopped: Prefect itself failed, for example because its server cannot be reached.
+    """
+    if not PREFECT_API_URL.value():
+        seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+        _log.warning("waiting for Prefect's embedded server to start, %s s at most …", seconds)
+    token = _handed_over.set(run)
+    try:
+        with use(run.settings):
+            await _advance(run.recipe.name, run.settings.endpoint)
+    except FluxError:
+        raise
+    except Exception as error:
+        what = f"Prefect could not carry the run: {type(error).__name__}: {error}"
+        raise RunStopped(f"{what.rstrip('.')}. {_remedy()}") from error
+    finally:
+        _handed_over.reset(token)
+
+
+def _remedy() -> str:
+    """Return what a person can do when Prefect does not answer."""
+    address = PREFECT_API_URL.value()
+    if address:
+        return f"Check that a Prefect server answers at {address} (PREFECT_API_URL), then run the recipe again"
+    return (
+        "If Prefect's embedded server did not start, give it more time with "
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start a lasting one with `prefect server start` and set "
+        "PREFECT_API_URL to its address; then run the recipe again"
+    )
+
+
+async def arun_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
+    """Run a recipe from Python; the async form of ``run_recipe``."""
+    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
+    given = {name: settings.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in settings}
+    with use(**settings), Run(loaded, current(), **given) as run:
+        if not await run.settle():
+            await advance(run)
+    if run.stopped is not None:
+        raise run.stopped
+    summary = run.summary
+    return {
+        "counts": dict(summary.counts),
+        "jobs": summary.jobs,
+        "cost": summary.cost,
+        "manifest": summary.manifest,
+        "run_id": summary.run_id,
+    }
+
+
+def run_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
+    """Run a recipe from Python, also inside a flow of one's own::
+
+        run_recipe("configs/restore.yaml", endpoint="local", store="out/store")
+
+    In async code, await ``arun_recipe``.
+
+    Args:
+        recipe: a file, or a recipe already loaded.
+        settings: of ``flux_tasks.use``: endpoint, store, max_jobs …; and of the run: ``limit`` (so many items),
+            ``seed``, ``budget`` in credits, ``on_event``.
+
+    Returns:
+        ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.
+
+    Raises:
+        RecipeError: the recipe is wrong.
+        RunStopped: the key was refused, no credits, no server; jobs in flight were collected. Run it again to go on.
+    """
+    return asyncio.run(arun_recipe(recipe, **settings))

@@ -1,0 +1,82 @@
+"""What a step does: a tool, an operation, or a function; its pictures and parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from flux_tasks import catalog
+from flux_tasks.catalog import Tool
+from pipelines.operations.base import Slot
+from pipelines.operations.registry import Operation
+from pipelines.operations.user_function import UserFunction
+
+__all__ = ["Acting", "Action", "model_of", "parameter_types", "pictures_of"]
+
+Action: TypeAlias = Tool | Operation | UserFunction
+"""What a step does: call a tool, work on the picture here, or call the user's own function."""
+
+
+class Acting:
+    """What steps and their nodes have in common: something that acts."""
+
+    id: str
+    action: Action
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether it calls a tool."""
+        return isinstance(self.action, Tool)
+
+    @property
+    def tool(self) -> Tool:
+        """The tool that it calls.
+
+        Raises:
+            TypeError: it calls none.
+        """
+        if not isinstance(self.action, Tool):
+            raise TypeError(f"{self.id} calls no tool")
+        return self.action
+
+
+def pictures_of(action: Action, task: str = "") -> dict[str, Slot]:
+    """The picture parameters of what a step does, by the names that a recipe uses; the main one first.
+
+    ``generate`` has no main picture: it makes one of words.
+    """
+    if not isinstance(action, Tool):
+        return dict(action.inputs)
+    found: dict[str, Slot] = {}
+    main = action.image_field if task != "generate" else None
+    if main:
+        required = action.request.model_fields[main].is_required() or task == "edit"
+        found["image"] = Slot("image", required=required, main=True)
+    others = {name: mark for name, mark in action.image_fields.items() if name != main}
+    for name, mark in others.items():
+        required = action.request.model_fields[name].is_required()
+        found[name] = Slot("mask" if mark.role == "mask" else "image", required=required)
+    if main and any(mark.role == "reference" for mark in others.values()):
+        found["references"] = Slot("image", required=False, many=True)
+    return found
+
+
+def parameter_types(action: Action) -> dict[str, Any]:
+    """The parameters of what a step does, besides pictures, with their types as far as they are written down."""
+    if isinstance(action, Tool):
+        return {name: info.annotation for name, info in action.parameters.items()}
+    if isinstance(action, Operation):
+        return {name: info.annotation for name, info in action.parameters.model_fields.items()}
+    found = inspect.signature(action.function).parameters
+    kinds = {"int": int, "float": float, "str": str, "bool": bool}  # as text, if the module delays its annotations
+    return {name: kinds.get(str(p.annotation), p.annotation) for name, p in found.items() if name not in action.inputs}
+
+
+def model_of(task: str, parameters: Mapping[str, Any]) -> Tool:
+    """The tool that ``task`` calls with these parameters.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    return catalog.tool(task, parameters.get("model"))

@@ -1,0 +1,1 @@
+"""Recipes written in Python: steps as functions, and their types."""

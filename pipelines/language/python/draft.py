@@ -1,0 +1,283 @@
+"""A step as it is written in Python: its name and parameters, with other steps in the place of their ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from pydantic import BaseModel
+
+from flux_tasks import catalog
+from flux_tasks.catalog.signatures import UNSET
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from pipelines.operations.registry import OPERATIONS
+
+__all__ = ["Draft", "Ref", "Template", "drafted", "ids_of", "name_of", "plain_data", "step"]
+
+_DEEPEST = 20
+
+
+class Template(str):
+    """A template text where a type checker wants one of several words: ``mode=Template("{{ mode }}")``.
+
+    It is for type checkers alone: a plain text does the same.
+    """
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The result of another step, named by its id: what ``{step: id}`` is in YAML."""
+
+    id: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"step({', '.join((repr(self.id), *_shown(self.options)))})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Draft:
+    """A step on its way into a recipe; made by the functions of ``pipelines.steps``.
+
+    Another step that gets its picture names it, and both are in the list of steps::
+
+        hole = mask_from_alpha()
+        steps = [hole, fill(mask=hole)]
+
+    Attributes:
+        name: a task, an operation, ``call`` or ``recipe``.
+        parameters: what is written below its name, or below ``with``.
+        beside: what is written beside it, by its name in YAML.
+        of: the function that is called, as ``package.module:function``; the recipe, or its file.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    of: Any = None
+
+    def __repr__(self) -> str:
+        beside = {"from_" if name == "from" else name: value for name, value in self.beside.items()}
+        first = [] if self.of is None else [_short(self.of)]
+        return f"{self.name}({', '.join((*first, *_shown(self.parameters), *_shown(beside)))})"
+
+    @property
+    def id(self) -> str:
+        """The id that it was given, or an empty string."""
+        found = self.beside.get("id")
+        return "" if found is None or found is UNSET else str(found)
+
+    def data(self, ids: Mapping[Draft, str] | None = None) -> dict[str, Any]:
+        """The step as it would be in YAML; a recipe that it stands for is in there as it is.
+
+        Args:
+            ids: see ``ids_of``.
+
+        Raises:
+            RecipeError: it names a step that has no id, here or in ``ids``.
+        """
+        ids = ids or {}
+        beside = {name: value for name, value in self.beside.items() if value is not UNSET}
+        fed = beside.get("from")
+        if isinstance(fed, (list, tuple)):
+            beside["from"] = [_fed(one, ids) for one in fed]
+        elif fed is not None:
+            beside["from"] = _fed(fed, ids)
+        if self in ids:
+            beside["id"] = ids[self]
+        given = {self.name: self.parameters} if self.of is None else {self.name: self.of, "with": self.parameters}
+        found: dict[str, Any] = plain_data({**given, **beside}, ids)
+        return found
+
+
+def step(id: str, **options: Any) -> Ref:  # noqa: A002 - its name in YAML
+    """The result of the step with this id, as a picture parameter of another.
+
+    Args:
+        options: of a mask: ``invert``, ``dilate`` in pixels, ``resize``.
+    """
+    return Ref(id, options)
+
+
+def drafted(
+    name: str,
+    parameters: Mapping[str, Any],
+    beside: Mapping[str, Any],
+    known: Collection[str] | None = None,
+    main: Collection[str] = (),
+    of: Any = None,
+) -> Draft:
+    """A step, if what it is given can be written in a recipe.
+
+    Args:
+        beside: by its name in Python: ``from_``.
+        known: the parameters that there are; None if that is found out elsewhere.
+        main: names of the picture that it works on, which are none of them.
+
+    Raises:
+        InvalidRequest: a parameter that it does not take, or a value that no recipe can hold; all of them at once.
+    """
+    problems: list[Problem] = []
+    for key in parameters:
+        if known is not None and key not in known:
+            hint = nearest(key, known) or f"; it takes {', '.join(known)}"
+            what = f"{name} has no such parameter{hint}"
+            if key in main:
+                what = "comes from the step before: leave it out, or name another step with from_"
+            problems.append(Problem(f"{name}.{key}", what))
+    for key, value in (*parameters.items(), *beside.items()):
+        problems += [Problem(f"{name}.{place}", what) for place, what in _unwritable(value, key)]
+    fed = beside.get("from_", UNSET)
+    for one in fed if isinstance(fed, (list, tuple)) else (fed,):
+        if isinstance(one, Ref) and one.options:
+            what = f"{one!r} is the picture as it is here: leave {', '.join(one.options)} out"
+            problems.append(Problem(f"{name}.from_", what))
+    if problems:
+        raise InvalidRequest.of(problems)
+    given = {key: value for key, value in parameters.items() if value is not UNSET}
+    stands = {"from" if key == "from_" else key: value for key, value in beside.items() if value is not UNSET}
+    return Draft(name, given, stands, of)
+
+
+def ids_of(steps: Iterable[Any]) -> dict[Draft, str]:
+    """Ids for those of ``steps`` that others name and that were given none: what the recipe would call them anyway."""
+    steps = list(steps)
+    named = {
+        one
+        for given in steps
+        for one in _drafts_in((given.parameters, given.beside) if isinstance(given, Draft) else given)
+    }
+    found: dict[Draft, str] = {}
+    taken: set[str] = set()
+    for given in steps:
+        if not isinstance(given, (Draft, Mapping)):
+            continue
+        chosen, base = _id(given), _base(given)
+        name, number = chosen or base, 2
+        while not chosen and name in taken:
+            name, number = f"{base}_{number}", number + 1
+        taken.add(name)
+        if isinstance(given, Draft) and given in named and not chosen:
+            found.setdefault(given, name)
+    return found
+
+
+def name_of(given: Any) -> str:
+    """What a step is called that is written in Python, for people: its id, or what the recipe calls it by itself."""
+    return _id(given) or _base(given) if isinstance(given, (Draft, Mapping)) else str(given)
+
+
+def plain_data(value: Any, ids: Mapping[Draft, str] | None = None) -> Any:
+    """``value`` as what YAML knows: texts, numbers, lists and mappings.
+
+    Raises:
+        RecipeError: a step in it has no id, there or in ``ids``.
+    """
+    if isinstance(value, Draft):
+        return {"step": _named(value, ids or {})}
+    if isinstance(value, Ref):
+        return {"step": value.id, **plain_data(value.options, ids)}
+    if isinstance(value, BaseModel):
+        return _of_model(value, ids)
+    if isinstance(value, Mapping):
+        return {str(name): plain_data(inner, ids) for name, inner in value.items() if inner is not UNSET}
+    if isinstance(value, (list, tuple)):
+        return [plain_data(inner, ids) for inner in value]
+    if isinstance(value, PurePath):
+        return os.fspath(value)
+    for kind in (str, bool, int, float):
+        if isinstance(value, kind):
+            return value if type(value) is kind else kind.__str__(value) if kind is str else kind(value)
+    return value
+
+
+def _of_model(value: BaseModel, ids: Mapping[Draft, str] | None) -> Any:
+    """A ``Mask`` or an ``Expect`` as a mapping of what was said; a mask of another step as that step."""
+    given = {n: v for n, v in value if v != type(value).model_fields[n].default}
+    origin = given.pop("file") if isinstance(given.get("file"), (Draft, Ref)) else None
+    found = plain_data(given, ids)
+    return found if origin is None else {**plain_data(origin, ids), **found}
+
+
+def _named(draft: Draft, ids: Mapping[Draft, str]) -> str:
+    found = draft.id or ids.get(draft, "")
+    if not found:
+        what = f"{draft!r} is named by a step and is not one itself: put it into the list of steps, before that"
+        raise RecipeError([Problem("steps", what)])
+    return found
+
+
+def _fed(given: Any, ids: Mapping[Draft, str]) -> Any:
+    return _named(given, ids) if isinstance(given, Draft) else given.id if isinstance(given, Ref) else given
+
+
+def _drafts_in(value: Any) -> Iterator[Draft]:
+    if isinstance(value, Draft):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _drafts_in(inner)
+    elif isinstance(value, Mapping):
+        yield from _drafts_in(list(value.values()))
+    elif isinstance(value, BaseModel):
+        yield from _drafts_in([inner for _, inner in value])
+
+
+def _id(given: Draft | Mapping[str, Any]) -> str:
+    return given.id if isinstance(given, Draft) else str(given.get("id") or "")
+
+
+def _base(given: Draft | Mapping[str, Any]) -> str:
+    """What the recipe calls a step that has no id; a second one of the kind gets a number, too."""
+    given = {given.name: given.of} if isinstance(given, Draft) else given
+    if isinstance(given.get("call"), str):
+        return str(given["call"]).rpartition(":")[2].rpartition(".")[2]
+    for name in map(str, given):
+        word, tool = name.replace("-", "_"), catalog.find(name)
+        if word in catalog.TASKS or word in OPERATIONS:
+            return word
+        if tool is not None:
+            return tool.task
+    return str(next(iter(given), ""))
+
+
+def _unwritable(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """What no recipe can hold, and where it is."""
+    if value is None or value is UNSET or isinstance(value, (str, int, float, PurePath, Draft)):
+        return
+    if depth > _DEEPEST:
+        yield place, "is nested too deeply to be written in a recipe"
+    elif isinstance(value, Ref):
+        yield from _unwritable(value.options, place, depth + 1)
+    elif isinstance(value, BaseModel):
+        for name, inner in value:
+            yield from _unwritable(inner, f"{place}.{name}", depth + 1)
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _unwritable(inner, f"{place}.{name}", depth + 1)
+    elif isinstance(value, Sequence) and isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _unwritable(inner, f"{place}.{index}", depth + 1)
+    else:
+        what = (
+            f"is a {type(value).__name__}, which no recipe can hold: write a text, a number, a path, a list or a step"
+        )
+        yield place, what
+
+
+def _shown(given: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={_short(value)}" for name, value in given.items() if value is not UNSET]
+
+
+def _short(value: Any) -> str:
+    """Another step by its id, a path as text, everything else as it is."""
+    if isinstance(value, Draft) and value.id:
+        return repr(Ref(value.id))
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_short, value))}]"
+    return repr(os.fspath(value)) if isinstance(value, PurePath) else repr(value)

@@ -1,0 +1,108 @@
+"""Steps that cost nothing: what a runner needs of one, and how its pictures come in and go out.
+
+Two kinds there are: the operations of ``ops``, and a user's own function (``functions``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from flux_tasks.errors import InvalidRequest, Problem, nearest
+from flux_tasks.images.reference import ImageRef
+
+__all__ = ["Gives", "LocalStep", "Pictures", "Slot", "choose", "said"]
+
+Gives: TypeAlias = Literal["image", "mask"]
+Pictures: TypeAlias = Mapping[str, "ImageRef | Sequence[ImageRef] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place for pictures among the inputs of a local step.
+
+    Attributes:
+        role: what it takes; ``any`` takes images and masks.
+        required: the step does nothing without it.
+        many: it takes several, at least ``least``.
+        main: the picture that the step is about; the result has its name.
+    """
+
+    role: Literal["image", "mask", "any"]
+    required: bool = True
+    many: bool = False
+    main: bool = False
+    least: int = 1
+
+
+class LocalStep(Protocol):
+    """A step that costs nothing: an operation of ``ops``, or a user's function."""
+
+    @property
+    def gives(self) -> Literal["image", "mask", "same"]:
+        """What it gives; ``same``: what its main picture is."""
+
+    @property
+    def inputs(self) -> Mapping[str, Slot]:
+        """Its pictures by parameter; exactly one is the main one."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells it from any other step, for the key of its results."""
+
+    def on(self, role: Gives) -> LocalStep:
+        """The step for a main picture that is an image or a mask; its ``gives`` is never ``same``."""
+
+    def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """``parameters`` as they go into the key."""
+
+    def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
+        """Everything that is wrong with the parameters, pictures aside."""
+
+    def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int] | None:
+        """The size of the result in pixels by that of the main picture, where it is known beforehand."""
+
+    def perform(self, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
+        """The result, in memory."""
+
+
+def choose(
+    inputs: Mapping[str, Slot], pictures: Pictures, *, where: str, problems: Sequence[Problem] = ()
+) -> dict[str, list[ImageRef]]:
+    """The pictures that were given, by slot, the main one first; None counts as not given.
+
+    Raises:
+        InvalidRequest: one is missing, unknown or too many; ``problems`` are told with it.
+    """
+    found: dict[str, list[ImageRef]] = {}
+    wrong = list(problems)
+    for name in pictures:
+        if name not in inputs:
+            hint = nearest(str(name), inputs) or f"; it takes {', '.join(inputs)}"
+            wrong.append(Problem(f"{where}.{name}", f"there is no such picture{hint}"))
+    for name, slot in sorted(inputs.items(), key=lambda entry: not entry[1].main):
+        value = pictures.get(name)
+        given = [] if value is None else [value] if isinstance(value, ImageRef) else list(value)
+        if any(not isinstance(picture, ImageRef) for picture in given):
+            wrong.append(Problem(f"{where}.{name}", "is no ImageRef: make one with ImageRef.of(…)"))
+        elif slot.required and not given:
+            wrong.append(Problem(f"{where}.{name}", "is required: give it a picture"))
+        elif slot.many and given and len(given) < slot.least:
+            wrong.append(Problem(f"{where}.{name}", f"{len(given)} given: it takes {slot.least} pictures or more"))
+        elif len(given) > 1 and not slot.many:
+            wrong.append(Problem(f"{where}.{name}", f"{len(given)} pictures given: it takes one"))
+        elif given:
+            found[name] = given
+    if wrong:
+        raise InvalidRequest.of(wrong)
+    return found
+
+
+def said(error: BaseException) -> str:
+    """``ValueError: what it says``, of an error of any class."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,151 @@
+"""What the local operations do that change colours, types and masks, and the base of all of them.
+
+One class an operation. Its fields are what is written in a recipe, so their descriptions, ranges and defaults are the
+schema and the documentation. Pictures come upright, as L, LA, RGB or RGBA; masks as L of 0 and 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from PIL import Image, ImageChops
+from pydantic import Field
+
+from flux_tasks.errors import InvalidImage
+from flux_tasks.images import masks
+from flux_tasks.images.encoding import inspect
+from flux_tasks.images.reference import ImageRef
+from pipelines.operations.parameters import Edit, OpaqueColor, Others, colour, px
+
+__all__ = ["Composite", "Convert", "Cutout", "Flatten", "Load"]
+_CANNOT = (("jpeg", "RGBA"), ("webp", "L"))
+
+
+# -- images -----------------------------------------------------------------------------------------------------------
+
+
+class Convert(Edit):
+    """Change the file type or the colours."""
+
+    ways: ClassVar[tuple[tuple[str, ...], ...]] = (("format", "quality", "mode"),)
+
+    format: Literal["png", "jpeg", "webp"] | None = Field(
+        None,
+        description="File type. By default the picture's own, or png where that is another or cannot hold the mode.",
+    )
+    quality: int | None = Field(None, ge=1, le=100, description="Of jpeg and webp; 95 by default.")
+    mode: Literal["RGB", "RGBA", "L"] | None = Field(
+        None, description="Colours, colours with alpha, or greys. Without alpha, what was transparent lies on white."
+    )
+
+    @classmethod
+    def clashes(cls, given: Mapping[str, Any]) -> dict[str, str]:
+        """PNG has no quality; JPEG holds no alpha, WebP no greys."""
+        found = {}
+        if "quality" in given and given.get("format", "png") == "png":
+            found["quality"] = "is for jpeg and webp: write format: jpeg or format: webp, too, or leave it out"
+        if (given.get("format"), given.get("mode")) in _CANNOT:
+            found["mode"] = f"{given['format']} cannot hold {given['mode']}: write format: png, or another mode"
+        return found
+
+    def keeps(self, main: ImageRef) -> bool | None:
+        """Whether it has the type and the mode already, and no quality is asked for."""
+        header = inspect(main.read())
+        own = header.media_type == f"image/{self._format(main)}" and self.quality is None
+        return (
+            own
+            and self.mode in (None, header.mode)
+            and (self.mode is None or header.has_alpha == (self.mode == "RGBA"))
+        )
+
+    def _format(self, main: ImageRef) -> str:
+        own = main.media_type.removeprefix("image/")
+        return self.format or (own if own in ("jpeg", "webp") and (own, self.mode) not in _CANNOT else "png")
+
+    def encoding(self, image: Image.Image, main: ImageRef) -> tuple[Image.Image, str, dict[str, Any]]:
+        """In the mode and the type that are asked for."""
+        kind = self._format(main)
+        mode = self.mode or (image.mode.removesuffix("A") if kind == "jpeg" else image.mode)
+        if not mode.endswith("A"):
+            image = _flat(image, (255, 255, 255))
+        lossy = {"quality": self.quality or 95} | ({"subsampling": 0} if kind == "jpeg" else {})
+        return image.convert(mode), kind.upper(), {} if kind == "png" else lossy
+
+
+class Load(Edit):
+    """Take another picture from a file, to work on it here or to give it to a tool."""
+
+    def keeps(self, main: ImageRef) -> bool | None:
+        """Its bytes stay as they are."""
+        return True
+
+
+class Cutout(Edit):
+    """Make transparent what the mask leaves black, and keep what it paints white."""
+
+    feather: float = Field(
+        0.0, ge=0, le=500, description="Pixels over which the edge of the mask is softened, inwards only."
+    )
+
+    def apply(self, image: Image.Image, others: Others) -> Image.Image:
+        """RGBA, or LA of greys; what was transparent before stays so."""
+        [mask] = others["mask"]
+        if mask.size != image.size:
+            raise InvalidImage(f"the mask is {px(mask.size)} but the image is {px(image.size)}: resize one first")
+        weight = masks.softened(mask, self.feather)
+        clear = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")
+        clear.putalpha(ImageChops.darker(clear.getchannel("A"), weight))
+        return clear
+
+
+class Flatten(Edit):
+    """Put the picture on a colour, so that nothing of it is transparent."""
+
+    color: OpaqueColor = Field("white", description="An opaque name or '#rrggbb'.")
+
+    def apply(self, image: Image.Image, others: Others) -> Image.Image:
+        """L or RGB; a grey picture on a grey stays grey."""
+        return _flat(image, colour(self.color)[:3])
+
+
+class Composite(Edit):
+    """Put the picture on another one: where the mask is white, or else where the picture is not transparent.
+
+    What is transparent in the picture shows the other one within the mask, too. Outside, the other one's pixels stay
+    exactly as they are. The result has the colour profile of the one below.
+    """
+
+    profile_of: ClassVar[str] = "over"
+
+    feather: float = Field(
+        0.0, ge=0, le=500, description="Pixels over which the edge of the mask is softened, inwards only."
+    )
+
+    def apply(self, image: Image.Image, others: Others) -> Image.Image:
+        """RGB, or RGBA if the one below has alpha; greys if both are grey."""
+        below, mask = others["over"][0], others["mask"][0] if "mask" in others else None
+        for name, picture in (("the one below it", below), ("the mask", mask)):
+            if picture is not None and picture.size != image.size:
+                raise InvalidImage(
+                    f"the picture is {px(image.size)} but {name} is {px(picture.size)}: resize one first"
+                )
+        clear = image.mode in ("LA", "RGBA")
+        if mask is None and not clear:
+            raise InvalidImage("the picture on top is opaque and would hide the other: give a mask of where it shows")
+        grey = {image.mode, below.mode} <= {"L", "LA"}
+        mode = "RGBA" if below.mode.endswith("A") else "RGB"
+        top = Image.alpha_composite(below.convert("RGBA"), image.convert("RGBA")) if clear else image
+        if mask is None and self.feather:
+            mask = image.getchannel("A").point([0] + [255] * 255)
+        made = top.convert(mode) if mask is None else masks.composite(below, top, mask, feather=self.feather)
+        return made.convert(mode.replace("RGB", "L")) if grey else made
+
+
+def _flat(image: Image.Image, colour: Sequence[int]) -> Image.Image:
+    """``image`` without alpha, on ``colour``."""
+    if not image.mode.endswith("A"):
+        return image
+    below = Image.new("RGBA", image.size, (*colour, 255))
+    flat = Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")
+    return flat.convert("L") if image.mode == "LA" and len(set(colour)) == 1 else flat

@@ -1,0 +1,272 @@
+"""Local operations: steps that cost nothing. Each is a pure function of pictures and parameters.
+
+What is made is PNG of 8 bits a channel, unless ``convert`` says otherwise. Where an operation changes no pixel, the
+file's own bytes are its result. A colour profile is kept in a result of the same kind (colours or greys); other
+metadata are not, save the mark of a local preview. A mask may be any picture; what is made of one is strictly black
+and white.
+
+To add an operation, write its class in ``edits`` or ``geometry`` and add one entry to ``OPERATIONS``.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, ItemError, Problem, nearest
+from flux_tasks.images import masks
+from flux_tasks.images.encoding import MAX_PIXELS
+from flux_tasks.images.reference import ImageRef
+from pipelines.operations import geometry, images
+from pipelines.operations.base import Gives, Pictures, Slot, choose, said
+from pipelines.operations.masks import Dilate, FromAlpha, FromBoxes, FromColor, Invert, Union
+from pipelines.operations.parameters import Edit
+from pipelines.operations.pixels import encode, same_pixels, untouched, working
+
+__all__ = ["OPERATIONS", "Operation", "perform"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One local operation, as data.
+
+    Attributes:
+        name: what the recipe calls it.
+        summary: one line for people.
+        gives: ``image``, ``mask``, or ``same``: what its main picture is (see ``on``).
+        inputs: its pictures by parameter.
+        parameters: everything else that it takes, as a pydantic model.
+        version: raised when the pixels change that it gives; part of the key.
+        for_masks: the parameters where the main picture is a mask, if they are others.
+    """
+
+    name: str
+    summary: str
+    gives: Literal["image", "mask", "same"]
+    inputs: Mapping[str, Slot]
+    parameters: type[Edit]
+    version: int = 1
+    for_masks: type[Edit] | None = None
+
+    @property
+    def main(self) -> str:
+        """The parameter of the main picture; of what loads one, its file."""
+        return next((name for name, slot in self.inputs.items() if slot.main), next(iter(self.inputs)))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells it from any other step, for the key of its results."""
+        gives = "mask" if self.gives == "mask" else "image"
+        return {"operation": self.name, "version": str(self.version), "gives": gives}
+
+    def on(self, role: Gives) -> Operation:
+        """The operation for a main picture that is an image or a mask; one that takes either gives the same.
+
+        What is done to a mask keeps it black and white: it is scaled without greys, and padded with black.
+        """
+        if self.gives != "same":
+            return self
+        parameters = self.for_masks if role == "mask" and self.for_masks else self.parameters
+        inputs = {**self.inputs, self.main: replace(self.inputs[self.main], role=role)}
+        return replace(self, gives=role, inputs=inputs, parameters=parameters)
+
+    def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
+        """Everything that is wrong with ``parameters``, pictures aside; an empty list when all is well.
+
+        Args:
+            parameters: None counts as not given.
+            where: prefix of each problem's path; the operation's name if empty.
+            partial: do not ask for required parameters.
+        """
+        where = where or self.name
+        fields, problems = self.parameters.model_fields, []
+        for name in parameters:
+            if name in self.inputs:
+                problems.append(Problem(f"{where}.{name}", "is a picture: give it a step or a file, no plain value"))
+            elif name not in fields:
+                known = [*fields, *self.inputs]
+                hint = nearest(str(name), known) or f"; it takes {', '.join(known)}"
+                problems.append(Problem(f"{where}.{name}", f"{self.name} has no such parameter{hint}"))
+            elif name == "color" and parameters[name] is None:
+                problems.append(
+                    Problem(f"{where}.{name}", "is empty: put #rrggbb in quotes, YAML takes # for a comment")
+                )
+        given = {name: value for name, value in parameters.items() if name in fields and value is not None}
+        try:
+            self.parameters.model_validate(given)
+        except ValidationError as error:
+            told = [e for e in error.errors(include_url=False) if not (partial and _is_absent(e))]
+            found = {_place(e["loc"]): _sentence(e) for e in told}
+            problems += [Problem(f"{where}.{place}", what) for place, what in found.items()]
+        problems += [Problem(f"{where}.{name}", what) for name, what in self.parameters.clashes(given).items()]
+        used = [way for way in self.parameters.ways if any(name in given for name in way)]
+        several = len(self.parameters.ways) > 1
+        ways = ", or ".join((" and " if several else " or ").join(way) for way in self.parameters.ways)
+        if len(used) > 1:
+            problems.append(Problem(where, f"says its size in {len(used)} ways: keep one of {ways}"))
+        elif self.parameters.ways and not used and not partial:
+            problems.append(Problem(where, f"says nothing of what is wanted: write {ways}"))
+        return problems
+
+    def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """``parameters`` with every default filled in, as they go into the key.
+
+        Raises:
+            InvalidRequest: they are wrong.
+        """
+        return self._read(parameters).model_dump(mode="json")
+
+    def _read(self, parameters: Mapping[str, Any]) -> Edit:
+        problems = self.check(parameters)
+        if problems:
+            raise InvalidRequest.of(problems)
+        return self.parameters.model_validate({name: v for name, v in parameters.items() if v is not None})
+
+    def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int] | None:
+        """The size of the result in pixels, by that of the main picture as people see it; None if there is none.
+
+        There is none where the parameters are wrong, or do not suit a picture of that size.
+        """
+        try:
+            return self._sized(self._read(parameters), size)
+        except ItemError:
+            return None
+
+    def _sized(self, edit: Edit, size: tuple[int, int]) -> tuple[int, int]:
+        width, height = edit.size(size)
+        if width * height > MAX_PIXELS:
+            raise InvalidImage(f"the result would be {width}×{height} px: {MAX_PIXELS // 1_000_000} MP are the most")
+        return width, height
+
+    def perform(self, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
+        """The result, in memory: the main picture's own bytes where nothing of it changes, else a new file.
+
+        Raises:
+            InvalidRequest: parameters or pictures are missing or wrong.
+            InvalidImage: a picture is unreadable, or the operation cannot be done to it.
+            ServerUnavailable: the place of a picture fails, and has been tried several times.
+        """
+        given = choose(self.inputs, pictures, where=self.name, problems=self.check(parameters))
+        edit, main = self._read(parameters), given[self.main][0]
+        try:
+            self._sized(edit, main.upright_size)
+            keeps = edit.keeps(main)
+            if keeps and self.gives != "mask":
+                return untouched(main)
+            opened = {name: [working(picture) for picture in chosen] for name, chosen in given.items()}
+            shown, profile = opened[self.main][0], opened.get(edit.profile_of, [None])[0]
+            for name, slot in self.inputs.items():
+                if slot.role == "mask" and name in opened:
+                    opened[name] = [masks.binarise(image) for image in opened[name]]
+            image, *rest = opened.pop(self.main)
+            made = edit.apply(image, {**opened, self.main: rest})
+        except FluxError as error:
+            if isinstance(error, InvalidImage):
+                raise InvalidImage(f"{self.name}: {error}") from None
+            raise
+        except Exception as error:  # Pillow's own limits, and the memory's
+            raise InvalidImage(f"{self.name}: {main.name} cannot be worked on: {said(error)}") from None
+        kept = profile.info.get("icc_profile") if profile is not None and self.gives != "mask" else None
+        recoloured = self.gives != "mask" and kept != shown.info.get("icc_profile")
+        if keeps is not False and not recoloured and same_pixels(made, shown):
+            return untouched(main)
+        made, kind, options = edit.encoding(made, main)
+        return encode(made, given, profile=kept, kind=kind, **options)
+
+    def __repr__(self) -> str:
+        return f"Operation({self.name!r})"
+
+
+def perform(operation: Operation, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
+    """What ``operation`` makes of ``pictures``, as ``Operation.perform``."""
+    return operation.perform(parameters, pictures)
+
+
+def _is_absent(error: Any) -> bool:
+    """Whether a required parameter is not there; a box that lacks a number is something else."""
+    return error["type"] == "missing" and len(error["loc"]) == 1
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """The path of what is wrong; of a box, the box as a whole."""
+    depth = {"box": 1, "boxes": 2}.get(str(location[0]), len(location))
+    return ".".join(map(str, location[:depth]))
+
+
+def _sentence(error: Any) -> str:
+    context = error.get("ctx", {})
+    try:
+        found = reprlib.repr(error.get("input"))
+    except ValueError:  # a number of thousands of digits
+        found = "it"
+    kind = str(error["type"])
+    if kind == "value_error":
+        return f"{found} {context['error']}"
+    if len(error["loc"]) > 1 or (kind != "missing" and error["loc"][0] in ("box", "boxes")):
+        return "is not a box: write four whole numbers, [left, top, right, bottom]"
+    limits = {
+        "less_than_equal": "above {le}: write {le} or less",
+        "greater_than_equal": "below {ge}: write {ge} or more",
+        "greater_than": "not above {gt}: write more than that",
+        "literal_error": "not one of {expected}",
+        "int_type": "not a whole number: write one without quotes",
+        "float_type": "not a number: write one without quotes",
+        "finite_number": "not a finite number",
+        "bool_type": "not true or false: write one of these, without quotes",
+    }
+    if kind == "missing":
+        return "is required: write a value for it"
+    if kind == "string_type":
+        hint = " (YAML takes 16:9 without quotes for a number)" if error["loc"] == ("aspect_ratio",) else ""
+        return f"{found} is not text: write it in quotes{hint}"
+    if kind in limits:
+        return f"{found} is {limits[kind].format(**context)}"
+    return f"{found}: {str(error['msg'])[:1].lower()}{str(error['msg'])[1:]}"
+
+
+_IMAGE = {"image": Slot("image", main=True)}
+_EITHER = {"image": Slot("any", main=True)}
+_MASK = {"mask": Slot("mask", main=True)}
+_TWO = {**_IMAGE, "over": Slot("image"), "mask": Slot("mask", required=False)}
+_MASKED = {**_IMAGE, "mask": Slot("mask")}
+_MASKS = {"masks": Slot("mask", many=True, main=True, least=2)}
+
+OPERATIONS: dict[str, Operation] = {
+    operation.name: operation
+    for operation in (
+        Operation(
+            "auto_orient", "Turns a picture upright, as its EXIF data say.", "same", _EITHER, geometry.AutoOrient
+        ),
+        Operation(
+            "resize", "Scales a picture or a mask.", "same", _EITHER, geometry.Resize, for_masks=geometry.ResizeMask
+        ),
+        Operation("crop", "Cuts a part out of a picture or a mask.", "same", _EITHER, geometry.Crop),
+        Operation(
+            "pad",
+            "Puts a border around a picture or a mask.",
+            "same",
+            _EITHER,
+            geometry.Pad,
+            for_masks=geometry.PadMask,
+        ),
+        Operation("convert", "Changes the file type or the colours.", "image", _IMAGE, images.Convert),
+        Operation("load_image", "Takes another picture from a file.", "image", {"file": Slot("image")}, images.Load),
+        Operation("load_mask", "Takes a mask from a file.", "mask", {"file": Slot("mask")}, images.Load),
+        Operation("cutout", "Makes transparent what a mask leaves black.", "image", _MASKED, images.Cutout),
+        Operation("flatten", "Puts a picture on a colour, dropping its alpha.", "image", _IMAGE, images.Flatten),
+        Operation(
+            "composite", "Puts a picture on another, through a mask or its alpha.", "image", _TWO, images.Composite
+        ),
+        Operation("mask_from_alpha", "Makes a mask of what is transparent.", "mask", _IMAGE, FromAlpha),
+        Operation("mask_from_boxes", "Makes a mask of rectangles.", "mask", _IMAGE, FromBoxes),
+        Operation("mask_from_color", "Makes a mask of what has a colour.", "mask", _IMAGE, FromColor),
+        Operation("mask_union", "Puts masks together: white where any is.", "mask", _MASKS, Union),
+        Operation("mask_dilate", "Grows the white of a mask, or shrinks it.", "mask", _MASK, Dilate),
+        Operation("mask_invert", "Swaps black and white of a mask.", "mask", _MASK, Invert),
+    )
+}
+"""Every local operation by its name."""

@@ -1,0 +1,252 @@
+"""The user's own function as a step of a recipe: ``call: package.module:function``.
+
+A plain function will do: it takes an upright Pillow image of mode L, LA, RGB or RGBA, and returns one::
+
+    def grain(image: Image.Image, strength: int = 4) -> Image.Image: ...
+
+Further parameters that are annotated ``Image.Image`` are further pictures; all others are written in the recipe.
+``@operation(gives="mask")`` above it says that it gives a mask. The source of the function's module is part of the key
+of what it made, so an edited module makes it anew; other modules that it imports are not.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar, get_type_hints, overload
+
+from PIL import Image
+
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
+from flux_tasks.images.encoding import MAX_PIXELS
+from flux_tasks.images.masks import binarise
+from flux_tasks.images.reference import ImageRef
+from pipelines.operations.base import Gives, Pictures, Slot, choose, said
+from pipelines.operations.importing import imported, source_of
+from pipelines.operations.pixels import encode, plain, same_pixels, untouched, working
+
+__all__ = ["UserFunction", "load", "operation"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+@overload
+def operation(function: Function) -> Function: ...
+@overload
+def operation(function: None = None, *, gives: Gives = "image") -> Callable[[Function], Function]: ...
+def operation(function: Any = None, *, gives: Gives = "image") -> Any:
+    """Mark a function as a step, and say what it gives. The function itself stays as it is.
+
+    Raises:
+        InvalidRequest: ``gives`` is neither ``image`` nor ``mask``, or what is decorated is no function.
+    """
+    if gives not in ("image", "mask"):
+        raise InvalidRequest.of([Problem("operation", f"gives={gives!r} is not known: write 'image' or 'mask'")])
+
+    def mark(decorated: Any) -> Any:
+        try:
+            decorated.__flux_gives__ = gives
+        except (AttributeError, TypeError):
+            what = f"{decorated!r} cannot be marked as a step: decorate a function that is written with def"
+            raise InvalidRequest.of([Problem("operation", what)]) from None
+        return decorated
+
+    return mark if function is None else mark(function)
+
+
+def load(reference: str, *, where: str = "call") -> UserFunction:
+    """The function that ``package.module:function`` names; modules beside you, in the current folder, come first.
+
+    Raises:
+        InvalidRequest: no such module or function, the module raises, or the function cannot be a step.
+    """
+    if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
+        what = f"{reference!r} names no function: write it as package.module:function, such as my_ops:grain"
+        raise InvalidRequest.of([Problem(where, what)])
+    module_name, _, name = reference.partition(":")
+    module = imported(module_name, where)
+    try:
+        function = getattr(module, name)
+    except AttributeError:
+        offered = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        hint = nearest(name, offered) or (f"; it has {', '.join(offered[:12])}" if offered else "; it has no function")
+        raise InvalidRequest.of([Problem(where, f"{module_name} has no '{name}'{hint}")]) from None
+    except Exception as error:  # a module may answer for its own names
+        raise InvalidRequest.of([Problem(where, f"{reference} cannot be imported: {said(error)}")]) from None
+    return _step(function, reference, module, where)
+
+
+def _step(function: Any, reference: str, module: types.ModuleType | None, where: str) -> UserFunction:
+    """Raises InvalidRequest unless ``function`` can be a step."""
+
+    def refuse(what: str) -> InvalidRequest:
+        return InvalidRequest.of([Problem(where, f"{reference} {what}")])
+
+    if not callable(function):
+        raise refuse(f"is {type(function).__name__}, no function: name one that takes an image and returns one")
+    try:
+        bare = inspect.unwrap(function)
+        takes = list(inspect.signature(function).parameters.values())
+    except (ValueError, TypeError):
+        raise refuse("does not say its parameters: call it from a function that is written with def") from None
+    for called in (function, bare, function.__call__):
+        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+            raise refuse("is async: write it with a plain def, it runs on a thread of its own")
+        if inspect.isgeneratorfunction(called):
+            raise refuse("yields: return one image")
+    others = takes[1:]
+    if not takes or takes[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
+        raise refuse("takes no picture: its first parameter is the picture")
+    if any(p.kind == p.POSITIONAL_ONLY and p.default is p.empty for p in others):
+        raise refuse("has further parameters without a name (before '/'): let only the first one stand there")
+    try:
+        source = source_of(bare, module)
+    except (OSError, TypeError):
+        raise refuse("has no source that can be read, and its source is part of the key of what it makes") from None
+    step = UserFunction(reference, getattr(function, "__flux_gives__", "image"), function, source)
+    if any(p.name == "image" and _is_picture(a) for p, a in _annotated(function, others)):
+        raise refuse("calls a further picture 'image': the main one is called so, give it another name")
+    return step
+
+
+def _annotated(function: Any, parameters: Sequence[inspect.Parameter]) -> list[tuple[inspect.Parameter, Any]]:
+    try:
+        hints = get_type_hints(function)
+    except Exception:  # an annotation that is there for type checkers only
+        hints = {}
+    return [(p, hints.get(p.name, p.annotation)) for p in parameters]
+
+
+def _is_picture(annotation: Any) -> bool:
+    """Whether it says ``Image.Image``, alone or with None; as a class or, where that failed, as text."""
+    if isinstance(annotation, str):
+        return any(re.fullmatch(r"(PIL\.)?Image\.Image", part.strip()) for part in annotation.split("|"))
+    return annotation is Image.Image or Image.Image in getattr(annotation, "__args__", ())
+
+
+@dataclass(frozen=True)
+class UserFunction:
+    """A user's function as a step of a recipe. It may be called from several threads at once.
+
+    Attributes:
+        reference: ``package.module:function``.
+        gives: ``image`` or ``mask``.
+        function: takes an upright Pillow image of mode L, LA, RGB or RGBA, and parameters; returns a Pillow image.
+        source: SHA-256, 64 hex digits, of the source of its module; of its own where there is no file (a notebook).
+    """
+
+    reference: str
+    gives: Gives
+    function: Callable[..., Any]
+    source: str
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *, where: str = "call") -> UserFunction:
+        """The step that a function of a module, a script or a notebook makes.
+
+        Raises:
+            InvalidRequest: it cannot be a step, or has no name of its own (a lambda, a function in a function).
+        """
+        name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None) or ""
+        if not _REFERENCE.fullmatch(f"{module}:{name}"):
+            what = f"{function!r} cannot be named in a recipe: write it with def at the top of a module or notebook"
+            raise InvalidRequest.of([Problem(where, what)])
+        return _step(function, f"{module}:{name}", sys.modules.get(module), where)
+
+    @cached_property
+    def _others(self) -> list[inspect.Parameter]:
+        """Its parameters after the first."""
+        return list(inspect.signature(self.function).parameters.values())[1:]
+
+    @cached_property
+    def inputs(self) -> Mapping[str, Slot]:
+        """Its pictures: ``image``, the main one, and each further parameter that is annotated ``Image.Image``."""
+        further = {
+            p.name: Slot("any", required=p.default is p.empty)
+            for p, annotation in _annotated(self.function, self._others)
+            if _is_picture(annotation) and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)
+        }
+        return {"image": Slot("any", main=True), **further}
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells it from any other step, for the key of its results."""
+        return {"call": self.reference, "source": self.source, "gives": self.gives}
+
+    def on(self, role: Gives) -> UserFunction:
+        """The step itself: it takes images and masks."""
+        return self
+
+    def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """``parameters``: those of the function's signature are part of its source."""
+        return dict(parameters)
+
+    def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> None:
+        """Not known beforehand."""
+
+    def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
+        """Parameters that the function does not have, and required ones that are missing.
+
+        Args:
+            where: prefix of each problem's path; the reference if empty.
+            partial: do not ask for required parameters.
+        """
+        where = where or self.reference
+        named = [p for p in self._others if p.name not in self.inputs and p.kind != p.POSITIONAL_ONLY]
+        takes = {p.name: p for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        problems = []
+        for name in parameters:
+            if name in self.inputs:
+                problems.append(Problem(f"{where}.{name}", "is a picture: give it a step or a file, no plain value"))
+            elif name not in takes and not any(p.kind == p.VAR_KEYWORD for p in named):
+                hint = nearest(str(name), takes) or f"; it takes {', '.join(takes) or 'none'}"
+                problems.append(Problem(f"{where}.{name}", f"{self.reference} has no such parameter{hint}"))
+        for name, parameter in takes.items():
+            if parameter.default is parameter.empty and name not in parameters and not partial:
+                problems.append(Problem(f"{where}.{name}", "is required: write a value for it"))
+        return problems
+
+    def perform(self, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
+        """What the function makes of ``pictures``; the main picture's own bytes where it changes nothing.
+
+        Raises:
+            InvalidRequest: a parameter or a picture is missing or unknown.
+            InvalidImage: a picture is unreadable, the function raises, or it gives something else than an image.
+        """
+        given = choose(self.inputs, pictures, where=self.reference, problems=self.check(parameters))
+        main = given["image"][0]
+        opened = {name: working(chosen[0]) for name, chosen in given.items()}
+        image = opened.pop("image")
+        before = image.copy()
+        try:
+            result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
+            made = _made(result, mask=self.gives == "mask")
+        except (Exception, SystemExit) as error:
+            what = str(error) if isinstance(error, _NoImage) else said(error)
+            raise InvalidImage(f"{self.reference}: {what}") from None
+        if same_pixels(made, before):
+            return untouched(main)
+        profile = made.info.get("icc_profile") or before.info.get("icc_profile")
+        return encode(made, given, profile=None if self.gives == "mask" else profile)
+
+
+class _NoImage(Exception):
+    """A function gave something else than a usable image."""
+
+
+def _made(result: Any, *, mask: bool) -> Image.Image:
+    if not isinstance(result, Image.Image):
+        hint = "return Image.fromarray(…)" if hasattr(result, "__array_interface__") else "return a Pillow image"
+        raise _NoImage(f"gave {'nothing' if result is None else f'a {type(result).__name__}'}, no image: {hint}")
+    if not 0 < result.width * result.height <= MAX_PIXELS:
+        raise _NoImage(f"gave {result.width}×{result.height} px: between 1 px and {MAX_PIXELS // 1_000_000} MP will do")
+    made = plain(result)
+    return binarise(made) if mask else made

@@ -1,0 +1,240 @@
+"""The plan: what each step would do and cost, as values and as text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from flux_tasks.units import dollars, duration
+
+__all__ = ["Amount", "Plan", "StepPlan", "table"]
+_TOLD = 20
+
+
+@dataclass
+class Amount:
+    """Jobs and what they are expected to cost: ``credits`` of those with a published price, ``unpriced`` the others."""
+
+    jobs: int = 0
+    credits: float = 0.0
+    unpriced: int = 0
+
+    def add(self, estimate: float | None) -> None:
+        """One more job."""
+        self.jobs += 1
+        self.credits += estimate or 0.0
+        self.unpriced += estimate is None
+
+
+@dataclass
+class StepPlan:
+    """What one step would do, over all items and all its combinations.
+
+    Attributes:
+        does: the tool or operation.
+        paid: jobs that would be paid for, each counted once.
+        undecided: jobs that depend on a condition which cannot be decided yet; not in ``paid``.
+        retries: jobs at most, if results are not as expected; not in ``paid``.
+        cached: answers from the store.
+        shared: calls that another item's job answers.
+        collected: jobs that an interrupted run has paid for.
+        held: jobs that may have been charged, and whose id is not known.
+        skipped: conditions that do not hold.
+        nothing_to_do: an empty mask, or a picture that is as it should be.
+        local: operations done here, free.
+        moderated: refused earlier, and not tried again.
+        blocked: something before it cannot be done.
+    """
+
+    id: str
+    does: str
+    is_paid: bool
+    paid: Amount = field(default_factory=Amount)
+    undecided: Amount = field(default_factory=Amount)
+    retries: Amount = field(default_factory=Amount)
+    cached: int = 0
+    shared: int = 0
+    collected: int = 0
+    held: int = 0
+    skipped: int = 0
+    nothing_to_do: int = 0
+    local: int = 0
+    moderated: int = 0
+    blocked: int = 0
+
+
+@dataclass
+class Plan:
+    """What a run of ``recipe`` would do.
+
+    Attributes:
+        items: how many there are.
+        steps: in the order of the graph.
+        seconds: expected duration at ``max_jobs`` jobs at a time.
+        assumed: tools whose jobs nobody has timed on this store; they are taken to last 10 s.
+        invalid: what is wrong with items, the first of them; ``troubled`` counts them all.
+        budget: the cap in credits, or None.
+        spent: credits that count against it already, because earlier runs did not get to their end.
+    """
+
+    recipe: str
+    endpoint: str
+    engine: str
+    items: int = 0
+    steps: list[StepPlan] = field(default_factory=list)
+    seconds: float = 0.0
+    max_jobs: int = 0
+    assumed: list[str] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+    troubled: int = 0
+    budget: float | None = None
+    spent: float = 0.0
+
+    def __str__(self) -> str:
+        return table(self)
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that the run would pay for, as far as that can be told."""
+        return sum(step.paid.jobs for step in self.steps)
+
+    @property
+    def credits(self) -> float:
+        """What they are expected to cost, those without a published price left out."""
+        return sum(step.paid.credits for step in self.steps)
+
+    @property
+    def unpriced(self) -> int:
+        """How many of them have no published price."""
+        return sum(step.paid.unpriced for step in self.steps)
+
+    @property
+    def collected(self) -> int:
+        """Jobs that an interrupted run has paid for, and this one would collect."""
+        return sum(step.collected for step in self.steps)
+
+    def total(self, kind: str) -> Amount:
+        """All ``undecided`` or all ``retries``."""
+        found = Amount()
+        for step in self.steps:
+            amount: Amount = getattr(step, kind)
+            found.jobs += amount.jobs
+            found.credits += amount.credits
+            found.unpriced += amount.unpriced
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        totals = {
+            "jobs": self.jobs,
+            "credits": round(self.credits, 4),
+            "dollars": round(self.credits / 100, 4),
+            "unpriced": self.unpriced,
+            "collected": self.collected,
+            "undecided": asdict(self.total("undecided")),
+            "retries": asdict(self.total("retries")),
+        }
+        return asdict(self) | totals
+
+
+_COLUMNS = ("step", "does", "to pay", "stored", "shared", "to collect", "skipped", "undecided", "credits")
+
+
+def table(plan: Plan) -> str:
+    """What the plan says: a sentence, a table of the steps, and what is uncertain."""
+    rows = [_COLUMNS, *(_row(step) for step in plan.steps)]
+    shown = [index for index in range(len(_COLUMNS)) if index in (0, 1, 2, 8) or any(row[index] for row in rows[1:])]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
+    lines = [_head(plan), ""]
+    for row in rows:
+        cells = [row[i].ljust(widths[i]) if i < 2 else row[i].rjust(widths[i]) for i in shown]
+        lines.append("  ".join(cells).rstrip())
+    lines += ["", *_notes(plan)]
+    return "\n".join(lines).rstrip()
+
+
+def _head(plan: Plan) -> str:
+    paid = f"{plan.jobs:,} {_jobs(plan.jobs)} to pay for: {_price(plan)}" if plan.jobs else "no job to pay for"
+    return f"{plan.recipe}: {plan.items:,} {'item' if plan.items == 1 else 'items'}, {paid}"
+
+
+def _row(step: StepPlan) -> tuple[str, ...]:
+    counts = (step.cached, step.shared, step.collected, step.skipped + step.nothing_to_do, step.undecided.jobs)
+    if not step.is_paid:
+        return (step.id, step.does, "", "", "", "", f"{counts[3]:,}" if counts[3] else "", "", "free")
+    return (
+        step.id,
+        step.does,
+        f"{step.paid.jobs:,}",
+        *(f"{count:,}" if count else "" for count in counts),
+        _credits(step.paid),
+    )
+
+
+def _credits(amount: Amount) -> str:
+    if not amount.unpriced:
+        return f"{amount.credits:,.2f}"
+    if amount.unpriced == amount.jobs:
+        return "unknown"
+    return f"{amount.credits:,.2f} + {amount.unpriced:,} unknown"
+
+
+def _price(amount: Amount | Plan) -> str:
+    """What jobs cost, in words."""
+    priced = amount.jobs - amount.unpriced
+    if not priced:
+        return f"the price of {'its tool' if amount.jobs == 1 else 'their tools'} is published nowhere"
+    known = f"about {amount.credits:,.2f} credits ({dollars(amount.credits)})"
+    if amount.unpriced:
+        return f"{known} for {priced:,} of them, and {amount.unpriced:,} of unknown price"
+    return known
+
+
+def _jobs(count: int) -> str:
+    return "job" if count == 1 else "jobs"
+
+
+def _notes(plan: Plan) -> list[str]:
+    lines: list[str] = []
+    undecided, retries = plan.total("undecided"), plan.total("retries")
+    if undecided.jobs:
+        names = ", ".join(step.id for step in plan.steps if step.undecided.jobs)
+        lines.append(
+            f"undecided: up to {undecided.jobs:,} more {_jobs(undecided.jobs)}, {_price(undecided)}: the condition of "
+            f"{names} asks about pictures that are not made yet"
+        )
+    if retries.jobs:
+        lines.append(
+            f"retries: up to {retries.jobs:,} more {_jobs(retries.jobs)}, {_price(retries)}, if results are not as "
+            "expected"
+        )
+    held = sum(step.held for step in plan.steps)
+    if held:
+        lines.append(f"held: {held:,} {_jobs(held)} that may be paid for already; see flux-pipelines store held")
+    moderated = sum(step.moderated for step in plan.steps)
+    if moderated:
+        lines.append(f"moderated: {moderated:,} refused earlier, and not tried again (see flux-pipelines retry)")
+    if plan.seconds:
+        assumed = f"; a job of {', '.join(plan.assumed)} is taken to last 10 s" if plan.assumed else ""
+        lines.append(f"duration: about {duration(plan.seconds)} with {plan.max_jobs} jobs at a time{assumed}")
+    if plan.budget is not None:
+        lines.append(_budget(plan, plan.budget))
+    if plan.engine.startswith("local:"):
+        lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
+    if plan.troubled:
+        lines.append(f"invalid: {plan.troubled:,} {'problem' if plan.troubled == 1 else 'problems'} with items")
+        lines += ["  " + words.replace("\n", "\n    ") for words in plan.invalid]
+        if plan.troubled > len(plan.invalid):
+            lines.append(f"  … and {plan.troubled - len(plan.invalid):,} more")
+    return lines
+
+
+def _budget(plan: Plan, cap: float) -> str:
+    most = plan.spent + plan.credits + plan.total("undecided").credits + plan.total("retries").credits
+    before = f", of which earlier runs have spent {plan.spent:,.2f}," if plan.spent else ""
+    if plan.spent + plan.credits > cap + 1e-6:
+        return f"budget: {cap:,g} credits{before} are too few: the run would stop when they are spent"
+    if most > cap:
+        return f"budget: {cap:,g} credits{before} are enough, unless much of what is uncertain comes true"
+    unknown = " as far as prices are known" if plan.unpriced else ""
+    return f"budget: {cap:,g} credits{before} are enough{unknown}"

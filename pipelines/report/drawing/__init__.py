@@ -1,0 +1,8 @@
+"""The graph of a recipe, as SVG and as Mermaid text."""
+
+from __future__ import annotations
+
+from pipelines.report.drawing.mermaid import mermaid
+from pipelines.report.drawing.svg import svg
+
+__all__ = ["mermaid", "svg"]

@@ -1,0 +1,9 @@
+"""A run: every item of a recipe, each ending in a row of the manifest."""
+
+from __future__ import annotations
+
+from pipelines.run.item import CallTool, Event
+from pipelines.run.run import Run
+from pipelines.run.summary import Summary, ToolTotal
+
+__all__ = ["CallTool", "Event", "Run", "Summary", "ToolTotal"]

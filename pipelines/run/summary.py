@@ -1,0 +1,95 @@
+"""What a run came to, by outcome and by tool."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.data.manifest import FINE
+
+__all__ = ["Summary", "ToolTotal"]
+
+
+@dataclass
+class ToolTotal:
+    """What the jobs of one tool came to: how many, what was expected of those with a price, what they cost.
+
+    ``unpriced`` are jobs whose cost the service did not say, ``unestimated`` those without a published price.
+    """
+
+    jobs: int = 0
+    estimate: float = 0.0
+    cost: float = 0.0
+    unpriced: int = 0
+    unestimated: int = 0
+
+
+@dataclass
+class Summary:
+    """What a run came to.
+
+    Attributes:
+        total: items that the run was to go through.
+        counts: items by outcome.
+        jobs: paid calls made by this run.
+        collected: jobs paid for by an earlier run and collected by this one.
+        cached: answers from the store.
+        cost: credits of the jobs of this run, as far as the service says.
+        unpriced: jobs whose cost the service did not say.
+        uncertain: submissions that may have been charged and whose id is not known.
+        uncollected: jobs that are paid for, and wait in the journal to be collected.
+        tools: what was expected and what it came to, by tool.
+        stopped: why the run was stopped, or an empty string.
+    """
+
+    name: str
+    run_id: str
+    started: str
+    endpoint: str
+    engine: str
+    total: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    jobs: int = 0
+    collected: int = 0
+    cached: int = 0
+    cost: float = 0.0
+    unpriced: int = 0
+    uncertain: int = 0
+    uncollected: int = 0
+    tools: dict[str, ToolTotal] = field(default_factory=dict)
+    seconds: float = 0.0
+    stopped: str = ""
+    manifest: str = ""
+    report: str = ""
+
+    @property
+    def items(self) -> int:
+        """Items that ended."""
+        return sum(self.counts.values())
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether every item ended well and nothing stopped the run."""
+        return not self.stopped and set(+self.counts) <= FINE
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count an item in."""
+        self.counts[row["outcome"]] += 1
+        for step in row["steps"]:
+            self.cached += step["outcome"] == "cached"
+            if step["outcome"] == "done":
+                cost = step.get("cost")
+                self.jobs += 1
+                self.cost += cost or 0.0
+                self.unpriced += cost is None
+                total = self.tools.setdefault(step["tool"], ToolTotal())
+                total.jobs += 1
+                total.unpriced += cost is None
+                total.cost += cost or 0.0
+                total.estimate += step.get("estimate") or 0.0
+                total.unestimated += step.get("estimate") is None
+            self.collected += step["outcome"] == "attached"
+        for error in row["errors"] or filter(None, [row["error"]]):
+            self.uncertain += error["kind"] == "SubmissionUncertain"
+            self.uncollected += error["kind"] in ("StillRunning", "DeliveryFailed", "JobLost")

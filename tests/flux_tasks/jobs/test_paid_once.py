@@ -1,0 +1,545 @@
+"""Paid once, kept for good: leases between processes, uncertain submissions, stores that fail, and the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_bfl import FakeBfl
+from object_stores import reach_s3
+from pictures import encoded, noise
+from scripted import Answer
+from waiting import wait_until
+
+from flux_tasks import background, catalog, files
+from flux_tasks.api.slots import Slots
+from flux_tasks.errors import (
+    DeliveryFailed,
+    Interrupted,
+    Moderated,
+    ServerUnavailable,
+    StillRunning,
+    StoreUnavailable,
+    SubmissionUncertain,
+)
+from flux_tasks.jobs import job
+from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.job import JobResult
+from flux_tasks.settings import Settings
+from flux_tasks.store.journal import LEASE, Entry, Journal
+from flux_tasks.store.records import Store
+from flux_tasks.store.spool import Spool
+
+ELSEWHERE = "another-machine:77"
+DEBLUR = catalog.TOOLS["deblur-v1"]
+
+
+@pytest.fixture
+def bfl() -> Iterator[FakeBfl]:
+    with FakeBfl() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FLUX_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def settings(bfl: FakeBfl, tmp_path: Path) -> Settings:
+    return Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"), poll_interval=0.002)
+
+
+@pytest.fixture
+def call() -> Call:
+    return prepare(DEBLUR, {"image": encoded(noise((96, 80)))})
+
+
+def run(call: Call, settings: Settings) -> JobResult:
+    return background.run(job.execute(call, settings))
+
+
+def key_of(call: Call) -> str:
+    return call.key("custom:loopback")
+
+
+def journal_of(settings: Settings) -> Journal:
+    return Journal(Store(settings.store))
+
+
+def written(call: Call, settings: Settings, **changes: Any) -> Entry:
+    """An entry that another process has written."""
+    entry = Entry(**{"key": key_of(call), "tool": DEBLUR.name, "phase": "intent", "owner": ELSEWHERE, **changes})
+    journal_of(settings).put(entry)
+    return entry
+
+
+def submitted_elsewhere(bfl: FakeBfl, call: Call) -> str:
+    """A job that another process has paid for."""
+    answer = bfl._submit(DEBLUR.path, type("Request", (), {"headers": {}, "json": lambda _: call.body()})())
+    return str(answer.body["id"])
+
+
+# -- several processes ------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_another_process_is_at_work_on_is_waited_for_and_comes_from_the_store(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    entry = written(call, settings, phase="submitted", id="theirs")
+    waiting = background.start(job.execute(call, settings))
+    time.sleep(0.3)
+    assert not waiting.done()
+    assert bfl.requests == [] or all("theirs" not in r.path for r in bfl.requests), "it is theirs to poll"
+    store = Store(settings.store)
+    image = replace(store.put_image(encoded()), job_id="theirs", cost=3.0)
+    store.put_result(entry.key, image, {})
+    result = waiting.result(30)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("cached", "theirs", 0)
+    assert journal_of(settings).entries() == []
+
+
+def test_a_waiting_call_holds_no_slot(bfl: FakeBfl, settings: Settings, call: Call) -> None:
+    settings = replace(settings, max_jobs=1)
+    written(call, settings, phase="submitted", id="theirs")
+    waiting = background.start(job.execute(call, settings))
+    other = prepare(DEBLUR, {"image": encoded(noise((96, 80), seed=5))})
+    assert run(other, settings).outcome == "done"
+    waiting.cancel()
+
+
+def test_a_job_whose_lease_has_lapsed_is_collected_and_not_paid_again(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    job_id = submitted_elsewhere(bfl, call)
+    written(call, settings, phase="submitted", id=job_id, at=time.time() - LEASE - 1)
+    result = run(call, settings)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", job_id, 1)
+
+
+def test_a_lease_is_renewed_while_its_job_runs(
+    bfl: FakeBfl, settings: Settings, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "LEASE", 0.06)
+    bfl.hold = True
+    running = background.start(job.execute(call, settings))
+    journal = journal_of(settings)
+    wait_until(lambda: bfl.jobs and [e for e in journal.entries() if e.phase == "submitted"])
+    first = journal.entries()[0].at
+    wait_until(lambda: journal.entries()[0].at > first)
+    bfl.hold = False
+    assert running.result(30).outcome == "done"
+    time.sleep(0.1)
+    assert journal.entries() == [], "a late renewal must not bring the entry back"
+
+
+def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
+    bfl: FakeBfl, settings: Settings, call: Call, tmp_path: Path
+) -> None:
+    written(call, settings, phase="submitted", id="job-that-is-gone", owner="")
+    (tmp_path / "photo.png").write_bytes(encoded(noise((96, 80))))
+    script = textwrap.dedent(f"""
+        from flux_tasks import background, catalog
+        from flux_tasks.jobs import job
+        from flux_tasks.jobs.call import prepare
+        from flux_tasks.settings import Settings
+        settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.002)
+        call = prepare(catalog.TOOLS["deblur-v1"], {{"image": {str(tmp_path / "photo.png")!r}}})
+        result = background.run(job.execute(call, settings))
+        print(result.outcome, *result.warnings)
+    """)
+    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate(timeout=60)[0] for process in processes]
+    assert bfl.jobs == 1, said
+    assert sum("submitted anew: the service no longer knows job job-that-is-gone" in line for line in said) >= 1
+    assert all(line.split()[0] in ("done", "cached", "attached") for line in said)
+    assert journal_of(settings).entries() == []
+
+
+def test_what_a_person_should_know_of_a_job_is_kept_for_the_manifest(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    written(call, settings, phase="submitted", id="gone", owner="")
+    result = run(call, settings)
+    assert job.history(result.job_id) == ("submitted anew: the service no longer knows job gone",)
+    record = Store(settings.store).result(key_of(call))
+    assert record is not None
+    assert record["warnings"] == ["submitted anew: the service no longer knows job gone"]
+
+
+# -- uncertain submissions --------------------------------------------------------------------------------------------
+
+
+def test_an_uncertain_submission_is_held_at_once_for_everybody(bfl: FakeBfl, settings: Settings, call: Call) -> None:
+    bfl.submit_answer = Answer(500, {"detail": "oops"})
+    with pytest.raises(SubmissionUncertain):
+        run(call, settings)
+    [entry] = journal_of(settings).entries()
+    assert entry.is_held
+    assert entry.owner == ""
+    assert not replace(entry, owner=ELSEWHERE).is_held, "or others would wait for it for a minute"
+
+
+@pytest.mark.parametrize("policy", ["resubmit", "decision"])
+def test_a_held_job_is_submitted_again_by_policy_or_by_a_persons_decision(
+    bfl: FakeBfl, settings: Settings, call: Call, policy: str
+) -> None:
+    entry = written(call, settings, owner="", at=1.0)
+    with pytest.raises(SubmissionUncertain, match="flux-pipelines store held"):
+        run(call, settings)
+    if policy == "resubmit":
+        settings = replace(settings, on_uncertain="resubmit")
+    else:
+        journal_of(settings).put(replace(entry, decision="resubmit"))
+    assert run(call, settings).outcome == "done"
+    assert bfl.jobs == 1
+    assert journal_of(settings).entries() == []
+
+
+def test_a_job_that_a_person_dropped_is_not_submitted_whatever_the_policy(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    written(call, settings, owner="", decision="drop")
+    with pytest.raises(SubmissionUncertain, match="dropped by a person"):
+        run(call, replace(settings, on_uncertain="resubmit"))
+    assert bfl.jobs == 0
+
+
+def test_an_intent_of_another_machine_is_waited_for_until_its_lease_lapses(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    written(call, settings, at=time.time() - LEASE + 0.5)
+    with pytest.raises(SubmissionUncertain, match="held"):
+        run(call, settings)
+    assert bfl.jobs == 0
+
+
+# -- moderation -------------------------------------------------------------------------------------------------------
+
+
+def test_what_moderation_refused_is_not_tried_again_unless_asked_for(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    refusal = {"id": "job-1", "status": "Content Moderated", "details": {"Moderation Reasons": ["Violence"]}}
+    bfl.on("GET /v1/get_result", Answer(200, refusal))
+    with pytest.raises(Moderated, match=r"withheld by moderation \(Violence\); it is not charged"):
+        run(call, settings)
+    for ask in (job.execute, job.lookup):
+        with pytest.raises(Moderated, match=r"\(Violence\) earlier; it is not tried again unless asked for") as caught:
+            background.run(ask(call, settings))
+        assert (caught.value.reasons, caught.value.remembered) == (("Violence",), True)
+    assert bfl.jobs == 1
+    del bfl._scripts["GET /v1/get_result"]
+    assert run(call, replace(settings, retry_moderated=True)).outcome == "done"
+    assert run(call, settings).outcome == "cached", "a result is worth more than an earlier refusal"
+
+
+def test_a_process_that_waited_for_a_job_that_was_refused_does_not_submit_it_anew(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    entry = written(call, settings)
+    waiting = background.start(job.execute(call, settings))
+    time.sleep(0.2)
+    Store(settings.store).put_record("refusals", entry.key, {"stage": "content", "reasons": ["Violence"]})
+    journal_of(settings).settle(entry.key)
+    with pytest.raises(Moderated, match="Violence"):
+        waiting.result(30)
+    assert bfl.jobs == 0
+    assert journal_of(settings).entries() == []
+
+
+def test_a_paid_job_is_collected_although_an_earlier_attempt_was_refused(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    job_id = submitted_elsewhere(bfl, call)
+    written(call, settings, phase="submitted", id=job_id, owner="")
+    Store(settings.store).put_record("refusals", key_of(call), {"stage": "content", "reasons": ["Violence"]})
+    assert background.run(job.lookup(call, settings)) is None, "not refused: something is to be collected"
+    result = run(call, settings)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", job_id, 1)
+    assert run(call, settings).outcome == "cached"
+
+
+# -- stores that fail -------------------------------------------------------------------------------------------------
+
+
+class Trouble:
+    """Makes ``files`` fail on chosen locations."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.failing: Callable[[str, str], OSError | None] = lambda operation, location: None
+        for name in ("read", "write", "create", "size", "remove", "listing"):
+            monkeypatch.setattr(files, name, self._wrapped(name, getattr(files, name)))
+
+    def _wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def troubled(location: Any, *arguments: Any, **options: Any) -> Any:
+            error = self.failing(name, os.fspath(location))
+            if error is not None:
+                raise error
+            return function(location, *arguments, **options)
+
+        return troubled
+
+
+@pytest.fixture
+def trouble(monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    return Trouble(monkeypatch)
+
+
+def full(*kinds: str) -> Callable[[str, str], OSError | None]:
+    """A store whose folders ``kinds`` take nothing any more."""
+
+    def failing(operation: str, location: str) -> OSError | None:
+        inside = any(f"/store/{kind}/" in location for kind in kinds)
+        return OSError(errno.ENOSPC, "No space left on device") if inside and operation in ("write", "create") else None
+
+    return failing
+
+
+def test_a_store_that_fails_for_a_moment_is_asked_again(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble
+) -> None:
+    failed: dict[tuple[str, str], int] = {}
+
+    def once(operation: str, location: str) -> OSError | None:
+        failed[operation, location] = failed.get((operation, location), 0) + 1
+        return OSError("503 Slow Down") if "/store/" in location and failed[operation, location] == 1 else None
+
+    trouble.failing = once
+    assert run(call, settings).outcome == "done"
+    assert bfl.jobs == 1
+    trouble.failing = lambda *_: None
+    assert journal_of(settings).entries() == []
+
+
+def test_a_store_that_cannot_be_written_stops_before_anything_is_paid_for(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble
+) -> None:
+    trouble.failing = full("journal")
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        run(call, settings)
+    assert bfl.jobs == 0
+
+
+def test_a_store_that_cannot_be_read_stops_before_anything_is_paid_for(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble
+) -> None:
+    trouble.failing = lambda operation, location: OSError("bucket is gone") if "/results/" in location else None
+    with pytest.raises(StoreUnavailable, match="bucket is gone"):
+        run(call, settings)
+    assert bfl.jobs == 0
+
+
+def test_a_result_that_the_store_does_not_take_waits_in_the_spool_and_is_written_when_it_does(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble, spool: Path
+) -> None:
+    trouble.failing = full("blobs")
+    result = run(call, settings)
+    assert result.outcome == "done"
+    assert result.image.open().size == (96, 80), "the caller has its picture all the same"
+    assert any("the result waits in the spool" in word for word in result.warnings)
+    assert Store(settings.store).result(key_of(call)) is None
+    assert [entry.phase for entry in journal_of(settings).entries()] == ["submitted"], "no claim that is not true"
+    again = run(call, settings)
+    assert (again.outcome, bfl.jobs) == ("cached", 1), "while it waits it answers, too"
+    trouble.failing = lambda *_: None
+    assert background.run(job.flush(settings)) == 1
+    assert run(call, settings).outcome == "cached"
+    assert journal_of(settings).entries() == []
+    assert not [path for path in spool.rglob("*") if path.is_file()]
+    assert bfl.jobs == 1
+
+
+def test_the_next_call_writes_what_waits_in_the_spool(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble
+) -> None:
+    trouble.failing = full("results")
+    run(call, settings)
+    trouble.failing = lambda *_: None
+    found = background.run(job.lookup(call, settings))
+    assert found is not None
+    assert found.job_id == "job-1"
+    assert Store(settings.store).result(key_of(call)) is not None
+    assert Spool(Store(settings.store)).keys() == []
+
+
+def test_an_id_that_the_journal_does_not_take_waits_in_the_spool(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble
+) -> None:
+    def failing(operation: str, location: str) -> OSError | None:
+        gone = "/store/" in location and operation == "write"  # the intent is created, everything later fails
+        return OSError(errno.EROFS, "Read-only file system") if gone else None
+
+    trouble.failing = failing
+    bfl.hold = True
+    with pytest.raises(StillRunning):
+        run(call, replace(settings, deadline=0.2))
+    trouble.failing = lambda *_: None
+    assert [entry.phase for entry in journal_of(settings).entries()] == ["intent"]
+    bfl.hold = False
+    result = run(call, settings)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", "job-1", 1)
+    assert journal_of(settings).entries() == []
+
+
+def test_with_room_nowhere_the_job_stays_with_the_service_and_is_collected_later(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble
+) -> None:
+    def failing(operation: str, location: str) -> OSError | None:
+        everywhere = "/spool/" in location or "/blobs/" in location
+        return OSError(errno.ENOSPC, "No space left on device") if everywhere and operation == "write" else None
+
+    trouble.failing = failing
+    with pytest.raises(StoreUnavailable, match=r"job job-1 is paid for.*run again when there is room"):
+        run(call, settings)
+    trouble.failing = lambda *_: None
+    result = run(call, settings)
+    assert (result.outcome, bfl.jobs) == ("attached", 1)
+
+
+def test_a_bucket_that_is_not_there_stops_before_anything_is_paid_for(
+    bfl: FakeBfl, settings: Settings, call: Call, s3_endpoint: str
+) -> None:
+    with reach_s3(s3_endpoint), pytest.raises(StoreUnavailable, match="the store cannot be used"):
+        run(call, replace(settings, store="s3://there-is-no-such-bucket/store"))
+    assert bfl.jobs == 0
+
+
+def test_tidying_forgets_entries_whose_result_is_recorded_and_counts_the_rest(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    result = run(call, settings)
+    written(call, settings, phase="submitted", id=result.job_id, owner="")
+    other = Entry(key="f" * 64, tool="deblur-v1", phase="submitted", id="job-9", owner="")
+    journal_of(settings).put(other)
+    assert background.run(job.tidy(settings)) == 1
+    assert journal_of(settings).entries() == [other]
+    for attempt in (1, 2):
+        written(call, settings, phase="submitted", id=f"attempt-{attempt}", owner="", attempt=attempt)
+    assert background.run(job.tidy(settings)) == 1, "nobody will collect it any more"
+    written(call, settings, phase="submitted", id="a-refresh", owner="", refresh=True)
+    assert background.run(job.tidy(settings)) == 2, "it is to replace the result, and is collected when asked for again"
+
+
+def test_a_dangling_link_in_the_journal_is_an_entry_that_cannot_be_read_and_no_endless_loop(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    folder = Path(settings.store) / "journal"
+    folder.mkdir(parents=True)
+    (folder / f"{key_of(call)}.json").symlink_to(folder / "nowhere")
+    with pytest.raises(SubmissionUncertain, match="held"):
+        run(call, settings)
+    assert bfl.jobs == 0
+
+
+# -- attempts do not multiply -----------------------------------------------------------------------------------------
+
+
+def test_only_what_was_never_sent_is_worth_repeating_as_a_whole() -> None:
+    from flux_tasks.api.client import is_free_to_repeat
+
+    assert is_free_to_repeat(ServerUnavailable("no connection"))
+    for error in (StillRunning("x"), DeliveryFailed("x"), StoreUnavailable("x"), SubmissionUncertain("x")):
+        assert not is_free_to_repeat(error)
+
+
+def test_a_429_lowers_the_limit_and_submissions_that_are_taken_raise_it_again() -> None:
+    async def scenario() -> None:
+        slots = Slots(16)
+        async with slots.hold("account"), slots.hold("account"), slots.hold("account"), slots.hold("account"):
+            slots.refused("account")
+            assert slots.allowed == 3
+            slots.refused("account")
+            assert slots.allowed == 3, "answers that come together are one piece of news"
+        for _ in range(200):
+            slots.taken("account")
+        assert slots.allowed == 16
+
+    asyncio.run(scenario())
+
+
+def test_a_lowered_limit_holds_back_calls_until_slots_are_given_back() -> None:
+    async def scenario() -> list[int]:
+        slots, seen = Slots(8), []
+
+        async def one() -> None:
+            async with slots.hold("account"):
+                seen.append(slots.active)
+                await asyncio.sleep(0)
+
+        async with slots.hold("account"), slots.hold("account"):
+            slots.refused("account")  # two are held, one is allowed
+            waiting = [asyncio.create_task(one()) for _ in range(5)]
+            await asyncio.sleep(0.01)
+            assert seen == []
+        await asyncio.gather(*waiting)
+        assert slots.active == 0
+        return seen
+
+    assert asyncio.run(scenario()) == [1] * 5
+
+
+def test_a_cancelled_wait_for_a_slot_gives_its_turn_to_the_next() -> None:
+    async def scenario() -> None:
+        slots = Slots(1)
+
+        async def one() -> str:
+            async with slots.hold("account"):
+                return "in"
+
+        async with slots.hold("account"):
+            first, second = asyncio.create_task(one()), asyncio.create_task(one())
+            await asyncio.sleep(0)
+            first.cancel()
+        assert await second == "in"
+        assert slots.active == 0
+
+    asyncio.run(scenario())
+
+
+# -- the end of a program ---------------------------------------------------------------------------------------------
+
+
+def test_jobs_that_wait_for_a_slot_are_not_submitted_once_the_run_is_stopped(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    settings = replace(settings, max_jobs=1)
+    bfl.hold = True
+    other = prepare(DEBLUR, {"image": encoded(noise((96, 80), seed=5))})
+    running = [background.start(job.execute(call, settings))]
+    wait_until(lambda: bfl.jobs == 1)
+    running.append(background.start(job.execute(other, settings)))
+    time.sleep(0.1)
+    background.run(job.stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
+    bfl.hold = False
+    assert running[0].result(30).outcome == "done"
+    with pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
+        running[1].result(30)
+    assert bfl.jobs == 1
+    background.run(job.stop_submitting(settings, None))
+    assert run(other, settings).outcome == "done"
+
+
+def test_an_entry_names_machine_and_process(bfl: FakeBfl, settings: Settings, call: Call) -> None:
+    bfl.hold = True
+    running = background.start(job.execute(call, settings))
+    folder = Path(settings.store) / "journal"
+    wait_until(lambda: folder.is_dir() and list(folder.glob("*.json")))
+    [file] = folder.glob("*.json")
+    assert json.loads(file.read_text())["owner"] == f"{socket.gethostname()}:{os.getpid()}"
+    bfl.hold = False
+    running.result(30)

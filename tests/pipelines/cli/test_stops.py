@@ -1,0 +1,107 @@
+"""Ctrl-C, SIGTERM and what else stops a run: no new job, those in flight collected, nothing lost, exit 3."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_bfl import FakeBfl
+from scripted import Answer
+from waiting import wait_until
+
+from flux_tasks.store.journal import Journal
+from flux_tasks.store.records import Store
+
+
+def running(cli: Any, bfl: FakeBfl, folder: Path, *options: str) -> subprocess.Popen[str]:
+    """A run whose two first jobs are submitted and do not end yet."""
+    bfl.hold = True
+    recipe = str(folder / "recipe.yaml")
+    program: subprocess.Popen[str] = cli.start("run", recipe, "--endpoint", bfl.url, *options, key="right-key")
+    journal = Journal(Store(str(folder / "store")))
+
+    def submitted() -> bool:
+        assert program.poll() is None, "the run ended by itself"
+        return sum(entry.phase == "submitted" for entry in journal.entries()) == 2
+
+    wait_until(submitted)
+    return program
+
+
+def manifest_of(said: str) -> list[dict[str, Any]]:
+    [path] = [line.split()[1] for line in said.splitlines() if line.startswith("manifest:")]
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_begins_no_new_job_and_collects_those_in_flight(
+    cli: Any, bfl: FakeBfl, folder: Path, number: signal.Signals
+) -> None:
+    program = running(cli, bfl, folder)
+    os.killpg(program.pid, number) if number == signal.SIGINT else program.send_signal(number)
+    assert program.stderr is not None
+    said = program.stderr.readline()
+    while "no new job is begun" not in said:
+        said = program.stderr.readline()
+    assert ("Ctrl-C" if number == signal.SIGINT else "SIGTERM") in said
+    assert "30 s at most" in said
+    bfl.hold = False
+    out, err = program.communicate(timeout=60)
+    assert program.returncode == 3, err
+    assert "Traceback" not in out + err
+    assert "stopped: interrupted" in err
+    assert bfl.jobs == 2, "the second steps are not begun"
+    rows = manifest_of(out)
+    assert [row["outcome"] for row in rows] == ["held", "held"]
+    assert [row["steps"][0]["outcome"] for row in rows] == ["done", "done"]
+    assert all("not begun, because the run was stopped" in row["error"]["message"] for row in rows)
+    again = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert (again.returncode, bfl.jobs) == (0, 4)
+
+
+def test_when_the_grace_is_over_the_rest_stays_in_the_journal_for_the_next_run(
+    cli: Any, bfl: FakeBfl, folder: Path
+) -> None:
+    program = running(cli, bfl, folder, "--grace", "0.5")
+    os.killpg(program.pid, signal.SIGINT)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 3
+    assert "interrupted: what was submitted is in the journal; run again to go on" in err
+    assert "Traceback" not in err
+    bfl.hold = False
+    assert cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key").returncode == 0
+    assert bfl.jobs == 4
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_nothing_is_lost(cli: Any, bfl: FakeBfl, folder: Path) -> None:
+    program = running(cli, bfl, folder, "--grace", "600")
+    os.killpg(program.pid, signal.SIGINT)
+    time.sleep(0.3)
+    os.killpg(program.pid, signal.SIGINT)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 3
+    assert "Traceback" not in err
+    bfl.hold = False
+    assert cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key").returncode == 0
+    assert bfl.jobs == 4
+
+
+def test_credits_that_run_out_stop_the_run_and_the_next_one_goes_on(cli: Any, bfl: FakeBfl, folder: Path) -> None:
+    first = bfl._submit
+    bfl._submit = lambda path, request: first(path, request) if bfl.jobs < 2 else Answer(402, {"detail": "empty"})  # type: ignore[method-assign]
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert done.returncode == 3
+    assert "stopped: " in done.stderr
+    assert "out of credits (empty); top up, then run again" in done.stderr
+    assert bfl.jobs == 2
+    assert {row["outcome"] for row in manifest_of(done.stdout)} == {"held"}
+    assert Journal(Store(str(folder / "store"))).entries() == []
+    bfl._submit = first  # type: ignore[method-assign]
+    again = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    assert (again.returncode, bfl.jobs) == (0, 4)
