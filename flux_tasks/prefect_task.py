@@ -15,7 +15,7 @@ from uuid import UUID
 
 from PIL import Image
 
-# An embedded server started by a flow would report to Prefect's makers, and complain when it cannot.
+# An embedded server started by a flow would report to Prefect's makers, and print_error when it cannot.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 # It migrates a database when it starts for the first time: Prefect's own 20 s are too few on a busy machine.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")

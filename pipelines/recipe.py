@@ -49,7 +49,7 @@ from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError
 from pipelines.language.graph import Graph
 from pipelines.language.model import Budget, Output, Source, Step
-from pipelines.language.python.draft import Draft, ids_of, name_of, plain_data
+from pipelines.language.python.draft import StepSpec, ids_of, name_of, plain_data
 from pipelines.language.reading import reader
 from pipelines.language.reading import yaml as documents
 from pipelines.operations.user_function import UserFunction
@@ -83,7 +83,7 @@ class Recipe:
         *,
         source: str | Sequence[str] | Mapping[str, Any],
         output: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
-        steps: Sequence[Draft | Mapping[str, Any] | Recipe] = (),
+        steps: Sequence[StepSpec | Mapping[str, Any] | Recipe] = (),
         vars: Mapping[str, Any] | None = None,  # noqa: A002 - its name in YAML
         env: Sequence[str] = (),
         budget: float | Mapping[str, Any] | None = None,
@@ -107,7 +107,7 @@ class Recipe:
             ]
         return f"<Recipe {name!r}: {', '.join(map(str, steps)) or 'no steps'}>"
 
-    def __or__(self, step: Draft | Mapping[str, Any] | Recipe) -> Recipe:
+    def __or__(self, step: StepSpec | Mapping[str, Any] | Recipe) -> Recipe:
         """This recipe with ``step`` at its end."""
         data = self._given
         if self._document is not None:  # as it was written, so that an output without from is the new step's
@@ -328,9 +328,11 @@ def _text_of(location: str) -> str:
         raise RecipeError([Problem("", f"cannot be read: {error}")], file=location) from None
 
 
-def _written(step: Draft | Mapping[str, Any] | Recipe, included: dict[str, Recipe], ids: Mapping[Draft, str]) -> Any:
+def _written(
+    step: StepSpec | Mapping[str, Any] | Recipe, included: dict[str, Recipe], ids: Mapping[StepSpec, str]
+) -> Any:
     """A step of a recipe in Python as it would be in YAML; a recipe is named, and remembered under its name."""
-    data = step.data(ids) if isinstance(step, Draft) else {"recipe": step} if isinstance(step, Recipe) else step
+    data = step.data(ids) if isinstance(step, StepSpec) else {"recipe": step} if isinstance(step, Recipe) else step
     if not isinstance(data, Mapping) or not isinstance(data.get("recipe"), Recipe):
         return data
     recipe = data["recipe"]

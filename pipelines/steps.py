@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flux_tasks.errors import InvalidRequest, Problem, nearest
-from pipelines.language.python.draft import Draft, Ref, Template, drafted, step
+from pipelines.language.python.draft import Ref, StepSpec, Template, make_step, step
 from pipelines.language.python.signatures import (
     BESIDE,
     FOR_RECIPES,
@@ -36,12 +36,12 @@ from pipelines.language.python.signatures import (
 )
 from pipelines.operations.user_function import UserFunction
 
-__all__ = ["Draft", "Ref", "Template", "call", "recipe", "step", *STEPS]
+__all__ = ["StepSpec", "Ref", "Template", "call", "recipe", "step", *STEPS]
 
 _BESIDE = {p.name for p in BESIDE}
 
 
-def call(function: str | Callable[..., Any], *, with_: Mapping[str, Any] | None = None, **further: Any) -> Draft:
+def call(function: str | Callable[..., Any], *, with_: Mapping[str, Any] | None = None, **further: Any) -> StepSpec:
     """A function of your own as a step: itself, or ``"package.module:function"``.
 
     Args:
@@ -54,15 +54,15 @@ def call(function: str | Callable[..., Any], *, with_: Mapping[str, Any] | None 
     beside, given = _apart(further)
     given |= with_ or {}
     if isinstance(function, str):
-        return drafted("call", given, beside, of=function)
+        return make_step("call", given, beside, of=function)
     found = UserFunction.of(function)
     problems = found.check({n: v for n, v in given.items() if n not in found.inputs}, where="call", partial=True)
     if problems:
         raise InvalidRequest.of(problems)
-    return drafted("call", given, beside, of=found.reference)
+    return make_step("call", given, beside, of=found.reference)
 
 
-def recipe(recipe: Any, *, with_: Mapping[str, Any] | None = None, **beside: Any) -> Draft:
+def recipe(recipe: Any, *, with_: Mapping[str, Any] | None = None, **beside: Any) -> StepSpec:
     """Another recipe, or the file of one, as a step: its steps are done.
 
     Args:
@@ -78,7 +78,7 @@ def recipe(recipe: Any, *, with_: Mapping[str, Any] | None = None, **beside: Any
         raise InvalidRequest.of(
             [Problem(f"recipe.{n}", f"is not known here{nearest(n, FOR_RECIPES) or remedy}") for n in unknown]
         )
-    return drafted("recipe", with_ or {}, beside, of=recipe)
+    return make_step("recipe", with_ or {}, beside, of=recipe)
 
 
 def _apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -87,12 +87,12 @@ def _apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return beside, {name: value for name, value in given.items() if name not in _BESIDE}
 
 
-def _function(name: str) -> Callable[..., Draft]:
+def _function(name: str) -> Callable[..., StepSpec]:
     known = tuple(p.name for p in parameters(name))
 
-    def make(**given: Any) -> Draft:
+    def make(**given: Any) -> StepSpec:
         beside, given = _apart(given)
-        return drafted(name, given, beside, known, main_names(name))
+        return make_step(name, given, beside, known, main_names(name))
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = docstring(name)

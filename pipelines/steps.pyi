@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from flux_tasks.images.masks import Mask
-from pipelines.language.python.draft import Draft as Draft
+from pipelines.language.python.draft import StepSpec as StepSpec
 from pipelines.language.python.draft import Ref as Ref
 from pipelines.language.python.draft import Template as Template
 from pipelines.language.python.draft import step as step
@@ -14,8 +14,8 @@ from pipelines.recipe import Recipe
 
 __all__: list[str]
 
-_Picture = str | PathLike[str] | Draft | Ref
-_From = str | Draft | Ref | Sequence[str | Draft | Ref]
+_Picture = str | PathLike[str] | StepSpec | Ref
+_From = str | StepSpec | Ref | Sequence[str | StepSpec | Ref]
 
 class _Mask(TypedDict, total=False):
     file: str | PathLike[str]
@@ -59,7 +59,7 @@ def call(
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
     **further: Any
-) -> Draft:
+) -> StepSpec:
     """A function of your own as a step: itself, or ``"package.module:function"``.
 
     Args:
@@ -73,7 +73,7 @@ def recipe(
     with_: Mapping[str, Any] = ...,
     id: str = ...,
     from_: _From = ...,
-) -> Draft:
+) -> StepSpec:
     """Another recipe, or the file of one, as a step: its steps are done.
 
     Args:
@@ -97,7 +97,7 @@ def deblur(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Sharpen a blurred photo; scene, people and colours stay.
 
     Args:
@@ -140,7 +140,7 @@ def erase(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Remove what a mask covers and rebuild the background.
 
     Args:
@@ -194,7 +194,7 @@ def outpaint(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Extend the frame beyond the picture's edges.
 
     Args:
@@ -249,7 +249,7 @@ def try_on(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Dress a person in a garment; inputs up to 4 MP. (2 models, see ``model``)
 
     Args:
@@ -298,7 +298,7 @@ def fill(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Paint a masked region anew, as a prompt says.
 
     Args:
@@ -351,7 +351,7 @@ def fill_finetuned(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Fill with your own finetune.
 
     Args:
@@ -407,7 +407,7 @@ def expand(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Add pixels on each side (older than outpaint).
 
     Args:
@@ -467,7 +467,7 @@ def edit(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Edit and generate: the balanced choice. (9 models, see ``model``)
 
     Args:
@@ -534,7 +534,7 @@ def generate(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Edit and generate: the balanced choice. (11 models, see ``model``)
 
     Args:
@@ -584,7 +584,7 @@ def auto_orient(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Turns a picture upright, as its EXIF data say.
 
     Args:
@@ -621,7 +621,7 @@ def resize(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Scales a picture or a mask.
 
     Args:
@@ -663,7 +663,7 @@ def crop(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Cuts a part out of a picture or a mask.
 
     Args:
@@ -706,7 +706,7 @@ def pad(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Puts a border around a picture or a mask.
 
     Args:
@@ -747,7 +747,7 @@ def convert(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Changes the file type or the colours.
 
     Args:
@@ -780,7 +780,7 @@ def load_image(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Takes another picture from a file.
 
     Args:
@@ -811,7 +811,7 @@ def load_mask(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Takes a mask from a file.
 
     Args:
@@ -843,7 +843,7 @@ def cutout(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Makes transparent what a mask leaves black.
 
     Args:
@@ -875,7 +875,7 @@ def flatten(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Puts a picture on a colour, dropping its alpha.
 
     Args:
@@ -908,7 +908,7 @@ def composite(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Puts a picture on another, through a mask or its alpha.
 
     Args:
@@ -940,7 +940,7 @@ def mask_from_alpha(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Makes a mask of what is transparent.
 
     Args:
@@ -970,7 +970,7 @@ def mask_from_boxes(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Makes a mask of rectangles.
 
     Args:
@@ -1002,7 +1002,7 @@ def mask_from_color(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Makes a mask of what has a colour.
 
     Args:
@@ -1033,7 +1033,7 @@ def mask_union(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Puts masks together: white where any is.
 
     Args:
@@ -1063,7 +1063,7 @@ def mask_dilate(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Grows the white of a mask, or shrinks it.
 
     Args:
@@ -1093,7 +1093,7 @@ def mask_invert(
     on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
     preserve: bool | _Preserve = ...,
     save: str | PathLike[str] = ...,
-) -> Draft:
+) -> StepSpec:
     """Swaps black and white of a mask.
 
     Args:

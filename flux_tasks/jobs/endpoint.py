@@ -12,11 +12,11 @@ from flux_tasks.api.slots import Slots
 from flux_tasks.errors import OutOfCredits, RunStopped
 from flux_tasks.settings import Settings
 
-__all__ = ["Service", "close", "engine_of", "open_account", "service_for", "stop_submitting"]
+__all__ = ["Endpoint", "close", "endpoint_for", "engine_of", "open_account", "stop_submitting"]
 
 
 @dataclass
-class Service:
+class Endpoint:
     """What the jobs of one endpoint and key share in this process. Lives on the background loop."""
 
     settings: Settings
@@ -62,7 +62,7 @@ class Service:
         return self.engine
 
 
-_services: dict[tuple[Any, ...], Service] = {}
+_endpoints: dict[tuple[Any, ...], Endpoint] = {}
 
 
 def _about(settings: Settings) -> tuple[Any, ...]:
@@ -72,7 +72,7 @@ def _about(settings: Settings) -> tuple[Any, ...]:
 
 async def close(settings: Settings) -> None:
     """Close the connections of these settings, and their embedded server; they are opened again when needed."""
-    service = _services.pop(_about(settings), None)
+    service = _endpoints.pop(_about(settings), None)
     if service is None:
         return
     async with service.opening:
@@ -82,17 +82,17 @@ async def close(settings: Settings) -> None:
             await asyncio.to_thread(service.server.stop)
 
 
-def service_for(settings: Settings) -> Service:
+def endpoint_for(settings: Settings) -> Endpoint:
     """The shared service of these settings. Only on the background loop."""
     about = _about(settings)
-    if about not in _services:
-        _services[about] = Service(settings, Slots(settings.max_jobs))
-    return _services[about]
+    if about not in _endpoints:
+        _endpoints[about] = Endpoint(settings, Slots(settings.max_jobs))
+    return _endpoints[about]
 
 
 async def stop_submitting(settings: Settings, reason: RunStopped | None) -> None:
     """Submit nothing from now on: jobs that wait for a slot end with ``reason``; None lifts that again."""
-    service_for(settings).stopped = reason
+    endpoint_for(settings).stopped = reason
 
 
 async def engine_of(settings: Settings) -> str:
@@ -101,7 +101,7 @@ async def engine_of(settings: Settings) -> str:
     Raises:
         EndpointUnreachable: an endpoint that has to be asked does not answer.
     """
-    return await service_for(settings).identify()
+    return await endpoint_for(settings).identify()
 
 
 async def open_account(settings: Settings) -> float | None:
@@ -115,11 +115,11 @@ async def open_account(settings: Settings) -> float | None:
         OutOfCredits: the balance is zero.
     """
     settings.require_key()
-    client = await service_for(settings).connect()
+    client = await endpoint_for(settings).connect()
     credits = await client.credits()
     if credits is not None and credits <= 0:
         raise OutOfCredits(f"{client.base_url}: no credits left")
     return credits
 
 
-os.register_at_fork(after_in_child=_services.clear)  # a forked child has none of its parent's connections
+os.register_at_fork(after_in_child=_endpoints.clear)  # a forked child has none of its parent's connections

@@ -39,7 +39,7 @@ from flux_tasks.errors import (
 )
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.endpoint import Service, close, engine_of, open_account, service_for, stop_submitting
+from flux_tasks.jobs.endpoint import Endpoint, close, endpoint_for, engine_of, open_account, stop_submitting
 from flux_tasks.jobs.result import JobResult, result_warnings
 from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.store.commit import commit, flush, patiently, tidy
@@ -51,6 +51,7 @@ __all__ = [
     "JobResult",
     "Progress",
     "close",
+    "endpoint_for",
     "engine_of",
     "execute",
     "flush",
@@ -60,7 +61,6 @@ __all__ = [
     "open_account",
     "result_warnings",
     "seconds_of",
-    "service_for",
     "stop_submitting",
     "substitute",
     "tidy",
@@ -265,7 +265,7 @@ class _Job:
             await patiently(self.journal.settle, self.key, found.job_id or "-")
             return found
         self.settings.require_key()
-        service = service_for(self.settings)
+        service = endpoint_for(self.settings)
         client = await service.connect()
         body = await asyncio.to_thread(self.call.body, urls=self.settings.send_urls)
         waited = 0.0
@@ -303,7 +303,7 @@ class _Job:
 
     # -- journal and submission -----------------------------------------------------------------------------------
 
-    async def _enter(self, body: dict[str, Any], service: Service, client: BflClient) -> tuple[Entry | None, bool]:
+    async def _enter(self, body: dict[str, Any], service: Endpoint, client: BflClient) -> tuple[Entry | None, bool]:
         """An entry with the service's id, and whether it is an earlier one; else by submitting.
 
         No entry means that another process is at work on it, or that the result has come into the store meanwhile.
@@ -352,7 +352,7 @@ class _Job:
         _log.warning("%s: submitting anew; %s", self._title, why)
 
     async def _submitted(
-        self, entry: Entry, body: dict[str, Any], service: Service, client: BflClient
+        self, entry: Entry, body: dict[str, Any], service: Endpoint, client: BflClient
     ) -> tuple[Entry | None, bool]:
         # Whoever had the entry before may have finished between the first look into the store and this one's intent.
         if not self.refresh and await self._is_settled(entry):
@@ -380,7 +380,7 @@ class _Job:
         except ValueError:  # damaged: ask the service again
             return False
 
-    async def _submit(self, entry: Entry, body: dict[str, Any], service: Service, client: BflClient) -> Entry:
+    async def _submit(self, entry: Entry, body: dict[str, Any], service: Endpoint, client: BflClient) -> Entry:
         slots = self.call.tool.slots
 
         async def refused(seconds: float) -> None:

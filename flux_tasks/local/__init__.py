@@ -11,6 +11,6 @@ Importing this is cheap; web server and engine are imported when they are first 
 from __future__ import annotations
 
 from flux_tasks.local.server import LocalServer, serve
-from flux_tasks.local.service.charges import Book, Entry
+from flux_tasks.local.service.charges import ChargeLog, Entry
 
-__all__ = ["Book", "Entry", "LocalServer", "serve"]
+__all__ = ["ChargeLog", "Entry", "LocalServer", "serve"]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from flux_tasks.errors import EndpointUnreachable, Problem, RecipeError
 from flux_tasks.local import engines
 from flux_tasks.local.faults.schedule import Faults
-from flux_tasks.local.service.charges import Book
+from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.clock import Clock, VirtualClock
 from flux_tasks.local.service.latency import LatencySpec, latencies
 from flux_tasks.settings import is_loopback
@@ -125,7 +125,7 @@ class LocalServer:
         self.faults = Faults(faults)
         self._clock = VirtualClock() if virtual_time else Clock()
         self._strict = strict
-        self.book = Book(credits, file=book)
+        self.book = ChargeLog(credits, file=book)
         self._host = host
         self._port = port
         self._key = key

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped
 from pipelines.cli.parser import parser_for
-from pipelines.cli.terminal import LogHandler, complain, say
+from pipelines.cli.terminal import LogHandler, print_error, say
 
 if TYPE_CHECKING:
     from flux_tasks.settings import Settings
@@ -39,22 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except (RecipeError, InvalidRequest) as error:
-        complain(str(error))
+        print_error(str(error))
         return WRONG
     except RunStopped as error:
-        complain(f"stopped: {error}")
+        print_error(f"stopped: {error}")
         return STOPPED
     except FluxError as error:
-        complain(str(error))
+        print_error(str(error))
         return ITEMS
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except OSError as error:
-        complain(f"stopped: {error}")
+        print_error(f"stopped: {error}")
         return STOPPED
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         return STOPPED
     finally:
         log.propagate = True
@@ -75,10 +75,10 @@ def _run(arguments: argparse.Namespace) -> int:
 def _retry(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from pipelines.data.history import EarlierRun
+    from pipelines.data.history import PastRun
 
     settings = _settings(arguments)
-    earlier = EarlierRun.find(arguments.run_id, settings.store)
+    earlier = PastRun.find(arguments.run_id, settings.store)
     if not arguments.endpoint and not os.environ.get("FLUX_ENDPOINT"):
         settings = replace(settings, endpoint=earlier.endpoint)
     items = earlier.items(arguments.only)
@@ -120,7 +120,7 @@ def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace
     """Run ``recipe``, write its report, and say how it went."""
     from pipelines.cli.commands.summary import tell
     from pipelines.cli.progress import Display
-    from pipelines.cli.signals import Interruption
+    from pipelines.cli.signals import SignalHandler
     from pipelines.run.run import Event, Run
 
     with Display(recipe) as display:
@@ -131,7 +131,7 @@ def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace
 
         options |= {"manifest": arguments.manifest or "", "budget": arguments.budget}
         run = Run(recipe, settings, on_event=seen, **options)
-        interruption = Interruption(run, grace=arguments.grace)
+        interruption = SignalHandler(run, grace=arguments.grace)
         interruption.install()
         with run:
             display.begin(run.summary.total)
@@ -140,7 +140,7 @@ def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace
     trouble = "" if arguments.no_report else _report(run, arguments.report or f"{run.folder}/report.html")
     tell(run)
     if trouble:
-        complain(trouble)
+        print_error(trouble)
         return STOPPED
     return STOPPED if summary.stopped else OK if summary.is_fine else ITEMS
 
@@ -196,10 +196,10 @@ def _settings(arguments: argparse.Namespace, *, needs_key: bool = True) -> Setti
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from pipelines.execution.precheck import survey
+    from pipelines.execution.precheck import check_items
 
     recipe = _recipe(arguments)
-    count = survey(recipe)
+    count = check_items(recipe)
     chain = " → ".join(step.id for step in recipe.steps)
     say(f"{arguments.recipe}: fine: {recipe.name}, {count} items, {chain}")
     return OK

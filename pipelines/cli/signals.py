@@ -17,10 +17,10 @@ import time
 from types import FrameType
 
 from flux_tasks.errors import Interrupted
-from pipelines.cli.terminal import complain
+from pipelines.cli.terminal import print_error
 from pipelines.run.run import Run
 
-__all__ = ["GRACE", "Interruption"]
+__all__ = ["GRACE", "SignalHandler"]
 
 GRACE = 30.0
 """Seconds in which jobs in flight are collected after the first signal."""
@@ -30,7 +30,7 @@ _STOPPED = 3
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interruption:
+class SignalHandler:
     """Takes the signals that would end the process, and ends ``run`` instead.
 
     Args:
@@ -65,7 +65,7 @@ class Interruption:
         """Stop the run; end the process if it has not ended by itself when the time is up."""
         from flux_tasks.jobs import job
 
-        complain(
+        print_error(
             f"{name}: no new job is begun; those in flight are collected, for {self._grace:g} s at most. "
             "Once more leaves at once."
         )
@@ -78,5 +78,5 @@ class Interruption:
         with contextlib.suppress(Exception):  # it may be gone already: then there is nothing to stop
             for embedded in list(server.SubprocessASGIServer._instances.values()) if server else ():
                 embedded.stop()
-        complain("interrupted: what was submitted is in the journal; run again to go on")
+        print_error("interrupted: what was submitted is in the journal; run again to go on")
         os._exit(_STOPPED)

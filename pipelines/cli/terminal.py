@@ -11,7 +11,7 @@ import re
 import sys
 from typing import TextIO
 
-__all__ = ["LogHandler", "complain", "plain", "say"]
+__all__ = ["LogHandler", "plain", "print_error", "say"]
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
 
@@ -29,7 +29,7 @@ def say(text: str = "", *, file: TextIO | None = None) -> None:
     print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print each line of ``text`` with the program's name before it, on standard error."""
     for line in text.splitlines() or [""]:
         say(f"flux-pipelines: {line}", file=sys.stderr)
@@ -40,4 +40,4 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See ``logging.Handler``."""
-        complain(record.getMessage())
+        print_error(record.getMessage())

@@ -16,11 +16,11 @@ from flux_tasks.store.records import Store
 from pipelines.data.manifest import read_manifest
 from pipelines.recipe import Recipe
 
-__all__ = ["USUAL", "EarlierRun", "Timings"]
+__all__ = ["USUAL", "JobDurations", "PastRun"]
 
 
 @dataclass(frozen=True)
-class EarlierRun:
+class PastRun:
     """What a run left behind."""
 
     run_id: str
@@ -29,7 +29,7 @@ class EarlierRun:
     manifest: str
 
     @classmethod
-    def find(cls, name: str, store: str) -> EarlierRun:
+    def find(cls, name: str, store: str) -> PastRun:
         """The run called ``name``: its id, the path of its manifest in the store, or ``last``.
 
         Raises:
@@ -89,7 +89,7 @@ USUAL = 10.0
 _WEIGHT = 0.3  # of this run against what was known
 
 
-class Timings:
+class JobDurations:
     """Mean seconds of a job, by tool."""
 
     def __init__(self, store: Store) -> None:

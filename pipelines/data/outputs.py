@@ -16,7 +16,7 @@ from flux_tasks.errors import InvalidRequest, Problem
 from flux_tasks.images.encoding import EXTENSIONS, mark_preview, plain
 from flux_tasks.images.reference import ImageRef
 from pipelines.language import templates
-from pipelines.language.graph import Target
+from pipelines.language.graph import OutputTarget
 from pipelines.language.model import Output
 
 __all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "target_path", "write_output"]
@@ -43,7 +43,7 @@ def output_path(output: Output, context: Mapping[str, Any]) -> str:
     return path
 
 
-def target_path(target: Target, context: Mapping[str, Any]) -> str:
+def target_path(target: OutputTarget, context: Mapping[str, Any]) -> str:
     """Where a node's result goes for one item; ``context`` is what the item's templates know.
 
     Raises:

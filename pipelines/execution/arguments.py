@@ -14,7 +14,7 @@ from flux_tasks.jobs.call import Call, prepare
 from pipelines.data.number import Number
 from pipelines.language import templates
 from pipelines.language.actions import parameter_types, pictures_of
-from pipelines.language.graph import Feed, Node
+from pipelines.language.graph import Node, NodeRef
 
 __all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
 
@@ -57,7 +57,7 @@ def tries_of(node: Node, context: Mapping[str, Any]) -> tuple[dict[str, Any], ..
 
 
 def _render(value: Any, context: Mapping[str, Any], where: str) -> Any:
-    if isinstance(value, Feed):
+    if isinstance(value, NodeRef):
         return value
     if isinstance(value, list):
         return [_render(inner, context, f"{where}.{index}") for index, inner in enumerate(value)]
@@ -99,7 +99,7 @@ def with_pictures(node: Node, arguments: Mapping[str, Any], results: Results) ->
 def _placed(value: Any, results: Results, *, is_mask: bool) -> Any:
     if isinstance(value, list):
         return [_placed(inner, results, is_mask=is_mask) for inner in value]
-    if not isinstance(value, Feed):
+    if not isinstance(value, NodeRef):
         return value
     image = results[value.node]
     return Mask(image, **value.mask) if is_mask and image is not None else image

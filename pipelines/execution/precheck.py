@@ -15,7 +15,7 @@ from pipelines.language.actions import pictures_of
 from pipelines.language.graph import Node
 from pipelines.recipe import Recipe
 
-__all__ = ["items", "survey"]
+__all__ = ["check_items", "items"]
 
 
 def items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> Iterator[Item]:
@@ -35,7 +35,7 @@ def items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bo
         count += 1
 
 
-def survey(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
+def check_items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
     """How many items there are.
 
     Raises:

@@ -8,17 +8,17 @@ from typing import Any, TypeAlias
 
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
-from pipelines.operations.base import Slot
+from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import Operation
 from pipelines.operations.user_function import UserFunction
 
-__all__ = ["Acting", "Action", "model_of", "parameter_types", "pictures_of"]
+__all__ = ["Action", "HasAction", "model_of", "parameter_types", "pictures_of"]
 
 Action: TypeAlias = Tool | Operation | UserFunction
 """What a step does: call a tool, work on the picture here, or call the user's own function."""
 
 
-class Acting:
+class HasAction:
     """What steps and their nodes have in common: something that acts."""
 
     id: str
@@ -41,24 +41,24 @@ class Acting:
         return self.action
 
 
-def pictures_of(action: Action, task: str = "") -> dict[str, Slot]:
+def pictures_of(action: Action, task: str = "") -> dict[str, ImageInput]:
     """The picture parameters of what a step does, by the names that a recipe uses; the main one first.
 
     ``generate`` has no main picture: it makes one of words.
     """
     if not isinstance(action, Tool):
         return dict(action.inputs)
-    found: dict[str, Slot] = {}
+    found: dict[str, ImageInput] = {}
     main = action.image_field if task != "generate" else None
     if main:
         required = action.request.model_fields[main].is_required() or task == "edit"
-        found["image"] = Slot("image", required=required, main=True)
+        found["image"] = ImageInput("image", required=required, main=True)
     others = {name: mark for name, mark in action.image_fields.items() if name != main}
     for name, mark in others.items():
         required = action.request.model_fields[name].is_required()
-        found[name] = Slot("mask" if mark.role == "mask" else "image", required=required)
+        found[name] = ImageInput("mask" if mark.role == "mask" else "image", required=required)
     if main and any(mark.role == "reference" for mark in others.values()):
-        found["references"] = Slot("image", required=False, many=True)
+        found["references"] = ImageInput("image", required=False, many=True)
     return found
 
 

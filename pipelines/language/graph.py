@@ -14,17 +14,17 @@ from itertools import product
 from typing import Any
 
 from flux_tasks.catalog import Tool
-from pipelines.language.actions import Acting, Action, model_of, parameter_types, pictures_of
+from pipelines.language.actions import Action, HasAction, model_of, parameter_types, pictures_of
 from pipelines.language.model import Output, Step
 from pipelines.language.names import SOURCE
 
-__all__ = ["Feed", "Graph", "Node", "Target", "ancestors", "cycle", "feeds_of", "in_order", "is_parameter"]
+__all__ = ["Graph", "Node", "NodeRef", "OutputTarget", "ancestors", "cycle", "feeds_of", "in_order", "is_parameter"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,23}")
 
 
 @dataclass(frozen=True)
-class Feed:
+class NodeRef:
     """A picture parameter that gets the result of a node.
 
     ``mask`` says what is done to a mask on its way: ``invert``, ``dilate``, ``resize``.
@@ -35,13 +35,13 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Node(Acting):
+class Node(HasAction):
     """One step in one combination of the values that are varied.
 
     Attributes:
         id: the step's id, with what is varied: ``paint[seed=1]``.
         action: what does it.
-        parameters: with the matrix's values filled in, and a ``Feed`` where another node's picture goes.
+        parameters: with the matrix's values filled in, and a ``NodeRef`` where another node's picture goes.
         image: the node whose result is its main picture, ``source``, or None for what makes one of words.
         axes: values by name: of its own matrix, and of those that feed it.
         rank: its place in an order in which everything comes after what feeds it.
@@ -63,7 +63,7 @@ class Node(Acting):
         return (*dict.fromkeys((*main, *(feed.node for feed in _feeds_in(self.parameters)))),)
 
     @property
-    def stand_in(self) -> bool:
+    def passes_input_through(self) -> bool:
         """Whether its input stands for its result where it does not apply: an image is no mask, nor a mask an image."""
         if isinstance(self.action, Tool):
             return True
@@ -77,7 +77,7 @@ class Node(Acting):
 
 
 @dataclass(frozen=True)
-class Target:
+class OutputTarget:
     """A node's result on its way to a file.
 
     Attributes:
@@ -103,7 +103,7 @@ class Graph:
     """Every node of a recipe in an order that can be gone through, and where the results go."""
 
     nodes: tuple[Node, ...]
-    targets: tuple[Target, ...]
+    targets: tuple[OutputTarget, ...]
 
     @classmethod
     def of(cls, steps: Sequence[Step], outputs: Sequence[Output]) -> Graph:
@@ -117,8 +117,8 @@ class Graph:
                 for n, v in enumerate(spread[step.id])
             ]
         names = {node.id: node.names for node in nodes} | {SOURCE: {"variant": ""}}
-        targets = [Target(v.node, o.path, names[v.node]) for o in outputs for v in spread[o.step]]
-        targets += [Target(n.id, n.step.save, n.names, is_output=False) for n in nodes if n.step.save]
+        targets = [OutputTarget(v.node, o.path, names[v.node]) for o in outputs for v in spread[o.step]]
+        targets += [OutputTarget(n.id, n.step.save, n.names, is_output=False) for n in nodes if n.step.save]
         return cls(tuple(nodes), tuple(targets))
 
     def node(self, name: str) -> Node:
@@ -209,18 +209,18 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _filled(value: Any, chosen: Mapping[str, _Variant]) -> Any:
-    """``value`` with a ``Feed`` for every mention of a step."""
+    """``value`` with a ``NodeRef`` for every mention of a step."""
     if isinstance(value, dict) and "step" in value:
-        return Feed(chosen[value["step"]].node, {name: inner for name, inner in value.items() if name != "step"})
+        return NodeRef(chosen[value["step"]].node, {name: inner for name, inner in value.items() if name != "step"})
     if isinstance(value, list):
         return [_filled(inner, chosen) for inner in value]
     return value
 
 
-def _feeds_in(parameters: Mapping[str, Any]) -> Iterator[Feed]:
+def _feeds_in(parameters: Mapping[str, Any]) -> Iterator[NodeRef]:
     for value in parameters.values():
         for inner in value if isinstance(value, list) else (value,):
-            if isinstance(inner, Feed):
+            if isinstance(inner, NodeRef):
                 yield inner
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.language.actions import Acting, Action
+from pipelines.language.actions import Action, HasAction
 from pipelines.language.expect import Expect
 from pipelines.language.options import OnFailure, Preserve
 
@@ -44,7 +44,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Step(Acting):
+class Step(HasAction):
     """One node of a recipe, as written.
 
     Attributes:

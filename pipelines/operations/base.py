@@ -12,14 +12,14 @@ from typing import Any, Literal, Protocol, TypeAlias
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef
 
-__all__ = ["Gives", "LocalStep", "Pictures", "Slot", "choose", "said"]
+__all__ = ["Gives", "ImageInput", "LocalStep", "Pictures", "choose", "said"]
 
 Gives: TypeAlias = Literal["image", "mask"]
 Pictures: TypeAlias = Mapping[str, "ImageRef | Sequence[ImageRef] | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class ImageInput:
     """One place for pictures among the inputs of a local step.
 
     Attributes:
@@ -44,7 +44,7 @@ class LocalStep(Protocol):
         """What it gives; ``same``: what its main picture is."""
 
     @property
-    def inputs(self) -> Mapping[str, Slot]:
+    def inputs(self) -> Mapping[str, ImageInput]:
         """Its pictures by parameter; exactly one is the main one."""
 
     @property
@@ -68,7 +68,7 @@ class LocalStep(Protocol):
 
 
 def choose(
-    inputs: Mapping[str, Slot], pictures: Pictures, *, where: str, problems: Sequence[Problem] = ()
+    inputs: Mapping[str, ImageInput], pictures: Pictures, *, where: str, problems: Sequence[Problem] = ()
 ) -> dict[str, list[ImageRef]]:
     """The pictures that were given, by slot, the main one first; None counts as not given.
 

@@ -22,7 +22,7 @@ from flux_tasks.images import masks
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.reference import ImageRef
 from pipelines.operations import geometry, images
-from pipelines.operations.base import Gives, Pictures, Slot, choose, said
+from pipelines.operations.base import Gives, ImageInput, Pictures, choose, said
 from pipelines.operations.masks import Dilate, FromAlpha, FromBoxes, FromColor, Invert, Union
 from pipelines.operations.parameters import Edit
 from pipelines.operations.pixels import encode, same_pixels, untouched, working
@@ -47,7 +47,7 @@ class Operation:
     name: str
     summary: str
     gives: Literal["image", "mask", "same"]
-    inputs: Mapping[str, Slot]
+    inputs: Mapping[str, ImageInput]
     parameters: type[Edit]
     version: int = 1
     for_masks: type[Edit] | None = None
@@ -228,12 +228,12 @@ def _sentence(error: Any) -> str:
     return f"{found}: {str(error['msg'])[:1].lower()}{str(error['msg'])[1:]}"
 
 
-_IMAGE = {"image": Slot("image", main=True)}
-_EITHER = {"image": Slot("any", main=True)}
-_MASK = {"mask": Slot("mask", main=True)}
-_TWO = {**_IMAGE, "over": Slot("image"), "mask": Slot("mask", required=False)}
-_MASKED = {**_IMAGE, "mask": Slot("mask")}
-_MASKS = {"masks": Slot("mask", many=True, main=True, least=2)}
+_IMAGE = {"image": ImageInput("image", main=True)}
+_EITHER = {"image": ImageInput("any", main=True)}
+_MASK = {"mask": ImageInput("mask", main=True)}
+_TWO = {**_IMAGE, "over": ImageInput("image"), "mask": ImageInput("mask", required=False)}
+_MASKED = {**_IMAGE, "mask": ImageInput("mask")}
+_MASKS = {"masks": ImageInput("mask", many=True, main=True, least=2)}
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
@@ -254,8 +254,10 @@ OPERATIONS: dict[str, Operation] = {
             for_masks=geometry.PadMask,
         ),
         Operation("convert", "Changes the file type or the colours.", "image", _IMAGE, images.Convert),
-        Operation("load_image", "Takes another picture from a file.", "image", {"file": Slot("image")}, images.Load),
-        Operation("load_mask", "Takes a mask from a file.", "mask", {"file": Slot("mask")}, images.Load),
+        Operation(
+            "load_image", "Takes another picture from a file.", "image", {"file": ImageInput("image")}, images.Load
+        ),
+        Operation("load_mask", "Takes a mask from a file.", "mask", {"file": ImageInput("mask")}, images.Load),
         Operation("cutout", "Makes transparent what a mask leaves black.", "image", _MASKED, images.Cutout),
         Operation("flatten", "Puts a picture on a colour, dropping its alpha.", "image", _IMAGE, images.Flatten),
         Operation(

@@ -27,7 +27,7 @@ from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.masks import binarise
 from flux_tasks.images.reference import ImageRef
-from pipelines.operations.base import Gives, Pictures, Slot, choose, said
+from pipelines.operations.base import Gives, ImageInput, Pictures, choose, said
 from pipelines.operations.importing import imported, source_of
 from pipelines.operations.pixels import encode, plain, same_pixels, untouched, working
 
@@ -167,14 +167,14 @@ class UserFunction:
         return list(inspect.signature(self.function).parameters.values())[1:]
 
     @cached_property
-    def inputs(self) -> Mapping[str, Slot]:
+    def inputs(self) -> Mapping[str, ImageInput]:
         """Its pictures: ``image``, the main one, and each further parameter that is annotated ``Image.Image``."""
         further = {
-            p.name: Slot("any", required=p.default is p.empty)
+            p.name: ImageInput("any", required=p.default is p.empty)
             for p, annotation in _annotated(self.function, self._others)
             if _is_picture(annotation) and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)
         }
-        return {"image": Slot("any", main=True), **further}
+        return {"image": ImageInput("any", main=True), **further}
 
     @property
     def identity(self) -> dict[str, str]:

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from pipelines.plan.planner import Planner
     from pipelines.plan.result import StepPlan
 
-__all__ = ["Forecast"]
+__all__ = ["ItemPlan"]
 
 _SHAPING = ("auto_orient", "resize", "crop", "pad")  # what keeps the size of a picture that a tool made keeps it all
 
 
-class Forecast:
+class ItemPlan:
     """One item through the graph, without paying."""
 
     def __init__(self, planner: Planner, recipe: Recipe, item: Item) -> None:
@@ -80,12 +80,12 @@ class Forecast:
         given = arguments.with_pictures(node, arguments.arguments_of(node, context), self.results)
         if given is None:
             step.skipped += 1
-            return image if node.stand_in else None
+            return image if node.passes_input_through else None
         is_decided = True
         try:
             if not applies(node, context, given, image, self.planner.facts):
                 step.skipped += 1
-                return image if node.stand_in else None
+                return image if node.passes_input_through else None
         except Undecided:
             is_decided = False
         expect = node.step.expect

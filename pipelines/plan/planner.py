@@ -18,12 +18,12 @@ from flux_tasks.jobs import job
 from flux_tasks.settings import Settings, current, use
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
-from pipelines.data.history import USUAL, Timings
+from pipelines.data.history import USUAL, JobDurations
 from pipelines.data.outputs import Outputs
 from pipelines.execution.facts import Facts
-from pipelines.execution.precheck import items, survey
+from pipelines.execution.precheck import check_items, items
 from pipelines.language.graph import Node
-from pipelines.plan.dry_run import Forecast
+from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import _TOLD, Plan, StepPlan
 from pipelines.recipe import Recipe
 from pipelines.run.budget import spent_before
@@ -77,13 +77,13 @@ class Planner:
             raise StoreUnavailable(f"the store cannot be read: {error}") from error
         if cap is not None:
             self.plan.spent = spent_before(self.store, recipe.digest)
-        self.timings = Timings(self.store)
+        self.timings = JobDurations(self.store)
         self.busy: dict[str, float] = defaultdict(float)
         self.longest = 0.0
-        survey(recipe, limit=limit)
+        check_items(recipe, limit=limit)
         for item in items(recipe, limit=limit):
             self.plan.items += 1
-            Forecast(self, recipe, item).go()
+            ItemPlan(self, recipe, item).go()
         slots: dict[str, int] = {"account": settings.max_jobs, "kontext-max": min(settings.max_jobs, KONTEXT_MAX_SLOTS)}
         self.plan.seconds = round(max([self.longest, *(s / slots[name] for name, s in self.busy.items())]), 1)
 

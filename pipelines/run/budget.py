@@ -28,7 +28,7 @@ from flux_tasks.errors import (
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.records import Store
 
-__all__ = ["Bill", "Purse", "spent_before"]
+__all__ = ["Reservation", "RunBudget", "spent_before"]
 
 _WARN_AT = 0.8
 _MAY_BE_CHARGED = (SubmissionUncertain, StillRunning, DeliveryFailed, JobFailed, JobLost, StoreUnavailable)
@@ -49,7 +49,7 @@ def spent_before(store: Store, recipe: str) -> float:
 
 
 @dataclass
-class Bill:
+class Reservation:
     """What one job takes out of the purse; ``cost`` is what it turned out to cost in credits, once that is known."""
 
     tool: str
@@ -59,7 +59,7 @@ class Bill:
 
 
 @dataclass
-class Purse:
+class RunBudget:
     """Credits of one run.
 
     Args:
@@ -120,7 +120,7 @@ class Purse:
                 await patiently(self.store.put_record, "budgets", self.recipe, record)
 
     @asynccontextmanager
-    async def pay(self, tool: str, estimate: float | None, *, is_paid: bool = False) -> AsyncIterator[Bill]:
+    async def pay(self, tool: str, estimate: float | None, *, is_paid: bool = False) -> AsyncIterator[Reservation]:
         """Take out what a job of ``tool`` is expected to cost; set ``cost`` of the bill once it is known.
 
         Args:
@@ -130,7 +130,7 @@ class Purse:
             BudgetReached: there is not enough left, and no job in flight could give something back.
         """
         if is_paid:
-            yield Bill(tool, 0.0, is_priced=True)
+            yield Reservation(tool, 0.0, is_priced=True)
             return
         bill = await self._take(tool, estimate)
         if bill.held:
@@ -145,9 +145,9 @@ class Purse:
             raise
         await self._settle(bill, bill.cost if bill.cost is not None else bill.held, estimate)
 
-    async def _take(self, tool: str, estimate: float | None) -> Bill:
+    async def _take(self, tool: str, estimate: float | None) -> Reservation:
         if self.cap is None:
-            return Bill(tool, 0.0, estimate is not None)
+            return Reservation(tool, 0.0, estimate is not None)
         async with self._change:
             while True:
                 price = estimate * self._dearer.get(tool, 1.0) if estimate is not None else self._seen.get(tool)
@@ -167,7 +167,7 @@ class Purse:
                         f"{needed}; run again with a larger one (--budget) to go on"
                     )
                 await self._change.wait()
-            bill = Bill(tool, price or 0.0, price is not None)
+            bill = Reservation(tool, price or 0.0, price is not None)
             self.held += bill.held
             self._in_flight += 1
             if price is None:
@@ -175,7 +175,7 @@ class Purse:
             self._look()
             return bill
 
-    async def _settle(self, bill: Bill, cost: float, estimate: float | None) -> None:
+    async def _settle(self, bill: Reservation, cost: float, estimate: float | None) -> None:
         async with self._change:
             self.spent += max(cost, 0.0)
             if self.cap is not None:

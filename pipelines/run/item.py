@@ -30,13 +30,13 @@ from pipelines.data.manifest import SEVERITY
 from pipelines.data.outputs import FULL, target_path, write_output
 from pipelines.execution import conditions, expectations, local_steps
 from pipelines.execution.arguments import arguments_of, call_of, context_of, pictures_for_task, tries_of, with_pictures
-from pipelines.language.graph import Node, Target
+from pipelines.language.graph import Node, OutputTarget
 from pipelines.language.names import SOURCE
 
 if TYPE_CHECKING:
     from pipelines.run.run import Run
 
-__all__ = ["CallTool", "Event", "NeedsJob", "Walk"]
+__all__ = ["CallTool", "Event", "ItemRun", "NeedsJob"]
 
 CallTool = Callable[[str, dict[str, Any]], Awaitable[ImageRef]]
 """Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns the result."""
@@ -74,7 +74,7 @@ class _Failure:
         return {"step": self.node, "kind": type(problem).__name__, "message": message}
 
 
-class Walk:
+class ItemRun:
     """One item on its way."""
 
     def __init__(self, item: Item, run: Run) -> None:
@@ -94,7 +94,7 @@ class Walk:
         """
         graph = self._run.recipe.graph
         written: list[dict[str, Any]] = []
-        paths: list[tuple[Target, str]] = []
+        paths: list[tuple[OutputTarget, str]] = []
         try:
             if self._item.error:
                 raise InvalidRequest(self._item.error)
@@ -150,7 +150,7 @@ class Walk:
         except Exception as problem:  # one bad item, whatever is wrong with it, never stops a run
             self._fail(node.id, problem)
 
-    async def _write(self, target: Target, path: str, written: list[dict[str, Any]]) -> None:
+    async def _write(self, target: OutputTarget, path: str, written: list[dict[str, Any]]) -> None:
         image = self._results.get(target.node)
         if image is None:
             return
@@ -221,10 +221,10 @@ class Walk:
         given = with_pictures(node, arguments_of(node, context), self._results)
         if given is None:
             self._note(node, "skipped", reason="a picture that it needs was not made")
-            return image if node.stand_in else None
+            return image if node.passes_input_through else None
         if not await asyncio.to_thread(conditions.applies, node, context, given, image, self._run.facts):
             self._note(node, "skipped", reason=f"when: {node.step.when}")
-            return image if node.stand_in else None
+            return image if node.passes_input_through else None
         tries = tries_of(node, context)
         failures: list[str] = []
         for number, changes in enumerate(tries):

@@ -26,15 +26,15 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
-from pipelines.data.history import Timings
+from pipelines.data.history import JobDurations
 from pipelines.data.items import Item
 from pipelines.data.manifest import Manifest, read_manifest
 from pipelines.data.outputs import Outputs
 from pipelines.execution.facts import Facts
-from pipelines.execution.precheck import items, survey
+from pipelines.execution.precheck import check_items, items
 from pipelines.recipe import Recipe
-from pipelines.run.budget import Purse
-from pipelines.run.item import CallTool, Event, NeedsJob, Walk
+from pipelines.run.budget import RunBudget
+from pipelines.run.item import CallTool, Event, ItemRun, NeedsJob
 from pipelines.run.summary import Summary
 
 __all__ = ["CallTool", "Event", "Run"]
@@ -93,15 +93,15 @@ class Run:
         if cap is not None and not 0 <= cap < float("inf"):
             raise RecipeError([Problem("budget", f"{cap!r} is not a number of credits (1 credit is 0.01 USD)")])
         self._is_whole = limit is None and only is None
-        self.purse = Purse(cap, self.store, recipe.digest, warn=lambda text: self.tell(Event("warning", "", text)))
+        self.purse = RunBudget(cap, self.store, recipe.digest, warn=lambda text: self.tell(Event("warning", "", text)))
         self.facts = Facts(self.store)
         self._manifest = Manifest(self.summary.manifest)
-        self._timings = Timings(self.store)
+        self._timings = JobDurations(self.store)
         self._started = time.monotonic()
         self._stop: RunStopped | None = None
         self._outputs = Outputs()
         self._equal: WeakValueDictionary[str, _Equal] = WeakValueDictionary()
-        self.summary.total = survey(recipe, limit=limit, only=only)
+        self.summary.total = check_items(recipe, limit=limit, only=only)
         self._left: Iterator[Item] = items(recipe, limit=limit, only=only)
         self._next: Item | None = None
 
@@ -132,7 +132,7 @@ class Run:
             return read_manifest(self.summary.manifest)
         return iter(sorted(read_manifest(self.summary.manifest), key=lambda row: int(row.get("index", 0))))
 
-    def troubled(self, most: int = 1_000) -> list[dict[str, Any]]:
+    def failed_rows(self, most: int = 1_000) -> list[dict[str, Any]]:
         """Rows of items that did not end well, in the order of the items; the first ``most``."""
         rows = (row for row in read_manifest(self.summary.manifest) if row.get("error"))
         return heapq.nsmallest(most, rows, key=lambda row: int(row.get("index", 0)))
@@ -189,7 +189,7 @@ class Run:
             await self._finish(item, call_tool)
 
     async def _finish(self, item: Item, call_tool: CallTool | None) -> None:
-        row = await Walk(item, self).to_end(call_tool)
+        row = await ItemRun(item, self).to_end(call_tool)
         self.summary.add(row)
         self._timings.add(row)
         try:

@@ -10,7 +10,7 @@ from PIL import Image
 from recipes import Painter, Place, perform, place
 
 from flux_tasks.errors import RecipeError
-from pipelines.execution.precheck import survey
+from pipelines.execution.precheck import check_items
 from pipelines.recipe import Recipe
 
 
@@ -120,7 +120,7 @@ steps:
 output: '{folder}/masks/{{{{ stem }}}}.png'
 """
     with pytest.raises(RecipeError, match="is also a picture that the run reads"):
-        survey(Recipe.parse(text))
+        check_items(Recipe.parse(text))
 
 
 def test_a_run_over_a_part_of_the_items_does_not_refill_the_purse(here: Place) -> None:

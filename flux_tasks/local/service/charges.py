@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from flux_tasks.errors import Problem, RecipeError
 
-__all__ = ["STAND_IN_PRICE", "Book", "Entry"]
+__all__ = ["STAND_IN_PRICE", "ChargeLog", "Entry"]
 
 STAND_IN_PRICE = 1.0
 """Credits charged where the catalogue knows no price (deblur, fast outpaint, finetuned ultra). It is made up, so that
@@ -54,7 +54,7 @@ class Entry:
     faults: tuple[str, ...] = ()
 
 
-class Book:
+class ChargeLog:
     """The account of one local server.
 
     Args:

@@ -39,7 +39,7 @@ from flux_tasks.local.faults.kinds import (
     WebhookLost,
 )
 from flux_tasks.local.faults.schedule import Armed, Faults
-from flux_tasks.local.service.charges import Book
+from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.checks import Order, Refused
 from flux_tasks.local.service.clock import Clock
 from flux_tasks.local.service.latency import Latency
@@ -123,7 +123,7 @@ class Jobs:
         self,
         *,
         engine: str,
-        book: Book,
+        book: ChargeLog,
         folder: Path,
         cap: int,
         expiry: float,

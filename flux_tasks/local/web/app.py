@@ -38,7 +38,7 @@ from flux_tasks.local.faults.kinds import (
 )
 from flux_tasks.local.faults.schedule import Faults
 from flux_tasks.local.service import checks
-from flux_tasks.local.service.charges import Book
+from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.checks import HEAVY, Refused, violation
 from flux_tasks.local.service.clock import Clock, VirtualClock
 from flux_tasks.local.service.jobs import Jobs
@@ -80,7 +80,7 @@ class LocalApi:
         engine: str,
         key: str | None,
         strict: bool,
-        book: Book,
+        book: ChargeLog,
         jobs: Jobs,
         faults: Faults,
         clock: Clock,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks.units import dollars
-from pipelines.cli.terminal import complain, say
+from pipelines.cli.terminal import print_error, say
 
 if TYPE_CHECKING:
     from pipelines.run.run import Run
@@ -43,14 +43,14 @@ def tell(run: Run) -> None:
         say(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     for line in _by_tool(summary):
         say(line)
-    troubled = run.troubled()
-    for line in _troubles(troubled):
+    failed_rows = run.failed_rows()
+    for line in _troubles(failed_rows):
         say("  " + line.replace("\n", "\n    "))
-    more = sum(n for outcome, n in summary.counts.items() if outcome not in FINE) - len(troubled)
+    more = sum(n for outcome, n in summary.counts.items() if outcome not in FINE) - len(failed_rows)
     if more > 0:
         say(f"  … and {more:,} more; see the manifest")
     if summary.stopped:
-        complain(f"stopped: {summary.stopped}")
+        print_error(f"stopped: {summary.stopped}")
     if set(summary.counts) & FINE:
         say(f"results:  {', '.join(dict.fromkeys(output.root for output in run.recipe.outputs))}")
     say(f"manifest: {summary.manifest}")

@@ -15,7 +15,7 @@ from flux_tasks.catalog.signatures import UNSET
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
 from pipelines.operations.registry import OPERATIONS
 
-__all__ = ["Draft", "Ref", "Template", "drafted", "ids_of", "name_of", "plain_data", "step"]
+__all__ = ["Ref", "StepSpec", "Template", "ids_of", "make_step", "name_of", "plain_data", "step"]
 
 _DEEPEST = 20
 
@@ -41,7 +41,7 @@ class Ref:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Draft:
+class StepSpec:
     """A step on its way into a recipe; made by the functions of ``pipelines.steps``.
 
     Another step that gets its picture names it, and both are in the list of steps::
@@ -72,7 +72,7 @@ class Draft:
         found = self.beside.get("id")
         return "" if found is None or found is UNSET else str(found)
 
-    def data(self, ids: Mapping[Draft, str] | None = None) -> dict[str, Any]:
+    def data(self, ids: Mapping[StepSpec, str] | None = None) -> dict[str, Any]:
         """The step as it would be in YAML; a recipe that it stands for is in there as it is.
 
         Args:
@@ -104,14 +104,14 @@ def step(id: str, **options: Any) -> Ref:  # noqa: A002 - its name in YAML
     return Ref(id, options)
 
 
-def drafted(
+def make_step(
     name: str,
     parameters: Mapping[str, Any],
     beside: Mapping[str, Any],
     known: Collection[str] | None = None,
     main: Collection[str] = (),
     of: Any = None,
-) -> Draft:
+) -> StepSpec:
     """A step, if what it is given can be written in a recipe.
 
     Args:
@@ -141,44 +141,44 @@ def drafted(
         raise InvalidRequest.of(problems)
     given = {key: value for key, value in parameters.items() if value is not UNSET}
     stands = {"from" if key == "from_" else key: value for key, value in beside.items() if value is not UNSET}
-    return Draft(name, given, stands, of)
+    return StepSpec(name, given, stands, of)
 
 
-def ids_of(steps: Iterable[Any]) -> dict[Draft, str]:
+def ids_of(steps: Iterable[Any]) -> dict[StepSpec, str]:
     """Ids for those of ``steps`` that others name and that were given none: what the recipe would call them anyway."""
     steps = list(steps)
     named = {
         one
         for given in steps
-        for one in _drafts_in((given.parameters, given.beside) if isinstance(given, Draft) else given)
+        for one in _drafts_in((given.parameters, given.beside) if isinstance(given, StepSpec) else given)
     }
-    found: dict[Draft, str] = {}
+    found: dict[StepSpec, str] = {}
     taken: set[str] = set()
     for given in steps:
-        if not isinstance(given, (Draft, Mapping)):
+        if not isinstance(given, (StepSpec, Mapping)):
             continue
         chosen, base = _id(given), _base(given)
         name, number = chosen or base, 2
         while not chosen and name in taken:
             name, number = f"{base}_{number}", number + 1
         taken.add(name)
-        if isinstance(given, Draft) and given in named and not chosen:
+        if isinstance(given, StepSpec) and given in named and not chosen:
             found.setdefault(given, name)
     return found
 
 
 def name_of(given: Any) -> str:
     """What a step is called that is written in Python, for people: its id, or what the recipe calls it by itself."""
-    return _id(given) or _base(given) if isinstance(given, (Draft, Mapping)) else str(given)
+    return _id(given) or _base(given) if isinstance(given, (StepSpec, Mapping)) else str(given)
 
 
-def plain_data(value: Any, ids: Mapping[Draft, str] | None = None) -> Any:
+def plain_data(value: Any, ids: Mapping[StepSpec, str] | None = None) -> Any:
     """``value`` as what YAML knows: texts, numbers, lists and mappings.
 
     Raises:
         RecipeError: a step in it has no id, there or in ``ids``.
     """
-    if isinstance(value, Draft):
+    if isinstance(value, StepSpec):
         return {"step": _named(value, ids or {})}
     if isinstance(value, Ref):
         return {"step": value.id, **plain_data(value.options, ids)}
@@ -196,15 +196,15 @@ def plain_data(value: Any, ids: Mapping[Draft, str] | None = None) -> Any:
     return value
 
 
-def _of_model(value: BaseModel, ids: Mapping[Draft, str] | None) -> Any:
+def _of_model(value: BaseModel, ids: Mapping[StepSpec, str] | None) -> Any:
     """A ``Mask`` or an ``Expect`` as a mapping of what was said; a mask of another step as that step."""
     given = {n: v for n, v in value if v != type(value).model_fields[n].default}
-    origin = given.pop("file") if isinstance(given.get("file"), (Draft, Ref)) else None
+    origin = given.pop("file") if isinstance(given.get("file"), (StepSpec, Ref)) else None
     found = plain_data(given, ids)
     return found if origin is None else {**plain_data(origin, ids), **found}
 
 
-def _named(draft: Draft, ids: Mapping[Draft, str]) -> str:
+def _named(draft: StepSpec, ids: Mapping[StepSpec, str]) -> str:
     found = draft.id or ids.get(draft, "")
     if not found:
         what = f"{draft!r} is named by a step and is not one itself: put it into the list of steps, before that"
@@ -212,12 +212,12 @@ def _named(draft: Draft, ids: Mapping[Draft, str]) -> str:
     return found
 
 
-def _fed(given: Any, ids: Mapping[Draft, str]) -> Any:
-    return _named(given, ids) if isinstance(given, Draft) else given.id if isinstance(given, Ref) else given
+def _fed(given: Any, ids: Mapping[StepSpec, str]) -> Any:
+    return _named(given, ids) if isinstance(given, StepSpec) else given.id if isinstance(given, Ref) else given
 
 
-def _drafts_in(value: Any) -> Iterator[Draft]:
-    if isinstance(value, Draft):
+def _drafts_in(value: Any) -> Iterator[StepSpec]:
+    if isinstance(value, StepSpec):
         yield value
     elif isinstance(value, (list, tuple)):
         for inner in value:
@@ -228,13 +228,13 @@ def _drafts_in(value: Any) -> Iterator[Draft]:
         yield from _drafts_in([inner for _, inner in value])
 
 
-def _id(given: Draft | Mapping[str, Any]) -> str:
-    return given.id if isinstance(given, Draft) else str(given.get("id") or "")
+def _id(given: StepSpec | Mapping[str, Any]) -> str:
+    return given.id if isinstance(given, StepSpec) else str(given.get("id") or "")
 
 
-def _base(given: Draft | Mapping[str, Any]) -> str:
+def _base(given: StepSpec | Mapping[str, Any]) -> str:
     """What the recipe calls a step that has no id; a second one of the kind gets a number, too."""
-    given = {given.name: given.of} if isinstance(given, Draft) else given
+    given = {given.name: given.of} if isinstance(given, StepSpec) else given
     if isinstance(given.get("call"), str):
         return str(given["call"]).rpartition(":")[2].rpartition(".")[2]
     for name in map(str, given):
@@ -248,7 +248,7 @@ def _base(given: Draft | Mapping[str, Any]) -> str:
 
 def _unwritable(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, str]]:
     """What no recipe can hold, and where it is."""
-    if value is None or value is UNSET or isinstance(value, (str, int, float, PurePath, Draft)):
+    if value is None or value is UNSET or isinstance(value, (str, int, float, PurePath, StepSpec)):
         return
     if depth > _DEEPEST:
         yield place, "is nested too deeply to be written in a recipe"
@@ -276,7 +276,7 @@ def _shown(given: Mapping[str, Any]) -> list[str]:
 
 def _short(value: Any) -> str:
     """Another step by its id, a path as text, everything else as it is."""
-    if isinstance(value, Draft) and value.id:
+    if isinstance(value, StepSpec) and value.id:
         return repr(Ref(value.id))
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_short, value))}]"

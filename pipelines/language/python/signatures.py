@@ -19,7 +19,7 @@ from flux_tasks.catalog import signatures
 from flux_tasks.catalog.signatures import UNSET, Parameter
 from pipelines.language.actions import pictures_of
 from pipelines.language.schema.steps import words_of
-from pipelines.operations.base import Slot
+from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS
 
 __all__ = ["BESIDE", "FOR_RECIPES", "STEPS", "docstring", "main_names", "parameters", "signature"]
@@ -68,7 +68,7 @@ def _of_task(task: str) -> Iterable[Parameter]:
             continue
         slot = slots.get(found.name)
         if found.annotation.startswith(("ImageLike", "Sequence[ImageLike]", "MaskLike")):
-            slot = slot or Slot("image", required=False)
+            slot = slot or ImageInput("image", required=False)
             text = found.description.partition(", as base64")[0].rstrip(".") + "."
             yield Parameter(found.name, _picture(slot), text)
         elif found.name in tool.options.model_fields:
@@ -89,7 +89,7 @@ def _of_operation(name: str) -> Iterable[Parameter]:
         yield Parameter(field, _source(info.annotation), info.description or "")
 
 
-def _picture(slot: Slot) -> str:
+def _picture(slot: ImageInput) -> str:
     one = "_MaskLike" if slot.role == "mask" else "_Picture"
     return f"Sequence[{one}]" if slot.many else one
 
@@ -137,7 +137,7 @@ def signature(name: str) -> inspect.Signature:
             inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=UNSET, annotation=p.annotation)
             for p in (*parameters(name), *BESIDE)
         ],
-        return_annotation="Draft",
+        return_annotation="StepSpec",
     )
 
 

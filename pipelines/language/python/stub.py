@@ -20,7 +20,7 @@ from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from flux_tasks.images.masks import Mask
-from pipelines.language.python.draft import Draft as Draft
+from pipelines.language.python.draft import StepSpec as StepSpec
 from pipelines.language.python.draft import Ref as Ref
 from pipelines.language.python.draft import Template as Template
 from pipelines.language.python.draft import step as step
@@ -29,8 +29,8 @@ from pipelines.recipe import Recipe
 
 __all__: list[str]
 
-_Picture = str | PathLike[str] | Draft | Ref
-_From = str | Draft | Ref | Sequence[str | Draft | Ref]
+_Picture = str | PathLike[str] | StepSpec | Ref
+_From = str | StepSpec | Ref | Sequence[str | StepSpec | Ref]
 '''
 
 
@@ -92,7 +92,7 @@ def _stub_of(name: str, arguments: list[str], words: str, *, starred: bool = Tru
         "    **further: Any,\n", "    **further: Any\n"
     )
     text = "\n".join(f"    {line}".rstrip() for line in words.splitlines())
-    return f'\ndef {name}(\n{body}) -> Draft:\n    """{text.strip()}\n    """\n'
+    return f'\ndef {name}(\n{body}) -> StepSpec:\n    """{text.strip()}\n    """\n'
 
 
 if __name__ == "__main__":

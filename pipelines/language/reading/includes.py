@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from flux_tasks.errors import RecipeError, nearest
 from pipelines.language.names import SOURCE
-from pipelines.language.reading.problems import Findings, Path
+from pipelines.language.reading.problems import Path, ProblemCollector
 
 __all__ = ["Expansion", "Include", "expanded"]
 
@@ -38,7 +38,7 @@ class Expansion:
     broken: list[str] = field(default_factory=list)
 
 
-def expanded(data: list[Any], include: Include, findings: Findings) -> Expansion:
+def expanded(data: list[Any], include: Include, findings: ProblemCollector) -> Expansion:
     """The steps as they are written, with those of other recipes in the place of ``recipe:``."""
     found = Expansion()
     for index, given in enumerate(data):
@@ -69,7 +69,7 @@ def expanded(data: list[Any], include: Include, findings: Findings) -> Expansion
 
 
 def _moved(
-    steps: list[dict[str, Any]], prefix: str, given: Mapping[str, Any], path: Path, findings: Findings
+    steps: list[dict[str, Any]], prefix: str, given: Mapping[str, Any], path: Path, findings: ProblemCollector
 ) -> list[dict[str, Any]]:
     """The steps of another recipe as steps of this one."""
     values = given.get("with") or {}

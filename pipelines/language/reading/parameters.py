@@ -19,9 +19,9 @@ from pipelines.language.actions import model_of, parameter_types, pictures_of
 from pipelines.language.graph import ancestors, feeds_of, is_parameter
 from pipelines.language.model import Source, Step
 from pipelines.language.names import IMAGE_FACTS, SOURCE
-from pipelines.language.reading.parsed_step import Drafted
-from pipelines.language.reading.problems import Findings, Path
-from pipelines.operations.base import Slot
+from pipelines.language.reading.parsed_step import ParsedStep
+from pipelines.language.reading.problems import Path, ProblemCollector
+from pipelines.operations.base import ImageInput
 
 __all__ = ["MAX_NODES", "StepChecks"]
 
@@ -39,14 +39,14 @@ class StepChecks:
         names: what every template of an item knows.
     """
 
-    def __init__(self, findings: Findings, names: set[str], source: Source | None) -> None:
+    def __init__(self, findings: ProblemCollector, names: set[str], source: Source | None) -> None:
         self._findings = findings
         self._say = findings.say
         self._names = names
         self._source = source
         self._ids: Collection[str] = ()
 
-    def check(self, draft: Drafted, steps: Mapping[str, Step], gives: Mapping[str, str]) -> None:
+    def check(self, draft: ParsedStep, steps: Mapping[str, Step], gives: Mapping[str, str]) -> None:
         """One step, with its neighbours known; ``gives`` says which of them give masks."""
         self._ids = steps.keys()
         self._types(draft, gives)
@@ -62,12 +62,12 @@ class StepChecks:
         if extension not in ("png", "jpg", "jpeg", "webp"):
             self._say(path, f"'{text}' must end in .png, .jpg, .jpeg or .webp")
 
-    def _types(self, draft: Drafted, gives: Mapping[str, str]) -> None:
+    def _types(self, draft: ParsedStep, gives: Mapping[str, str]) -> None:
         """Whether masks come where masks are due, and pictures where pictures are."""
         step = draft.step
         slots = pictures_of(step.action, step.task)
         main = next((slot for slot in slots.values() if slot.main), None)
-        due: list[tuple[str, Slot, Path]] = []
+        due: list[tuple[str, ImageInput, Path]] = []
         if main is not None:
             at = (*draft.path, "from") if "from" in draft.data else draft.path
             others = [s for n, s in slots.items() if not s.main and n not in step.parameters]
@@ -95,7 +95,7 @@ class StepChecks:
 
     # -- parameters -----------------------------------------------------------------------------------------------
 
-    def _check(self, draft: Drafted, steps: Mapping[str, Step]) -> None:
+    def _check(self, draft: ParsedStep, steps: Mapping[str, Step]) -> None:
         step, path = draft.step, draft.path
         names = self._names | set(step.vars)
         for name in (step.id, *ancestors(step.id, steps)):
@@ -125,7 +125,7 @@ class StepChecks:
         if step.expect is not None and step.expect.needs_before and not step.inputs:
             self._say((*path, "expect"), f"{draft.name} has no input to compare its result with")
 
-    def _parameters(self, draft: Drafted, slots: Mapping[str, Slot], names: set[str]) -> None:
+    def _parameters(self, draft: ParsedStep, slots: Mapping[str, ImageInput], names: set[str]) -> None:
         step, at = draft.step, draft.at
         action = step.action
         parameters = dict(step.parameters)
@@ -170,7 +170,7 @@ class StepChecks:
                 self._say(places[name], "cannot be changed on a retry: change parameters such as seed or mode")
             self._changed(step, {**fixed, **{n: v for n, v in known.items() if n not in (*slots, "model")}}, places)
 
-    def _count(self, draft: Drafted, tools: Sequence[Tool]) -> None:
+    def _count(self, draft: ParsedStep, tools: Sequence[Tool]) -> None:
         """Whether there are not more pictures than the tools take."""
         step, listed = draft.step, draft.step.parameters.get("references", [])
         if templates.is_template(listed):
@@ -202,7 +202,7 @@ class StepChecks:
             for name in step.parameters.keys() - known:
                 self._say((*at, index), f"{tool.name} has no parameter {name}, which this step is given")
 
-    def _missing(self, draft: Drafted, slots: Mapping[str, Slot], given: set[str]) -> None:
+    def _missing(self, draft: ParsedStep, slots: Mapping[str, ImageInput], given: set[str]) -> None:
         """Whether every picture that is needed is said."""
         step = draft.step
         action = step.action
@@ -225,7 +225,7 @@ class StepChecks:
         if main and len(step.inputs) < 2:
             self._say(draft.path, f"needs two or more {main}: write their ids, from: [one, other]")
 
-    def _values(self, draft: Drafted, fixed: dict[str, Any], parameters: Mapping[str, Any]) -> None:
+    def _values(self, draft: ParsedStep, fixed: dict[str, Any], parameters: Mapping[str, Any]) -> None:
         """Whether the values of parameters will do, as far as they are known."""
         action, at = draft.step.action, draft.at
         where = ".".join(map(str, at))
@@ -261,7 +261,7 @@ class StepChecks:
             if name in places and not (name in known and _is_open(parameters.get(name), rest)):
                 self._say(places[name], problem.what)
 
-    def _picture(self, value: Any, slot: Slot, path: Path) -> None:
+    def _picture(self, value: Any, slot: ImageInput, path: Path) -> None:
         """Whether ``value`` will do as a picture: a path, ``{step: id}``, or the description of a mask."""
         if slot.many and isinstance(value, list):
             for index, inner in enumerate(value):
@@ -291,7 +291,7 @@ class StepChecks:
 
     # -- matrices -------------------------------------------------------------------------------------------------
 
-    def axes(self, drafts: Sequence[Drafted]) -> None:
+    def axes(self, drafts: Sequence[ParsedStep]) -> None:
         """Whether no name is varied twice on one way, and whether there are not too many combinations."""
         steps = {d.step.id: d.step for d in drafts}
         total = 0
@@ -316,7 +316,7 @@ class StepChecks:
                 self._say(draft.path, f"the matrices make more than {MAX_NODES:,} combinations of steps: vary less")
                 return
 
-    def unused(self, drafts: Sequence[Drafted], outputs: Sequence[str]) -> None:
+    def unused(self, drafts: Sequence[ParsedStep], outputs: Sequence[str]) -> None:
         """Tell of steps that lead to none of ``outputs`` and are not saved."""
         by_id = {draft.step.id: draft.step for draft in drafts}
         used: set[str] = set()
@@ -327,7 +327,7 @@ class StepChecks:
                 remedy = "name it in output, in another step's from, or save it"
                 self._say(draft.path, f"'{draft.step.id}' leads to no output: {remedy}")
 
-    def idle(self, drafts: Sequence[Drafted]) -> None:
+    def idle(self, drafts: Sequence[ParsedStep]) -> None:
         """Tell of names that are varied and that neither a parameter nor a template has: each value is the same job."""
         for draft in drafts:
             for name in draft.step.matrix:

@@ -8,11 +8,11 @@ from typing import Any
 from pipelines.language.model import Step
 from pipelines.language.reading.problems import Path
 
-__all__ = ["Drafted"]
+__all__ = ["ParsedStep"]
 
 
 @dataclass
-class Drafted:
+class ParsedStep:
     """A step that has been read; what feeds it and whether it will do is found out next.
 
     Attributes:

@@ -11,7 +11,7 @@ from flux_tasks.errors import Problem, nearest
 from pipelines.language import templates
 from pipelines.language.reading import yaml
 
-__all__ = ["Findings", "Path", "Wanted"]
+__all__ = ["ColumnReference", "Path", "ProblemCollector"]
 
 Path = tuple[str | int, ...]
 
@@ -19,7 +19,7 @@ _OWN = frozenset(("stem", "name", "path"))
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ColumnReference:
     """A name that a template refers to and only the source's table can have."""
 
     name: str
@@ -42,16 +42,16 @@ def _close(name: str, known: Collection[str]) -> str:
     return close.replace("'?)", f"_{fact[2]}'?)") if close else ""
 
 
-class Findings:
+class ProblemCollector:
     """Gathers problems of one document."""
 
     def __init__(self, document: yaml.Document) -> None:
         self._document = document
         self.problems: list[Problem] = list(document.problems)
-        self.wanted: list[Wanted] = []
+        self.wanted: list[ColumnReference] = []
         self.used: set[str] = set()
         """Names that templates refer to."""
-        self.own: list[Wanted] = []
+        self.own: list[ColumnReference] = []
         """Mentions of the item's own names, where a table's column may be meant."""
         self.has_table = False
         """Whether there may be further names: the columns of a table that is not open yet."""
@@ -131,7 +131,9 @@ class Findings:
                     self.say(path, f"'{text}': {name} is not in the recipe's list env{hint or ': add it there'}")
         if self.has_table:  # whose columns may be called so, too
             place = ".".join(map(str, path))
-            self.own += [Wanted(name, text, place, self._document.line(path)) for name in sorted(_OWN & set(names))]
+            self.own += [
+                ColumnReference(name, text, place, self._document.line(path)) for name in sorted(_OWN & set(names))
+            ]
         for name in sorted(set(names) - set(known)):
             if name == "env":
                 wanted = ", ".join(dict.fromkeys(_OF_ENVIRONMENT.findall(text))) or "NAME"
@@ -139,7 +141,7 @@ class Findings:
                     path, f"'{text}': the recipe lists nothing of the environment: write env: [{wanted}] at its top"
                 )
             elif self.has_table:
-                self.wanted.append(Wanted(name, text, ".".join(map(str, path)), self._document.line(path)))
+                self.wanted.append(ColumnReference(name, text, ".".join(map(str, path)), self._document.line(path)))
             else:
                 hint = _close(name, known) or f"; known here: {', '.join(sorted(n for n in known if not _FACT(n)))}"
                 self.say(path, f"'{text}': nothing is called '{name}'{hint}")

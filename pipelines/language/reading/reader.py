@@ -16,7 +16,7 @@ from pipelines.language.model import Budget, Output, Source, Step
 from pipelines.language.names import ITEM_NAMES, RESERVED, SOURCE
 from pipelines.language.reading import yaml
 from pipelines.language.reading.includes import Include
-from pipelines.language.reading.problems import Findings, Wanted
+from pipelines.language.reading.problems import ColumnReference, ProblemCollector
 from pipelines.language.reading.steps import StepReader
 
 __all__ = ["Parts", "read"]
@@ -38,8 +38,8 @@ class Parts:
     vars: Mapping[str, Any] = field(default_factory=dict)
     env: tuple[str, ...] = ()
     budget: Budget | None = None
-    wanted: tuple[Wanted, ...] = ()
-    own: tuple[Wanted, ...] = ()
+    wanted: tuple[ColumnReference, ...] = ()
+    own: tuple[ColumnReference, ...] = ()
     """Mentions of an item's own name, stem and path, where a table's column may be meant."""
 
     @property
@@ -57,14 +57,14 @@ def read(
         include: reads another recipe that is used as a step.
         changes: variables with values of the caller's.
     """
-    findings = Findings(document)
+    findings = ProblemCollector(document)
     parts = _Reader(findings, include, changes or {}).recipe(document.data) if document.data is not None else None
     problems = sorted(dict.fromkeys(findings.problems), key=lambda p: p.line or 0)
     return (None if problems else parts), problems
 
 
 class _Reader:
-    def __init__(self, findings: Findings, include: Include, changes: Mapping[str, Any]) -> None:
+    def __init__(self, findings: ProblemCollector, include: Include, changes: Mapping[str, Any]) -> None:
         self._findings = findings
         self._say = findings.say
         self._include = include

@@ -17,10 +17,10 @@ from pipelines.language.names import RESERVED, SOURCE
 from pipelines.language.options import OnFailure, Preserve
 from pipelines.language.reading.includes import GATE, Include, expanded
 from pipelines.language.reading.parameters import StepChecks
-from pipelines.language.reading.parsed_step import Drafted
-from pipelines.language.reading.problems import Findings, Path
+from pipelines.language.reading.parsed_step import ParsedStep
+from pipelines.language.reading.problems import Path, ProblemCollector
 from pipelines.operations import user_function
-from pipelines.operations.base import Slot
+from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS
 
 __all__ = ["STEP_KEYS", "StepReader"]
@@ -37,14 +37,14 @@ class StepReader:
         include: reads another recipe, for ``recipe:``.
     """
 
-    def __init__(self, findings: Findings, names: set[str], source: Source | None, include: Include) -> None:
+    def __init__(self, findings: ProblemCollector, names: set[str], source: Source | None, include: Include) -> None:
         self._say = findings.say
         self._findings = findings
         self._names = names
         self._include = include
         self.checks = StepChecks(findings, names, source)
         self._stands_for: dict[str, str] = {}
-        self._drafts: list[Drafted] = []
+        self._drafts: list[ParsedStep] = []
         self._broken: set[str] = set()
         """Ids of steps that are not understood."""
         self.is_whole = True
@@ -93,7 +93,7 @@ class StepReader:
 
     # -- one step by itself ---------------------------------------------------------------------------------------
 
-    def _draft(self, data: Any, path: Path, earlier: Sequence[Drafted]) -> Drafted | None:
+    def _draft(self, data: Any, path: Path, earlier: Sequence[ParsedStep]) -> ParsedStep | None:
         if isinstance(data, str):
             data = {data: {}}
         names = [key for key in data if key not in STEP_KEYS] if isinstance(data, dict) else []
@@ -128,7 +128,7 @@ class StepReader:
             save=self._save(data.get("save"), path),
             position=len(earlier),
         )
-        return Drafted(data, name, path, step)
+        return ParsedStep(data, name, path, step)
 
     def _named(
         self, name: str, given: Any, data: Mapping[str, Any], path: Path
@@ -280,14 +280,14 @@ class StepReader:
 
     # -- the steps together ---------------------------------------------------------------------------------------
 
-    def _connect(self, drafts: Sequence[Drafted]) -> dict[str, str]:
+    def _connect(self, drafts: Sequence[ParsedStep]) -> dict[str, str]:
         """Fill in where each step's pictures come from; returns which steps give masks, and which give images."""
         known = {d.step.id for d in drafts} | {SOURCE}
         gives: dict[str, str] = {SOURCE: "image", **self._roles(drafts)}
         gates: dict[str, str] = {}
         for index, draft in enumerate(drafts):
             if draft.comes_from and draft.comes_from not in gates:
-                gates[draft.comes_from] = self._default(drafts[:index], Slot("image"), gives)[0]
+                gates[draft.comes_from] = self._default(drafts[:index], ImageInput("image"), gives)[0]
             step = draft.step
             slots = pictures_of(step.action, step.task)
             main = next((slot for slot in slots.values() if slot.main), None)
@@ -303,7 +303,7 @@ class StepReader:
                 draft.step = replace(draft.step, action=action)
         return gives
 
-    def _roles(self, drafts: Sequence[Drafted]) -> dict[str, str]:
+    def _roles(self, drafts: Sequence[ParsedStep]) -> dict[str, str]:
         """Which steps give images and which masks; one that gives what it gets may stand before what feeds it."""
         by_id = {draft.step.id: number for number, draft in enumerate(drafts)}
         roles: dict[int, Literal["image", "mask"]] = {-1: "image"}
@@ -320,7 +320,7 @@ class StepReader:
                 roles.setdefault(passed, roles[way[-1]])
         return {draft.step.id: roles[number] for number, draft in enumerate(drafts)}
 
-    def _fed(self, number: int, drafts: Sequence[Drafted], by_id: Mapping[str, int]) -> int:
+    def _fed(self, number: int, drafts: Sequence[ParsedStep], by_id: Mapping[str, int]) -> int:
         """The number of the step whose picture a step gets; -1 for the source."""
         given = drafts[number].data.get("from")
         first = given[0] if isinstance(given, list) and given else given
@@ -352,7 +352,7 @@ class StepReader:
             self._say(path, f"there is no step '{name}'{hint}")
         return ""
 
-    def _default(self, earlier: Sequence[Drafted], main: Slot, gives: Mapping[str, str]) -> tuple[str, ...]:
+    def _default(self, earlier: Sequence[ParsedStep], main: ImageInput, gives: Mapping[str, str]) -> tuple[str, ...]:
         """Without ``from``: the nearest step before that gives what is due, else the source."""
         if main.many:
             return ()
@@ -364,9 +364,9 @@ class StepReader:
     def _from(
         self,
         given: Any,
-        draft: Drafted,
-        main: Slot | None,
-        slots: Mapping[str, Slot],
+        draft: ParsedStep,
+        main: ImageInput | None,
+        slots: Mapping[str, ImageInput],
         known: set[str],
         gates: Mapping[str, str],
     ) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from flux_tasks.catalog import Tool
 from flux_tasks.catalog.signatures import tools_of
 from flux_tasks.images.masks import Mask
 from pipelines.language.actions import pictures_of
-from pipelines.operations.base import Slot
+from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS, Operation
 
 __all__ = ["DEFINITIONS", "PATH", "Schema", "fields_of", "names_of", "step_names", "without_null", "words_of"]
@@ -114,7 +114,7 @@ def _of_operation(operation: Operation) -> Schema:
     return _mapping({**pictures, **found}, {})
 
 
-def words_of(name: str, slot: Slot) -> str:
+def words_of(name: str, slot: ImageInput) -> str:
     """What a picture besides the main one is for, in an operation."""
     if name == "file":
         return "Where it is: a path, or a template of one."
@@ -126,7 +126,7 @@ def _mapping(properties: Mapping[str, Schema], patterns: Mapping[str, Schema]) -
     return {**found, "patternProperties": dict(patterns)} if patterns else found
 
 
-def _picture(slot: Slot, words: str) -> Schema:
+def _picture(slot: ImageInput, words: str) -> Schema:
     one = {"$ref": "#/$defs/mask" if slot.role == "mask" else "#/$defs/picture"}
     return {"description": words, **({"anyOf": [one, {"type": "array", "items": one}]} if slot.many else one)}
 

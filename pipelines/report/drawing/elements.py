@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from flux_tasks.catalog import Tool
 from pipelines.language.actions import pictures_of
-from pipelines.language.graph import Feed, Node
+from pipelines.language.graph import Node, NodeRef
 from pipelines.language.model import Source, Step
 from pipelines.language.names import SOURCE
 from pipelines.operations.user_function import UserFunction
@@ -223,7 +223,7 @@ def _arrows(name: str, nodes: Sequence[Node]) -> list[Arrow]:
             slot = slots.get(parameter)
             label = "" if slot and slot.main else parameter.removesuffix("s") if slot and slot.many else parameter
             for feed in value if isinstance(value, list) else [value]:
-                if isinstance(feed, Feed):
+                if isinstance(feed, NodeRef):
                     start = _start(feed.node)
                     whole = ", ".join(f"{what} {amount}" for what, amount in feed.mask.items())
                     found.setdefault((start, label), Arrow(start, f"step:{name}", _clean(label), whole=_clean(whole)))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flux_tasks import catalog
-from flux_tasks.local.service.charges import STAND_IN_PRICE, Book
+from flux_tasks.local.service.charges import STAND_IN_PRICE, ChargeLog
 
 DEBLUR = "flux-tools/deblur-v1"
 
@@ -96,7 +96,7 @@ def test_every_tool_is_charged_by_the_catalogues_own_table(serving: Any, gate: A
 
 
 def test_nothing_is_written_when_the_balance_does_not_suffice() -> None:
-    book = Book(1.0)
+    book = ChargeLog(1.0)
     assert not book.charge("a", "flux-2-pro", "key", 1.5)
     assert (len(book), book.entries, book.credits) == (0, (), 1.0)
     assert book.charge("b", "flux-2-pro", "key", 1.0)
@@ -104,7 +104,7 @@ def test_nothing_is_written_when_the_balance_does_not_suffice() -> None:
 
 
 def test_a_job_is_settled_once() -> None:
-    book = Book(10)
+    book = ChargeLog(10)
     book.charge("a", "flux-2-pro", "key", 3)
     book.settle("a", "Error", refund=True)
     book.settle("a", "Ready", refund=False)

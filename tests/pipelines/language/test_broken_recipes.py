@@ -11,7 +11,7 @@ import pytest
 
 from flux_tasks import catalog
 from flux_tasks.errors import RecipeError
-from pipelines.execution.precheck import survey
+from pipelines.execution.precheck import check_items
 from pipelines.operations.registry import OPERATIONS
 from pipelines.recipe import Recipe
 
@@ -55,7 +55,7 @@ def said_of(text: str, **variables: str) -> list[str]:
     """What is said of a recipe in ``r.yaml``, and of its table's columns."""
     Path("r.yaml").write_text(text, encoding="utf-8")
     try:
-        survey(Recipe.load("r.yaml", variables))
+        check_items(Recipe.load("r.yaml", variables))
     except RecipeError as error:
         return str(error).splitlines()
     return []

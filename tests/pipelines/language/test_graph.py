@@ -12,7 +12,7 @@ from recipes import HEAD, OUTPUT, Painter, Place, perform, place
 from scripted import Answer
 
 from flux_tasks import ImageRef
-from pipelines.language.graph import Feed
+from pipelines.language.graph import NodeRef
 from pipelines.recipe import Recipe
 
 
@@ -78,7 +78,7 @@ def test_branches_that_meet_keep_the_combinations_they_share_apart() -> None:
     graph = recipe(None, FORK + "  - edit: {prompt: join}\n    id: join\n    from: [sharp, clean]").graph
     joined = [node for node in graph.nodes if node.step.id == "join"]
     assert [(node.image, node.parameters["references"]) for node in joined] == [
-        (f"sharp[seed={seed}]", [Feed(f"clean[seed={seed}]")]) for seed in (1, 2)
+        (f"sharp[seed={seed}]", [NodeRef(f"clean[seed={seed}]")]) for seed in (1, 2)
     ]
 
 

@@ -53,7 +53,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext, report: str) -> Iterator[Page]:
-    """The open report. It must load nothing and complain of nothing, whatever a test does with it."""
+    """The open report. It must load nothing and print_error of nothing, whatever a test does with it."""
     page = context.new_page()
     troubles: list[str] = []
     page.on("console", lambda message: troubles.append(f"console: {message.text}"))

@@ -26,7 +26,7 @@ from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
-from pipelines.run.budget import Purse
+from pipelines.run.budget import RunBudget
 
 EDIT = "  - edit: {model: flux-2-pro, prompt: x}\n  - outpaint: {expand: {left: 16}}"
 """4.5 and 10 credits for each picture."""
@@ -259,8 +259,8 @@ def test_submissions_that_may_have_been_charged_count_once_however_often_the_run
 # -- the purse by itself ----------------------------------------------------------------------------------------------
 
 
-def purse(folder: Path, cap: float) -> Purse:
-    return Purse(cap, Store(str(folder / "store")), "r")
+def purse(folder: Path, cap: float) -> RunBudget:
+    return RunBudget(cap, Store(str(folder / "store")), "r")
 
 
 prices = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.1, 9).map(lambda n: round(n, 2))), max_size=25)
@@ -274,7 +274,7 @@ def test_however_prices_add_up_every_job_is_made_or_refused_and_the_cap_holds(
     made: list[float] = []
     refused: list[float] = []
 
-    async def work(purse: Purse, queue: Iterator[tuple[str, float]]) -> None:
+    async def work(purse: RunBudget, queue: Iterator[tuple[str, float]]) -> None:
         for tool, price in queue:
             try:
                 async with purse.pay(tool, price) as bill:
@@ -305,7 +305,7 @@ def test_however_prices_add_up_every_job_is_made_or_refused_and_the_cap_holds(
 def test_what_may_have_been_charged_counts_as_spent_and_what_was_not_does_not(
     tmp_path: Path, error: Exception, spent: float
 ) -> None:
-    async def one(purse: Purse) -> None:
+    async def one(purse: RunBudget) -> None:
         with pytest.raises(type(error)):
             async with purse.pay("a", 4.0):
                 raise error
@@ -316,7 +316,7 @@ def test_what_may_have_been_charged_counts_as_spent_and_what_was_not_does_not(
 
 
 def test_a_tool_that_is_dearer_than_its_price_is_reserved_for_at_what_it_cost(tmp_path: Path) -> None:
-    async def two(purse: Purse) -> None:
+    async def two(purse: RunBudget) -> None:
         async with purse.pay("a", 2.0) as bill:
             bill.cost = 6.0
         async with purse.pay("a", 2.0) as bill:
