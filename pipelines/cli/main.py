@@ -21,7 +21,7 @@ from pipelines.cli.terminal import LogHandler, print_error, say
 
 if TYPE_CHECKING:
     from flux_tasks.settings import Settings
-    from pipelines.recipe import Recipe
+    from pipelines.language.compiled import CompiledRecipe
     from pipelines.run.run import Run
 
 __all__ = ["main"]
@@ -61,11 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.removeHandler(handler)
 
 
-def _recipe(arguments: argparse.Namespace) -> Recipe:
+def _recipe(arguments: argparse.Namespace) -> CompiledRecipe:
     """The recipe that the arguments name, with the variables that they set."""
-    from pipelines.recipe import Recipe
+    from pipelines.language.reading import loader
 
-    return Recipe.load(arguments.recipe, dict(arguments.set))
+    return loader.load(arguments.recipe, dict(arguments.set))
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -116,7 +116,7 @@ def _held(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _carry_out(recipe: Recipe, settings: Settings, arguments: argparse.Namespace, **options: Any) -> int:
+def _carry_out(recipe: CompiledRecipe, settings: Settings, arguments: argparse.Namespace, **options: Any) -> int:
     """Run ``recipe``, write its report, and say how it went."""
     from pipelines.cli.commands.summary import tell
     from pipelines.cli.progress import Display

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipelines.cli.terminal import plain, say
-from pipelines.recipe import Recipe
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.run import Event
 
 __all__ = ["Display"]
@@ -19,7 +19,7 @@ __all__ = ["Display"]
 class Display:
     """Progress bars on standard error when it is a terminal; silent otherwise."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: CompiledRecipe) -> None:
         self._recipe = recipe
         self._console = Console(stderr=True)
         self._progress = Progress(

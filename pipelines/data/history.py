@@ -14,9 +14,10 @@ from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.jobs import job
 from flux_tasks.store.records import Store
 from pipelines.data.manifest import read_manifest
-from pipelines.recipe import Recipe
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.reading import loader
 
-__all__ = ["USUAL", "JobDurations", "PastRun"]
+__all__ = ["USUAL", "JobDurations", "PastRun", "spent_before"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class PastRun:
     """What a run left behind."""
 
     run_id: str
-    recipe: Recipe
+    recipe: CompiledRecipe
     endpoint: str
     manifest: str
 
@@ -48,7 +49,7 @@ class PastRun:
         if record["folder"] != str(Path.cwd()) and _is_relative(record):
             what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"
             raise RecipeError([Problem("run", what)])
-        recipe = Recipe.parse(record["recipe"], file=f"{run_id}/run.json", variables=record.get("variables") or {})
+        recipe = loader.parse(record["recipe"], file=f"{run_id}/run.json", variables=record.get("variables") or {})
         return cls(run_id, recipe, record["endpoint"], record["manifest"])
 
     def items(self, outcomes: Collection[str]) -> set[str]:
@@ -78,7 +79,7 @@ def _record(store: Store, run_id: str) -> dict[str, Any] | None:
 
 
 def _is_relative(record: dict[str, Any]) -> bool:
-    source = Recipe.parse(record["recipe"], variables=record.get("variables") or {}).source
+    source = loader.parse(record["recipe"], variables=record.get("variables") or {}).source
     places = [*source.images, source.table, source.image]
     return any(place and files.is_local(place) and not files.local_path(place).is_absolute() for place in places)
 
@@ -121,3 +122,16 @@ class JobDurations:
         except (OSError, ValueError):
             return None
         return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None
+
+
+def spent_before(store: Store, recipe: str) -> float:
+    """Credits that runs of the recipe with this digest have spent, or had in flight, since one got to its end.
+
+    Raises:
+        OSError: the store cannot be read.
+    """
+    try:
+        record = store.record("budgets", recipe) or {}
+        return float(record.get("spent", 0.0)) + float(record.get("held", 0.0))
+    except (ValueError, TypeError):  # damaged
+        return 0.0

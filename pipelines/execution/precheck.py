@@ -12,13 +12,15 @@ from pipelines.data.outputs import mark, target_path
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
 from pipelines.language.actions import pictures_of
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
-from pipelines.recipe import Recipe
 
 __all__ = ["check_items", "items"]
 
 
-def items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> Iterator[Item]:
+def items(
+    recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None
+) -> Iterator[Item]:
     """The items of a recipe, streamed.
 
     Args:
@@ -26,7 +28,7 @@ def items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bo
         only: which of them.
     """
     count = 0
-    for item in items_of(recipe.source, recipe.parts.constants):
+    for item in items_of(recipe.source, recipe.constants):
         if only is not None and not only(item):
             continue
         if limit is not None and count >= limit:
@@ -35,7 +37,7 @@ def items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bo
         count += 1
 
 
-def check_items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
+def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
     """How many items there are.
 
     Raises:
@@ -60,7 +62,7 @@ def check_items(recipe: Recipe, *, limit: int | None = None, only: Callable[[Ite
     return count
 
 
-def _named_pictures(recipe: Recipe) -> Iterator[tuple[Node, str]]:
+def _named_pictures(recipe: CompiledRecipe) -> Iterator[tuple[Node, str]]:
     """Masks, references and the like that steps name by a path, or by a template of one."""
     for node in recipe.graph.nodes:
         slots = pictures_of(node.action, node.step.task)
@@ -71,11 +73,11 @@ def _named_pictures(recipe: Recipe) -> Iterator[tuple[Node, str]]:
                     yield node, text
 
 
-def _read_by(recipe: Recipe, item: Item, named: Sequence[tuple[Node, str]]) -> Iterator[str]:
+def _read_by(recipe: CompiledRecipe, item: Item, named: Sequence[tuple[Node, str]]) -> Iterator[str]:
     """Where the pictures of an item are: its own, masks, references."""
     if item.path:
         yield item.path
-    context = {**recipe.parts.constants, **item.context}
+    context = {**recipe.constants, **item.context}
     for node, text in named:
         with suppress(InvalidRequest):  # this item's own trouble, told when its turn comes
             own = context_of(node, context) if templates.is_template(text) else context
@@ -84,16 +86,16 @@ def _read_by(recipe: Recipe, item: Item, named: Sequence[tuple[Node, str]]) -> I
                 yield found
 
 
-def _written_by(recipe: Recipe, item: Item) -> Iterator[str]:
-    context = {**recipe.parts.constants, **item.context}
+def _written_by(recipe: CompiledRecipe, item: Item) -> Iterator[str]:
+    context = {**recipe.constants, **item.context}
     for target in recipe.graph.targets:
         with suppress(InvalidRequest):
             yield target_path(target, context)
 
 
-def _check_names(recipe: Recipe) -> None:
+def _check_names(recipe: CompiledRecipe) -> None:
     """Whether the columns that templates name are in the table."""
-    wanted, own = recipe.parts.wanted, recipe.parts.own
+    wanted, own = recipe.wanted, recipe.own
     if not wanted and not own:
         return
     known = known_names(recipe.source)

@@ -14,7 +14,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_T
 from flux_tasks import ImageRef, tasks, use
 from flux_tasks.errors import FluxError, RunStopped
 from flux_tasks.settings import current
-from pipelines.recipe import Recipe
+from pipelines.language.compiled import HasCompiled
+from pipelines.language.reading import loader
 from pipelines.run.run import Run
 
 __all__ = ["advance", "arun_recipe", "call_task", "run_recipe"]
@@ -77,9 +78,9 @@ def _remedy() -> str:
     )
 
 
-async def arun_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
+async def arun_recipe(recipe: str | Path | HasCompiled, **settings: Any) -> dict[str, Any]:
     """Run a recipe from Python; the async form of ``run_recipe``."""
-    loaded = recipe if isinstance(recipe, Recipe) else Recipe.load(str(recipe))
+    loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
     given = {name: settings.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in settings}
     with use(**settings), Run(loaded, current(), **given) as run:
         if not await run.settle():
@@ -96,7 +97,7 @@ async def arun_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str,
     }
 
 
-def run_recipe(recipe: str | Path | Recipe, **settings: Any) -> dict[str, Any]:
+def run_recipe(recipe: str | Path | HasCompiled, **settings: Any) -> dict[str, Any]:
     """Run a recipe from Python, also inside a flow of one's own::
 
         run_recipe("configs/restore.yaml", endpoint="local", store="out/store")

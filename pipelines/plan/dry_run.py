@@ -19,9 +19,9 @@ from pipelines.data.outputs import target_path
 from pipelines.execution import arguments, local_steps
 from pipelines.execution.conditions import Undecided, applies
 from pipelines.execution.placeholders import is_planned, planned_picture
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.language.names import SOURCE
-from pipelines.recipe import Recipe
 
 if TYPE_CHECKING:
     from pipelines.plan.planner import Planner
@@ -35,11 +35,11 @@ _SHAPING = ("auto_orient", "resize", "crop", "pad")  # what keeps the size of a 
 class ItemPlan:
     """One item through the graph, without paying."""
 
-    def __init__(self, planner: Planner, recipe: Recipe, item: Item) -> None:
+    def __init__(self, planner: Planner, recipe: CompiledRecipe, item: Item) -> None:
         self.planner = planner
         self.recipe = recipe
         self.item = item
-        self.context = {**recipe.parts.constants, **item.context}
+        self.context = {**recipe.constants, **item.context}
         self.results: dict[str, ImageRef | None] = {}
         self.lasts: dict[str, float] = {}
         """Seconds until each node is done, if nothing had to wait for a slot."""

@@ -18,15 +18,14 @@ from flux_tasks.jobs import job
 from flux_tasks.settings import Settings, current, use
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
-from pipelines.data.history import USUAL, JobDurations
+from pipelines.data.history import USUAL, JobDurations, spent_before
 from pipelines.data.outputs import Outputs
 from pipelines.execution.facts import Facts
 from pipelines.execution.precheck import check_items, items
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import _TOLD, Plan, StepPlan
-from pipelines.recipe import Recipe
-from pipelines.run.budget import spent_before
 
 __all__ = ["Planner", "plan"]
 
@@ -34,7 +33,7 @@ KONTEXT_MAX_SLOTS = 6
 
 
 def plan(
-    recipe: Recipe,
+    recipe: CompiledRecipe,
     *,
     limit: int | None = None,
     budget: float | None = None,
@@ -60,7 +59,7 @@ def plan(
 class Planner:
     """Makes a plan; what the forecasts of its items share."""
 
-    def __init__(self, recipe: Recipe, settings: Settings, limit: int | None, budget: float | None) -> None:
+    def __init__(self, recipe: CompiledRecipe, settings: Settings, limit: int | None, budget: float | None) -> None:
         self.settings = settings
         self.store = Store(settings.store)
         self.facts = Facts(self.store, keep=False)

@@ -27,25 +27,13 @@ from flux_tasks.errors import (
 )
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.records import Store
+from pipelines.data.history import spent_before
 
-__all__ = ["Reservation", "RunBudget", "spent_before"]
+__all__ = ["Reservation", "RunBudget"]
 
 _WARN_AT = 0.8
 _MAY_BE_CHARGED = (SubmissionUncertain, StillRunning, DeliveryFailed, JobFailed, JobLost, StoreUnavailable)
 _ROUNDING = 1e-6
-
-
-def spent_before(store: Store, recipe: str) -> float:
-    """Credits that runs of the recipe with this digest have spent, or had in flight, since one got to its end.
-
-    Raises:
-        OSError: the store cannot be read.
-    """
-    try:
-        record = store.record("budgets", recipe) or {}
-        return float(record.get("spent", 0.0)) + float(record.get("held", 0.0))
-    except (ValueError, TypeError):  # damaged
-        return 0.0
 
 
 @dataclass

@@ -80,7 +80,7 @@ class ItemRun:
     def __init__(self, item: Item, run: Run) -> None:
         self._item = item
         self._run = run
-        self._context = {**run.recipe.parts.constants, **item.context}
+        self._context = {**run.recipe.constants, **item.context}
         self._results: dict[str, ImageRef | None] = {}
         self._failures: list[_Failure] = []
         self._notes: list[tuple[int, dict[str, Any]]] = []

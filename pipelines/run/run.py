@@ -32,7 +32,7 @@ from pipelines.data.manifest import Manifest, read_manifest
 from pipelines.data.outputs import Outputs
 from pipelines.execution.facts import Facts
 from pipelines.execution.precheck import check_items, items
-from pipelines.recipe import Recipe
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.budget import RunBudget
 from pipelines.run.item import CallTool, Event, ItemRun, NeedsJob
 from pipelines.run.summary import Summary
@@ -61,7 +61,7 @@ class Run:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: CompiledRecipe,
         settings: Settings,
         *,
         on_event: Callable[[Event], None] = lambda _: None,

@@ -120,7 +120,7 @@ def bench_chain() -> None:
 
         times = []
         for _ in range(2):
-            with Run(recipe, settings) as run:
+            with Run(recipe.compiled, settings) as run:
                 started = time.perf_counter()
                 asyncio.run(whole(run))
                 times.append(time.perf_counter() - started)

@@ -120,7 +120,7 @@ steps:
 output: '{folder}/masks/{{{{ stem }}}}.png'
 """
     with pytest.raises(RecipeError, match="is also a picture that the run reads"):
-        check_items(Recipe.parse(text))
+        check_items(Recipe.parse(text).compiled)
 
 
 def test_a_run_over_a_part_of_the_items_does_not_refill_the_purse(here: Place) -> None:

@@ -28,7 +28,7 @@ def bfl() -> Iterator[Painter]:
 
 def nothing_is_paid_twice(place: Place, recipe: Recipe) -> None:
     paid = place.jobs
-    again = plan(recipe, settings=place.settings)
+    again = plan(recipe.compiled, settings=place.settings)
     assert (again.jobs, again.total("undecided").jobs) == (0, 0)
     run, _ = perform(recipe, place.settings)
     assert (run.summary.jobs, place.jobs) == (0, paid)
@@ -41,7 +41,7 @@ def test_the_plan_says_how_many_jobs_the_run_pays_for_exactly(
 ) -> None:
     with place(bfl, pictures) as here:
         recipe = here.recipe(data)
-        planned = plan(recipe, settings=here.settings)
+        planned = plan(recipe.compiled, settings=here.settings)
         assert not (here.folder / "store").exists()
         run, rows = perform(recipe, here.settings)
         assert planned.total("undecided").jobs == 0
@@ -58,7 +58,7 @@ def test_what_cannot_be_decided_beforehand_is_told_apart_and_bounds_what_is_paid
 ) -> None:
     with place(bfl, pictures) as here:
         recipe = here.recipe(data)
-        planned = plan(recipe, settings=here.settings)
+        planned = plan(recipe.compiled, settings=here.settings)
         run, _ = perform(recipe, here.settings)
         doubts = planned.total("undecided").jobs + planned.total("retries").jobs
         assert planned.jobs <= here.jobs <= planned.jobs + doubts
@@ -73,13 +73,13 @@ def test_a_run_that_the_budget_stops_halfway_is_planned_and_finished_for_what_is
 ) -> None:
     with place(bfl, 2, max_jobs=at_a_time) as here:
         recipe = here.recipe(data)
-        whole = plan(recipe, settings=here.settings)
+        whole = plan(recipe.compiled, settings=here.settings)
         run, rows = perform(recipe, here.settings, budget=cap)
         first = here.jobs
         assert here.spent <= cap + bfl.unknown * any("deblur" in step for step in data["steps"])
         assert (first < whole.jobs) == bool(run.summary.stopped)
         assert bool(run.summary.stopped) == any(row["outcome"] == "held" for row in rows)
-        left = plan(recipe, settings=here.settings)
+        left = plan(recipe.compiled, settings=here.settings)
         assert left.jobs == whole.jobs - first
         perform(recipe, here.settings)
         assert here.jobs == whole.jobs
@@ -97,7 +97,7 @@ def test_the_order_of_the_steps_in_the_file_changes_neither_digest_nor_plan(
     with place(bfl, 1) as here:
         one, another = here.recipe(data), here.recipe(other)
         assert one.digest == another.digest == Recipe.parse(one.to_yaml()).digest == Recipe(**one.to_data()).digest
-        plans = [plan(recipe, settings=here.settings) for recipe in (one, another)]
+        plans = [plan(recipe.compiled, settings=here.settings) for recipe in (one, another)]
         assert plans[0].jobs == plans[1].jobs
         assert plans[0].credits == pytest.approx(plans[1].credits)
         nodes = another.graph.nodes
@@ -197,7 +197,7 @@ def test_an_odd_recipe_that_is_accepted_is_planned_and_ends_every_item_in_a_row(
     with place(bfl, pictures) as here:
         try:
             recipe = here.recipe(data)
-            planned = plan(recipe, settings=here.settings)
+            planned = plan(recipe.compiled, settings=here.settings)
         except FluxError:
             return
         run, rows = perform(recipe, here.settings)

@@ -151,7 +151,7 @@ def perform(recipe: Recipe, settings: Settings, **options: Any) -> tuple[Run, li
         if not await run.settle():
             await run.advance(call_tool)
 
-    with Run(recipe, settings, **options) as run:
+    with Run(recipe.compiled, settings, **options) as run:
         asyncio.run(whole(run))
     return run, list(run.rows())
 

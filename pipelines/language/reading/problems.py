@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from flux_tasks.errors import Problem, nearest
 from pipelines.language import templates
+from pipelines.language.compiled import ColumnReference
 from pipelines.language.reading import yaml
 
-__all__ = ["ColumnReference", "Path", "ProblemCollector"]
+__all__ = ["Path", "ProblemCollector"]
 
 Path = tuple[str | int, ...]
 
 _OWN = frozenset(("stem", "name", "path"))
-
-
-@dataclass(frozen=True)
-class ColumnReference:
-    """A name that a template refers to and only the source's table can have."""
-
-    name: str
-    text: str
-    where: str
-    line: int | None
 
 
 _OF_ENVIRONMENT = re.compile(r"(?<![\w.])env\s*\.\s*(\w+)")

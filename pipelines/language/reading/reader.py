@@ -1,4 +1,4 @@
-"""From a document to the parts of a recipe, with every problem found on the way."""
+"""From a document to the checked recipe, with every problem found on the way."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from flux_tasks.errors import Problem, nearest
 from pipelines.language import templates
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import ancestors
 from pipelines.language.model import Budget, Output, Source, Step
 from pipelines.language.names import ITEM_NAMES, RESERVED, SOURCE
 from pipelines.language.reading import yaml
 from pipelines.language.reading.includes import Include
-from pipelines.language.reading.problems import ColumnReference, ProblemCollector
+from pipelines.language.reading.problems import ProblemCollector
 from pipelines.language.reading.steps import StepReader
 
-__all__ = ["Parts", "read"]
+__all__ = ["read"]
 
 KEYS = ("name", "vars", "env", "source", "steps", "output", "budget")
 SOURCE_KEYS = ("images", "table", "image", "columns", "filter", "sample", "seed", "limit")
@@ -27,40 +27,19 @@ SOURCE_KEYS = ("images", "table", "image", "columns", "filter", "sample", "seed"
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """A checked recipe. ``wanted`` are names that only the source's table can have: looked up when it is opened."""
-
-    name: str
-    source: Source
-    steps: tuple[Step, ...]
-    outputs: tuple[Output, ...]
-    vars: Mapping[str, Any] = field(default_factory=dict)
-    env: tuple[str, ...] = ()
-    budget: Budget | None = None
-    wanted: tuple[ColumnReference, ...] = ()
-    own: tuple[ColumnReference, ...] = ()
-    """Mentions of an item's own name, stem and path, where a table's column may be meant."""
-
-    @property
-    def constants(self) -> dict[str, Any]:
-        """What templates know besides the item: variables, and what is allowed of the environment."""
-        return {**self.vars, **({"env": {name: os.environ.get(name, "") for name in self.env}} if self.env else {})}
-
-
 def read(
     document: yaml.Document, include: Include, changes: Mapping[str, Any] | None = None
-) -> tuple[Parts | None, list[Problem]]:
-    """The parts of a recipe, or None, and everything that is wrong with it in order of lines.
+) -> tuple[CompiledRecipe | None, list[Problem]]:
+    """Return the checked recipe, or None, and everything that is wrong with it in order of lines.
 
     Args:
         include: reads another recipe that is used as a step.
         changes: variables with values of the caller's.
     """
     findings = ProblemCollector(document)
-    parts = _Reader(findings, include, changes or {}).recipe(document.data) if document.data is not None else None
+    compiled = _Reader(findings, include, changes or {}).recipe(document.data) if document.data is not None else None
     problems = sorted(dict.fromkeys(findings.problems), key=lambda p: p.line or 0)
-    return (None if problems else parts), problems
+    return (None if problems else compiled), problems
 
 
 class _Reader:
@@ -70,7 +49,7 @@ class _Reader:
         self._include = include
         self._changes = changes
 
-    def recipe(self, given: Any) -> Parts | None:
+    def recipe(self, given: Any) -> CompiledRecipe | None:
         data = self._findings.mapping(given, (), KEYS)
         for required in ("source", "steps", "output"):
             if required not in data and isinstance(given, dict):
@@ -98,7 +77,7 @@ class _Reader:
         budget = self._budget(data.get("budget"))
         if source is None or not outputs or not steps:
             return None
-        return Parts(
+        return CompiledRecipe(
             str(name),
             source,
             steps,

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from flux_tasks.catalog import Tool
 from pipelines.language.actions import pictures_of
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, NodeRef
 from pipelines.language.model import Source, Step
 from pipelines.language.names import SOURCE
 from pipelines.operations.user_function import UserFunction
-from pipelines.recipe import Recipe
 from pipelines.report.redaction import without_secrets
 
 __all__ = ["Arrow", "Box", "Line", "Sketch"]
@@ -92,7 +92,7 @@ class Sketch:
     arrows: tuple[Arrow, ...]
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Sketch:
+    def of(cls, recipe: CompiledRecipe) -> Sketch:
         """The sketch of a checked recipe.
 
         Raises:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from pipelines.recipe import Recipe
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.report.drawing.elements import Sketch
 
 __all__ = ["mermaid"]
 
 
-def mermaid(recipe: Recipe) -> str:
+def mermaid(recipe: CompiledRecipe) -> str:
     """The recipe as a Mermaid flowchart, without a line end at its end.
 
     Raises:

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from xml.sax.saxutils import escape, quoteattr
 
-from pipelines.recipe import Recipe
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.report.drawing.elements import Arrow, Box, Line, Sketch
 from pipelines.report.drawing.layout import Layout, Link, Spot, lay_out
 
@@ -63,7 +63,7 @@ font-size: 11px; }
 """
 
 
-def svg(recipe: Recipe) -> str:
+def svg(recipe: CompiledRecipe) -> str:
     """The recipe as an SVG document, in CSS pixels; it may stand in a page or in a file of its own.
 
     Raises:

@@ -55,7 +55,7 @@ def said_of(text: str, **variables: str) -> list[str]:
     """What is said of a recipe in ``r.yaml``, and of its table's columns."""
     Path("r.yaml").write_text(text, encoding="utf-8")
     try:
-        check_items(Recipe.load("r.yaml", variables))
+        check_items(Recipe.load("r.yaml", variables).compiled)
     except RecipeError as error:
         return str(error).splitlines()
     return []

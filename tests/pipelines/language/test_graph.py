@@ -164,7 +164,7 @@ def test_a_variable_that_is_set_from_outside_is_a_number_where_it_was_one() -> N
         "output: 'o/{{ stem }}.png'\n"
     )
     found = Recipe.parse(text, variables={"take": "3", "style": "3"})
-    assert found.parts.vars == {"take": 3, "style": "3"}
+    assert found.compiled.vars == {"take": 3, "style": "3"}
 
 
 # -- in a run ---------------------------------------------------------------------------------------------------------

@@ -339,7 +339,7 @@ def test_a_recipe_that_was_read_grows_in_the_same_way() -> None:
     assert (made.steps[-1].id, made.outputs[0].step) == ("resize", "resize")
     assert made.digest == (chain() | resize(max_side=9)).digest
     varied = Recipe.parse(VARIED, variables={"style": "ink"}) | {"pad": {"left": 3}}
-    assert varied.parts.vars == {"style": "ink"}
+    assert varied.compiled.vars == {"style": "ink"}
 
 
 def test_a_step_that_others_name_needs_no_id_of_its_own() -> None:

@@ -46,7 +46,7 @@ def recipe(here: Place, steps: str, more: str = "", output: str = OUTPUT) -> Rec
 
 
 def planned(here: Place, steps: str, more: str = "", **options: Any) -> Plan:
-    return plan(recipe(here, steps, more), settings=here.settings, **options)
+    return plan(recipe(here, steps, more).compiled, settings=here.settings, **options)
 
 
 def step(found: Plan, name: str) -> StepPlan:
@@ -117,7 +117,9 @@ def test_a_mask_that_does_not_fit_a_picture_of_known_size_is_told_and_not_counte
 
 
 def test_two_items_with_one_result_are_told_and_the_second_is_not_counted(here: Place) -> None:
-    found = plan(recipe(here, "  - deblur: {}", output="'FOLDER/out/{{ stem[:1] }}.png'"), settings=here.settings)
+    found = plan(
+        recipe(here, "  - deblur: {}", output="'FOLDER/out/{{ stem[:1] }}.png'").compiled, settings=here.settings
+    )
     assert (found.jobs, found.troubled) == (1, 2)
     assert "is also another result's" in found.invalid[0]
 
@@ -171,7 +173,7 @@ def interrupted(here: Place, bfl: Painter) -> None:
             call = prepare(catalog.tool(task), arguments)
             return (await background.arun(job.execute(call, here.settings))).image
 
-        with Run(recipe(here, TWO_STEPS), here.settings) as run:
+        with Run(recipe(here, TWO_STEPS).compiled, here.settings) as run:
             assert not await run.settle()
             work = asyncio.create_task(run.advance(call_tool))
             journal = Journal(Store(here.settings.store))
@@ -250,7 +252,10 @@ def test_it_needs_nobody_at_the_endpoint_unless_that_has_to_be_asked_who_it_is(h
 
 def test_a_source_without_items_is_told_as_a_run_would(here: Place) -> None:
     with pytest.raises(RecipeError, match="no file matches"):
-        plan(Recipe.parse("source: 'none/*.png'\nsteps: [deblur]\noutput: 'o/{{ stem }}.png'"), settings=here.settings)
+        plan(
+            Recipe.parse("source: 'none/*.png'\nsteps: [deblur]\noutput: 'o/{{ stem }}.png'").compiled,
+            settings=here.settings,
+        )
 
 
 # -- what else it says ------------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def test_there_is_one_box_a_step_and_one_for_the_source_each_output_and_each_sav
 
 
 def test_a_box_tells_what_its_step_does_and_when() -> None:
-    shown = texts(svg(Recipe.parse(MANY)))
+    shown = texts(svg(Recipe.parse(MANY).compiled))
     for expected in (
         "sharp", "deblur-v1", "when sharpness < 500", "resize · max_side 512", "erase-v1", "untouched pixels put back",
         "checked, tried again once, then kept", "edit · flux-2-pro", "out/{{ stem }}-plain.png",
@@ -133,18 +133,18 @@ def test_arrows_name_the_picture_they_bring_unless_it_is_the_main_one() -> None:
         ("step:joined", "output:0", ""),
         ("step:plain", "output:1", ""),
     } <= arrows
-    assert "mask of clean: corner, dilate 4" in titles(svg(Recipe.parse(MANY)))
+    assert "mask of clean: corner, dilate 4" in titles(svg(Recipe.parse(MANY).compiled))
 
 
 def test_a_step_that_makes_a_picture_of_words_is_begun_by_the_source_with_a_dotted_arrow() -> None:
     drawn = recipe("  - generate: {model: flux-2-pro, prompt: '{{ row.p }}'}", "{table: t.csv}")
     assert [(a.start, a.carries) for a in Sketch.of(drawn).arrows] == [("source", False), ("step:generate", True)]
-    assert "n0 -.-> n1" in mermaid(drawn)
+    assert "n0 -.-> n1" in mermaid(drawn.compiled)
 
 
 def test_long_texts_are_cut_and_are_whole_in_the_title() -> None:
     condition = "width > 1 and " * 30 + "height > 1"
-    drawn = svg(recipe(f"  - deblur: {{}}\n    when: {condition}"))
+    drawn = svg(recipe(f"  - deblur: {{}}\n    when: {condition}").compiled)
     cut = next(text for text in texts(drawn) if text.startswith("when"))
     assert cut.endswith("…")
     assert len(cut) < 60
@@ -152,7 +152,7 @@ def test_long_texts_are_cut_and_are_whole_in_the_title() -> None:
 
 
 def test_the_svg_is_complete_in_itself() -> None:
-    drawn = svg(Recipe.parse(MANY))
+    drawn = svg(Recipe.parse(MANY).compiled)
     root = ElementTree.fromstring(drawn)
     assert root.tag == f"{SVG}svg"
     assert not [e for e in root.iter() if e.tag.rsplit("}", 1)[-1] in ("script", "image", "use", "foreignObject", "a")]
@@ -164,16 +164,16 @@ def test_the_svg_is_complete_in_itself() -> None:
 def test_signs_that_mean_something_to_a_format_are_only_text() -> None:
     hostile = """stem == "</title><script>alert(1)</script>]]> & 'x' | {y} ]) --> n9;" """.strip()
     drawn = recipe(f"  - deblur: {{}}\n    when: |-\n      {hostile}")
-    assert ElementTree.fromstring(svg(drawn)).find(f".//{SVG}script") is None
-    assert any(hostile in title for title in titles(svg(drawn)))
-    assert all(is_mermaid(line) for line in mermaid(drawn).split("\n"))
-    assert "#34;" in mermaid(drawn)
+    assert ElementTree.fromstring(svg(drawn.compiled)).find(f".//{SVG}script") is None
+    assert any(hostile in title for title in titles(svg(drawn.compiled)))
+    assert all(is_mermaid(line) for line in mermaid(drawn.compiled).split("\n"))
+    assert "#34;" in mermaid(drawn.compiled)
 
 
 def test_keys_in_addresses_are_not_drawn() -> None:
     source = "{images: 'https://me:pass@bucket.example/*.jpg?X-Amz-Signature=tell-nobody'}"
     drawn = recipe("  - deblur: {}", source)
-    for text in (svg(drawn), mermaid(drawn)):
+    for text in (svg(drawn.compiled), mermaid(drawn.compiled)):
         assert "bucket" in text
         assert "tell-nobody" not in text
         assert "me:pass" not in text
@@ -181,11 +181,11 @@ def test_keys_in_addresses_are_not_drawn() -> None:
 
 def test_a_recipe_that_is_wrong_is_not_drawn() -> None:
     with pytest.raises(RecipeError):
-        svg(Recipe(source="a/*.jpg", steps=[{"deblr": {}}], output="out/{{ stem }}.png"))
+        svg(Recipe(source="a/*.jpg", steps=[{"deblr": {}}], output="out/{{ stem }}.png").compiled)
 
 
 def test_equal_recipes_are_drawn_equally() -> None:
-    assert svg(Recipe.parse(MANY)) == svg(Recipe.parse(MANY))
+    assert svg(Recipe.parse(MANY).compiled) == svg(Recipe.parse(MANY).compiled)
 
 
 # -- mermaid ---------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def is_mermaid(line: str) -> bool:
 
 
 def test_the_mermaid_text_has_the_boxes_and_arrows() -> None:
-    lines = mermaid(Recipe.parse(MANY)).split("\n")
+    lines = mermaid(Recipe.parse(MANY).compiled).split("\n")
     assert all(is_mermaid(line) for line in lines)
     assert lines[0] == "graph TD"
     assert any("variants<br/>edit · flux-2-pro<br/>from 3 credits each · ×6 take, seed" in line for line in lines)
@@ -338,11 +338,11 @@ def test_no_recipe_breaks_the_drawings(text: str) -> None:
         drawn = Recipe.parse(text).check()
     except RecipeError:
         return
-    root = ElementTree.fromstring(svg(drawn).encode())
+    root = ElementTree.fromstring(svg(drawn.compiled).encode())
     assert {e.tag for e in root.iter()} <= {
         f"{SVG}{name}" for name in ("svg", "style", "rect", "g", "title", "path", "text")
     }
-    lines = mermaid(drawn).split("\n")
+    lines = mermaid(drawn.compiled).split("\n")
     assert [line for line in lines if not is_mermaid(line)] == []
 
 
@@ -351,5 +351,5 @@ def test_every_recipe_of_the_project_can_be_drawn() -> None:
     assert found
     for file in found:
         drawn = Recipe.load(file)
-        ElementTree.fromstring(svg(drawn))
-        assert all(is_mermaid(line) for line in mermaid(drawn).split("\n"))
+        ElementTree.fromstring(svg(drawn.compiled))
+        assert all(is_mermaid(line) for line in mermaid(drawn.compiled).split("\n"))

@@ -44,7 +44,7 @@ def report(describe: Describe, run: RunSummary, tmp_path: Path) -> str:
         {"item": "coffee", "outcome": "done", "input": red, "output": blue, "outputs": outputs, "steps": steps},
         {"item": "words", "outcome": "done", "input": None, "output": blue, "outputs": outputs, "steps": steps},
     ]
-    graph = svg(Recipe.parse(RECIPE))
+    graph = svg(Recipe.parse(RECIPE).compiled)
     full = replace(run, graph=graph, tools={"outpainting-v1": ToolTotal(2, 20.0, 21.5, 0)})
     return Path(write_report(str(tmp_path / "report.html"), full, rows)).as_uri()
 

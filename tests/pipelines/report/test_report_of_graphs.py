@@ -67,7 +67,7 @@ def colour(attributes: dict[str, str]) -> str:
 
 
 def test_the_recipe_is_drawn_in_a_section_of_its_own(run: RunSummary) -> None:
-    page = page_of(replace(run, graph=svg(Recipe.parse(RECIPE))))
+    page = page_of(replace(run, graph=svg(Recipe.parse(RECIPE).compiled)))
     drawing = page.all("svg", class_="flux-graph")
     assert [attributes["aria-label"] for attributes in drawing] == [
         "Steps of recipe: source, deblur, output out/{{ stem }}.png"
@@ -79,7 +79,7 @@ def test_the_recipe_is_drawn_in_a_section_of_its_own(run: RunSummary) -> None:
 def test_a_hostile_recipe_is_only_text_in_the_drawing(run: RunSummary) -> None:
     steps = [{"deblur": {}, "when": f"stem == {HOSTILE!r}"}]
     hostile = Recipe(HOSTILE, source=f"{HOSTILE}/*.jpg", steps=steps, output="out/{{ stem }}.png")
-    page = page_of(replace(run, graph=svg(hostile)))
+    page = page_of(replace(run, graph=svg(hostile.compiled)))
     assert len(page.all("script")) == 1, "only the report's own"
     assert page.all("b", class_="") == []
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
@@ -300,9 +300,9 @@ def test_a_real_run_is_reported_with_all_its_results(folder: Path, bfl: FakeBfl)
             await run.advance(call_tool)
 
     recipe = Recipe.parse(MANY.format(folder=folder))
-    with Run(recipe, settings) as run:
+    with Run(recipe.compiled, settings) as run:
         asyncio.run(whole(run))
-    page = page_of(RunSummary.of(run.summary, recipe.text, svg(recipe)), *run.rows())
+    page = page_of(RunSummary.of(run.summary, recipe.text, svg(recipe.compiled)), *run.rows())
     assert page.text.count("3 results") == 2
     for expected in ("small made", "corner made", "clean done", "paint[take=2] done", "erase-v1 2", "flux-2-pro 4"):
         assert expected in page.text

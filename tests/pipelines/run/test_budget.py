@@ -58,7 +58,7 @@ def is_paid_once(bfl: FakeBfl) -> bool:
 
 
 def test_a_run_with_a_cap_below_its_estimate_stays_within_it_and_holds_the_rest(here: Place) -> None:
-    assert plan(recipe(here), settings=here.settings).credits == pytest.approx(58)
+    assert plan(recipe(here).compiled, settings=here.settings).credits == pytest.approx(58)
     run, rows = perform(recipe(here, more="budget: 30\n"), here.settings)
     assert 0 < here.spent <= 30
     assert here.spent == pytest.approx(run.summary.cost)
@@ -77,7 +77,7 @@ def test_the_same_cap_again_pays_for_nothing_and_a_larger_one_completes_the_run_
     again, _ = perform(recipe(here), here.settings, budget=30)
     assert (here.spent, again.summary.jobs, bool(again.summary.stopped)) == (spent, 0, True)
     assert "in earlier runs" in again.summary.stopped
-    left = plan(recipe(here), settings=here.settings)
+    left = plan(recipe(here).compiled, settings=here.settings)
     assert left.credits == pytest.approx(58 - spent)
     last, rows = perform(recipe(here), here.settings, budget=58)
     assert here.spent == pytest.approx(58)

@@ -75,7 +75,7 @@ def perform(folder: Path, settings: Settings, text: str = RECIPE, **options: Any
         if not await run.settle():
             await run.advance(call_tool)
 
-    with Run(Recipe.parse(text.format(folder=folder)), settings, **options) as run:
+    with Run(Recipe.parse(text.format(folder=folder)).compiled, settings, **options) as run:
         asyncio.run(whole(run))
     return run, {row["item"]: row for row in run.rows()}
 
@@ -196,7 +196,7 @@ def test_an_interrupted_run_collects_its_jobs_when_it_is_run_again(
             call = prepare(catalog.tool(task), arguments)
             return (await background.arun(job.execute(call, settings))).image
 
-        with Run(Recipe.parse(RECIPE.format(folder=folder)), settings) as run:
+        with Run(Recipe.parse(RECIPE.format(folder=folder)).compiled, settings) as run:
             assert not await run.settle()
             work = asyncio.create_task(run.advance(call_tool))
             while bfl.jobs < 3 or len(list(Path(settings.store, "journal").glob("*"))) < 3:

@@ -1,0 +1,173 @@
+"""The checked recipe: what plan, run, report and drawings work with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import yaml
+
+from flux_tasks.catalog import Tool
+from flux_tasks.errors import Problem, RecipeError
+from pipelines.language.graph import Graph
+from pipelines.language.model import Budget, Output, Source, Step
+from pipelines.operations.user_function import UserFunction
+
+__all__ = ["ColumnReference", "CompiledRecipe", "HasCompiled"]
+
+
+class HasCompiled(Protocol):
+    """A value that a recipe can be compiled from, such as the public ``Recipe``."""
+
+    @property
+    def compiled(self) -> CompiledRecipe:
+        """The checked recipe."""
+
+
+@dataclass(frozen=True)
+class ColumnReference:
+    """A name that a template refers to and only the source's table can have."""
+
+    name: str
+    text: str
+    where: str
+    line: int | None
+
+
+@dataclass(frozen=True)
+class CompiledRecipe:
+    """A recipe that has been read and checked.
+
+    Attributes:
+        name: what people call it.
+        source: where its items come from.
+        steps: as written.
+        outputs: where results go.
+        vars: its variables, with the caller's values.
+        env: names of the environment variables that its templates may read.
+        budget: the most that a run may spend.
+        wanted: names that only the source's table can have; looked up when the table is opened.
+        own: uses of an item's own name, stem and path, where a column of the table may be meant.
+        file: where it was read, or an empty string.
+        written: the document as it was written.
+        yaml: its text as it was written, or an empty string.
+        variables: values of its ``vars`` that the caller has set.
+    """
+
+    name: str
+    source: Source
+    steps: tuple[Step, ...]
+    outputs: tuple[Output, ...]
+    vars: Mapping[str, Any] = field(default_factory=dict)
+    env: tuple[str, ...] = ()
+    budget: Budget | None = None
+    wanted: tuple[ColumnReference, ...] = ()
+    own: tuple[ColumnReference, ...] = ()
+    file: str = ""
+    written: Mapping[str, Any] = field(default_factory=dict)
+    yaml: str = ""
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What templates know besides the item: variables, and what is allowed of the environment."""
+        return {**self.vars, **({"env": {name: os.environ.get(name, "") for name in self.env}} if self.env else {})}
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Its steps as a graph, matrices spread out."""
+        return Graph.of(self.steps, self.outputs)
+
+    @property
+    def text(self) -> str:
+        """Its YAML: as it was written, or as ``to_yaml`` writes it."""
+        return self.yaml or self.to_yaml()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the recipe's meaning.
+
+        Layout, comments and budget do not change it, nor does the order of steps that feed one another all the same.
+        """
+        data = self.to_data()
+        data.pop("budget", None)
+        data["steps"] = {step["id"]: step for step in data["steps"]}
+        data["output"] = sorted(data["output"], key=lambda output: str(output["path"]))
+        data["functions"] = {s.id: s.action.source for s in self.steps if isinstance(s.action, UserFunction)}
+        return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the recipe as plain data, everything written out: ids, inputs, models."""
+        source = {name: value for name, value in asdict(self.source).items() if value not in ("", (), {}, None, 0)}
+        data: dict[str, Any] = {"name": self.name}
+        if self.vars:
+            data["vars"] = dict(self.vars)
+        if self.env:
+            data["env"] = list(self.env)
+        data["source"] = _as_lists(source)
+        data["steps"] = [_data_of(step) for step in self.steps]
+        data["output"] = [{"path": output.path, "from": output.step} for output in self.outputs]
+        if self.budget is not None:
+            data["budget"] = {"credits": self.budget.credits}
+        return data
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML that is read back to the same digest."""
+        return yaml.safe_dump(self.to_data(), sort_keys=False, allow_unicode=True, width=110)
+
+    def as_steps(self) -> tuple[list[dict[str, Any]], str]:
+        """Return its steps as plain data for another recipe, and the id of the step whose result is its output.
+
+        Raises:
+            RecipeError: it has several outputs.
+        """
+        if len(self.outputs) != 1:
+            what = f"has {len(self.outputs)} outputs: a recipe that is used as a step has one"
+            raise RecipeError([Problem("output", what)], file=self.file)
+        steps = [_data_of(step) for step in self.steps]
+        for step in steps:
+            step["vars"] = {**self.vars, **step.get("vars", {})}
+        return steps, self.outputs[0].step
+
+
+def _data_of(step: Step) -> dict[str, Any]:
+    """Return a step as plain data, everything written out."""
+    if isinstance(step.action, UserFunction):
+        data: dict[str, Any] = {"call": step.action.reference, "with": dict(step.parameters)}
+    elif isinstance(step.action, Tool) and "model" not in step.matrix and "model" not in step.parameters:
+        data = {step.action.name: dict(step.parameters)}
+    else:
+        data = {step.task: dict(step.parameters)}
+    data["id"] = step.id
+    data["from"] = list(step.inputs)
+    if step.when:
+        data["when"] = step.when
+    if step.matrix:
+        data["matrix"] = {name: list(values) for name, values in step.matrix.items()}
+    if step.vars:
+        data["vars"] = dict(step.vars)
+    if step.expect is not None:
+        data["expect"] = step.expect.model_dump(exclude_none=True, mode="json")
+        failure = step.on_failure
+        if failure.retries:
+            data["on_failure"] = {"retry_with": [dict(tried) for tried in failure.retries], "then": failure.then}
+        else:
+            data["on_failure"] = failure.then
+    if step.preserve is not None:
+        data["preserve"] = {"feather": step.preserve.feather}
+    if step.save:
+        data["save"] = step.save
+    found: dict[str, Any] = _as_lists(data)
+    return found
+
+
+def _as_lists(value: Any) -> Any:
+    """Return ``value`` with a list for every tuple."""
+    if isinstance(value, Mapping):
+        return {name: _as_lists(inner) for name, inner in value.items()}
+    return [_as_lists(inner) for inner in value] if isinstance(value, (list, tuple)) else value
