@@ -1,29 +1,71 @@
-"""Sizes, credits, money and durations as people read them."""
+"""Sizes, money, durations and tables, as text for people."""
 
 from __future__ import annotations
 
+import io
 import math
+import re
+from collections.abc import Collection, Sequence
 
-__all__ = ["credits", "dollars", "px_size"]
+__all__ = ["credits", "dollars", "duration", "escape_controls", "price", "px_size", "table_text"]
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
+_NO_LIMIT = 100_000  # columns: wider than any table
 
 
 def px_size(size: tuple[int, int]) -> str:
+    """Return ``(width, height)`` as ``640×480 px``."""
     return f"{size[0]}×{size[1]} px"
 
 
 def credits(value: float) -> str:
-    """Credits with at most two decimals."""
+    """Return credits with at most two decimals."""
     return f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
 def dollars(credits: float) -> str:
-    """Credits in USD, halves of a cent rounded up."""
+    """Return credits in USD; half a cent is rounded up."""
     return f"${math.floor(credits + 0.5 + 1e-9) / 100:,.2f}"
 
 
+def price(value: float) -> str:
+    """Return ``value`` credits as ``1,250.00 credits ($12.50)``."""
+    return f"{value:,.2f} credits ({dollars(value)})"
+
+
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Return seconds as ``40 s``, ``12 min``, ``3.5 h`` or ``4.0 d``, rounded up to whole seconds or minutes."""
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
     minutes = math.ceil(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 1440:.1f} d"
+
+
+def escape_controls(text: str) -> str:
+    """Return ``text`` with each character that steers a terminal as an escape sequence; line ends and tabs stay."""
+    return _CONTROLS.sub(lambda sign: sign[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+
+
+def table_text(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), width: int | None = None) -> str:
+    """Return ``rows`` as aligned columns with two spaces between them.
+
+    Args:
+        rows: the cells of each line, all lines of the same length.
+        right: the numbers of the columns that are aligned to the right, from 0.
+        width: how many characters a line may have; long cells are folded. None: a row is always one line.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in range(len(rows[0]) if rows else 0):
+        table.add_column(justify="right" if column in right else "left", overflow="fold", no_wrap=width is None)
+    for row in rows:
+        table.add_row(*(Text(escape_controls(cell)) for cell in row))
+    text = io.StringIO()
+    console = Console(file=text, width=width or _NO_LIMIT, color_system=None, force_terminal=False, force_jupyter=False)
+    console.print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

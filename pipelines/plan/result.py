@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from flux_tasks.units import dollars, duration
+from flux_tasks.units import duration, price, table_text
 
 __all__ = ["Amount", "Plan", "StepPlan", "table"]
 _TOLD = 20
@@ -140,17 +140,17 @@ class Plan:
 _COLUMNS = ("step", "does", "to pay", "stored", "shared", "to collect", "skipped", "undecided", "credits")
 
 
-def table(plan: Plan) -> str:
-    """What the plan says: a sentence, a table of the steps, and what is uncertain."""
+def table(plan: Plan, *, width: int | None = None) -> str:
+    """Return the plan as text: a sentence, a table of the steps, and notes on what is uncertain.
+
+    Args:
+        width: how many characters a line of the table may have; None: as many as it needs.
+    """
     rows = [_COLUMNS, *(_row(step) for step in plan.steps)]
     shown = [index for index in range(len(_COLUMNS)) if index in (0, 1, 2, 8) or any(row[index] for row in rows[1:])]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(_COLUMNS))]
-    lines = [_head(plan), ""]
-    for row in rows:
-        cells = [row[i].ljust(widths[i]) if i < 2 else row[i].rjust(widths[i]) for i in shown]
-        lines.append("  ".join(cells).rstrip())
-    lines += ["", *_notes(plan)]
-    return "\n".join(lines).rstrip()
+    cells = [[row[index] for index in shown] for row in rows]
+    steps = table_text(cells, right=range(2, len(shown)), width=width)
+    return "\n".join([_head(plan), "", steps, "", *_notes(plan)]).rstrip()
 
 
 def _head(plan: Plan) -> str:
@@ -184,7 +184,7 @@ def _price(amount: Amount | Plan) -> str:
     priced = amount.jobs - amount.unpriced
     if not priced:
         return f"the price of {'its tool' if amount.jobs == 1 else 'their tools'} is published nowhere"
-    known = f"about {amount.credits:,.2f} credits ({dollars(amount.credits)})"
+    known = f"about {price(amount.credits)}"
     if amount.unpriced:
         return f"{known} for {priced:,} of them, and {amount.unpriced:,} of unknown price"
     return known
