@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: demo test lint types contract format bench chaos stubs clean
+.PHONY: demo test lint types contract format bench chaos stubs docs site clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,docs]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, no network
@@ -42,6 +47,12 @@ bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
 
 stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks.pyi, steps.pyi, the JSON Schema of recipes
 	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema.recipe
+
+docs: $(VENV)/.demo  ## the tables of docs/recipe-reference.md, from the models of the language
+	$(BIN)/python docs/make/reference.py
+
+site: $(VENV)/.docs  ## these pages and the API reference as a site, in out/site; strict: a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
 	rm -rf $(VENV) .cache out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
