@@ -86,9 +86,7 @@ def _join(folder: Path) -> int | None:
         return None
 
 
-def _start(
-    folder: Path, command: Callable[[int], Sequence[str]], path: str, environment: Mapping[str, str]
-) -> int:
+def _start(folder: Path, command: Callable[[int], Sequence[str]], path: str, environment: Mapping[str, str]) -> int:
     os.mkfifo(folder / "users")
     read = os.open(folder / "users", os.O_RDONLY | os.O_NONBLOCK)
     user = os.open(folder / "users", os.O_WRONLY)
@@ -116,7 +114,7 @@ def _wait_for_answer(guard: subprocess.Popen[bytes], log: Path, probe: str) -> N
     while guard.poll() is None and time.monotonic() < over:
         try:
             urllib.request.urlopen(probe, timeout=PATIENCE).close()
-            return
+            return None
         except urllib.error.HTTPError as error:  # an answer is an answer
             return error.close()
         except OSError:
