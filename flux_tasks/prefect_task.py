@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import copy
 from typing import Any
 from uuid import UUID
@@ -38,10 +40,10 @@ from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef, stem
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call, prepare
-from flux_tasks.jobs.job import JobResult
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.records import Store
 
-__all__ = ["FluxTask", "JobKeyPolicy", "JobResults", "call_of", "make_task"]
+__all__ = ["FluxTask", "JobKeyPolicy", "JobResults", "call_of", "collect_results", "make_task"]
 
 RETRIES = 4
 
@@ -81,6 +83,23 @@ class JobKeyPolicy(CachePolicy):
 _MOST_PREPARED = 64
 _prepared: dict[UUID, Call] = {}
 """Calls between the computing of their key and their execution, so that images are read once."""
+
+
+_collected: ContextVar[list[JobResult] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def collect_results() -> Iterator[list[JobResult]]:
+    """Collect the ``JobResult`` of every task that is awaited in the block; the task itself returns the image only.
+
+    A task that Prefect answers from its cache adds nothing.
+    """
+    results: list[JobResult] = []
+    token = _collected.set(results)
+    try:
+        yield results
+    finally:
+        _collected.reset(token)
 
 
 class JobResults(WritableFileSystem):
@@ -234,6 +253,8 @@ def _run_name(task: str) -> Callable[..., str]:
 
 def _shown(call: Call, result: JobResult) -> ImageRef:
     """Put tool, cost and job id where Prefect's UI shows them: tags of the task run, and its log."""
+    if (collected := _collected.get()) is not None:
+        collected.append(result)
     context = TaskRunContext.get()
     if result.image.is_preview:
         spent = "local preview"

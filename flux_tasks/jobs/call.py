@@ -142,7 +142,7 @@ class Call:
         """What people call it: the picture's name, or the beginning of the prompt."""
         return self.main.name if self.main else str(self.parameters.get("prompt", ""))[:40]
 
-    def nothing_to_do(self) -> bool:
+    def is_noop(self) -> bool:
         """Whether the result would be the input, so that no call is to be paid for.
 
         So it is when the mask has no white pixel, or when the canvas is just the input.

@@ -27,6 +27,8 @@ class Endpoint:
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     stopped: RunStopped | None = None
     """Why nothing is submitted any more, or None."""
+    submitted: set[str] = field(default_factory=set)
+    """Ids of the jobs that this process has submitted and that are not in the store yet."""
 
     async def connect(self) -> BflClient:
         """The client, made (and the embedded server started) when it is first needed."""

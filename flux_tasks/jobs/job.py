@@ -40,7 +40,7 @@ from flux_tasks.errors import (
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.endpoint import Endpoint, close, endpoint_for, engine_of, open_account, stop_submitting
-from flux_tasks.jobs.result import JobResult, result_warnings
+from flux_tasks.jobs.result import JobOutcome, JobResult, picture_warnings
 from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.store.commit import commit, flush, patiently, tidy
 from flux_tasks.store.journal import LEASE, Entry, Journal
@@ -55,16 +55,12 @@ __all__ = [
     "engine_of",
     "execute",
     "flush",
-    "history",
     "is_submitting",
     "lookup",
     "open_account",
-    "result_warnings",
-    "seconds_of",
     "stop_submitting",
     "substitute",
     "tidy",
-    "was_submitted_here",
 ]
 
 _log = logging.getLogger("flux_tasks.job")
@@ -80,25 +76,7 @@ _FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each 
 
 _running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
 _waiting: dict[tuple[str, str], int] = {}
-_submitted_here: set[str] = set()
 _submitting: set[asyncio.Task[Entry]] = set()
-_history: dict[str, tuple[str, ...]] = {}
-_seconds: dict[str, float] = {}
-
-
-def was_submitted_here(job_id: str) -> bool:
-    """Whether this process submitted, and so paid for, the job with the service's id ``job_id``."""
-    return job_id in _submitted_here
-
-
-def history(job_id: str) -> tuple[str, ...]:
-    """What happened to a job on its way that a person should know, such as that an earlier one was lost."""
-    return _history.get(job_id, ())
-
-
-def seconds_of(job_id: str) -> float | None:
-    """Seconds from the submission of a job of this process to its last byte, or None; told once."""
-    return _seconds.pop(job_id, None)
 
 
 async def lookup(call: Call, settings: Settings) -> JobResult | None:
@@ -136,11 +114,10 @@ async def execute(
         FluxError: see the tree in ``errors``; after every error but ``SubmissionUncertain`` the call may be made
             again without the risk of paying twice.
     """
-    started = time.monotonic()
-    if await asyncio.to_thread(call.nothing_to_do):
+    if await asyncio.to_thread(call.is_noop):
         image = call.main
         assert image is not None  # noqa: S101 - a mask belongs to a picture
-        return JobResult(image, "", "nothing_to_do", 0.0, warnings=call.warnings)
+        return JobResult(image, "", JobOutcome.UNCHANGED, 0.0, warnings=call.warnings)
     engine = await engine_of(settings)
     key = call.key(engine)
     flight = (Store(settings.store).url, key)
@@ -161,8 +138,7 @@ async def execute(
         _waiting[flight] -= 1
         if not _waiting[flight]:
             del _waiting[flight]
-    warnings = (*call.warnings, *result.warnings, *result_warnings(call, result.image))
-    return replace(result, seconds=time.monotonic() - started, warnings=warnings)
+    return result.with_warnings_of(call)
 
 
 @dataclass
@@ -185,7 +161,7 @@ class _Job:
         self.store = Store(self.settings.store)
         self.journal = Journal(self.store)
         self.spool = Spool(self.store)
-        self.started = self.submitted = time.monotonic()
+        self.submitted = time.monotonic()
 
     @property
     def _title(self) -> str:
@@ -209,15 +185,14 @@ class _Job:
         return found or await self._from_spool()
 
     def _from_store(self) -> JobResult | None:
-        record = self.store.result(self.key) or self._refused()
-        return None if record is None else self._cached(record["image"])
+        record = self.store.result(self.key)
+        return self._refused() if record is None else self._cached(record["image"])
 
-    def _cached(self, image: ImageRef) -> JobResult:
+    def _cached(self, image: ImageRef, *warnings: str) -> JobResult:
         image = replace(image, name=self.call.name)
-        seconds = time.monotonic() - self.started
-        return JobResult(image, self.key, "cached", image.cost, image.job_id, seconds)
+        return JobResult(image, self.key, JobOutcome.CACHED, image.cost, image.job_id, warnings=warnings)
 
-    def _refused(self) -> dict[str, Any] | None:
+    def _refused(self) -> JobResult | None:
         """The result that was made instead of one that moderation refused earlier, if there is one.
 
         Raises:
@@ -233,8 +208,7 @@ class _Job:
             return None
         instead = self.store.result(str(refusal["instead"])) if refusal.get("instead") else None
         if instead is not None:
-            _history[instead["image"].job_id] = ("made with another seed, because moderation refused the first one",)
-            return instead
+            return self._cached(instead["image"], "made with another seed, because moderation refused the first one")
         reasons = refusal.get("reasons")
         raise Moderated(
             str(refusal.get("stage")),
@@ -283,18 +257,20 @@ class _Job:
                 waited = min(waited + 0.1, 2.0)
                 await asyncio.sleep(waited)
         data, finished = await self._fetch(entry, finished, client)
-        if not attached:
-            if len(_seconds) >= 10_000:  # nobody asks
-                _seconds.clear()
-            _seconds[entry.id] = time.monotonic() - self.submitted
+        seconds = None if attached else time.monotonic() - self.submitted
         cost = finished.cost if finished.cost is not None else entry.cost
         image = await self._keep(entry, cost, data)
-        _history.pop(entry.id, None)
-        if self.words:
-            _history[entry.id] = tuple(self.words)
-        outcome = "attached" if attached else "done"
+        is_submitted_here = entry.id in service.submitted
+        service.submitted.discard(entry.id)  # nobody collects it again
         return JobResult(
-            image, self.key, outcome, cost, entry.id, time.monotonic() - self.started, warnings=tuple(self.words)
+            image,
+            self.key,
+            JobOutcome.COLLECTED if attached else JobOutcome.DONE,
+            cost,
+            entry.id,
+            seconds=seconds,
+            warnings=tuple(self.words),
+            is_submitted_here=is_submitted_here,
         )
 
     @property
@@ -405,7 +381,7 @@ class _Job:
             raise
         service.slots.taken(slots)
         self.submitted = time.monotonic()
-        _submitted_here.add(answer.id)
+        service.submitted.add(answer.id)
         known = entry.with_id(answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
         try:
             try:
@@ -516,7 +492,7 @@ class _Job:
             "job_id": entry.id,
             "parameters": dict(self.call.parameters),
             "inputs": {name: given.identity for name, given in self.call.inputs.items()},
-            "warnings": [*self.call.warnings, *self.words, *result_warnings(self.call, image)],
+            "warnings": [*self.call.warnings, *self.words, *picture_warnings(self.call, image)],
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         try:

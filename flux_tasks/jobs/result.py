@@ -1,40 +1,61 @@
-"""What a call gave, and what is odd about it."""
+"""The result of one call: its picture, how it was come by, what it cost, and what is odd about it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 
-__all__ = ["JobResult", "result_warnings"]
+__all__ = ["JobOutcome", "JobResult"]
+
+
+class JobOutcome(StrEnum):
+    """How the result of a call was come by."""
+
+    DONE = "done"
+    """The job was submitted, and so paid for, by this call."""
+    COLLECTED = "collected"
+    """The job was paid for by an earlier attempt; this call collected its result."""
+    CACHED = "cached"
+    """The store had the result."""
+    UNCHANGED = "unchanged"
+    """The call would change nothing, so that no job was due: the result is the input itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a call gave.
+    """The result of one call.
 
     Attributes:
-        image: the result, in the store.
-        key: the job key, or empty where no job was due.
-        outcome: ``done`` (paid just now), ``attached`` (paid earlier, collected now), ``cached`` (from the store), or
-            ``nothing_to_do`` (an empty mask: the input itself).
-        cost: credits paid for it, now or earlier; None if the service did not say.
-        seconds: how long this call took.
+        image: the picture, in the store.
+        key: the job key; empty where no job was due.
+        outcome: how it was come by.
+        cost: credits paid for the job, now or earlier; None if the service did not say.
+        job_id: the service's id of the job; empty where there was none.
+        seconds: from the submission of the job to its last byte; None unless this call submitted it.
+        warnings: sentences for a person: about the call, about what happened to the job, and about the picture.
+        is_submitted_here: whether this process submitted the job, in this call or in an earlier attempt at it.
     """
 
     image: ImageRef
     key: str
-    outcome: str
+    outcome: JobOutcome
     cost: float | None = None
     job_id: str = ""
-    seconds: float = 0.0
+    seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    is_submitted_here: bool = False
+
+    def with_warnings_of(self, call: Call) -> JobResult:
+        """Return the same result, with the warnings of ``call`` and of the picture as its result added."""
+        return replace(self, warnings=(*call.warnings, *self.warnings, *picture_warnings(call, self.image)))
 
 
-def result_warnings(call: Call, image: ImageRef) -> list[str]:
-    """A word on a result that is not as the call should give it, by its size or one colour; empty when all is well."""
+def picture_warnings(call: Call, image: ImageRef) -> list[str]:
+    """Return a warning where ``image`` is not as ``call`` should give it, by its size or by having one colour only."""
     found: list[str] = []
     expected = call.output_size
     slack = 0 if not call.tool.sizes.same_size else 16  # the service works on a 16 px grid (DOCS-F2)
@@ -46,9 +67,9 @@ def result_warnings(call: Call, image: ImageRef) -> list[str]:
 
 
 def _is_solid(image: ImageRef) -> bool:
-    """Unaligned outpaint canvases were seen to come back solid (GRIDBUG).
+    """Check whether the picture has one colour only, as unaligned outpaint canvases were seen to come back (GRIDBUG).
 
-    One colour packs into next to nothing, so that other pictures need not be decoded to know that they are none.
+    One colour packs into very few bytes, so that larger files need not be decoded.
     """
     if image.size * 40 > max(image.width * image.height, 200_000):
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, nearest
-from flux_tasks.jobs import job
 from flux_tasks.store.records import Store
 from pipelines.data.manifest import read_manifest
 from pipelines.language.compiled import CompiledRecipe
@@ -97,14 +96,11 @@ class JobDurations:
         self._store = store
         self._seen: dict[str, list[float]] = {}
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Take note of the jobs of one item."""
-        for step in row["steps"]:
-            seconds = job.seconds_of(step.get("job_id", "")) if step["outcome"] == "done" else None
-            if seconds is not None:
-                sums = self._seen.setdefault(step["tool"], [0.0, 0.0])
-                sums[0] += seconds
-                sums[1] += 1
+    def add(self, tool: str, seconds: float) -> None:
+        """Take note of how long a job of ``tool`` took."""
+        sums = self._seen.setdefault(tool, [0.0, 0.0])
+        sums[0] += seconds
+        sums[1] += 1
 
     def close(self) -> None:
         """Write down what was learnt; a store that cannot be written now will learn it another time."""

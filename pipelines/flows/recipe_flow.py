@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_T
 
 from flux_tasks import ImageRef, tasks, use
 from flux_tasks.errors import FluxError, RunStopped
+from flux_tasks.jobs.result import JobOutcome, JobResult
+from flux_tasks.prefect_task import collect_results
 from flux_tasks.settings import current
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
@@ -24,10 +27,13 @@ __all__ = ["advance", "arun_recipe", "call_task", "run_recipe"]
 _log = logging.getLogger("flux_tasks.flows")
 
 
-async def call_task(task: str, arguments: dict[str, Any]) -> ImageRef:
+async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
     """Make one paid call as a Prefect task run: what a run is handed to do its work with."""
-    image: ImageRef = await getattr(tasks, f"a{task}")(**arguments)
-    return image
+    with collect_results() as results:
+        image: ImageRef = await getattr(tasks, f"a{task}")(**arguments)
+    if not results:  # Prefect has found the result in the store, and has not run the task
+        return JobResult(image, "", JobOutcome.CACHED, image.cost, image.job_id)
+    return replace(results[-1], image=image)
 
 
 _handed_over: ContextVar[Run | None] = ContextVar("run", default=None)

@@ -166,7 +166,7 @@ class ItemPlan:
             step.cached += 1
             return found.image
         is_decided = is_decided and not _is_mask_open(call)
-        if not _is_mask_open(call) and call.nothing_to_do():
+        if not _is_mask_open(call) and call.is_noop():
             step.nothing_to_do += 1
             return image
         if key in planner.seen:

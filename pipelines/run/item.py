@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from flux_tasks.errors import (
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call
+from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
 from pipelines.data.items import Item
 from pipelines.data.manifest import SEVERITY
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CallTool", "Event", "ItemRun", "NeedsJob"]
 
-CallTool = Callable[[str, dict[str, Any]], Awaitable[ImageRef]]
-"""Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns the result."""
+CallTool = Callable[[str, dict[str, Any]], Awaitable[JobResult]]
+"""Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns its result."""
 
 PICTURED_ITEMS = 60
 """Items whose masks are kept and drift is measured for the report; it embeds no more pictures than that."""
@@ -205,7 +206,7 @@ class ItemRun:
 
     def _success(self, steps: list[dict[str, Any]]) -> str:
         outcomes = {step["outcome"] for step in steps}
-        if outcomes & {"done", "attached", "made"}:
+        if outcomes & {"done", "collected", "made"}:
             return "done"
         return "cached" if outcomes & {"cached", "kept"} else "skipped"
 
@@ -262,7 +263,7 @@ class ItemRun:
         known: list[bool] = []
         result: ImageRef = await patiently(local_steps.operate, node, given, image, self._run.store, True, known)
         if image is not None and result.digest == image.digest:
-            self._note(node, "nothing_to_do", reason="the picture is as it should be")
+            self._note(node, "unchanged", reason="the picture is as it should be")
             return image
         self._note(
             node,
@@ -290,25 +291,25 @@ class ItemRun:
             arguments = {**arguments, "seed": run.seed}
             call = await asyncio.to_thread(call_of, node, arguments, image)
         async with run.equal_calls(call.key(run.summary.engine)):
-            outcome, result = await self._answer(node, call, arguments, call_tool)
-            if call is not first and outcome not in ("cached", "nothing_to_do"):
+            result = await self._answer(node, call, arguments, call_tool)
+            if call is not first and result is not None and result.outcome is not JobOutcome.CACHED:
                 await background.arun(job.substitute(first, call, run.settings))
         if result is None:
             why = "the mask is all black" if call.mask else "the canvas is the picture"
-            self._note(node, "nothing_to_do", reason=why)
+            self._note(node, "unchanged", reason=why)
             return image, call
-        return await self._noted(node, call, outcome, image, result, words, started), call
+        return await self._noted(node, call, image, result, words, started), call
 
     async def _answer(
         self, node: Node, call: Call, arguments: dict[str, Any], call_tool: CallTool | None
-    ) -> tuple[str, ImageRef | None]:
-        """How a call is answered, and with which picture; with none if there is nothing to do."""
+    ) -> JobResult | None:
+        """Return the result of a call, or None if it would change nothing."""
         run = self._run
         found = await background.arun(job.lookup(call, run.settings))
         if found is not None:
-            return "cached", found.image
-        if await asyncio.to_thread(call.nothing_to_do):
-            return "nothing_to_do", None
+            return found.with_warnings_of(call)
+        if await asyncio.to_thread(call.is_noop):
+            return None
         if call_tool is None:
             raise NeedsJob
         is_paid = await run.is_paid(call)
@@ -318,28 +319,29 @@ class ItemRun:
             run.tell(Event("begin", self._item.stem, node.step.id))
             try:
                 result = await call_tool(node.step.task, {**arguments, **pictures_for_task(node, call)})
-                is_ours = job.was_submitted_here(result.job_id)
-                bill.cost = (result.cost if result.cost is not None else call.estimate()) if is_ours else 0.0
+                cost = result.cost if result.cost is not None else call.estimate()
+                bill.cost = cost if result.is_submitted_here else 0.0
             except RunStopped as reason:
                 run.stop(reason)
                 raise
             finally:
                 run.tell(Event("end", self._item.stem, node.step.id))
-        return "done" if is_ours else "attached", result
+        if result.seconds is not None:
+            run.durations.add(node.tool.name, result.seconds)
+        return replace(result, outcome=JobOutcome.DONE) if result.is_submitted_here else result
 
     async def _noted(
         self,
         node: Node,
         call: Call,
-        outcome: str,
         before: ImageRef | None,
-        after: ImageRef,
+        result: JobResult,
         words: list[str],
         started: float,
     ) -> ImageRef:
-        """``after``, with the untouched pixels put back if the step says so, and a note of it all."""
-        said = [*words, *call.warnings, *job.history(after.job_id), *job.result_warnings(call, after)]
-        delivered = after
+        """Return the picture of ``result``, with the untouched pixels put back if the step says so, and note it all."""
+        said = [*words, *result.warnings]
+        delivered = after = result.image
         if node.step.preserve is not None and before is not None and call.mask is not None:
             put = await patiently(
                 local_steps.preserved, call, before, after, self._run.store, node.step.preserve.feather
@@ -354,7 +356,7 @@ class ItemRun:
             said.append("the result has the same pixels as its input")
         self._note(
             node,
-            outcome,
+            result.outcome,
             cost=call.estimate() if delivered.is_preview else delivered.cost,  # a preview is free; this is its worth
             estimate=call.estimate(),
             job_id=delivered.job_id,

@@ -96,7 +96,7 @@ class Run:
         self.purse = RunBudget(cap, self.store, recipe.digest, warn=lambda text: self.tell(Event("warning", "", text)))
         self.facts = Facts(self.store)
         self._manifest = Manifest(self.summary.manifest)
-        self._timings = JobDurations(self.store)
+        self.durations = JobDurations(self.store)
         self._started = time.monotonic()
         self._stop: RunStopped | None = None
         self._outputs = Outputs()
@@ -123,7 +123,7 @@ class Run:
 
     def __exit__(self, *error: Any) -> None:
         self.summary.seconds = time.monotonic() - self._started
-        self._timings.close()
+        self.durations.close()
         self._manifest.__exit__(*error)
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -191,7 +191,6 @@ class Run:
     async def _finish(self, item: Item, call_tool: CallTool | None) -> None:
         row = await ItemRun(item, self).to_end(call_tool)
         self.summary.add(row)
-        self._timings.add(row)
         try:
             self._manifest.add(row)
         except OSError as error:

@@ -89,7 +89,7 @@ class Summary:
                 total.cost += cost or 0.0
                 total.estimate += step.get("estimate") or 0.0
                 total.unestimated += step.get("estimate") is None
-            self.collected += step["outcome"] == "attached"
+            self.collected += step["outcome"] == "collected"
         for error in row["errors"] or filter(None, [row["error"]]):
             self.uncertain += error["kind"] == "SubmissionUncertain"
             self.uncollected += error["kind"] in ("StillRunning", "DeliveryFailed", "JobLost")

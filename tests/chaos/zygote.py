@@ -25,20 +25,20 @@ RETRIES = 4
 
 
 def _without_prefect() -> None:
-    """Put a module in the place of ``pipelines.flows`` that makes each call as its Prefect task would."""
+    """Put a module in the place of ``pipelines.flows.recipe_flow`` that makes each call as its Prefect task would."""
     from flux_tasks import background
     from flux_tasks.api.client import is_free_to_repeat
     from flux_tasks.errors import FluxError
-    from flux_tasks.images.reference import ImageRef
     from flux_tasks.jobs import job
+    from flux_tasks.jobs.result import JobResult
     from flux_tasks.prefect_task import call_of
 
     async def advance(run: Any) -> None:
-        async def call_tool(task: str, arguments: dict[str, Any]) -> ImageRef:
+        async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:
             call = await asyncio.to_thread(call_of, task, arguments)
             for attempt in range(RETRIES + 1):
                 try:
-                    return (await background.arun(job.execute(call, run.settings))).image
+                    return await background.arun(job.execute(call, run.settings))
                 except FluxError as error:
                     if attempt == RETRIES or not is_free_to_repeat(error):
                         raise
@@ -47,9 +47,9 @@ def _without_prefect() -> None:
 
         await run.advance(call_tool)
 
-    stand_in = types.ModuleType("pipelines.flows")
+    stand_in = types.ModuleType("pipelines.flows.recipe_flow")
     stand_in.advance = advance  # type: ignore[attr-defined]
-    sys.modules["pipelines.flows"] = stand_in
+    sys.modules |= {"pipelines.flows": types.ModuleType("pipelines.flows"), stand_in.__name__: stand_in}
 
 
 def _become_runner(order: dict[str, Any]) -> int:

@@ -21,7 +21,7 @@ from flux_tasks.images import byte_cache
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
-from flux_tasks.jobs.job import JobResult
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store

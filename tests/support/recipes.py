@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scripted import Answer, Request
 
-from flux_tasks import ImageRef, background, catalog
+from flux_tasks import background, catalog
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from pipelines.recipe import Recipe
 from pipelines.run.run import Run
@@ -140,12 +141,12 @@ def place(bfl: Painter, pictures: int = 2, **options: Any) -> Iterator[Place]:
 def perform(recipe: Recipe, settings: Settings, **options: Any) -> tuple[Run, list[dict[str, Any]]]:
     """A whole run without Prefect, and its rows in the order of the items."""
 
-    async def call_tool(task: str, arguments: dict[str, Any]) -> ImageRef:
+    async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:
         given = dict(arguments)
         tool = catalog.tool(task, given.pop("model", None))
         shape = {name: given.pop(name) for name in ("fit", "variant") if name in given}
         call = await asyncio.to_thread(prepare, tool, given, **shape)
-        return (await background.arun(job.execute(call, settings))).image
+        return await background.arun(job.execute(call, settings))
 
     async def whole(run: Run) -> None:
         if not await run.settle():

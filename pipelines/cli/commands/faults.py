@@ -24,6 +24,7 @@ from flux_tasks.api.webhooks import WebhookForged, verify_webhook
 from flux_tasks.errors import FluxError
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.local.faults.kinds import KINDS, Rule
 from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
@@ -244,7 +245,7 @@ def _wait_for_jobs(server: LocalServer) -> None:
         time.sleep(0.01)
 
 
-def _attempt(call: Callable[[], job.JobResult]) -> tuple[str, str]:
+def _attempt(call: Callable[[], JobResult]) -> tuple[str, str]:
     try:
         result = call()
     except FluxError as error:

@@ -200,7 +200,7 @@ def test_a_job_of_a_service_that_is_unknown_soon_after_its_submission_is_not_pai
     with pytest.raises(JobLost):
         background.run(job.execute(call, settings))
     bfl.known, bfl.hold = known, False
-    assert background.run(job.execute(call, settings)).outcome == "attached"
+    assert background.run(job.execute(call, settings)).outcome == "collected"
     assert bfl.jobs == 1
 
 

@@ -29,7 +29,7 @@ from flux_tasks import background, catalog
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
-from flux_tasks.jobs.job import JobResult
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings, use
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
@@ -606,7 +606,7 @@ def test_other_fields_of_an_outpaint_keep_their_order_where_ours_are_taken_out(
 
 def test_a_canvas_that_is_just_the_picture_is_not_sent(wire: Wire, settings: Settings, files: Path) -> None:
     for given in ({"aspect_ratio": "2:1"}, {"expand": {"left": 0}}, {"width": 128, "height": 64}):
-        assert run("outpainting-v1", {"image": files / "wide.png", **given}, settings).outcome == "nothing_to_do"
+        assert run("outpainting-v1", {"image": files / "wide.png", **given}, settings).outcome == "unchanged"
     assert wire.requests == []
 
 

@@ -132,14 +132,14 @@ def test_a_mask_description_with_a_typo_says_where() -> None:
     assert any(where.startswith("erase.mask") for where in problems)
 
 
-def test_an_empty_mask_is_nothing_to_do() -> None:
-    assert call("erase", {"image": picture(), "mask": Image.new("L", (96, 80))}).nothing_to_do()
-    assert not call("erase", {"image": picture(), "mask": Image.new("L", (96, 80), 255)}).nothing_to_do()
+def test_an_empty_mask_is_is_noop() -> None:
+    assert call("erase", {"image": picture(), "mask": Image.new("L", (96, 80))}).is_noop()
+    assert not call("erase", {"image": picture(), "mask": Image.new("L", (96, 80), 255)}).is_noop()
 
 
-def test_a_picture_that_has_the_shape_already_is_nothing_to_do() -> None:
-    assert call("outpaint", {"image": picture(1056, 594), "aspect_ratio": "16:9"}).nothing_to_do()
-    assert not call("outpaint", {"image": picture(1056, 600), "aspect_ratio": "16:9"}).nothing_to_do()
+def test_a_picture_that_has_the_shape_already_is_is_noop() -> None:
+    assert call("outpaint", {"image": picture(1056, 594), "aspect_ratio": "16:9"}).is_noop()
+    assert not call("outpaint", {"image": picture(1056, 600), "aspect_ratio": "16:9"}).is_noop()
 
 
 def test_a_picture_that_is_cut_short_is_refused_before_it_is_sent() -> None:
@@ -157,7 +157,7 @@ def test_a_mask_painted_in_colour_is_refused_instead_of_taken_for_empty() -> Non
     mask.paste((90, 0, 60), (10, 10, 30, 30))
     made = call("erase", {"image": picture(), "mask": mask})
     with pytest.raises(InvalidImage, match="paint what may change white"):
-        made.nothing_to_do()
+        made.is_noop()
 
 
 def test_an_aspect_ratio_becomes_a_canvas_in_the_apis_own_fields() -> None:

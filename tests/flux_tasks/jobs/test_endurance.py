@@ -151,7 +151,7 @@ async def test_a_cancelled_call_leaves_nothing_running_and_its_job_in_the_journa
     assert {entry.phase for entry in Journal(Store(settings.store)).entries()} == {"submitted"}
     bfl.hold = False
     again = await background.arun(all_of(settings, [f"lake {n}" for n in range(10)]))
-    assert (again, bfl.jobs) == (["attached"] * 10, 10)
+    assert (again, bfl.jobs) == (["collected"] * 10, 10)
     await background.arun(job.close(settings))
 
 

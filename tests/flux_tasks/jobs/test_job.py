@@ -30,7 +30,7 @@ from flux_tasks.errors import (
 )
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call, prepare
-from flux_tasks.jobs.job import JobResult
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
@@ -141,7 +141,7 @@ def test_an_all_black_mask_means_nothing_to_do_and_nothing_to_pay(
 ) -> None:
     mask = Image.new("L", (96, 80))
     result = run(prepare(catalog.TOOLS["erase-v1"], {"image": photo, "mask": mask}), settings)
-    assert result.outcome == "nothing_to_do"
+    assert result.outcome == "unchanged"
     assert result.image.read() == photo.read_bytes()
     assert bfl.jobs == 0
 
@@ -207,7 +207,7 @@ def test_a_job_that_outlives_its_deadline_is_collected_by_the_next_attempt(
     assert [e.id for e in entries(settings)] == ["job-1"]
     bfl.hold = False
     result = run(call, settings)
-    assert (result.outcome, result.job_id) == ("attached", "job-1")
+    assert (result.outcome, result.job_id) == ("collected", "job-1")
     assert bfl.jobs == 1
 
 
@@ -247,7 +247,7 @@ def test_cancelling_during_the_submission_never_loses_the_job(bfl: FakeBfl, sett
 
     background.run(begin_and_cancel())
     bfl.hold = False
-    assert run(deblur(photo), settings).outcome == "attached"
+    assert run(deblur(photo), settings).outcome == "collected"
     assert bfl.jobs == 1
 
 
@@ -275,7 +275,7 @@ def test_a_process_killed_while_its_job_runs_leaves_a_job_that_the_next_process_
     assert [e.phase for e in entries(settings)] == ["submitted"]
     bfl.hold = False
     result = run(deblur(photo), settings)
-    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", "job-1", 1)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("collected", "job-1", 1)
     assert entries(settings) == []
 
 
@@ -349,7 +349,7 @@ def test_a_program_that_is_interrupted_while_submitting_waits_for_the_id(
     process.communicate()
     assert [e.phase for e in entries(settings)] == ["submitted"]
     bfl.hold = False
-    assert run(deblur(photo), settings).outcome == "attached"
+    assert run(deblur(photo), settings).outcome == "collected"
     assert bfl.jobs == 1
 
 

@@ -36,7 +36,7 @@ from flux_tasks.errors import (
 )
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call, prepare
-from flux_tasks.jobs.job import JobResult
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import LEASE, Entry, Journal
 from flux_tasks.store.records import Store
@@ -128,7 +128,7 @@ def test_a_job_whose_lease_has_lapsed_is_collected_and_not_paid_again(
     job_id = submitted_elsewhere(bfl, call)
     written(call, settings, phase="submitted", id=job_id, at=time.time() - LEASE - 1)
     result = run(call, settings)
-    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", job_id, 1)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("collected", job_id, 1)
 
 
 def test_a_lease_is_renewed_while_its_job_runs(
@@ -166,7 +166,7 @@ def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
     said = [process.communicate(timeout=60)[0] for process in processes]
     assert bfl.jobs == 1, said
     assert sum("submitted anew: the service no longer knows job job-that-is-gone" in line for line in said) >= 1
-    assert all(line.split()[0] in ("done", "cached", "attached") for line in said)
+    assert all(line.split()[0] in ("done", "cached", "collected") for line in said)
     assert journal_of(settings).entries() == []
 
 
@@ -175,7 +175,7 @@ def test_what_a_person_should_know_of_a_job_is_kept_for_the_manifest(
 ) -> None:
     written(call, settings, phase="submitted", id="gone", owner="")
     result = run(call, settings)
-    assert job.history(result.job_id) == ("submitted anew: the service no longer knows job gone",)
+    assert result.warnings == ("submitted anew: the service no longer knows job gone",)
     record = Store(settings.store).result(key_of(call))
     assert record is not None
     assert record["warnings"] == ["submitted anew: the service no longer knows job gone"]
@@ -270,7 +270,7 @@ def test_a_paid_job_is_collected_although_an_earlier_attempt_was_refused(
     Store(settings.store).put_record("refusals", key_of(call), {"stage": "content", "reasons": ["Violence"]})
     assert background.run(job.lookup(call, settings)) is None, "not refused: something is to be collected"
     result = run(call, settings)
-    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", job_id, 1)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("collected", job_id, 1)
     assert run(call, settings).outcome == "cached"
 
 
@@ -392,7 +392,7 @@ def test_an_id_that_the_journal_does_not_take_waits_in_the_spool(
     assert [entry.phase for entry in journal_of(settings).entries()] == ["intent"]
     bfl.hold = False
     result = run(call, settings)
-    assert (result.outcome, result.job_id, bfl.jobs) == ("attached", "job-1", 1)
+    assert (result.outcome, result.job_id, bfl.jobs) == ("collected", "job-1", 1)
     assert journal_of(settings).entries() == []
 
 
@@ -408,7 +408,7 @@ def test_with_room_nowhere_the_job_stays_with_the_service_and_is_collected_later
         run(call, settings)
     trouble.failing = lambda *_: None
     result = run(call, settings)
-    assert (result.outcome, bfl.jobs) == ("attached", 1)
+    assert (result.outcome, bfl.jobs) == ("collected", 1)
 
 
 def test_a_bucket_that_is_not_there_stops_before_anything_is_paid_for(

@@ -53,7 +53,7 @@ def moderated(said: str) -> Expected:
 
 def collected(outcome: str, said: str, *, fetches: int = 0) -> Expected:
     """Paid for, and left to the journal: the second attempt collects the first one's job."""
-    return Expected(outcome, said, fetches=fetches, again="attached")
+    return Expected(outcome, said, fetches=fetches, again="collected")
 
 
 EXPECTED: dict[str, Expected] = {

@@ -18,6 +18,7 @@ from flux_tasks import background, catalog
 from flux_tasks.errors import EndpointUnreachable, RecipeError
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 from pipelines.plan.planner import plan
@@ -169,9 +170,9 @@ def interrupted(here: Place, bfl: Painter) -> None:
     """A run that ends by itself while its first three jobs are under way."""
 
     async def cut_short() -> None:
-        async def call_tool(task: str, arguments: dict[str, Any]) -> Any:
+        async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:
             call = prepare(catalog.tool(task), arguments)
-            return (await background.arun(job.execute(call, here.settings))).image
+            return await background.arun(job.execute(call, here.settings))
 
         with Run(recipe(here, TWO_STEPS).compiled, here.settings) as run:
             assert not await run.settle()

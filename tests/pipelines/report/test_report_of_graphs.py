@@ -16,9 +16,9 @@ from PIL import Image
 from report_page import ReportPage
 
 from flux_tasks import background, catalog
-from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from pipelines.recipe import Recipe
 from pipelines.report.drawing.svg import svg
@@ -123,7 +123,7 @@ def test_a_step_names_what_fed_it_where_that_is_not_the_step_before(run: RunSumm
     assert text.count("from ") == 1
 
 
-@pytest.mark.parametrize("outcome", ["made", "kept", "nothing_to_do", "attached", "skipped"])
+@pytest.mark.parametrize("outcome", ["made", "kept", "unchanged", "collected", "nothing_to_do", "attached", "skipped"])
 def test_every_way_in_which_a_step_ends_is_shown_with_its_reason(
     run: RunSummary, describe: Describe, outcome: str
 ) -> None:
@@ -290,10 +290,10 @@ output: {{path: "{folder}/out/{{{{ stem }}}}-{{{{ variant }}}}.png", from: paint
 def test_a_real_run_is_reported_with_all_its_results(folder: Path, bfl: FakeBfl) -> None:
     settings = Settings(endpoint=bfl.url, key="right-key", store=str(folder / "store"))
 
-    async def call_tool(task: str, arguments: dict[str, Any]) -> ImageRef:
+    async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:
         arguments = dict(arguments)
         tool = catalog.tool(task, arguments.pop("model", None))
-        return (await background.arun(job.execute(prepare(tool, arguments), settings))).image
+        return await background.arun(job.execute(prepare(tool, arguments), settings))
 
     async def whole(run: Run) -> None:
         if not await run.settle():

@@ -22,6 +22,7 @@ from flux_tasks.errors import RecipeError, StoreUnavailable
 from flux_tasks.images import byte_cache
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
+from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from pipelines.recipe import Recipe
 from pipelines.run.run import Run
@@ -65,11 +66,11 @@ def settings(bfl: FakeBfl, tmp_path: Path) -> Settings:
 def perform(folder: Path, settings: Settings, text: str = RECIPE, **options: Any) -> tuple[Run, dict[str, Any]]:
     """A whole run without Prefect; the rows by item."""
 
-    async def call_tool(task: str, arguments: dict[str, Any]) -> ImageRef:
+    async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:
         arguments = dict(arguments)
         tool = catalog.tool(task, arguments.pop("model", None))
         call = prepare(tool, arguments)
-        return (await background.arun(job.execute(call, settings))).image
+        return await background.arun(job.execute(call, settings))
 
     async def whole(run: Run) -> None:
         if not await run.settle():
@@ -140,7 +141,7 @@ def test_one_bad_item_does_not_stop_the_run(bfl: FakeBfl, folder: Path, settings
 def test_an_empty_mask_is_not_paid_for(bfl: FakeBfl, folder: Path, settings: Settings) -> None:
     Image.new("L", (96, 80)).save(folder / "masks" / "birch.png")
     run, rows = perform(folder, settings)
-    assert rows["birch"]["steps"][1]["outcome"] == "nothing_to_do"
+    assert rows["birch"]["steps"][1]["outcome"] == "unchanged"
     assert run.summary.jobs == 4
 
 
@@ -192,9 +193,9 @@ def test_an_interrupted_run_collects_its_jobs_when_it_is_run_again(
     bfl.hold = True
 
     async def cut_short() -> None:
-        async def call_tool(task: str, arguments: dict[str, Any]) -> ImageRef:
+        async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:
             call = prepare(catalog.tool(task), arguments)
-            return (await background.arun(job.execute(call, settings))).image
+            return await background.arun(job.execute(call, settings))
 
         with Run(Recipe.parse(RECIPE.format(folder=folder)).compiled, settings) as run:
             assert not await run.settle()
