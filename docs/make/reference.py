@@ -138,11 +138,12 @@ def _operations() -> Iterator[str]:
     kinds = {"any": "image or mask", "same": "what it takes"}
     rows = []
     for operation in OPERATIONS.values():
-        slot = next((slot for slot in operation.inputs.values() if slot.main), None)
+        slot = next((slot for slot in operation.inputs.values() if slot.is_primary), None)
         takes = "a `file`"
         if slot is not None:
             takes = f"{slot.least} or more {slot.role}s" if slot.many else kinds.get(slot.role, slot.role)
-        rows.append((f"`{operation.name}`", takes, kinds.get(operation.gives, operation.gives), operation.summary))
+        gives = kinds.get(operation.output_kind, operation.output_kind)
+        rows.append((f"`{operation.name}`", takes, gives, operation.summary))
     yield from _rows(("operation", "takes", "gives", "what it does"), rows)
 
 

@@ -13,7 +13,7 @@ from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, prepare
 from pipelines.data.number import Number
 from pipelines.language import templates
-from pipelines.language.actions import parameter_types, pictures_of
+from pipelines.language.actions import image_inputs, parameter_types
 from pipelines.language.graph import Node, NodeRef
 
 __all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
@@ -82,7 +82,7 @@ def _members(annotation: Any) -> set[Any]:
 
 def with_pictures(node: Node, arguments: Mapping[str, Any], results: Results) -> dict[str, Any] | None:
     """``arguments`` with the pictures of other nodes in their places; None if one that is needed is not there."""
-    slots = pictures_of(node.action, node.step.task)
+    slots = image_inputs(node.action, node.step.task)
     found: dict[str, Any] = {}
     for name, value in arguments.items():
         is_mask = name in slots and slots[name].role == "mask"
@@ -107,7 +107,7 @@ def _placed(value: Any, results: Results, *, is_mask: bool) -> Any:
 
 def mask_of(node: Node, given: Mapping[str, Any]) -> Any:
     """What a node was given for a mask, or None."""
-    slots = pictures_of(node.action, node.step.task)
+    slots = image_inputs(node.action, node.step.task)
     return next((given[name] for name, slot in slots.items() if slot.role == "mask" and name in given), None)
 
 

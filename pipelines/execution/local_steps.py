@@ -57,7 +57,7 @@ def operate(
     action = node.action
     assert not isinstance(action, Tool)  # noqa: S101 - the caller knows
     slots = action.inputs
-    main = next((name for name, slot in slots.items() if slot.main), None)
+    main = next((name for name, slot in slots.items() if slot.is_primary), None)
     pictures: dict[str, Any] = {}
     if main is not None and image is not None and not slots[main].many:
         pictures[main] = image

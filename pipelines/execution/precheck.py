@@ -11,7 +11,7 @@ from pipelines.data.items import Item, items_of, known_names
 from pipelines.data.outputs import mark, target_path
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
-from pipelines.language.actions import pictures_of
+from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 
@@ -65,7 +65,7 @@ def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Calla
 def _named_pictures(recipe: CompiledRecipe) -> Iterator[tuple[Node, str]]:
     """Masks, references and the like that steps name by a path, or by a template of one."""
     for node in recipe.graph.nodes:
-        slots = pictures_of(node.action, node.step.task)
+        slots = image_inputs(node.action, node.step.task)
         for value in (value for name, value in node.parameters.items() if name in slots):
             for one in value if isinstance(value, list) else [value]:
                 text = one.get("file") if isinstance(one, dict) else one

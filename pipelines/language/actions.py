@@ -12,7 +12,7 @@ from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import Operation
 from pipelines.operations.user_function import UserFunction
 
-__all__ = ["Action", "HasAction", "model_of", "parameter_types", "pictures_of"]
+__all__ = ["Action", "HasAction", "image_inputs", "parameter_types", "tool_for"]
 
 Action: TypeAlias = Tool | Operation | UserFunction
 """What a step does: call a tool, work on the picture here, or call the user's own function."""
@@ -41,7 +41,7 @@ class HasAction:
         return self.action
 
 
-def pictures_of(action: Action, task: str = "") -> dict[str, ImageInput]:
+def image_inputs(action: Action, task: str = "") -> dict[str, ImageInput]:
     """The picture parameters of what a step does, by the names that a recipe uses; the main one first.
 
     ``generate`` has no main picture: it makes one of words.
@@ -52,7 +52,7 @@ def pictures_of(action: Action, task: str = "") -> dict[str, ImageInput]:
     main = action.image_field if task != "generate" else None
     if main:
         required = action.request.model_fields[main].is_required() or task == "edit"
-        found["image"] = ImageInput("image", required=required, main=True)
+        found["image"] = ImageInput("image", required=required, is_primary=True)
     others = {name: mark for name, mark in action.image_fields.items() if name != main}
     for name, mark in others.items():
         required = action.request.model_fields[name].is_required()
@@ -73,7 +73,7 @@ def parameter_types(action: Action) -> dict[str, Any]:
     return {name: kinds.get(str(p.annotation), p.annotation) for name, p in found.items() if name not in action.inputs}
 
 
-def model_of(task: str, parameters: Mapping[str, Any]) -> Tool:
+def tool_for(task: str, parameters: Mapping[str, Any]) -> Tool:
     """The tool that ``task`` calls with these parameters.
 
     Raises:

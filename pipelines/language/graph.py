@@ -14,11 +14,21 @@ from itertools import product
 from typing import Any
 
 from flux_tasks.catalog import Tool
-from pipelines.language.actions import Action, HasAction, model_of, parameter_types, pictures_of
+from pipelines.language.actions import Action, HasAction, image_inputs, parameter_types, tool_for
 from pipelines.language.model import Output, Step
 from pipelines.language.names import SOURCE
 
-__all__ = ["Graph", "Node", "NodeRef", "OutputTarget", "ancestors", "cycle", "feeds_of", "in_order", "is_parameter"]
+__all__ = [
+    "Graph",
+    "Node",
+    "NodeRef",
+    "OutputTarget",
+    "ancestors",
+    "cycle",
+    "dependencies_of",
+    "in_order",
+    "is_parameter",
+]
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,23}")
 
@@ -57,18 +67,18 @@ class Node(HasAction):
     rank: int
 
     @property
-    def feeds(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         """The nodes (or ``source``) that it needs, its main picture's first."""
         main = () if self.image is None else (self.image,)
-        return (*dict.fromkeys((*main, *(feed.node for feed in _feeds_in(self.parameters)))),)
+        return (*dict.fromkeys((*main, *(ref.node for ref in _node_refs_in(self.parameters)))),)
 
     @property
     def passes_input_through(self) -> bool:
         """Whether its input stands for its result where it does not apply: an image is no mask, nor a mask an image."""
         if isinstance(self.action, Tool):
             return True
-        main = next((slot for slot in self.action.inputs.values() if slot.main), None)
-        return main is None or main.role in ("any", self.action.gives)
+        main = next((slot for slot in self.action.inputs.values() if slot.is_primary), None)
+        return main is None or main.role in ("any", self.action.output_kind)
 
     @property
     def names(self) -> dict[str, Any]:
@@ -144,7 +154,7 @@ class _Variant:
 
 
 def _spread(step: Step, spread: Mapping[str, Sequence[_Variant]]) -> Iterator[_Variant]:
-    fed = list(dict.fromkeys(feeds_of(step)))
+    fed = list(dict.fromkeys(dependencies_of(step)))
     own = [(name, list(enumerate(values))) for name, values in step.matrix.items()]
     called = {name: _labels(values) for name, values in step.matrix.items()}
     for combination in product(*(spread[name] for name in fed)):
@@ -170,10 +180,10 @@ def _variant(
     values: Mapping[str, Any],
 ) -> _Variant:
     parameters = {**step.parameters, **{n: v for n, v in picked.items() if is_parameter(step, n)}}
-    action = model_of(step.task, parameters) if step.is_paid and "model" in picked else step.action
+    action = tool_for(step.task, parameters) if step.is_paid and "model" in picked else step.action
     parameters |= _listed(step, action)
     filled = {name: _filled(value, chosen) for name, value in parameters.items()}
-    main = next((n for n, slot in pictures_of(action, step.task).items() if slot.main), None)
+    main = next((n for n, slot in image_inputs(action, step.task).items() if slot.is_primary), None)
     image = chosen[step.inputs[0]].node if main and step.inputs else None
     shown = ",".join(f"{name}={label}" for name, label in labels.items())
     return _Variant(f"{step.id}[{shown}]" if shown else step.id, axes, labels, filled, image, action, values)
@@ -184,7 +194,7 @@ def is_parameter(step: Step, name: str) -> bool:
     action = step.action
     if isinstance(action, Tool):
         return (
-            name in action.parameters or name in ("model", "variant", "fit") or name in pictures_of(action, step.task)
+            name in action.parameters or name in ("model", "variant", "fit") or name in image_inputs(action, step.task)
         )
     return name in action.inputs or name in parameter_types(action)
 
@@ -192,8 +202,8 @@ def is_parameter(step: Step, name: str) -> bool:
 def _listed(step: Step, action: Action) -> dict[str, Any]:
     """What a list after ``from`` means besides the main picture: further references, or further pictures in order."""
     further = list(step.inputs[1:])
-    slots = pictures_of(action, step.task)
-    main = next((name for name, slot in slots.items() if slot.main), None)
+    slots = image_inputs(action, step.task)
+    main = next((name for name, slot in slots.items() if slot.is_primary), None)
     if main and slots[main].many:
         return {main: [{"step": name} for name in step.inputs]}
     if not further:
@@ -217,7 +227,7 @@ def _filled(value: Any, chosen: Mapping[str, _Variant]) -> Any:
     return value
 
 
-def _feeds_in(parameters: Mapping[str, Any]) -> Iterator[NodeRef]:
+def _node_refs_in(parameters: Mapping[str, Any]) -> Iterator[NodeRef]:
     for value in parameters.values():
         for inner in value if isinstance(value, list) else (value,):
             if isinstance(inner, NodeRef):
@@ -242,7 +252,7 @@ def _labels(values: Sequence[Any]) -> list[str]:
     return [str(number) for number in range(1, len(values) + 1)]
 
 
-def feeds_of(step: Step) -> Iterator[str]:
+def dependencies_of(step: Step) -> Iterator[str]:
     """Ids of the steps (or ``source``) whose pictures a step gets."""
     yield from step.inputs
     for value in step.parameters.values():
@@ -258,7 +268,7 @@ def in_order(steps: Sequence[Step]) -> list[Step]:
     done: set[str] = {SOURCE}
     found: list[Step] = []
     while left:
-        ready = next((s for s in left if all(f in done or f not in known for f in feeds_of(s))), None)
+        ready = next((s for s in left if all(f in done or f not in known for f in dependencies_of(s))), None)
         if ready is None:
             break
         left.remove(ready)
@@ -275,7 +285,7 @@ def cycle(steps: Sequence[Step]) -> list[Step]:
         return []
     way = [next(step.id for step in steps if step.id in circling)]
     while True:
-        following = next(f for f in feeds_of(by_id[way[-1]]) if f in circling)
+        following = next(f for f in dependencies_of(by_id[way[-1]]) if f in circling)
         if following in way:
             return [by_id[name] for name in reversed(way[way.index(following) :])]
         way.append(following)
@@ -287,7 +297,7 @@ def ancestors(step: str, steps: Mapping[str, Step]) -> set[str]:
     open_ends = [step]
     while open_ends:
         current = steps.get(open_ends.pop())
-        for fed in feeds_of(current) if current else ():
+        for fed in dependencies_of(current) if current else ():
             if fed not in found:
                 found.add(fed)
                 open_ends.append(fed)

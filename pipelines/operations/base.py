@@ -12,9 +12,9 @@ from typing import Any, Literal, Protocol, TypeAlias
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef
 
-__all__ = ["Gives", "ImageInput", "LocalStep", "Pictures", "choose", "said"]
+__all__ = ["ImageInput", "ImageKind", "LocalStep", "Pictures", "choose", "said"]
 
-Gives: TypeAlias = Literal["image", "mask"]
+ImageKind: TypeAlias = Literal["image", "mask"]
 Pictures: TypeAlias = Mapping[str, "ImageRef | Sequence[ImageRef] | None"]
 
 
@@ -26,13 +26,13 @@ class ImageInput:
         role: what it takes; ``any`` takes images and masks.
         required: the step does nothing without it.
         many: it takes several, at least ``least``.
-        main: the picture that the step is about; the result has its name.
+        is_primary: the picture that the step works on; the result has its name.
     """
 
     role: Literal["image", "mask", "any"]
     required: bool = True
     many: bool = False
-    main: bool = False
+    is_primary: bool = False
     least: int = 1
 
 
@@ -40,7 +40,7 @@ class LocalStep(Protocol):
     """A step that costs nothing: an operation of ``ops``, or a user's function."""
 
     @property
-    def gives(self) -> Literal["image", "mask", "same"]:
+    def output_kind(self) -> Literal["image", "mask", "same"]:
         """What it gives; ``same``: what its main picture is."""
 
     @property
@@ -48,11 +48,19 @@ class LocalStep(Protocol):
         """Its pictures by parameter; exactly one is the main one."""
 
     @property
+    def keeps_when_same_size(self) -> bool:
+        """Whether the result is its main picture, unchanged, if both have the same size."""
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether the result depends on pixels; if not, the size of the main picture is enough to work it out."""
+
+    @property
     def identity(self) -> dict[str, str]:
         """What tells it from any other step, for the key of its results."""
 
-    def on(self, role: Gives) -> LocalStep:
-        """The step for a main picture that is an image or a mask; its ``gives`` is never ``same``."""
+    def for_role(self, role: ImageKind) -> LocalStep:
+        """The step for a main picture that is an image or a mask; its ``output_kind`` is never ``same``."""
 
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """``parameters`` as they go into the key."""
@@ -81,7 +89,7 @@ def choose(
         if name not in inputs:
             hint = nearest(str(name), inputs) or f"; it takes {', '.join(inputs)}"
             wrong.append(Problem(f"{where}.{name}", f"there is no such picture{hint}"))
-    for name, slot in sorted(inputs.items(), key=lambda entry: not entry[1].main):
+    for name, slot in sorted(inputs.items(), key=lambda entry: not entry[1].is_primary):
         value = pictures.get(name)
         given = [] if value is None else [value] if isinstance(value, ImageRef) else list(value)
         if any(not isinstance(picture, ImageRef) for picture in given):

@@ -38,13 +38,13 @@ Ratio: TypeAlias = Annotated[str, AfterValidator(_is_ratio)]
 class AutoOrient(Edit):
     """Turn the picture upright, as its EXIF orientation says."""
 
-    def keeps(self, main: ImageRef) -> bool | None:
+    def is_unchanged(self, main: ImageRef) -> bool | None:
         """Whether it is upright."""
         return main.orientation == 1
 
 
 class _Geometry(Edit):
-    def keeps(self, main: ImageRef) -> bool | None:
+    def is_unchanged(self, main: ImageRef) -> bool | None:
         """Whether it has the size already."""
         return self.size(main.upright_size) == main.upright_size
 
@@ -52,7 +52,7 @@ class _Geometry(Edit):
 class Resize(_Geometry):
     """Scale the picture."""
 
-    ways: ClassVar[tuple[tuple[str, ...], ...]] = (("width", "height"), ("max_side",), ("megapixels",))
+    exclusive_groups: ClassVar[tuple[tuple[str, ...], ...]] = (("width", "height"), ("max_side",), ("megapixels",))
 
     width: Side | None = Field(None, description="Pixels. Without height, the height follows.")
     height: Side | None = Field(None, description="Pixels. Without width, the width follows.")
@@ -74,7 +74,7 @@ class Resize(_Geometry):
     )
 
     @classmethod
-    def clashes(cls, given: Mapping[str, Any]) -> dict[str, str]:
+    def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
         """``fit`` needs both sides, ``anchor`` needs ``cover``."""
         found = {}
         if given.get("fit") in ("cover", "stretch") and not ("width" in given and "height" in given):
@@ -125,7 +125,7 @@ class ResizeMask(Resize):
 class Crop(_Geometry):
     """Cut a part out of the picture."""
 
-    ways: ClassVar[tuple[tuple[str, ...], ...]] = (("box",), ("width", "height"), ("aspect_ratio",))
+    exclusive_groups: ClassVar[tuple[tuple[str, ...], ...]] = (("box",), ("width", "height"), ("aspect_ratio",))
 
     box: Box | None = Field(None, description="Left, top, right, bottom in pixels; right and bottom excluded.")
     width: Side | None = Field(None, description="Pixels. Without it, the whole width.")
@@ -134,7 +134,7 @@ class Crop(_Geometry):
     anchor: Anchor = Field("center", description="Which part is kept, where no box says so.")
 
     @classmethod
-    def clashes(cls, given: Mapping[str, Any]) -> dict[str, str]:
+    def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
         """A box needs no anchor."""
         return {"anchor": "follows from the box: leave it out"} if {"anchor", "box"} <= given.keys() else {}
 
@@ -165,7 +165,7 @@ class Crop(_Geometry):
 class Pad(_Geometry):
     """Put a border around the picture."""
 
-    ways: ClassVar[tuple[tuple[str, ...], ...]] = (
+    exclusive_groups: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("left", "right", "top", "bottom"),
         ("width", "height"),
         ("aspect_ratio",),
@@ -184,9 +184,9 @@ class Pad(_Geometry):
     )
 
     @classmethod
-    def clashes(cls, given: Mapping[str, Any]) -> dict[str, str]:
+    def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
         """Four sides need no anchor."""
-        sides = any(side in given for side in cls.ways[0])
+        sides = any(side in given for side in cls.exclusive_groups[0])
         return (
             {"anchor": "follows from left, right, top and bottom: leave it out"} if sides and "anchor" in given else {}
         )

@@ -28,7 +28,7 @@ _CANNOT = (("jpeg", "RGBA"), ("webp", "L"))
 class Convert(Edit):
     """Change the file type or the colours."""
 
-    ways: ClassVar[tuple[tuple[str, ...], ...]] = (("format", "quality", "mode"),)
+    exclusive_groups: ClassVar[tuple[tuple[str, ...], ...]] = (("format", "quality", "mode"),)
 
     format: Literal["png", "jpeg", "webp"] | None = Field(
         None,
@@ -40,7 +40,7 @@ class Convert(Edit):
     )
 
     @classmethod
-    def clashes(cls, given: Mapping[str, Any]) -> dict[str, str]:
+    def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
         """PNG has no quality; JPEG holds no alpha, WebP no greys."""
         found = {}
         if "quality" in given and given.get("format", "png") == "png":
@@ -49,7 +49,7 @@ class Convert(Edit):
             found["mode"] = f"{given['format']} cannot hold {given['mode']}: write format: png, or another mode"
         return found
 
-    def keeps(self, main: ImageRef) -> bool | None:
+    def is_unchanged(self, main: ImageRef) -> bool | None:
         """Whether it has the type and the mode already, and no quality is asked for."""
         header = inspect(main.read())
         own = header.media_type == f"image/{self._format(main)}" and self.quality is None
@@ -76,7 +76,7 @@ class Convert(Edit):
 class Load(Edit):
     """Take another picture from a file, to work on it here or to give it to a tool."""
 
-    def keeps(self, main: ImageRef) -> bool | None:
+    def is_unchanged(self, main: ImageRef) -> bool | None:
         """Its bytes stay as they are."""
         return True
 

@@ -78,13 +78,13 @@ class Edit(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    ways: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    exclusive_groups: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Groups of parameters of which exactly one is used."""
     profile_of: ClassVar[str] = "image"
     """The picture whose colour profile the result keeps."""
 
     @classmethod
-    def clashes(cls, given: Mapping[str, Any]) -> dict[str, str]:
+    def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
         """Parameters that contradict others, whatever their values, and why."""
         return {}
 
@@ -96,7 +96,7 @@ class Edit(BaseModel):
         """
         return given
 
-    def keeps(self, main: ImageRef) -> bool | None:
+    def is_unchanged(self, main: ImageRef) -> bool | None:
         """Whether an image's own bytes are the result, as far as its header tells; None: compare the pixels."""
         return None
 

@@ -22,7 +22,7 @@ from flux_tasks.images import masks
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.reference import ImageRef
 from pipelines.operations import geometry, images
-from pipelines.operations.base import Gives, ImageInput, Pictures, choose, said
+from pipelines.operations.base import ImageInput, ImageKind, Pictures, choose, said
 from pipelines.operations.masks import Dilate, FromAlpha, FromBoxes, FromColor, Invert, Union
 from pipelines.operations.parameters import Edit
 from pipelines.operations.pixels import encode, same_pixels, untouched, working
@@ -37,42 +37,46 @@ class Operation:
     Attributes:
         name: what the recipe calls it.
         summary: one line for people.
-        gives: ``image``, ``mask``, or ``same``: what its main picture is (see ``on``).
+        output_kind: ``image``, ``mask``, or ``same``: what its main picture is (see ``for_role``).
         inputs: its pictures by parameter.
         parameters: everything else that it takes, as a pydantic model.
         version: raised when the pixels change that it gives; part of the key.
         for_masks: the parameters where the main picture is a mask, if they are others.
+        keeps_when_same_size: the result is the main picture, unchanged, if both have the same size.
+        needs_pixels: the result depends on pixels; if not, the size of the main picture is enough to work it out.
     """
 
     name: str
     summary: str
-    gives: Literal["image", "mask", "same"]
+    output_kind: Literal["image", "mask", "same"]
     inputs: Mapping[str, ImageInput]
     parameters: type[Edit]
     version: int = 1
     for_masks: type[Edit] | None = None
+    keeps_when_same_size: bool = False
+    needs_pixels: bool = True
 
     @property
-    def main(self) -> str:
+    def primary(self) -> str:
         """The parameter of the main picture; of what loads one, its file."""
-        return next((name for name, slot in self.inputs.items() if slot.main), next(iter(self.inputs)))
+        return next((name for name, slot in self.inputs.items() if slot.is_primary), next(iter(self.inputs)))
 
     @property
     def identity(self) -> dict[str, str]:
         """What tells it from any other step, for the key of its results."""
-        gives = "mask" if self.gives == "mask" else "image"
+        gives = "mask" if self.output_kind == "mask" else "image"
         return {"operation": self.name, "version": str(self.version), "gives": gives}
 
-    def on(self, role: Gives) -> Operation:
+    def for_role(self, role: ImageKind) -> Operation:
         """The operation for a main picture that is an image or a mask; one that takes either gives the same.
 
         What is done to a mask keeps it black and white: it is scaled without greys, and padded with black.
         """
-        if self.gives != "same":
+        if self.output_kind != "same":
             return self
         parameters = self.for_masks if role == "mask" and self.for_masks else self.parameters
-        inputs = {**self.inputs, self.main: replace(self.inputs[self.main], role=role)}
-        return replace(self, gives=role, inputs=inputs, parameters=parameters)
+        inputs = {**self.inputs, self.primary: replace(self.inputs[self.primary], role=role)}
+        return replace(self, output_kind=role, inputs=inputs, parameters=parameters)
 
     def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
         """Everything that is wrong with ``parameters``, pictures aside; an empty list when all is well.
@@ -102,13 +106,13 @@ class Operation:
             told = [e for e in error.errors(include_url=False) if not (partial and _is_absent(e))]
             found = {_place(e["loc"]): _sentence(e) for e in told}
             problems += [Problem(f"{where}.{place}", what) for place, what in found.items()]
-        problems += [Problem(f"{where}.{name}", what) for name, what in self.parameters.clashes(given).items()]
-        used = [way for way in self.parameters.ways if any(name in given for name in way)]
-        several = len(self.parameters.ways) > 1
-        ways = ", or ".join((" and " if several else " or ").join(way) for way in self.parameters.ways)
+        problems += [Problem(f"{where}.{name}", what) for name, what in self.parameters.conflicts(given).items()]
+        used = [way for way in self.parameters.exclusive_groups if any(name in given for name in way)]
+        several = len(self.parameters.exclusive_groups) > 1
+        ways = ", or ".join((" and " if several else " or ").join(way) for way in self.parameters.exclusive_groups)
         if len(used) > 1:
             problems.append(Problem(where, f"says its size in {len(used)} ways: keep one of {ways}"))
-        elif self.parameters.ways and not used and not partial:
+        elif self.parameters.exclusive_groups and not used and not partial:
             problems.append(Problem(where, f"says nothing of what is wanted: write {ways}"))
         return problems
 
@@ -151,27 +155,27 @@ class Operation:
             ServerUnavailable: the place of a picture fails, and has been tried several times.
         """
         given = choose(self.inputs, pictures, where=self.name, problems=self.check(parameters))
-        edit, main = self._read(parameters), given[self.main][0]
+        edit, main = self._read(parameters), given[self.primary][0]
         try:
             self._sized(edit, main.upright_size)
-            keeps = edit.keeps(main)
-            if keeps and self.gives != "mask":
+            keeps = edit.is_unchanged(main)
+            if keeps and self.output_kind != "mask":
                 return untouched(main)
             opened = {name: [working(picture) for picture in chosen] for name, chosen in given.items()}
-            shown, profile = opened[self.main][0], opened.get(edit.profile_of, [None])[0]
+            shown, profile = opened[self.primary][0], opened.get(edit.profile_of, [None])[0]
             for name, slot in self.inputs.items():
                 if slot.role == "mask" and name in opened:
                     opened[name] = [masks.binarise(image) for image in opened[name]]
-            image, *rest = opened.pop(self.main)
-            made = edit.apply(image, {**opened, self.main: rest})
+            image, *rest = opened.pop(self.primary)
+            made = edit.apply(image, {**opened, self.primary: rest})
         except FluxError as error:
             if isinstance(error, InvalidImage):
                 raise InvalidImage(f"{self.name}: {error}") from None
             raise
         except Exception as error:  # Pillow's own limits, and the memory's
             raise InvalidImage(f"{self.name}: {main.name} cannot be worked on: {said(error)}") from None
-        kept = profile.info.get("icc_profile") if profile is not None and self.gives != "mask" else None
-        recoloured = self.gives != "mask" and kept != shown.info.get("icc_profile")
+        kept = profile.info.get("icc_profile") if profile is not None and self.output_kind != "mask" else None
+        recoloured = self.output_kind != "mask" and kept != shown.info.get("icc_profile")
         if keeps is not False and not recoloured and same_pixels(made, shown):
             return untouched(main)
         made, kind, options = edit.encoding(made, main)
@@ -228,23 +232,41 @@ def _sentence(error: Any) -> str:
     return f"{found}: {str(error['msg'])[:1].lower()}{str(error['msg'])[1:]}"
 
 
-_IMAGE = {"image": ImageInput("image", main=True)}
-_EITHER = {"image": ImageInput("any", main=True)}
-_MASK = {"mask": ImageInput("mask", main=True)}
+_IMAGE = {"image": ImageInput("image", is_primary=True)}
+_EITHER = {"image": ImageInput("any", is_primary=True)}
+_MASK = {"mask": ImageInput("mask", is_primary=True)}
 _TWO = {**_IMAGE, "over": ImageInput("image"), "mask": ImageInput("mask", required=False)}
 _MASKED = {**_IMAGE, "mask": ImageInput("mask")}
-_MASKS = {"masks": ImageInput("mask", many=True, main=True, least=2)}
+_MASKS = {"masks": ImageInput("mask", many=True, is_primary=True, least=2)}
 
 OPERATIONS: dict[str, Operation] = {
     operation.name: operation
     for operation in (
         Operation(
-            "auto_orient", "Turns a picture upright, as its EXIF data say.", "same", _EITHER, geometry.AutoOrient
+            "auto_orient",
+            "Turns a picture upright, as its EXIF data say.",
+            "same",
+            _EITHER,
+            geometry.AutoOrient,
+            keeps_when_same_size=True,
         ),
         Operation(
-            "resize", "Scales a picture or a mask.", "same", _EITHER, geometry.Resize, for_masks=geometry.ResizeMask
+            "resize",
+            "Scales a picture or a mask.",
+            "same",
+            _EITHER,
+            geometry.Resize,
+            for_masks=geometry.ResizeMask,
+            keeps_when_same_size=True,
         ),
-        Operation("crop", "Cuts a part out of a picture or a mask.", "same", _EITHER, geometry.Crop),
+        Operation(
+            "crop",
+            "Cuts a part out of a picture or a mask.",
+            "same",
+            _EITHER,
+            geometry.Crop,
+            keeps_when_same_size=True,
+        ),
         Operation(
             "pad",
             "Puts a border around a picture or a mask.",
@@ -252,6 +274,7 @@ OPERATIONS: dict[str, Operation] = {
             _EITHER,
             geometry.Pad,
             for_masks=geometry.PadMask,
+            keeps_when_same_size=True,
         ),
         Operation("convert", "Changes the file type or the colours.", "image", _IMAGE, images.Convert),
         Operation(
@@ -264,7 +287,7 @@ OPERATIONS: dict[str, Operation] = {
             "composite", "Puts a picture on another, through a mask or its alpha.", "image", _TWO, images.Composite
         ),
         Operation("mask_from_alpha", "Makes a mask of what is transparent.", "mask", _IMAGE, FromAlpha),
-        Operation("mask_from_boxes", "Makes a mask of rectangles.", "mask", _IMAGE, FromBoxes),
+        Operation("mask_from_boxes", "Makes a mask of rectangles.", "mask", _IMAGE, FromBoxes, needs_pixels=False),
         Operation("mask_from_color", "Makes a mask of what has a colour.", "mask", _IMAGE, FromColor),
         Operation("mask_union", "Puts masks together: white where any is.", "mask", _MASKS, Union),
         Operation("mask_dilate", "Grows the white of a mask, or shrinks it.", "mask", _MASK, Dilate),

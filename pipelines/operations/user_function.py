@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar, get_type_hints, overload
+from typing import Any, ClassVar, TypeVar, get_type_hints, overload
 
 from PIL import Image
 
@@ -27,7 +27,7 @@ from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.masks import binarise
 from flux_tasks.images.reference import ImageRef
-from pipelines.operations.base import Gives, ImageInput, Pictures, choose, said
+from pipelines.operations.base import ImageInput, ImageKind, Pictures, choose, said
 from pipelines.operations.importing import imported, source_of
 from pipelines.operations.pixels import encode, plain, same_pixels, untouched, working
 
@@ -41,8 +41,8 @@ _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 @overload
 def operation(function: Function) -> Function: ...
 @overload
-def operation(function: None = None, *, gives: Gives = "image") -> Callable[[Function], Function]: ...
-def operation(function: Any = None, *, gives: Gives = "image") -> Any:
+def operation(function: None = None, *, gives: ImageKind = "image") -> Callable[[Function], Function]: ...
+def operation(function: Any = None, *, gives: ImageKind = "image") -> Any:
     """Mark a function as a step, and say what it gives. The function itself stays as it is.
 
     Raises:
@@ -138,15 +138,17 @@ class UserFunction:
 
     Attributes:
         reference: ``package.module:function``.
-        gives: ``image`` or ``mask``.
+        output_kind: ``image`` or ``mask``.
         function: takes an upright Pillow image of mode L, LA, RGB or RGBA, and parameters; returns a Pillow image.
         source: SHA-256, 64 hex digits, of the source of its module; of its own where there is no file (a notebook).
     """
 
     reference: str
-    gives: Gives
+    output_kind: ImageKind
     function: Callable[..., Any]
     source: str
+    keeps_when_same_size: ClassVar[bool] = False
+    needs_pixels: ClassVar[bool] = True
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, where: str = "call") -> UserFunction:
@@ -174,14 +176,14 @@ class UserFunction:
             for p, annotation in _annotated(self.function, self._others)
             if _is_picture(annotation) and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY)
         }
-        return {"image": ImageInput("any", main=True), **further}
+        return {"image": ImageInput("any", is_primary=True), **further}
 
     @property
     def identity(self) -> dict[str, str]:
         """What tells it from any other step, for the key of its results."""
-        return {"call": self.reference, "source": self.source, "gives": self.gives}
+        return {"call": self.reference, "source": self.source, "gives": self.output_kind}
 
-    def on(self, role: Gives) -> UserFunction:
+    def for_role(self, role: ImageKind) -> UserFunction:
         """The step itself: it takes images and masks."""
         return self
 
@@ -228,14 +230,14 @@ class UserFunction:
         before = image.copy()
         try:
             result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
-            made = _made(result, mask=self.gives == "mask")
+            made = _made(result, mask=self.output_kind == "mask")
         except (Exception, SystemExit) as error:
             what = str(error) if isinstance(error, _NoImage) else said(error)
             raise InvalidImage(f"{self.reference}: {what}") from None
         if same_pixels(made, before):
             return untouched(main)
         profile = made.info.get("icc_profile") or before.info.get("icc_profile")
-        return encode(made, given, profile=None if self.gives == "mask" else profile)
+        return encode(made, given, profile=None if self.output_kind == "mask" else profile)
 
 
 class _NoImage(Exception):

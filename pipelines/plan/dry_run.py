@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ItemPlan"]
 
-_SHAPING = ("auto_orient", "resize", "crop", "pad")  # what keeps the size of a picture that a tool made keeps it all
-
 
 class ItemPlan:
     """One item through the graph, without paying."""
@@ -58,10 +56,10 @@ class ItemPlan:
             return
         for node in self.recipe.graph.nodes:
             step = self.planner.by_step[node.step.id]
-            if any(fed not in self.results for fed in node.feeds):
+            if any(fed not in self.results for fed in node.dependencies):
                 step.blocked += 1
                 continue
-            self.lasts[node.id] = max((self.lasts.get(fed, 0.0) for fed in node.feeds), default=0.0)
+            self.lasts[node.id] = max((self.lasts.get(fed, 0.0) for fed in node.dependencies), default=0.0)
             try:
                 self.results[node.id] = self.take(node, step)
             except Moderated:
@@ -206,11 +204,11 @@ class ItemPlan:
         parameters = {name: value for name, value in given.items() if name not in action.inputs}
         is_sized = not main.uri.endswith("?")
         size = action.output_size(parameters, main.upright_size) if is_sized else None
-        if image is not None and size == image.upright_size and node.step.task in _SHAPING:
+        if image is not None and size == image.upright_size and action.keeps_when_same_size:
             step.local -= 1
             step.nothing_to_do += 1
             return image
-        if is_sized and node.step.task == "mask_from_boxes":  # it depends on the size alone
+        if is_sized and not action.needs_pixels:
             blank = ImageRef.of(Image.new("1", main.upright_size), name=main.name)
             return local_steps.operate(node, given, blank, self.planner.store, keep=False)
         name = hashlib.sha256(repr(sorted(parameters.items(), key=str)).encode()).hexdigest()

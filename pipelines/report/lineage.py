@@ -77,8 +77,8 @@ class Lineage:
     def _is_mask(self, number: int) -> bool:
         for at in self.line(number):
             operation = OPERATIONS.get(str(self._steps[at].get("task"))) if at != INPUT else None
-            if operation is None or operation.gives != "same":
-                return operation is not None and operation.gives == "mask"
+            if operation is None or operation.output_kind != "same":
+                return operation is not None and operation.output_kind == "mask"
         return False
 
 

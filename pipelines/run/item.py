@@ -123,7 +123,7 @@ class ItemRun:
 
     async def _through(self, nodes: tuple[Node, ...], call_tool: CallTool | None) -> None:
         """Take every node when what feeds it is there; those that do not wait for one another go side by side."""
-        is_chain = all(set(node.feeds) <= {SOURCE, before.id} for before, node in pairwise(nodes))
+        is_chain = all(set(node.dependencies) <= {SOURCE, before.id} for before, node in pairwise(nodes))
         if call_tool is None or is_chain:
             for node in nodes:
                 await self._reach(node, call_tool)
@@ -131,7 +131,7 @@ class ItemRun:
         tasks: dict[str, asyncio.Task[None]] = {}
 
         async def when_fed(node: Node) -> None:
-            for fed in node.feeds:
+            for fed in node.dependencies:
                 if fed in tasks:
                     await tasks[fed]
             await self._reach(node, call_tool)
@@ -141,7 +141,7 @@ class ItemRun:
                 tasks[node.id] = group.create_task(when_fed(node))
 
     async def _reach(self, node: Node, call_tool: CallTool | None) -> None:
-        if any(fed not in self._results for fed in node.feeds):
+        if any(fed not in self._results for fed in node.dependencies):
             return  # something before it failed, and has been told
         try:
             self._results[node.id] = await self._take(node, call_tool)
@@ -372,7 +372,7 @@ class ItemRun:
 
     def _note(self, node: Node, outcome: str, **facts: Any) -> None:
         step = node.step
-        noted: dict[str, Any] = {"id": node.id, "task": step.task, "outcome": outcome, "from": list(node.feeds)}
+        noted: dict[str, Any] = {"id": node.id, "task": step.task, "outcome": outcome, "from": list(node.dependencies)}
         if node.is_paid:
             noted["tool"] = node.tool.name
         elif step.task == "call":

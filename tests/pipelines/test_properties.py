@@ -102,7 +102,7 @@ def test_the_order_of_the_steps_in_the_file_changes_neither_digest_nor_plan(
         assert plans[0].credits == pytest.approx(plans[1].credits)
         nodes = another.graph.nodes
         rank = {"source": -1, **{node.id: number for number, node in enumerate(nodes)}}
-        assert all(rank[fed] < rank[node.id] for node in nodes for fed in node.feeds)
+        assert all(rank[fed] < rank[node.id] for node in nodes for fed in node.dependencies)
 
 
 # -- odd recipes ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from flux_tasks import catalog
 from flux_tasks.catalog import signatures
 from flux_tasks.catalog.signatures import UNSET, Parameter
-from pipelines.language.actions import pictures_of
+from pipelines.language.actions import image_inputs
 from pipelines.language.schema.steps import words_of
 from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS
@@ -54,14 +54,14 @@ def parameters(name: str) -> tuple[Parameter, ...]:
 def main_names(name: str) -> tuple[str, ...]:
     """What the picture is called that the step ``name`` works on: it is no parameter."""
     tool = None if name in OPERATIONS else signatures.tools_of(name)[0]
-    slots = OPERATIONS[name].inputs if tool is None else pictures_of(tool, name)
-    main = [slot for slot, found in slots.items() if found.main]
+    slots = OPERATIONS[name].inputs if tool is None else image_inputs(tool, name)
+    main = [slot for slot, found in slots.items() if found.is_primary]
     return tuple(dict.fromkeys((*main, *([tool.image_field] if main and tool and tool.image_field else []))))
 
 
 def _of_task(task: str) -> Iterable[Parameter]:
     tool = signatures.tools_of(task)[0]
-    slots = pictures_of(tool, task)
+    slots = image_inputs(tool, task)
     described = {name: info.description or "" for name, info in tool.request.model_fields.items()}
     for found in signatures.parameters(task):
         if found.name in main_names(task):
@@ -83,7 +83,7 @@ def _of_task(task: str) -> Iterable[Parameter]:
 def _of_operation(name: str) -> Iterable[Parameter]:
     operation = OPERATIONS[name]
     for picture, slot in operation.inputs.items():
-        if not slot.main:
+        if not slot.is_primary:
             yield Parameter(picture, _picture(slot), words_of(picture, slot))
     for field, info in operation.parameters.model_fields.items():
         yield Parameter(field, _source(info.annotation), info.description or "")

@@ -15,8 +15,8 @@ from flux_tasks.errors import InvalidRequest, nearest
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import mask_problems
 from pipelines.language import templates
-from pipelines.language.actions import model_of, parameter_types, pictures_of
-from pipelines.language.graph import ancestors, feeds_of, is_parameter
+from pipelines.language.actions import image_inputs, parameter_types, tool_for
+from pipelines.language.graph import ancestors, dependencies_of, is_parameter
 from pipelines.language.model import Source, Step
 from pipelines.language.names import IMAGE_FACTS, SOURCE
 from pipelines.language.reading.parsed_step import ParsedStep
@@ -65,12 +65,12 @@ class StepChecks:
     def _types(self, draft: ParsedStep, gives: Mapping[str, str]) -> None:
         """Whether masks come where masks are due, and pictures where pictures are."""
         step = draft.step
-        slots = pictures_of(step.action, step.task)
-        main = next((slot for slot in slots.values() if slot.main), None)
+        slots = image_inputs(step.action, step.task)
+        main = next((slot for slot in slots.values() if slot.is_primary), None)
         due: list[tuple[str, ImageInput, Path]] = []
         if main is not None:
             at = (*draft.path, "from") if "from" in draft.data else draft.path
-            others = [s for n, s in slots.items() if not s.main and n not in step.parameters]
+            others = [s for n, s in slots.items() if not s.is_primary and n not in step.parameters]
             further = [main] * len(step.inputs) if main.many else [main, *others]
             if "references" in slots:
                 further = [main] + [slots["references"]] * len(step.inputs)
@@ -110,7 +110,7 @@ class StepChecks:
             self.path(step.save, (*path, "save"))
             axes = [n for i in (step.id, *ancestors(step.id, steps)) if i in steps for n in steps[i].matrix]
             self.covers(step.save, axes, (*path, "save"))
-        slots = pictures_of(step.action, step.task)
+        slots = image_inputs(step.action, step.task)
         self._parameters(draft, slots, names)
         facts = {*names, *IMAGE_FACTS, *(f"{name}_{fact}" for name in names for fact in ("exists", "coverage"))}
         if any(slot.role == "mask" for slot in slots.values()):
@@ -135,7 +135,7 @@ class StepChecks:
         for name in varied:
             if name in parameters and name != "model":
                 self._say((*draft.path, "matrix", name), f"is written below {draft.name}, too: keep one")
-        main = next((name for name, slot in slots.items() if slot.main), None)
+        main = next((name for name, slot in slots.items() if slot.is_primary), None)
         fixed: dict[str, Any] = {}
         for name, value in {**parameters, **{n: v[0] for n, v in varied.items()}}.items():
             if name in ("webhook_url", "webhook_secret"):
@@ -187,18 +187,18 @@ class StepChecks:
         found: list[Tool] = []
         for model in models:
             with suppress(InvalidRequest):  # told elsewhere
-                found.append(model_of(step.task, {"model": model}))
+                found.append(tool_for(step.task, {"model": model}))
         return found
 
     def _models(self, step: Step, values: Sequence[Any], at: Path) -> None:
         for index, value in enumerate(values):
             try:
-                tool = model_of(step.task, {"model": value})
+                tool = tool_for(step.task, {"model": value})
             except InvalidRequest as error:
                 for problem in error.problems:
                     self._say((*at, index), problem.what)
                 continue
-            known = {"fit", "variant", "model", *tool.parameters, *pictures_of(tool, step.task)}
+            known = {"fit", "variant", "model", *tool.parameters, *image_inputs(tool, step.task)}
             for name in step.parameters.keys() - known:
                 self._say((*at, index), f"{tool.name} has no parameter {name}, which this step is given")
 
@@ -207,13 +207,13 @@ class StepChecks:
         step = draft.step
         action = step.action
         fed = len(step.inputs) - 1 if step.inputs else 0
-        free = [name for name, slot in slots.items() if not slot.main and name not in given]
+        free = [name for name, slot in slots.items() if not slot.is_primary and name not in given]
         given = given | set(free[: max(fed, 0)])
         at = draft.at if step.parameters or draft.data.get(draft.name) is not None else draft.path
         if isinstance(action, Tool):
             at = (*draft.path, draft.name)
         for name, slot in slots.items():
-            if slot.main or name in given:
+            if slot.is_primary or name in given:
                 continue
             if isinstance(action, Tool) and slot.role == "mask":
                 alpha = "" if slot.required else ", or {alpha: true} for the transparent part of the image"
@@ -221,7 +221,7 @@ class StepChecks:
             elif slot.required:
                 kind = "a mask" if slot.role == "mask" else "an image"
                 self._say(at, f"needs {name}: write the path of {kind}, or {{step: id}}")
-        main = next((name for name, slot in slots.items() if slot.main and slot.many), None)
+        main = next((name for name, slot in slots.items() if slot.is_primary and slot.many), None)
         if main and len(step.inputs) < 2:
             self._say(draft.path, f"needs two or more {main}: write their ids, from: [one, other]")
 
@@ -302,7 +302,7 @@ class StepChecks:
                 if other.step.id in lineage:
                     for name in other.step.matrix:
                         by_name.setdefault(name, []).append(other.step.id)
-            before = [{fed, *ancestors(fed, steps)} for fed in feeds_of(draft.step)]
+            before = [{fed, *ancestors(fed, steps)} for fed in dependencies_of(draft.step)]
             for name, ids in by_name.items():
                 if len(ids) > 1 and not any(len(set(ids) & way) > 1 for way in before):  # told where they meet
                     self._say(

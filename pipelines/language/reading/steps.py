@@ -9,7 +9,7 @@ from typing import Any, Literal
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest, Problem, nearest
-from pipelines.language.actions import Action, pictures_of
+from pipelines.language.actions import Action, image_inputs
 from pipelines.language.expect import Expect
 from pipelines.language.graph import cycle
 from pipelines.language.model import Source, Step
@@ -289,8 +289,8 @@ class StepReader:
             if draft.comes_from and draft.comes_from not in gates:
                 gates[draft.comes_from] = self._default(drafts[:index], ImageInput("image"), gives)[0]
             step = draft.step
-            slots = pictures_of(step.action, step.task)
-            main = next((slot for slot in slots.values() if slot.main), None)
+            slots = image_inputs(step.action, step.task)
+            main = next((slot for slot in slots.values() if slot.is_primary), None)
             fed = {name: self._refs(value, (*draft.at, name), known, gates) for name, value in step.parameters.items()}
             given = draft.data.get("from")
             if given is None:
@@ -299,7 +299,7 @@ class StepReader:
                 inputs = self._from(given, draft, main, slots, known, gates)
             draft.step = replace(step, parameters=fed, inputs=inputs)
             if not isinstance(step.action, Tool):
-                action = step.action.on("mask" if inputs and gives.get(inputs[0]) == "mask" else "image")
+                action = step.action.for_role("mask" if inputs and gives.get(inputs[0]) == "mask" else "image")
                 draft.step = replace(draft.step, action=action)
         return gives
 
@@ -311,8 +311,8 @@ class StepReader:
             way = [number]
             while (last := way[-1]) not in roles:
                 action = drafts[last].step.action
-                if isinstance(action, Tool) or action.gives != "same":
-                    roles[last] = "image" if isinstance(action, Tool) or action.gives != "mask" else "mask"
+                if isinstance(action, Tool) or action.output_kind != "same":
+                    roles[last] = "image" if isinstance(action, Tool) or action.output_kind != "mask" else "mask"
                     break
                 fed = self._fed(last, drafts, by_id)
                 way.append(-1 if fed in way else fed)
@@ -377,7 +377,7 @@ class StepReader:
             if found:
                 self._say(at, f"{draft.name} takes no picture of another step: leave from out")
             return ()
-        free = [n for n, s in slots.items() if not s.main and n not in draft.step.parameters]
+        free = [n for n, s in slots.items() if not s.is_primary and n not in draft.step.parameters]
         if not found and main.required:
             self._say(at, f"is empty, but {draft.name} needs a picture: write the id of a step, or source")
         elif len(found) > 1 and not main.many and "references" not in slots and len(found) - 1 > len(free):

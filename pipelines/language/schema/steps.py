@@ -12,7 +12,7 @@ from flux_tasks import catalog
 from flux_tasks.catalog import Tool
 from flux_tasks.catalog.signatures import tools_of
 from flux_tasks.images.masks import Mask
-from pipelines.language.actions import pictures_of
+from pipelines.language.actions import image_inputs
 from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS, Operation
 
@@ -68,8 +68,8 @@ def _of_tools(tools: tuple[Tool, ...], task: str) -> Schema:
     for tool in tools:
         for name, found in _fields(tool).items():
             choices.setdefault(name, []).append(found)
-        for name, slot in pictures_of(tool, task).items():
-            if not slot.main:
+        for name, slot in image_inputs(tool, task).items():
+            if not slot.is_primary:
                 info = tool.request.model_fields.get(name)
                 words = (info.description or "") if info else "Further pictures to go by, in the prompt's order."
                 choices.setdefault(name, []).append(_picture(slot, words.partition(", as base64")[0]))
@@ -110,7 +110,9 @@ def _fields(tool: Tool) -> dict[str, Schema]:
 
 def _of_operation(operation: Operation) -> Schema:
     found = {name: _open(_or_null(one)) for name, one in fields_of(operation.parameters).items()}
-    pictures = {name: _picture(slot, words_of(name, slot)) for name, slot in operation.inputs.items() if not slot.main}
+    pictures = {
+        name: _picture(slot, words_of(name, slot)) for name, slot in operation.inputs.items() if not slot.is_primary
+    }
     return _mapping({**pictures, **found}, {})
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flux_tasks.catalog import Tool
-from pipelines.language.actions import pictures_of
+from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, NodeRef
 from pipelines.language.model import Source, Step
@@ -215,13 +215,13 @@ def _arrows(name: str, nodes: Sequence[Node]) -> list[Arrow]:
     """What leads to a step; arrows of several combinations are one."""
     found: dict[tuple[str, str], Arrow] = {}
     for node in nodes:
-        slots = pictures_of(node.action, node.step.task)
+        slots = image_inputs(node.action, node.step.task)
         if node.image is not None:
             start = _start(node.image)
             found.setdefault((start, ""), Arrow(start, f"step:{name}"))
         for parameter, value in node.parameters.items():
             slot = slots.get(parameter)
-            label = "" if slot and slot.main else parameter.removesuffix("s") if slot and slot.many else parameter
+            label = "" if slot and slot.is_primary else parameter.removesuffix("s") if slot and slot.many else parameter
             for feed in value if isinstance(value, list) else [value]:
                 if isinstance(feed, NodeRef):
                     start = _start(feed.node)

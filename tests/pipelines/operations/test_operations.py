@@ -46,14 +46,15 @@ def rows_of(result: ImageRef) -> list[list[Any]]:
 
 def do(name: str, image: Any = None, /, *, on: Any = "image", **given: Any) -> ImageRef:
     """One operation; pictures and parameters together, as they stand in a recipe."""
-    operation = OPERATIONS[name].on(on)
-    pictures = {operation.main: image} | {n: v for n, v in given.items() if n in operation.inputs}
+    operation = OPERATIONS[name].for_role(on)
+    pictures = {operation.primary: image} | {n: v for n, v in given.items() if n in operation.inputs}
     return perform(operation, {n: v for n, v in given.items() if n not in operation.inputs}, pictures)
 
 
 def problems(name: str, *, on: Any = "image", partial: bool = False, **parameters: Any) -> dict[str, str]:
     return {
-        p.where: p.what for p in OPERATIONS[name].on(on).check(parameters, where="steps.2." + name, partial=partial)
+        p.where: p.what
+        for p in OPERATIONS[name].for_role(on).check(parameters, where="steps.2." + name, partial=partial)
     }
 
 
@@ -539,12 +540,12 @@ PARAMETERS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 def test_any_picture_gives_a_result_of_the_size_foretold_or_an_error_that_says_why(
     name: str, data: st.DataObject
 ) -> None:
-    operation = OPERATIONS[name].on(data.draw(st.sampled_from(["image", "mask"])))
+    operation = OPERATIONS[name].for_role(data.draw(st.sampled_from(["image", "mask"])))
     parameters = data.draw(PARAMETERS[name])
     main = data.draw(photos())
     further = photos() if data.draw(st.integers(0, 4)) == 0 else photos(main.upright_size)
     pictures: dict[str, Any] = {
-        slot: [main, data.draw(further)] if taken.many else main if slot == operation.main else data.draw(further)
+        slot: [main, data.draw(further)] if taken.many else main if slot == operation.primary else data.draw(further)
         for slot, taken in operation.inputs.items()
         if taken.required or data.draw(st.booleans())
     }
@@ -555,7 +556,7 @@ def test_any_picture_gives_a_result_of_the_size_foretold_or_an_error_that_says_w
         assert str(error)
         return
     assert result.upright_size == foretold
-    if operation.gives == "mask":
+    if operation.output_kind == "mask":
         assert set(result.open().convert("L").tobytes()) <= {W, B}
         assert result.open().mode in ("1", "L")
     assert operation.perform(parameters, pictures).digest == result.digest
@@ -717,19 +718,19 @@ def test_every_operation_describes_itself(name: str) -> None:
     operation = OPERATIONS[name]
     assert operation.name == name
     assert operation.summary.endswith(".")
-    assert sum(slot.main for slot in operation.inputs.values()) == (not name.startswith("load_"))
+    assert sum(slot.is_primary for slot in operation.inputs.values()) == (not name.startswith("load_"))
     for role in ("image", "mask"):
-        schema = operation.on(role).parameters.model_json_schema()
+        schema = operation.for_role(role).parameters.model_json_schema()
         assert all(field.get("description") for field in schema.get("properties", {}).values()), name
         assert schema["additionalProperties"] is False
-        assert operation.on(role).gives in ("image", "mask")
+        assert operation.for_role(role).output_kind in ("image", "mask")
 
 
 def test_an_operation_on_a_mask_has_a_key_of_its_own() -> None:
     resize = OPERATIONS["resize"]
-    assert resize.on("mask") == resize.on("mask")
-    assert resize.on("mask").identity != resize.on("image").identity == resize.identity
-    assert resize.on("mask").inputs["image"].role == "mask"
+    assert resize.for_role("mask") == resize.for_role("mask")
+    assert resize.for_role("mask").identity != resize.for_role("image").identity == resize.identity
+    assert resize.for_role("mask").inputs["image"].role == "mask"
     assert resize.defaults({"width": 3}) == resize.defaults({"width": 3, "upscale": False, "max_side": None})
 
 

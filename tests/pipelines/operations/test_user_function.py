@@ -68,7 +68,7 @@ def refusal(reference: Any) -> str:
 def test_a_plain_function_beside_the_recipe_is_a_step(module: Module) -> None:
     name = module("def mirror(image, twice=False):\n    return image if twice else ImageOps.mirror(image)\n")
     step = load(f"{name}:mirror")
-    assert (step.gives, list(step.inputs)) == ("image", ["image"])
+    assert (step.output_kind, list(step.inputs)) == ("image", ["image"])
     result = step.perform({}, {"image": ref()})
     assert result.open().tobytes() == ImageOps.mirror(noise()).tobytes()
     assert (result.name, result.media_type, result.data is not None) == ("apple", "image/png", True)
@@ -107,7 +107,7 @@ def test_further_pictures_are_the_parameters_that_are_annotated_so(module: Modul
         "    return Image.blend(photo, other, share)\n"
     )
     step = load(f"{name}:blend")
-    assert {n: (s.required, s.main) for n, s in step.inputs.items()} == {
+    assert {n: (s.required, s.is_primary) for n, s in step.inputs.items()} == {
         "image": (True, True),
         "other": (True, False),
         "frame": (False, False),
@@ -127,7 +127,7 @@ def test_annotations_that_exist_for_type_checkers_only_are_read_as_text(module: 
 def test_what_gives_a_mask_is_made_black_and_white(module: Module) -> None:
     name = module("@operation(gives='mask')\ndef bright(image): return image.convert('L')\n")
     step = load(f"{name}:bright")
-    assert step.gives == "mask"
+    assert step.output_kind == "mask"
     assert set(step.perform({}, {"image": ref()}).open().tobytes()) == {0, 255}
 
 
@@ -382,9 +382,9 @@ def test_a_decorated_function_stays_a_plain_function() -> None:
 
 def test_a_function_is_a_step_without_its_reference_too() -> None:
     step = UserFunction.of(dark)
-    assert (step.reference, step.gives) == (f"{__name__}:dark", "mask")
+    assert (step.reference, step.output_kind) == (f"{__name__}:dark", "mask")
     assert step.source == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    assert UserFunction.of(turned).gives == "image"
+    assert UserFunction.of(turned).output_kind == "image"
 
 
 def test_a_function_that_no_recipe_can_name_is_refused() -> None:
@@ -406,7 +406,7 @@ def test_a_decorator_that_is_used_wrongly_says_so() -> None:
 def test_a_runner_treats_operations_and_functions_alike() -> None:
     steps: list[LocalStep] = [UserFunction.of(turned), OPERATIONS["flatten"]]
     for step in steps:
-        assert step.on("image").gives == "image"
+        assert step.for_role("image").output_kind == "image"
         assert step.check({}) == []
         assert step.identity
         assert step.defaults({}) is not None
