@@ -1,59 +1,199 @@
-"""What is observed of a result: its drift, its size, its difference from the input."""
+"""Results beside what was expected of them: judged by a step's ``expect``, and looked at for the report."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageChops
 
-from flux_tasks.errors import FluxError
-from flux_tasks.images.masks import drift
+from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest
+from flux_tasks.images import masks
+from flux_tasks.images.canvas import GRID, parse_aspect_ratio
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.store.records import Store
+from flux_tasks.units import px_size
+from pipelines.execution.facts import Facts
 from pipelines.execution.local_steps import grown
+from pipelines.language import templates
+from pipelines.language.expect import BEFORE, Expect
 
-__all__ = ["Observed", "observe"]
+__all__ = ["Observed", "judge", "observe"]
+
+_ASPECT_TOLERANCE = 0.01
+_SOLID_SPREAD = 10  # of 255: what a WebP of one colour varies by (measured, quality 50)
 
 
-# -- what is seen -----------------------------------------------------------------------------------------------------
+def judge(
+    expect: Expect, facts: Facts, before: ImageRef | None, after: ImageRef, mask: Image.Image | None = None
+) -> list[str]:
+    """Return what of ``expect`` does not hold, one sentence each; empty when all of it does.
+
+    An expectation that cannot be judged, for want of ``before`` or ``mask``, does not hold. It decodes pictures, unless
+    only sizes are asked for: call it on a thread.
+
+    Args:
+        before: the step's input as it was sent.
+        after: the result.
+        mask: black and white, as it was sent, grown by as many pixels as the tool was asked to grow it.
+
+    Raises:
+        InvalidImage: ``after``, or ``before`` where it is compared, cannot be decoded.
+        ServerUnavailable: the place where they are kept fails, and has been tried several times.
+    """
+    found = [*_wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
+    found += _missing_gain(expect, facts, before, after)
+    if expect.solid is False and _is_solid(after):
+        found.append("solid: the result is one single colour")
+    return [*found, *_false_condition(expect, facts, before, after)]
+
+
+def _wrong_size(expect: Expect, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
+    width, height = size = after.upright_size
+    if expect.size == "same":
+        if before is None:
+            yield "size: cannot be judged, because the step has no input picture"
+        elif any(abs(a - b) >= GRID for a, b in zip(size, before.upright_size, strict=True)):
+            yield f"size: {px_size(size)}, but the input has {px_size(before.upright_size)}"
+    elif expect.size is not None and expect.size != size:
+        yield f"size: {px_size(size)}, not {px_size(expect.size)}"
+    if expect.min_side is not None and min(size) < expect.min_side:
+        yield f"min_side: {px_size(size)}, below {expect.min_side} px"
+    wanted = parse_aspect_ratio(expect.aspect) if expect.aspect is not None else None
+    if wanted is not None and abs(width / max(1, height) / wanted - 1) > _ASPECT_TOLERANCE + 1e-9:
+        yield f"aspect: {px_size(size)} is {width / max(1, height):.4g}:1, not {expect.aspect} ({wanted:.4g}:1)"
+
+
+def _changes_outside(
+    expect: Expect, before: ImageRef | None, after: ImageRef, mask: Image.Image | None
+) -> Iterator[str]:
+    limits = {n: v for n, v in (("drift", expect.drift), ("changed", expect.changed)) if v is not None}
+    if not limits:
+        return
+    obstacle = _obstacle(before, after, mask)
+    if obstacle or before is None or mask is None:
+        yield from (f"{name}: cannot be judged, because {obstacle}" for name in limits)
+        return
+    found = masks.drift(_rgb(before), _rgb(after), mask)
+    for name, limit in limits.items():
+        value = found.mean if name == "drift" else found.changed
+        if value > limit:
+            yield f"{name}: {_shorten(value, limit)}, above {limit:g}"
+
+
+def _missing_gain(expect: Expect, facts: Facts, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
+    if expect.sharpness_gain is None:
+        return
+    if before is None:
+        yield "sharpness_gain: cannot be judged, because the step has no input picture"
+        return
+    was, is_now = (float(facts.of(picture, ["sharpness"])["sharpness"]) for picture in (before, after))
+    gain = is_now / was if was else math.inf if is_now else 1.0
+    if gain < expect.sharpness_gain:
+        yield f"sharpness_gain: {_shorten(gain, expect.sharpness_gain)}, below {expect.sharpness_gain:g}"
+
+
+def _false_condition(expect: Expect, facts: Facts, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
+    if expect.condition is None:
+        return
+    if expect.facts_of_input and before is None:
+        yield f"condition: '{expect.condition}' cannot be judged, because the step has no input picture"
+        return
+    known: dict[str, Any] = dict(facts.of(after, expect.facts_of_result))
+    was = facts.of(before, expect.facts_of_input) if before is not None and expect.facts_of_input else {}
+    try:
+        holds = bool(templates.evaluate(expect.condition, {**known, BEFORE: was}, "condition"))
+    except InvalidRequest as error:
+        yield str(error)
+        return
+    if not holds:
+        shown = {**known, **{f"{BEFORE}.{name}": value for name, value in was.items()}}
+        values = ", ".join(f"{name} is {_format(value)}" for name, value in shown.items())
+        yield f"condition: '{expect.condition}' is not true{f': {values}' if values else ''}"
+
+
+def _obstacle(before: ImageRef | None, after: ImageRef, mask: Image.Image | None) -> str:
+    """Return why a result cannot be compared with its input outside a mask, or an empty text."""
+    if before is None:
+        return "the step has no input picture"
+    if mask is None:
+        return "the step has no mask"
+    if before.upright_size != after.upright_size:
+        return f"the result has {px_size(after.upright_size)} and the input {px_size(before.upright_size)}"
+    if mask.size != after.upright_size:
+        return f"the mask has {px_size(mask.size)} and the result {px_size(after.upright_size)}"
+    return ""
+
+
+def _rgb(image: ImageRef, mode: str = "RGB") -> Image.Image:
+    """Return the picture, decoded and converted; Pillow converts few pictures of rare modes."""
+    picture = image.open()
+    try:
+        return picture.convert(mode)
+    except (ValueError, OSError, MemoryError) as error:
+        raise InvalidImage(f"{image.uri or image.name}: its pixels cannot be judged: {error}") from None
+
+
+def _is_solid(image: ImageRef) -> bool:
+    """Check whether people see one single colour; colours under transparency are not seen."""
+    picture = _rgb(image, "RGBA")
+    flat = Image.new("RGBA", picture.size, "black")
+    flat.alpha_composite(picture)
+    spreads = [*flat.convert("RGB").getextrema(), picture.getchannel("A").getextrema()]
+    return all(high - low <= _SOLID_SPREAD for low, high in spreads)
+
+
+def _shorten(value: float, limit: float) -> str:
+    """Return ``value`` in as few digits as show on which side of ``limit`` it is."""
+    rounded = (f"{value:.{digits}g}" for digits in range(2, 18))
+    return next((text for text in rounded if (float(text) < limit) == (value < limit) and float(text) != limit), "")
+
+
+def _format(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.5g}"
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is seen by looking at a result beside its input.
+    """What a result shows beside its input.
 
     Attributes:
-        mask: the rendered mask, kept in the store for the report.
-        drift: how far the result strayed outside the mask.
-        unchanged: it has the very pixels of its input.
+        mask: the rendered mask, written into the store for the report.
+        drift: how much the result differs from its input outside the mask (``mean`` and ``peak`` of 0 to 255,
+            ``changed`` as a share of the pixels).
+        is_unchanged: whether it has the very pixels of its input.
     """
 
     mask: dict[str, Any] | None = None
     drift: dict[str, float] | None = None
-    unchanged: bool = False
+    is_unchanged: bool = False
 
 
 def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) -> Observed:
-    """Look at a step's result beside its input; each is decoded once. Nothing is seen of what cannot be decoded."""
+    """Return what a result shows beside its input; nothing where one of them cannot be decoded. Each is decoded once.
+
+    Call it on a thread.
+    """
     if before is None:
         return Observed()
     try:
         original, edited = before.open(), after.open()
-        same_size = original.size == edited.size
-        unchanged = same_size and _difference(original, edited).getbbox() is None
+        has_same_size = original.size == edited.size
+        is_unchanged = has_same_size and _difference(original, edited).getbbox() is None
         if call.mask is None:
-            return Observed(unchanged=unchanged)
+            return Observed(is_unchanged=is_unchanged)
         picture = call.mask.picture
-        kept = store.put_image(picture.read(), name=picture.name).to_dict()
-        if not same_size:
-            return Observed(kept)
-        strayed = drift(original, edited, grown(call, call.mask))
+        mask = store.put_image(picture.read(), name=picture.name).to_dict()
+        if not has_same_size:
+            return Observed(mask)
+        found = masks.drift(original, edited, grown(call, call.mask))
     except (FluxError, OSError):
         return Observed()
-    figures = {"mean": round(strayed.mean, 4), "peak": strayed.peak, "changed": round(strayed.changed, 6)}
-    return Observed(kept, figures, unchanged)
+    figures = {"mean": round(found.mean, 4), "peak": found.peak, "changed": round(found.changed, 6)}
+    return Observed(mask, figures, is_unchanged)
 
 
 def _difference(one: Image.Image, other: Image.Image) -> Image.Image:

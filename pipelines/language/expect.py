@@ -17,30 +17,23 @@ What happens to a result that fails is said by the step's ``on_failure``, and do
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, Literal
 
 from jinja2 import Environment, nodes
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
-from flux_tasks.images import masks
+from flux_tasks.errors import InvalidRequest, Problem, nearest
 from flux_tasks.images.canvas import GRID, parse_aspect_ratio
-from flux_tasks.images.reference import ImageRef
-from flux_tasks.units import px_size
-from pipelines.execution.facts import Facts
 from pipelines.language import templates
 from pipelines.language.names import IMAGE_FACTS
 
-__all__ = ["Expect"]
+__all__ = ["BEFORE", "Expect"]
 
-_ASPECT_TOLERANCE = 0.01
-_SOLID_SPREAD = 10  # of 255: what a WebP of one colour varies by (measured, quality 50)
 _LONGEST_CONDITION = 2_000  # signs
-_BEFORE = "before"
+BEFORE = "before"
+"""What a condition calls the step's input."""
+
 _RATIO = r"^\s*\d+(\.\d+)?\s*[:/x]\s*\d+(\.\d+)?\s*$"
 
 _WANTED = {
@@ -99,7 +92,7 @@ class Expect(BaseModel):
         min_length=1,
         max_length=_LONGEST_CONDITION,
         description=f"An expression that has to be true. It knows {', '.join(IMAGE_FACTS)} of the result, and the "
-        f"same of the step's input as {_BEFORE}.width and so on.",
+        f"same of the step's input as {BEFORE}.width and so on.",
     )
 
     @field_validator("size", mode="before")
@@ -188,89 +181,17 @@ class Expect(BaseModel):
     def needs_before(self) -> bool:
         """Whether it can only be judged of a step that has an input picture."""
         compares = self.needs_mask or self.size == "same" or self.sharpness_gain is not None
-        return compares or bool(self.condition and _parsed(self.condition).of_input)
+        return compares or bool(self.facts_of_input)
 
-    def failures(
-        self, facts: Facts, before: ImageRef | None, after: ImageRef, mask: Image.Image | None = None
-    ) -> list[str]:
-        """What of it does not hold, one sentence each; empty when all is well. It decodes: call it on a thread.
+    @property
+    def facts_of_result(self) -> list[str]:
+        """The facts of the result that its condition names."""
+        return sorted(_parsed(self.condition).of_result) if self.condition else []
 
-        What cannot be judged, for want of ``before`` or ``mask``, has failed. Nothing is read for sizes alone.
-
-        Args:
-            before: the step's input as it was sent.
-            after: the result.
-            mask: black and white, as it was sent, grown by what the tool was told to grow it by.
-
-        Raises:
-            InvalidImage: ``after``, or ``before`` where it is compared, cannot be decoded.
-            ServerUnavailable: the place where they are kept fails, and has been tried several times.
-        """
-        found = [*self._shape(before, after), *self._strayed(before, after, mask)]
-        found += [*self._gain(facts, before, after)]
-        if self.solid is False and _is_solid(after):
-            found.append("solid: the result is one single colour")
-        return [*found, *self._unfulfilled(facts, before, after)]
-
-    def _shape(self, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
-        width, height = size = after.upright_size
-        if self.size == "same":
-            if before is None:
-                yield "size: cannot be judged, because the step has no input picture"
-            elif any(abs(a - b) >= GRID for a, b in zip(size, before.upright_size, strict=True)):
-                yield f"size: {px_size(size)}, but the input has {px_size(before.upright_size)}"
-        elif self.size is not None and self.size != size:
-            yield f"size: {px_size(size)}, not {px_size(self.size)}"
-        if self.min_side is not None and min(size) < self.min_side:
-            yield f"min_side: {px_size(size)}, below {self.min_side} px"
-        wanted = parse_aspect_ratio(self.aspect) if self.aspect is not None else None
-        if wanted is not None and abs(width / max(1, height) / wanted - 1) > _ASPECT_TOLERANCE + 1e-9:
-            yield f"aspect: {px_size(size)} is {width / max(1, height):.4g}:1, not {self.aspect} ({wanted:.4g}:1)"
-
-    def _strayed(self, before: ImageRef | None, after: ImageRef, mask: Image.Image | None) -> Iterator[str]:
-        limits = {n: v for n, v in (("drift", self.drift), ("changed", self.changed)) if v is not None}
-        if not limits:
-            return
-        obstacle = _obstacle(before, after, mask)
-        if obstacle or before is None or mask is None:
-            yield from (f"{name}: cannot be judged, because {obstacle}" for name in limits)
-            return
-        original, edited = _rgb(before), _rgb(after)
-        strayed = masks.drift(original, edited, mask)
-        for name, limit in limits.items():
-            value = strayed.mean if name == "drift" else strayed.changed
-            if value > limit:
-                yield f"{name}: {_told(value, limit)}, above {limit:g}"
-
-    def _gain(self, facts: Facts, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
-        if self.sharpness_gain is None:
-            return
-        if before is None:
-            yield "sharpness_gain: cannot be judged, because the step has no input picture"
-            return
-        was, is_now = (float(facts.of(picture, ["sharpness"])["sharpness"]) for picture in (before, after))
-        gain = is_now / was if was else math.inf if is_now else 1.0
-        if gain < self.sharpness_gain:
-            yield f"sharpness_gain: {_told(gain, self.sharpness_gain)}, below {self.sharpness_gain:g}"
-
-    def _unfulfilled(self, facts: Facts, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
-        if self.condition is None:
-            return
-        used = _parsed(self.condition)
-        if used.of_input and before is None:
-            yield f"condition: '{self.condition}' cannot be judged, because the step has no input picture"
-            return
-        known: dict[str, Any] = dict(facts.of(after, sorted(used.of_result)))
-        was = facts.of(before, sorted(used.of_input)) if before is not None and used.of_input else {}
-        try:
-            holds = bool(templates.evaluate(self.condition, {**known, _BEFORE: was}, "condition"))
-        except InvalidRequest as error:
-            yield str(error)
-            return
-        if not holds:
-            told = {**known, **{f"{_BEFORE}.{name}": value for name, value in was.items()}}
-            values = ", ".join(f"{name} is {_value(value)}" for name, value in told.items())
-            yield f"condition: '{self.condition}' is not true{f': {values}' if values else ''}"
+    @property
+    def facts_of_input(self) -> list[str]:
+        """The facts of the step's input that its condition names."""
+        return sorted(_parsed(self.condition).of_input) if self.condition else []
 
 
 class _Used:
@@ -281,16 +202,16 @@ class _Used:
         names = [node.name for node in tree.find_all(nodes.Name)]
         inner: list[str] = []
         for attribute in tree.find_all(nodes.Getattr):
-            if isinstance(attribute.node, nodes.Name) and attribute.node.name == _BEFORE:
+            if isinstance(attribute.node, nodes.Name) and attribute.node.name == BEFORE:
                 inner.append(attribute.attr)
         for item in tree.find_all(nodes.Getitem):
-            if isinstance(item.node, nodes.Name) and item.node.name == _BEFORE and isinstance(item.arg, nodes.Const):
+            if isinstance(item.node, nodes.Name) and item.node.name == BEFORE and isinstance(item.arg, nodes.Const):
                 inner.append(str(item.arg.value))
         self.of_result = frozenset(names).intersection(IMAGE_FACTS)
         self.of_input = frozenset(inner).intersection(IMAGE_FACTS)
-        self.unknown = sorted({*names} - {*IMAGE_FACTS, _BEFORE})
+        self.unknown = sorted({*names} - {*IMAGE_FACTS, BEFORE})
         self.unknown_of_input = sorted({*inner} - {*IMAGE_FACTS})
-        self.whole_input = names.count(_BEFORE) > len(inner)
+        self.whole_input = names.count(BEFORE) > len(inner)
 
 
 @cache
@@ -306,14 +227,14 @@ def _condition_problems(text: str) -> list[str]:
         used = _parsed(text)
     except Exception as error:  # a number of 5,000 digits, half a sign, nesting: whatever the parser stumbles over
         return [f"{_shown(text)} is not understood: {error}"]
-    facts = f"; known: {', '.join(IMAGE_FACTS)}, and {_BEFORE}.width and so on of the input"
-    choices = [*IMAGE_FACTS, _BEFORE]
+    facts = f"; known: {', '.join(IMAGE_FACTS)}, and {BEFORE}.width and so on of the input"
+    choices = [*IMAGE_FACTS, BEFORE]
     problems = [f"'{text}': nothing is called '{name}'{nearest(name, choices) or facts}" for name in used.unknown]
     for name in used.unknown_of_input:
         hint = nearest(name, IMAGE_FACTS) or facts
-        problems.append(f"'{text}': '{_BEFORE}.{name}' is no fact of a picture{hint}")
+        problems.append(f"'{text}': '{BEFORE}.{name}' is no fact of a picture{hint}")
     if used.whole_input:
-        problems.append(f"'{text}': '{_BEFORE}' alone is no value: write {_BEFORE}.width or another fact of the input")
+        problems.append(f"'{text}': '{BEFORE}' alone is no value: write {BEFORE}.width or another fact of the input")
     return problems or _tried(text)
 
 
@@ -326,53 +247,12 @@ def _tried(text: str) -> list[str]:
         known = dict(zip(IMAGE_FACTS, values, strict=True))
         was = dict(zip(IMAGE_FACTS, others, strict=True))
         try:
-            templates.evaluate(text, {**known, _BEFORE: was}, "")
+            templates.evaluate(text, {**known, BEFORE: was}, "")
         except InvalidRequest as error:
             what = str(error)
         else:
             return []
     return [what]
-
-
-def _obstacle(before: ImageRef | None, after: ImageRef, mask: Image.Image | None) -> str:
-    """Why a result cannot be compared with its input outside a mask, or an empty text."""
-    if before is None:
-        return "the step has no input picture"
-    if mask is None:
-        return "the step has no mask"
-    if before.upright_size != after.upright_size:
-        return f"the result has {px_size(after.upright_size)} and the input {px_size(before.upright_size)}"
-    if mask.size != after.upright_size:
-        return f"the mask has {px_size(mask.size)} and the result {px_size(after.upright_size)}"
-    return ""
-
-
-def _rgb(image: ImageRef, mode: str = "RGB") -> Image.Image:
-    """The picture, decoded and converted; Pillow converts few pictures of rare modes."""
-    picture = image.open()
-    try:
-        return picture.convert(mode)
-    except (ValueError, OSError, MemoryError) as error:
-        raise InvalidImage(f"{image.uri or image.name}: its pixels cannot be judged: {error}") from None
-
-
-def _is_solid(image: ImageRef) -> bool:
-    """Whether people see one single colour; colours under transparency are not seen."""
-    picture = _rgb(image, "RGBA")
-    flat = Image.new("RGBA", picture.size, "black")
-    flat.alpha_composite(picture)
-    spreads = [*flat.convert("RGB").getextrema(), picture.getchannel("A").getextrema()]
-    return all(high - low <= _SOLID_SPREAD for low, high in spreads)
-
-
-def _told(value: float, limit: float) -> str:
-    """``value`` in as few digits as show on which side of ``limit`` it is."""
-    rounded = (f"{value:.{digits}g}" for digits in range(2, 18))
-    return next((text for text in rounded if (float(text) < limit) == (value < limit) and float(text) != limit), "")
-
-
-def _value(value: float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:.5g}"
 
 
 def _shown(value: Any) -> str:

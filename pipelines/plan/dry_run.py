@@ -18,6 +18,7 @@ from pipelines.data.items import Item
 from pipelines.data.outputs import target_path
 from pipelines.execution import arguments, local_steps
 from pipelines.execution.conditions import Undecided, applies
+from pipelines.execution.expectations import judge
 from pipelines.execution.placeholders import is_planned, planned_picture
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
@@ -99,7 +100,7 @@ class ItemPlan:
             if expect is None or result is None or result is image or is_planned(image):
                 return result
             mask = local_steps.sent_mask(call) if call is not None and expect.needs_mask else None
-            if not expect.failures(self.planner.facts, image, result, mask):
+            if not judge(expect, self.planner.facts, image, result, mask):
                 return result
         if node.step.on_failure.then == "keep":
             return result

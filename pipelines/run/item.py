@@ -253,7 +253,7 @@ class ItemRun:
 
         def look() -> list[str]:
             mask = local_steps.sent_mask(call) if call is not None and expect.needs_mask else None
-            return expect.failures(self._run.facts, before, after, mask)
+            return expectations.judge(expect, self._run.facts, before, after, mask)
 
         return await asyncio.to_thread(look)
 
@@ -352,7 +352,7 @@ class ItemRun:
         seen = expectations.Observed()
         if self._item.index < PICTURED_ITEMS:
             seen = await asyncio.to_thread(expectations.observe, self._run.store, call, before, after)
-        if seen.unchanged:
+        if seen.is_unchanged:
             said.append("the result has the same pixels as its input")
         self._note(
             node,
