@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Collection, Sequence
 
-__all__ = ["credits", "dollars", "duration", "escape_controls", "price", "px_size", "table_text"]
+__all__ = ["credits", "dollars", "duration", "escape_controls", "measured_duration", "price", "px_size", "table_text"]
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
 _NO_LIMIT = 100_000  # columns: wider than any table
@@ -41,6 +41,17 @@ def duration(seconds: float) -> str:
     if minutes < 120:
         return f"{minutes} min"
     return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 1440:.1f} d"
+
+
+def measured_duration(seconds: float) -> str:
+    """Return measured seconds as ``0.05 s``, ``1.2 s``, ``1 min 05 s`` or ``2 h 10 min``."""
+    if seconds < 0.01:
+        return "under 0.01 s" if seconds else "0 s"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
 def escape_controls(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The report: one HTML page about a run."""
+"""The report of a run: one HTML page."""
 
 from __future__ import annotations
 

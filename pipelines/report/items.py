@@ -1,4 +1,4 @@
-"""One row of the manifest as the report shows it: what happened, and the pictures that can be compared."""
+"""Read one row of the manifest for the report: what happened to the item, and which pictures can be compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.report import formatting
 from pipelines.report.lineage import INPUT, Lineage, steps_in
 from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, size_of
 
-__all__ = ["Item", "Mask", "Room", "Step", "View", "item_of", "results_in", "with_pictures"]
+__all__ = ["Item", "Mask", "PictureLimits", "Step", "View", "add_pictures", "count_results", "read_item"]
 
 _OUTCOMES = {
     "Moderated": "moderated",
@@ -22,8 +22,14 @@ _OUTCOMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What fits into a report: the long side of a picture in pixels, and results and thumbnails of each item."""
+class PictureLimits:
+    """How large the pictures of one item may be, and how many.
+
+    Attributes:
+        side: the long side of a picture, in pixels.
+        results: how many results are shown.
+        thumbnails: how many steps have a thumbnail.
+    """
 
     side: int
     results: int
@@ -32,7 +38,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The outline of the mask of a step, with its place on a result as inline style."""
+    """The outline of a step's mask; ``css`` places it on a result, as inline style."""
 
     outline: Outline
     css: str
@@ -42,7 +48,7 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One result that can be compared with the input; ``box`` is where the input lies on it."""
+    """One result that can be compared with the input; ``box`` is the place of the input on it."""
 
     label: str
     paths: tuple[str, ...]
@@ -54,13 +60,13 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did. ``feeds`` are named only where they are not simply the step before."""
+    """What one step did; ``inputs`` is empty where the step before is the only input."""
 
     id: str
     tool: str
     outcome: str
     reason: str
-    feeds: tuple[str, ...]
+    inputs: tuple[str, ...]
     varied: tuple[tuple[str, str], ...]
     cost: float | None
     estimate: float | None
@@ -76,9 +82,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item; ``errors`` begins with the one that decided its outcome.
+    """One item of a run.
 
-    ``own_masks`` lie on the input, where no result differs from it.
+    Attributes:
+        errors: the first one decided the outcome.
+        own_masks: masks on the input, for an item without a result that differs from it.
+        left_out: how many results are not shown.
     """
 
     number: int
@@ -99,33 +108,33 @@ class Item:
 
     @property
     def needs_attention(self) -> bool:
-        """Whether somebody should look at it."""
+        """Whether somebody should look at the item."""
         return self.outcome not in FINE
 
     @property
     def error(self) -> Mapping[str, str] | None:
-        """The error that decided its outcome."""
+        """Return the error that decided the outcome."""
         return self.errors[0] if self.errors else None
 
     @property
     def pictured(self) -> list[tuple[int, View]]:
-        """The results that can be seen, with their numbers."""
+        """Return the results whose picture can be shown, with their numbers."""
         return [(n, view) for n, view in enumerate(self.views) if not isinstance(view.picture, Missing)]
 
     @property
     def masks(self) -> list[Mask]:
-        """The masks of all its results, each once."""
+        """Return the masks of all results, each step's mask once."""
         masks = [*self.own_masks, *(mask for view in self.views for mask in view.masks)]
         return list({mask.step: mask for mask in masks}.values())
 
 
-def item_of(number: int, row: Mapping[str, Any]) -> Item:
-    """A row without its pictures; whatever it lacks is left out."""
+def read_item(number: int, row: Mapping[str, Any]) -> Item:
+    """Return the item of a row, without its pictures; what the row lacks stays empty."""
     outcome = formatting.text(row.get("outcome")) or "unknown"
     errors = _errors(row)
     steps = [_step(step, before) for step, before in zip(steps_in(row), [{}, *steps_in(row)], strict=False)]
     for position, error in enumerate(errors):
-        if error["step"] and error["step"] not in {step.id for step in steps}:  # it ended without a note of its own
+        if error["step"] and error["step"] not in {step.id for step in steps}:  # the step has no note of its own
             ended = outcome if position == 0 else _OUTCOMES.get(error["kind"], "failed")
             steps.append(_step({"id": error["step"], "outcome": outcome if ended in FINE else ended}, {}))
     paths = [formatting.text(output.get("path")) for output in _outputs(row)]
@@ -146,12 +155,12 @@ def item_of(number: int, row: Mapping[str, Any]) -> Item:
 def _errors(row: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
     worst, others = row.get("error"), row.get("errors")
     listed = [worst, *(others if isinstance(others, (list, tuple)) else ())]
-    told = [{key: formatting.text(e.get(key)) for key in ("step", "kind", "message")} for e in listed if _is_mapping(e)]
-    return tuple(error for n, error in enumerate(told) if error not in told[:n])
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
+    errors = [
+        {key: formatting.text(error.get(key)) for key in ("step", "kind", "message")}
+        for error in listed
+        if isinstance(error, Mapping)
+    ]
+    return tuple(error for n, error in enumerate(errors) if error not in errors[:n])
 
 
 def _outputs(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -160,15 +169,15 @@ def _outputs(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
-    drift, feeds = step.get("drift"), formatting.texts(step.get("from"))
+    drift, inputs = step.get("drift"), formatting.texts(step.get("from"))
     size = size_of(step.get("image"))
-    usual = (formatting.text(before.get("id")) or "source",)
+    default = (formatting.text(before.get("id")) or "source",)
     return Step(
         id=formatting.text(step.get("id")) or formatting.text(step.get("task")) or "step",
         tool=formatting.text(step.get("tool")) or formatting.text(step.get("task")),
         outcome=formatting.text(step.get("outcome")),
         reason=formatting.text(step.get("reason")),
-        feeds=() if feeds == usual or (before and before.get("id") == step.get("id")) else feeds,
+        inputs=() if inputs == default or (before and before.get("id") == step.get("id")) else inputs,
         varied=formatting.pairs(step.get("varied")),
         cost=formatting.number(step.get("cost")),
         estimate=formatting.number(step.get("estimate")),
@@ -194,73 +203,65 @@ class _Result:
     paths: tuple[str, ...]
 
 
-def results_in(row: Mapping[str, Any]) -> int:
-    """How many results an item has that can be compared with its input."""
+def count_results(row: Mapping[str, Any]) -> int:
+    """Return how many results of an item can be compared with its input."""
     return len(_results(row, Lineage(row)))
 
 
-def with_pictures(item: Item, row: Mapping[str, Any], room: Room) -> Item:
-    """``item`` with its previews, thumbnails and outlines, each at its place on the result it is shown on."""
-    pictures, lineage = Pictures(room.side), Lineage(row)
+def add_pictures(item: Item, row: Mapping[str, Any], limits: PictureLimits) -> Item:
+    """Return ``item`` with previews, thumbnails and mask outlines, each in its place on the result that shows it."""
+    pictures, lineage = Pictures(limits.side), Lineage(row)
     steps, original = steps_in(row), row.get("input")
     outlines = {n: pictures.outline(step["mask"]) for n, step in enumerate(steps) if step.get("mask")}
     results = _results(row, lineage)
-    shown = results[: room.results]
-    noted = []
-    for number, (step, view) in enumerate(zip(steps, item.steps, strict=False)):
-        found = outlines.get(number)
-        small = number < room.thumbnails and step.get("image")
-        noted.append(
+    selected = results[: limits.results]
+    pictured = []
+    for number, (step, shown) in enumerate(zip(steps, item.steps, strict=False)):
+        outline = outlines.get(number)
+        has_thumbnail = number < limits.thumbnails and step.get("image")
+        pictured.append(
             replace(
-                view,
-                thumbnail=pictures.thumbnail(step["image"]) if small else None,
-                mask_missing=found.reason if isinstance(found, Missing) else "",
+                shown,
+                thumbnail=pictures.thumbnail(step["image"]) if has_thumbnail else None,
+                mask_missing=outline.reason if isinstance(outline, Missing) else "",
             )
         )
-    places = lineage.places(len(steps) - 1, original) if not results else {}
+
+    def view(result: _Result) -> View:
+        places = lineage.places(result.step, result.image)
+        return View(
+            label=result.label,
+            paths=result.paths,
+            picture=pictures.preview(result.image),
+            thumbnail=pictures.thumbnail(result.image) if len(results) > 1 else None,
+            box=places[INPUT],
+            masks=_masks(places, item, outlines),
+        )
+
     return replace(
         item,
-        steps=(*noted, *item.steps[len(noted) :]),
+        steps=(*pictured, *item.steps[len(pictured) :]),
         before=pictures.preview(original) if original else None,
         thumbnail=pictures.thumbnail(original) if original else None,
-        views=tuple(_view(result, item, lineage, pictures, outlines, len(results) > 1) for result in shown),
-        own_masks=_masks(places, item, outlines),
-        left_out=len(results) - len(shown),
-    )
-
-
-def _view(
-    result: _Result,
-    item: Item,
-    lineage: Lineage,
-    pictures: Pictures,
-    outlines: Mapping[int, Outline | Missing],
-    is_choice: bool,
-) -> View:
-    places = lineage.places(result.step, result.image)
-    return View(
-        result.label,
-        result.paths,
-        pictures.preview(result.image),
-        pictures.thumbnail(result.image) if is_choice else None,
-        places[INPUT],
-        _masks(places, item, outlines),
+        views=tuple(map(view, selected)),
+        own_masks=() if results else _masks(lineage.places(len(steps) - 1, original), item, outlines),
+        left_out=len(results) - len(selected),
     )
 
 
 def _masks(places: Mapping[int, Box], item: Item, outlines: Mapping[int, Outline | Missing]) -> tuple[Mask, ...]:
-    """The masks along a line of steps; each lies on the picture that its step worked on."""
+    """Return the masks of a line of steps, each in the place of the picture that its step worked on."""
     masks = []
-    for number, fed in pairwise(places):
+    for number, source in pairwise(places):
         outline = outlines.get(number)
         if isinstance(outline, Outline):
             colour = list(outlines).index(number) % 4
-            masks.append(Mask(outline, places[fed].css, item.steps[number].id, colour))
+            masks.append(Mask(outline, places[source].css, item.steps[number].id, colour))
     return tuple(reversed(masks))
 
 
 def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
-    """The results of an item, outputs before what is saved between; none if all are the input itself."""
+    """Return the results of an item, outputs first; nothing if every result is the input itself."""
     found: dict[tuple[str, str], _Result] = {}
     for output in _outputs(row):
         if _digest(output.get("image")):

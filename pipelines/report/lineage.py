@@ -1,7 +1,7 @@
-"""What each picture of an item was made of, and so where the input and the masks lie on a result.
+"""Follow the pictures of an item back to its input, to place the input and the masks on a result.
 
-A row names for each step those that fed it, its main picture's first; rows of earlier versions name none, and their
-steps are a chain. A step without a picture of its own passes on the one that it got.
+A row names the inputs of each step, the main one first. Rows of earlier versions name none: their steps are a chain. A
+step without a picture of its own passes its input on.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pipelines.report.pictures import WHOLE, Box, place, size_of
 __all__ = ["INPUT", "Lineage", "steps_in"]
 
 INPUT = -1
-"""The place of the item's own picture among the steps."""
+"""The number of the item's own picture, among the numbers of its steps."""
 
 
 def steps_in(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The steps that a row tells of; what is none is left out."""
+    """Return the steps of a row, without values that are no steps."""
     steps = row.get("steps")
     return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, (list, tuple)) else []
 
 
 class Lineage:
-    """The steps of one item by their place in its row."""
+    """The steps of one item, by their number in its row."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
         self._steps = steps_in(row)
@@ -33,44 +33,44 @@ class Lineage:
         self._parents = [self._parent(number) for number in range(len(self._steps))]
 
     def _parent(self, number: int) -> int:
-        feeds = self._steps[number].get("from")
-        if not isinstance(feeds, (list, tuple)):
+        inputs = self._steps[number].get("from")
+        if not isinstance(inputs, (list, tuple)):
             return number - 1
-        return self.find(feeds[0], number) if feeds else INPUT
+        return self.find(inputs[0], number) if inputs else INPUT
 
     def find(self, name: object, before: int | None = None) -> int:
-        """The last step called ``name``, or that before a place; ``INPUT`` if there is none."""
+        """Return the last step called ``name``, among those before a number if one is given; ``INPUT`` if none is."""
         numbers = range(len(self._steps))[:before]
         return next((n for n in reversed(numbers) if self._steps[n].get("id") == name), INPUT)
 
     def image(self, number: int) -> object:
-        """The description of what a step passes on, or of the input."""
+        """Return the description of the picture that a step gives, or of the input."""
         for at in self.line(number):
             if at != INPUT and self._steps[at].get("image"):
                 return self._steps[at]["image"]
         return self._input
 
     def line(self, number: int) -> Iterator[int]:
-        """A step, the one whose picture it worked on, and so on up to the input."""
+        """Yield a step, the step whose picture it worked on, and so on up to the input."""
         while number != INPUT:
             yield number
             number = self._parents[number]
         yield INPUT
 
     def places(self, number: int, result: object) -> dict[int, Box]:
-        """Where the picture of each step of the line lies on ``result``, which was made of that of step ``number``."""
+        """Return where the picture of each step of a line lies on ``result``, the result of step ``number``."""
         boxes: dict[int, Box] = {}
         canvas, box = result, WHOLE
         step: Mapping[str, Any] = {}
         for at in self.line(number):
             described = self.image(at)
-            box = _placed(described, canvas, step).within(box)
+            box = _place_on(canvas, described, step).within(box)
             boxes[at] = box
             canvas, step = described, self._steps[at] if at != INPUT else {}
         return boxes
 
     def last_image(self) -> int:
-        """The last step that gave a picture which is no mask; ``INPUT`` if none did."""
+        """Return the last step that gave an image rather than a mask; ``INPUT`` if none did."""
         numbers = reversed(range(len(self._steps)))
         return next((n for n in numbers if self._steps[n].get("image") and not self._is_mask(n)), INPUT)
 
@@ -82,8 +82,8 @@ class Lineage:
         return False
 
 
-def _placed(described: object, canvas: object, step: Mapping[str, Any]) -> Box:
-    """Where a picture lies on what ``step`` made of it."""
+def _place_on(canvas: object, described: object, step: Mapping[str, Any]) -> Box:
+    """Return where a picture lies on the result of the ``step`` that worked on it."""
     before, after, parameters = size_of(described), size_of(canvas), step.get("parameters")
     if described is canvas or before is None or after is None:
         return WHOLE

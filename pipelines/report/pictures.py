@@ -1,7 +1,7 @@
-"""What the report shows of a picture: a preview as a data URI, a thumbnail, a mask's outline, and where each lies.
+"""Prepare pictures for the report: previews and thumbnails as data URIs, outlines of masks, and places on a canvas.
 
-Nothing here raises because of a picture: a report is written when the money is spent, and one file that is gone or
-damaged must not cost the reader the rest of it. What cannot be read comes back as a ``Missing`` with the reason.
+Nothing here raises an error because of a picture. A report is written after the money is spent: one missing or damaged
+file must not cost the reader the rest of it. What cannot be read becomes a ``Missing`` with the reason.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flux_tasks.images.reference import ImageRef
 __all__ = ["WHOLE", "Box", "Missing", "Outline", "Picture", "Pictures", "place", "size_of"]
 
 THUMBNAIL_SIDE = 224
-"""Pixels of a thumbnail's long side: twice what the page shows, for dense displays."""
+"""Pixels of a thumbnail's long side: twice as many as the page shows, for dense displays."""
 
 _TRACE_SIDE = 720
 _MAX_EDGES = 16_000
-_STAIR = 3  # pixels; an edge up to this length is taken for a step of a slope
+_STAIR = 3  # pixels; an edge up to this length counts as part of a slope
 _MAX_BYTES = 250_000
 _MAX_THUMBNAIL_BYTES = 16_000
 _QUALITIES = (86, 70, 50)
@@ -36,7 +36,7 @@ Spot = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An embedded picture; ``width`` and ``height`` are those of the original as people see it, in pixels."""
+    """An embedded picture; ``width`` and ``height`` are pixels of the original, as people see it."""
 
     uri: str
     width: int
@@ -45,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Why there is no picture to show."""
+    """The reason why a picture cannot be shown."""
 
     reason: str
 
@@ -65,9 +65,9 @@ class Outline:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where a picture lies on a canvas, as shares of the canvas; it may reach beyond it.
+    """The place of a picture on a canvas, as shares of the canvas; it may reach beyond the canvas.
 
-    ``exact`` is False where the place had to be guessed.
+    ``exact`` is False where the place is a guess.
     """
 
     left: float = 0.0
@@ -77,7 +77,7 @@ class Box:
     exact: bool = True
 
     def within(self, outer: Box) -> Box:
-        """The same place seen from the canvas on which ``outer`` lies."""
+        """Return the same place on the canvas on which ``outer`` lies."""
         return Box(
             outer.left + self.left * outer.width,
             outer.top + self.top * outer.height,
@@ -88,13 +88,13 @@ class Box:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it covers its canvas and no more."""
+        """Whether the picture covers its canvas and no more."""
         edges = (self.left, self.top, self.width - 1, self.height - 1)
         return all(abs(edge) < 0.002 for edge in edges)
 
     @property
     def css(self) -> str:
-        """Inline style for an absolutely positioned element."""
+        """Return inline style for an absolutely positioned element."""
         sides = {"left": self.left, "top": self.top, "width": self.width, "height": self.height}
         return ";".join(f"{name}:{share * 100:.3f}%" for name, share in sides.items())
 
@@ -103,7 +103,7 @@ WHOLE = Box()
 
 
 def size_of(described: object) -> tuple[int, int] | None:
-    """(width, height) of a described image as people see it, or None where the description does not say."""
+    """Return (width, height) in pixels of a described image, as people see it; None where the description has none."""
     try:
         width, height = ImageRef.from_dict(dict(described)).upright_size  # type: ignore[call-overload]
         return (int(width), int(height)) if int(width) > 0 and int(height) > 0 else None
@@ -112,10 +112,17 @@ def size_of(described: object) -> tuple[int, int] | None:
 
 
 def place(before: tuple[int, int], after: tuple[int, int], parameters: Mapping[str, Any], *, task: str = "") -> Box:
-    """Where the input of a step lies on its output.
+    """Return where the input of a step lies on its output.
 
-    An outpaint says so itself (``width``, ``height``, ``reference_offset_x``, ``reference_offset_y``, centred where
-    left out). A picture of the same shape was scaled. Anything else is a guess: contained and centred.
+    The parameters of an outpaint answer it: ``width``, ``height``, ``reference_offset_x``, ``reference_offset_y``, with
+    the input in the middle where an offset is missing. An output of the same shape is the input at another scale. For
+    every other output the place is a guess: as large as fits, in the middle.
+
+    Args:
+        before: (width, height) of the input in pixels.
+        after: (width, height) of the output in pixels.
+        parameters: those of the step.
+        task: the name of the step's task.
     """
     canvas = _whole_numbers(parameters, "width", "height")
     offsets = ("reference_offset_x", "reference_offset_y")
@@ -134,8 +141,8 @@ def _on_canvas(before: tuple[int, int], canvas: tuple[int, int], parameters: Map
         (found[0] if found else 0) + side > room for found, side, room in zip(given, before, canvas, strict=True)
     )
     if overhangs and not parameters.get("auto_crop"):
-        # It was sent smaller (fit: downscale), by a factor that is not recorded: the canvas is the smallest that
-        # holds it, so it fills one axis but for the snapping to 16 px.
+        # The input was sent smaller (fit: downscale), by a factor that is not recorded. The canvas is the smallest one
+        # that holds it, so it fills one axis, except for the rounding to 16 px.
         scale, exact = min(canvas[0] / before[0], canvas[1] / before[1]), False
     shares = []
     for found, side, room in zip(given, before, canvas, strict=True):
@@ -158,24 +165,24 @@ def _whole_numbers(parameters: Mapping[str, Any], *names: str) -> list[int]:
 
 @dataclass
 class Pictures:
-    """The pictures of one item; each is read once, and only scaled copies are kept.
+    """The pictures of one item. Each is read once; only scaled copies stay in memory.
 
     ``side`` is the long side of a preview in pixels.
     """
 
     side: int
-    _kept: dict[str, Image.Image | Missing] = field(default_factory=dict)
+    _copies: dict[str, Image.Image | Missing] = field(default_factory=dict)
 
     def preview(self, described: object) -> Picture | Missing:
-        """The picture at reading size."""
+        """Return the picture at reading size."""
         return self._embedded(described, self.side, _MAX_BYTES)
 
     def thumbnail(self, described: object) -> Picture | Missing:
-        """The picture at the size of a stamp."""
+        """Return the picture at the size of a stamp."""
         return self._embedded(described, THUMBNAIL_SIDE, _MAX_THUMBNAIL_BYTES)
 
     def outline(self, described: object) -> Outline | Missing:
-        """The outline of a mask."""
+        """Return the outline of a mask."""
         try:
             mask = masks.binarise(ImageRef.from_dict(dict(described)).open())  # type: ignore[call-overload]
             return _outline(mask)
@@ -197,14 +204,14 @@ class Pictures:
 
     def _scaled(self, described: object) -> Image.Image | Missing:
         digest = str(described.get("digest", "")) if isinstance(described, Mapping) else ""
-        if digest not in self._kept:
+        if digest not in self._copies:
             try:
                 image = _displayable(ImageRef.from_dict(dict(described)).open())  # type: ignore[call-overload]
                 image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-                self._kept[digest] = image
+                self._copies[digest] = image
             except Exception as error:
-                self._kept[digest] = Missing(_reason(error))
-        return self._kept[digest]
+                self._copies[digest] = Missing(_reason(error))
+        return self._copies[digest]
 
 
 def _reason(error: Exception) -> str:
@@ -212,19 +219,19 @@ def _reason(error: Exception) -> str:
 
 
 def _displayable(image: Image.Image) -> Image.Image:
-    """``image`` in a mode that browsers show, with the colour profile only where it still describes the pixels."""
+    """Return ``image`` in a mode that browsers show, with its colour profile where that still describes the pixels."""
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):
         image = image.convert("I").point(lambda value: value / 256).convert("L")
-    keeps = image.mode in ("RGB", "RGBA")
-    if not keeps:
+    is_shown = image.mode in ("RGB", "RGBA")
+    if not is_shown:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    image.info = {"icc_profile": profile} if keeps and profile and len(profile) <= _MAX_PROFILE else {}
+    image.info = {"icc_profile": profile} if is_shown and profile and len(profile) <= _MAX_PROFILE else {}
     return image
 
 
 def _data_uri(image: Image.Image, limit: int) -> str:
-    """``image`` as WebP in at most ``limit`` bytes: at lower quality and at last smaller, if it must be."""
+    """Return ``image`` as WebP in at most ``limit`` bytes: at lower quality if needed, then smaller."""
     while True:
         for quality in _QUALITIES:
             buffer = io.BytesIO()
@@ -253,11 +260,13 @@ def _shrunk(mask: Image.Image, side: int) -> Image.Image:
     size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
     shares = mask.resize(size, Image.Resampling.BOX)
     small = masks.binarise(shares)
-    return small if not masks.is_empty(small) else masks.binarise(shares, threshold=1)  # thin lines stay visible
+    return (
+        small if not masks.is_empty(small) else masks.binarise(shares, threshold=1)
+    )  # so that thin lines stay visible
 
 
 def _edges(mask: Image.Image) -> Iterator[tuple[Point, Point]]:
-    """The border between black and white along pixel corners, white on the right-hand side of each directed edge."""
+    """Yield the border between black and white along pixel corners, with white to the right of each directed edge."""
     width, height = mask.size
     pixels = mask.tobytes()
     above = bytes(width)
@@ -275,7 +284,7 @@ def _edges(mask: Image.Image) -> Iterator[tuple[Point, Point]]:
 
 
 def _runs(row: bytes) -> Iterator[tuple[int, int]]:
-    """(start, end) of each stretch of white, end excluded."""
+    """Yield (start, end) of each stretch of white, without its end."""
     start = row.find(b"\xff")
     while start >= 0:
         end = row.find(b"\x00", start)
@@ -299,7 +308,7 @@ def _loops(edges: list[tuple[Point, Point]]) -> Iterator[list[Point]]:
 
 
 def _smoothed(loop: list[Point]) -> list[Spot]:
-    """The closed ``loop`` of pixel edges as the line it stands for: stairs become slopes, true corners stay."""
+    """Return the line that a closed ``loop`` of pixel edges stands for: stairs become slopes, true corners stay."""
     ahead = loop[1:-1] + loop[:1]
     behind = [loop[-2], *loop[:-2]]
     turns = [p for q, p, r in zip(behind, loop, ahead, strict=False) if (q[0] == p[0]) != (p[0] == r[0])]
@@ -316,10 +325,10 @@ def _smoothed(loop: list[Point]) -> list[Spot]:
 
 
 def _simplified(points: list[Spot], tolerance: float = 0.5) -> list[Spot]:
-    """The closed line without the points that lie nearer than ``tolerance`` to it (Douglas and Peucker)."""
+    """Return the closed line without points that lie closer to it than ``tolerance`` pixels (Douglas and Peucker)."""
     loop = [*points, points[0]]
     far = max(range(len(loop)), key=lambda i: (loop[i][0] - loop[0][0]) ** 2 + (loop[i][1] - loop[0][1]) ** 2)
-    kept = {0, far, len(loop) - 1}
+    chosen = {0, far, len(loop) - 1}
     spans = [(0, far), (far, len(loop) - 1)]
     while spans:
         first, last = spans.pop()
@@ -332,9 +341,9 @@ def _simplified(points: list[Spot], tolerance: float = 0.5) -> list[Spot]:
             if distance > furthest:
                 furthest, index = distance, i
         if index >= 0:
-            kept.add(index)
+            chosen.add(index)
             spans += [(first, index), (index, last)]
-    return [loop[i] for i in sorted(kept)][:-1]
+    return [loop[i] for i in sorted(chosen)][:-1]
 
 
 def _path(points: list[Spot]) -> str:

@@ -1,4 +1,4 @@
-"""What may be known of a text by everybody who is given a report or a drawing."""
+"""Remove secrets from text that a report or a drawing shows to everybody who gets it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ _WEBHOOK_SECRET = re.compile(r"(webhook_secret[\"']?\s*[:=]\s*)[^\s,}][^\n,}]*")
 
 
 def without_secrets(text: str) -> str:
-    """``text`` with user, password and query taken out of its web addresses (signed links carry their key there)
-    and with the value of ``webhook_secret`` taken out of a recipe."""
+    """Return ``text`` without secrets.
+
+    Web addresses lose user, password and query, because a signed link carries its key there. A recipe loses the value
+    of ``webhook_secret``.
+    """
     return _WEBHOOK_SECRET.sub(
         r"\1…", _WEB_ADDRESS.sub(lambda found: f"{found[1]}{found[2]}{'?…' * bool(found[3])}", text)
     )

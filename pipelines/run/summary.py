@@ -44,10 +44,10 @@ class Summary:
     """
 
     name: str
-    run_id: str
-    started: str
-    endpoint: str
-    engine: str
+    run_id: str = ""
+    started: str = ""
+    endpoint: str = ""
+    engine: str = ""
     total: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     jobs: int = 0

@@ -94,7 +94,7 @@ function makeFilter() {
   const rows = [...document.querySelectorAll("[data-outcome]")];
   const buttons = [...document.querySelectorAll("button[data-filter]")];
   const search = document.querySelector("#search");
-  const told = document.querySelector("#told");
+  const shown = document.querySelector("#shown");
   if (!search) return;
   let wanted = "";
 
@@ -111,7 +111,7 @@ function makeFilter() {
     for (const group of document.querySelectorAll("[data-group]")) {
       group.hidden = !group.querySelector("[data-outcome]:not([hidden])");
     }
-    told.textContent = visible === rows.length ? "" : `${visible} of ${rows.length} shown`;
+    shown.textContent = visible === rows.length ? "" : `${visible} of ${rows.length} shown`;
     document.querySelector("#nothing").hidden = visible > 0;
   };
   for (const button of buttons) {
