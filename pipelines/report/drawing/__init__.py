@@ -1,4 +1,4 @@
-"""The graph of a recipe, as SVG and as Mermaid text."""
+"""Drawings of a recipe's graph, as SVG and as Mermaid text."""
 
 from __future__ import annotations
 

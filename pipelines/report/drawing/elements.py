@@ -1,4 +1,4 @@
-"""What a drawing of a recipe shows, whatever it is drawn with: boxes, and arrows between them.
+"""Turn a recipe into boxes and arrows, which SVG and Mermaid then draw.
 
 There is one box for the source, one for each step (not for each combination of a matrix), one for each output, and
 one for each step that saves its result.
@@ -31,7 +31,7 @@ Worth = Literal["paid", "unpriced", "free", ""]
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a box under its title: what a step does, its condition, how it is checked, or a path."""
+    """One line under the title of a box: what a step does, its condition, its checks, or a path."""
 
     text: str
     role: Role
@@ -43,11 +43,11 @@ class Box:
 
     Attributes:
         id: unique among the boxes.
-        price: what one job costs in words, ``free``, or empty for what is no step.
-        worth: ``unpriced`` where nobody has published what a job costs.
+        price: the price of one job in words, ``free``, or empty for a box that is no step.
+        worth: ``unpriced`` where no price of a job is published.
         times: how many combinations of the matrices there are.
-        varied: names of what is varied.
-        whole: everything there is to say, one thing a line.
+        varied: the names that the matrices vary.
+        details: everything about the box, one fact a line, for its tooltip.
     """
 
     id: str
@@ -58,34 +58,34 @@ class Box:
     worth: Worth = ""
     times: int = 1
     varied: tuple[str, ...] = ()
-    whole: str = ""
+    details: str = ""
 
     @property
     def fan(self) -> str:
-        """Such as ``×6 seed, prompt``; empty where nothing is varied."""
+        """Return the combinations, such as ``×6 seed, prompt``; an empty string where nothing varies."""
         return f"×{self.times:,} {', '.join(self.varied)}".rstrip() if self.times > 1 or self.varied else ""
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """A picture on its way from one box to another.
+    """A picture that goes from one box to another.
 
     Attributes:
-        label: the picture parameter that it is for; empty for the main picture.
-        carries: False where a step gets no picture, and is only begun for each item.
-        whole: what is done to a mask on its way, or an empty string.
+        label: the parameter that takes the picture; empty for the main picture.
+        has_picture: False where a step takes no picture, and only runs once for each item.
+        details: how a mask is changed in between, or an empty string.
     """
 
     start: str
     end: str
     label: str = ""
-    carries: bool = True
-    whole: str = ""
+    has_picture: bool = True
+    details: str = ""
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """The boxes in an order in which every arrow leads forward, and the arrows."""
+    """Boxes and arrows; every arrow leads from a box to a later one."""
 
     name: str
     boxes: tuple[Box, ...]
@@ -93,13 +93,9 @@ class Sketch:
 
     @classmethod
     def of(cls, recipe: CompiledRecipe) -> Sketch:
-        """The sketch of a checked recipe.
-
-        Raises:
-            RecipeError: the recipe is wrong.
-        """
+        """Return the sketch of a checked recipe."""
         by_step: dict[str, list[Node]] = {}
-        for node in recipe.graph.nodes:  # each after what feeds it
+        for node in recipe.graph.nodes:  # each after its inputs
             by_step.setdefault(node.step.id, []).append(node)
         boxes = [_source(recipe.source)]
         arrows: list[Arrow] = []
@@ -126,32 +122,32 @@ def _source(source: Source) -> Box:
     lines += [Line(f"and {len(places) - 3} more", "does")] if len(places) > 3 else []
     lines += [Line(_clean(source.image), "path")] if source.image else []
     lines += [Line(f"where {_clean(source.filter)}", "when")] if source.filter else []
-    few = []
+    limits = []
     if source.sample is not None:
         share = source.sample if source.sample >= 1 else 100 * source.sample
-        few.append(f"a sample of {share:.6g}{' %' * (source.sample < 1)}")
+        limits.append(f"a sample of {share:.6g}{' %' * (source.sample < 1)}")
     if source.limit is not None:
-        few.append(f"at most {source.limit:,} item{'s' * (source.limit != 1)}")
-    lines += [Line(", ".join(few), "does")] if few else []
+        limits.append(f"at most {source.limit:,} item{'s' * (source.limit != 1)}")
+    lines += [Line(", ".join(limits), "does")] if limits else []
     columns = [f"{name}: {_clean(template)}" for name, template in source.columns.items()]
-    whole = [*map(_clean, places), *(line.text for line in lines if line.text not in places), *columns]
-    return Box(SOURCE, "source", "source", tuple(lines), whole="\n".join(dict.fromkeys(whole)))
+    details = [*map(_clean, places), *(line.text for line in lines if line.text not in places), *columns]
+    return Box(SOURCE, "source", "source", tuple(lines), details="\n".join(dict.fromkeys(details)))
 
 
 def _file(name: str, kind: Kind, path: str, times: int) -> Box:
     text = _clean(path)
-    return Box(name, kind, kind, (Line(text, "path"),), times=max(1, times), whole=f"{kind}: {text}")
+    return Box(name, kind, kind, (Line(text, "path"),), times=max(1, times), details=f"{kind}: {text}")
 
 
 def _step(step: Step, nodes: Sequence[Node]) -> Box:
     names = list(dict.fromkeys(name for node in nodes for name in node.axes))
-    price, worth, told = _price(nodes)
+    price, worth, in_full = _price(nodes)
     does = _does(step, nodes)
     lines = [Line(does, "does")] if does else []
     lines += [Line(f"when {_clean(step.when)}", "when")] if step.when else []
     lines += [Line(text, "checks") for text in _checks(step)]
     matrix = [f"{_clean(name)}: {', '.join(_clean(v) for v in values)}" for name, values in step.matrix.items()]
-    whole = [_clean(step.id), *(line.text for line in lines), told, *_written(step.parameters), *matrix]
+    details = [_clean(step.id), *(line.text for line in lines), in_full, *_settings(step.parameters), *matrix]
     return Box(
         f"step:{step.id}",
         "step",
@@ -161,7 +157,7 @@ def _step(step: Step, nodes: Sequence[Node]) -> Box:
         worth=worth,
         times=len(nodes),
         varied=tuple(map(_clean, names)),
-        whole="\n".join(filter(None, whole)),
+        details="\n".join(filter(None, details)),
     )
 
 
@@ -171,13 +167,13 @@ def _does(step: Step, nodes: Sequence[Node]) -> str:
         return tools if step.task in tools else f"{step.task} · {tools}"
     if isinstance(step.action, UserFunction):
         return _clean(step.action.reference)
-    settings = ", ".join(text.replace(": ", " ", 1) for text in _written(step.parameters))
+    settings = ", ".join(text.replace(": ", " ", 1) for text in _settings(step.parameters))
     name = "" if step.id == step.task else step.task
     return " · ".join(filter(None, (name, settings)))
 
 
-def _written(parameters: Mapping[str, Any]) -> list[str]:
-    """Parameters as ``name: value``, without pictures of other steps."""
+def _settings(parameters: Mapping[str, Any]) -> list[str]:
+    """Return parameters as ``name: value``, without pictures of other steps."""
     return [f"{_clean(name)}: {_clean(value)}" for name, value in parameters.items() if not _is_picture(value)]
 
 
@@ -195,7 +191,7 @@ def _checks(step: Step) -> Iterator[str]:
 
 
 def _price(nodes: Sequence[Node]) -> tuple[str, Worth, str]:
-    """What one job costs: on the badge, as a class, and in full."""
+    """Return the price of one job: for the badge, as a class, and in full."""
     prices = list(dict.fromkeys(node.tool.price_for(node.parameters) for node in nodes if node.is_paid))
     if not prices:
         return "free", "free", "free: done on this machine"
@@ -212,7 +208,7 @@ def _price(nodes: Sequence[Node]) -> tuple[str, Worth, str]:
 
 
 def _arrows(name: str, nodes: Sequence[Node]) -> list[Arrow]:
-    """What leads to a step; arrows of several combinations are one."""
+    """Return the arrows that lead to a step; those of several combinations are one arrow."""
     found: dict[tuple[str, str], Arrow] = {}
     for node in nodes:
         slots = pictures_of(node.action, node.step.task)
@@ -222,12 +218,12 @@ def _arrows(name: str, nodes: Sequence[Node]) -> list[Arrow]:
         for parameter, value in node.parameters.items():
             slot = slots.get(parameter)
             label = "" if slot and slot.main else parameter.removesuffix("s") if slot and slot.many else parameter
-            for feed in value if isinstance(value, list) else [value]:
-                if isinstance(feed, NodeRef):
-                    start = _start(feed.node)
-                    whole = ", ".join(f"{what} {amount}" for what, amount in feed.mask.items())
-                    found.setdefault((start, label), Arrow(start, f"step:{name}", _clean(label), whole=_clean(whole)))
-    return list(found.values()) or [Arrow(SOURCE, f"step:{name}", carries=False)]
+            for picture in value if isinstance(value, list) else [value]:
+                if isinstance(picture, NodeRef):
+                    start = _start(picture.node)
+                    details = _clean(", ".join(f"{what} {amount}" for what, amount in picture.mask.items()))
+                    found.setdefault((start, label), Arrow(start, f"step:{name}", _clean(label), details=details))
+    return list(found.values()) or [Arrow(SOURCE, f"step:{name}", has_picture=False)]
 
 
 def _start(node: str) -> str:
@@ -235,5 +231,5 @@ def _start(node: str) -> str:
 
 
 def _clean(value: Any) -> str:
-    """``value`` as one line of text that every format can hold."""
+    """Return ``value`` as one line of text without secrets and without characters that SVG forbids."""
     return _UNDRAWABLE.sub("\ufffd", " ".join(without_secrets(str(value)).split()))

@@ -1,10 +1,11 @@
-"""Where the boxes of a drawing go: in layers from top to bottom, arrows leading down.
+"""Place the boxes of a drawing in layers from top to bottom, with arrows that lead down.
 
-The way of Sugiyama, Tagawa and Toda (1981): layers by the longest way from the top, long arrows led through every
-layer between, few crossings by sorting each layer by where its neighbours are, then places near those neighbours.
-Long arrows from one box go together until they part. We looked at grandalf, which does much the same and is no longer
-maintained, and at Graphviz, which needs a binary; a recipe has tens of boxes, for which this is enough. Equal recipes
-give equal drawings: nothing here is random.
+The method is that of Sugiyama, Tagawa and Toda (1981). The longest path from the top gives a box its layer. A long
+arrow gets a point in every layer that it passes. Sorting each layer by the places of its neighbours avoids crossings;
+then each point moves near its neighbours. Long arrows from one box share their points until they part.
+
+grandalf does much the same and is no longer maintained; Graphviz needs a binary. This is enough for a recipe, which has
+tens of boxes. Equal recipes give equal drawings: nothing here is random.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ GAP = 28.0
 
 _LANE = 18.0  # width of a long arrow where it passes between boxes
 _DROP = 36.0  # between layers
-_STEEP = 0.06  # and so much more for each pixel that an arrow goes sideways
-_MOST_DROP = 84.0
+_DROP_PER_PIXEL = 0.06  # additional drop for each pixel that an arrow goes sideways
+_MAX_DROP = 84.0
 _LABEL = 24.0  # height of the straight end of arrows that have a label
 _PORT = 22.0  # between arrows that end at the same box
-_EDGE = 14.0  # of a box, where no arrow ends
+_EDGE = 14.0  # no arrow ends so close to a corner
 _SWEEPS = 12
 
 
 @dataclass(frozen=True)
 class Link:
-    """An arrow to be led: from box to box, with the width of its label in pixels; a heavy one is kept straight."""
+    """An arrow from box to box, with the width of its label in pixels; a heavy arrow stays straight."""
 
     start: str
     end: str
@@ -41,7 +42,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a box is: its middle from the left, its top, width and height, in pixels."""
+    """The place of a box in pixels: its middle from the left, its top, its width and its height."""
 
     x: float
     y: float
@@ -51,13 +52,14 @@ class Spot:
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything in its place.
+    """The places of all boxes and arrows.
 
     Attributes:
-        spots: by box.
-        routes: for each link its points (x, y): it goes straight down from the first, third … to the second, fourth …,
-            and in a curve between these.
-        width, height: of the whole, without a margin.
+        spots: the place of each box, by its name.
+        routes: the points (x, y) of each link. It goes straight down from the first, third … point to the second,
+            fourth …, and in a curve between these pairs.
+        width: of the drawing in pixels, without a margin.
+        height: the same.
     """
 
     spots: Mapping[str, Spot]
@@ -80,30 +82,31 @@ class _Point:
 
 
 def lay_out(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link]) -> Layout:
-    """Find a place for boxes of these sizes (width, height); every box comes after those that lead to it."""
+    """Return places for boxes of these sizes (width, height) in pixels; every box comes after those that lead to it."""
     layer = _layers(list(sizes), links)
-    widths = {name: max(width, _needed(name, links)) for name, (width, _) in sizes.items()}
-    points = [_Point(widths[name], height, layer[name], True) for name, (_, height) in sizes.items()]
+    widths = {name: max(width, _least_width(name, links)) for name, (width, _) in sizes.items()}
+    joined = _Points([_Point(widths[name], height, layer[name], True) for name, (_, height) in sizes.items()])
     numbers = {name: number for number, name in enumerate(sizes)}
-    lanes: dict[tuple[int, bool, int], int] = {}
-    ways = [_way(link, numbers, points, lanes) for link in links]
-    rows = _ordered(points)
+    ways = [joined.trace(numbers[link.start], numbers[link.end], link) for link in links]
+    points = joined.all
+    rows = _sort_rows(points)
     _place(points, rows)
     left = min((p.x - p.width / 2 for p in points), default=0.0)
     for point in points:
         point.x -= left
     ports = _ports(links, ways, points)
     tops = _tops(points, rows, links, ways, ports)
+    bands = [(top, top + max(points[n].height for n in row)) for top, row in zip(tops, rows, strict=True)]
     spots = {
         name: Spot(points[n].x, tops[points[n].layer], points[n].width, points[n].height) for name, n in numbers.items()
     }
-    heights = [max(points[n].height for n in row) for row in rows]
+    labelled = {link.end for link in links if link.label}
     routes = tuple(
-        _route(way, port, points, tops, heights, _LABEL if any(k.label for k in links if k.end == link.end) else 0.0)
+        _route(way, port, points, bands, _LABEL * (link.end in labelled))
         for link, way, port in zip(links, ways, ports, strict=True)
     )
     width = max((p.x + p.width / 2 for p in points), default=0.0)
-    return Layout(spots, routes, width, tops[-1] + heights[-1] if rows else 0.0)
+    return Layout(spots, routes, width, bands[-1][1] if bands else 0.0)
 
 
 def _layers(names: Sequence[str], links: Sequence[Link]) -> dict[str, int]:
@@ -116,8 +119,8 @@ def _layers(names: Sequence[str], links: Sequence[Link]) -> dict[str, int]:
     return layer
 
 
-def _needed(name: str, links: Sequence[Link]) -> float:
-    """Width of a box into which all labels of its arrows fit side by side."""
+def _least_width(name: str, links: Sequence[Link]) -> float:
+    """Return the width of a box on which all labels of its arrows fit side by side."""
     slots = [_slot(link) for link in links if link.end == name]
     return sum(slots) + 2 * _EDGE if any(link.label for link in links if link.end == name) else 0.0
 
@@ -126,36 +129,39 @@ def _slot(link: Link) -> float:
     return max(_PORT, link.label + 8.0)
 
 
-def _way(
-    link: Link, numbers: Mapping[str, int], points: list[_Point], lanes: dict[tuple[int, bool, int], int]
-) -> list[int]:
-    """The points that an arrow passes, one in every layer between its ends; those of one box share them."""
-    start, end = numbers[link.start], numbers[link.end]
-    way = [start]
-    for layer in range(points[start].layer + 1, points[end].layer):
-        lane = (start, bool(link.label), layer)
-        if lane not in lanes:
-            lanes[lane] = len(points)
-            points.append(_Point(_LANE, 0.0, layer, False))
-            _join(points, way[-1], lanes[lane], link.weight)
-        way.append(lanes[lane])
-    _join(points, way[-1], end, link.weight)
-    return [*way, end]
+class _Points:
+    """The boxes and the bends of long arrows, and how arrows join them."""
 
+    def __init__(self, boxes: list[_Point]) -> None:
+        self.all = boxes
+        self._bends: dict[tuple[int, bool, int], int] = {}
 
-def _join(points: Sequence[_Point], upper: int, lower: int, weight: float) -> None:
-    weight *= (1, 2, 3)[(not points[upper].is_box) + (not points[lower].is_box)]
-    points[upper].below.append((lower, weight))
-    points[lower].above.append((upper, weight))
+    def trace(self, start: int, end: int, link: Link) -> list[int]:
+        """Return the points that an arrow passes, one in every layer; arrows from the same box share their bends."""
+        way = [start]
+        for layer in range(self.all[start].layer + 1, self.all[end].layer):
+            key = (start, bool(link.label), layer)
+            if key not in self._bends:
+                self._bends[key] = len(self.all)
+                self.all.append(_Point(_LANE, 0.0, layer, False))
+                self._join(way[-1], self._bends[key], link.weight)
+            way.append(self._bends[key])
+        self._join(way[-1], end, link.weight)
+        return [*way, end]
+
+    def _join(self, upper: int, lower: int, weight: float) -> None:
+        weight *= (1, 2, 3)[(not self.all[upper].is_box) + (not self.all[lower].is_box)]
+        self.all[upper].below.append((lower, weight))
+        self.all[lower].above.append((upper, weight))
 
 
 # -- order within layers ---------------------------------------------------------------------------------------------
 
 
-def _ordered(points: Sequence[_Point]) -> list[list[int]]:
+def _sort_rows(points: Sequence[_Point]) -> list[list[int]]:
     rows: list[list[int]] = [[] for _ in range(max((p.layer for p in points), default=-1) + 1)]
     seen: set[int] = set()
-    for start in range(len(points)):  # by depth, so that what belongs together starts side by side
+    for start in range(len(points)):  # depth first, so that connected boxes start side by side
         stack = [start]
         while stack:
             number = stack.pop()
@@ -199,10 +205,10 @@ def _crossings(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> int:
 
 
 def _place(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> None:
-    """Give every point an ``x`` near its neighbours', without overlap and in the order of its row."""
+    """Move every point near its neighbours, without overlap and in the order of its row."""
     for row in rows:
-        _settle(points, row, [(0.0, 1.0)] * len(row))
-    for sweep in range(2 * _SWEEPS + 1):  # the last goes down: what has one way in stands right below it
+        _move(points, row, [(0.0, 1.0)] * len(row))
+    for sweep in range(2 * _SWEEPS + 1):  # the last one goes down: a box with one arrow stands right below its start
         downwards = sweep % 2 == 0
         for row in rows if downwards else reversed(rows):
             wanted = []
@@ -210,12 +216,14 @@ def _place(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> None:
                 near = points[number].above if downwards else points[number].below
                 places = [(points[n].x, weight) for n, weight in near]
                 wanted.append((_median(places), sum(w for _, w in near)) if near else (points[number].x, 0.1))
-            _settle(points, row, wanted)
+            _move(points, row, wanted)
 
 
 def _median(weighted: Sequence[tuple[float, float]]) -> float:
-    """The middle of places with weights. It is one of them unless two halves weigh the same, so lines come out straight
-    where a mean would make them lean."""
+    """Return the middle of places with weights.
+
+    It is one of the places, unless two halves weigh the same: so lines are straight where a mean would make them lean.
+    """
     in_order = sorted(weighted)
     half = sum(weight for _, weight in in_order) / 2
     reached = 0.0
@@ -228,10 +236,10 @@ def _median(weighted: Sequence[tuple[float, float]]) -> float:
     return in_order[-1][0]
 
 
-def _settle(points: Sequence[_Point], row: Sequence[int], wanted: Sequence[tuple[float, float]]) -> None:
-    """Move the points of ``row`` as near to where they are wanted (place, weight) as their widths and order allow.
+def _move(points: Sequence[_Point], row: Sequence[int], wanted: Sequence[tuple[float, float]]) -> None:
+    """Move the points of ``row`` as close to their wanted (place, weight) as widths and order allow.
 
-    The least distances under that condition are an isotonic regression: neighbours that would overlap are pooled.
+    This is an isotonic regression: neighbours that would overlap form a pool, which moves as one.
     """
     offsets, reach = [], 0.0
     for position, number in enumerate(row):
@@ -255,8 +263,10 @@ def _settle(points: Sequence[_Point], row: Sequence[int], wanted: Sequence[tuple
 
 
 def _ports(links: Sequence[Link], ways: Sequence[Sequence[int]], points: Sequence[_Point]) -> list[float]:
-    """Where each arrow ends on top of its box: side by side in the order in which they come, the heaviest in the
-    middle as far as the others leave room."""
+    """Return where each arrow ends on top of its box.
+
+    Arrows end side by side, in the order of their starts; the heaviest one ends in the middle if there is room.
+    """
     found = [0.0] * len(links)
     ending: dict[str, list[int]] = {}
     for number, link in enumerate(links):
@@ -282,7 +292,7 @@ def _tops(
     ways: Sequence[Sequence[int]],
     ports: Sequence[float],
 ) -> list[float]:
-    """The top of each layer; the space above it holds the curves of its arrows, and their labels."""
+    """Return the top of each layer; the space above it is for the curves and labels of its arrows."""
     sideways = [0.0] * len(rows)
     labelled = [0.0] * len(rows)
     for link, way, port in zip(links, ways, ports, strict=True):
@@ -295,7 +305,7 @@ def _tops(
     tops, y = [], 0.0
     for layer, row in enumerate(rows):
         if layer:
-            y += min(_DROP + _STEEP * sideways[layer], _MOST_DROP) + labelled[layer]
+            y += min(_DROP + _DROP_PER_PIXEL * sideways[layer], _MAX_DROP) + labelled[layer]
         tops.append(y)
         y += max(points[n].height for n in row)
     return tops
@@ -305,14 +315,13 @@ def _route(
     way: Sequence[int],
     port: float,
     points: Sequence[_Point],
-    tops: Sequence[float],
-    heights: Sequence[float],
+    bands: Sequence[tuple[float, float]],
     straight: float,
 ) -> tuple[tuple[float, float], ...]:
+    """Return the points of one arrow; ``bands`` are the top and bottom of each layer."""
     first = points[way[0]]
-    route = [(first.x, tops[first.layer] + first.height), (first.x, tops[first.layer] + heights[first.layer])]
+    route = [(first.x, bands[first.layer][0] + first.height), (first.x, bands[first.layer][1])]
     for number in way[1:-1]:
-        point = points[number]
-        route += [(point.x, tops[point.layer]), (point.x, tops[point.layer] + heights[point.layer])]
-    end = tops[points[way[-1]].layer]
+        route += [(points[number].x, y) for y in bands[points[number].layer]]
+    end = bands[points[way[-1]].layer][0]
     return (*route, (port, end - straight), (port, end))

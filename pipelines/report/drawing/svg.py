@@ -1,10 +1,9 @@
-"""A recipe as a drawing: Mermaid text for a README, and an SVG that is complete in itself.
+"""Draw the graph of a recipe as SVG.
 
-    print(mermaid(recipe))
-    Path("recipe.svg").write_text(svg(recipe))
+    Path("recipe.svg").write_text(svg(recipe.compiled))
 
-The SVG follows the reader's light or dark colours, refers to nothing outside itself and holds no script. Names and
-conditions that are too long are cut; the whole is shown when the mouse rests on a box.
+The SVG follows the reader's light or dark colours, loads nothing and contains no script. Names and conditions that are
+too long end in an ellipsis; the tooltip of a box has the full text.
 """
 
 from __future__ import annotations
@@ -64,20 +63,16 @@ font-size: 11px; }
 
 
 def svg(recipe: CompiledRecipe) -> str:
-    """The recipe as an SVG document, in CSS pixels; it may stand in a page or in a file of its own.
-
-    Raises:
-        RecipeError: the recipe is wrong.
-    """
+    """Return the recipe as an SVG document in CSS pixels, for a page or for a file of its own."""
     sketch = Sketch.of(recipe)
     boxes = {box.id: box for box in sketch.boxes}
     layout = lay_out({box.id: _size(box) for box in sketch.boxes}, [_link(arrow, boxes) for arrow in sketch.arrows])
     width, height = layout.width + 2 * _MARGIN, layout.height + 2 * _MARGIN
-    spoken = quoteattr(f"Steps of {sketch.name}: " + ", ".join(_spoken(box) for box in sketch.boxes))
+    label = quoteattr(f"Steps of {sketch.name}: " + ", ".join(_name(box) for box in sketch.boxes))
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" class="flux-graph" width="{width:.0f}" height="{height:.0f}"'
-            f' viewBox="{-_MARGIN:g} {-_MARGIN:g} {width:.0f} {height:.0f}" role="img" aria-label={spoken}>',
+            f' viewBox="{-_MARGIN:g} {-_MARGIN:g} {width:.0f} {height:.0f}" role="img" aria-label={label}>',
             f"<style>{_CSS}</style>",
             f'<rect class="ground" x="{-_MARGIN:g}" y="{-_MARGIN:g}" width="{width:.0f}" height="{height:.0f}"/>',
             *_arrows(sketch, layout),
@@ -87,7 +82,8 @@ def svg(recipe: CompiledRecipe) -> str:
     )
 
 
-def _spoken(box: Box) -> str:
+def _name(box: Box) -> str:
+    """Return what a screen reader says for a box."""
     return f"{box.kind} {box.lines[0].text}" if box.kind in ("output", "saved") else box.title
 
 
@@ -98,7 +94,7 @@ def _link(arrow: Arrow, boxes: dict[str, Box]) -> Link:
 
 
 def _size(box: Box) -> tuple[float, float]:
-    widths = [_width(box.title, _TITLE, heavy=True), *(_line_width(line) for line in box.lines), _badges_width(box)]
+    widths = [_width(box.title, _TITLE, is_bold=True), *(_line_width(line) for line in box.lines), _badges_width(box)]
     rows = len(box.lines) + (1 if box.kind == "step" else 0)
     rows += box.kind != "step" and bool(box.fan)
     height = 2 * 10 + 20 + _ROW * rows + (4 if box.price or box.fan else 0)
@@ -107,35 +103,35 @@ def _size(box: Box) -> tuple[float, float]:
 
 def _badges_width(box: Box) -> float:
     shown = [text for text in (box.price, box.fan) if text]
-    return sum(_width(text, _SMALL, heavy=True) + 16 for text in shown) + 6 * max(0, len(shown) - 1)
+    return sum(_width(text, _SMALL, is_bold=True) + 16 for text in shown) + 6 * max(0, len(shown) - 1)
 
 
 def _line_width(line: Line) -> float:
-    return _width(line.text, _SMALL, mono=True) if line.role in ("when", "path") else _width(line.text, _TEXT)
+    return _width(line.text, _SMALL, is_mono=True) if line.role in ("when", "path") else _width(line.text, _TEXT)
 
 
 def _box(box: Box, spot: Spot) -> Iterator[str]:
     left, top = spot.x - spot.width / 2, spot.y
     room = spot.width - 2 * _PADDING
     radius = spot.height / 2 if box.kind == "source" and spot.height < 60 else 10
-    yield f'<g class="{box.kind} {box.worth}"><title>{escape(box.whole)}</title>'
+    yield f'<g class="{box.kind} {box.worth}"><title>{escape(box.details)}</title>'
     yield (
         f'<rect class="box" x="{left:.1f}" y="{top:.1f}" width="{spot.width:.1f}" height="{spot.height:.1f}"'
         f' rx="{radius:g}"/>'
     )
     x, y = left + _PADDING, top + 24
-    title = _cut(box.title, room, _TITLE, heavy=True)
+    title = _cut(box.title, room, _TITLE, is_bold=True)
     yield f'<text class="title" x="{x:.1f}" y="{y:.1f}">{escape(title)}</text>'
     for line in box.lines:
         y += _ROW
-        mono = line.role in ("when", "path")
-        text = _cut(line.text, room, _SMALL if mono else _TEXT, mono=mono)
+        is_mono = line.role in ("when", "path")
+        text = _cut(line.text, room, _SMALL if is_mono else _TEXT, is_mono=is_mono)
         yield f'<text class="{line.role}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
     y += _ROW + 4
     for text, kind in ((box.price, box.worth), (box.fan, "fan")):
         if text:
-            shown = _cut(text, left + spot.width - _PADDING - x - 15.5, _SMALL, heavy=True)
-            width = _width(shown, _SMALL, heavy=True) + 16
+            shown = _cut(text, left + spot.width - _PADDING - x - 15.5, _SMALL, is_bold=True)
+            width = _width(shown, _SMALL, is_bold=True) + 16
             yield (
                 f'<rect class="pill {kind}" x="{x:.1f}" y="{y - 13:.1f}" width="{width:.1f}" height="18" rx="9"/>'
                 f'<text class="badge {kind}" x="{x + 8:.1f}" y="{y:.1f}">{escape(shown)}</text>'
@@ -145,13 +141,13 @@ def _box(box: Box, spot: Spot) -> Iterator[str]:
 
 
 def _arrows(sketch: Sketch, layout: Layout) -> Iterator[str]:
-    titles = {box.id: box.title if box.kind == "step" else _spoken(box) for box in sketch.boxes}
+    titles = {box.id: _name(box) for box in sketch.boxes}
     for arrow, route in zip(sketch.arrows, layout.routes, strict=True):
-        kind = "begun" if not arrow.carries else "side" if arrow.label else "main"
-        words = f"{arrow.label} of {titles[arrow.end]}: {titles[arrow.start]}" if arrow.label else ""
-        words += f", {arrow.whole}" if arrow.whole else ""
-        if not arrow.carries:
-            words = f"{titles[arrow.end]} gets no picture: it makes one for each item"
+        kind = "begun" if not arrow.has_picture else "side" if arrow.label else "main"
+        tooltip = f"{arrow.label} of {titles[arrow.end]}: {titles[arrow.start]}" if arrow.label else ""
+        tooltip += f", {arrow.details}" if arrow.details else ""
+        if not arrow.has_picture:
+            tooltip = f"{titles[arrow.end]} takes no picture: it makes one for each item"
         (x, y), (_, bottom) = route[0], route[1]
         path = [f"M{x:.1f} {y:.1f}V{bottom:.1f}"]
         for (x0, y0), (x1, y1), (_, y2) in zip(route[1::2], route[2::2], route[3::2], strict=False):
@@ -160,7 +156,7 @@ def _arrows(sketch: Sketch, layout: Layout) -> Iterator[str]:
             path.append(f"C{x0:.1f} {middle:.1f} {x1:.1f} {middle:.1f} {x1:.1f} {min(y1, end):.1f}V{end:.1f}")
         x, y = route[-1]
         tip = f"M{x - 4.5:.1f} {y - 8:.1f}L{x:.1f} {y:.1f}L{x + 4.5:.1f} {y - 8:.1f}Z"
-        yield f'<g class="{kind}">{f"<title>{escape(words)}</title>" if words else ""}'
+        yield f'<g class="{kind}">{f"<title>{escape(tooltip)}</title>" if tooltip else ""}'
         yield f'<path class="arrow" d="{"".join(path)}"/><path class="tip" d="{tip}"/>'
         if arrow.label:
             width = _width(arrow.label, _SMALL) + 6
@@ -176,28 +172,28 @@ _THIN = frozenset("iljtfrI.,:;'|!()[]{} /\\-·")
 _THICK = frozenset("mwMW@%…—×")
 
 
-def _width(text: str, size: float, *, heavy: bool = False, mono: bool = False) -> float:
-    """About how wide ``text`` is in the usual fonts, in pixels; rather more than less."""
-    return size * (1.16 if heavy else 1.0) * sum(_share(sign, mono) for sign in text)
+def _width(text: str, size: float, *, is_bold: bool = False, is_mono: bool = False) -> float:
+    """Return about how wide ``text`` is in the usual fonts, in pixels: rather too much than too little."""
+    return size * (1.16 if is_bold else 1.0) * sum(_share(sign, is_mono) for sign in text)
 
 
-def _share(sign: str, mono: bool) -> float:
+def _share(sign: str, is_mono: bool) -> float:
     if unicodedata.combining(sign):
         return 0.0
     if unicodedata.east_asian_width(sign) in "WF":
         return 1.05
-    if mono:
+    if is_mono:
         return 0.62
     return 0.36 if sign in _THIN else 0.92 if sign in _THICK else 0.68 if sign.isupper() else 0.58
 
 
-def _cut(text: str, room: float, size: float, *, heavy: bool = False, mono: bool = False) -> str:
-    """``text``, or as much of its beginning as fits, with an ellipsis."""
-    if _width(text, size, heavy=heavy, mono=mono) <= room:
+def _cut(text: str, room: float, size: float, *, is_bold: bool = False, is_mono: bool = False) -> str:
+    """Return ``text``, or as much of its beginning as fits, with an ellipsis."""
+    if _width(text, size, is_bold=is_bold, is_mono=is_mono) <= room:
         return text
-    left = room - _width("…", size, heavy=heavy, mono=mono)
+    left = room - _width("…", size, is_bold=is_bold, is_mono=is_mono)
     for place, sign in enumerate(text):
-        left -= _width(sign, size, heavy=heavy, mono=mono)
+        left -= _width(sign, size, is_bold=is_bold, is_mono=is_mono)
         if left < 0:
             return text[:place].rstrip() + "…"
     return text

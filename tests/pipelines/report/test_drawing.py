@@ -94,7 +94,7 @@ def test_a_matrix_is_one_box_that_says_how_often_and_what_is_varied() -> None:
     assert box(drawn, "step:joined").fan == "×6 take, seed", "what it feeds is made as often"
     assert box(drawn, "output:0").fan == "×6"
     assert box(drawn, "step:plain").fan == ""
-    assert "take: 1, 2, 3" in box(drawn, "step:variants").whole
+    assert "take: 1, 2, 3" in box(drawn, "step:variants").details
 
 
 def test_paid_steps_show_their_price_and_local_ones_are_free() -> None:
@@ -138,7 +138,7 @@ def test_arrows_name_the_picture_they_bring_unless_it_is_the_main_one() -> None:
 
 def test_a_step_that_makes_a_picture_of_words_is_begun_by_the_source_with_a_dotted_arrow() -> None:
     drawn = recipe("  - generate: {model: flux-2-pro, prompt: '{{ row.p }}'}", "{table: t.csv}")
-    assert [(a.start, a.carries) for a in Sketch.of(drawn).arrows] == [("source", False), ("step:generate", True)]
+    assert [(a.start, a.has_picture) for a in Sketch.of(drawn).arrows] == [("source", False), ("step:generate", True)]
     assert "n0 -.-> n1" in mermaid(drawn.compiled)
 
 
