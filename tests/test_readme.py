@@ -1,4 +1,4 @@
-"""What the README and the examples say is what happens."""
+"""The README, the other pages and the examples are true."""
 
 from __future__ import annotations
 
@@ -113,6 +113,43 @@ def test_the_page_on_paying_once_names_commands_variables_and_classes_that_exist
         ).stdout
         for line in re.findall(rf"^\$ flux-pipelines {command}(.*?)(?:#.*)?$", page, re.M):
             assert all(option in helped for option in re.findall(r"--[a-z]+", line)), line
+
+
+HOUSE = ("CONTRIBUTING.md", "docs/architecture.md")
+
+
+@pytest.mark.parametrize("page", HOUSE)
+def test_every_path_that_the_pages_on_the_house_name_exists(page: str) -> None:
+    folders = [ROOT / name for name in ("flux_tasks", "pipelines", "tests")]
+    places = [place for folder in folders for place in (folder, *folder.rglob("*"))]
+    names = [f"/{place.relative_to(ROOT).as_posix()}{'/' * place.is_dir()}" for place in places]
+    for path in re.findall(r"`([\w./]+(?:\.pyi?|/))`", (ROOT / page).read_text()):
+        assert any(name.endswith(f"/{path}") for name in names), path
+
+
+def test_the_pages_on_the_house_name_the_layers_in_the_order_of_the_contract() -> None:
+    contract = (ROOT / ".importlinter").read_text()
+    layers = [
+        re.split(r"\s*\|\s*", line.strip())
+        for package in ("pipelines", "flux_tasks")
+        for line in re.search(rf"containers = {package}\nlayers =\n(.*?)exhaustive", contract, re.S)[1].splitlines()
+    ]
+    picture = re.search(r"```text\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), re.S)[1]
+    drawn = [line[1:38].strip().split(" │ ") for line in picture.splitlines() if line.startswith("│")]
+    assert drawn == layers
+    table = (ROOT / "CONTRIBUTING.md").read_text().split("## How to add")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    found = [next(n for n, row in enumerate(rows) if f"/{name}" in row or f"`{name}" in row) for [name, *_] in layers]
+    assert found == sorted(found)
+
+
+def test_architecture_lists_everything_that_importing_changes() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    effects = re.compile(r"os\.environ\.setdefault|atexit\.register|register_at_fork|addFilter|server\.subprocess =")
+    for package in ("flux_tasks", "pipelines"):
+        for path in (ROOT / package).rglob("*.py"):
+            if effects.search(path.read_text()):
+                assert f"`{path.relative_to(ROOT).as_posix()}`" in page, path
 
 
 @pytest.mark.parametrize("example", sorted(p.name for p in (ROOT / "examples").glob("[!t]*.py")))

@@ -1,8 +1,9 @@
-"""The page on recipes: its recipes are read, its Python runs, its commands and tables are true."""
+"""The pages on recipes: the recipes are read, the Python runs, the commands are true, the reference is up to date."""
 
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipelines.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "recipes.md").read_text()
+REFERENCE = (ROOT / "docs" / "recipe-reference.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -37,10 +39,15 @@ def test_the_python_on_the_page_runs_and_makes_a_recipe(capsys: pytest.CaptureFi
 
 
 def test_every_operation_fact_and_step_key_is_on_the_page() -> None:
-    for name in (*OPERATIONS, *IMAGE_FACTS):
-        assert f"`{name}`" in PAGE, name
-    for name in STEP_KEYS:
+    for name in (*OPERATIONS, *IMAGE_FACTS, *STEP_KEYS):
+        assert f"`{name}`" in REFERENCE, name
+    for name in (*IMAGE_FACTS, *STEP_KEYS):
         assert name in PAGE, name
+
+
+def test_the_reference_is_what_make_docs_writes() -> None:
+    written = runpy.run_path(str(ROOT / "docs" / "make" / "reference.py"))["page"]()
+    assert written == REFERENCE, "run `make docs`"
 
 
 def test_every_command_on_the_page_takes_the_options_that_are_shown() -> None:

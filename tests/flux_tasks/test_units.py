@@ -15,6 +15,14 @@ def test_a_duration_is_given_in_the_unit_that_people_use(seconds: float, text: s
     assert units.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (0.004, "under 0.01 s"), (0.05, "0.05 s"), (1.24, "1.2 s"), (65, "1 min 05 s"), (7_800, "2 h 10 min")],
+)
+def test_a_measured_duration_is_given_as_exactly_as_people_read_it(seconds: float, text: str) -> None:
+    assert units.measured_duration(seconds) == text
+
+
 def test_a_price_is_given_in_credits_and_dollars() -> None:
     assert units.price(1_250) == "1,250.00 credits ($12.50)"
     assert units.price(0.5) == "0.50 credits ($0.01)"
