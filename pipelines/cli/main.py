@@ -121,7 +121,8 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, arguments: argparse.N
     from pipelines.cli.commands.summary import tell
     from pipelines.cli.progress import Display
     from pipelines.cli.signals import SignalHandler
-    from pipelines.run.run import Event, Run
+    from pipelines.run.context import Event
+    from pipelines.run.run import Run
 
     with Display(recipe) as display:
 
@@ -160,10 +161,10 @@ def _report(run: Run, location: str) -> str:
 
 
 async def _perform(run: Run, display: Any) -> None:
-    if await run.settle():
+    if await run.answer_from_store():
         return
     if run.stopped is not None:
-        await run.advance(_nothing_more)
+        await run.run_remaining(_nothing_more)
         return
     from flux_tasks import background
     from flux_tasks.jobs import job
@@ -212,7 +213,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments, needs_key=False)
     made = plan(_recipe(arguments), limit=arguments.limit, budget=arguments.budget, settings=settings)
     say(json.dumps(made.to_dict(), indent=2) if arguments.json else table(made))
-    return ITEMS if made.troubled else OK
+    return ITEMS if made.problems else OK
 
 
 def _graph(arguments: argparse.Namespace) -> int:

@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipelines.cli.terminal import plain, say
+from pipelines.data.manifest import StepOutcome
 from pipelines.language.compiled import CompiledRecipe
-from pipelines.run.run import Event
+from pipelines.run.context import Event, EventKind
 
 __all__ = ["Display"]
 
@@ -60,20 +61,20 @@ class Display:
 
     def show(self, event: Event) -> None:
         """Move the bars on."""
-        if event.kind == "warning":
-            self.note(event.step)
+        if event.kind is EventKind.WARNING:
+            self.note(event.text)
             return
-        if event.kind == "item" and self._items is not None:
+        if event.kind is EventKind.ITEM and self._items is not None:
             total = sum(self._paid.values())
             self._progress.update(self._items, advance=1, note=f"{total:.1f} credits" if total else "")
             return
         bar = self._bars.get(event.step)
         if bar is None:
             return
-        active = self._active.get(event.step, 0) + {"begin": 1, "end": -1}.get(event.kind, 0)
+        active = self._active.get(event.step, 0) + {EventKind.BEGIN: 1, EventKind.END: -1}.get(event.kind, 0)
         self._active[event.step] = active
-        if event.kind == "step" and event.outcome == "done":
+        if event.kind is EventKind.STEP and event.outcome == StepOutcome.DONE:
             self._paid[event.step] = self._paid.get(event.step, 0.0) + event.cost
         paid = self._paid.get(event.step, 0.0)
         note = f"{paid:.1f} credits" + (f", {active} active" if active else "") if paid or active else ""
-        self._progress.update(bar, advance=1 if event.kind == "step" else 0, note=note)
+        self._progress.update(bar, advance=1 if event.kind is EventKind.STEP else 0, note=note)

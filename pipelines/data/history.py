@@ -12,7 +12,7 @@ from typing import Any
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.store.records import Store
-from pipelines.data.manifest import read_manifest
+from pipelines.data.manifest import ManifestRow, read_manifest
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.reading import loader
 
@@ -63,7 +63,7 @@ class PastRun:
         """Items by outcome."""
         return Counter(row["outcome"] for row in self._rows())
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[ManifestRow]:
         try:
             return list(read_manifest(self.manifest))
         except OSError as error:

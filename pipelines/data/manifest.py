@@ -1,4 +1,7 @@
-"""The manifest: one JSON line per item of a run, written as items end."""
+"""The manifest: one JSON line for each item of a run, written as items end, and read here only.
+
+A row written by an earlier version names some outcomes of steps otherwise; reading gives it the words of today.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,198 @@ import contextlib
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from flux_tasks import files
+from flux_tasks import errors, files
+from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Moderated, RunStopped, SubmissionUncertain
 
-__all__ = ["FINE", "OUTCOMES", "SEVERITY", "Manifest", "read_manifest"]
+__all__ = [
+    "FINE",
+    "SEVERITY",
+    "ErrorRow",
+    "ItemOutcome",
+    "Manifest",
+    "ManifestRow",
+    "OutputRow",
+    "StepOutcome",
+    "StepRow",
+    "error_row",
+    "errors_of",
+    "outcome_of",
+    "paid_steps",
+    "read_manifest",
+]
 
-OUTCOMES = ("done", "cached", "skipped", "moderated", "invalid", "failed", "held")
-"""``done`` (at least one job now), ``cached`` (all from the store), ``skipped`` (no step applied), ``moderated``,
-``invalid`` (bad input), ``failed``, ``held`` (may be paid for, or the run was stopped)."""
 
-SEVERITY = ("held", "failed", "moderated", "invalid")
+class ItemOutcome(StrEnum):
+    """How an item ended."""
+
+    DONE = "done"
+    """Something was made for it now."""
+    CACHED = "cached"
+    """Everything was in the store."""
+    SKIPPED = "skipped"
+    """No step applied to it."""
+    MODERATED = "moderated"
+    """The safety filter refused it."""
+    INVALID = "invalid"
+    """Its input cannot be used."""
+    FAILED = "failed"
+    HELD = "held"
+    """It may be paid for, or the run was stopped."""
+
+
+FINE = frozenset({ItemOutcome.DONE, ItemOutcome.CACHED, ItemOutcome.SKIPPED})
+"""Outcomes that need nobody's attention."""
+
+SEVERITY = (ItemOutcome.HELD, ItemOutcome.FAILED, ItemOutcome.MODERATED, ItemOutcome.INVALID)
 """Which outcome an item has whose branches ended in several: the first of these."""
 
-FINE = frozenset({"done", "cached", "skipped"})
-"""Outcomes that need nobody's attention."""
+
+class StepOutcome(StrEnum):
+    """How a step ended for one item. The last three are of a plan: no row of a manifest has them."""
+
+    DONE = "done"
+    """A job was paid for, or an operation done, in this run."""
+    COLLECTED = "collected"
+    """An earlier run had paid for the job; its result was collected."""
+    CACHED = "cached"
+    """The result was in the store."""
+    UNCHANGED = "unchanged"
+    """It would change nothing: the result is the input."""
+    SKIPPED = "skipped"
+    """It does not apply: its condition is false, or a picture that it needs is not there."""
+    SHARED = "shared"
+    """Another item's job answers it."""
+    HELD = "held"
+    """Its job may have been charged, and nobody knows its id."""
+    BLOCKED = "blocked"
+    """Something before it cannot be done."""
+
+
+_EARLIER_WORDS = {"attached": "collected", "made": "done", "kept": "cached", "nothing_to_do": "unchanged"}
+
+
+_Inputs = TypedDict("_Inputs", {"from": list[str]})
+
+
+class StepRow(_Inputs):
+    """One step of an item; what is empty is left out.
+
+    Keys:
+        id: of the node: the step's id, with the values that are varied.
+        task: what the recipe calls it by; of a user's function its module and name.
+        is_paid: whether it calls a tool, named as ``tool``.
+        from: the nodes (or ``source``) whose pictures it gets, its main picture's first.
+        varied: values of its matrix by name.
+        reason: why it is skipped or changes nothing.
+        cost: credits that its job cost; of a local preview what BFL would ask for.
+        estimate: credits that it was expected to cost.
+        seconds: from its beginning to its end, waiting for a slot included.
+        image, mask: its result and its mask as it was sent, as ``ImageRef.to_dict``.
+        drift: how much the result differs from its input outside the mask: ``mean``, ``peak``, ``changed``.
+        preview: whether a local engine made the result.
+    """
+
+    id: str
+    task: str
+    outcome: StepOutcome
+    is_paid: bool
+    tool: NotRequired[str]
+    varied: NotRequired[dict[str, Any]]
+    reason: NotRequired[str]
+    cost: NotRequired[float | None]
+    estimate: NotRequired[float | None]
+    job_id: NotRequired[str]
+    seconds: NotRequired[float]
+    image: NotRequired[dict[str, Any]]
+    mask: NotRequired[dict[str, Any] | None]
+    drift: NotRequired[dict[str, float] | None]
+    parameters: NotRequired[dict[str, Any]]
+    warnings: NotRequired[list[str]]
+    preview: NotRequired[bool | None]
+
+
+class ErrorRow(TypedDict):
+    """An error of an item: the step (or ``source``, ``input``, ``output``), the class of the error, and its message."""
+
+    step: str
+    kind: str
+    message: str
+
+
+_Origin = TypedDict("_Origin", {"from": str})
+
+
+class OutputRow(_Origin):
+    """A file that was written: where, the node (or ``source``) whose result it is, and that result's picture."""
+
+    path: str
+    image: dict[str, Any]
+
+
+class ManifestRow(TypedDict):
+    """One item of a run.
+
+    Keys:
+        item: what people call it: the stem of its picture's name.
+        index: its number in the source, from 0.
+        source: where its picture is, or ``item`` without a picture.
+        error: the one that decided the outcome; ``errors`` are all of them where there are several.
+        input, output: its picture and its first result, as ``ImageRef.to_dict``.
+        output_path: where that result was written.
+        cost: credits of the jobs that this run paid for.
+        seconds: from its beginning to its end.
+        preview: whether a local engine made any of it.
+    """
+
+    item: str
+    index: int
+    source: str
+    outcome: ItemOutcome
+    error: ErrorRow | None
+    errors: list[ErrorRow]
+    input: dict[str, Any] | None
+    output: dict[str, Any] | None
+    output_path: str
+    outputs: list[OutputRow]
+    cost: float
+    seconds: float
+    preview: bool
+    steps: list[StepRow]
+
+
+def outcome_of(kind: type[BaseException] | str) -> ItemOutcome:
+    """Return how an item ends that fails with an error of this class; a row names the class."""
+    found = getattr(errors, kind, None) if isinstance(kind, str) else kind
+    if not isinstance(found, type):
+        return ItemOutcome.FAILED
+    if issubclass(found, (RunStopped, SubmissionUncertain)):
+        return ItemOutcome.HELD
+    if issubclass(found, Moderated):
+        return ItemOutcome.MODERATED
+    return ItemOutcome.INVALID if issubclass(found, (InvalidImage, InvalidRequest)) else ItemOutcome.FAILED
+
+
+def error_row(step: str, problem: Exception) -> ErrorRow:
+    """Return an error as a row has it; the message of one that is not ours begins with its class."""
+    is_ours = isinstance(problem, (FluxError, OSError))
+    message = str(problem) if is_ours else f"{type(problem).__name__}: {problem}"
+    return {"step": step, "kind": type(problem).__name__, "message": message}
+
+
+def errors_of(row: ManifestRow) -> list[ErrorRow]:
+    """Return all errors of an item, the one that decided its outcome among them."""
+    return row["errors"] or ([row["error"]] if row["error"] else [])
+
+
+def paid_steps(row: ManifestRow, outcome: StepOutcome) -> list[StepRow]:
+    """Return the steps of an item that call a tool and ended so."""
+    return [step for step in row["steps"] if step["is_paid"] and step["outcome"] == outcome]
 
 
 class Manifest:
@@ -58,17 +235,31 @@ class Manifest:
                 stack.callback(self._spool.unlink)
                 files.write(self.location, self._spool.read_bytes())
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: ManifestRow) -> None:
         """Write one item's row; it is on disk when this returns."""
         assert self._file is not None  # noqa: S101 - entered
         self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
         self._file.flush()
 
 
-def read_manifest(location: str) -> Iterator[dict[str, Any]]:
-    """The rows of a manifest, in the order in which items ended. A last line that was cut off is left out."""
-    for line in (
-        files.read(location).decode("utf-8", errors="replace").split("\n")
-    ):  # and at no other sign that ends lines elsewhere
+def read_manifest(location: str) -> Iterator[ManifestRow]:
+    """Read the rows of a manifest, in the order in which items ended. A last line that was cut off is left out.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    text = files.read(location).decode("utf-8", errors="replace")
+    for line in text.split("\n"):  # and at no other sign that ends lines elsewhere
         with contextlib.suppress(ValueError):
-            yield json.loads(line)
+            yield _in_words_of_today(json.loads(line))
+
+
+def _in_words_of_today(row: Any) -> Any:
+    """Return a row whose steps have the outcomes of today and say whether they are paid, whoever wrote it."""
+    steps = row.get("steps") if isinstance(row, dict) else None
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict) and "is_paid" not in step:
+            outcome = step.get("outcome")
+            step["outcome"] = _EARLIER_WORDS.get(outcome, outcome) if isinstance(outcome, str) else outcome
+            step["is_paid"] = "tool" in step
+    return row

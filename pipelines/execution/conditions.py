@@ -12,7 +12,7 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from pipelines.execution.arguments import mask_of
 from pipelines.execution.facts import Facts
-from pipelines.execution.placeholders import PLANNED, is_planned
+from pipelines.execution.placeholders import Placeholder
 from pipelines.language import templates
 from pipelines.language.graph import Node
 from pipelines.language.names import IMAGE_FACTS
@@ -76,9 +76,9 @@ def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dic
         return {}
     if image is None:
         raise InvalidImage(f"there is no picture whose {wanted[0]} could be asked for")
-    if not is_planned(image):
+    if not isinstance(image, Placeholder):
         return facts.of(image, wanted)
-    by_size = [name for name in wanted if name in _KNOWN_BEFOREHAND and image.uri == PLANNED]
+    by_size = [name for name in wanted if name in _KNOWN_BEFOREHAND and image.is_sized]
     return {name: _Unknown() for name in wanted} | facts.of(image, by_size)
 
 
@@ -96,15 +96,15 @@ def _mask_fact(fact: str, mask: Any, image: ImageRef | None, facts: Facts) -> An
     described = mask if isinstance(mask, Mask) else Mask(mask)
     if image is None:
         raise InvalidImage("there is no picture that the mask could belong to")
-    source = described.file if isinstance(described.file, ImageRef) else None
-    if is_planned(source) or (is_planned(image) and (described.alpha or image.uri != PLANNED)):
+    is_open = isinstance(image, Placeholder) and (described.alpha or not image.is_sized)
+    if is_open or isinstance(described.file, Placeholder):
         return _Unknown()
     return facts.coverage(described, image)
 
 
 def _is_there(mask: Mask, image: ImageRef | None) -> bool:
     if mask.alpha:
-        if is_planned(image):
+        if isinstance(image, Placeholder):
             raise Undecided
         return image is not None and image.media_type != "image/jpeg" and inspect(image.read()).has_alpha
     location = mask.location()

@@ -1,11 +1,11 @@
-"""Local steps: run an operation or a function, and keep its result."""
+"""Work that costs nothing: operations, functions, and pixels that are put back; results are kept in the store."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -20,34 +20,29 @@ from flux_tasks.store.records import Store
 from pipelines.language.graph import Node
 from pipelines.operations.pixels import encode
 
-__all__ = ["grown", "growth", "operate", "preserved", "sent_mask"]
+__all__ = ["LocalResult", "grown", "growth", "operate", "preserve", "sent_mask"]
 
 
-# -- what costs nothing -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """The result of a local operation.
 
+    Attributes:
+        from_store: whether the store had it, so that nothing was worked out.
+    """
 
-def _digest(value: Any) -> Any:
-    return [one.digest for one in value] if isinstance(value, (list, tuple)) else value.digest
-
-
-def _key(document: Mapping[str, Any]) -> str:
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    image: ImageRef
+    from_store: bool = False
 
 
 def operate(
-    node: Node,
-    given: Mapping[str, Any],
-    image: ImageRef | None,
-    store: Store,
-    keep: bool = True,
-    known: list[bool] | None = None,
-) -> ImageRef:
-    """The result of a local operation, from the store if it was worked out before.
+    node: Node, arguments: Mapping[str, Any], image: ImageRef | None, store: Store, *, keep: bool = True
+) -> LocalResult:
+    """Return the result of a local operation, from the store if it was worked out before. Call it on a thread.
 
     Args:
+        arguments: with pictures in their places, the main one aside.
         keep: write the result into the store.
-        known: gets an entry if the store had the result.
 
     Raises:
         InvalidImage: a picture cannot be worked on.
@@ -62,10 +57,10 @@ def operate(
     if main is not None and image is not None and not slots[main].many:
         pictures[main] = image
     for name in slots:
-        if name in given:
-            value = given[name]
+        if name in arguments:
+            value = arguments[name]
             pictures[name] = [ImageRef.of(one) for one in value] if isinstance(value, list) else ImageRef.of(value)
-    parameters = {name: value for name, value in given.items() if name not in slots}
+    parameters = {name: value for name, value in arguments.items() if name not in slots}
     problems = action.check(parameters, where=node.step.id)
     if problems:
         raise InvalidRequest.of(problems)
@@ -74,15 +69,22 @@ def operate(
     key = _key({"operation": identity, "parameters": action.defaults(parameters), "pictures": digests})
     found = store.result(key)
     if found is not None:
-        if known is not None:
-            known.append(True)
         stored: ImageRef = found["image"]
-        return replace(stored, name=_name(image, pictures))
+        return LocalResult(replace(stored, name=_name(image, pictures)), from_store=True)
     made = action.perform(parameters, pictures)
     for picture in (image, *pictures.values()):
         if isinstance(picture, ImageRef) and made.digest == picture.digest:
-            return picture
-    return _kept(store, key, made, {"operation": identity, "parameters": parameters}, keep=keep)
+            return LocalResult(picture)
+    return LocalResult(_stored(store, key, made, {"operation": identity, "parameters": parameters}) if keep else made)
+
+
+def _digest(value: Any) -> Any:
+    return [one.digest for one in value] if isinstance(value, (list, tuple)) else value.digest
+
+
+def _key(document: Mapping[str, Any]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _name(image: ImageRef | None, pictures: Mapping[str, Any]) -> str:
@@ -90,20 +92,22 @@ def _name(image: ImageRef | None, pictures: Mapping[str, Any]) -> str:
     return first.name if first is not None else ""
 
 
-def _kept(store: Store, key: str, made: ImageRef, facts: Mapping[str, Any], *, keep: bool) -> ImageRef:
-    if not keep:
-        return made
+def _stored(store: Store, key: str, made: ImageRef, facts: Mapping[str, Any]) -> ImageRef:
     image = replace(store.put_image(made.read(), name=made.name), engine=made.engine)
     store.put_result(key, image, {**facts, "cost": 0})
     return image
 
 
-def preserved(
-    call: Call, before: ImageRef, after: ImageRef, store: Store, feather: float, keep: bool = True
+def preserve(
+    call: Call, before: ImageRef, after: ImageRef, store: Store, feather: float, *, keep: bool = True
 ) -> ImageRef:
-    """``after`` where the tool was told to change something, ``before`` elsewhere, pixel for pixel.
+    """Return ``after`` where the tool was asked to change something, and ``before`` elsewhere, pixel for pixel.
 
-    A result of another size cannot be put back and stays as it is.
+    A result of another size cannot be put back and stays as it is. Call it on a thread.
+
+    Args:
+        feather: softens the edge by so many pixels, inwards.
+        keep: write the result into the store.
 
     Raises:
         InvalidImage: a picture cannot be decoded.
@@ -121,18 +125,20 @@ def preserved(
     white = masks.match(grown(call, mask), after.upright_size, resize=True)
     put = masks.composite(before.open(), after.open(), white, feather=feather)
     made = replace(encode(put, {"after": [after], "before": [before]}), engine=after.engine)
-    return replace(_kept(store, key, made, document, keep=keep), cost=after.cost, job_id=after.job_id)
+    kept = _stored(store, key, made, document) if keep else made
+    return replace(kept, cost=after.cost, job_id=after.job_id)
 
 
 def sent_mask(call: Call) -> Image.Image | None:
-    """The black and white mask as the tool was told to obey it, grown by what it was told to grow it."""
+    """Return the black and white mask of a call, grown by as many pixels as the tool is asked to grow it; or None."""
     return None if call.mask is None else grown(call, call.mask)
 
 
 def grown(call: Call, mask: Input) -> Image.Image:
+    """Return ``mask`` as a picture, grown by as many pixels as the tool is asked to grow it."""
     return dilate(mask.picture.open(), growth(call))
 
 
 def growth(call: Call) -> int:
-    """Pixels that the tool was told to grow the mask by."""
+    """Return by how many pixels the tool is asked to grow the mask."""
     return int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))

@@ -15,7 +15,19 @@ from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 
-__all__ = ["check_items", "items"]
+__all__ = ["budget_cap", "check_items", "items"]
+
+
+def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
+    """Return the most credits that a run may spend: ``budget``, else the recipe's own; None is no limit.
+
+    Raises:
+        RecipeError: it is not a number of credits.
+    """
+    cap = budget if budget is not None else recipe.budget.credits if recipe.budget else None
+    if cap is not None and not 0 <= cap < float("inf"):
+        raise RecipeError([Problem("budget", f"{cap!r} is not a number of credits (1 credit is 0.01 USD)")])
+    return cap
 
 
 def items(

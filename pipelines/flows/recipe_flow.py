@@ -43,7 +43,7 @@ _handed_over: ContextVar[Run | None] = ContextVar("run", default=None)
 async def _advance(recipe: str, endpoint: str) -> dict[str, int]:
     run = _handed_over.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
-    await run.advance(call_task)
+    await run.run_remaining(call_task)
     return dict(run.summary.counts)
 
 
@@ -89,7 +89,7 @@ async def arun_recipe(recipe: str | Path | HasCompiled, **settings: Any) -> dict
     loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
     given = {name: settings.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in settings}
     with use(**settings), Run(loaded, current(), **given) as run:
-        if not await run.settle():
+        if not await run.answer_from_store():
             await advance(run)
     if run.stopped is not None:
         raise run.stopped

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flux_tasks.units import duration, price, table_text
+from pipelines.data.manifest import StepOutcome
 
 __all__ = ["Amount", "Plan", "StepPlan", "table"]
-_TOLD = 20
+
+_SHOWN = 20
 
 
 @dataclass
@@ -20,7 +22,7 @@ class Amount:
     unpriced: int = 0
 
     def add(self, estimate: float | None) -> None:
-        """One more job."""
+        """Count one more job; ``estimate`` in credits, None without a published price."""
         self.jobs += 1
         self.credits += estimate or 0.0
         self.unpriced += estimate is None
@@ -35,15 +37,9 @@ class StepPlan:
         paid: jobs that would be paid for, each counted once.
         undecided: jobs that depend on a condition which cannot be decided yet; not in ``paid``.
         retries: jobs at most, if results are not as expected; not in ``paid``.
-        cached: answers from the store.
-        shared: calls that another item's job answers.
-        collected: jobs that an interrupted run has paid for.
-        held: jobs that may have been charged, and whose id is not known.
-        skipped: conditions that do not hold.
-        nothing_to_do: an empty mask, or a picture that is as it should be.
         local: operations done here, free.
         moderated: refused earlier, and not tried again.
-        blocked: something before it cannot be done.
+        cached, shared, collected, held, skipped, unchanged, blocked: see ``StepOutcome``.
     """
 
     id: str
@@ -57,10 +53,14 @@ class StepPlan:
     collected: int = 0
     held: int = 0
     skipped: int = 0
-    nothing_to_do: int = 0
+    unchanged: int = 0
     local: int = 0
     moderated: int = 0
     blocked: int = 0
+
+    def count(self, outcome: StepOutcome) -> None:
+        """Count an item for which nothing is done at this step."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
 
 
 @dataclass
@@ -72,9 +72,10 @@ class Plan:
         steps: in the order of the graph.
         seconds: expected duration at ``max_jobs`` jobs at a time.
         assumed: tools whose jobs nobody has timed on this store; they are taken to last 10 s.
-        invalid: what is wrong with items, the first of them; ``troubled`` counts them all.
+        problems: how many things are wrong with items.
+        invalid: the first of them, as sentences.
         budget: the cap in credits, or None.
-        spent: credits that count against it already, because earlier runs did not get to their end.
+        spent: credits that count against it already, because earlier runs were stopped.
     """
 
     recipe: str
@@ -86,16 +87,22 @@ class Plan:
     max_jobs: int = 0
     assumed: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
-    troubled: int = 0
+    problems: int = 0
     budget: float | None = None
     spent: float = 0.0
 
     def __str__(self) -> str:
         return table(self)
 
+    def add_problem(self, text: str) -> None:
+        """Count something that is wrong with an item."""
+        self.problems += 1
+        if len(self.invalid) < _SHOWN:
+            self.invalid.append(text)
+
     @property
     def jobs(self) -> int:
-        """Jobs that the run would pay for, as far as that can be told."""
+        """Jobs that the run would pay for, as far as that is certain."""
         return sum(step.paid.jobs for step in self.steps)
 
     @property
@@ -159,7 +166,7 @@ def _head(plan: Plan) -> str:
 
 
 def _row(step: StepPlan) -> tuple[str, ...]:
-    counts = (step.cached, step.shared, step.collected, step.skipped + step.nothing_to_do, step.undecided.jobs)
+    counts = (step.cached, step.shared, step.collected, step.skipped + step.unchanged, step.undecided.jobs)
     if not step.is_paid:
         return (step.id, step.does, "", "", "", "", f"{counts[3]:,}" if counts[3] else "", "", "free")
     return (
@@ -221,11 +228,11 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(_budget(plan, plan.budget))
     if plan.engine.startswith("local:"):
         lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
-    if plan.troubled:
-        lines.append(f"invalid: {plan.troubled:,} {'problem' if plan.troubled == 1 else 'problems'} with items")
+    if plan.problems:
+        lines.append(f"invalid: {plan.problems:,} {'problem' if plan.problems == 1 else 'problems'} with items")
         lines += ["  " + words.replace("\n", "\n    ") for words in plan.invalid]
-        if plan.troubled > len(plan.invalid):
-            lines.append(f"  … and {plan.troubled - len(plan.invalid):,} more")
+        if plan.problems > len(plan.invalid):
+            lines.append(f"  … and {plan.problems - len(plan.invalid):,} more")
     return lines
 
 

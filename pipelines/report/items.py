@@ -7,18 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from pipelines.data.manifest import FINE
+from pipelines.data.manifest import FINE, outcome_of
 from pipelines.report import formatting
 from pipelines.report.lineage import INPUT, Lineage, steps_in
 from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, size_of
 
 __all__ = ["Item", "Mask", "PictureLimits", "Step", "View", "add_pictures", "count_results", "read_item"]
-
-_OUTCOMES = {
-    "Moderated": "moderated",
-    **dict.fromkeys(("InvalidImage", "InvalidRequest"), "invalid"),
-    **dict.fromkeys(("SubmissionUncertain", "BudgetReached", "KeyRefused", "OutOfCredits", "RunStopped"), "held"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +129,7 @@ def read_item(number: int, row: Mapping[str, Any]) -> Item:
     steps = [_step(step, before) for step, before in zip(steps_in(row), [{}, *steps_in(row)], strict=False)]
     for position, error in enumerate(errors):
         if error["step"] and error["step"] not in {step.id for step in steps}:  # the step has no note of its own
-            ended = outcome if position == 0 else _OUTCOMES.get(error["kind"], "failed")
+            ended = outcome if position == 0 else outcome_of(error["kind"])
             steps.append(_step({"id": error["step"], "outcome": outcome if ended in FINE else ended}, {}))
     paths = [formatting.text(output.get("path")) for output in _outputs(row)]
     return Item(

@@ -22,7 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks import files, units
-from pipelines.data.manifest import FINE, OUTCOMES
+from pipelines.data.manifest import FINE, ItemOutcome
 from pipelines.report import formatting
 from pipelines.report.items import Item, PictureLimits, add_pictures, count_results, read_item
 from pipelines.report.pictures import Missing
@@ -171,7 +171,7 @@ def _limits(rows: Sequence[Mapping[str, Any]]) -> PictureLimits:
 
 def _sort_outcomes(counts: Mapping[str, int]) -> list[str]:
     """Return the known outcomes in their usual order, then the others by name."""
-    known = [name for name in OUTCOMES if name in counts]
+    known: list[str] = [name for name in ItemOutcome if name in counts]
     return known + sorted(set(counts) - set(known))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.run.item import CallTool, Event
+from pipelines.run.context import CallTool, Event, EventKind
 from pipelines.run.run import Run
 from pipelines.run.summary import Summary, ToolTotal
 
-__all__ = ["CallTool", "Event", "Run", "Summary", "ToolTotal"]
+__all__ = ["CallTool", "Event", "EventKind", "Run", "Summary", "ToolTotal"]

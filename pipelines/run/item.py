@@ -1,160 +1,69 @@
-"""One item on its way through the graph: every node once what feeds it is there, each with a note for the manifest."""
+"""One item of a run: the answers to its walk, each paid for once, and the files that come of it."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 from flux_tasks import background, files
-from flux_tasks.errors import (
-    BudgetReached,
-    CheckFailed,
-    FluxError,
-    InvalidImage,
-    InvalidRequest,
-    Moderated,
-    RunStopped,
-    StoreUnavailable,
-    SubmissionUncertain,
-)
+from flux_tasks.errors import RunStopped, StoreUnavailable
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
 from pipelines.data.items import Item
-from pipelines.data.manifest import SEVERITY
-from pipelines.data.outputs import FULL, target_path, write_output
-from pipelines.execution import conditions, expectations, local_steps
-from pipelines.execution.arguments import arguments_of, call_of, context_of, pictures_for_task, tries_of, with_pictures
-from pipelines.language.graph import Node, OutputTarget
+from pipelines.data.manifest import ManifestRow, StepOutcome
+from pipelines.data.outputs import FULL, write_output
+from pipelines.execution import expectations, local_steps
+from pipelines.execution.arguments import call_of, pictures_for_task
+from pipelines.execution.expectations import Observed
+from pipelines.execution.walk import Attempt, NeedsJob, Outcome, Place, walk
+from pipelines.language.graph import OutputTarget
 from pipelines.language.names import SOURCE
+from pipelines.run.context import CallTool, Event, EventKind, RunContext
+from pipelines.run.row import ItemRow
 
-if TYPE_CHECKING:
-    from pipelines.run.run import Run
+__all__ = ["ItemRun"]
 
-__all__ = ["CallTool", "Event", "ItemRun", "NeedsJob"]
-
-CallTool = Callable[[str, dict[str, Any]], Awaitable[JobResult]]
-"""Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns its result."""
+T = TypeVar("T")
 
 PICTURED_ITEMS = 60
 """Items whose masks are kept and drift is measured for the report; it embeds no more pictures than that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something a display wants to know: an item's step began or ended, an item ended, or a word to a person."""
-
-    kind: str
-    item: str
-    step: str = ""
-    outcome: str = ""
-    cost: float = 0.0
-
-
-class NeedsJob(Exception):
-    """The store has no answer for a step, and this is not the time to pay for one."""
-
-
-@dataclass(frozen=True)
-class _Failure:
-    node: str
-    outcome: str
-    problem: Exception
-
-    @property
-    def row(self) -> dict[str, str]:
-        problem = self.problem
-        is_ours = isinstance(problem, (FluxError, OSError))
-        message = str(problem) if is_ours else f"{type(problem).__name__}: {problem}"
-        return {"step": self.node, "kind": type(problem).__name__, "message": message}
-
-
 class ItemRun:
-    """One item on its way."""
+    """One item of a run. Implements ``NodeAnswers``: pays for jobs, does local work, keeps results in the store."""
 
-    def __init__(self, item: Item, run: Run) -> None:
-        self._item = item
-        self._run = run
-        self._context = {**run.recipe.constants, **item.context}
-        self._results: dict[str, ImageRef | None] = {}
-        self._failures: list[_Failure] = []
-        self._notes: list[tuple[int, dict[str, Any]]] = []
-        self._started = time.monotonic()
+    def __init__(self, item: Item, context: RunContext) -> None:
+        self.item = item
+        self.facts = context.facts
+        self.outputs = context.outputs
+        self._context = context
+        self._call_tool: CallTool | None = None
+        self._row = ItemRow(item)
+        self._performed: set[tuple[str, str]] = set()
+        """Nodes whose result was worked out for this item, maybe in a walk that ended for want of a job."""
 
-    async def to_end(self, call_tool: CallTool | None) -> dict[str, Any]:
-        """The item's manifest row. Errors of the item are in it; none are raised.
+    async def run(self, call_tool: CallTool | None) -> ManifestRow:
+        """Take the item through the recipe and write its files; errors of the item are in its row, none are raised.
 
         Raises:
-            NeedsJob: a step needs a job and there is no ``call_tool``.
+            NeedsJob: a step needs a job and there is no ``call_tool``. Run it again with one.
         """
-        graph = self._run.recipe.graph
-        written: list[dict[str, Any]] = []
-        paths: list[tuple[OutputTarget, str]] = []
-        try:
-            if self._item.error:
-                raise InvalidRequest(self._item.error)
-            for number, target in enumerate(graph.targets):
-                path = target_path(target, self._context)
-                self._run.claim_output(path, self._item, number)
-                paths.append((target, path))
-        except Exception as problem:
-            self._fail("output" if not self._item.error else "source", problem)
-        if not self._failures:
-            await self._read_source()
-        if not self._failures:
-            await self._through(graph.nodes, call_tool)
-            for target, path in paths:
-                await self._write(target, path, written)
-        return self._row(written)
+        self._call_tool = call_tool
+        self._row = ItemRow(self.item)
+        walked = await walk(self.item, self._context.recipe, self)
+        for target, path in walked.paths:
+            image = walked.results.get(target.node)
+            if image is not None:
+                await self._write(target, path, image)
+        return self._row.finish(walked.results.get(SOURCE))
 
-    async def _read_source(self) -> None:
-        try:
-            self._results[SOURCE] = None
-            if self._item.path:
-                self._results[SOURCE] = await asyncio.to_thread(ImageRef.of, self._item.path)
-        except Exception as problem:
-            self._fail("input", problem)
-
-    async def _through(self, nodes: tuple[Node, ...], call_tool: CallTool | None) -> None:
-        """Take every node when what feeds it is there; those that do not wait for one another go side by side."""
-        is_chain = all(set(node.dependencies) <= {SOURCE, before.id} for before, node in pairwise(nodes))
-        if call_tool is None or is_chain:
-            for node in nodes:
-                await self._reach(node, call_tool)
-            return
-        tasks: dict[str, asyncio.Task[None]] = {}
-
-        async def when_fed(node: Node) -> None:
-            for fed in node.dependencies:
-                if fed in tasks:
-                    await tasks[fed]
-            await self._reach(node, call_tool)
-
-        async with asyncio.TaskGroup() as group:
-            for node in nodes:
-                tasks[node.id] = group.create_task(when_fed(node))
-
-    async def _reach(self, node: Node, call_tool: CallTool | None) -> None:
-        if any(fed not in self._results for fed in node.dependencies):
-            return  # something before it failed, and has been told
-        try:
-            self._results[node.id] = await self._take(node, call_tool)
-        except NeedsJob:  # what was made on the way is found in the store when this item is gone through again
-            self._run.made.update(note["image"]["digest"] for _, note in self._notes if note["outcome"] == "made")
-            raise
-        except Exception as problem:  # one bad item, whatever is wrong with it, never stops a run
-            self._fail(node.id, problem)
-
-    async def _write(self, target: OutputTarget, path: str, written: list[dict[str, Any]]) -> None:
-        image = self._results.get(target.node)
-        if image is None:
-            return
+    async def _write(self, target: OutputTarget, path: str, image: ImageRef) -> None:
         try:
             try:
                 await asyncio.to_thread(files.patiently, write_output, image, path)
@@ -163,231 +72,108 @@ class ItemRun:
                     raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
                 raise
         except Exception as problem:
-            self._fail("output", problem)
-            return
-        written.append({"path": path, "from": target.node, "image": image.to_dict(), "is_output": target.is_output})
-
-    def _fail(self, node: str, problem: Exception) -> None:
-        if isinstance(problem, RunStopped):
-            self._run.stop(problem)
-            outcome = "held"
-        elif isinstance(problem, SubmissionUncertain):
-            outcome = "held"
-        elif isinstance(problem, Moderated):
-            outcome = "moderated"
-        elif isinstance(problem, (InvalidImage, InvalidRequest)):
-            outcome = "invalid"
+            self.fail("output", problem)
         else:
-            outcome = "failed"
-        self._failures.append(_Failure(node, outcome, problem))
+            self._row.written(target, path, image)
 
-    def _row(self, written: list[dict[str, Any]]) -> dict[str, Any]:
-        steps = [note for _, note in sorted(self._notes, key=lambda noted: noted[0])]
-        worst = min(self._failures, key=lambda failure: SEVERITY.index(failure.outcome), default=None)
-        outputs = [w for w in written if w["is_output"]]
-        first = outputs[0] if outputs and worst is None else None
-        source = self._results.get(SOURCE)
-        return {
-            "item": self._item.stem,
-            "index": self._item.index,
-            "source": self._item.path or self._item.stem,
-            "outcome": worst.outcome if worst else self._success(steps),
-            "error": worst.row if worst else None,
-            "errors": [failure.row for failure in self._failures] if len(self._failures) > 1 else [],
-            "input": source.to_dict() if source else None,
-            "output": first["image"] if first else None,
-            "output_path": first["path"] if first else "",
-            "outputs": [{name: value for name, value in w.items() if name != "is_output"} for w in written],
-            "cost": sum(s.get("cost") or 0.0 for s in steps if s["outcome"] == "done"),
-            "seconds": round(time.monotonic() - self._started, 3),
-            "preview": any(s.get("preview") for s in steps) or bool(source and source.is_preview),
-            "steps": steps,
-        }
+    # -- answers to the walk --------------------------------------------------------------------------------------
 
-    def _success(self, steps: list[dict[str, Any]]) -> str:
-        outcomes = {step["outcome"] for step in steps}
-        if outcomes & {"done", "collected", "made"}:
-            return "done"
-        return "cached" if outcomes & {"cached", "kept"} else "skipped"
+    @property
+    def is_parallel(self) -> bool:
+        """Whether jobs are made, which can go side by side."""
+        return self._call_tool is not None
 
-    # -- one node -------------------------------------------------------------------------------------------------
+    async def off_loop(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function on a thread."""
+        return await asyncio.to_thread(function, *arguments)
 
-    async def _take(self, node: Node, call_tool: CallTool | None) -> ImageRef | None:
-        """The result of ``node``; its input where it does not apply; None where there is no picture."""
-        image = self._results[node.image] if node.image is not None else None
-        if node.image is not None and image is None:
-            self._note(node, "skipped", reason=f"there is no picture from {node.image}")
-            return None
-        context = context_of(node, self._context)
-        given = with_pictures(node, arguments_of(node, context), self._results)
-        if given is None:
-            self._note(node, "skipped", reason="a picture that it needs was not made")
-            return image if node.passes_input_through else None
-        if not await asyncio.to_thread(conditions.applies, node, context, given, image, self._run.facts):
-            self._note(node, "skipped", reason=f"when: {node.step.when}")
-            return image if node.passes_input_through else None
-        tries = tries_of(node, context)
-        failures: list[str] = []
-        for number, changes in enumerate(tries):
-            started = time.monotonic()
-            arguments = {**given, **changes}
-            words = [f"tried again with {_told(changes)}, because {'; '.join(failures)}"] if failures else []
-            if node.is_paid:
-                result, call = await self._call(node, arguments, image, call_tool, words, started)
-            else:
-                result, call = await self._operate(node, arguments, image, words, started), None
-            failures = await self._expected(node, call, image, result) if result is not image else []
-            if not failures:
-                return result
-            if number == len(tries) - 1 and node.step.on_failure.then == "keep":
-                self._notes[-1][1].setdefault("warnings", []).append(f"kept, though {'; '.join(failures)}")
-                return result
-        raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
+    async def local(self, attempt: Attempt) -> Outcome:
+        """Do what costs nothing, and keep the result in the store."""
+        node, image = attempt.node, attempt.image
+        operate = partial(local_steps.operate, node, attempt.arguments, image, self._context.store)
+        result = await patiently(operate)
+        if image is not None and result.image.digest == image.digest:
+            return Outcome(StepOutcome.UNCHANGED, image, "the picture is as it should be")
+        performed = (node.id, result.image.digest)
+        if not result.from_store:
+            self._performed.add(performed)
+        kind = StepOutcome.DONE if performed in self._performed else StepOutcome.CACHED
+        return Outcome(kind, result.image, warnings=attempt.notes)
 
-    async def _expected(
-        self, node: Node, call: Call | None, before: ImageRef | None, after: ImageRef | None
-    ) -> list[str]:
-        expect = node.step.expect
-        if expect is None or after is None:
-            return []
+    async def paid(self, attempt: Attempt) -> Outcome:
+        """Return what the store has, or pay for a job.
 
-        def look() -> list[str]:
-            mask = local_steps.sent_mask(call) if call is not None and expect.needs_mask else None
-            return expectations.judge(expect, self._run.facts, before, after, mask)
-
-        return await asyncio.to_thread(look)
-
-    async def _operate(
-        self, node: Node, given: Mapping[str, Any], image: ImageRef | None, words: list[str], started: float
-    ) -> ImageRef:
-        known: list[bool] = []
-        result: ImageRef = await patiently(local_steps.operate, node, given, image, self._run.store, True, known)
-        if image is not None and result.digest == image.digest:
-            self._note(node, "unchanged", reason="the picture is as it should be")
-            return image
-        self._note(
-            node,
-            "kept" if known and result.digest not in self._run.made else "made",
-            seconds=round(time.monotonic() - started, 3),
-            image=result.to_dict(),
-            parameters=_plain(given),
-            warnings=words,
-            preview=result.is_preview or None,
-        )
-        return result
-
-    async def _call(
-        self,
-        node: Node,
-        arguments: dict[str, Any],
-        image: ImageRef | None,
-        call_tool: CallTool | None,
-        words: list[str],
-        started: float,
-    ) -> tuple[ImageRef | None, Call]:
-        run = self._run
-        call = first = await asyncio.to_thread(call_of, node, arguments, image)
-        if run.seed is not None and "seed" in node.tool.parameters:
-            arguments = {**arguments, "seed": run.seed}
-            call = await asyncio.to_thread(call_of, node, arguments, image)
-        async with run.equal_calls(call.key(run.summary.engine)):
-            result = await self._answer(node, call, arguments, call_tool)
+        Raises:
+            NeedsJob: there is nobody to make one.
+            FluxError: see the tree in ``errors``.
+        """
+        context, first = self._context, attempt.call
+        assert first is not None, attempt.node.id  # noqa: S101 - there are no placeholders in a run
+        call = first
+        if context.seed is not None and "seed" in call.tool.parameters:
+            attempt = replace(attempt, arguments={**attempt.arguments, "seed": context.seed})
+            call = await self.off_loop(call_of, attempt.node, attempt.arguments, attempt.image)
+        async with context.one_at_a_time(call):
+            result = await self._result(attempt, call)
             if call is not first and result is not None and result.outcome is not JobOutcome.CACHED:
-                await background.arun(job.substitute(first, call, run.settings))
+                await background.arun(job.substitute(first, call, context.settings))
         if result is None:
-            why = "the mask is all black" if call.mask else "the canvas is the picture"
-            self._note(node, "unchanged", reason=why)
-            return image, call
-        return await self._noted(node, call, image, result, words, started), call
+            reason = "the mask is all black" if call.mask else "the canvas is the picture"
+            return Outcome(StepOutcome.UNCHANGED, attempt.image, reason)
+        warnings = (*attempt.notes, *result.warnings)
+        return Outcome(StepOutcome(result.outcome), result.image, warnings=warnings, call=call)
 
-    async def _answer(
-        self, node: Node, call: Call, arguments: dict[str, Any], call_tool: CallTool | None
-    ) -> JobResult | None:
+    async def _result(self, attempt: Attempt, call: Call) -> JobResult | None:
         """Return the result of a call, or None if it would change nothing."""
-        run = self._run
-        found = await background.arun(job.lookup(call, run.settings))
+        context, step = self._context, attempt.node.step
+        found = await background.arun(job.lookup(call, context.settings))
         if found is not None:
             return found.with_warnings_of(call)
         if await asyncio.to_thread(call.is_noop):
             return None
-        if call_tool is None:
+        if self._call_tool is None:
             raise NeedsJob
-        is_paid = await run.is_paid(call)
-        if run.stopped is not None and not (is_paid and isinstance(run.stopped, BudgetReached)):
-            raise type(run.stopped)(f"not begun, because the run was stopped: {run.stopped}")
-        async with run.purse.pay(node.tool.name, call.estimate(), is_paid=is_paid) as bill:
-            run.tell(Event("begin", self._item.stem, node.step.id))
+        is_paid = await context.is_paid(call)
+        context.check_not_stopped(is_paid=is_paid)
+        async with context.budget.pay(call.tool.name, call.estimate(), is_paid=is_paid) as reservation:
+            context.emit(Event(EventKind.BEGIN, self.item.stem, step.id))
             try:
-                result = await call_tool(node.step.task, {**arguments, **pictures_for_task(node, call)})
+                arguments = {**attempt.arguments, **pictures_for_task(attempt.node, call)}
+                result = await self._call_tool(step.task, arguments)
                 cost = result.cost if result.cost is not None else call.estimate()
-                bill.cost = cost if result.is_submitted_here else 0.0
+                reservation.cost = cost if result.is_submitted_here else 0.0
             except RunStopped as reason:
-                run.stop(reason)
+                context.stop(reason)
                 raise
             finally:
-                run.tell(Event("end", self._item.stem, node.step.id))
+                context.emit(Event(EventKind.END, self.item.stem, step.id))
         if result.seconds is not None:
-            run.durations.add(node.tool.name, result.seconds)
+            context.durations.add(call.tool.name, result.seconds)
         return replace(result, outcome=JobOutcome.DONE) if result.is_submitted_here else result
 
-    async def _noted(
-        self,
-        node: Node,
-        call: Call,
-        before: ImageRef | None,
-        result: JobResult,
-        words: list[str],
-        started: float,
-    ) -> ImageRef:
-        """Return the picture of ``result``, with the untouched pixels put back if the step says so, and note it all."""
-        said = [*words, *result.warnings]
-        delivered = after = result.image
-        if node.step.preserve is not None and before is not None and call.mask is not None:
-            put = await patiently(
-                local_steps.preserved, call, before, after, self._run.store, node.step.preserve.feather
-            )
-            if put is after:
-                said.append("the untouched pixels were not put back: the result has another size than its input")
-            after = put
-        seen = expectations.Observed()
-        if self._item.index < PICTURED_ITEMS:
-            seen = await asyncio.to_thread(expectations.observe, self._run.store, call, before, after)
-        if seen.is_unchanged:
-            said.append("the result has the same pixels as its input")
-        self._note(
-            node,
-            result.outcome,
-            cost=call.estimate() if delivered.is_preview else delivered.cost,  # a preview is free; this is its worth
-            estimate=call.estimate(),
-            job_id=delivered.job_id,
-            seconds=round(time.monotonic() - started, 3),
-            image=after.to_dict(),
-            mask=seen.mask,
-            drift=seen.drift,
-            parameters=dict(call.parameters),
-            warnings=said,
-            preview=after.is_preview or None,
-        )
-        return after
+    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
+        """Put the untouched pixels back, and keep the result in the store."""
+        call, before = attempt.call, attempt.image
+        assert call is not None and before is not None, attempt.node.id  # noqa: S101, PT018 - the walk has looked
+        return await patiently(local_steps.preserve, call, before, image, self._context.store, feather)
 
-    def _note(self, node: Node, outcome: str, **facts: Any) -> None:
-        step = node.step
-        noted: dict[str, Any] = {"id": node.id, "task": step.task, "outcome": outcome, "from": list(node.dependencies)}
-        if node.is_paid:
-            noted["tool"] = node.tool.name
-        elif step.task == "call":
-            noted["task"] = getattr(node.action, "reference", "call")
-        if node.axes:
-            noted["varied"] = dict(node.axes)
-        noted |= {name: value for name, value in facts.items() if value not in (None, "", [], ())}
-        self._notes.append((node.rank, noted))
-        self._run.tell(Event("step", self._item.stem, step.id, outcome, facts.get("cost") or 0.0))
+    async def retry(self, attempt: Attempt) -> None:
+        """Do nothing: a run knows its results, and so whether there will be a further try."""
 
+    async def note(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Add the step to the item's row."""
+        if outcome.kind is StepOutcome.BLOCKED:
+            return  # the row has the error of what blocks it
+        call, image, seen = outcome.call or attempt.call, outcome.image, Observed()
+        is_new_picture = image is not None and outcome.kind is not StepOutcome.UNCHANGED
+        if call is not None and image is not None and is_new_picture and self.item.index < PICTURED_ITEMS:
+            seen = await asyncio.to_thread(expectations.observe, self._context.store, call, attempt.image, image)
+        step = self._row.note(attempt, outcome, seen)
+        cost = step.get("cost") or 0.0
+        self._context.emit(Event(EventKind.STEP, self.item.stem, attempt.node.step.id, outcome.kind, cost))
 
-def _told(changes: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in changes.items())
-
-
-def _plain(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters for the manifest, without pictures."""
-    return {n: v for n, v in given.items() if isinstance(v, (str, int, float, bool))}
+    def fail(self, place: Place, problem: Exception) -> None:
+        """Add the error to the item's row; one that nothing can succeed after stops the run."""
+        if isinstance(problem, RunStopped):
+            self._context.stop(problem)
+        self._row.fail(place if isinstance(place, str) else place.id, problem)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
-from pipelines.data.manifest import FINE
+from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
+from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, paid_steps
 
 __all__ = ["Summary", "ToolTotal"]
+
+_NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFailed, JobLost))
 
 
 @dataclass
@@ -73,23 +75,22 @@ class Summary:
         """Whether every item ended well and nothing stopped the run."""
         return not self.stopped and set(+self.counts) <= FINE
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: ManifestRow) -> None:
         """Count an item in."""
         self.counts[row["outcome"]] += 1
-        for step in row["steps"]:
-            self.cached += step["outcome"] == "cached"
-            if step["outcome"] == "done":
-                cost = step.get("cost")
-                self.jobs += 1
-                self.cost += cost or 0.0
-                self.unpriced += cost is None
-                total = self.tools.setdefault(step["tool"], ToolTotal())
-                total.jobs += 1
-                total.unpriced += cost is None
-                total.cost += cost or 0.0
-                total.estimate += step.get("estimate") or 0.0
-                total.unestimated += step.get("estimate") is None
-            self.collected += step["outcome"] == "collected"
-        for error in row["errors"] or filter(None, [row["error"]]):
-            self.uncertain += error["kind"] == "SubmissionUncertain"
-            self.uncollected += error["kind"] in ("StillRunning", "DeliveryFailed", "JobLost")
+        self.cached += len(paid_steps(row, StepOutcome.CACHED))
+        self.collected += len(paid_steps(row, StepOutcome.COLLECTED))
+        for step in paid_steps(row, StepOutcome.DONE):
+            cost, estimate = step.get("cost"), step.get("estimate")
+            self.jobs += 1
+            self.cost += cost or 0.0
+            self.unpriced += cost is None
+            total = self.tools.setdefault(step["tool"], ToolTotal())
+            total.jobs += 1
+            total.unpriced += cost is None
+            total.cost += cost or 0.0
+            total.estimate += estimate or 0.0
+            total.unestimated += estimate is None
+        for error in errors_of(row):
+            self.uncertain += error["kind"] == SubmissionUncertain.__name__
+            self.uncollected += error["kind"] in _NOT_COLLECTED

@@ -115,7 +115,7 @@ def bench_chain() -> None:
         settings = Settings(endpoint=bfl.url, store=str(folder / "store"), max_jobs=SLOTS)
 
         async def whole(run: Run) -> None:
-            if not await run.settle():
+            if not await run.answer_from_store():
                 await advance(run)
 
         times = []

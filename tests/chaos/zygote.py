@@ -45,7 +45,7 @@ def _without_prefect() -> None:
                 await asyncio.sleep(0.05 * 2**attempt)
             raise AssertionError("unreachable")
 
-        await run.advance(call_tool)
+        await run.run_remaining(call_tool)
 
     stand_in = types.ModuleType("pipelines.flows.recipe_flow")
     stand_in.advance = advance  # type: ignore[attr-defined]

@@ -47,7 +47,7 @@ def test_the_plan_says_how_many_jobs_the_run_pays_for_exactly(
         assert planned.total("undecided").jobs == 0
         assert planned.jobs == here.jobs == run.summary.jobs
         assert planned.items == len(rows) == pictures
-        assert planned.troubled == sum(len(row["errors"]) or bool(row["error"]) for row in rows)
+        assert planned.problems == sum(len(row["errors"]) or bool(row["error"]) for row in rows)
         nothing_is_paid_twice(here, recipe)
 
 

@@ -149,8 +149,8 @@ def perform(recipe: Recipe, settings: Settings, **options: Any) -> tuple[Run, li
         return await background.arun(job.execute(call, settings))
 
     async def whole(run: Run) -> None:
-        if not await run.settle():
-            await run.advance(call_tool)
+        if not await run.answer_from_store():
+            await run.run_remaining(call_tool)
 
     with Run(recipe.compiled, settings, **options) as run:
         asyncio.run(whole(run))

@@ -74,7 +74,7 @@ output: "{folder}/out/{{{{ stem }}}}.png"
 def test_a_picture_of_a_column_is_loaded_cut_out_and_put_together_for_free(tmp_path: Path) -> None:
     with FakeBfl() as bfl:
         row = run_montage(tmp_path, bfl)
-        assert [step["outcome"] for step in row["steps"]] == ["made", "made", "made", "made"]
+        assert [step["outcome"] for step in row["steps"]] == ["done", "done", "done", "done"]
         again = run_montage(tmp_path, bfl)
         assert bfl.jobs == 0
     with Image.open(tmp_path / "out" / "front.png") as image:

@@ -94,13 +94,13 @@ def test_a_mask_without_white_costs_nothing_also_if_the_picture_is_not_made_yet(
     Image.new("L", (80, 80)).save(here.folder / "masks" / "p0.png")
     steps = "  - deblur: {}\n  - erase: {mask: '{{ mask }}'}\n    when: mask_exists"
     found = planned(here, steps)
-    assert (step(found, "erase").paid.jobs, step(found, "erase").nothing_to_do) == (1, 1)
+    assert (step(found, "erase").paid.jobs, step(found, "erase").unchanged) == (1, 1)
     steps = (
         "  - deblur: {}\n  - mask_from_boxes: {boxes: [[1, 1, 9, 9]]}\n  - mask_dilate: {pixels: -20}\n"
         "  - erase: {mask: {step: mask_dilate}}"
     )
     found = planned(here, steps)
-    assert (found.jobs, step(found, "erase").nothing_to_do, found.total("undecided").jobs) == (3, 3, 0)
+    assert (found.jobs, step(found, "erase").unchanged, found.total("undecided").jobs) == (3, 3, 0)
 
 
 def test_a_mask_of_colours_that_are_not_painted_yet_leaves_the_job_undecided(here: Place) -> None:
@@ -112,7 +112,7 @@ def test_a_mask_of_colours_that_are_not_painted_yet_leaves_the_job_undecided(her
 def test_a_mask_that_does_not_fit_a_picture_of_known_size_is_told_and_not_counted(here: Place) -> None:
     Image.new("L", (10, 10), 255).save(here.folder / "masks" / "p1.png")
     found = planned(here, TWO_STEPS)
-    assert (found.jobs, found.troubled) == (4, 1)
+    assert (found.jobs, found.problems) == (4, 1)
     assert "p1: erase: " in found.invalid[0]
     assert "the mask is 10×10 px but the image is 96×80 px" in found.invalid[0]
 
@@ -121,14 +121,14 @@ def test_two_items_with_one_result_are_told_and_the_second_is_not_counted(here: 
     found = plan(
         recipe(here, "  - deblur: {}", output="'FOLDER/out/{{ stem[:1] }}.png'").compiled, settings=here.settings
     )
-    assert (found.jobs, found.troubled) == (1, 2)
+    assert (found.jobs, found.problems) == (1, 2)
     assert "is also another result's" in found.invalid[0]
 
 
 def test_a_picture_that_is_none_blocks_its_own_item_alone(here: Place) -> None:
     (here.folder / "photos" / "p1.png").write_bytes(b"hello")
     found = planned(here, TWO_STEPS)
-    assert (found.items, found.jobs, found.troubled) == (3, 3, 1)
+    assert (found.items, found.jobs, found.problems) == (3, 3, 1)
 
 
 # -- what it tells apart ----------------------------------------------------------------------------------------------
@@ -175,8 +175,8 @@ def interrupted(here: Place, bfl: Painter) -> None:
             return await background.arun(job.execute(call, here.settings))
 
         with Run(recipe(here, TWO_STEPS).compiled, here.settings) as run:
-            assert not await run.settle()
-            work = asyncio.create_task(run.advance(call_tool))
+            assert not await run.answer_from_store()
+            work = asyncio.create_task(run.run_remaining(call_tool))
             journal = Journal(Store(here.settings.store))
             await asyncio.to_thread(
                 wait_until, lambda: sum(entry.phase == "submitted" for entry in journal.entries()) == 3

@@ -296,8 +296,8 @@ def test_a_real_run_is_reported_with_all_its_results(folder: Path, bfl: FakeBfl)
         return await background.arun(job.execute(prepare(tool, arguments), settings))
 
     async def whole(run: Run) -> None:
-        if not await run.settle():
-            await run.advance(call_tool)
+        if not await run.answer_from_store():
+            await run.run_remaining(call_tool)
 
     recipe = Recipe.parse(MANY.format(folder=folder))
     with Run(recipe.compiled, settings) as run:

@@ -131,7 +131,7 @@ def test_what_a_run_that_was_stopped_otherwise_has_spent_counts_for_the_next_one
     assert spent > 0
     server._submit = submit  # type: ignore[method-assign]
     run, _ = perform(recipe(here), here.settings, budget=50)
-    assert run.purse.earlier == pytest.approx(spent)
+    assert run.context.budget.earlier == pytest.approx(spent)
     assert here.spent <= 50
 
 
@@ -142,7 +142,7 @@ def test_what_moderation_refuses_takes_nothing_out_of_the_budget(here: Place, se
     refusal = Answer(200, {"id": "x", "status": "Content Moderated", "details": {"Moderation Reasons": ["Nudity"]}})
     server._poll = lambda job_id: refusal  # type: ignore[method-assign]
     run, _ = perform(recipe(here), here.settings, budget=5)
-    assert (run.summary.stopped, run.summary.counts, run.purse.spent) == ("", {"moderated": 4}, 0)
+    assert (run.summary.stopped, run.summary.counts, run.context.budget.spent) == ("", {"moderated": 4}, 0)
 
 
 def test_jobs_without_a_published_price_go_one_at_a_time_until_the_service_names_it(
@@ -177,7 +177,7 @@ def test_a_warning_comes_once_when_four_fifths_are_spent_or_in_flight(here: Plac
                 recipe(other),
                 other.settings,
                 budget=cap,
-                on_event=lambda event, words=words: words.append(event.step) if event.kind == "warning" else None,
+                on_event=lambda event, words=words: words.append(event.text) if event.kind == "warning" else None,
             )
             assert len(words) == expected
             assert all("of the budget's 58 credits are spent or in flight" in word for word in words)
@@ -248,11 +248,11 @@ def test_submissions_that_may_have_been_charged_count_once_however_often_the_run
     server.submit_answer = Answer(200, cut=0)
     first, _ = perform(recipe(here), here.settings, budget=50)
     server.submit_answer = None
-    assert (first.purse.spent, here.jobs) == (pytest.approx(18), 4)
+    assert (first.context.budget.spent, here.jobs) == (pytest.approx(18), 4)
     for _ in range(3):
         run, rows = perform(recipe(here), here.settings, budget=50)
         assert {row["outcome"] for row in rows} == {"held"}
-        assert run.purse.spent <= 18
+        assert run.context.budget.spent <= 18
         assert here.jobs == 4
 
 

@@ -73,8 +73,8 @@ def perform(folder: Path, settings: Settings, text: str = RECIPE, **options: Any
         return await background.arun(job.execute(call, settings))
 
     async def whole(run: Run) -> None:
-        if not await run.settle():
-            await run.advance(call_tool)
+        if not await run.answer_from_store():
+            await run.run_remaining(call_tool)
 
     with Run(Recipe.parse(text.format(folder=folder)).compiled, settings, **options) as run:
         asyncio.run(whole(run))
@@ -198,8 +198,8 @@ def test_an_interrupted_run_collects_its_jobs_when_it_is_run_again(
             return await background.arun(job.execute(call, settings))
 
         with Run(Recipe.parse(RECIPE.format(folder=folder)).compiled, settings) as run:
-            assert not await run.settle()
-            work = asyncio.create_task(run.advance(call_tool))
+            assert not await run.answer_from_store()
+            work = asyncio.create_task(run.run_remaining(call_tool))
             while bfl.jobs < 3 or len(list(Path(settings.store, "journal").glob("*"))) < 3:
                 await asyncio.sleep(0.005)
             await asyncio.sleep(0.05)

@@ -1,0 +1,349 @@
+"""The walk of one item through the graph of a recipe, by a run and by a plan alike.
+
+What happens at a node is decided here, once: whether it applies, which arguments and pictures it gets, how often it is
+tried, whether its result is as expected, whether untouched pixels are put back. What a run and a plan do differently
+are the answers: a run pays for a job and works on pictures, a plan counts them and goes on with placeholders. So a plan
+asks the same questions as its run, in the same order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.call import Call
+from pipelines.data.items import Item
+from pipelines.data.manifest import StepOutcome
+from pipelines.data.outputs import Outputs, target_path
+from pipelines.execution.arguments import Results, arguments_of, call_of, context_of, tries_of, with_pictures
+from pipelines.execution.conditions import Undecided, applies
+from pipelines.execution.expectations import judge
+from pipelines.execution.facts import Facts
+from pipelines.execution.local_steps import sent_mask
+from pipelines.execution.placeholders import Placeholder, pictures_in
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.graph import Node, OutputTarget
+from pipelines.language.names import SOURCE
+
+__all__ = ["Attempt", "NeedsJob", "NodeAnswers", "Outcome", "Place", "Walked", "walk"]
+
+T = TypeVar("T")
+
+Place: TypeAlias = 'Node | Literal["source", "input", "output"]'
+"""Where something failed: at a node, at the item's row, at its picture, or at its outputs."""
+
+
+class NeedsJob(Exception):
+    """The store has no answer for a step, and this is not the time to pay for one. It ends a walk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a node.
+
+    Attributes:
+        arguments: with templates filled in and pictures in their places, the main picture aside.
+        image: the main picture, or None.
+        call: the checked call of a node that calls a tool; None while it depends on pictures that are not made yet.
+        is_decided: whether it is certain that the node applies; in a plan its condition may ask about such pictures.
+        started: when it began, by ``time.monotonic``.
+        notes: why it is tried again.
+    """
+
+    node: Node
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    image: ImageRef | None = None
+    call: Call | None = None
+    is_decided: bool = True
+    started: float = field(default_factory=time.monotonic)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pictures(self) -> list[ImageRef]:
+        """All pictures that it works with, the main one first."""
+        return [*([self.image] if self.image is not None else []), *pictures_in(self.arguments)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended.
+
+    Attributes:
+        image: the result; the input where it is unchanged; None where there is no picture.
+        reason: why it is skipped or unchanged.
+        call: the call that was made, if it is not the attempt's own.
+    """
+
+    kind: StepOutcome
+    image: ImageRef | None = None
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    call: Call | None = None
+
+    def warn(self, *warnings: str) -> Outcome:
+        """Return the same outcome with further warnings."""
+        return replace(self, warnings=(*self.warnings, *warnings))
+
+
+class NodeAnswers(Protocol):
+    """What a run and a plan do differently.
+
+    Attributes:
+        facts: of pictures, for conditions and expectations.
+        outputs: the paths that results of any item go to.
+    """
+
+    facts: Facts
+    outputs: Outputs
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether nodes that do not wait for one another are answered side by side."""
+
+    async def off_loop(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that blocks."""
+
+    async def paid(self, attempt: Attempt) -> Outcome:
+        """Answer a node that calls a tool.
+
+        Raises:
+            NeedsJob: not now.
+        """
+
+    async def local(self, attempt: Attempt) -> Outcome:
+        """Answer a node that costs nothing."""
+
+    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
+        """Return a result with the untouched pixels of its input put back; itself if it has another size."""
+
+    async def retry(self, attempt: Attempt) -> None:
+        """Take note of a job that may follow, if the placeholder of an earlier try turns out to be not as expected."""
+
+    async def note(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Take note of how an attempt ended."""
+
+    def fail(self, place: Place, problem: Exception) -> None:
+        """Take note of what is wrong; whatever needs the result of this place is blocked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a walk came to.
+
+    Attributes:
+        results: by node (and ``source``); nodes that failed or were blocked are not in it.
+        paths: where results go.
+    """
+
+    results: Results
+    paths: Sequence[tuple[OutputTarget, str]] = ()
+
+
+async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> Walked:
+    """Take one item through every node of ``recipe``.
+
+    One bad item, whatever is wrong with it, never stops a run: it is noted with ``answers.fail``.
+
+    Raises:
+        NeedsJob: an answer said so.
+    """
+    return await _Walk(item, recipe, answers).run()
+
+
+class _Walk:
+    def __init__(self, item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> None:
+        self._item = item
+        self._graph = recipe.graph
+        self._answers = answers
+        self._context = {**recipe.constants, **item.context}
+        self._results: dict[str, ImageRef | None] = {}
+
+    async def run(self) -> Walked:
+        place: Place = "source"
+        try:
+            if self._item.error:
+                raise InvalidRequest(self._item.error)
+            place = "output"
+            paths = list(self._claimed_paths())
+            place = "input"
+            path = self._item.path
+            self._results[SOURCE] = await self._answers.off_loop(ImageRef.of, path) if path else None
+        except Exception as problem:
+            self._answers.fail(place, problem)
+            return Walked(self._results)
+        await self._nodes(self._graph.nodes)
+        return Walked(self._results, paths)
+
+    def _claimed_paths(self) -> Iterator[tuple[OutputTarget, str]]:
+        """Reserve the path of each result.
+
+        Raises:
+            InvalidRequest: another result goes to the same path, or a name in it is not known.
+        """
+        for number, target in enumerate(self._graph.targets):
+            path = target_path(target, self._context)
+            if not self._answers.outputs.claim(path, self._item.index, number):
+                raise InvalidRequest(
+                    f"output.path: {path} is also another result's: use more of the item's names in it"
+                )
+            yield target, path
+
+    async def _nodes(self, nodes: Sequence[Node]) -> None:
+        """Answer every node once those that it depends on are answered."""
+        is_chain = all(set(node.dependencies) <= {SOURCE, before.id} for before, node in pairwise(nodes))
+        if is_chain or not self._answers.is_parallel:
+            for node in nodes:
+                await self._node(node)
+            return
+        tasks: dict[str, asyncio.Task[None]] = {}
+
+        async def when_ready(node: Node) -> None:
+            for name in node.dependencies:
+                if name in tasks:
+                    await tasks[name]
+            await self._node(node)
+
+        async with asyncio.TaskGroup() as group:
+            for node in nodes:
+                tasks[node.id] = group.create_task(when_ready(node))
+
+    async def _node(self, node: Node) -> None:
+        try:
+            if any(name not in self._results for name in node.dependencies):
+                await self._answers.note(Attempt(node), Outcome(StepOutcome.BLOCKED))
+            else:
+                self._results[node.id] = await self._result(node)
+        except NeedsJob:
+            raise
+        except Exception as problem:
+            self._answers.fail(node, problem)
+
+    async def _result(self, node: Node) -> ImageRef | None:
+        """Return the result of a node; its input where it does not apply; None where there is no picture."""
+        image = self._results[node.image] if node.image is not None else None
+        if node.image is not None and image is None:
+            return await self._skip(node, None, f"there is no picture from {node.image}")
+        context = context_of(node, self._context)
+        arguments = with_pictures(node, arguments_of(node, context), self._results)
+        if arguments is None:
+            return await self._skip(node, image, "a picture that it needs was not made")
+        attempt = Attempt(node, arguments, image)
+        try:
+            applied = (node, context, arguments, image, self._answers.facts)
+            if node.step.when and not await self._answers.off_loop(applies, *applied):
+                return await self._skip(node, image, f"when: {node.step.when}")
+        except Undecided:
+            attempt = replace(attempt, is_decided=False)
+        return await self._tries(attempt, tries_of(node, context))
+
+    async def _skip(self, node: Node, image: ImageRef | None, reason: str) -> ImageRef | None:
+        await self._answers.note(Attempt(node), Outcome(StepOutcome.SKIPPED, reason=reason))
+        return image if node.passes_input_through else None
+
+    # -- the tries at one node ------------------------------------------------------------------------------------
+
+    async def _tries(self, first: Attempt, tries: Sequence[Mapping[str, Any]]) -> ImageRef | None:
+        """Return the first result that is as expected, or the last one if the step says so.
+
+        Raises:
+            CheckFailed: none is.
+        """
+        node = first.node
+        failures: list[str] = []
+        for number, changes in enumerate(tries):
+            attempt = await self._checked(_changed(first, changes, failures))
+            outcome = await (self._answers.paid(attempt) if node.is_paid else self._answers.local(attempt))
+            try:
+                outcome = await self._preserved(attempt, outcome)
+                failures = await self._failures(attempt, outcome)
+                is_taken = bool(failures) and number == len(tries) - 1 and node.step.on_failure.then == "keep"
+                if is_taken:
+                    outcome = outcome.warn(f"kept, though {'; '.join(failures)}")
+            finally:  # what was paid for is noted, whatever happens to its picture
+                await self._answers.note(attempt, outcome)
+            if isinstance(outcome.image, Placeholder) and outcome.kind is not StepOutcome.UNCHANGED:
+                return await self._unjudged(first, outcome.image, tries[number + 1 :])
+            if is_taken or not failures:
+                return outcome.image
+        raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
+
+    async def _checked(self, attempt: Attempt) -> Attempt:
+        """Return an attempt with its call; without one if it can only be made once pictures are.
+
+        Raises:
+            InvalidRequest: everything that is wrong with it.
+        """
+        if not attempt.node.is_paid:
+            return attempt
+        try:
+            call = await self._answers.off_loop(call_of, attempt.node, attempt.arguments, attempt.image)
+        except (InvalidRequest, InvalidImage):
+            if not _may_succeed(attempt):
+                raise
+            return attempt
+        return replace(attempt, call=call)
+
+    async def _preserved(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Return an outcome with the untouched pixels put back, if the step says so."""
+        wanted, call, result = attempt.node.step.preserve, attempt.call, outcome.image
+        is_edit = call is not None and call.mask is not None and attempt.image is not None
+        if wanted is None or call is None or not is_edit or result is None or outcome.kind is StepOutcome.UNCHANGED:
+            return outcome
+        if isinstance(result, Placeholder):
+            parts = ("preserve", wanted.feather, call.mask.identity if call.mask else "", result)
+            return replace(outcome, image=Placeholder.made_of(*parts, size=result.known_size, name=result.name))
+        put = await self._answers.preserve(attempt, result, wanted.feather)
+        if put is result:
+            return outcome.warn("the untouched pixels were not put back: the result has another size than its input")
+        return replace(outcome, image=put)
+
+    async def _failures(self, attempt: Attempt, outcome: Outcome) -> list[str]:
+        """Return what of the step's expectations does not hold."""
+        expect, call, before, after = attempt.node.step.expect, attempt.call, attempt.image, outcome.image
+        if expect is None or after is None or outcome.kind is StepOutcome.UNCHANGED:
+            return []
+        if isinstance(before, Placeholder) or isinstance(after, Placeholder):
+            return []
+
+        def failures() -> list[str]:
+            mask = sent_mask(call) if call is not None and expect.needs_mask else None
+            return judge(expect, self._answers.facts, before, after, mask)
+
+        return await self._answers.off_loop(failures)
+
+    async def _unjudged(self, first: Attempt, result: Placeholder, tries: Sequence[Mapping[str, Any]]) -> Placeholder:
+        """Return what stands for the result of whichever try will be as expected."""
+        sizes: set[tuple[int, int] | None] = set()
+        for changes in tries if first.node.is_paid else ():
+            attempt = _changed(first, changes)
+            with suppress(FluxError):  # it may never be made: the item does not fail yet
+                attempt = await self._checked(attempt)
+            await self._answers.retry(attempt)
+            if attempt.call is not None:
+                sizes.add(attempt.call.output_size)
+        if sizes - {result.upright_size}:
+            return Placeholder.made_of("tries", result, size=None, name=result.name)
+        return result
+
+
+def _changed(attempt: Attempt, changes: Mapping[str, Any], failures: Sequence[str] = ()) -> Attempt:
+    """Return the attempt that is made with changed arguments, because earlier ones failed."""
+    told = ", ".join(f"{name} {value}" for name, value in changes.items())
+    notes = (f"tried again with {told}, because {'; '.join(failures)}",) if failures else ()
+    return replace(attempt, arguments={**attempt.arguments, **changes}, started=time.monotonic(), notes=notes)
+
+
+def _may_succeed(attempt: Attempt) -> bool:
+    """Check whether a call that cannot be made of placeholders may still be made of the pictures they stand for."""
+    placeholders = [picture for picture in attempt.pictures if isinstance(picture, Placeholder)]
+    mask = attempt.arguments.get("mask")
+    wants_alpha = mask is None or (mask.get("alpha") if isinstance(mask, dict) else getattr(mask, "alpha", False))
+    depends_on_alpha = bool(wants_alpha) and "mask" in attempt.node.tool.image_fields
+    return bool(placeholders) and (depends_on_alpha or not all(picture.is_sized for picture in placeholders))

@@ -1,0 +1,97 @@
+"""What the items of one plan share: the store as it is, jobs that are planned already, and the counts of each step."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from flux_tasks import background
+from flux_tasks.errors import StoreUnavailable
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs import job
+from flux_tasks.settings import Settings
+from flux_tasks.store.journal import Entry, Journal
+from flux_tasks.store.records import Store
+from pipelines.data.history import USUAL, JobDurations, spent_before
+from pipelines.data.outputs import Outputs
+from pipelines.execution.facts import Facts
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.graph import Node
+from pipelines.plan.result import Plan, StepPlan
+
+__all__ = ["Tally"]
+
+KONTEXT_MAX_SLOTS = 6
+
+
+class Tally:
+    """What the items of one plan share.
+
+    Attributes:
+        plan: the result, which grows with each item.
+        facts: of pictures; nothing is written into the store.
+        outputs: the paths that results go to.
+        journal: unsettled jobs by key.
+        planned: what stands for the result of each job that is counted, by key.
+
+    Raises:
+        EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
+        StoreUnavailable: the store cannot be read.
+    """
+
+    def __init__(self, recipe: CompiledRecipe, settings: Settings, cap: float | None) -> None:
+        self.recipe = recipe
+        self.settings = settings
+        self.engine = background.run(job.engine_of(settings))
+        self.store = Store(settings.store)
+        self.facts = Facts(self.store, keep=False)
+        self.outputs = Outputs()
+        self.planned: dict[str, ImageRef] = {}
+        try:
+            self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
+        except OSError as error:
+            raise StoreUnavailable(f"the store cannot be read: {error}") from error
+        steps = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
+        spent = spent_before(self.store, recipe.digest) if cap is not None else 0.0
+        self.plan = Plan(
+            recipe.name,
+            settings.endpoint,
+            self.engine,
+            steps=list(steps.values()),
+            max_jobs=settings.max_jobs,
+            budget=cap,
+            spent=spent,
+        )
+        self._steps = steps
+        self._durations = JobDurations(self.store)
+        self._busy: dict[str, float] = defaultdict(float)
+        self._longest = 0.0
+
+    def step(self, node: Node) -> StepPlan:
+        """Return the counts of a node's step."""
+        return self._steps[node.step.id]
+
+    def add_job(self, node: Node, *, is_certain: bool) -> float:
+        """Add the time of a job to that of its slots, if it is certain; returns its seconds."""
+        tool = node.tool
+        known = self._durations.of(tool.name)
+        if known is None and tool.name not in self.plan.assumed:
+            self.plan.assumed.append(tool.name)
+        seconds = USUAL if known is None else known
+        if is_certain:
+            self._busy[tool.slots] += seconds
+        return seconds
+
+    def add_item(self, seconds: float) -> None:
+        """Add an item that would take so long if nothing had to wait for a slot."""
+        self.plan.items += 1
+        self._longest = max(self._longest, seconds)
+        slots = {"account": self.settings.max_jobs, "kontext-max": min(self.settings.max_jobs, KONTEXT_MAX_SLOTS)}
+        by_slots = (seconds / slots[name] for name, seconds in self._busy.items())
+        self.plan.seconds = round(max([self._longest, *by_slots]), 1)
+
+
+def _does(node: Node) -> str:
+    if node.is_paid:
+        return node.tool.name if "model" not in node.step.matrix else "several models"
+    return str(getattr(node.action, "reference", node.step.task))
