@@ -52,7 +52,7 @@ docs: $(VENV)/.demo  ## the tables of docs/recipe-reference.md, from the models 
 	$(BIN)/python docs/make/reference.py
 
 site: $(VENV)/.docs  ## these pages and the API reference as a site, in out/site; strict: a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) .cache out .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

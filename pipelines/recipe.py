@@ -61,7 +61,9 @@ class Recipe:
         source: a glob, several, or what ``source:`` has in YAML.
         steps: of ``pipelines.steps``, or mappings as in YAML, or recipes.
         output: a path template, or what ``output:`` has in YAML.
-        vars, env, budget: as in YAML; a number of credits will do for ``budget``.
+        vars: constants for templates, as in YAML.
+        env: names of environment variables that templates may read.
+        budget: the most credits that a run may spend, or a mapping as in YAML.
     """
 
     def __init__(

@@ -56,7 +56,7 @@ def test_every_file_the_readme_links_to_is_there() -> None:
 def test_every_step_and_setting_the_readme_names_exists() -> None:
     for task in catalog.TASKS:
         assert f"`{task}`" in README
-    settings_docs = "".join((ROOT / "flux_tasks" / f"{name}.py").read_text() for name in ("settings", "spool"))
+    settings_docs = "".join((ROOT / "flux_tasks" / f"{name}.py").read_text() for name in ("settings", "store/spool"))
     for name in re.findall(r"`((?:FLUX|BFL)_[A-Z_]+)`", README):
         assert name in settings_docs
 
@@ -101,7 +101,9 @@ def test_the_page_on_the_local_server_is_true(tmp_path: Path) -> None:
 
 def test_the_page_on_paying_once_names_commands_variables_and_classes_that_exist() -> None:
     page = (ROOT / "docs" / "paid-once.md").read_text()
-    sources = "".join((ROOT / "flux_tasks" / f"{name}.py").read_text() for name in ("settings", "spool", "journal"))
+    sources = "".join(
+        (ROOT / "flux_tasks" / f"{name}.py").read_text() for name in ("settings", "store/spool", "store/journal")
+    )
     for name in re.findall(r"`((?:FLUX|BFL)_[A-Z_]+)[=`]", page):
         assert name in sources
     for command in ("store held", "retry"):

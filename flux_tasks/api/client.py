@@ -214,7 +214,12 @@ class BflClient:
         again when it returns.
 
         Raises:
-            KeyRefused, OutOfCredits, InvalidRequest, RateLimited, ServerUnavailable, SubmissionUncertain
+            KeyRefused: answered with 401 or 403.
+            OutOfCredits: answered with 402.
+            InvalidRequest: answered with another 4xx, with the server's reasons.
+            RateLimited: answered with 429 until the deadline; no job was made.
+            ServerUnavailable: no connection; nothing was sent.
+            SubmissionUncertain: the job may be charged.
         """
         content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
         patience = time.monotonic() + (tool.deadline if deadline is None else deadline)
@@ -320,8 +325,11 @@ class BflClient:
             on_progress: told each status and the share done (0 to 1, where known).
 
         Raises:
-            Moderated, JobFailed, JobLost, KeyRefused
-            StillRunning: no end in sight by the deadline; the job may still finish.
+            Moderated: the service refused the request or the result.
+            JobFailed: the service ended the job with an error.
+            JobLost: the service does not know the job.
+            KeyRefused: answered with 401 or 403.
+            StillRunning: the deadline has passed; the job may still finish.
         """
         url = self._polling_address(job_id, polling_url)
         own = self._polling_address(job_id, None)
@@ -444,7 +452,8 @@ class BflClient:
         """Credits left on the account (``GET /v1/credits``); None if the endpoint does not say.
 
         Raises:
-            KeyRefused, EndpointUnreachable
+            KeyRefused: answered with 401 or 403.
+            EndpointUnreachable: no connection, or no answer.
         """
         url = f"{self.base_url}/v1/credits"
         try:
