@@ -74,7 +74,7 @@ def test_every_command_the_readme_shows_is_known(capsys: pytest.CaptureFixture[s
 
 def test_the_page_on_the_local_server_is_true(tmp_path: Path) -> None:
     from flux_tasks.local.faults.schedule import Faults
-    from pipelines.cli.commands.faults import ROWS
+    from pipelines.cli.fault_table import ROWS
 
     page = (ROOT / "docs" / "local-server.md").read_text()
     [schedule] = re.findall(r"```yaml\n(.*?)```", page, re.S)

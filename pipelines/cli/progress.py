@@ -1,15 +1,15 @@
-"""What a person sees while a run goes on: a bar per step, the running cost, the time that is left."""
+"""What a person sees during a run: a bar for each step, the cost so far, the time that is left."""
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from pipelines.cli.terminal import plain, say
+from flux_tasks.units import escape_controls
+from pipelines.cli.terminal import Terminal, print_line
 from pipelines.data.manifest import StepOutcome
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import Event, EventKind
@@ -22,9 +22,9 @@ class Display:
 
     def __init__(self, recipe: CompiledRecipe) -> None:
         self._recipe = recipe
-        self._console = Console(stderr=True)
+        self._console = Terminal(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
@@ -49,18 +49,18 @@ class Display:
     def begin(self, items: int) -> None:
         """Draw the bars for a run over ``items``."""
         for step in self._recipe.steps:
-            self._bars[step.id] = self._progress.add_task(f"  {escape(plain(step.id))}", total=items, note="")
-        self._items = self._progress.add_task(escape(plain(self._recipe.name)), total=items, note="")
+            self._bars[step.id] = self._progress.add_task(f"  {escape_controls(step.id)}", total=items, note="")
+        self._items = self._progress.add_task(escape_controls(self._recipe.name), total=items, note="")
 
     def note(self, text: str) -> None:
-        """Say one line, beside the bars or on standard error."""
+        """Print one line on standard error, above the bars."""
         if self._console.is_terminal:
-            self._progress.console.print(text, style="dim")
+            self._console.print(Text(escape_controls(text), style="dim"))
         else:
-            say(text, file=sys.stderr)
+            print_line(text, file=sys.stderr)
 
     def show(self, event: Event) -> None:
-        """Move the bars on."""
+        """Bring the bars up to date."""
         if event.kind is EventKind.WARNING:
             self.note(event.text)
             return

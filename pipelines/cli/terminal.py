@@ -1,42 +1,54 @@
-"""What goes to a terminal: text, and nothing that steers it.
+"""What goes to a terminal: text that cannot steer it, in colours only where they are wanted.
 
-File names, columns, and what a service says may hold anything: escape sequences, signs that turn the writing direction,
-bytes that are no text. They are shown, and do nothing.
+File names, columns and the messages of a service may hold anything: escape sequences, signs that turn the direction of
+writing, bytes that are no text. They are printed as escapes, and have no effect.
 """
 
 from __future__ import annotations
 
 import logging
-import re
+import os
 import sys
 from typing import TextIO
 
-__all__ = ["LogHandler", "plain", "print_error", "say"]
+from rich.console import Console
 
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
+from flux_tasks.units import escape_controls
 
-
-def plain(text: str) -> str:
-    """``text`` with everything that could steer a terminal spelled out; line ends and tabs stay."""
-    return _STEERING.sub(lambda sign: sign[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+__all__ = ["LogHandler", "Terminal", "print_error", "print_line", "terminal_width"]
 
 
-def say(text: str = "", *, file: TextIO | None = None) -> None:
-    """Print a line, on standard output."""
+class Terminal(Console):
+    """Standard output or standard error for rich: without any style where NO_COLOR is set (https://no-color.org)."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, color_system=None if os.environ.get("NO_COLOR") else "auto")
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller that nobody reads any more."""
+        raise BrokenPipeError
+
+
+def terminal_width() -> int | None:
+    """Return how many characters fit into a line of standard output; None if it is not a terminal."""
+    return Terminal().width if sys.stdout.isatty() else None
+
+
+def print_line(text: str = "", *, file: TextIO | None = None) -> None:
+    """Print ``text`` and a line end on standard output, or on ``file``."""
     stream = sys.stdout if file is None else file
-    shown = plain(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    print(shown.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    print(escape_controls(text).encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def print_error(text: str) -> None:
-    """Print each line of ``text`` with the program's name before it, on standard error."""
+    """Print each line of ``text`` on standard error, the program's name before it."""
     for line in text.splitlines() or [""]:
-        say(f"flux-pipelines: {line}", file=sys.stderr)
+        print_line(f"flux-pipelines: {line}", file=sys.stderr)
 
 
 class LogHandler(logging.Handler):
-    """Warnings of this library, told like everything else."""
+    """Prints the warnings of this library as errors are printed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """See ``logging.Handler``."""

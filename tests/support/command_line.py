@@ -21,7 +21,7 @@ class Cli:
 
     def __init__(self, folder: Path, api_url: str) -> None:
         self.folder = folder
-        self._environment = {
+        self.environment = {
             **{n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))},
             "FLUX_STORE": str(folder / "store"),
             "PREFECT_API_URL": api_url,
@@ -29,7 +29,7 @@ class Cli:
         }
 
     def __call__(self, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = self._environment | ({"BFL_API_KEY": key} if key else {})
+        environment = self.environment | ({"BFL_API_KEY": key} if key else {})
         done = subprocess.run(
             [sys.executable, "-m", "pipelines.cli", *arguments], capture_output=True, text=True, env=environment
         )
@@ -42,7 +42,7 @@ class Cli:
             [sys.executable, "-m", "pipelines.cli", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=self._environment | {"BFL_API_KEY": key},
+            env=self.environment | {"BFL_API_KEY": key},
             text=True,
             start_new_session=True,  # so that a signal can be sent to it and its children alone, as a terminal does
         )
@@ -64,7 +64,7 @@ class Here:
                 patch.setenv("BFL_API_KEY", key)
             try:
                 code = main(list(arguments))
-            except SystemExit as stop:  # argparse
+            except SystemExit as stop:  # help
                 code = int(stop.code or 0)
         done = subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
         assert "Traceback" not in done.stdout + done.stderr, done.stderr

@@ -1,20 +1,46 @@
-"""The catalogue as a table for people and as plain data for programs."""
+"""``tools``: the catalogue of tools, as a table for people or as JSON for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic.fields import FieldInfo
+from flux_tasks.units import table_text
+from pipelines.cli.common import Exit, Json, option
+from pipelines.cli.terminal import print_line, terminal_width
 
-from flux_tasks.catalog import SOURCES, Tool
-from flux_tasks.catalog.signatures import source_of
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
-__all__ = ["describe", "table"]
+    from flux_tasks.catalog import Tool
+
+__all__ = ["tools"]
+
+_LIMITS = {"ge": "at least", "le": "at most", "multiple_of": "a multiple of"}
+_TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
 
 
-def describe(tool: Tool) -> dict[str, Any]:
-    """Everything the catalogue knows of ``tool``, JSON-ready."""
+def tools(
+    name: Annotated[str | None, option("show this tool with all its parameters")] = None, /, *, json: Json = False
+) -> Exit:
+    """List the tools with their prices."""
+    from json import dumps
+
+    from flux_tasks import catalog
+
+    if name:
+        tool = catalog.tool(name)
+        print_line(dumps(_describe(tool), indent=2) if json else "\n".join(_details(tool)))
+        return Exit.OK
+    known = list(catalog.TOOLS.values())
+    print_line(dumps([_describe(tool) for tool in known], indent=2) if json else "\n".join(_overview(known)))
+    return Exit.OK
+
+
+def _describe(tool: Tool) -> dict[str, Any]:
+    """Return everything that the catalogue knows of ``tool``, JSON-ready."""
+    from flux_tasks.catalog import SOURCES
+
     price = tool.price
     return {
         "name": tool.name,
@@ -49,41 +75,49 @@ def describe(tool: Tool) -> dict[str, Any]:
     }
 
 
-def table(tools: Sequence[Tool], *, parameters: bool = False) -> str:
-    """``tools`` as aligned text; credits are 0.01 USD each."""
+def _overview(tools: Sequence[Tool]) -> Iterator[str]:
+    """Yield the text of the list: the tools, and where their prices were read."""
+    from flux_tasks.catalog import SOURCES
+
+    yield _prices(tools)
+    yield "\ncredits: 1 credit = 0.01 USD; MP = 1,048,576 px; prices were read in:"
+    tags = dict.fromkeys(tool.price.source for tool in tools)
+    yield table_text([(f"  {tag}", SOURCES.get(tag, tag)) for tag in tags], width=terminal_width())
+
+
+def _details(tool: Tool) -> Iterator[str]:
+    """Yield the text on one tool: its price, and its images and parameters."""
+    from flux_tasks.catalog import SOURCES
+
+    yield _prices([tool])
+    yield f"\n{tool.summary}\nprice: read in {SOURCES.get(tool.price.source, tool.price.source)}"
+    if tool.price.note:
+        yield f"price: {tool.price.note}"
+    described = tool.request.model_fields
+    images = [(n, i.role, "", "", described[n].description or "") for n, i in tool.image_fields.items()]
+    others = [(n, _type(i), _range(i), _default(tool, n, i), i.description or "") for n, i in tool.parameters.items()]
+    yield "\n" + table_text([*images, *others], width=terminal_width())
+
+
+def _prices(tools: Sequence[Tool]) -> str:
     rows = [("tool", "step", "credits", "as of", "from", "also called")]
     rows += [(t.name, t.task, str(t.price), t.price.date, t.price.source, ", ".join(t.aliases) or "-") for t in tools]
-    lines = _aligned(rows)
-    if not parameters:
-        lines += ["", "credits: 1 credit = 0.01 USD; MP = 1,048,576 px; prices were read in:"]
-        tags = dict.fromkeys(t.price.source for t in tools)
-        lines += _aligned([("  " + tag, SOURCES.get(tag, tag)) for tag in tags])
-    if parameters:
-        for tool in tools:
-            price = [f"price: read in {SOURCES.get(tool.price.source, tool.price.source)}"]
-            price += [f"price: {tool.price.note}"] if tool.price.note else []
-            lines += ["", tool.summary, *price, ""]
-            shown: list[tuple[str, ...]] = [
-                (n, i.role, "", "", tool.request.model_fields[n].description or "")
-                for n, i in tool.image_fields.items()
-            ]
-            shown += [
-                (n, _kind(i), _range(i), _default(tool, n, i), i.description or "") for n, i in tool.parameters.items()
-            ]
-            lines += _aligned(shown)
-    return "\n".join(lines)
+    return table_text(rows, width=terminal_width())
 
 
-def _kind(info: FieldInfo) -> str:
-    kind = source_of(info.annotation).removesuffix(" | None")
-    if kind.startswith("Literal["):
-        choices = kind.removeprefix("Literal[").removesuffix("]").replace("'", "").split(", ")
+def _type(info: FieldInfo) -> str:
+    """Return the type of a parameter in words."""
+    from flux_tasks.catalog.signatures import source_of
+
+    name = source_of(info.annotation).removesuffix(" | None")
+    if name.startswith("Literal["):
+        choices = name.removeprefix("Literal[").removesuffix("]").replace("'", "").split(", ")
         return "one of " + "|".join(choices) if len(choices) < 5 else f"{choices[0]}, {choices[1]} … {choices[-1]}"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(kind, "mapping")
+    return _TYPES.get(name, "mapping")
 
 
 def _range(info: FieldInfo) -> str:
-    """The range of a number or the length of a text, as people write it."""
+    """Return the range of a number or the length of a text, as people write it."""
     limits = {name: getattr(mark, name) for mark in info.metadata for name in _LIMITS if hasattr(mark, name)}
     words = [f"{sign} {limits[name]:g}" for name, sign in _LIMITS.items() if name in limits]
     if "ge" in limits and "le" in limits:
@@ -95,11 +129,3 @@ def _default(tool: Tool, name: str, info: FieldInfo) -> str:
     if info.is_required():
         return "or aspect_ratio or expand" if tool.options.model_fields and name in ("width", "height") else "required"
     return "" if info.default is None else f"default {info.default}"
-
-
-_LIMITS = {"ge": "at least", "le": "at most", "multiple_of": "a multiple of"}
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

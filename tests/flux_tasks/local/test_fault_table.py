@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from flux_tasks.local.faults.kinds import KINDS
-from pipelines.cli.commands.faults import ROWS, Measured, Row, listing, measure_all
+from pipelines.cli.commands.faults import kinds_text
+from pipelines.cli.fault_table import ROWS, Measured, Row, measure_all
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,6 @@ def test_every_kind_of_fault_has_a_row() -> None:
 
 
 def test_the_listing_names_every_kind_with_its_options() -> None:
-    lines = "\n".join(listing())
+    lines = "\n".join(kinds_text())
     assert all(name in lines for name in KINDS)
     assert "retry_after: null" in lines

@@ -92,6 +92,23 @@ def test_failed_items_alone_are_tried_again(here: Any, bfl: FakeBfl, folder: Pat
     assert again.returncode == 0
 
 
+def test_several_keys_may_stand_after_one_option(here: Any, bfl: FakeBfl, folder: Path) -> None:
+    cut_the_first(bfl, 2)
+    perform(here, bfl, folder)
+    first, second = (entry.key for entry in entries(folder))
+    settled = here("store", "held", "--drop", first, second[:20])
+    assert (settled.returncode, settled.stdout.count("left out from now on")) == (0, 2)
+    assert settled.stdout.endswith("no job is held\n")
+
+
+def test_a_run_on_the_local_engine_is_retried_without_a_key(here: Any, folder: Path) -> None:
+    (folder / "photos" / "p0.png").write_bytes(b"not an image")
+    assert here("run", str(folder / "recipe.yaml"), "--endpoint", "local", "--no-report").returncode == 1
+    done = here("retry", "last", "--only", "invalid", "--no-report")
+    assert "invalid" in done.stdout
+    assert (done.returncode, "no key" in done.stderr) == (1, False)
+
+
 def moderate(bfl: FakeBfl) -> None:
     refusal = {"id": "x", "status": "Content Moderated", "details": {"Moderation Reasons": ["Violence"]}}
     bfl.on("GET /v1/get_result", Answer(200, refusal))

@@ -1,11 +1,17 @@
-"""The recipe that ``flux-pipelines init`` writes: valid as it stands, with a word on every part."""
+"""``init``: write a recipe that is valid as it stands, with a comment on every part."""
 
 from __future__ import annotations
 
-__all__ = ["SCHEMA", "STARTER"]
+from typing import Annotated
+
+from flux_tasks.errors import Problem, RecipeError
+from pipelines.cli.common import Exit, Location, option
+from pipelines.cli.terminal import print_line
+
+__all__ = ["SCHEMA", "STARTER", "init"]
 
 SCHEMA = "recipe.schema.json"
-"""The file beside it that its first line names, for editors."""
+"""The file beside the recipe that its first line names, for editors."""
 
 STARTER = f"""\
 # yaml-language-server: $schema={SCHEMA}
@@ -49,3 +55,22 @@ output:
 # A run never spends more than this. One credit is 0.01 USD.
 budget: {{credits: 200}}
 """
+
+
+def init(recipe: Annotated[Location, option("the file to write (default recipe.yaml)")] = "recipe.yaml", /) -> Exit:
+    """Write a commented recipe to begin with.
+
+    The schema by which editors complete it is written beside it. A recipe
+    that is there already is left as it is.
+    """
+    from flux_tasks import files
+    from pipelines.language.schema.recipe import text
+
+    place = str(recipe)
+    if not files.create(place, STARTER.replace("recipe.yaml", place).encode()):
+        raise RecipeError([Problem(place, "is there already, and is left as it is: name another file")])
+    folder, sign, _ = place.rpartition("/")
+    files.write(f"{folder}{sign}{SCHEMA}", text().encode())
+    print_line(f"{place}: written, and {SCHEMA} beside it, by which editors complete it")
+    print_line(f"look through it, then: flux-pipelines plan {place} --endpoint local")
+    return Exit.OK

@@ -14,8 +14,6 @@ from command_line import Cli
 from fake_bfl import FakeBfl
 from PIL import Image
 
-from flux_tasks import catalog
-
 
 def test_a_run_against_any_server_that_speaks_the_api_needs_its_address_and_a_key_only(
     cli: Cli, bfl: FakeBfl, folder: Path
@@ -193,38 +191,3 @@ def test_an_unknown_parameter_and_a_wrong_type_are_listed_together_and_exit_2(
 def test_a_recipe_that_is_not_there_is_exit_2(cli: Cli) -> None:
     done = cli("run", "none.yaml", key="k")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-
-
-def test_validate_says_what_a_good_recipe_would_do(cli: Cli, folder: Path) -> None:
-    done = cli("validate", str(folder / "recipe.yaml"))
-    assert done.returncode == 0
-    assert "clean, 2 items, deblur → erase" in done.stdout
-
-
-def test_tools_lists_every_tool_with_its_price(cli: Cli) -> None:
-    done = cli("tools")
-    assert done.returncode == 0
-    for tool in catalog.TOOLS.values():
-        assert tool.name in done.stdout
-    assert "unknown" in done.stdout
-    listed = json.loads(cli("tools", "--json").stdout)
-    assert len(listed) == len(catalog.TOOLS)
-    one = cli("tools", "erase")
-    assert "dilate_pixels" in one.stdout
-    assert cli("tools", "erse").returncode == 2
-
-
-def test_help_imports_neither_prefect_nor_a_cloud_library() -> None:
-    program = (
-        "import sys; from pipelines.cli import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "print(sorted(m for m in ('prefect', 's3fs', 'gcsfs', 'numpy', 'cv2') if m in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_a_reader_that_has_seen_enough_is_no_trouble(folder: Path) -> None:
-    command = f"{sys.executable} -m pipelines.cli tools --json | head -c 10"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")

@@ -1,65 +1,65 @@
-"""What is said at the end of a run."""
+"""What is printed at the end of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_tasks.units import dollars
-from pipelines.cli.terminal import print_error, say
+from flux_tasks.units import price
+from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
     from pipelines.run.run import Run
     from pipelines.run.summary import Summary
 
-__all__ = ["tell"]
+__all__ = ["print_summary"]
 
-_NAMED = 10
+_NAMED = 10  # items in a line
 
 
-def tell(run: Run) -> None:
-    """Say on standard output how the run went."""
+def print_summary(run: Run) -> None:
+    """Print how the run went: items, jobs and credits, what did not end well, and where the results are."""
     from pipelines.data.manifest import FINE
 
     summary = run.summary
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
-    say(f"{summary.name}: {summary.items} of {summary.total} items in {summary.seconds:.1f} s: {counts}")
+    print_line(f"{summary.name}: {summary.items} of {summary.total} items in {summary.seconds:.1f} s: {counts}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
     unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
-    credits = f"{summary.cost:.2f} credits ({dollars(summary.cost)}){unpriced}"
+    cost = f"{price(summary.cost)}{unpriced}"
     preview = summary.engine.startswith("local:")
     loose_ends = summary.uncertain or summary.uncollected
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
-        say(f"no job was made and nothing was paid: {summary.cached} results came from the store")
+        print_line(f"no job was made and nothing was paid: {summary.cached} results came from the store")
     elif preview:
-        say(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {credits}{collected}")
+        print_line(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {cost}{collected}")
     else:
-        say(f"jobs: {summary.jobs} paid, {credits}{collected}; {summary.cached} results from the store")
+        print_line(f"jobs: {summary.jobs} paid, {cost}{collected}; {summary.cached} results from the store")
     if summary.uncollected:
-        say(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
+        print_line(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
     if summary.uncertain:
-        say(f"may be paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held")
+        print_line(f"may be paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held")
     if preview and (summary.jobs or summary.cached):
-        say(f"local preview: made on this machine by {summary.engine}, not by FLUX")
+        print_line(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     for line in _by_tool(summary):
-        say(line)
+        print_line(line)
     failed_rows = run.failed_rows()
-    for line in _troubles(failed_rows):
-        say("  " + line.replace("\n", "\n    "))
+    for line in _failures(failed_rows):
+        print_line("  " + line.replace("\n", "\n    "))
     more = sum(n for outcome, n in summary.counts.items() if outcome not in FINE) - len(failed_rows)
     if more > 0:
-        say(f"  … and {more:,} more; see the manifest")
+        print_line(f"  … and {more:,} more; see the manifest")
     if summary.stopped:
         print_error(f"stopped: {summary.stopped}")
     if set(summary.counts) & FINE:
-        say(f"results:  {', '.join(dict.fromkeys(output.root for output in run.recipe.outputs))}")
-    say(f"manifest: {summary.manifest}")
+        print_line(f"results:  {', '.join(dict.fromkeys(output.root for output in run.recipe.outputs))}")
+    print_line(f"manifest: {summary.manifest}")
     if summary.report:
-        say(f"report:   {summary.report}")
+        print_line(f"report:   {summary.report}")
 
 
-def _troubles(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for each error; items that were held for one and the same reason share one."""
+def _failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each error; items that were held for the same reason share one."""
     lines: list[str] = []
     held: dict[str, list[str]] = {}
     for row in rows:
@@ -77,7 +77,7 @@ def _troubles(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _by_tool(summary: Summary) -> list[str]:
-    """What was expected of each tool's jobs, and what they came to, where the two can be compared."""
+    """Return a line for each tool: how many jobs, what they cost, and what was expected; none for the local engine."""
     if summary.engine.startswith("local:"):
         return []
     lines = []

@@ -1,0 +1,194 @@
+"""``run`` and ``retry``: carry out a recipe, write its report, and print how it went."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from pipelines.cli.common import (
+    Budget,
+    Exit,
+    Limit,
+    Location,
+    Places,
+    RecipeFile,
+    Variables,
+    load_recipe,
+    number,
+    option,
+    whole_number,
+)
+from pipelines.cli.terminal import print_error, print_line
+
+if TYPE_CHECKING:
+    from flux_tasks.settings import Settings
+    from pipelines.cli.progress import Display
+    from pipelines.language.compiled import CompiledRecipe
+    from pipelines.run.run import Run
+
+__all__ = ["Outputs", "retry", "run"]
+
+_OUTCOMES = ("failed", "moderated", "held", "invalid")
+
+
+def _outcomes(text: str) -> Sequence[str]:
+    given = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not given or set(given) - set(_OUTCOMES):
+        raise ValueError(f"'{text}' is not a list of {', '.join(_OUTCOMES)}")
+    return given
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Outputs:
+    """The options that say what a run writes besides its results, and how long it may take to end."""
+
+    report: Annotated[Location, option("where to write the HTML report (default: in the store)", "FILE")] = ""
+    manifest: Annotated[Location, option("where to write the manifest (default: in the store)", "FILE")] = ""
+    no_report: Annotated[bool, option("write no report")] = False
+    grace: Annotated[
+        float, option("after Ctrl-C, wait so long for jobs in flight (default 30)", "SECONDS", parse=number)
+    ] = 30.0
+
+
+def run(
+    recipe: RecipeFile,
+    /,
+    *,
+    variables: Variables = (),
+    limit: Limit = None,
+    budget: Budget = None,
+    places: Places = Places(),
+    outputs: Outputs = Outputs(),
+) -> Exit:
+    """Run a recipe over its images.
+
+    Results that are in the store already are taken from there: a second run
+    pays for new images only. Start an interrupted run again to go on: it
+    collects the jobs that were paid for.
+    """
+    return _carry_out(load_recipe(recipe, variables), places.settings(), outputs, limit=limit, budget=budget)
+
+
+def retry(
+    run_id: Annotated[str, option("the run: its id, its manifest, or `last`", name="RUN")],
+    /,
+    *,
+    only: Annotated[
+        Sequence[str],
+        Parameter(
+            help="which items, by outcome: failed (default), moderated, held, invalid, with commas between. Held items "
+            "are submitted again, though they may have been charged",
+            metavar="OUTCOMES",
+            converter=lambda _, tokens: _outcomes(tokens[-1].value),
+            n_tokens=1,
+        ),
+    ] = ("failed",),
+    seed: Annotated[
+        int | None, option("use another seed for every tool that takes one", "N", parse=whole_number)
+    ] = None,
+    budget: Budget = None,
+    places: Places = Places(),
+    outputs: Outputs = Outputs(),
+) -> Exit:
+    """Run items of an earlier run again.
+
+    The recipe, its variables and the endpoint are those of the earlier run;
+    --endpoint names another one.
+    """
+    from pipelines.data.history import PastRun
+
+    settings = places.settings(needs_key=False)
+    earlier = PastRun.find(run_id, settings.store)
+    if not places.endpoint and not os.environ.get("FLUX_ENDPOINT"):
+        settings = replace(settings, endpoint=earlier.endpoint)
+    items = earlier.items(only)
+    if not items:
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(earlier.counts().items()))
+        ended = f"its items ended so: {counts}" if counts else "it was cut off: run its recipe again to go on"
+        print_line(f"{earlier.run_id}: no item ended {' or '.join(only)}; {ended}")
+        return Exit.OK
+    settings = replace(
+        settings,
+        retry_moderated="moderated" in only,
+        on_uncertain="resubmit" if "held" in only else settings.on_uncertain,
+    )
+    settings.require_key()
+    return _carry_out(
+        earlier.recipe,
+        settings,
+        outputs,
+        only=lambda item: (item.path or item.stem) in items,
+        seed=seed,
+        budget=budget,
+    )
+
+
+def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any) -> Exit:
+    """Run ``recipe`` with the ``options`` of ``Run``, write its report, and print how it went."""
+    import asyncio
+
+    from pipelines.cli.progress import Display
+    from pipelines.cli.signals import SignalHandler
+    from pipelines.cli.summary import print_summary
+    from pipelines.run.context import Event
+    from pipelines.run.run import Run
+
+    with Display(recipe) as display:
+
+        def show(event: Event) -> None:
+            signals.install()  # a flow takes SIGTERM for itself when it begins
+            display.show(event)
+
+        run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
+        signals = SignalHandler(run, grace=outputs.grace)
+        signals.install()
+        with run:
+            display.begin(run.summary.total)
+            asyncio.run(_finish(run, display))
+    problem = "" if outputs.no_report else _write_report(run, str(outputs.report) or f"{run.folder}/report.html")
+    print_summary(run)
+    if problem:
+        print_error(problem)
+        return Exit.STOPPED
+    return Exit.STOPPED if run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
+
+
+async def _finish(run: Run, display: Display) -> None:
+    """Do what the store cannot answer, as a Prefect flow; Prefect is not even imported when nothing is left to do."""
+    if await run.answer_from_store():
+        return
+    if run.stopped is not None:
+        await run.run_remaining(_refuse)
+        return
+    from flux_tasks import background
+    from flux_tasks.jobs import job
+
+    # A wrong key, no credits or a server that does not answer is known before Prefect starts.
+    await background.arun(job.open_account(run.settings))
+    display.note("starting Prefect …")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # summary, manifest and report name each failure
+    from pipelines.flows.recipe_flow import advance
+
+    await advance(run)
+
+
+async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
+    raise AssertionError(f"{task} was begun after the run was stopped")
+
+
+def _write_report(run: Run, location: str) -> str:
+    """Write the report; return what went wrong, if anything: the run's work is done, and its summary is due."""
+    from pipelines.report.drawing.svg import svg
+    from pipelines.report.page import RunSummary, write_report
+
+    try:
+        summary = RunSummary.of(run.summary, run.recipe.text, svg(run.recipe))
+        run.summary.report = write_report(location, summary, run.rows())
+    except OSError as error:
+        return f"the report could not be written: {error}"
+    return ""

@@ -1,0 +1,16 @@
+"""``schema``: the JSON Schema of recipes."""
+
+from __future__ import annotations
+
+from pipelines.cli.common import Exit
+from pipelines.cli.terminal import print_line
+
+__all__ = ["schema"]
+
+
+def schema() -> Exit:
+    """Print the JSON Schema of recipes, for editors."""
+    from pipelines.language.schema.recipe import text
+
+    print_line(text().rstrip())
+    return Exit.OK

@@ -1,0 +1,22 @@
+"""``validate``: check a recipe."""
+
+from __future__ import annotations
+
+from pipelines.cli.common import Exit, RecipeFile, Variables, load_recipe
+from pipelines.cli.terminal import print_line
+
+__all__ = ["validate"]
+
+
+def validate(recipe: RecipeFile, /, *, variables: Variables = ()) -> Exit:
+    """Check a recipe.
+
+    Prints every problem at once, with its line and what to write instead.
+    Nothing is spent and no image is opened.
+    """
+    from pipelines.execution.precheck import check_items
+
+    loaded = load_recipe(recipe, variables)
+    count = check_items(loaded)
+    print_line(f"{recipe}: fine: {loaded.name}, {count} items, {' → '.join(step.id for step in loaded.steps)}")
+    return Exit.OK

@@ -1,0 +1,69 @@
+"""Shell completion: it can be printed and installed, and it completes commands, options and files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli.main import main
+
+_BASH = """
+source {script}
+COMP_WORDS=({words} "{last}"); COMP_CWORD={index}
+_flux_pipelines
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_the_completion_script_of_each_shell_can_be_printed(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--show-completion", shell]) == 0
+    script = capsys.readouterr().out
+    for word in ("validate", "held", "endpoint", "resubmit"):
+        assert word in script
+
+
+@pytest.mark.parametrize(
+    ("words", "last", "offered"),
+    [
+        ("flux-pipelines", "va", "validate"),
+        ("flux-pipelines run x.yaml", "--bud", "--budget"),
+        ("flux-pipelines store held", "--res", "--resubmit"),
+        ("flux-pipelines plan", "pho", "photos.yaml"),
+        ("flux-pipelines run x.yaml --report", "pho", "photos.yaml"),
+    ],
+)
+def test_bash_completes_commands_options_and_files(
+    words: str, last: str, offered: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["--show-completion", "bash"])
+    (tmp_path / "script").write_text(capsys.readouterr().out)
+    (tmp_path / "photos.yaml").touch()
+    program = _BASH.format(script=tmp_path / "script", words=words, last=last, index=len(words.split()))
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout.split(), done.stderr) == ([offered], "")
+
+
+def test_it_is_installed_for_the_shell_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["--install-completion", "bash"]) == 0
+    [script] = tmp_path.rglob("completions/flux-pipelines")
+    assert str(script) in capsys.readouterr().out
+    assert str(script) in (tmp_path / ".bashrc").read_text()
+
+
+def test_a_shell_that_is_not_known_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cyclopts.completion import detect
+
+    def unknown() -> str:
+        raise detect.ShellDetectionError
+
+    monkeypatch.setattr(detect, "detect_shell", unknown)
+    assert main(["--show-completion"]) == 2
+    assert "name bash, zsh, fish or powershell" in capsys.readouterr().err
