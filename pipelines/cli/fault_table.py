@@ -1,8 +1,8 @@
 """The fault table: what a caller of this library sees of each fault, measured against a running local server.
 
-Each row makes one paid call over real HTTP while its fault is in force, and then the same call once more with no fault
-left: what the first attempt repeated, what it ended with, what the second one did about it, and what the server's book
-says was charged in all.
+Each row makes one paid call over real HTTP while its fault is active, and then the same call again without the fault.
+It shows how many requests the first attempt made and how it ended, how the second attempt ended, and how many jobs the
+server charged in all.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ __all__ = ["ROWS", "Measured", "Row", "lines", "measure", "measure_all"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a name for people and the schedule that makes it happen.
+    """One line of the table: a name, and the faults that are active.
 
     Attributes:
-        webhook: the call asks to be called back, and the call-backs are what is looked at.
-        settings: what else is set for the call.
+        webhook: whether the call asks for a webhook; then webhooks are counted.
+        settings: settings of the call that differ from the usual ones.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What happened.
+    """What was measured of a row.
 
     Attributes:
         outcome: of the first attempt: ``done``, or the class of its error.
-        message: of the error, if it ended with one; warnings otherwise.
+        message: the error message, or the warnings of a call that was done.
         submissions, polls, fetches: requests that the server received in the first attempt.
-        again: outcome of the same call afterwards, without faults.
-        charges: jobs the book shows after both attempts.
-        kept: credits kept for them.
-        called: genuine call-backs, each job counted once, and all that came.
+        again: outcome of the second attempt, without faults.
+        charges: jobs charged in both attempts.
+        credits: credits charged for them.
+        webhooks: how many jobs sent a genuine webhook, and how many webhooks came in all.
     """
 
     outcome: str
@@ -66,8 +66,8 @@ class Measured:
     fetches: int
     again: str
     charges: int
-    kept: float
-    called: tuple[int, int] = (0, 0)
+    credits: float
+    webhooks: tuple[int, int] = (0, 0)
 
 
 def _row(name: str, *faults: Mapping[str, Any], webhook: bool = False, **settings: Any) -> Row:
@@ -156,7 +156,7 @@ ROWS: tuple[Row, ...] = (
 
 
 class _Receiver:
-    """Takes call-backs on loopback and keeps those that carry the secret, each job once."""
+    """Receives webhooks on loopback and counts the jobs whose webhook carries the secret."""
 
     SECRET = "the receiver's secret"  # noqa: S105 - lives as long as the measurement
 
@@ -191,7 +191,7 @@ class _Receiver:
 
 
 def measure(row: Row) -> Measured:
-    """Make the call of ``row``, and once more."""
+    """Make the call of ``row`` twice: with its faults, and without."""
     tool = catalog.TOOLS["deblur-v1"]
     receiver = _Receiver() if row.webhook else None
     with (
@@ -217,25 +217,25 @@ def measure(row: Row) -> Measured:
             _wait_for_jobs(server)
         finally:
             background.run(job.close(settings))
-            server.stop()  # only now are all call-backs out
+            server.stop()  # it sends every webhook before it ends
             if receiver is not None:
                 receiver.close()
         book = server.book
     return Measured(
-        outcome,
-        message,
-        requests.get("submit", 0),
-        requests.get("poll", 0),
-        requests.get("fetch", 0),
-        again,
-        len(book),
-        sum(entry.settled or 0.0 for entry in book.entries),
-        (len(receiver.genuine), receiver.all) if receiver is not None else (0, 0),
+        outcome=outcome,
+        message=message,
+        submissions=requests.get("submit", 0),
+        polls=requests.get("poll", 0),
+        fetches=requests.get("fetch", 0),
+        again=again,
+        charges=len(book),
+        credits=sum(entry.settled or 0.0 for entry in book.entries),
+        webhooks=(len(receiver.genuine), receiver.all) if receiver is not None else (0, 0),
     )
 
 
 def _wait_for_jobs(server: LocalServer) -> None:
-    """Jobs that nobody asks for end, too, but for those that are not to; what a stopped server leaves is given back."""
+    """Wait until every job that can end has ended: a stopped server gives back the credits of the others."""
     over = time.monotonic() + 5.0
     while time.monotonic() < over and any(
         entry.settled is None and "job.never_ends" not in entry.faults for entry in server.book.entries
@@ -252,17 +252,17 @@ def _attempt(call: Callable[[], JobResult]) -> tuple[str, str]:
 
 
 def measure_all(rows: Sequence[Row] = ROWS, *, at_once: int = 8) -> Iterator[tuple[Row, Measured]]:
-    """Every row with what was measured of it, in order; several are measured at a time."""
+    """Measure each row, ``at_once`` of them at a time, and yield them in order."""
     with ThreadPoolExecutor(at_once) as pool:
         yield from zip(rows, pool.map(measure, rows), strict=True)
 
 
 def lines(rows: Sequence[Row] = ROWS) -> Iterator[str]:
-    """The table as lines of text."""
+    """Yield the lines of the table, each as soon as it is measured."""
     head = ("fault", "first attempt", "POST", "poll", "GET", "the same call again", "jobs charged")
     widths = (38, 20, 4, 4, 3, 19, 12)
-    yield "  ".join(f"{word:<{width}}" for word, width in zip(head, widths, strict=True)) + "  what is said"
+    yield "  ".join(f"{word:<{width}}" for word, width in zip(head, widths, strict=True)) + "  message"
     for row, m in measure_all(rows):
-        said = f"{m.called[0]} genuine of {m.called[1]} call-backs" if row.webhook else m.message
+        message = f"{m.webhooks[0]} genuine of {m.webhooks[1]} webhooks" if row.webhook else m.message
         cells = (row.name, m.outcome, m.submissions, m.polls, m.fetches, m.again, m.charges)
-        yield "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True)) + f"  {said}".rstrip()
+        yield "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True)) + f"  {message}".rstrip()

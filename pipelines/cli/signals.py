@@ -1,9 +1,9 @@
 """Ctrl-C and SIGTERM during a run: stop soon, lose nothing.
 
-The first one stops the run: no new job is begun, those in flight are collected, within ``GRACE`` seconds; whatever is
-not done by then stays in the journal. The second one leaves at once, but for a POST that is under way, whose answer
-is waited for a few seconds longer, because its job would be paid for and its id lost. The third does not even wait
-for that: such jobs are listed by ``flux-pipelines store held``.
+The first one stops the run: no new job is begun, and jobs in flight are collected for ``GRACE`` seconds. Jobs that have
+not ended by then stay in the journal. The second one ends the process at once; only a POST that waits for its answer is
+given a few seconds more, because otherwise its job would be paid for and its id lost. The third one does not wait for
+that either: ``flux-pipelines store held`` lists such jobs.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from pipelines.run.run import Run
 __all__ = ["GRACE", "SignalHandler"]
 
 GRACE = 30.0
-"""Seconds in which jobs in flight are collected after the first signal."""
+"""Seconds to wait for jobs in flight after the first signal."""
 
-_LAST_WORDS = 5.0  # seconds that the second signal waits for the answer to a submission
+_LAST_WORDS = 5.0  # seconds to wait for the answer to a submission after the second signal
 _STOPPED = 3
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SignalHandler:
-    """Takes the signals that would end the process, and ends ``run`` instead.
+    """Stops ``run`` where a signal would have ended the process.
 
     Args:
-        grace: seconds for the jobs in flight.
+        grace: how many seconds to wait for jobs in flight.
     """
 
     def __init__(self, run: Run, *, grace: float = GRACE) -> None:
@@ -44,7 +44,7 @@ class SignalHandler:
         self._second = threading.Event()
 
     def install(self) -> None:
-        """Take the signals; again after something else took them, as a Prefect flow does with SIGTERM."""
+        """Handle the signals; call it again when something else may have replaced the handler, as a Prefect flow does."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
@@ -66,8 +66,8 @@ class SignalHandler:
         from flux_tasks.jobs import job
 
         print_error(
-            f"{name}: no new job is begun; those in flight are collected, for {self._grace:g} s at most. "
-            "Once more leaves at once."
+            f"{name}: no new job is begun; jobs in flight are collected, for {self._grace:g} s at most. "
+            "Once more ends the run at once."
         )
         self._run.stop(Interrupted(f"interrupted ({name})"))
         self._second.wait(self._grace)
@@ -75,7 +75,7 @@ class SignalHandler:
         while job.is_submitting() and time.monotonic() < over:
             time.sleep(0.05)
         server = sys.modules.get("prefect.server.api.server")
-        with contextlib.suppress(Exception):  # it may be gone already: then there is nothing to stop
+        with contextlib.suppress(Exception):  # it may have ended already
             for embedded in list(server.SubprocessASGIServer._instances.values()) if server else ():
                 embedded.stop()
         print_error("interrupted: what was submitted is in the journal; run again to go on")

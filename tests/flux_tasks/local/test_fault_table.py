@@ -24,7 +24,7 @@ class Expected:
     fetches: int = 0
     again: str = "done"
     charges: int = 1
-    kept: float = 1.0
+    credits: float = 1.0
     polls: int | None = None
 
 
@@ -39,7 +39,7 @@ def refused(outcome: str, said: str, **changes: int) -> Expected:
 def uncertain(said: str, *, charged: bool) -> Expected:
     """Held: the second attempt submits nothing either."""
     share = 1 if charged else 0
-    return Expected("SubmissionUncertain", said, again="SubmissionUncertain", charges=share, kept=share, polls=0)
+    return Expected("SubmissionUncertain", said, again="SubmissionUncertain", charges=share, credits=share, polls=0)
 
 
 def not_charged(outcome: str, said: str) -> Expected:
@@ -49,7 +49,7 @@ def not_charged(outcome: str, said: str) -> Expected:
 
 def moderated(said: str) -> Expected:
     """It cost nothing, and is not tried again unless asked for."""
-    return Expected("Moderated", said, again="Moderated", kept=0)
+    return Expected("Moderated", said, again="Moderated", credits=0)
 
 
 def collected(outcome: str, said: str, *, fetches: int = 0) -> Expected:
@@ -89,7 +89,7 @@ EXPECTED: dict[str, Expected] = {
     "job: Error, HTTP 503": not_charged("JobFailed", "ended it with an error (injected)"),
     "job: Failed": not_charged("JobFailed", "ended it with an error"),
     "job: never ends": Expected(
-        "StillRunning", "still running after 0.5 s; it can be asked for again", again="StillRunning", kept=0
+        "StillRunning", "still running after 0.5 s; it can be asked for again", again="StillRunning", credits=0
     ),
     "job: picture of another size": done(said="the result is 48×40 px, not 96×80"),
     "job: one solid colour": done(said="one solid colour"),
@@ -147,9 +147,9 @@ def test_each_fault_ends_as_the_table_says_and_nothing_is_paid_twice(row: Row, m
     assert (seen.outcome, seen.again) == (expected.outcome, expected.again), seen
     assert expected.said in seen.message
     assert (seen.submissions, seen.fetches) == (expected.submissions, expected.fetches)
-    assert (seen.charges, seen.kept) == (expected.charges, expected.kept), "what the book says was charged"
+    assert (seen.charges, seen.credits) == (expected.charges, expected.credits), "what the book says was charged"
     assert expected.polls is None or seen.polls == expected.polls
-    assert seen.called == CALLED.get(row.name, (0, 0))
+    assert seen.webhooks == CALLED.get(row.name, (0, 0))
     assert "the-key" not in seen.message
 
 
