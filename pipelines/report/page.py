@@ -22,7 +22,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks import files, units
-from pipelines.data.manifest import FINE, ItemOutcome
+from pipelines.data.manifest import FINE, ItemOutcome, StepOutcome
 from pipelines.report import formatting
 from pipelines.report.items import Item, PictureLimits, add_pictures, count_results, read_item
 from pipelines.report.pictures import Missing
@@ -188,6 +188,7 @@ def _template() -> Template:
     environment.filters["drawn"] = Markup  # for the graph only: the drawing escapes its own texts
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
     environment.globals |= {
+        "known": frozenset((*ItemOutcome, *StepOutcome)),  # what the style sheet has a colour for
         "css": Markup(package.joinpath("report.css").read_text("utf-8")),  # noqa: S704 - the package's own file
         "script": Markup(script),  # noqa: S704 - the same
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),

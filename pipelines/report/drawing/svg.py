@@ -168,7 +168,7 @@ def _arrows(sketch: Sketch, layout: Layout) -> Iterator[str]:
 
 # -- text ------------------------------------------------------------------------------------------------------------
 
-_THIN = frozenset("iljtfrI.,:;'|!()[]{} /\\-·")
+_THIN = frozenset("iljtfrI.,:;'|!()[] /\\-·")
 _THICK = frozenset("mwMW@%…—×")
 
 

@@ -123,7 +123,7 @@ def test_a_step_names_what_fed_it_where_that_is_not_the_step_before(run: RunSumm
     assert text.count("from ") == 1
 
 
-@pytest.mark.parametrize("outcome", ["made", "kept", "unchanged", "collected", "nothing_to_do", "attached", "skipped"])
+@pytest.mark.parametrize("outcome", ["done", "cached", "unchanged", "collected", "skipped", "held"])
 def test_every_way_in_which_a_step_ends_is_shown_with_its_reason(
     run: RunSummary, describe: Describe, outcome: str
 ) -> None:
@@ -185,8 +185,8 @@ def test_an_item_made_of_words_that_has_no_result_says_so(run: RunSummary, descr
 def test_the_picture_after_a_failed_step_is_never_a_mask(run: RunSummary, describe: Describe) -> None:
     steps = [
         step("clean", ["source"], image=describe("green")),
-        {"id": "corner", "task": "mask_from_boxes", "outcome": "made", "from": ["clean"], "image": describe("black")},
-        {"id": "grown", "task": "resize", "outcome": "made", "from": ["corner"], "image": describe("black", (64, 48))},
+        {"id": "corner", "task": "mask_from_boxes", "outcome": "done", "from": ["clean"], "image": describe("black")},
+        {"id": "grown", "task": "resize", "outcome": "done", "from": ["corner"], "image": describe("black", (64, 48))},
     ]
     error = {"step": "erase", "kind": "JobFailed", "message": "no"}
     page = page_of(run, a_row(describe, outcome="failed", error=error, output=None, outputs=[], steps=steps))
@@ -304,7 +304,7 @@ def test_a_real_run_is_reported_with_all_its_results(folder: Path, bfl: FakeBfl)
         asyncio.run(whole(run))
     page = page_of(RunSummary.of(run.summary, recipe.text, svg(recipe.compiled)), *run.rows())
     assert page.text.count("3 results") == 2
-    for expected in ("small made", "corner made", "clean done", "paint[take=2] done", "erase-v1 2", "flux-2-pro 4"):
+    for expected in ("small done", "corner made", "clean done", "paint[take=2] done", "erase-v1 2", "flux-2-pro 4"):
         assert expected in page.text
     assert len(page.all("svg", class_="flux-graph")) == 1
     assert page.all("svg", class_="outline")
