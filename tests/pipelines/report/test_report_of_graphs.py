@@ -304,7 +304,7 @@ def test_a_real_run_is_reported_with_all_its_results(folder: Path, bfl: FakeBfl)
         asyncio.run(whole(run))
     page = page_of(RunSummary.of(run.summary, recipe.text, svg(recipe.compiled)), *run.rows())
     assert page.text.count("3 results") == 2
-    for expected in ("small done", "corner made", "clean done", "paint[take=2] done", "erase-v1 2", "flux-2-pro 4"):
+    for expected in ("small done", "corner done", "clean done", "paint[take=2] done", "erase-v1 2", "flux-2-pro 4"):
         assert expected in page.text
     assert len(page.all("svg", class_="flux-graph")) == 1
     assert page.all("svg", class_="outline")
