@@ -40,6 +40,7 @@ from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef, stem
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.records import Store
 
@@ -75,7 +76,7 @@ class JobKeyPolicy(CachePolicy):
             _prepared[task_ctx.task_run.id] = call
             while len(_prepared) > _MOST_PREPARED:  # those that were answered by the cache are never taken
                 _prepared.pop(next(iter(_prepared)), None)
-            return call.key(background.run(job.engine_of(settings.current())))
+            return call.key(background.run(engine_of(settings.current())))
         except FluxError:
             return None
 

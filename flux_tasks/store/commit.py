@@ -18,7 +18,7 @@ from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import Spool
 
-__all__ = ["commit", "flush", "patiently", "tidy"]
+__all__ = ["commit", "drain_spool", "patiently", "reconcile"]
 
 _log = logging.getLogger("flux_tasks.job")
 
@@ -56,7 +56,7 @@ async def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes)
     return image
 
 
-async def tidy(settings: Settings) -> int:
+async def reconcile(settings: Settings) -> int:
     """Write what the spool holds, and forget journal entries whose result is recorded; returns the unsettled jobs.
 
     Raises:
@@ -64,7 +64,7 @@ async def tidy(settings: Settings) -> int:
     """
     store = Store(settings.store)
     journal = Journal(store)
-    await flush(settings)
+    await drain_spool(settings)
     left = 0
     for entry in await patiently(journal.entries):
         is_due = not entry.is_leased and not entry.refresh
@@ -75,7 +75,7 @@ async def tidy(settings: Settings) -> int:
     return left
 
 
-async def flush(settings: Settings) -> int:
+async def drain_spool(settings: Settings) -> int:
     """Write results that wait in the spool into the store; returns how many were written."""
     store = Store(settings.store)
     spool = Spool(store)

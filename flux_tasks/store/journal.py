@@ -22,11 +22,13 @@ import os
 import socket
 import time
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Literal
 
+from flux_tasks.settings import Settings
 from flux_tasks.store.records import Store
 
-__all__ = ["LEASE", "Entry", "Journal"]
+__all__ = ["LEASE", "Entry", "Journal", "Standing"]
 
 LEASE = 60.0
 """Seconds for which an entry belongs to whoever wrote it last; owners renew it three times as often."""
@@ -46,6 +48,19 @@ def _is_alive(pid: int) -> bool:
     except OSError:  # it is there, and somebody else's
         return True
     return True
+
+
+class Standing(StrEnum):
+    """What an unsettled job means for whoever wants its result."""
+
+    PAID = "paid"
+    """It was submitted: its result is collected, and nothing is paid again."""
+    HELD = "held"
+    """Its POST may have been charged, and a person has to decide."""
+    DROPPED = "dropped"
+    """Its POST may have been charged, and a person has decided that it is not submitted again."""
+    FREE = "free"
+    """It may be submitted again, by a person's decision or by ``Settings.on_uncertain``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +111,16 @@ class Entry:
     def is_held(self) -> bool:
         """Whether its POST may have been charged, nobody is at work on it, and nobody has decided what to do."""
         return self.phase == "intent" and not self.decision and not self.is_leased
+
+    def standing(self, settings: Settings) -> Standing:
+        """Return what the entry means for whoever wants the job's result, once nobody else is at work on it."""
+        if self.phase == "submitted":
+            return Standing.PAID
+        if self.decision == "drop":
+            return Standing.DROPPED
+        if self.decision == "resubmit" or settings.on_uncertain == "resubmit":
+            return Standing.FREE
+        return Standing.HELD
 
 
 class Journal:

@@ -63,7 +63,7 @@ class SignalHandler:
 
     def _wind_down(self, name: str) -> None:
         """Stop the run; end the process if it has not ended by itself when the time is up."""
-        from flux_tasks.jobs import job
+        from flux_tasks.jobs.submission import is_submitting
 
         print_error(
             f"{name}: no new job is begun; jobs in flight are collected, for {self._grace:g} s at most. "
@@ -72,7 +72,7 @@ class SignalHandler:
         self._run.stop(Interrupted(f"interrupted ({name})"))
         self._second.wait(self._grace)
         over = time.monotonic() + (_LAST_WORDS if self._second.is_set() else 3600.0)
-        while job.is_submitting() and time.monotonic() < over:
+        while is_submitting() and time.monotonic() < over:
             time.sleep(0.05)
         server = sys.modules.get("prefect.server.api.server")
         with contextlib.suppress(Exception):  # it may have ended already

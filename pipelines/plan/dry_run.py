@@ -11,8 +11,9 @@ from flux_tasks import background
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import FluxError, Moderated
 from flux_tasks.images.reference import ImageRef
-from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call
+from flux_tasks.jobs.known import lookup
+from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
 from pipelines.execution import local_steps
@@ -22,6 +23,14 @@ from pipelines.language.graph import Node
 from pipelines.plan.tally import Tally
 
 __all__ = ["ItemPlan"]
+
+_OUTCOMES = {
+    Standing.PAID: StepOutcome.COLLECTED,
+    Standing.HELD: StepOutcome.HELD,
+    Standing.DROPPED: StepOutcome.HELD,
+    Standing.FREE: StepOutcome.DONE,
+}
+"""What a run would make of a job that the journal knows."""
 
 T = TypeVar("T")
 
@@ -60,7 +69,7 @@ class ItemPlan:
         if call is None:
             parts = (attempt.node.id, attempt.image)
             return Outcome(StepOutcome.DONE, Placeholder.made_of(*parts, size=None, name=self._item.stem))
-        found = background.run(job.lookup(call, tally.settings))
+        found = background.run(lookup(call, tally.settings))
         if found is not None:
             return Outcome(StepOutcome.CACHED, found.image)
         if not _is_mask_open(call) and call.is_noop():
@@ -70,10 +79,8 @@ class ItemPlan:
             return Outcome(StepOutcome.SHARED, tally.planned[key])
         image = tally.planned[key] = Placeholder.made_of(key, size=call.output_size, name=call.name)
         entry = tally.journal.get(key)
-        if entry is not None and entry.phase == "submitted":
-            return Outcome(StepOutcome.COLLECTED, image)
-        is_held = entry is not None and tally.settings.on_uncertain == "hold" and entry.decision != "resubmit"
-        return Outcome(StepOutcome.HELD if is_held else StepOutcome.DONE, image)
+        standing = Standing.FREE if entry is None else entry.standing(tally.settings)
+        return Outcome(_OUTCOMES[standing], image)
 
     async def local(self, attempt: Attempt) -> Outcome:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
@@ -113,7 +120,7 @@ class ItemPlan:
         """Count a job that comes on top if the result before it is not as expected."""
         call, price = attempt.call, None
         try:
-            if call is not None and background.run(job.lookup(call, self._tally.settings)) is not None:
+            if call is not None and background.run(lookup(call, self._tally.settings)) is not None:
                 return
             price = call.estimate() if call is not None else None
         except Moderated:  # refused earlier, and free

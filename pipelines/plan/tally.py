@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from flux_tasks import background
 from flux_tasks.errors import StoreUnavailable
 from flux_tasks.images.reference import ImageRef
-from flux_tasks.jobs import job
+from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
@@ -42,7 +42,7 @@ class Tally:
     def __init__(self, recipe: CompiledRecipe, settings: Settings, cap: float | None) -> None:
         self.recipe = recipe
         self.settings = settings
-        self.engine = background.run(job.engine_of(settings))
+        self.engine = background.run(engine_of(settings))
         self.store = Store(settings.store)
         self.facts = Facts(self.store, keep=False)
         self.outputs = Outputs()

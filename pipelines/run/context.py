@@ -12,12 +12,12 @@ from weakref import WeakValueDictionary
 
 from flux_tasks import background
 from flux_tasks.errors import BudgetReached, FluxError, RunStopped
-from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call
+from flux_tasks.jobs.endpoint import stop_submitting
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import patiently
-from flux_tasks.store.journal import Journal
+from flux_tasks.store.journal import Journal, Standing
 from flux_tasks.store.records import Store
 from pipelines.data.history import JobDurations
 from pipelines.data.outputs import Outputs
@@ -117,7 +117,7 @@ class RunContext:
         """
         if self.stopped is None:
             self.stopped = reason
-            background.start(job.stop_submitting(self.settings, reason))
+            background.start(stop_submitting(self.settings, reason))
 
     @asynccontextmanager
     async def one_at_a_time(self, call: Call) -> AsyncIterator[None]:
@@ -144,8 +144,7 @@ class RunContext:
         if self.budget.cap is None:
             return False
         entry = await patiently(Journal(self.store).entry, call.key(self.engine))
-        is_held = self.settings.on_uncertain == "hold" and entry is not None and entry.decision != "resubmit"
-        return entry is not None and (entry.phase == "submitted" or is_held)
+        return entry is not None and entry.standing(self.settings) is not Standing.FREE
 
     def check_not_stopped(self, *, is_paid: bool) -> None:
         """Raise the reason why the run was stopped, unless only the budget is used up and the job is paid already."""

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from flux_tasks import background, files
 from flux_tasks.errors import RunStopped, StoreUnavailable
 from flux_tasks.images.reference import ImageRef
-from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call
+from flux_tasks.jobs.known import lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
 from pipelines.data.items import Item
@@ -116,7 +116,7 @@ class ItemRun:
         async with context.one_at_a_time(call):
             result = await self._result(attempt, call)
             if call is not first and result is not None and result.outcome is not JobOutcome.CACHED:
-                await background.arun(job.substitute(first, call, context.settings))
+                await background.arun(substitute(first, call, context.settings))
         if result is None:
             reason = "the mask is all black" if call.mask else "the canvas is the picture"
             return Outcome(StepOutcome.UNCHANGED, attempt.image, reason)
@@ -126,7 +126,7 @@ class ItemRun:
     async def _result(self, attempt: Attempt, call: Call) -> JobResult | None:
         """Return the result of a call, or None if it would change nothing."""
         context, step = self._context, attempt.node.step
-        found = await background.arun(job.lookup(call, context.settings))
+        found = await background.arun(lookup(call, context.settings))
         if found is not None:
             return found.with_warnings_of(call)
         if await asyncio.to_thread(call.is_noop):

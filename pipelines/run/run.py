@@ -18,8 +18,9 @@ from typing import Any
 
 from flux_tasks import background, files
 from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
-from flux_tasks.jobs import job
+from flux_tasks.jobs.endpoint import engine_of, stop_submitting
 from flux_tasks.settings import Settings
+from flux_tasks.store.commit import reconcile
 from flux_tasks.store.records import Store
 from pipelines.data.items import Item
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
@@ -135,9 +136,9 @@ class Run:
         Raises:
             EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
         """
-        self.summary.engine = self.context.engine = await background.arun(job.engine_of(self.settings))
-        await background.arun(job.tidy(self.settings))
-        await background.arun(job.stop_submitting(self.settings, None))
+        self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
+        await background.arun(reconcile(self.settings))
+        await background.arun(stop_submitting(self.settings, None))
         await self.context.budget.open()
         for item in self._left:
             self._next = ItemRun(item, self.context)

@@ -16,7 +16,7 @@ from scripted import Answer, Request, ScriptedServer
 from flux_tasks import background, catalog
 from flux_tasks.api.client import BflClient, Finished
 from flux_tasks.errors import DeliveryFailed, InvalidRequest, RecipeError, ServerUnavailable, SubmissionUncertain
-from flux_tasks.jobs import job
+from flux_tasks.jobs import endpoint, job
 from flux_tasks.jobs.call import prepare
 from flux_tasks.settings import Settings, current, use
 
@@ -356,7 +356,7 @@ def test_a_whole_job_whose_polling_address_points_to_another_server_ends_well_an
     with ScriptedServer() as thief, Misleading(key, thief.url) as bfl:
         settings = Settings(endpoint=bfl.url, key=key, store=str(tmp_path / "store"), poll_interval=0.001)
         result = background.run(job.execute(prepare(DEBLUR, {"image": encoded(noise((96, 80)))}), settings))
-        background.run(job.close(settings))
+        background.run(endpoint.close(settings))
         assert result.outcome == "done"
         assert thief.requests == []
 
@@ -369,7 +369,7 @@ def test_a_picture_given_as_an_address_is_fetched_without_the_key(
     settings = Settings(endpoint=bfl.url, key=key, store=str(tmp_path / "store"), poll_interval=0.001)
     with use(settings):
         result = background.run(job.execute(prepare(DEBLUR, {"image": f"{server.url}/photo.png"}), current()))
-    background.run(job.close(settings))
+    background.run(endpoint.close(settings))
     assert result.outcome == "done"
     assert all("x-key" not in r.headers for r in (*server.requests, *bfl.seen("GET /moved.png")))
 

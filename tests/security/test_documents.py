@@ -360,7 +360,7 @@ LOOPS = [
 PROGRAM = """
 import json, os, resource, sys
 from flux_tasks.errors import InvalidRequest
-from pipelines import templates
+from pipelines.language import templates
 
 def value(way, text):
     resource.setrlimit(resource.RLIMIT_CPU, (1, 1))

@@ -29,7 +29,7 @@ from scripted import Answer, Request
 from flux_tasks import background, catalog, deblur, use
 from flux_tasks.api.client import BflClient
 from flux_tasks.errors import DeliveryFailed, FluxError, KeyRefused, RecipeError
-from flux_tasks.jobs import job
+from flux_tasks.jobs import collection, job
 from flux_tasks.jobs.call import prepare
 from flux_tasks.local import LocalServer
 from flux_tasks.settings import Settings, from_environment
@@ -205,7 +205,7 @@ def test_no_command_says_the_key(cli: Any, fated: Path, key: str, arguments: tup
 def test_a_result_that_is_not_delivered_is_told_and_journalled_without_its_signed_address(
     mirror: Mirror, fated: Path, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "_FETCH_PAUSES", (0.01, 0.01, 0.01), raising=False)
+    monkeypatch.setattr(collection, "_FETCH_PAUSES", (0.01, 0.01, 0.01))
     settings = Settings(endpoint=mirror.url, key=key, store=str(fated / "store"), poll_interval=0.002)
     call = prepare(DEBLUR, {"image": str(fated / "photos" / "undelivered.png")})
     with pytest.raises(DeliveryFailed, match="HTTP 404") as caught:

@@ -19,7 +19,7 @@ from flux_tasks.catalog import TOOLS
 from flux_tasks.errors import FluxError, InvalidImage
 from flux_tasks.images import byte_cache
 from flux_tasks.images.reference import ImageRef
-from flux_tasks.jobs import job
+from flux_tasks.jobs import endpoint, job
 from flux_tasks.jobs.call import prepare
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
@@ -37,7 +37,7 @@ def settings(bfl: FakeBfl, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     made = Settings(endpoint=bfl.url, key=key, store=str(tmp_path / "store"), poll_interval=0.001)
     yield made
-    background.run(job.close(made))
+    background.run(endpoint.close(made))
 
 
 def perform(settings: Settings, **options: Any) -> JobResult:

@@ -166,10 +166,10 @@ async def _finish(run: Run, display: Display) -> None:
         await run.run_remaining(_refuse)
         return
     from flux_tasks import background
-    from flux_tasks.jobs import job
+    from flux_tasks.jobs.endpoint import open_account
 
     # A wrong key, no credits or a server that does not answer is known before Prefect starts.
-    await background.arun(job.open_account(run.settings))
+    await background.arun(open_account(run.settings))
     display.note("starting Prefect …")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # summary, manifest and report name each failure
     from pipelines.flows.recipe_flow import advance

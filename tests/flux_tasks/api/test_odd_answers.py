@@ -34,8 +34,9 @@ from flux_tasks.errors import (
     SubmissionUncertain,
 )
 from flux_tasks.images.download import download
-from flux_tasks.jobs import job
+from flux_tasks.jobs import collection, job
 from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.endpoint import stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
@@ -140,10 +141,10 @@ def test_a_call_that_is_stopped_while_it_waits_after_a_429_submits_nothing_more(
         running = background.start(job.execute(call, settings))
         wait_until(lambda seen=seen: any(r.method == "POST" for r in bfl.requests[seen:]))
         if stop == "run":
-            background.run(job.stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
+            background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
             with pytest.raises(Interrupted):
                 running.result(30)
-            background.run(job.stop_submitting(settings, None))
+            background.run(stop_submitting(settings, None))
         else:
             running.cancel()
         wait_until(lambda: not Journal(Store(settings.store)).entries())
@@ -195,7 +196,7 @@ def test_a_job_of_a_service_that_is_unknown_soon_after_its_submission_is_not_pai
     bfl.hold = True
     with pytest.raises(StillRunning):
         background.run(job.execute(call, replace(settings, deadline=0.1)))
-    monkeypatch.setattr(job, "is_loopback", lambda url: False)
+    monkeypatch.setattr(collection, "is_loopback", lambda url: False)
     known, bfl.known = bfl.known, {}
     with pytest.raises(JobLost):
         background.run(job.execute(call, settings))

@@ -18,7 +18,7 @@ from waiting import wait_until
 from flux_tasks import background, catalog
 from flux_tasks.api.client import BflClient
 from flux_tasks.errors import DeliveryFailed, FluxError, ServerUnavailable, SubmissionUncertain
-from flux_tasks.jobs import job
+from flux_tasks.jobs import endpoint, job
 from flux_tasks.jobs.call import Call, prepare
 from flux_tasks.local import LocalServer
 from flux_tasks.settings import Settings
@@ -72,13 +72,13 @@ async def all_of(settings: Settings, prompts: list[str], at_once: int = 40) -> l
 def test_thousands_of_calls_leave_no_connection_task_or_file(bfl: FakeBfl, tmp_path: Path) -> None:
     settings = settings_for(bfl.url, tmp_path)
     background.run(all_of(settings, ["warm up"]))
-    background.run(job.close(settings))
+    background.run(endpoint.close(settings))
     files, running, threads = open_files(), tasks(), threading.active_count()
     outcomes = background.run(all_of(settings, [f"lake {n}" for n in range(CALLS)]))
     assert outcomes == ["done"] * CALLS
     assert bfl.jobs == CALLS + 1
     assert bfl.connections < 200, "connections are used again"
-    background.run(job.close(settings))
+    background.run(endpoint.close(settings))
     wait_until(lambda: open_files() <= files + 2)
     assert tasks() == running
     assert threading.active_count() <= threads + 33, "the pool for store traffic is all that grew"
@@ -104,10 +104,10 @@ def test_hundreds_of_calls_through_every_kind_of_trouble_leave_nothing_either(tm
     with LocalServer(faults=schedule, credits=1e6, cap=100) as server:
         settings = settings_for(server.url, tmp_path)
         background.run(all_of(settings, ["warm up"]))
-        background.run(job.close(settings))
+        background.run(endpoint.close(settings))
         files, running = open_files(), tasks()
         outcomes = background.run(all_of(settings, [f"lake {n}" for n in range(150)], at_once=16))
-        background.run(job.close(settings))
+        background.run(endpoint.close(settings))
         wait_until(lambda: open_files() <= files + 20)  # some are the server's own ends, closed a moment later
         assert tasks() == running
         acted = {f["fault"]: f["acted"] for f in server.faults.to_dict()["faults"]}
@@ -152,7 +152,7 @@ async def test_a_cancelled_call_leaves_nothing_running_and_its_job_in_the_journa
     bfl.hold = False
     again = await background.arun(all_of(settings, [f"lake {n}" for n in range(10)]))
     assert (again, bfl.jobs) == (["collected"] * 10, 10)
-    await background.arun(job.close(settings))
+    await background.arun(endpoint.close(settings))
 
 
 # -- deadlines --------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_every_tool_has_a_deadline_and_the_settings_can_say_another(bfl: FakeBfl
     settings = settings_for(bfl.url, tmp_path, deadline=0.2)
     with pytest.raises(ServerUnavailable, match=r"still running after 0\.2 s"):
         background.run(job.execute(generate("lake"), settings))
-    background.run(job.close(settings))
+    background.run(endpoint.close(settings))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_an_input_given_as_an_address_is_sent_as_base64_unless_it_is_wanted_othe
     settings = settings_for(bfl.url, tmp_path)
     background.run(job.execute(prepare(catalog.TOOLS["deblur-v1"], {"image": f"{web.url}/photo.png"}), settings))
     assert base64.b64decode(sent(bfl)["image"]) == PHOTO
-    background.run(job.close(settings))
+    background.run(endpoint.close(settings))
 
 
 def test_with_send_urls_the_address_itself_is_sent_where_the_tool_takes_one(
@@ -215,7 +215,7 @@ def test_with_send_urls_the_address_itself_is_sent_where_the_tool_takes_one(
         deblurred = background.run(job.execute(prepare(catalog.TOOLS["deblur-v1"], {"image": photo}), settings))
         assert deblurred.outcome == "done"
         assert len(web.seen("GET /photo.png")) == 2, "once for the digest, once by the service"
-        background.run(job.close(settings))
+        background.run(endpoint.close(settings))
     mask = encoded(noise((96, 80), "L"))
     fill = prepare(catalog.TOOLS["flux-pro-1.0-fill"], {"image": photo, "mask": mask, "prompt": "a"})
     assert base64.b64decode(fill.body(urls=True)["image"]) == PHOTO, "fill takes base64 alone"

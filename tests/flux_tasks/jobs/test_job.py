@@ -30,6 +30,7 @@ from flux_tasks.errors import (
 )
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.known import lookup
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
@@ -193,7 +194,7 @@ def test_a_failed_job_is_not_kept_as_a_result(bfl: FakeBfl, settings: Settings, 
     bfl.on("GET /v1/get_result", Answer(500, {"id": "x", "status": "Error"}))
     with pytest.raises(JobFailed):
         run(deblur(photo), settings)
-    assert background.run(job.lookup(deblur(photo), settings)) is None
+    assert background.run(lookup(deblur(photo), settings)) is None
 
 
 def test_a_job_that_outlives_its_deadline_is_collected_by_the_next_attempt(
@@ -259,6 +260,7 @@ def test_a_process_killed_while_its_job_runs_leaves_a_job_that_the_next_process_
         f"""
         from flux_tasks import background, catalog
         from flux_tasks.jobs import job
+        from flux_tasks.jobs.known import lookup
         from flux_tasks.jobs.call import prepare
         from flux_tasks.settings import Settings
         settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.01)
@@ -285,6 +287,7 @@ def test_several_processes_on_one_store_pay_for_each_job_once(bfl: FakeBfl, sett
         import asyncio
         from flux_tasks import background, catalog
         from flux_tasks.jobs import job
+        from flux_tasks.jobs.known import lookup
         from flux_tasks.jobs.call import prepare
         from flux_tasks.settings import Settings
         settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.002, max_jobs=3)
@@ -331,6 +334,7 @@ def test_a_program_that_is_interrupted_while_submitting_waits_for_the_id(
         f"""
         from flux_tasks import background, catalog
         from flux_tasks.jobs import job
+        from flux_tasks.jobs.known import lookup
         from flux_tasks.jobs.call import prepare
         from flux_tasks.settings import Settings
         settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.01)

@@ -34,10 +34,13 @@ from flux_tasks.errors import (
     StoreUnavailable,
     SubmissionUncertain,
 )
-from flux_tasks.jobs import job
+from flux_tasks.jobs import job, submission
 from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.endpoint import stop_submitting
+from flux_tasks.jobs.known import lookup
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
+from flux_tasks.store.commit import drain_spool, reconcile
 from flux_tasks.store.journal import LEASE, Entry, Journal
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import Spool
@@ -134,7 +137,7 @@ def test_a_job_whose_lease_has_lapsed_is_collected_and_not_paid_again(
 def test_a_lease_is_renewed_while_its_job_runs(
     bfl: FakeBfl, settings: Settings, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "LEASE", 0.06)
+    monkeypatch.setattr(submission, "LEASE", 0.06)
     bfl.hold = True
     running = background.start(job.execute(call, settings))
     journal = journal_of(settings)
@@ -155,6 +158,9 @@ def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
     script = textwrap.dedent(f"""
         from flux_tasks import background, catalog
         from flux_tasks.jobs import job
+        from flux_tasks.jobs.endpoint import stop_submitting
+        from flux_tasks.jobs.known import lookup
+        from flux_tasks.store.commit import drain_spool, reconcile
         from flux_tasks.jobs.call import prepare
         from flux_tasks.settings import Settings
         settings = Settings(endpoint={bfl.url!r}, key="k", store={settings.store!r}, poll_interval=0.002)
@@ -165,7 +171,7 @@ def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
     processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate(timeout=60)[0] for process in processes]
     assert bfl.jobs == 1, said
-    assert sum("submitted anew: the service no longer knows job job-that-is-gone" in line for line in said) >= 1
+    assert sum("submitted again: the service no longer knows job job-that-is-gone" in line for line in said) >= 1
     assert all(line.split()[0] in ("done", "cached", "collected") for line in said)
     assert journal_of(settings).entries() == []
 
@@ -175,10 +181,10 @@ def test_what_a_person_should_know_of_a_job_is_kept_for_the_manifest(
 ) -> None:
     written(call, settings, phase="submitted", id="gone", owner="")
     result = run(call, settings)
-    assert result.warnings == ("submitted anew: the service no longer knows job gone",)
+    assert result.warnings == ("submitted again: the service no longer knows job gone",)
     record = Store(settings.store).result(key_of(call))
     assert record is not None
-    assert record["warnings"] == ["submitted anew: the service no longer knows job gone"]
+    assert record["warnings"] == ["submitted again: the service no longer knows job gone"]
 
 
 # -- uncertain submissions --------------------------------------------------------------------------------------------
@@ -238,7 +244,7 @@ def test_what_moderation_refused_is_not_tried_again_unless_asked_for(
     bfl.on("GET /v1/get_result", Answer(200, refusal))
     with pytest.raises(Moderated, match=r"withheld by moderation \(Violence\); it is not charged"):
         run(call, settings)
-    for ask in (job.execute, job.lookup):
+    for ask in (job.execute, lookup):
         with pytest.raises(Moderated, match=r"\(Violence\) earlier; it is not tried again unless asked for") as caught:
             background.run(ask(call, settings))
         assert (caught.value.reasons, caught.value.remembered) == (("Violence",), True)
@@ -268,7 +274,7 @@ def test_a_paid_job_is_collected_although_an_earlier_attempt_was_refused(
     job_id = submitted_elsewhere(bfl, call)
     written(call, settings, phase="submitted", id=job_id, owner="")
     Store(settings.store).put_record("refusals", key_of(call), {"stage": "content", "reasons": ["Violence"]})
-    assert background.run(job.lookup(call, settings)) is None, "not refused: something is to be collected"
+    assert background.run(lookup(call, settings)) is None, "not refused: something is to be collected"
     result = run(call, settings)
     assert (result.outcome, result.job_id, bfl.jobs) == ("collected", job_id, 1)
     assert run(call, settings).outcome == "cached"
@@ -357,7 +363,7 @@ def test_a_result_that_the_store_does_not_take_waits_in_the_spool_and_is_written
     again = run(call, settings)
     assert (again.outcome, bfl.jobs) == ("cached", 1), "while it waits it answers, too"
     trouble.failing = lambda *_: None
-    assert background.run(job.flush(settings)) == 1
+    assert background.run(drain_spool(settings)) == 1
     assert run(call, settings).outcome == "cached"
     assert journal_of(settings).entries() == []
     assert not [path for path in spool.rglob("*") if path.is_file()]
@@ -370,7 +376,7 @@ def test_the_next_call_writes_what_waits_in_the_spool(
     trouble.failing = full("results")
     run(call, settings)
     trouble.failing = lambda *_: None
-    found = background.run(job.lookup(call, settings))
+    found = background.run(lookup(call, settings))
     assert found is not None
     assert found.job_id == "job-1"
     assert Store(settings.store).result(key_of(call)) is not None
@@ -426,13 +432,15 @@ def test_tidying_forgets_entries_whose_result_is_recorded_and_counts_the_rest(
     written(call, settings, phase="submitted", id=result.job_id, owner="")
     other = Entry(key="f" * 64, tool="deblur-v1", phase="submitted", id="job-9", owner="")
     journal_of(settings).put(other)
-    assert background.run(job.tidy(settings)) == 1
+    assert background.run(reconcile(settings)) == 1
     assert journal_of(settings).entries() == [other]
     for attempt in (1, 2):
         written(call, settings, phase="submitted", id=f"attempt-{attempt}", owner="", attempt=attempt)
-    assert background.run(job.tidy(settings)) == 1, "nobody will collect it any more"
+    assert background.run(reconcile(settings)) == 1, "nobody will collect it any more"
     written(call, settings, phase="submitted", id="a-refresh", owner="", refresh=True)
-    assert background.run(job.tidy(settings)) == 2, "it is to replace the result, and is collected when asked for again"
+    assert background.run(reconcile(settings)) == 2, (
+        "it is to replace the result, and is collected when asked for again"
+    )
 
 
 def test_a_dangling_link_in_the_journal_is_an_entry_that_cannot_be_read_and_no_endless_loop(
@@ -524,13 +532,13 @@ def test_jobs_that_wait_for_a_slot_are_not_submitted_once_the_run_is_stopped(
     wait_until(lambda: bfl.jobs == 1)
     running.append(background.start(job.execute(other, settings)))
     time.sleep(0.1)
-    background.run(job.stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
+    background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
     bfl.hold = False
     assert running[0].result(30).outcome == "done"
     with pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
         running[1].result(30)
     assert bfl.jobs == 1
-    background.run(job.stop_submitting(settings, None))
+    background.run(stop_submitting(settings, None))
     assert run(other, settings).outcome == "done"
 
 

@@ -33,6 +33,7 @@ from flux_tasks import background, catalog
 from flux_tasks.errors import InvalidRequest, JobFailed, Moderated, OutOfCredits, SubmissionUncertain
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
+from flux_tasks.jobs.endpoint import open_account
 from flux_tasks.local.recording.recorder import RecordingApi
 from flux_tasks.local.recording.scrub import REMOVED
 from flux_tasks.local.service import checks
@@ -61,7 +62,7 @@ def test_what_the_job_layer_did_while_recording_it_does_again_offline_byte_for_b
 
     def program(url: str, store: str) -> tuple[Any, ...]:
         settings = Settings(endpoint=url, key="", store=str(tmp_path / store), poll_interval=0.002)
-        credits = background.run(job.open_account(settings))
+        credits = background.run(open_account(settings))
         results = [
             background.run(job.execute(prepare(catalog.TOOLS[tool], {"image": photo, **more}), settings))
             for tool, more in (("deblur-v1", {}), ("deblur-v1", {"seed": 5}))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from object_stores import forget_filesystems
 
 from flux_tasks import files
+from flux_tasks.settings import Settings
 from flux_tasks.store.journal import LEASE, Entry, Journal
 from flux_tasks.store.records import Store
 
@@ -181,6 +182,15 @@ def test_an_entry_of_ones_own_of_nobody_or_of_a_process_that_is_gone_is_not_leas
         assert not intent(owner=owner).is_leased
         assert intent(owner=owner).is_held
         assert not intent(owner=owner, decision="drop").is_held
+
+
+def test_an_entry_is_paid_held_dropped_or_free_to_submit() -> None:
+    hold, resubmit = Settings(), Settings(on_uncertain="resubmit")
+    paid = intent(decision="drop").with_id("job-1", polling_url="", cost=3.0)
+    assert [paid.standing(settings) for settings in (hold, resubmit)] == ["paid", "paid"]
+    assert [intent().standing(settings) for settings in (hold, resubmit)] == ["held", "free"]
+    assert [intent(decision="drop").standing(settings) for settings in (hold, resubmit)] == ["dropped", "dropped"]
+    assert [intent(decision="resubmit").standing(settings) for settings in (hold, resubmit)] == ["free", "free"]
 
 
 def test_the_next_attempt_is_made_by_one_writer_alone_and_is_the_one_that_counts(journal: Journal) -> None:

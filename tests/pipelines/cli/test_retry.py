@@ -162,7 +162,7 @@ def test_held_items_are_submitted_anew_by_retry(here: Any, bfl: FakeBfl, folder:
     assert bfl.jobs == 6
     assert entries(folder) == []
     rows = [json.loads(line) for line in newest_manifest(folder).read_text().splitlines()]
-    assert all("submitted anew" in row["steps"][0]["warnings"][0] for row in rows)
+    assert all("submitted again" in row["steps"][0]["warnings"][0] for row in rows)
 
 
 def newest_manifest(folder: Path) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
@@ -211,6 +212,29 @@ def test_jobs_that_may_have_been_charged_are_held_not_paid_for(here: Place, bfl:
     paid = here.jobs
     run, _ = perform(recipe(here, TWO_STEPS), here.settings)
     assert (run.summary.jobs, here.jobs, dict(run.summary.counts)) == (0, paid, {"held": 3})
+
+
+@pytest.mark.parametrize("policy", ["hold", "resubmit"])
+@pytest.mark.parametrize("decision", ["", "drop", "resubmit"])
+def test_plan_budget_and_run_agree_on_jobs_that_may_have_been_charged(
+    here: Place, bfl: Painter, policy: Literal["hold", "resubmit"], decision: Literal["", "drop", "resubmit"]
+) -> None:
+    edit = recipe(here, "  - edit: {model: flux-2-pro, prompt: x}")
+    bfl.submit_answer = Answer(200, cut=0)
+    try:
+        perform(edit, here.settings)
+    finally:
+        bfl.submit_answer = None
+    journal = Journal(Store(here.settings.store))
+    for entry in journal.entries():
+        journal.put(replace(entry, decision=decision))
+    settings = replace(here.settings, on_uncertain=policy)
+    found = plan(edit.compiled, settings=settings)
+    run, _ = perform(edit, settings, budget=found.credits)
+    assert run.stopped is None, "the budget has room for what the plan has counted, so nothing else was reserved"
+    assert (run.summary.jobs, run.summary.counts["held"]) == (found.jobs, step(found, "edit").held)
+    is_paid = decision == "resubmit" or (policy == "resubmit" and not decision)
+    assert (found.jobs, step(found, "edit").held) == ((3, 0) if is_paid else (0, 3))
 
 
 def test_what_moderation_refused_is_not_planned_again(here: Place, bfl: Painter) -> None:

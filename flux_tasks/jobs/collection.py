@@ -1,0 +1,127 @@
+"""The collection of a submitted job: poll it, fetch its result, and write that into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+from flux_tasks.api.client import BflClient, Finished
+from flux_tasks.errors import DeliveryFailed, ItemError, JobLost, Moderated, StoreUnavailable
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.context import JobContext
+from flux_tasks.jobs.known import remember_refusal
+from flux_tasks.jobs.result import picture_warnings
+from flux_tasks.jobs.submission import Claim, keep_lease
+from flux_tasks.settings import is_loopback
+from flux_tasks.store.commit import commit, patiently
+
+__all__ = ["Collector"]
+
+_log = logging.getLogger("flux_tasks.job")
+
+_KNOWN_AFTER = 600.0  # seconds after its submission from which a job that the service does not know counts as lost
+_FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each with a fresh address
+
+
+class Collector:
+    """Collects one submitted job."""
+
+    def __init__(self, job: JobContext, claim: Claim, client: BflClient) -> None:
+        self._job = job
+        self._claim = claim
+        self._entry = claim.entry
+        self._client = client
+
+    async def wait_for_end(self) -> Finished | None:
+        """Return the finished job; None if the service has lost it, so that it is to be submitted again.
+
+        Raises:
+            JobLost: the service does not know the job, and it may still appear.
+            FluxError: from ``BflClient.wait``.
+        """
+        job, entry = self._job, self._entry
+        try:
+            if self._claim.is_earlier:
+                with suppress(OSError):
+                    await asyncio.to_thread(job.journal.renew, entry)  # its lease is ours now
+            async with keep_lease(job.journal, entry):
+                return await self._poll()
+        except JobLost:
+            # Submitted a moment ago: that the service does not know it (yet) is no reason to pay again.
+            is_recent = time.time() - entry.begun < _KNOWN_AFTER and not is_loopback(self._client.base_url)
+            if is_recent or not self._claim.is_earlier:
+                raise
+            return None
+        except Moderated as refusal:
+            await remember_refusal(job, refusal, entry)
+            await self._settle()
+            raise
+        except ItemError:  # it ended without a result: nothing is left to collect
+            await self._settle()
+            raise
+
+    async def _poll(self) -> Finished:
+        job, entry = self._job, self._entry
+        return await self._client.wait(entry.id, entry.polling_url, deadline=job.deadline, on_progress=job.on_progress)
+
+    async def _settle(self) -> None:
+        with suppress(StoreUnavailable):  # then the next run finds a job that has ended
+            await patiently(self._job.journal.settle, self._job.key, self._entry.id)
+
+    async def fetch(self, finished: Finished) -> tuple[bytes, Finished]:
+        """Return the delivered bytes, and the last answer to a poll: after a failure it brings a fresh address.
+
+        Raises:
+            DeliveryFailed: four times. The job stays in the journal.
+        """
+        share = 0.1 if is_loopback(self._client.base_url) else 1.0
+        async with keep_lease(self._job.journal, self._entry):
+            for pause in (*_FETCH_PAUSES, None):
+                try:
+                    return await self._client.fetch(finished), finished
+                except DeliveryFailed as error:
+                    if pause is None:
+                        raise
+                    _log.info("%s: %s; asking again", self._job.title, error)
+                await asyncio.sleep(pause * share)
+                finished = await self._poll()
+        raise AssertionError("unreachable")
+
+    async def store(self, data: bytes, cost: float | None, warnings: list[str]) -> tuple[ImageRef, list[str]]:
+        """Write bytes first, then the record, then remove the journal entry: a paid job always leaves a trace.
+
+        Returns:
+            The stored picture, and ``warnings`` with one more if it could be written into the spool only.
+
+        Raises:
+            StoreUnavailable: neither the store nor the spool can be written.
+        """
+        job, entry = self._job, self._entry
+        image = ImageRef.of(data, name=job.call.name)
+        image = replace(image, engine=image.engine or job.engine, cost=cost, job_id=entry.id, data=data)
+        facts = {
+            "tool": job.call.tool.name,
+            "engine": job.engine,
+            "cost": cost,
+            "job_id": entry.id,
+            "parameters": dict(job.call.parameters),
+            "inputs": {name: given.identity for name, given in job.call.inputs.items()},
+            "warnings": [*job.call.warnings, *warnings, *picture_warnings(job.call, image)],
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        try:
+            return await commit(job.store, entry, facts, data), warnings
+        except StoreUnavailable as error:
+            _log.warning("%s: job %s waits in the spool: %s", job.title, entry.id, error)
+            try:
+                await asyncio.to_thread(partial(job.spool.keep, entry, facts=facts, data=data))
+            except OSError as problem:
+                raise StoreUnavailable(
+                    f"{job.title}: job {entry.id} is paid for, and its result can be written nowhere ({problem}); "
+                    "run again when there is room: it is collected for as long as the service keeps it"
+                ) from error
+            return image, [*warnings, f"the store could not be written; the result waits in the spool ({error})"]

@@ -1,0 +1,64 @@
+"""One job: its call, its key, and where its traces are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from flux_tasks.jobs.call import Call
+from flux_tasks.settings import Settings
+from flux_tasks.store.journal import Journal
+from flux_tasks.store.records import Store
+from flux_tasks.store.spool import Spool
+
+__all__ = ["JobContext", "Progress"]
+
+Progress = Callable[[str, float | None], None]
+"""Receives each status of a running job and the share done (0 to 1, or None). Called on the background loop."""
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What every phase of a job needs.
+
+    Attributes:
+        engine: the identity of the engine behind the endpoint, a part of the job key.
+        refresh: pay again even if the store has a result, and replace it.
+    """
+
+    call: Call
+    settings: Settings
+    engine: str
+    refresh: bool = False
+    on_progress: Progress | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """The job key."""
+        return self.call.key(self.engine)
+
+    @cached_property
+    def store(self) -> Store:
+        """The store of results."""
+        return Store(self.settings.store)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The journal in the store."""
+        return Journal(self.store)
+
+    @cached_property
+    def spool(self) -> Spool:
+        """The spool on this machine."""
+        return Spool(self.store)
+
+    @property
+    def title(self) -> str:
+        """What messages call the job: its task and the picture's name."""
+        return f"{self.call.tool.task} {self.call.name}"
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that the job may take before it is left to the journal."""
+        return self.call.tool.deadline if self.settings.deadline is None else self.settings.deadline

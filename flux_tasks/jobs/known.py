@@ -1,0 +1,148 @@
+"""What is known of a job before anything is paid: a result in the store or in the spool, or a refusal by moderation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+from flux_tasks.errors import Moderated, StoreUnavailable
+from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.call import Call
+from flux_tasks.jobs.context import JobContext
+from flux_tasks.jobs.endpoint import engine_of
+from flux_tasks.jobs.result import JobOutcome, JobResult
+from flux_tasks.settings import Settings
+from flux_tasks.store.commit import commit, patiently
+from flux_tasks.store.journal import Entry
+from flux_tasks.store.records import Store
+
+__all__ = ["find_result", "is_answered", "lookup", "remember_refusal", "substitute"]
+
+_log = logging.getLogger("flux_tasks.job")
+
+_KIND = "refusals"
+
+
+async def lookup(call: Call, settings: Settings) -> JobResult | None:
+    """Return the result of ``call`` if the store or the spool has one. Spends nothing and opens no picture.
+
+    Raises:
+        Moderated: it was refused earlier, and is not to be tried again.
+        StoreUnavailable: the store cannot be read, so that nothing is known.
+    """
+    return await find_result(JobContext(call, settings, await engine_of(settings)))
+
+
+async def find_result(job: JobContext) -> JobResult | None:
+    """Return the result of ``job``: from the store, or from the spool if the store could not be written earlier.
+
+    Raises:
+        Moderated: it was refused earlier, and is not to be tried again.
+        StoreUnavailable: the store cannot be read.
+    """
+    try:
+        found = await patiently(_read_store, job)
+    except StoreUnavailable:
+        if (spooled := await _read_spool(job)) is not None:
+            return spooled
+        raise
+    return found or await _read_spool(job)
+
+
+def _read_store(job: JobContext) -> JobResult | None:
+    record = job.store.result(job.key)
+    return _read_refusal(job) if record is None else _cached(job, record["image"])
+
+
+def _read_refusal(job: JobContext) -> JobResult | None:
+    """Return the result that replaces one that moderation refused earlier, if there is one.
+
+    Raises:
+        Moderated: the job was refused, and nothing replaces its result.
+    """
+    if job.settings.retry_moderated:
+        return None
+    try:
+        refusal = job.store.record(_KIND, job.key)
+    except ValueError:  # damaged: ask the service again
+        return None
+    if refusal is None or job.journal.entry(job.key) is not None:  # a later attempt is to be collected first
+        return None
+    replacement = job.store.result(str(refusal["instead"])) if refusal.get("instead") else None
+    if replacement is not None:
+        return _cached(job, replacement["image"], "made with another seed, because moderation refused the first one")
+    reasons = refusal.get("reasons")
+    raise Moderated(
+        str(refusal.get("stage")),
+        [str(r) for r in reasons] if isinstance(reasons, list) else [],
+        job_id=str(refusal.get("job_id", "")),
+        remembered=True,
+    )
+
+
+async def _read_spool(job: JobContext) -> JobResult | None:
+    """Return the result that waits in the spool, and write it into the store if that is possible now."""
+    spooled = await asyncio.to_thread(job.spool.job, job.key)
+    if spooled is None or spooled.facts is None or spooled.image is None:
+        return None
+    data = await asyncio.to_thread(spooled.image.read)
+    image = replace(spooled.image, cost=spooled.facts.get("cost"), job_id=spooled.entry.id)
+    try:
+        image = await commit(job.store, spooled.entry, spooled.facts, data)
+        await asyncio.to_thread(job.spool.remove, job.key)
+    except (OSError, StoreUnavailable) as error:
+        _log.warning("%s: the result still waits in the spool: %s", job.title, error)
+    return _cached(job, image)
+
+
+def _cached(job: JobContext, image: ImageRef, *warnings: str) -> JobResult:
+    image = replace(image, name=job.call.name)
+    return JobResult(image, job.key, JobOutcome.CACHED, image.cost, image.job_id, warnings=warnings)
+
+
+async def is_answered(job: JobContext, entry: Entry) -> bool:
+    """Check whether the store has an answer by now: a result, or a refusal by moderation.
+
+    Raises:
+        StoreUnavailable: the store cannot be read.
+    """
+    if await patiently(job.store.result, job.key) is not None:
+        return True
+    if job.settings.retry_moderated or entry.attempt > 1:
+        return False
+    try:
+        return await patiently(job.store.record, _KIND, job.key) is not None
+    except ValueError:  # damaged: ask the service again
+        return False
+
+
+async def remember_refusal(job: JobContext, refusal: Moderated, entry: Entry) -> None:
+    """Write down that moderation refused ``job``; without a store the next run asks the service again."""
+    record = {
+        "key": entry.key,
+        "tool": job.call.tool.name,
+        "name": job.call.name,
+        "stage": refusal.stage,
+        "reasons": list(refusal.reasons),
+        "job_id": entry.id,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    with suppress(StoreUnavailable):
+        await patiently(job.store.put_record, _KIND, job.key, record)
+
+
+async def substitute(refused: Call, replacement: Call, settings: Settings) -> None:
+    """Let the result of ``replacement`` stand for ``refused``, which moderation refused, from now on.
+
+    Raises:
+        StoreUnavailable: the store cannot be read or written.
+    """
+    engine = await engine_of(settings)
+    store, key = Store(settings.store), refused.key(engine)
+    with suppress(ValueError):
+        refusal = await patiently(store.record, _KIND, key)
+        if refusal is not None:
+            await patiently(store.put_record, _KIND, key, {**refusal, "instead": replacement.key(engine)})

@@ -1,0 +1,245 @@
+"""The submission of a job: the intent in the journal, the POST, and the service's id in the journal.
+
+No job is submitted twice: whoever writes the intent submits it, and every other process waits for it or collects it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flux_tasks import background
+from flux_tasks.api.client import BflClient
+from flux_tasks.errors import (
+    Interrupted,
+    ItemError,
+    RateLimited,
+    RunStopped,
+    ServerUnavailable,
+    StoreUnavailable,
+    SubmissionUncertain,
+)
+from flux_tasks.jobs.context import JobContext
+from flux_tasks.jobs.endpoint import Endpoint
+from flux_tasks.jobs.known import is_answered
+from flux_tasks.store.commit import patiently
+from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
+
+__all__ = ["Claim", "Submitter", "is_submitting", "keep_lease"]
+
+_log = logging.getLogger("flux_tasks.job")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that is submitted and that this process now collects.
+
+    Attributes:
+        entry: what the journal has of it, with the service's id.
+        submitted_at: when this call submitted it, by ``time.monotonic``; None for a job of an earlier attempt.
+    """
+
+    entry: Entry
+    submitted_at: float | None = None
+
+    @property
+    def is_earlier(self) -> bool:
+        """Whether an earlier attempt, of this process or another one, submitted the job."""
+        return self.submitted_at is None
+
+
+class Submitter:
+    """Submits one job, unless another attempt has done so.
+
+    Attributes:
+        warnings: why the job was submitted again, if it was.
+    """
+
+    def __init__(self, job: JobContext, endpoint: Endpoint, client: BflClient, body: dict[str, Any]) -> None:
+        self.warnings: list[str] = []
+        self._job = job
+        self._endpoint = endpoint
+        self._client = client
+        self._body = body
+        self._replaced: Entry | None = None
+        """The attempt that is to be submitted again."""
+        self._is_cancelled = False
+
+    async def claim(self) -> Claim | None:
+        """Submit the job, or take over the job of an earlier attempt.
+
+        Returns:
+            None if another process is at work on the job, or if its result has come into the store.
+
+        Raises:
+            RunStopped: nothing is submitted any more.
+            SubmissionUncertain: an earlier attempt may have been charged, and nobody allows another one.
+            StoreUnavailable: the journal cannot be read or written; nothing was submitted.
+            FluxError: from ``BflClient.submit``.
+        """
+        job = self._job
+        for _ in range(100):
+            stopped = self._endpoint.stopped
+            if stopped is not None and await patiently(job.journal.entry, job.key) is None:
+                raise type(stopped)(f"not begun, because the run was stopped: {stopped}")
+            intent = self._intent()
+            if await patiently(job.journal.intend, intent):
+                return await self._submit(intent)
+            earlier = await self._earlier()
+            if earlier is None:  # settled between the two looks
+                self._replaced = None
+                await asyncio.sleep(0.01)
+                continue
+            if earlier.is_leased:
+                return None
+            standing = earlier.standing(job.settings)
+            if standing is Standing.PAID:
+                _log.info("%s: collecting job %s of an earlier attempt", job.title, earlier.id)
+                return Claim(earlier)
+            if standing is Standing.DROPPED:
+                raise SubmissionUncertain(f"{job.title}: dropped by a person, because it may have been charged")
+            why = "an earlier attempt was cut off while submitting and may have been charged"
+            if standing is Standing.HELD:
+                raise SubmissionUncertain(f"{job.title}: {why}; held (see flux-pipelines store held)")
+            self.resubmit(earlier, why)
+        raise StoreUnavailable(f"the journal of {job.store.url} cannot be written: there is no room for {job.key}")
+
+    def _intent(self) -> Entry:
+        job = self._job
+        return Entry(
+            key=job.key,
+            tool=job.call.tool.name,
+            phase="intent",
+            name=job.call.name,
+            estimate=job.call.estimate(),
+            attempt=1 if self._replaced is None else self._replaced.attempt + 1,
+            refresh=job.refresh,
+        )
+
+    async def _earlier(self) -> Entry | None:
+        """Return the last attempt at the job; its id may wait in the spool, if the journal could not be written."""
+        entry = await patiently(self._job.journal.entry, self._job.key)
+        if entry is not None and entry.phase == "intent":
+            spooled = await asyncio.to_thread(self._job.spool.job, self._job.key)
+            if spooled is not None and spooled.entry.attempt == entry.attempt:
+                return spooled.entry
+        return entry
+
+    def resubmit(self, entry: Entry, why: str) -> None:
+        """Let the next ``claim`` submit the job again, in place of the attempt ``entry``."""
+        self._replaced = entry
+        self.warnings.append(f"submitted again: {why}")
+        _log.warning("%s: submitting again; %s", self._job.title, why)
+
+    async def _submit(self, intent: Entry) -> Claim | None:
+        # Whoever had the entry before may have finished between the first look into the store and this intent.
+        if not self._job.refresh and await is_answered(self._job, intent):
+            await patiently(self._job.journal.withdraw, intent)
+            return None
+        # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
+        posting = asyncio.create_task(self._post(intent))
+        _posting.add(posting)
+        posting.add_done_callback(_posting.discard)
+        try:
+            return await asyncio.shield(posting)
+        except asyncio.CancelledError:
+            self._is_cancelled = True
+            await asyncio.wait([posting])
+            raise
+
+    async def _post(self, intent: Entry) -> Claim:
+        job, slots = self._job, self._job.call.tool.slots
+        try:
+            async with keep_lease(job.journal, intent):
+                answer = await self._client.submit(
+                    job.call.tool, self._body, deadline=job.deadline, on_wait=self._wait_for_room
+                )
+        except (ItemError, RunStopped, RateLimited, ServerUnavailable):
+            with suppress(StoreUnavailable):
+                await patiently(job.journal.withdraw, intent)  # provably not charged
+            raise
+        except SubmissionUncertain:
+            with suppress(OSError):
+                await asyncio.to_thread(job.journal.put, replace(intent, owner=""))  # held from now on, not leased
+            raise
+        self._endpoint.slots.taken(slots)
+        submitted_at = time.monotonic()
+        self._endpoint.submitted.add(answer.id)
+        entry = intent.with_id(answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
+        try:
+            try:
+                await patiently(job.journal.put, entry)
+            except RuntimeError:  # the interpreter is ending and lends no more threads
+                job.journal.put(entry)
+        except (OSError, StoreUnavailable) as error:
+            self._spool(entry, error)
+        return Claim(entry, submitted_at)
+
+    async def _wait_for_room(self, seconds: float) -> None:
+        """Wait after a 429. No job exists then, so that a stop or a cancellation ends the wait."""
+        self._endpoint.slots.refused(self._job.call.tool.slots)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._endpoint.stopped is not None or self._is_cancelled:
+                reason = self._endpoint.stopped or "cancelled"
+                raise Interrupted(f"not begun, because the run was stopped: {reason}")
+            await asyncio.sleep(min(left, 0.2))
+
+    def _spool(self, entry: Entry, error: Exception) -> None:
+        """Write the id of a paid job to this machine's disk, because the journal cannot be written."""
+        _log.warning("%s: job %s waits in the spool: %s", self._job.title, entry.id, error)
+        try:
+            self._job.spool.keep(entry)
+        except OSError as problem:  # go on with what is known, and leave the id where a person can find it
+            _log.warning("%s: job %s can be written nowhere: %s", self._job.title, entry.id, problem)
+
+
+@asynccontextmanager
+async def keep_lease(journal: Journal, entry: Entry) -> AsyncIterator[None]:
+    """Renew the lease of ``entry`` again and again while the block runs."""
+    writing: list[asyncio.Future[None]] = []
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            writing[:] = [asyncio.ensure_future(asyncio.to_thread(journal.renew, entry))]
+            with suppress(OSError):
+                await asyncio.shield(writing[0])
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.wait([renewing, *writing])  # no renewal may come after what is written next
+
+
+_posting: set[asyncio.Task[Claim]] = set()
+"""Submissions of this process between the POST and the id in the journal."""
+
+
+def is_submitting() -> bool:
+    """Check whether a POST of this process waits for its answer: the job would be lost if the process ended now."""
+    return bool(_posting)
+
+
+@atexit.register
+def _finish_submissions() -> None:
+    """Let a program that ends wait for the answers to its POSTs: without their ids the jobs would be lost."""
+
+    async def finish() -> None:
+        if _posting:
+            await asyncio.wait(list(_posting))  # each is answered or timed out
+
+    if _posting:
+        background.run(finish())
+
+
+os.register_at_fork(after_in_child=_posting.clear)  # a forked child has none of its parent's tasks
