@@ -77,7 +77,7 @@ class Summary:
 
     def add(self, row: ManifestRow) -> None:
         """Count an item in."""
-        self.counts[row["outcome"]] += 1
+        self.counts[str(row["outcome"])] += 1
         self.cached += len(paid_steps(row, StepOutcome.CACHED))
         self.collected += len(paid_steps(row, StepOutcome.COLLECTED))
         for step in paid_steps(row, StepOutcome.DONE):
