@@ -1,4 +1,4 @@
-"""The same in async form: `adeblur` and `aerase`, photos side by side."""
+"""The same flow with async tasks, `adeblur` and `aerase`: it works on all photos at once."""
 
 import asyncio
 import os

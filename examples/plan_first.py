@@ -3,7 +3,7 @@
     python examples/plan_first.py                         # a preview made on this machine: no key, no network
     BFL_API_KEY=… FLUX_ENDPOINT=bfl python examples/plan_first.py
 
-A plan spends nothing and writes nothing. The price is an estimate; the budget is what the run keeps to.
+A plan spends nothing and writes nothing. The price is an estimate; the budget is a hard limit.
 """
 
 import os

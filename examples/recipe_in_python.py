@@ -3,7 +3,7 @@
     python examples/recipe_in_python.py                   # a preview made on this machine: no key, no network
     BFL_API_KEY=… FLUX_ENDPOINT=bfl python examples/recipe_in_python.py
 
-A step that is named by another is simply given to it.
+Give a step another step where YAML names it by its id.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""One photo through the whole chain: deblur → erase → fill → outpaint, the flow of `pipelines/flows.py`."""
+"""One photo through the whole chain: deblur → erase → fill → outpaint, the flow of `pipelines/flows/restore.py`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How to test a program that calls the BFL API: no key, no network, nothing to pay, and trouble on request.
+"""Test a program that calls the BFL API: without key, network and cost, and with faults on request.
 
 Installing flux-pipelines gives pytest the fixture `bfl_server`; copy this file beside your own program and run pytest.
 """

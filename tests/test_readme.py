@@ -167,9 +167,9 @@ def test_every_example_runs_offline_as_it_stands(example: str, tmp_path: Path, p
         env={**environment, "PREFECT_API_URL": prefect_server, "PYTHONPATH": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
-    told = [line.split() for line in done.stdout.splitlines() if "×" in line]
-    assert told
-    for path, size, engine in told:
+    printed = [line.split() for line in done.stdout.splitlines() if "×" in line]
+    assert printed
+    for path, size, engine in printed:
         with Image.open(tmp_path / path) as image:
             assert f"{image.width}×{image.height}" == size
         assert engine.startswith("local:")

@@ -10,8 +10,7 @@ addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".graph .scroll").forEach(showTheSource);
 });
 
-/* The native range input gives keyboard, focus and names to assistive technology; the whole picture is the track
-   for mouse and finger. */
+/* The native range input serves keyboard and screen readers; for mouse and finger, the whole picture is the track. */
 function makeSlider(stage) {
   const range = stage.querySelector("input[type=range]");
   const show = (share) => {
@@ -69,7 +68,7 @@ function makeSlider(stage) {
   show(50);
 }
 
-/* Of several results one is on the stage; the slider keeps its place when another is chosen. */
+/* One result at a time is on the stage; the slider stays where it is when the reader chooses another one. */
 function makeGallery(gallery) {
   const viewer = gallery.closest(".viewer");
   const stage = viewer.querySelector(".stage");
@@ -84,7 +83,7 @@ function makeGallery(gallery) {
   });
 }
 
-/* A drawing that is wider than its place begins where the recipe does. */
+/* Scroll a wide drawing sideways until its source is in the middle. */
 function showTheSource(scroll) {
   const [box, place] = [scroll.querySelector(".source .box"), scroll].map((part) => part?.getBoundingClientRect());
   if (box) scroll.scrollLeft += box.x + box.width / 2 - place.x - place.width / 2;
