@@ -12,17 +12,13 @@ import itertools
 import logging
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import running, unused_port
 
 __all__ = [
     "fake_gcs",
@@ -32,7 +28,6 @@ __all__ = [
     "rclone_s3",
     "reach_gcs",
     "reach_s3",
-    "unused_port",
     "write_through_another_client",
 ]
 
@@ -41,13 +36,6 @@ _counter = itertools.count()
 
 def new_bucket_name() -> str:
     return f"bucket-{os.getpid()}-{next(_counter)}"
-
-
-def unused_port() -> int:
-    """A port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _need(module: str, package: str) -> None:
@@ -84,7 +72,7 @@ def rclone_s3(folder: Path, key: str, secret: str) -> Iterator[str]:
     port = unused_port()
     arguments = ["serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
     command = [found, *arguments, "--config", "/dev/null", "--vfs-cache-mode", "off"]
-    with _running(command, folder.with_name("rclone.log"), f"http://127.0.0.1:{port}/") as url:
+    with running(command, folder.with_name("rclone.log"), f"http://127.0.0.1:{port}/") as url:
         yield url.rstrip("/")
 
 
@@ -98,33 +86,8 @@ def fake_gcs(folder: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}"
     arguments = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
     command = [str(_server._get_binary_path()), *arguments, "-log-level", "error", "-public-host", f"127.0.0.1:{port}"]
-    with _running(command, folder / "fake-gcs.log", f"{url}/storage/v1/b?project=p"):
+    with running(command, folder / "fake-gcs.log", f"{url}/storage/v1/b?project=p"):
         yield url
-
-
-@contextlib.contextmanager
-def _running(command: list[str], log: Path, probe: str) -> Iterator[str]:
-    """``command`` as a process, from its first answer to ``probe`` to the end of the block."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            for _ in range(400):
-                if process.poll() is not None:
-                    break
-                try:
-                    urllib.request.urlopen(probe, timeout=5).close()
-                    break
-                except urllib.error.HTTPError as error:  # an answer is an answer
-                    error.close()
-                    break
-                except OSError:
-                    time.sleep(0.025)
-            if process.poll() is not None:
-                pytest.fail(f"{command[0]} ended at once: {log.read_text()}", pytrace=False)
-            yield probe
-        finally:
-            process.terminate()
-            process.wait(10)
 
 
 # -- how fsspec reaches them ------------------------------------------------------------------------------------------

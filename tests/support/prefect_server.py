@@ -1,21 +1,49 @@
-"""A real Prefect server for the tests: started once, with a database of its own that goes when the tests end."""
+"""A real Prefect server for the tests: all processes of a test run share one, and its database goes with it.
+
+Starting one takes 8 s of CPU. Prefect's home is in the run's temporary folder too, so that no test reads the user's own
+profile or writes beside it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
+from servers import shared
 
 from pipelines.flows import prefect_settings
 
 prefect_settings.apply()
 
 
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[str]:
-    """The address of a running Prefect server, which all flows and tasks of the test session use."""
-    from prefect.settings import PREFECT_API_URL
-    from prefect.testing.utilities import prefect_test_harness
+@pytest.hookimpl(trylast=True)  # the temporary folder is known then
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ["PREFECT_HOME"] = str(_shared_folder(config._tmp_path_factory) / "prefect-home")  # type: ignore[attr-defined]
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield str(PREFECT_API_URL.value())
+
+def _shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all processes of the test run know."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def _command(descriptor: int) -> Sequence[str]:
+    options = ["--fd", str(descriptor), "--log-level", "error", "--lifespan", "on"]
+    return [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", *options]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running Prefect server, which all flows and tasks of the test session use."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
+
+    folder = _shared_folder(tmp_path_factory) / "prefect"
+    database = f"sqlite+aiosqlite:///{folder}/prefect.db"
+    environment = {"PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
+    with shared(folder, _command, "/api/health", **environment) as address:
+        url = f"{address}/api"
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_SERVER_DATABASE_CONNECTION_URL: database}):
+            yield url

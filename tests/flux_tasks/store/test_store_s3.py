@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from object_stores import new_bucket_name, rclone_s3, reach_s3, unused_port, write_through_another_client
+from object_stores import new_bucket_name, rclone_s3, reach_s3, write_through_another_client
+from servers import unused_port
 from store_conformance import KEY, ConcurrencyConformance, StoreConformance, encoded
 
 from flux_tasks import files
