@@ -86,9 +86,7 @@ def _join(folder: Path) -> int | None:
         return None
 
 
-def _start(
-    folder: Path, command: Callable[[int], Sequence[str]], path: str, environment: Mapping[str, str]
-) -> int:
+def _start(folder: Path, command: Callable[[int], Sequence[str]], path: str, environment: Mapping[str, str]) -> int:
     os.mkfifo(folder / "users")
     read = os.open(folder / "users", os.O_RDONLY | os.O_NONBLOCK)
     user = os.open(folder / "users", os.O_WRONLY)
@@ -118,7 +116,8 @@ def _wait_for_answer(guard: subprocess.Popen[bytes], log: Path, probe: str) -> N
             urllib.request.urlopen(probe, timeout=PATIENCE).close()
             return
         except urllib.error.HTTPError as error:  # an answer is an answer
-            return error.close()
+            error.close()
+            return
         except OSError:
             time.sleep(0.025)
     pytest.fail(f"{guard.args} does not serve {probe}: {log.read_text()}", pytrace=False)
