@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
 
 __all__ = ["apply", "shield_server"]
 
@@ -41,12 +41,5 @@ def shield_server() -> None:
     """
     from prefect.server.api import server
 
-    class Shielded:
-        """``subprocess`` as that module sees it."""
-
-        Popen = partial(subprocess.Popen, start_new_session=True)
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(subprocess, name)
-
-    server.subprocess = Shielded()  # type: ignore[attr-defined, assignment]
+    own_session = partial(subprocess.Popen, start_new_session=True)
+    server.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": own_session})  # type: ignore[attr-defined, assignment]

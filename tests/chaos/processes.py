@@ -19,6 +19,8 @@ import flux_tasks
 __all__ = ["Commands", "Launcher", "Process", "Zygote", "ports_of", "prefect_database", "prefect_server"]
 
 HERE = Path(__file__).parent
+PATIENCE = 300.0
+"""Seconds after which a zygote counts as hanging."""
 ROOT = Path(flux_tasks.__file__).parents[1]
 """Of the program that is tried: the same in all processes."""
 
@@ -120,7 +122,7 @@ class Zygote:
         run = self._runs[self._count] = _Forked(self._count, self, stir)
         order = {"arguments": list(arguments), "environment": dict(environment), "log": str(log)}
         self.tell({"run": run.run, **order, "flaky": more.get("flaky")})
-        assert run.begun.wait(30), "the zygote does not fork"
+        assert run.begun.wait(PATIENCE), "the zygote does not fork"
         return run
 
     def _listen(self) -> None:
@@ -137,8 +139,8 @@ class Zygote:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(30)
-        self._listener.join(30)
+        self._process.wait(PATIENCE)
+        self._listener.join(PATIENCE)
         self._process.stdout.close()
 
     def __enter__(self) -> Zygote:

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
+from waiting import PATIENCE
 
 from flux_tasks import background
 
@@ -75,7 +76,7 @@ async def test_cancelling_the_one_who_waits_cancels_the_work() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert await asyncio.to_thread(ended.wait, 10)
+    assert await asyncio.to_thread(ended.wait, PATIENCE)
 
 
 def test_cancelling_the_future_of_started_work_cancels_it() -> None:
@@ -91,7 +92,7 @@ def test_cancelling_the_future_of_started_work_cancels_it() -> None:
     future = background.start(work())
     started.wait()
     future.cancel()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE)
     with pytest.raises(CancelledError):
         future.result()
 
@@ -110,7 +111,7 @@ async def work():
 try:
     background.run(work())
 except KeyboardInterrupt:
-    print("interrupted", ended.wait(10))
+    print("interrupted", ended.wait(60))
 """
     assert run(code) == "interrupted True"
 
@@ -156,6 +157,7 @@ print("end")
 
 def run(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from fake_bfl import FakeBfl
 from PIL import Image
+from waiting import PATIENCE
 
 from flux_tasks.errors import InvalidRequest
 from pipelines.language import templates
@@ -162,7 +163,7 @@ def test_a_recipe_that_is_a_pipe_nobody_writes_to_does_not_hang(tmp_path: Path) 
         text=True,
     ) as program:
         try:
-            _, said = program.communicate(timeout=6)
+            _, said = program.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             program.kill()
             raise AssertionError("it waits for ever") from None

@@ -22,6 +22,7 @@ import pytest
 from fake_bfl import FakeBfl
 from pictures import encoded, noise, png_header
 from PIL import Image
+from waiting import PATIENCE
 
 # Prefect's own client leaves its connections to the server to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -368,7 +369,7 @@ def program(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
     ) as process:
         try:
-            out, err = process.communicate(timeout=8)
+            out, err = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             raise AssertionError("it waits for ever") from None

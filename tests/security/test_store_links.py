@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fake_bfl import FakeBfl
 from pictures import encoded, noise
+from waiting import PATIENCE
 
 from flux_tasks import background, files
 from flux_tasks.catalog import TOOLS
@@ -46,7 +47,7 @@ def perform(settings: Settings, **options: Any) -> JobResult:
     call = prepare(TOOLS["deblur-v1"], {"image": encoded(noise((96, 80)))})
     future = background.start(job.execute(call, settings, **options))
     try:
-        return future.result(timeout=5)
+        return future.result(timeout=PATIENCE)
     except FutureTimeout:
         raise AssertionError("it does not end") from None
     finally:

@@ -16,6 +16,7 @@ import httpx
 import uvicorn
 from fake_bfl import FakeBfl
 from pictures import encoded
+from waiting import PATIENCE
 
 from flux_tasks import catalog
 from flux_tasks.api.client import BflClient
@@ -108,7 +109,7 @@ def with_client(url: str, program: Callable[[BflClient], Any], key: str = "") ->
 async def deblur(client: BflClient, **more: Any) -> tuple[Any, bytes]:
     """One job from its submission to its bytes; what does not depend on the server's address."""
     submitted = await client.submit(DEBLUR, body(**more))
-    finished = await client.wait(submitted.id, submitted.polling_url, deadline=20)
+    finished = await client.wait(submitted.id, submitted.polling_url, deadline=PATIENCE)
     return (submitted.id, submitted.cost, finished.cost, finished.details), await client.fetch(finished)
 
 

@@ -6,12 +6,29 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["wait_until"]
+__all__ = ["PATIENCE", "wait_until", "wait_until_still"]
+
+PATIENCE = 300.0
+"""Seconds after which a test counts as hanging. A busy machine is slow: no test may be stricter than this."""
 
 
-def wait_until(condition: Callable[[], Any], *, seconds: float = 60.0) -> None:
-    """Come back once ``condition`` holds; fail if it does not within ``seconds``."""
-    over = time.monotonic() + seconds
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Come back once ``condition`` holds."""
+    over = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < over, "it did not happen"
         time.sleep(0.005)
+
+
+def wait_until_still(count: Callable[[], int], seconds: float = 0.05) -> None:
+    """Come back once ``count`` has not changed for ``seconds``."""
+    seen = -1
+
+    def is_still() -> bool:
+        nonlocal seen
+        before, seen = seen, count()
+        if before != seen:
+            time.sleep(seconds)
+        return before == seen
+
+    wait_until(is_still)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from scripted import Answer, Request, ScriptedServer
+from waiting import wait_until_still
 
 from flux_tasks import catalog
 from flux_tasks.api.client import BflClient, Finished
@@ -466,10 +467,7 @@ async def test_cancelling_a_wait_stops_its_polling(server: ScriptedServer) -> No
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await asyncio.sleep(0.02)  # a poll already on the wire may still arrive
-        before = len(server.seen(POLL))
-        await asyncio.sleep(0.05)
-        assert len(server.seen(POLL)) == before
+        await asyncio.to_thread(wait_until_still, lambda: len(server.seen(POLL)))
 
 
 async def listening(port: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 from fake_bfl import FakeBfl
 from pictures import encoded, noise
 from scripted import Answer, ScriptedServer
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from flux_tasks import background, catalog
 from flux_tasks.api.client import BflClient, Finished
@@ -128,7 +128,7 @@ async def test_a_retry_after_that_says_nothing_is_passed_over(server: ScriptedSe
         async with BflClient(server.url, KEY) as client:
             await client.submit(DEBLUR, {}, deadline=0.3)
     assert len(server.seen(SUBMIT)) < 10
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_a_call_that_is_stopped_while_it_waits_after_a_429_submits_nothing_more(
@@ -143,7 +143,7 @@ def test_a_call_that_is_stopped_while_it_waits_after_a_429_submits_nothing_more(
         if stop == "run":
             background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
             with pytest.raises(Interrupted):
-                running.result(30)
+                running.result(PATIENCE)
             background.run(stop_submitting(settings, None))
         else:
             running.cancel()
@@ -161,7 +161,7 @@ async def test_a_connection_that_is_never_made_means_that_nothing_was_sent_howev
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         await asyncio.sleep(0.1)
-        async with BflClient(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5) as client:
+        async with BflClient(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=2.0) as client:
             with pytest.raises(ServerUnavailable, match="nothing was sent"):
                 await client.submit(DEBLUR, {})
     finally:
@@ -182,11 +182,11 @@ async def test_a_polling_url_that_does_not_work_is_given_up_for_the_endpoints_ow
 
 
 async def test_a_poll_does_not_sleep_beyond_its_deadline(server: ScriptedServer) -> None:
-    server.on(POLL, Answer(503, {}, {"retry-after": "60"}))
+    server.on(POLL, Answer(503, {}, {"retry-after": "600"}))
     started = time.monotonic()
     with pytest.raises(StillRunning):
         await wait(server, deadline=0.3)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < PATIENCE
 
 
 def test_a_job_of_a_service_that_is_unknown_soon_after_its_submission_is_not_paid_again(

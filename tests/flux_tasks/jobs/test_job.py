@@ -17,6 +17,7 @@ import pytest
 from fake_bfl import FakeBfl
 from PIL import Image
 from scripted import Answer, Request
+from waiting import PATIENCE
 
 from flux_tasks import background, catalog, files
 from flux_tasks.errors import (
@@ -345,7 +346,7 @@ def test_a_program_that_is_interrupted_while_submitting_waits_for_the_id(
         """
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert arrived.wait(60)
+    assert arrived.wait(PATIENCE)
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None
     assert process.stdout.readline() == "interrupted\n"

@@ -21,7 +21,7 @@ from fake_bfl import FakeBfl
 from object_stores import reach_s3
 from pictures import encoded, noise
 from scripted import Answer
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from flux_tasks import background, catalog, files
 from flux_tasks.api.slots import Slots
@@ -111,7 +111,7 @@ def test_a_job_that_another_process_is_at_work_on_is_waited_for_and_comes_from_t
     store = Store(settings.store)
     image = replace(store.put_image(encoded()), job_id="theirs", cost=3.0)
     store.put_result(entry.key, image, {})
-    result = waiting.result(30)
+    result = waiting.result(PATIENCE)
     assert (result.outcome, result.job_id, bfl.jobs) == ("cached", "theirs", 0)
     assert journal_of(settings).entries() == []
 
@@ -145,7 +145,7 @@ def test_a_lease_is_renewed_while_its_job_runs(
     first = journal.entries()[0].at
     wait_until(lambda: journal.entries()[0].at > first)
     bfl.hold = False
-    assert running.result(30).outcome == "done"
+    assert running.result(PATIENCE).outcome == "done"
     time.sleep(0.1)
     assert journal.entries() == [], "a late renewal must not bring the entry back"
 
@@ -169,7 +169,7 @@ def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
         print(result.outcome, *result.warnings)
     """)
     processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [process.communicate(timeout=60)[0] for process in processes]
+    said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert bfl.jobs == 1, said
     assert sum("submitted again: the service no longer knows job job-that-is-gone" in line for line in said) >= 1
     assert all(line.split()[0] in ("done", "cached", "collected") for line in said)
@@ -263,7 +263,7 @@ def test_a_process_that_waited_for_a_job_that_was_refused_does_not_submit_it_ane
     Store(settings.store).put_record("refusals", entry.key, {"stage": "content", "reasons": ["Violence"]})
     journal_of(settings).settle(entry.key)
     with pytest.raises(Moderated, match="Violence"):
-        waiting.result(30)
+        waiting.result(PATIENCE)
     assert bfl.jobs == 0
     assert journal_of(settings).entries() == []
 
@@ -534,9 +534,9 @@ def test_jobs_that_wait_for_a_slot_are_not_submitted_once_the_run_is_stopped(
     time.sleep(0.1)
     background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
     bfl.hold = False
-    assert running[0].result(30).outcome == "done"
+    assert running[0].result(PATIENCE).outcome == "done"
     with pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
-        running[1].result(30)
+        running[1].result(PATIENCE)
     assert bfl.jobs == 1
     background.run(stop_submitting(settings, None))
     assert run(other, settings).outcome == "done"
@@ -550,4 +550,4 @@ def test_an_entry_names_machine_and_process(bfl: FakeBfl, settings: Settings, ca
     [file] = folder.glob("*.json")
     assert json.loads(file.read_text())["owner"] == f"{socket.gethostname()}:{os.getpid()}"
     bfl.hold = False
-    running.result(30)
+    running.result(PATIENCE)

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from waiting import PATIENCE
 
 from flux_tasks.local import LocalServer, engines
 
@@ -22,7 +23,7 @@ class Api:
     def __init__(self, server: LocalServer) -> None:
         self.server = server
         self.url = server.url
-        self.http = httpx.Client(base_url=server.url, timeout=60)
+        self.http = httpx.Client(base_url=server.url, timeout=PATIENCE)
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx.Response:
         """POST ``body`` as JSON to ``/v1/<path>``."""
@@ -40,7 +41,7 @@ class Api:
         if not isinstance(submitted, str):
             assert submitted.status_code == 200, submitted.text
         job_id = submitted if isinstance(submitted, str) else submitted.json()["id"]
-        over = time.monotonic() + 120
+        over = time.monotonic() + PATIENCE
         while time.monotonic() < over:
             answer = self.poll(job_id)
             if answer["status"] != "Pending":
@@ -108,7 +109,7 @@ class Gate:
     def run(self, work: engines.Work, progress: engines.Progress) -> Image.Image:
         self.works.append(work)
         progress(0.5)
-        assert self._open.wait(60)
+        assert self._open.wait(PATIENCE)
         if self.failing is not None:
             raise self.failing
         return Image.new("RGB", work.size, (work.seed % 256, 0, 0))

@@ -20,7 +20,7 @@ import httpx
 import pytest
 from PIL import Image, ImageChops, ImageCms
 from scripted import Answer, ScriptedServer
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from flux_tasks import catalog, verify_webhook
 from flux_tasks.api.client import BflClient
@@ -267,7 +267,8 @@ def test_hundreds_of_submissions_at_once_are_each_taken_or_refused_whole(serving
     gate.shut()
 
     async def storm() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=api.url, timeout=60, limits=httpx.Limits(max_connections=300)) as client:
+        limits = httpx.Limits(max_connections=300)
+        async with httpx.AsyncClient(base_url=api.url, timeout=PATIENCE, limits=limits) as client:
             posts = (client.post("/v1/flux-2-klein-4b", json={"prompt": f"picture {n}"}) for n in range(300))
             return await asyncio.gather(*posts)
 
@@ -559,5 +560,5 @@ def test_it_runs_as_a_program_until_it_is_told_to_stop(tmp_path: Path) -> None:
         url = program.stdout.readline().split()[0]
         assert httpx.get(f"{url}/local").json()["engine"] == "local:classical@1"
         program.send_signal(signal.SIGTERM)
-        assert program.wait(30) == 0
+        assert program.wait(PATIENCE) == 0
     assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fake_bfl import FakeBfl
+from waiting import PATIENCE
 
 from flux_tasks.errors import RecipeError
 from flux_tasks.local import LocalServer
@@ -44,7 +45,7 @@ def program(*arguments: str, **variables: str) -> Iterator[tuple[str, str]]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.stdout.close()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def submit_and_fetch(url: str, key: str = "") -> bytes:

@@ -31,6 +31,7 @@ from recorded import (
     written,
 )
 from scripted import Answer, Request
+from waiting import PATIENCE
 
 from flux_tasks.errors import RecipeError
 from flux_tasks.local.recording import pairs
@@ -65,14 +66,14 @@ def test_a_client_that_leaves_too_early_leaves_the_id_in_the_folder(bfl: FakeBfl
 
     def submit(_: Request) -> Answer:
         arrived.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE)
         return Answer(200, {"id": "job-9"})
 
     bfl.on(POST, call=submit)
     with recording(bfl, folder) as url:
         with pytest.raises(httpx.ReadTimeout):
-            post(url, body(), timeout=httpx.Timeout(30, read=0.2))
-        assert arrived.wait(30)
+            post(url, body(), timeout=httpx.Timeout(PATIENCE, read=0.2))
+        assert arrived.wait(PATIENCE)
         go_on.set()
     assert documents(folder)[0]["submit"]["body"]["id"] == "job-9"
     assert len(bfl.seen(POST)) == 1

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fake_bfl import FakeBfl
 from scripted import Answer
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
@@ -52,7 +52,7 @@ def test_the_first_signal_begins_no_new_job_and_collects_those_in_flight(
     assert ("Ctrl-C" if number == signal.SIGINT else "SIGTERM") in said
     assert "30 s at most" in said
     bfl.hold = False
-    out, err = program.communicate(timeout=60)
+    out, err = program.communicate(timeout=PATIENCE)
     assert program.returncode == 3, err
     assert "Traceback" not in out + err
     assert "stopped: interrupted" in err
@@ -70,7 +70,7 @@ def test_when_the_grace_is_over_the_rest_stays_in_the_journal_for_the_next_run(
 ) -> None:
     program = running(cli, bfl, folder, "--grace", "0.5")
     os.killpg(program.pid, signal.SIGINT)
-    _, err = program.communicate(timeout=60)
+    _, err = program.communicate(timeout=PATIENCE)
     assert program.returncode == 3
     assert "interrupted: what was submitted is in the journal; run again to go on" in err
     assert "Traceback" not in err
@@ -84,7 +84,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_nothing_is_lost(cli: Any, bfl: FakeB
     os.killpg(program.pid, signal.SIGINT)
     time.sleep(0.3)
     os.killpg(program.pid, signal.SIGINT)
-    _, err = program.communicate(timeout=60)
+    _, err = program.communicate(timeout=PATIENCE)
     assert program.returncode == 3
     assert "Traceback" not in err
     bfl.hold = False

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, noise
 from PIL import Image, ImageOps
+from waiting import PATIENCE
 
 from flux_tasks.errors import InvalidImage, InvalidRequest, ItemError
 from flux_tasks.images.encoding import mark_preview
@@ -312,7 +313,7 @@ def source_in_a_new_process(folder: Path, reference: str) -> dict[str, str]:
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     return dict(json.loads(done.stdout))
@@ -356,7 +357,11 @@ def test_a_function_of_a_notebook_has_its_own_source(tmp_path: Path) -> None:
         "assert step.source == hashlib.sha256(text.encode()).hexdigest()\n"
     )
     subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, timeout=60, check=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        timeout=PATIENCE,
+        check=True,
     )
 
 
