@@ -44,7 +44,7 @@ class SignalHandler:
         self._second = threading.Event()
 
     def install(self) -> None:
-        """Handle the signals; call it again when something else may have replaced the handler, as a Prefect flow does."""
+        """Handle the signals; call it again when a handler may have been replaced, as a Prefect flow does."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
