@@ -21,7 +21,7 @@ from PIL import Image
 from flux_tasks import background, catalog
 from flux_tasks.api.webhooks import WebhookForged, verify_webhook
 from flux_tasks.errors import FluxError
-from flux_tasks.jobs import endpoint, job
+from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.local.server import LocalServer
@@ -210,13 +210,13 @@ def measure(row: Row) -> Measured:
             outcome, message = _attempt(lambda: background.run(job.execute(call, settings)))
             requests = server.requests
             server.faults.clear()
-            background.run(endpoint.close(settings))
+            background.run(job.close(settings))
             is_endless = any(fault["fault"] == "job.never_ends" for fault in row.faults)
             patient = settings if is_endless else replace(settings, deadline=60.0)  # a busy machine is slow
             again, _ = _attempt(lambda: background.run(job.execute(call, patient)))
             _wait_for_jobs(server)
         finally:
-            background.run(endpoint.close(settings))
+            background.run(job.close(settings))
             server.stop()  # it sends every webhook before it ends
             if receiver is not None:
                 receiver.close()
@@ -265,6 +265,5 @@ def lines(rows: Sequence[Row] = ROWS) -> Iterator[str]:
     for row, m in measure_all(rows):
         message = f"{m.webhooks[0]} genuine of {m.webhooks[1]} webhooks" if row.webhook else m.message
         cells = (row.name, m.outcome, m.submissions, m.polls, m.fetches, m.again, m.charges)
-        yield (
-            "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True)) + f"  {message}".rstrip()
-        )
+        line = "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True))
+        yield f"{line}  {message}".rstrip()
