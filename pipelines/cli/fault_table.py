@@ -21,7 +21,7 @@ from PIL import Image
 from flux_tasks import background, catalog
 from flux_tasks.api.webhooks import WebhookForged, verify_webhook
 from flux_tasks.errors import FluxError
-from flux_tasks.jobs import job
+from flux_tasks.jobs import endpoint, job
 from flux_tasks.jobs.call import prepare
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.local.server import LocalServer
@@ -210,13 +210,13 @@ def measure(row: Row) -> Measured:
             outcome, message = _attempt(lambda: background.run(job.execute(call, settings)))
             requests = server.requests
             server.faults.clear()
-            background.run(job.close(settings))
+            background.run(endpoint.close(settings))
             is_endless = any(fault["fault"] == "job.never_ends" for fault in row.faults)
             patient = settings if is_endless else replace(settings, deadline=60.0)  # a busy machine is slow
             again, _ = _attempt(lambda: background.run(job.execute(call, patient)))
             _wait_for_jobs(server)
         finally:
-            background.run(job.close(settings))
+            background.run(endpoint.close(settings))
             server.stop()  # it sends every webhook before it ends
             if receiver is not None:
                 receiver.close()
