@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 __all__ = ["credits", "dollars", "duration", "escape_controls", "measured_duration", "price", "px_size", "table_text"]
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
+_NARROWEST = 20  # characters of a folded column: below, a terminal folds the lines better
 _NO_LIMIT = 100_000  # columns: wider than any table
 
 
@@ -65,17 +66,25 @@ def table_text(rows: Sequence[Sequence[str]], *, right: Collection[int] = (), wi
     Args:
         rows: the cells of each line, all lines of the same length.
         right: the numbers of the columns that are aligned to the right, from 0.
-        width: how many characters a line may have; long cells are folded. None: a row is always one line.
+        width: how many characters a line may have: the widest column is folded, if that is enough. None: a row is
+            always one line.
     """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[escape_controls(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    widest = widths.index(max(widths)) if widths else 0
+    if width is not None and width < sum(widths) - max(widths) + 2 * len(widths) + _NARROWEST:
+        width = None
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in range(len(rows[0]) if rows else 0):
-        table.add_column(justify="right" if column in right else "left", overflow="fold", no_wrap=width is None)
-    for row in rows:
-        table.add_row(*(Text(escape_controls(cell)) for cell in row))
+    for number in range(len(widths)):
+        is_folded = width is not None and number == widest
+        table.add_column(justify="right" if number in right else "left", overflow="fold", no_wrap=not is_folded)
+    for row in cells:
+        table.add_row(*map(Text, row))
     text = io.StringIO()
     console = Console(file=text, width=width or _NO_LIMIT, color_system=None, force_terminal=False, force_jupyter=False)
     console.print(table)

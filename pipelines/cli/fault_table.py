@@ -265,6 +265,5 @@ def lines(rows: Sequence[Row] = ROWS) -> Iterator[str]:
     for row, m in measure_all(rows):
         message = f"{m.webhooks[0]} genuine of {m.webhooks[1]} webhooks" if row.webhook else m.message
         cells = (row.name, m.outcome, m.submissions, m.polls, m.fetches, m.again, m.charges)
-        yield (
-            "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True)) + f"  {message}".rstrip()
-        )
+        line = "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True))
+        yield f"{line}  {message}".rstrip()

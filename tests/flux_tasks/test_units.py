@@ -39,8 +39,11 @@ def test_the_columns_of_a_table_are_aligned_whatever_the_cells_hold(monkeypatch:
     assert len(head) == len(second) == len(first) + 3, "a wide sign takes two columns"
 
 
-def test_a_table_is_folded_only_where_a_width_is_given() -> None:
-    folded = units.table_text([("name", "says"), ("a", "word " * 20)], width=30).splitlines()
-    assert max(map(len, folded)) <= 30
+def test_only_the_widest_column_of_a_table_is_folded_and_only_where_a_width_is_given() -> None:
+    rows = [("name", "says"), ("dilate_pixels", "word " * 20)]
+    folded = units.table_text(rows, width=40).splitlines()
+    assert max(map(len, folded)) <= 40
     assert sum(line.count("word") for line in folded) == 20
+    assert folded[1].startswith("dilate_pixels  word")
+    assert units.table_text(rows, width=30) == units.table_text(rows), "too narrow to fold"
     assert units.table_text([]) == ""

@@ -113,9 +113,13 @@ def test_a_terminal_that_has_colours_gets_them() -> None:
 
 
 def test_a_table_is_folded_into_a_narrow_terminal_and_nothing_of_it_is_lost() -> None:
-    lines = on_a_terminal("tools", "erase", COLUMNS="60").splitlines()
-    assert max(map(len, lines[-4:])) <= 60
-    assert "dilate_pixels" in " ".join(lines)
+    lines = on_a_terminal("tools", "erase", COLUMNS="100").splitlines()
+    parameters = lines[lines.index("") :]
+    assert max(map(len, parameters)) <= 100
+    [grow] = [line for line in parameters if "Grow the mask" in line]
+    assert grow.startswith("dilate_pixels ")
+    assert "15–20 for hair or smoke." not in grow
+    assert "smoke." in " ".join(parameters)
 
 
 def test_a_reader_that_has_seen_enough_is_no_trouble() -> None:

@@ -32,7 +32,7 @@ from pipelines.cli.main import main
         ("store held --drop", ["--drop needs a value"]),
         ("local --cap many", ["--cap: 'many' is not a whole number above 0"]),
         ("local --latency soon", ["--latency: 'soon' is not seconds, nor tool=seconds~jitter"]),
-        ("--show-completion tcsh", ['"tcsh"', '"bash", "zsh", "fish", "powershell"']),
+        ("--show-completion tcsh", ['"tcsh"', "Choose from", '"bash"', '"zsh"', '"fish"', '"powershell"']),
         ("", ["a command is missing"]),
         ("store", ["a command is missing"]),
     ],
