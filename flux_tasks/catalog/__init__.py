@@ -7,18 +7,30 @@ one ``Tool`` to the tuple of its family.
 from __future__ import annotations
 
 from flux_tasks.catalog import flux1, flux2, flux_tools
-from flux_tasks.catalog.fields import SOURCES, ImageField, Request
+from flux_tasks.catalog.fields import (
+    CALLER_FIELDS,
+    EXTENSIONS,
+    MEDIA_TYPES,
+    SOURCES,
+    WEBHOOK_FIELDS,
+    ImageField,
+    Request,
+)
 from flux_tasks.catalog.tool import CONTRACT_VERSION, PIXELS_PER_MP, Price, SizeRule, Tool
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 
 __all__ = [
+    "CALLER_FIELDS",
     "CONTRACT_VERSION",
     "DEFAULT_MODELS",
+    "EXTENSIONS",
+    "MEDIA_TYPES",
     "MODELS",
     "PIXELS_PER_MP",
     "SOURCES",
     "TASKS",
     "TOOLS",
+    "WEBHOOK_FIELDS",
     "ImageField",
     "Price",
     "Request",

@@ -10,7 +10,16 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["SOURCES", "ImageField", "OutputFormat", "Request"]
+__all__ = [
+    "CALLER_FIELDS",
+    "EXTENSIONS",
+    "MEDIA_TYPES",
+    "SOURCES",
+    "WEBHOOK_FIELDS",
+    "ImageField",
+    "OutputFormat",
+    "Request",
+]
 
 SOURCES: dict[str, str] = {
     "SEED-0": "docs.bfl.ai, page FLUX Deblur (2026)",
@@ -61,6 +70,12 @@ def fact(description: str, source: str = "", **limits: Any) -> Any:
 
 OutputFormat: TypeAlias = Literal["jpeg", "png", "webp"]
 
+MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+"""Media types of the file types that the service takes and delivers."""
+
+EXTENSIONS = ("png", "jpg", "jpeg", "webp")
+"""Extensions of such files."""
+
 OptionalFormat = Annotated[OutputFormat | None, fact("File type of the result: jpeg, png or webp.")]
 Seed = Annotated[int | None, fact("Same seed and same parameters repeat a result.")]
 User = Annotated[str | None, fact("Opaque id of the end user, 1–256 characters.", min_length=1, max_length=256)]
@@ -101,3 +116,10 @@ class WithWebhook(Request):
 
     webhook_url: WebhookUrl = None
     webhook_secret: WebhookSecret = None
+
+
+WEBHOOK_FIELDS = tuple(WithWebhook.model_fields)
+"""Fields that ask for a call-back."""
+
+CALLER_FIELDS = (*WEBHOOK_FIELDS, *WithUser.model_fields)
+"""Fields that name the caller and where to call back: they change nothing in the picture, so no key contains them."""

@@ -18,6 +18,7 @@ from flux_tasks.catalog.fields import (
     fact,
 )
 from flux_tasks.catalog.tool import Price, SizeRule, Tool
+from flux_tasks.units import px_size
 
 __all__ = ["TOOLS"]
 
@@ -86,7 +87,7 @@ def _size_warnings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     words = [f"{name} is not a multiple of 16: the service rounds it down" for name in off]
     width, height = parameters.get("width") or 0, parameters.get("height") or 0
     if width * height > MAX_AREA:
-        words.append(f"{width}×{height} px is more than the 4 MP that the documentation names as the limit")
+        words.append(f"{px_size((width, height))} is more than the 4 MP that the documentation names as the limit")
     return tuple(words)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
 
-__all__ = ["UNSET", "Parameter", "Unset", "parameters", "signature", "source_of", "stub", "tools_of"]
+__all__ = ["CALL_OPTIONS", "UNSET", "Parameter", "Unset", "parameters", "signature", "source_of", "stub", "tools_of"]
 
 
 class Unset(enum.Enum):
@@ -29,6 +29,9 @@ class Unset(enum.Enum):
 
 
 UNSET = Unset.UNSET
+
+CALL_OPTIONS = ("fit", "variant", "model")
+"""Parameters of a task that no tool has: they say which call is made, and are not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def parameters(task: str) -> tuple[Parameter, ...]:
     tools = tools_of(task)
     for tool in tools:
         for name, info in tool.parameters.items():
-            if name in found or name in ("webhook_url", "webhook_secret"):  # a task waits; it is not called back
+            if name in found or name in catalog.WEBHOOK_FIELDS:  # a task waits; it is not called back
                 continue
             required = info.is_required() and not (tool.options.model_fields and name in ("width", "height"))
             required = required and all(

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from flux_tasks.catalog.fields import ImageField, Request
+from flux_tasks.catalog.fields import CALLER_FIELDS, WEBHOOK_FIELDS, ImageField, Request
 from flux_tasks.errors import Problem, nearest
 
 __all__ = ["CONTRACT_VERSION", "PIXELS_PER_MP", "NoOptions", "Price", "SizeRule", "Tool"]
@@ -169,7 +169,7 @@ class Tool:
     @property
     def webhooks(self) -> bool:
         """Whether the tool can call back."""
-        return "webhook_url" in self.request.model_fields
+        return set(WEBHOOK_FIELDS) <= self.request.model_fields.keys()
 
     @property
     def output_format(self) -> str:
@@ -189,7 +189,7 @@ class Tool:
 
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """``parameters`` with every default of the contract filled in; images and call-backs left out."""
-        left_out = {*self.image_fields, "webhook_url", "webhook_secret", "user"}
+        left_out = {*self.image_fields, *CALLER_FIELDS}
         filled = {n: i.default for n, i in self.request.model_fields.items() if not i.is_required()}
         return {n: v for n, v in {**filled, **parameters}.items() if n not in left_out}
 

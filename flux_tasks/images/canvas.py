@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from flux_tasks.errors import InvalidRequest, Problem
+from flux_tasks.units import px_size
 
 __all__ = [
     "ANCHORS",
@@ -122,7 +123,7 @@ def plan_canvas(
             [
                 Problem(
                     where,
-                    f"the canvas would be {wanted[0]}×{wanted[1]} px = {wanted[0] * wanted[1]:,} px, more than "
+                    f"the canvas would be {px_size(wanted)} = {wanted[0] * wanted[1]:,} px, more than "
                     f"{MAX_CANVAS:,}: extend less, or scale the image down first (fit: downscale)",
                 )
             ]
@@ -230,7 +231,7 @@ def _check_explicit(wire: Mapping[str, Any], size: Size, where: str, words: Sequ
     top = (height - size[1]) // 2 if y is None else y
     if not wire.get("auto_crop") and Canvas(width, height, left, top).overhangs(size):
         what = (
-            f"the image of {size[0]}×{size[1]} px does not lie within the canvas of {width}×{height} px: "
+            f"the image of {px_size(size)} does not lie within the canvas of {px_size((width, height))}: "
             "enlarge it, move it, or allow cropping (auto_crop: true)"
         )
         raise InvalidRequest.of([Problem(where, what)])

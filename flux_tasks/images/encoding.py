@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from flux_tasks import files
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.loading import read_location
+from flux_tasks.units import px_size
 
 __all__ = [
     "EXTENSIONS",
@@ -90,7 +91,7 @@ def _opened(data: bytes | Path) -> Iterator[Image.Image]:
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise InvalidImage(
-                f"{image.width}×{image.height} px is more than the {MAX_PIXELS // 1_000_000} MP that may be decoded"
+                f"{px_size(image.size)} is more than the {MAX_PIXELS // 1_000_000} MP that may be decoded"
             )
         yield image
 

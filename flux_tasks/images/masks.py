@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.encoding import eight_bit
 from flux_tasks.images.reference import ImageLike, ImageRef
+from flux_tasks.units import px_size
 
 __all__ = [
     "Drift",
@@ -77,7 +78,7 @@ def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image
         if right <= left or bottom <= top:
             raise InvalidImage(f"box {list(box)} is empty: write it as left, top, right, bottom")
         if right <= 0 or bottom <= 0 or left >= size[0] or top >= size[1]:
-            raise InvalidImage(f"box {list(box)} lies outside the picture of {size[0]}×{size[1]} px")
+            raise InvalidImage(f"box {list(box)} lies outside the picture of {px_size(size)}")
         inside = (max(left, 0), max(top, 0), min(right, size[0]) - 1, min(bottom, size[1]) - 1)
         draw.rectangle(inside, fill=255)
     return mask
@@ -91,7 +92,7 @@ def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
     """
     if found != wanted:
         raise InvalidImage(
-            f"the mask is {found[0]}×{found[1]} px but the image is {wanted[0]}×{wanted[1]} px: "
+            f"the mask is {px_size(found)} but the image is {px_size(wanted)}: "
             "make them equal, or ask for resizing (resize: true)"
         )
 

@@ -17,13 +17,14 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flux_tasks.catalog import CONTRACT_VERSION, PIXELS_PER_MP, Tool
+from flux_tasks.catalog import CALLER_FIELDS, CONTRACT_VERSION, MEDIA_TYPES, PIXELS_PER_MP, Tool
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, says_shape, settle_canvas
 from flux_tasks.images.encoding import decode, encode_png, inspect, is_complete
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.units import px_size
 
 __all__ = ["MAX_INPUT_BYTES", "MAX_INPUT_PIXELS", "Call", "Fit", "Input", "mask_problems", "prepare"]
 
@@ -32,8 +33,6 @@ MAX_INPUT_BYTES = 20 * 1024 * 1024
 
 MAX_INPUT_PIXELS = 20_000_000
 """20 MP: the largest input picture (DOCS-F2)."""
-
-_SENDABLE = ("image/png", "image/jpeg", "image/webp")
 
 Fit = Literal["error", "downscale"]
 """What to do with a picture that a tool does not take as it is: say so, or scale and convert it."""
@@ -224,7 +223,7 @@ def prepare(
             problems += error.problems
     if problems:
         raise InvalidRequest.of(problems)
-    notify = {n: v for n, v in given.items() if n in ("webhook_url", "webhook_secret", "user")}
+    notify = {n: v for n, v in given.items() if n in CALLER_FIELDS}
     wire = {n: v for n, v in given.items() if n in tool.request.model_fields and n not in notify}
     wire = {n: v for n, v in wire.items() if v is not None or n not in ("width", "height")}  # null was seen refused
     return Call(tool, wire, inputs, (*warnings, *tool.warnings(wire)), variant, notify)
@@ -289,7 +288,7 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
     width, height = size = source.upright_size
     rule = tool.sizes
     if min(size) < rule.min_side:
-        raise InvalidImage(f"{width}×{height} px: {tool.name} takes at least {rule.min_side} px a side")
+        raise InvalidImage(f"{px_size(size)}: {tool.name} takes at least {rule.min_side} px a side")
     reencode = source.orientation != 1  # turned upright: whether the service obeys EXIF is not documented
     area = rule.max_area if edited and not rule.reduces else None
     area = min(area or MAX_INPUT_PIXELS, MAX_INPUT_PIXELS)
@@ -297,12 +296,12 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
     if width * height > area:
         if fit == "error":
             raise InvalidImage(
-                f"{width}×{height} px = {width * height:,} px, more than the {area:,} px {tool.name} takes: {remedy}"
+                f"{px_size(size)} = {width * height:,} px, more than the {area:,} px {tool.name} takes: {remedy}"
             )
         scale = math.sqrt(area / (width * height))
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         reencode = True
-    if source.media_type not in _SENDABLE:
+    if source.media_type not in MEDIA_TYPES.values():
         if fit == "error":
             raise InvalidImage(
                 f"{source.media_type} is not accepted by the service (png, jpeg, webp are): convert it, or allow it "
@@ -326,7 +325,7 @@ def _reencoded(source: ImageRef, size: tuple[int, int]) -> Input:
 def _alignment(tool: Tool, given: Input) -> list[str]:
     if tool.sizes.reduces and tool.sizes.multiple > 1 and any(side % tool.sizes.multiple for side in given.size):
         width, height = (side // tool.sizes.multiple * tool.sizes.multiple for side in given.size)
-        return [f"{given.source.name}: the service crops {given.size[0]}×{given.size[1]} to {width}×{height} px"]
+        return [f"{given.source.name}: the service crops {px_size(given.size)} to {px_size((width, height))}"]
     return []
 
 

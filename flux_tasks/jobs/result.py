@@ -8,6 +8,7 @@ from enum import StrEnum
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
+from flux_tasks.units import px_size
 
 __all__ = ["JobOutcome", "JobResult"]
 
@@ -57,10 +58,10 @@ class JobResult:
 def picture_warnings(call: Call, image: ImageRef) -> list[str]:
     """Return a warning where ``image`` is not as ``call`` should give it, by its size or by having one colour only."""
     found: list[str] = []
-    expected = call.output_size
+    size, expected = (image.width, image.height), call.output_size
     slack = 0 if not call.tool.sizes.same_size else 16  # the service works on a 16 px grid (DOCS-F2)
-    if expected and any(abs(a - b) > slack for a, b in zip(expected, (image.width, image.height), strict=True)):
-        found.append(f"the result is {image.width}×{image.height} px, not {expected[0]}×{expected[1]}")
+    if expected and any(abs(a - b) > slack for a, b in zip(expected, size, strict=True)):
+        found.append(f"the result is {px_size(size)}, not {px_size(expected)}")
     if _is_solid(image) and not (call.main is not None and _is_solid(call.main)):
         found.append("the result is one solid colour")
     return found

@@ -16,11 +16,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from flux_tasks import files
-from flux_tasks.catalog import CONTRACT_VERSION
+from flux_tasks.catalog import CALLER_FIELDS, CONTRACT_VERSION
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import Delivery, Pair, Reply
-from flux_tasks.local.recording.scrub import CALLBACKS, REMOVED, Asked, Scrubber, decoded
+from flux_tasks.local.recording.scrub import REMOVED, Asked, Scrubber, decoded
 from flux_tasks.local.service.checks import Refused
 from flux_tasks.local.web.connections import Cut
 from flux_tasks.local.web.wire import answering, base_of, path_of, read_body, say
@@ -173,7 +173,7 @@ def _differences(recorded: Any, asked: Any) -> list[str]:
     if not isinstance(recorded, dict) or not isinstance(asked, dict):
         return [] if recorded == asked else ["another body"]
     said = []
-    for name in sorted({*recorded, *asked} - set(CALLBACKS)):
+    for name in sorted({*recorded, *asked} - set(CALLER_FIELDS)):
         if name not in asked:
             said.append(f"{name} is missing (recorded: {_short(recorded[name])})")
         elif name not in recorded:

@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from flux_tasks.catalog import CALLER_FIELDS
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.encoding import inspect
 
-__all__ = ["CALLBACKS", "REMOVED", "Asked", "Scrubber", "decoded", "media_type_of", "request_key", "secrets_of"]
+__all__ = ["REMOVED", "Asked", "Scrubber", "decoded", "media_type_of", "request_key", "secrets_of"]
 
 REMOVED = "<removed>"
 """Stands where something was that is nobody's business."""
-
-CALLBACKS = ("webhook_url", "webhook_secret", "user")
-"""Fields that say whom to tell and who asked; they are never recorded, and two requests that differ in them alone are
-the same."""
 
 _URL = re.compile(r"""https?:(?:\\?/){2}[^\s"'<>]+""", re.IGNORECASE)
 _SURE = 8  # characters; a shorter secret is looked for as a whole word only, or it would eat up the text
@@ -54,7 +51,7 @@ def request_key(raw: bytes) -> str:
     body = decoded(raw)
     if not isinstance(body, dict):
         return hashlib.sha256(raw).hexdigest()
-    job = {name: value for name, value in body.items() if name not in CALLBACKS}
+    job = {name: value for name, value in body.items() if name not in CALLER_FIELDS}
     return hashlib.sha256(json.dumps(job, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -152,7 +149,7 @@ class Scrubber:
         if body is None:
             return {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw), "media_type": self.text(media_type)}
         if isinstance(body, dict):
-            body = {name: REMOVED if name in CALLBACKS and value else value for name, value in body.items()}
+            body = {name: REMOVED if name in CALLER_FIELDS and value else value for name, value in body.items()}
         return self.value(_described(body))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from flux_tasks.catalog import PIXELS_PER_MP, Tool
+from flux_tasks.catalog import CALLER_FIELDS, PIXELS_PER_MP, Tool
 from flux_tasks.errors import DeliveryFailed, InvalidImage
 from flux_tasks.images.canvas import Canvas, parse_aspect_ratio
 from flux_tasks.images.download import download
@@ -48,7 +48,6 @@ HEAVY = 65_536
 STRICT_DILATION = 25
 """Pixels of ``dilate_pixels`` that OAS-0919 allows; SEED-1 says 100."""
 
-_CALLBACKS = ("webhook_url", "webhook_secret", "user")
 _LONGEST_SIDE = {"png": 2**31 - 1, "jpeg": 65_535, "webp": 16_383}
 _RATIOS = (9 / 21, 21 / 9)  # aspect_ratio, 9:21 to 21:9 (OAS-0919)
 
@@ -152,7 +151,7 @@ def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = Fals
     if strict and getattr(model, "dilate_pixels", 0) > STRICT_DILATION:
         message = f"Input should be less than or equal to {STRICT_DILATION}"
         raise violation("less_than_equal", message, "body", "dilate_pixels")
-    job = {name: value for name, value in body.items() if name not in _CALLBACKS}
+    job = {name: value for name, value in body.items() if name not in CALLER_FIELDS}
     try:
         canonical = json.dumps(job, sort_keys=True, separators=(",", ":"))
     except RecursionError:  # nested just a little less deep than what cannot be read
@@ -261,7 +260,7 @@ def order(tool: Tool, body: Body, given: Mapping[str, Picture]) -> Order:
     Raises:
         Refused: 422 with one sentence (SEED-0, SEED-1, SEED-4, DOCS-OUT).
     """
-    parameters = {n: v for n, v in body.values.items() if n not in tool.image_fields and n not in _CALLBACKS}
+    parameters = {n: v for n, v in body.values.items() if n not in tool.image_fields and n not in CALLER_FIELDS}
     main = given.get(tool.image_field or "") or next(iter(given.values()), None)
     _check_sizes(tool, given)
     _check_mask(tool, given)

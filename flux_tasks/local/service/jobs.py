@@ -25,6 +25,7 @@ import httpx
 from PIL import Image
 
 from flux_tasks.api.slots import CLASS_LIMITS
+from flux_tasks.catalog import MEDIA_TYPES
 from flux_tasks.local import engines
 from flux_tasks.local.engines import Work
 from flux_tasks.local.faults.kinds import (
@@ -47,8 +48,6 @@ from flux_tasks.local.service.latency import Latency
 __all__ = ["Delivery", "Job", "Jobs"]
 
 _log = logging.getLogger("flux_tasks.local")
-
-MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 KEPT_BYTES = 2 * 1024**3
 """Bytes of results that are kept at most; beyond that the oldest are forgotten early, those already fetched first."""

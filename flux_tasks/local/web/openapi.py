@@ -119,7 +119,7 @@ def _submission(tool: Tool) -> dict[str, Any]:
 
 def _jobs() -> dict[str, Any]:
     job = {"anyOf": [_ref("SettledCostResultResponse"), _ref("ResultResponse")]}
-    file: dict[str, Any] = {media_type: {} for media_type in ("image/png", "image/jpeg", "image/webp")}
+    file: dict[str, Any] = {media_type: {} for media_type in catalog.MEDIA_TYPES.values()}
     sentence = {"text/plain": {"schema": {"type": "string"}}}
     return {
         "/v1/get_result": {

@@ -109,7 +109,7 @@ def test_a_picture_that_lies_on_its_side_is_sent_upright() -> None:
 def test_sides_that_flux_2_will_crop_deserve_a_word() -> None:
     made = call("edit", {"image": picture(100, 80), "prompt": "x"}, model="flux-2-pro")
     assert made.output_size == (96, 80)
-    assert "crops 100×80 to 96×80" in made.warnings[0]
+    assert "crops 100×80 px to 96×80 px" in made.warnings[0]
 
 
 def test_a_dilation_above_25_is_allowed_with_a_word() -> None:
