@@ -23,6 +23,7 @@ import pytest
 __all__ = ["running", "shared", "unused_port"]
 
 GUARD = [sys.executable, "-S", "-E", str(Path(__file__).with_name("guard.py"))]
+_GUARDS: list[subprocess.Popen[bytes]] = []  # of servers that outlive their users: dropped, a Popen would warn
 PATIENCE = 180.0
 """Seconds that a server may take to start; a busy machine is slow."""
 
@@ -103,6 +104,7 @@ def _start(folder: Path, command: Callable[[int], Sequence[str]], path: str, env
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
+    _GUARDS.append(guard)
     os.close(read)
     _wait_for_answer(guard, log, address + path)
     (folder / "address").write_text(address)
