@@ -22,7 +22,7 @@ def lake(url: str, key: str = "") -> bytes:
 
 def test_a_picture_arrives_and_is_paid_for_once(bfl_server):
     assert lake(bfl_server.url).startswith(b"\xff\xd8")  # a JPEG
-    [charge] = bfl_server.book.entries
+    [charge] = bfl_server.charges.entries
     assert (charge.tool, charge.cost, charge.status) == ("flux-2-pro", 3.0, "Ready")
 
 
@@ -30,7 +30,7 @@ def test_a_picture_arrives_and_is_paid_for_once(bfl_server):
 def test_too_many_requests_are_waited_for(bfl_server):
     lake(bfl_server.url)
     assert bfl_server.requests["submit"] == 3
-    assert len(bfl_server.book) == 1
+    assert len(bfl_server.charges) == 1
 
 
 @pytest.mark.bfl_server(credits=2)

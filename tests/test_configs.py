@@ -31,7 +31,7 @@ class Ran:
     """A recipe that was planned, run, planned again and run again in a folder of its own.
 
     Attributes:
-        charged: jobs in the server's book after each run.
+        charged: jobs in the server's charge log after each run.
     """
 
     folder: Path
@@ -63,8 +63,8 @@ def ran(file: str, folder: Path) -> Ran:
         for _ in range(2):
             done.plans.append(done.recipe.plan(settings=settings, limit=limit))
             done.runs.append(perform(done.recipe, settings, limit=limit)[0])
-            done.charged.append(len(server.book))
-        done.credits = server.book.charged
+            done.charged.append(len(server.charges))
+        done.credits = server.charges.charged
     return done
 
 

@@ -1,9 +1,6 @@
 """The BFL API over httpx: submit, poll, fetch.
 
-Who is given the key: ``https://*.bfl.ai`` and the configured endpoint's own host (over https, or loopback). Never a
-delivery address. No request that carries the key follows a redirect.
-
-What is repeated, and by whom:
+What is repeated, and by whom (``connection`` says who is given the key):
 
 =======  ==========================================  ===========================================================
 phase    what happened                               what is done
@@ -40,7 +37,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -48,6 +45,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from flux_tasks.api.answers import detail_of, host_of, number, problems_of, read_json, reason_of, retry_after
+from flux_tasks.api.connection import Connection
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import (
     DeliveryFailed,
@@ -65,15 +63,12 @@ from flux_tasks.errors import (
     StillRunning,
     SubmissionUncertain,
 )
-from flux_tasks.images.download import download
 from flux_tasks.images.encoding import inspect, is_complete
-from flux_tasks.images.loading import MAX_BYTES
 from flux_tasks.settings import is_bfl, is_loopback
 
 __all__ = ["BflClient", "Finished", "Submission"]
 
 _log = logging.getLogger("flux_tasks.client")
-logging.getLogger("hpack.hpack").addFilter(lambda _: False)  # it tells every header of HTTP/2, the key among them
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
 _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
@@ -81,24 +76,6 @@ _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 _EARLY_POLLS = 5
 _EARLY_SECONDS = 30.0  # after its submission a job was seen to be unknown for ten seconds
 _BYTES_PER_SECOND = 100_000  # of the slowest upload that is waited for
-_SHORTEST_KEY = 8
-_VERBATIM = ("id", "polling_url", "sample")
-_LONGEST = 16 * 1024 * 1024  # bytes of an answer; they are a kilobyte or two
-
-
-class _XKey(httpx.Auth):
-    """Puts the key into a request at the last moment, so that no variable on the way holds it."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """See ``httpx.Auth``."""
-        request.headers["x-key"] = self._key
-        yield request
-
-    def __repr__(self) -> str:
-        return "_XKey(…)"
 
 
 def _is_id(value: Any) -> bool:
@@ -164,32 +141,17 @@ class BflClient:
         verify: Any = True,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._key = key.strip()
+        self._connection = Connection(base_url, key, timeout=timeout, transport=transport, verify=verify)
         self._poll_interval = poll_interval
         self._timeout = timeout
-        self._connect_timeout = min(10.0, timeout)
         self._early_seconds = 0.0 if is_loopback(base_url) else _EARLY_SECONDS
-        limits = httpx.Limits(max_connections=100, max_keepalive_connections=32, keepalive_expiry=20.0)
-        # Two pools: the one that talks to the API attaches the key request by request, the one that fetches
-        # deliveries has never heard of it.
-        options: dict[str, Any] = {
-            "http2": True,
-            "timeout": httpx.Timeout(timeout, connect=self._connect_timeout, pool=None),
-            "limits": limits,
-            "transport": transport,
-            "verify": verify,
-            "trust_env": not is_loopback(base_url),
-        }
-        self._api = httpx.AsyncClient(**options, headers={"accept": "application/json", "accept-encoding": "identity"})
-        self._deliveries = httpx.AsyncClient(**options)
 
     def __repr__(self) -> str:
         return f"BflClient({self.base_url!r})"
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._api.aclose()
-        await self._deliveries.aclose()
+        await self._connection.close()
 
     async def __aenter__(self) -> BflClient:
         return self
@@ -239,10 +201,12 @@ class BflClient:
     async def _post(self, tool: Tool, content: bytes) -> httpx.Response:
         url = f"{self.base_url}{tool.path}"
         # Longer than the time-out of the connection, which says for sure that nothing was sent.
-        seconds = self._connect_timeout + self._timeout + len(content) / _BYTES_PER_SECOND
+        seconds = self._connection.connect_timeout + self._timeout + len(content) / _BYTES_PER_SECOND
         try:
             async with asyncio.timeout(seconds):
-                return await self._ask("POST", url, content=content, headers={"content-type": "application/json"})
+                return await self._connection.ask(
+                    "POST", url, content=content, headers={"content-type": "application/json"}
+                )
         except _NOT_SENT as error:
             raise ServerUnavailable(f"{host_of(url)}: no connection ({reason_of(error)}); nothing was sent") from None
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
@@ -251,7 +215,7 @@ class BflClient:
             ) from None
 
     def _submission(self, tool: Tool, response: httpx.Response) -> Submission:
-        code, answer = response.status_code, self._clean(read_json(response))
+        code, answer = response.status_code, self._connection.without_key(read_json(response))
         if 200 <= code < 300 or code == 303:  # 303: done, and the answer is elsewhere
             if not isinstance(answer, dict) or not _is_id(answer.get("id")):
                 raise SubmissionUncertain(f"{tool.name}: accepted, but the answer has no id; it may be charged")
@@ -263,9 +227,9 @@ class BflClient:
                 output_mp=number(answer.get("output_mp")),
                 status=status if isinstance(status := answer.get("status"), str) else None,
             )
-        detail = detail_of(answer) or self._clean(response.reason_phrase)
+        detail = detail_of(answer) or self._connection.without_key(response.reason_phrase)
         if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
-            raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail})" + self._key_hint())
+            raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail})" + self._connection.key_hint)
         if code == 402:
             raise OutOfCredits(f"{host_of(self.base_url)}: out of credits ({detail}); top up, then run again")
         if code >= 500:
@@ -273,38 +237,6 @@ class BflClient:
         if 300 <= code < 400:
             raise InvalidRequest(f"{tool.name}: the endpoint redirects to another address, which is not followed")
         raise InvalidRequest(f"{tool.name}: refused by the service ({code}): {detail}", problems_of(answer, tool))
-
-    async def _ask(self, method: str, url: str, *, keyed: bool = True, **options: Any) -> httpx.Response:
-        """One request with the key, if ``url`` may have it; its answer is read whole, up to ``_LONGEST`` bytes."""
-        auth = _XKey(self._key) if keyed and self._key and self._may_have_key(url) else None
-        request = self._api.build_request(method, url, **options)
-        response = await self._api.send(request, auth=auth, follow_redirects=False, stream=True)
-        try:
-            chunks: list[bytes] = []
-            length = 0
-            if response.headers.get("content-encoding", "identity").strip().lower() in ("identity", "gzip", ""):
-                async for chunk in response.aiter_bytes():
-                    length += len(chunk)
-                    if length > _LONGEST:
-                        raise httpx.ReadError(f"an answer of more than {_LONGEST:,} bytes")
-                    chunks.append(chunk)
-        finally:
-            await response.aclose()
-        headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
-        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
-
-    def _clean(self, said: Any) -> Any:
-        """What the service said, without the key that it may have repeated; ids and addresses stay as they are."""
-        if len(self._key) < _SHORTEST_KEY:  # it would be found in half of all words
-            return said
-        if isinstance(said, str):
-            return said.replace(self._key, "<key>")
-        if isinstance(said, dict):
-            return {n: v if n in _VERBATIM else self._clean(v) for n, v in said.items() if self._key not in n}
-        return [self._clean(value) for value in said] if isinstance(said, list) else said
-
-    def _key_hint(self) -> str:
-        return "" if self._key else ": no key was sent, set BFL_API_KEY"
 
     # -- poll -----------------------------------------------------------------------------------------------------
 
@@ -343,7 +275,7 @@ class BflClient:
                 raise StillRunning(f"job {job_id}: {reason} after {deadline:g} s; it can be asked for again")
             try:
                 async with asyncio.timeout(min(self._timeout, max(deadline - elapsed, 0.0) + 1.0)):
-                    response = await self._ask("GET", url)
+                    response = await self._connection.ask("GET", url)
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
                 failures += 1
                 reason = f"no answer ({reason_of(error)})"
@@ -351,7 +283,7 @@ class BflClient:
                     url = own  # an address that cannot be used
                 await asyncio.sleep(min(self._pause(elapsed, failures), max(0.0, deadline - elapsed)))
                 continue
-            answer = self._clean(read_json(response))
+            answer = self._connection.without_key(read_json(response))
             status = answer.get("status") if isinstance(answer, dict) else None
             if status == "Task not found":
                 missing += 1
@@ -404,7 +336,7 @@ class BflClient:
         own = f"{self.base_url}/v1/get_result?id={quote(job_id, safe='')}"
         if not polling_url:
             return own
-        if self._may_have_key(polling_url):
+        if self._connection.may_have_key(polling_url):
             return polling_url
         if is_loopback(polling_url) and is_loopback(self.base_url):
             return own  # a local server that was started again on another port
@@ -428,22 +360,14 @@ class BflClient:
         Raises:
             DeliveryFailed: not fetched whole; asking again is free.
         """
-        scheme_is_safe = finished.sample.startswith("https://") or is_loopback(finished.sample)
-        if not scheme_is_safe:
-            raise DeliveryFailed(f"job {finished.id}: the delivery address is not https")
-        try:
-            async with asyncio.timeout(5 * self._timeout):
-                data = await download(finished.sample, client=self._deliveries, limit=MAX_BYTES, same_host=True)
-        except TimeoutError:
-            raise DeliveryFailed(f"job {finished.id}: not delivered within {5 * self._timeout:g} s") from None
-        if not data:
-            raise DeliveryFailed(f"job {finished.id}: the delivery is empty")
+        title = f"job {finished.id}"
+        data = await self._connection.fetch(finished.sample, title=title, seconds=5 * self._timeout)
         try:
             inspect(data)
         except InvalidImage as error:
-            raise DeliveryFailed(f"job {finished.id}: the delivery is {error}") from None
+            raise DeliveryFailed(f"{title}: the delivery is {error}") from None
         if not is_complete(data):
-            raise DeliveryFailed(f"job {finished.id}: the delivery is cut short ({len(data):,} bytes)")
+            raise DeliveryFailed(f"{title}: the delivery is cut short ({len(data):,} bytes)")
         return data
 
     # -- account --------------------------------------------------------------------------------------------------
@@ -456,15 +380,13 @@ class BflClient:
             EndpointUnreachable: no connection, or no answer.
         """
         url = f"{self.base_url}/v1/credits"
-        try:
-            async with asyncio.timeout(min(15.0, self._timeout)):
-                response = await self._ask("GET", url)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
-        answer = self._clean(read_json(response))
+        response = await self._ask_about(url)
+        answer = self._connection.without_key(read_json(response))
         detail = detail_of(answer) or response.reason_phrase
         if response.status_code in (401, 403) or (response.status_code == 422 and "api key" in detail.lower()):
-            raise KeyRefused(f"{host_of(url)} refused the key ({response.status_code}: {detail})" + self._key_hint())
+            raise KeyRefused(
+                f"{host_of(url)} refused the key ({response.status_code}: {detail})" + self._connection.key_hint
+            )
         return number(answer.get("credits")) if isinstance(answer, dict) else None
 
     async def engine(self) -> str:
@@ -477,11 +399,7 @@ class BflClient:
         """
         if is_bfl(self.base_url):
             return "bfl"
-        try:
-            async with asyncio.timeout(min(15.0, self._timeout)):
-                response = await self._ask("GET", f"{self.base_url}/local", keyed=False)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
+        response = await self._ask_about(f"{self.base_url}/local", keyed=False)
         answer = read_json(response)
         name = answer.get("engine") if isinstance(answer, dict) and response.status_code == 200 else None
         if isinstance(name, str) and name.startswith("local:"):
@@ -489,13 +407,12 @@ class BflClient:
         # Not the port: a server of one's own may come back on another, and its results are still its results.
         return f"custom:{'loopback' if is_loopback(self.base_url) else urlsplit(self.base_url).hostname}"
 
-    def _may_have_key(self, url: str) -> bool:
+    async def _ask_about(self, url: str, *, keyed: bool = True) -> httpx.Response:
         try:
-            own, asked = urlsplit(self.base_url), urlsplit(url)
-        except ValueError:
-            return False
-        same_server = (own.scheme, own.netloc.lower()) == (asked.scheme, asked.netloc.lower())
-        return is_bfl(url) or (same_server and (asked.scheme == "https" or is_loopback(url)))
+            async with asyncio.timeout(min(15.0, self._timeout)):
+                return await self._connection.ask("GET", url, keyed=keyed)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+            raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
 
 
 def is_free_to_repeat(error: FluxError) -> bool:

@@ -16,7 +16,15 @@ from flux_tasks.catalog.fields import (
     ImageField,
     Request,
 )
-from flux_tasks.catalog.tool import CONTRACT_VERSION, PIXELS_PER_MP, Price, SizeRule, Tool
+from flux_tasks.catalog.tool import (
+    CONTRACT_VERSION,
+    MAX_INPUT_BYTES,
+    MAX_INPUT_PIXELS,
+    PIXELS_PER_MP,
+    Price,
+    SizeRule,
+    Tool,
+)
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 
 __all__ = [
@@ -24,6 +32,8 @@ __all__ = [
     "CONTRACT_VERSION",
     "DEFAULT_MODELS",
     "EXTENSIONS",
+    "MAX_INPUT_BYTES",
+    "MAX_INPUT_PIXELS",
     "MEDIA_TYPES",
     "MODELS",
     "PIXELS_PER_MP",

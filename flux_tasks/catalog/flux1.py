@@ -20,12 +20,9 @@ from flux_tasks.catalog.fields import (
     WithWebhook,
     fact,
 )
-from flux_tasks.catalog.tool import Price, SizeRule, Tool
+from flux_tasks.catalog.tool import MAX_INPUT_PIXELS, Price, SizeRule, Tool
 
 __all__ = ["TOOLS"]
-
-MAX_INPUT = 20_000_000
-"""20 MP: the largest input picture (DOCS-F2)."""
 
 Steps = Annotated[int | None, fact("Denoising steps.", ge=15, le=50)]
 Guidance = Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=100)]
@@ -191,8 +188,8 @@ def _image_price(credits: float, source: str = "DOCS-PRICE", date: str = "2026-0
     return Price(credits, per="image", date=date, source=source)
 
 
-_SAME_SIZE = SizeRule(max_area=MAX_INPUT, same_size=True, source="SEED-4")
-_ANY_INPUT = SizeRule(max_area=MAX_INPUT, source="DOCS-F2")
+_SAME_SIZE = SizeRule(max_area=MAX_INPUT_PIXELS, same_size=True, source="SEED-4")
+_ANY_INPUT = SizeRule(max_area=MAX_INPUT_PIXELS, source="DOCS-F2")
 
 TOOLS = (
     Tool(

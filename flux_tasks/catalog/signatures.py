@@ -156,7 +156,7 @@ def docstring(task: str) -> str:
 
 
 def stub() -> str:
-    """The text of ``tasks.pyi``: every task with its types, for editors and type checkers."""
+    """Return the text of ``tasks/__init__.pyi``: every task with its types, for editors and type checkers."""
     head = (
         '"""Written by `python -m flux_tasks.catalog.signatures` from the catalogue; a test keeps it fresh."""\n\n'
         "from collections.abc import Mapping, Sequence\n"
@@ -185,4 +185,4 @@ def _stub_of(task: str, prefix: str) -> str:
 if __name__ == "__main__":
     from pathlib import Path
 
-    Path(__file__).parents[1].joinpath("tasks.pyi").write_text(stub(), encoding="utf-8")
+    Path(__file__).parents[1].joinpath("tasks", "__init__.pyi").write_text(stub(), encoding="utf-8")

@@ -15,7 +15,16 @@ from pydantic.fields import FieldInfo
 from flux_tasks.catalog.fields import CALLER_FIELDS, WEBHOOK_FIELDS, ImageField, Request
 from flux_tasks.errors import Problem, nearest
 
-__all__ = ["CONTRACT_VERSION", "PIXELS_PER_MP", "NoOptions", "Price", "SizeRule", "Tool"]
+__all__ = [
+    "CONTRACT_VERSION",
+    "MAX_INPUT_BYTES",
+    "MAX_INPUT_PIXELS",
+    "PIXELS_PER_MP",
+    "NoOptions",
+    "Price",
+    "SizeRule",
+    "Tool",
+]
 
 CONTRACT_VERSION = "2026-09-19"
 """Date of the official OpenAPI document that the request models follow; part of every job key."""
@@ -23,6 +32,11 @@ CONTRACT_VERSION = "2026-09-19"
 PIXELS_PER_MP = 1_048_576
 """BFL's megapixel: an observed answer gives 1.98 for 1920×1080."""
 
+MAX_INPUT_BYTES = 20 * 1024 * 1024
+"""20 MB: the longest input file (DOCS-F2)."""
+
+MAX_INPUT_PIXELS = 20_000_000
+"""20 MP: the largest input picture (DOCS-F2)."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

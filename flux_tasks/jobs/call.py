@@ -17,7 +17,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flux_tasks.catalog import CALLER_FIELDS, CONTRACT_VERSION, MEDIA_TYPES, PIXELS_PER_MP, Tool
+from flux_tasks.catalog import (
+    CALLER_FIELDS,
+    CONTRACT_VERSION,
+    MAX_INPUT_BYTES,
+    MAX_INPUT_PIXELS,
+    MEDIA_TYPES,
+    PIXELS_PER_MP,
+    Tool,
+)
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, says_shape, settle_canvas
@@ -26,13 +34,7 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 
-__all__ = ["MAX_INPUT_BYTES", "MAX_INPUT_PIXELS", "Call", "Fit", "Input", "mask_problems", "prepare"]
-
-MAX_INPUT_BYTES = 20 * 1024 * 1024
-"""20 MB: the longest input file (DOCS-F2)."""
-
-MAX_INPUT_PIXELS = 20_000_000
-"""20 MP: the largest input picture (DOCS-F2)."""
+__all__ = ["Call", "Fit", "Input", "mask_problems", "prepare"]
 
 Fit = Literal["error", "downscale"]
 """What to do with a picture that a tool does not take as it is: say so, or scale and convert it."""

@@ -63,7 +63,7 @@ class LocalServer:
         latency: seconds a job takes at least: for all tools, or by tool (``*`` for the others); each a number or a
             pair of mean and jitter.
         webhook_retries: seconds before each repetition of a call-back that was not answered with 2xx.
-        book: file that takes a JSON line for every charge.
+        charges: file that takes a JSON line for every charge.
         virtual_time: latency, expiry, retention and webhook retries wait for ``advance``.
         record: make no pictures: pass everything on to ``upstream`` and keep each exchange in this folder. Spends the
             credits of the account there.
@@ -72,7 +72,8 @@ class LocalServer:
         replay: answer from the recordings in this folder alone.
 
     Raises:
-        RecipeError: no such engine, a host that is not loopback, a wrong fault schedule, a book that cannot be written.
+        RecipeError: no such engine, a host that is not loopback, a wrong fault schedule, or a file of charges that
+            cannot be written.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class LocalServer:
         faults: Any = (),
         latency: LatencySpec | Mapping[str, LatencySpec] = 0.0,
         webhook_retries: Sequence[float] = (1.0, 5.0, 30.0),
-        book: str | Path | None = None,
+        charges: str | Path | None = None,
         virtual_time: bool = False,
         record: str | Path | None = None,
         upstream: str = "bfl",
@@ -109,7 +110,7 @@ class LocalServer:
                 "expiry": expiry != 600.0,
                 "faults": bool(faults),
                 "latency": bool(latency),
-                "book": book is not None,
+                "charges": charges is not None,
                 "strict": strict,
                 "virtual_time": virtual_time,
             }
@@ -125,7 +126,7 @@ class LocalServer:
         self.faults = Faults(faults)
         self._clock = VirtualClock() if virtual_time else Clock()
         self._strict = strict
-        self.book = ChargeLog(credits, file=book)
+        self.charges = ChargeLog(credits, file=charges)
         self._host = host
         self._port = port
         self._key = key
@@ -235,7 +236,7 @@ class LocalServer:
         self._tidy = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         shared: dict[str, Any] = {
             "engine": self._engine,
-            "book": self.book,
+            "charges": self.charges,
             "faults": self.faults,
             "clock": self._clock,
         }
@@ -251,7 +252,7 @@ class LocalServer:
         self._server.should_exit = True
         thread.join()
         self._loop = None
-        self.book.close()
+        self.charges.close()
         if self._tidy is not None:
             self._tidy()
 

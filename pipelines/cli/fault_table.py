@@ -220,7 +220,7 @@ def measure(row: Row) -> Measured:
             server.stop()  # it sends every webhook before it ends
             if receiver is not None:
                 receiver.close()
-        book = server.book
+        charges = server.charges
     return Measured(
         outcome=outcome,
         message=message,
@@ -228,8 +228,8 @@ def measure(row: Row) -> Measured:
         polls=requests.get("poll", 0),
         fetches=requests.get("fetch", 0),
         again=again,
-        charges=len(book),
-        credits=sum(entry.settled or 0.0 for entry in book.entries),
+        charges=len(charges),
+        credits=sum(entry.settled or 0.0 for entry in charges.entries),
         webhooks=(len(receiver.genuine), receiver.all) if receiver is not None else (0, 0),
     )
 
@@ -238,7 +238,7 @@ def _wait_for_jobs(server: LocalServer) -> None:
     """Wait until every job that can end has ended: a stopped server gives back the credits of the others."""
     over = time.monotonic() + 5.0
     while time.monotonic() < over and any(
-        entry.settled is None and "job.never_ends" not in entry.faults for entry in server.book.entries
+        entry.settled is None and "job.never_ends" not in entry.faults for entry in server.charges.entries
     ):
         time.sleep(0.01)
 

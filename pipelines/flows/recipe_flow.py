@@ -15,8 +15,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_T
 from flux_tasks import ImageRef, tasks, use
 from flux_tasks.errors import FluxError, RunStopped
 from flux_tasks.jobs.result import JobOutcome, JobResult
-from flux_tasks.prefect_task import collect_results
 from flux_tasks.settings import current
+from flux_tasks.tasks.prefect_task import collect_results
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
 from pipelines.run.run import Run

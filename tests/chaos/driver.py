@@ -1,4 +1,4 @@
-"""The chaos driver: runs that are killed at random moments, restarted until they end, and judged by the server's book.
+"""The chaos driver: kill runs at random moments, restart them until they end, and judge them by the charge log.
 
     PYTHONPATH=. python tests/chaos/driver.py --kills 1000 --seed 7 --processes 1,2,4
 
@@ -137,7 +137,9 @@ class Chaos:
 
 def main(given: Sequence[str] | None = None) -> int:
     """The long form; returns 1 if anything is wrong."""
-    parser = argparse.ArgumentParser(description="Kill runs at random moments, and compare what is left with the book.")
+    parser = argparse.ArgumentParser(
+        description="Kill runs at random moments, and compare the rest with the charge log."
+    )
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--processes", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2, 4])

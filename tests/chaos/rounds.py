@@ -175,7 +175,7 @@ class Round:
         self.note(f"the machine was {self.server.late:.3f} s late at most")
         (self.folder / "diary.txt").write_text("\n".join(self.diary) + "\n")
         posts = [f"{post.arrived - self.started:8.3f} {post}" for post in self.server.posts]
-        (self.folder / "posts.txt").write_text("\n".join([*posts, *map(str, self.server.book.entries)]) + "\n")
+        (self.folder / "posts.txt").write_text("\n".join([*posts, *map(str, self.server.charges.entries)]) + "\n")
         return self.outcome
 
     def _end(self, slot: _Slot) -> None:
@@ -349,7 +349,7 @@ class Round:
             logs=self.logs,
             written=written,
             secret=SECRET,
-            book=self.server.book.entries,
+            charges=self.server.charges.entries,
             posts=tuple(self.server.posts),
             kills=self.kills,
             manifests=manifests,
@@ -393,7 +393,7 @@ class Round:
         """Jobs that were being made when their owner died are made all the same."""
         over = time.monotonic() + 10
         while time.monotonic() < over:
-            running = [e for e in self.server.book.entries if e.settled is None and "job.never_ends" not in e.faults]
+            running = [e for e in self.server.charges.entries if e.settled is None and "job.never_ends" not in e.faults]
             if not running:
                 return
             time.sleep(0.005)

@@ -44,7 +44,7 @@ def results(evidence: Evidence) -> list[Path]:
 
 def intent(evidence: Evidence, **more: Any) -> Entry:
     """A result is taken away, and its job, the first one, is said to have been begun and no more."""
-    first = next(entry.id for entry in evidence.book if entry.key == evidence.posts[0].key)
+    first = next(entry.id for entry in evidence.charges if entry.key == evidence.posts[0].key)
     taken = next(path for path in results(evidence) if first in path.read_text())
     entry = Entry(key=taken.stem, tool="deblur-v1", phase="intent", **more)
     taken.unlink()
@@ -59,22 +59,22 @@ def test_nothing_is_wrong_with_a_round_in_good_order(evidence: Evidence) -> None
 
 
 def test_a_second_charge_for_the_same_request_is_a_duplicate(evidence: Evidence) -> None:
-    again = replace(evidence.book[0], id="another")
-    assert "duplicate" in kinds(replace(evidence, book=[*evidence.book, again]))
+    again = replace(evidence.charges[0], id="another")
+    assert "duplicate" in kinds(replace(evidence, charges=[*evidence.charges, again]))
 
 
 @pytest.mark.parametrize("status", ["Request Moderated", "Error"])
 def test_a_second_charge_is_none_if_the_first_was_given_back(evidence: Evidence, status: str) -> None:
-    first = replace(evidence.book[0], id="another", status=status, settled=0.0)
-    assert kinds(replace(evidence, book=[first, *evidence.book])) == []
+    first = replace(evidence.charges[0], id="another", status=status, settled=0.0)
+    assert kinds(replace(evidence, charges=[first, *evidence.charges])) == []
 
 
 def test_paying_again_for_a_job_that_the_service_has_lost_is_counted_apart(evidence: Evidence) -> None:
-    lost = replace(evidence.book[0], id="another", faults=("poll.unknown",) * 6)
-    found = judge(replace(evidence, book=[lost, *evidence.book]))
+    lost = replace(evidence.charges[0], id="another", faults=("poll.unknown",) * 6)
+    found = judge(replace(evidence, charges=[lost, *evidence.charges]))
     assert (found.wrong, found.counts["resubmitted: lost by the service"]) == ([], 1)
     early = replace(lost, faults=("poll.unknown",) * 5)
-    assert "duplicate" in kinds(replace(evidence, book=[early, *evidence.book]))
+    assert "duplicate" in kinds(replace(evidence, charges=[early, *evidence.charges]))
 
 
 def test_a_charge_without_a_result_is_lost(evidence: Evidence) -> None:

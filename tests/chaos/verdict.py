@@ -1,6 +1,6 @@
-"""The verdict: what the server's book says was charged, against what store, journal, spool and manifests hold.
+"""The verdict: what the server's charge log says was charged, against what store, journal, spool and manifests hold.
 
-The book is the truth. A charge is *kept* if it was not given back. Each kept charge must be the only one of its
+The charge log is the truth. A charge is *kept* if it was not given back. Each kept charge must be the only one of its
 request, and its result must be in the store, or on its way there: its id in the journal or the spool. What has neither
 is lost, unless it is listed as held, and for each of those somebody must be to blame: a kill in the middle of the
 submission, a fault that left it uncertain, or a store that failed.
@@ -78,7 +78,7 @@ class Evidence:
     logs: Sequence[Path]
     written: Sequence[Path]
     secret: str
-    book: Sequence[Entry]
+    charges: Sequence[Entry]
     posts: Sequence[Post]
     kills: Mapping[int, float]
     """When each process died, in seconds since 1970."""
@@ -123,7 +123,7 @@ class _Judge:
         for post in evidence.posts:
             self.posts[post.key].append(post)
         self.charges: dict[str, list[Entry]] = defaultdict(list)
-        for entry in evidence.book:
+        for entry in evidence.charges:
             self.charges[entry.key].append(entry)
         self.results = _results(Path(evidence.store))
         self.traces = _bytes(Path(evidence.store, "journal")) + _bytes(evidence.spool)
@@ -136,7 +136,7 @@ class _Judge:
 
     def _count(self) -> None:
         counts = self.verdict.counts
-        counts["charges"] = len(self.seen.book)
+        counts["charges"] = len(self.seen.charges)
         counts["posts"] = len(self.seen.posts)
         counts["uncertain by faults"] = sum(self._is_uncertain(post) for post in self.seen.posts)
         counts["results"] = len(self.results)
@@ -177,7 +177,7 @@ class _Judge:
 
     def _lost(self) -> None:
         recorded = {record.get("job_id") for record in self.results.values()}
-        for entry in self.seen.book:
+        for entry in self.seen.charges:
             if not _is_kept(entry) or entry.status != "Ready" or entry.id in recorded:
                 continue
             if entry.faults.count("poll.unknown") >= LOST_POLLS:

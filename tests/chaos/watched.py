@@ -50,7 +50,7 @@ class Post:
 
     Attributes:
         arrived: seconds since 1970.
-        key: of the request body, as in the book; empty until the body was read.
+        key: of the request body, as in the charge log; empty until the body was read.
         rule: the fault that was its lot.
         job: id of the job that was made of it, and charged.
         answered: when the last byte of an answer went out; None if none did.
@@ -96,8 +96,8 @@ class WatchedServer(LocalServer):
         self.faults = _Noting(faults)
         self.posts: list[Post] = []
         self.trap: Trap | None = None
-        self._charge = self.book.charge
-        self.book.charge = self._charging  # type: ignore[method-assign]
+        self._charge = self.charges.charge
+        self.charges.charge = self._charging  # type: ignore[method-assign]
         self.late = 0.0
         self._beat = time.monotonic()
 

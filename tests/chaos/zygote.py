@@ -31,7 +31,7 @@ def _without_prefect() -> None:
     from flux_tasks.errors import FluxError
     from flux_tasks.jobs import job
     from flux_tasks.jobs.result import JobResult
-    from flux_tasks.prefect_task import call_of
+    from flux_tasks.tasks.prefect_task import call_of
 
     async def advance(run: Any) -> None:
         async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:

@@ -106,13 +106,13 @@ def test_graph_and_plan_come_first_the_book_has_as_many_jobs_as_planned_and_pyth
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)
     assert not (tmp_path / "store").exists(), "a plan writes nothing"
-    assert not server.book.entries, "a plan spends nothing"
+    assert not server.charges.entries, "a plan spends nothing"
     assert plan["undecided"]["jobs"] == 0
     assert 0 < next(s for s in plan["steps"] if s["id"] == "sharp")["skipped"] < 3, "the condition tells them apart"
 
     done = cli("run", str(recipe), "--endpoint", server.url, key="right-key")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(server.book.entries) == plan["jobs"]
+    assert len(server.charges.entries) == plan["jobs"]
     for name in PHOTOS:
         for variant in ("clean", "take-1", "take-2"):
             with Image.open(tmp_path / "out" / f"{name}-{variant}.png") as image:
@@ -122,7 +122,7 @@ def test_graph_and_plan_come_first_the_book_has_as_many_jobs_as_planned_and_pyth
     assert written.digest == Recipe.load(recipe).digest == Recipe.parse(written.to_yaml()).digest
     again = written.run(endpoint=server.url, key="right-key", store=str(tmp_path / "store"))
     assert (again["counts"], again["jobs"]) == ({"cached": 3}, 0)
-    assert len(server.book.entries) == plan["jobs"]
+    assert len(server.charges.entries) == plan["jobs"]
     assert "no job to pay for" in cli("plan", str(recipe), "--endpoint", server.url, key="right-key").stdout
 
 

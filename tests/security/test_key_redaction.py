@@ -481,19 +481,19 @@ def ask(url: str, key: str, body: Any = None) -> bytes:
 
 
 def test_the_local_server_keeps_and_tells_no_key(tmp_path: Path, key: str, capfd: pytest.CaptureFixture[str]) -> None:
-    book = tmp_path / "book.jsonl"
+    charges = tmp_path / "charges.jsonl"
     image = io.BytesIO()
     Image.new("RGB", (64, 64), "teal").save(image, "PNG")
     body = {"image": base64.b64encode(image.getvalue()).decode()}
-    with LocalServer(key=key, book=book) as server:
+    with LocalServer(key=key, charges=charges) as server:
         answers = [
-            ask(f"{server.url}{path}", key) for path in ("/", "/local", "/v1/credits", "/local/book", "/nowhere")
+            ask(f"{server.url}{path}", key) for path in ("/", "/local", "/v1/credits", "/local/charges", "/nowhere")
         ]
         answers += [ask(f"{server.url}/v1/flux-tools/deblur-v1", k, body) for k in (key, f"{key}x", "")]
         answers.append(ask(f"{server.url}/v1/flux-tools/deblur-v1", key, {"image": 5}))
-        shown = repr(server) + repr(server.book) + repr(server.book.entries)
+        shown = repr(server) + repr(server.charges) + repr(server.charges.entries)
     assert b'"id"' in answers[5]
-    assert book.read_text(), "the job is in the book"
+    assert charges.read_text(), "the job is in the charge log"
     assert not holds(b"".join(answers), key)
     assert not holds(shown, key)
     assert files_with(tmp_path, key) == []

@@ -1,4 +1,4 @@
-"""The smallest server that keeps the BFL contract and a book of its charges; independent of ``flux_tasks.local``."""
+"""The smallest server that keeps the BFL contract and a log of its charges; independent of ``flux_tasks.local``."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Place:
 
     @property
     def jobs(self) -> int:
-        """Jobs in the server's book since this place was made."""
+        """Jobs in the server's charge log since this place was made."""
         return self.bfl.jobs - self.jobs_before
 
     @property

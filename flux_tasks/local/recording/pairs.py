@@ -7,6 +7,7 @@ those of whichever server answers from the file. A GET that is no poll of a know
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -16,13 +17,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from starlette.requests import Request
+from starlette.responses import Response
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.local.recording.scrub import Scrubber, decoded
+from flux_tasks.local.service.checks import Refused
 
-__all__ = ["HEADERS", "SERVER", "Delivery", "Pair", "Poll", "Reply", "addressed", "load", "save"]
+__all__ = ["HEADERS", "SERVER", "Delivery", "Pair", "Poll", "Reply", "addressed", "load", "save", "serve_delivery"]
 
 SERVER = "<server>"
 """Stands for the address of the server that answers."""
@@ -105,6 +109,18 @@ class Delivery(_Strict):
     def path(self) -> str:
         """Where the server has it."""
         return f"/delivery/{self.sha256[:32]}/{self.file.rpartition('-')[2]}"
+
+
+async def serve_delivery(request: Request, deliveries: Mapping[str, Delivery], folder: Path) -> Response:
+    """Return the recorded file that ``request`` asks for.
+
+    Raises:
+        Refused: 404; there is none at this path.
+    """
+    delivery = deliveries.get(request.url.path)
+    if delivery is None:
+        raise Refused(404, "Not Found")
+    return Response(await asyncio.to_thread(files.read, folder / delivery.file), media_type=delivery.media_type)
 
 
 class Pair(_Strict):

@@ -21,14 +21,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flux_tasks import files
 from flux_tasks.api.answers import host_of, reason_of
 from flux_tasks.errors import DeliveryFailed
 from flux_tasks.local.recording import pairs
-from flux_tasks.local.recording.pairs import SERVER, Delivery, Pair, Poll, Reply, addressed
+from flux_tasks.local.recording.pairs import SERVER, Delivery, Pair, Poll, Reply, addressed, serve_delivery
 from flux_tasks.local.recording.scrub import Asked, Scrubber, decoded, request_key, secrets_of
 from flux_tasks.local.recording.upstream import FAILED, NOT_SENT, POLL, Upstream, origin_of
-from flux_tasks.local.service.checks import Refused
 from flux_tasks.local.web.wire import answering, base_of, path_of, read_body, say
 
 __all__ = ["RecordingApi"]
@@ -222,11 +220,7 @@ class RecordingApi:
         return True
 
     async def _delivery(self, request: Request) -> Response:
-        delivery = self._deliveries.get(request.url.path)
-        if delivery is None:
-            raise Refused(404, "Not Found")
-        data = await asyncio.to_thread(files.read, self._folder / delivery.file)
-        return Response(data, media_type=delivery.media_type)
+        return await serve_delivery(request, self._deliveries, self._folder)
 
     def _pass_on(self, response: httpx.Response, value: Any, request: Request) -> Response:
         content = response.content

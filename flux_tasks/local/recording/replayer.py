@@ -15,11 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flux_tasks import files
 from flux_tasks.catalog import CALLER_FIELDS, CONTRACT_VERSION
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.local.recording import pairs
-from flux_tasks.local.recording.pairs import Delivery, Pair, Reply
+from flux_tasks.local.recording.pairs import Delivery, Pair, Reply, serve_delivery
 from flux_tasks.local.recording.scrub import REMOVED, Asked, Scrubber, decoded
 from flux_tasks.local.service.checks import Refused
 from flux_tasks.local.web.connections import Cut
@@ -135,11 +134,7 @@ class ReplayApi:
         return _respond(reply, base_of(request, self._url))
 
     async def _delivery(self, request: Request) -> Response:
-        delivery = self._deliveries.get(request.url.path)
-        if delivery is None:
-            raise Refused(404, "Not Found")
-        data = await asyncio.to_thread(files.read, self._folder / delivery.file)
-        return Response(data, media_type=delivery.media_type)
+        return await serve_delivery(request, self._deliveries, self._folder)
 
     async def _local(self, _: Request) -> Response:
         tools = dict.fromkeys(pair.tool for pair in self._pairs if pair.kind == "job")

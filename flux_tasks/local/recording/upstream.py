@@ -10,11 +10,10 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from flux_tasks.api.answers import host_of
-from flux_tasks.errors import DeliveryFailed, Problem, RecipeError
-from flux_tasks.images.download import download
-from flux_tasks.images.loading import MAX_BYTES
+from flux_tasks.api.connection import fetch_delivery, may_have_key
+from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.local.recording.scrub import media_type_of
-from flux_tasks.settings import Settings, is_bfl, is_loopback
+from flux_tasks.settings import Settings, is_loopback
 
 __all__ = ["FAILED", "NOT_SENT", "POLL", "Upstream", "origin_of"]
 
@@ -91,15 +90,7 @@ class Upstream:
         Raises:
             DeliveryFailed: they did not arrive whole.
         """
-        if not sample.startswith("https://") and not is_loopback(sample):
-            raise DeliveryFailed(f"{host_of(sample)} is not reached over https")
-        try:
-            async with asyncio.timeout(300.0):
-                data = await download(sample, client=self._downloads, limit=MAX_BYTES, same_host=True)
-        except TimeoutError:
-            raise DeliveryFailed(f"{host_of(sample)}: not delivered within 300 s") from None
-        if not data:
-            raise DeliveryFailed(f"{host_of(sample)}: it is empty")
+        data = await fetch_delivery(self._downloads, sample, title=host_of(sample), seconds=300.0)
         media_type = await asyncio.to_thread(media_type_of, data)
         named = mimetypes.guess_type(urlsplit(sample).path)[0]
         return data, media_type if media_type.startswith("image/") or named is None else named
@@ -107,7 +98,7 @@ class Upstream:
     def polling_address(self, job_id: str, said: object) -> str:
         """Where ``job_id`` is polled: the address or host that the service named, if that may have the key."""
         own = f"{POLL}?id={quote(job_id, safe='')}"
-        if not isinstance(said, str) or not self._may_have_key(said):
+        if not isinstance(said, str) or not may_have_key(said, self.url):
             return f"{self.url}{own}"
         return said if urlsplit(said).path else f"{said}{own}"
 
@@ -115,16 +106,7 @@ class Upstream:
         given = given.strip()
         self.keys |= {given} - {""}
         key = self._key or given
-        return {"x-key": key} if key and self._may_have_key(url) else {}
-
-    def _may_have_key(self, url: str) -> bool:
-        """Whether ``url`` is BFL's, or the upstream's own over https or loopback (as in ``BflClient``)."""
-        try:
-            own, asked = urlsplit(self.url), urlsplit(url)
-        except ValueError:
-            return False
-        is_own = (own.scheme, own.netloc.lower()) == (asked.scheme, asked.netloc.lower())
-        return is_bfl(url) or (is_own and (asked.scheme == "https" or is_loopback(url)))
+        return {"x-key": key} if key and may_have_key(url, self.url) else {}
 
 
 def origin_of(url: str) -> str:

@@ -1,4 +1,4 @@
-"""The book: one entry for every charge, and the balance of the account.
+"""The charge log: one entry for every charge, and the balance of the account.
 
 Written by the server alone and read from anywhere; what it hands out are copies. With a file, every charge and every
 settlement is also a JSON line there, written before the answer goes out: what a killed server charged can be read.
@@ -71,11 +71,11 @@ class ChargeLog:
         self._file: IO[str] | None = None
         if file is not None:
             try:
-                self._file = Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open as long as the book
+                self._file = Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open as long as the charge log
                 if self._file.tell():
                     self._file.write("\n")  # after a line that a killed server left half written
             except OSError as error:
-                raise RecipeError([Problem("book", f"{file} cannot be written ({error.strerror})")]) from None
+                raise RecipeError([Problem("charges", f"{file} cannot be written ({error.strerror})")]) from None
         self._balance = credits
         self._charged = 0.0
         self._count = 0
@@ -145,14 +145,14 @@ class ChargeLog:
                 self._file.close()
             self._file = None
 
-    def afflicted(self, job_id: str, fault: str) -> None:
+    def add_fault(self, job_id: str, fault: str) -> None:
         """Write down that a fault was made to happen to a job."""
         with self._lock:
             entry = self._entries.get(job_id)
             if entry is not None:
                 self._entries[job_id] = replace(entry, faults=(*entry.faults, fault))
 
-    def delivered(self, job_id: str) -> None:
+    def add_delivery(self, job_id: str) -> None:
         """Count one fetch of a result."""
         with self._lock:
             entry = self._entries.get(job_id)
@@ -160,7 +160,7 @@ class ChargeLog:
                 self._entries[job_id] = replace(entry, deliveries=entry.deliveries + 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """The whole book, JSON-ready."""
+        """Return account and charges, JSON-ready."""
         return {
             "credits": self.credits,
             "charged": self.charged,

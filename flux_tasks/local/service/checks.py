@@ -20,12 +20,11 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from flux_tasks.catalog import CALLER_FIELDS, PIXELS_PER_MP, Tool
+from flux_tasks.catalog import CALLER_FIELDS, MAX_INPUT_BYTES, MAX_INPUT_PIXELS, PIXELS_PER_MP, Tool
 from flux_tasks.errors import DeliveryFailed, InvalidImage
 from flux_tasks.images.canvas import Canvas, parse_aspect_ratio
 from flux_tasks.images.download import download
 from flux_tasks.images.encoding import MAX_PIXELS, Header, inspect, is_complete
-from flux_tasks.jobs.call import MAX_INPUT_BYTES, MAX_INPUT_PIXELS
 from flux_tasks.local.engines import Work, offsets
 from flux_tasks.local.service.charges import STAND_IN_PRICE
 

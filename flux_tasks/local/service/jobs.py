@@ -122,7 +122,7 @@ class Jobs:
         self,
         *,
         engine: str,
-        book: ChargeLog,
+        charges: ChargeLog,
         folder: Path,
         cap: int,
         expiry: float,
@@ -139,7 +139,7 @@ class Jobs:
         self._retries = tuple(retries)
         self._engine = engine
         self._identity = engines.identity(engine)
-        self._book = book
+        self._charges = charges
         self._folder = folder
         self._limits = {"account": cap, **{name: min(limit, cap) for name, limit in CLASS_LIMITS.items()}}
         self._active = dict.fromkeys(self._limits, 0)
@@ -163,14 +163,16 @@ class Jobs:
             Refused: 402 or 429; nothing is created or charged.
         """
         tool = order.work.tool
-        if order.cost > self._book.credits + 1e-9:
-            raise Refused(402, f"Insufficient credits: {order.cost:g} needed, {self._book.credits:g} left")
+        if order.cost > self._charges.credits + 1e-9:
+            raise Refused(402, f"Insufficient credits: {order.cost:g} needed, {self._charges.credits:g} left")
         for name in {"account", tool.slots}:
             if self._active[name] >= self._limits[name]:
                 raise Refused(429, f"Too many active tasks: at most {self._limits[name]} ({name})")
         job = Job(str(uuid.uuid4()), tool.name, tool.slots, order.cost, order.output_format, base)
-        self._book.charge(job.id, tool.name, order.key, order.cost)
-        job.faults = self._faults.job(tool.name, order.key, note=lambda rule: self._book.afflicted(job.id, rule.name))
+        self._charges.charge(job.id, tool.name, order.key, order.cost)
+        job.faults = self._faults.job(
+            tool.name, order.key, note=lambda rule: self._charges.add_fault(job.id, rule.name)
+        )
         self._jobs[job.id] = job
         for name in {"account", tool.slots}:
             self._active[name] += 1
@@ -255,7 +257,7 @@ class Jobs:
         if status == "Ready":
             job.progress = 1.0
             self._sign(job)
-        self._book.settle(job.id, status, refund=refund)
+        self._charges.settle(job.id, status, refund=refund)
         job.cost = 0.0 if refund else job.cost
         self._finished[job.id] = None
         self._held += job.size + len(job.result.get("prompt", ""))
@@ -336,7 +338,7 @@ class Jobs:
 
         def sent() -> None:
             job.fetched = True
-            self._book.delivered(job.id)
+            self._charges.add_delivery(job.id)
 
         return Delivery(data, MEDIA_TYPES[job.output_format], job.faults.take("delivery"), sent)
 

@@ -67,7 +67,7 @@ class LocalApi:
         engine: name of the engine.
         key: the only key that is accepted; None accepts any, and none.
         strict: keep to the newest specification alone, without what only seed documents show.
-        book: where charges are written.
+        charges: where charges are written.
         jobs: the job table.
         faults: what is to go wrong.
         clock: for answers that are to be slow.
@@ -80,7 +80,7 @@ class LocalApi:
         engine: str,
         key: str | None,
         strict: bool,
-        book: ChargeLog,
+        charges: ChargeLog,
         jobs: Jobs,
         faults: Faults,
         clock: Clock,
@@ -92,7 +92,7 @@ class LocalApi:
         self._url = url
         self._engine = engines.identity(engine)
         self._key = key
-        self._book = book
+        self._charges = charges
         self._jobs = jobs
         direct: dict[str, None] = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)  # one that hangs holds up no other
@@ -120,7 +120,7 @@ class LocalApi:
                 get("/v1/finetune_details", self._finetune_details, guarded=True),
                 post("/v1/delete_finetune", self._delete_finetune),
                 get("/local", self._local),
-                get("/local/book", self._show_book),
+                get("/local/charges", self._show_charges),
                 Route(
                     "/local/faults", self._answering(self._schedule, guarded=False), methods=["GET", "PUT", "DELETE"]
                 ),
@@ -168,9 +168,9 @@ class LocalApi:
         try:
             job = self._jobs.submit(order, base=base, client=self._client, webhook=webhook)
         except OSError as error:
-            raise Refused(503, f"the book cannot be written: {error}") from None
+            raise Refused(503, f"the charge log cannot be written: {error}") from None
         if fault is not None:
-            self._book.afflicted(job.id, fault.name)
+            self._charges.add_fault(job.id, fault.name)
         price = {"cost": order.cost, "input_mp": order.input_mp, "output_mp": order.output_mp}
         answer: dict[str, Any] = {"id": job.id, "polling_url": f"{base}/v1/get_result?id={job.id}", **price}
         if hook:
@@ -212,7 +212,7 @@ class LocalApi:
     # -- account --------------------------------------------------------------------------------------------------
 
     async def _credits(self, _: Request) -> Response:
-        return say({"credits": self._book.credits})
+        return say({"credits": self._charges.credits})
 
     async def _my_finetunes(self, _: Request) -> Response:
         return say({"finetunes": []})
@@ -275,8 +275,8 @@ class LocalApi:
         await self._clock.advance(seconds)
         return say({"now": self._clock.now()})
 
-    async def _show_book(self, _: Request) -> Response:
-        return say(self._book.to_dict())
+    async def _show_charges(self, _: Request) -> Response:
+        return say(self._charges.to_dict())
 
     async def _welcome(self, request: Request) -> Response:
         base = base_of(request, self._url)
@@ -287,7 +287,7 @@ class LocalApi:
             f"{listed}\n\n"
             f"  GET  {base}/v1/get_result?id=…   a job\n"
             f"  GET  {base}/v1/credits           the local account\n"
-            f"  GET  {base}/local/book           every charge\n"
+            f"  GET  {base}/local/charges           every charge\n"
             f"  GET  {base}/local/faults         what is made to go wrong; PUT replaces it, DELETE ends it\n"
             f"  GET  {base}/openapi.json         the contract\n"
         )

@@ -40,7 +40,7 @@ def local(
     faults: Annotated[
         Location | None, option("a file with the faults to make; `flux-pipelines faults` lists the kinds", "FILE")
     ] = None,
-    book: Annotated[Location | None, option("write every charge to this file too, a JSON line each", "FILE")] = None,
+    charges: Annotated[Location | None, option("write every charge to this file too, a JSON line each", "FILE")] = None,
     strict: Annotated[bool, option("refuse what the newest specification does not allow")] = False,
     virtual_time: Annotated[bool, option("stop the clock: only POST /local/clock moves it")] = False,
     record: Annotated[
@@ -70,7 +70,7 @@ def local(
         expiry=expiry,
         latency=latency,
         faults=faults or (),
-        book=book,
+        charges=charges,
         strict=strict,
         virtual_time=virtual_time,
         record=record,

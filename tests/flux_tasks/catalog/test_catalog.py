@@ -315,7 +315,7 @@ def test_the_size_of_a_result_is_known_where_the_contract_says_it() -> None:
 def test_the_stub_file_is_fresh() -> None:
     import flux_tasks
 
-    written = Path(str(flux_tasks.__file__)).with_name("tasks.pyi").read_text(encoding="utf-8")
+    written = Path(str(flux_tasks.__file__)).with_name("tasks").joinpath("__init__.pyi").read_text(encoding="utf-8")
     assert stub() == written, "run: python -m flux_tasks.catalog.signatures"
 
 

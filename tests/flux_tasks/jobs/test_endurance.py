@@ -111,7 +111,7 @@ def test_hundreds_of_calls_through_every_kind_of_trouble_leave_nothing_either(tm
         wait_until(lambda: open_files() <= files + 20)  # some are the server's own ends, closed a moment later
         assert tasks() == running
         acted = {f["fault"]: f["acted"] for f in server.faults.to_dict()["faults"]}
-        keys = [entry.key for entry in server.book.entries]
+        keys = [entry.key for entry in server.charges.entries]
     assert all(acted.values()), acted
     assert {"done", "Moderated", "JobFailed", "SubmissionUncertain", "InvalidRequest"} >= set(outcomes)
     assert outcomes.count("SubmissionUncertain") == acted["submit.cut"]

@@ -1,4 +1,4 @@
-"""One call from key to stored result, against an independent server that keeps a book of its charges."""
+"""One call from key to stored result, against an independent server that keeps a log of its charges."""
 
 from __future__ import annotations
 

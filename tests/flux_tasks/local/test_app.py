@@ -238,7 +238,7 @@ def test_a_job_above_the_cap_is_429_and_neither_created_nor_charged(serving: Any
     assert refused.status_code == 429
     assert isinstance(refused.json()["detail"], str)
     assert api.get("/v1/credits").json() == {"credits": 94}
-    assert len(api.server.book) == 2
+    assert len(api.server.charges) == 2
     gate.open()
     api.finish(first)
     api.finish(second)
@@ -276,8 +276,8 @@ def test_hundreds_of_submissions_at_once_are_each_taken_or_refused_whole(serving
     taken = [answer.json()["id"] for answer in answers if answer.status_code == 200]
     assert len(taken) == len(set(taken)) == 100
     assert sum(answer.status_code == 429 for answer in answers) == 200
-    assert {entry.id for entry in api.server.book.entries} == set(taken)
-    assert api.server.book.charged == pytest.approx(140)
+    assert {entry.id for entry in api.server.charges.entries} == set(taken)
+    assert api.server.charges.charged == pytest.approx(140)
     gate.open()
     for job_id in taken:
         assert api.finish(job_id)["status"] == "Ready"
@@ -506,7 +506,7 @@ def test_stopping_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/local")
     server.stop()
-    assert len(server.book) == 3
+    assert len(server.charges) == 3
 
 
 def test_it_can_be_stopped_as_soon_as_it_is_started() -> None:

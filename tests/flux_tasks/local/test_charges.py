@@ -1,4 +1,4 @@
-"""Every charge stands in the book once, with what became of it."""
+"""Every charge stands in the charge log once, with what became of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_a_charge_names_the_job_its_tool_its_time_and_its_cost(serving: Any, gat
     api = serving()
     submitted = api.post("flux-2-max", {"prompt": "a"}).json()
     api.finish(submitted["id"])
-    [entry] = api.server.book.entries
+    [entry] = api.server.charges.entries
     assert (entry.id, entry.tool, entry.cost, entry.settled, entry.status) == (
         submitted["id"],
         "flux-2-max",
@@ -34,18 +34,18 @@ def test_the_book_can_be_read_over_http_and_needs_no_key(serving: Any, gate: Any
     answer = api.finish(api.post("flux-2-pro", {"prompt": "a"}, headers={"x-key": "secret"}))
     api.deliver(answer)
     api.deliver(answer)
-    book = api.get("/local/book").json()
-    assert (book["credits"], book["charged"], book["jobs"]) == (17, 3, 1)
-    [entry] = book["entries"]
+    charges = api.get("/local/charges").json()
+    assert (charges["credits"], charges["charged"], charges["jobs"]) == (17, 3, 1)
+    [entry] = charges["entries"]
     assert entry["deliveries"] == 2
-    assert "secret" not in json.dumps(book)
+    assert "secret" not in json.dumps(charges)
 
 
 def test_a_job_that_is_running_is_charged_and_not_settled(serving: Any, gate: Any) -> None:
     api = serving()
     gate.shut()
     api.post("flux-2-pro", {"prompt": "a"})
-    [entry] = api.server.book.entries
+    [entry] = api.server.charges.entries
     assert (entry.status, entry.cost, entry.settled) == ("Pending", 3.0, None)
 
 
@@ -53,9 +53,9 @@ def test_a_failed_job_keeps_its_entry_and_costs_nothing(serving: Any, gate: Any)
     api = serving(credits=10)
     gate.failing = ValueError("no")
     api.finish(api.post("flux-2-pro", {"prompt": "a"}))
-    [entry] = api.server.book.entries
+    [entry] = api.server.charges.entries
     assert (entry.status, entry.cost, entry.settled) == ("Error", 3.0, 0.0)
-    assert (api.server.book.credits, api.server.book.charged) == (10, 0)
+    assert (api.server.charges.credits, api.server.charges.charged) == (10, 0)
 
 
 def test_the_same_job_has_the_same_key_however_its_body_is_written(serving: Any, gate: Any) -> None:
@@ -68,7 +68,7 @@ def test_the_same_job_has_the_same_key_however_its_body_is_written(serving: Any,
     ]
     for body in bodies:
         assert api.post("flux-2-pro", content=body, headers={"content-type": "application/json"}).status_code == 200
-    keys = [entry.key for entry in api.server.book.entries]
+    keys = [entry.key for entry in api.server.charges.entries]
     assert keys[0] == keys[1] == keys[2] != keys[3]
     assert all(len(key) == 64 for key in keys)
 
@@ -96,18 +96,18 @@ def test_every_tool_is_charged_by_the_catalogues_own_table(serving: Any, gate: A
 
 
 def test_nothing_is_written_when_the_balance_does_not_suffice() -> None:
-    book = ChargeLog(1.0)
-    assert not book.charge("a", "flux-2-pro", "key", 1.5)
-    assert (len(book), book.entries, book.credits) == (0, (), 1.0)
-    assert book.charge("b", "flux-2-pro", "key", 1.0)
-    assert book.credits == 0
+    charges = ChargeLog(1.0)
+    assert not charges.charge("a", "flux-2-pro", "key", 1.5)
+    assert (len(charges), charges.entries, charges.credits) == (0, (), 1.0)
+    assert charges.charge("b", "flux-2-pro", "key", 1.0)
+    assert charges.credits == 0
 
 
 def test_a_job_is_settled_once() -> None:
-    book = ChargeLog(10)
-    book.charge("a", "flux-2-pro", "key", 3)
-    book.settle("a", "Error", refund=True)
-    book.settle("a", "Ready", refund=False)
-    book.settle("a", "Error", refund=True)
-    book.settle("nobody", "Error", refund=True)
-    assert (book.credits, book.charged, book.entries[0].status) == (10, 0, "Error")
+    charges = ChargeLog(10)
+    charges.charge("a", "flux-2-pro", "key", 3)
+    charges.settle("a", "Error", refund=True)
+    charges.settle("a", "Ready", refund=False)
+    charges.settle("a", "Error", refund=True)
+    charges.settle("nobody", "Error", refund=True)
+    assert (charges.credits, charges.charged, charges.entries[0].status) == (10, 0, "Error")

@@ -320,7 +320,7 @@ def test_a_request_that_is_refused_charges_nothing(serving: Any) -> None:
     api.post(DEBLUR, {"image": "nothing"})
     api.post(DEBLUR, {})
     assert api.get("/v1/credits").json() == {"credits": 10}
-    assert api.server.book.entries == ()
+    assert api.server.charges.entries == ()
 
 
 # -- anything at all --------------------------------------------------------------------------------------------------

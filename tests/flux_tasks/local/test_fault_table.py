@@ -1,4 +1,4 @@
-"""The fault table: each fault as a user sees it, what was repeated and how often, and what the book says was charged.
+"""The fault table: each fault as a user sees it, what was repeated and how often, and what was charged.
 
 The expectations below are written by hand. ``python -m pipelines.cli faults --measure`` prints what was measured.
 """
@@ -147,7 +147,7 @@ def test_each_fault_ends_as_the_table_says_and_nothing_is_paid_twice(row: Row, m
     assert (seen.outcome, seen.again) == (expected.outcome, expected.again), seen
     assert expected.said in seen.message
     assert (seen.submissions, seen.fetches) == (expected.submissions, expected.fetches)
-    assert (seen.charges, seen.credits) == (expected.charges, expected.credits), "what the book says was charged"
+    assert (seen.charges, seen.credits) == (expected.charges, expected.credits), "what the charge log says was charged"
     assert expected.polls is None or seen.polls == expected.polls
     assert seen.webhooks == CALLED.get(row.name, (0, 0))
     assert "the-key" not in seen.message

@@ -199,7 +199,7 @@ def test_the_book_says_which_faults_happened_to_a_job(serving: Callable[..., Any
     submitted = api.post("flux-2-pro", PRO).json()
     assert api.http.get("/v1/get_result", params={"id": submitted["id"]}).status_code == 404
     api.finish(submitted["id"])
-    [entry] = api.server.book.entries
+    [entry] = api.server.charges.entries
     assert sorted(entry.faults) == ["job.moderated", "poll.unknown", "submit.no_polling_url"]
     assert (entry.status, entry.settled) == ("Content Moderated", 0.0)
 
@@ -208,7 +208,7 @@ def test_an_error_may_be_charged_all_the_same(serving: Callable[..., Any], gate:
     api = serving(faults=[{"fault": "job.error", "refund": False, "says": "Failed"}])
     answer = api.finish(api.post("flux-2-pro", PRO))
     assert (answer["status"], answer["cost"]) == ("Failed", 3.0)
-    assert api.server.book.charged == 3.0
+    assert api.server.charges.charged == 3.0
 
 
 def test_two_servers_with_one_schedule_behave_alike(gate: Any) -> None:

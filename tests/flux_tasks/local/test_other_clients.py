@@ -72,9 +72,9 @@ class Told:
         assert "error" not in self.answers[name], self.answers[name]
         answer = self.answers[name]
         url = answer["result"]["sample"] if "result" in answer else answer["url"]
-        before = {entry.id: entry for entry in self.server.book.entries}
+        before = {entry.id: entry for entry in self.server.charges.entries}
         response = httpx.get(url)
-        (entry,) = [entry for entry in self.server.book.entries if entry != before[entry.id]]
+        (entry,) = [entry for entry in self.server.charges.entries if entry != before[entry.id]]
         assert entry.deliveries == before[entry.id].deliveries + 1
         picture = Image.open(io.BytesIO(response.content))
         picture.load()
@@ -187,7 +187,7 @@ def official(other_clients: Any, tmp_path_factory: pytest.TempPathFactory) -> It
             "calls": official_calls(folder, address),
         }
         answers = other_clients.run(SCRIPTS / "official.py", plan, folder)
-        assert len(poor.book) == 0
+        assert len(poor.charges) == 0
         yield Told(server, answers["models"], answers["told"])
 
 
@@ -215,7 +215,7 @@ def test_every_tool_of_the_official_client_is_called(official: Told) -> None:
 
 def test_the_official_client_is_charged_for_its_pictures_and_nothing_else(official: Told) -> None:
     paid = [official.answers[name]["id"] for name in OFFICIAL]
-    assert len(official.server.book) == len({*paid}) + 1  # and the one to start from
+    assert len(official.server.charges) == len({*paid}) + 1  # and the one to start from
 
 
 def test_the_official_client_polls_the_address_it_was_given(official: Told) -> None:
@@ -380,8 +380,8 @@ def through_litellm(other_clients: Any, tmp_path_factory: pytest.TempPathFactory
         }
         environment = {"BFL_API_BASE": server.url, "BFL_API_KEY": KEY}
         answers = other_clients.run(SCRIPTS / "through_litellm.py", plan, folder, **environment)
-        assert len(poor.book) == 0
-        answers["told"]["litellm as it comes"]["charges"] = [entry.tool for entry in aside.book.entries]
+        assert len(poor.charges) == 0
+        answers["told"]["litellm as it comes"]["charges"] = [entry.tool for entry in aside.charges.entries]
         yield Told(server, answers["models"], answers["told"])
 
 
@@ -401,7 +401,7 @@ def test_every_tool_of_litellm_is_called(through_litellm: Told) -> None:
 
 
 def test_litellm_is_charged_for_its_pictures_and_nothing_else(through_litellm: Told) -> None:
-    charges = sorted(entry.tool for entry in through_litellm.server.book.entries)
+    charges = sorted(entry.tool for entry in through_litellm.server.charges.entries)
     assert charges == sorted(tool for tool, _, _ in LITELLM.values())
 
 

@@ -87,7 +87,7 @@ def test_pytest_finds_the_fixture_and_a_marker_gives_it_arguments(tmp_path: Path
         "    answer = httpx.get(f'{bfl_server.url}/v1/credits', headers={'x-key': 'k'})\n"
         "    assert answer.json() == {'credits': 2}\n"
         "def test_each_test_has_a_server_of_its_own(bfl_server):\n"
-        "    assert bfl_server.book.credits == 1000\n",
+        "    assert bfl_server.charges.credits == 1000\n",
     )
     assert "2 passed" in ran.stdout, ran.stdout
 
@@ -96,15 +96,24 @@ def test_pytest_finds_the_fixture_and_a_marker_gives_it_arguments(tmp_path: Path
 
 
 def test_the_program_takes_faults_latency_and_a_book(tmp_path: Path) -> None:
-    faults, book = tmp_path / "faults.yaml", tmp_path / "book.jsonl"
+    faults, charges = tmp_path / "faults.yaml", tmp_path / "charges.jsonl"
     faults.write_text("faults: [{fault: submit.answer, status: 429, count: 1}]\n")
-    options = ("--faults", str(faults), "--book", str(book), "--latency", "flux-2-pro=5", "--virtual-time", "--strict")
+    options = (
+        "--faults",
+        str(faults),
+        "--charges",
+        str(charges),
+        "--latency",
+        "flux-2-pro=5",
+        "--virtual-time",
+        "--strict",
+    )
     with program(*options) as (url, said):
         assert "serves the BFL API" in said
         assert httpx.post(f"{url}/v1/flux-2-pro", json={"prompt": "a"}).status_code == 429
         job = httpx.post(f"{url}/v1/flux-2-pro", json={"prompt": "a"}).json()["id"]
         assert httpx.get(f"{url}/v1/get_result", params={"id": job}).json()["status"] == "Pending"
-        assert json.loads(book.read_text())["id"] == job
+        assert json.loads(charges.read_text())["id"] == job
         assert httpx.get(f"{url}/local").json()["requests"] == {"submit": 2, "poll": 1}
 
 
@@ -116,7 +125,7 @@ def test_the_program_takes_faults_latency_and_a_book(tmp_path: Path) -> None:
         (["--faults", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["--upstream", "eu"], "--upstream: belongs to --record"),
         (["--record", "a", "--replay", "b"], "excludes --replay"),
-        (["--replay", "b", "--credits", "5", "--book", "c"], "book: means nothing with replay"),
+        (["--replay", "b", "--credits", "5", "--charges", "c"], "charges: means nothing with replay"),
         (["--credits", "nan"], "credits: nan is not a number"),
         (["--expiry", "-1"], "expiry: -1.0 is not a number"),
         (["--key", ""], "key: is empty"),

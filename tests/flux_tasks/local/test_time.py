@@ -1,4 +1,4 @@
-"""Latency, expiry and webhook retries on a clock that the test moves; the book's file; the strict profile."""
+"""Latency, expiry and webhook retries on a clock that the test moves; the file of charges; the strict profile."""
 
 from __future__ import annotations
 
@@ -112,14 +112,14 @@ def test_a_webhook_that_is_taken_late_is_not_repeated(serving: Callable[..., Any
     assert len(receiver.seen("POST /told")) == 2
 
 
-# -- the book's file --------------------------------------------------------------------------------------------------
+# -- the file of charges ----------------------------------------------------------------------------------------------
 
 
 def test_every_charge_is_a_line_of_the_books_file_before_its_answer_goes_out(
     serving: Callable[..., Any], gate: Any, tmp_path: Path
 ) -> None:
-    file = tmp_path / "book.jsonl"
-    api = serving(book=file, faults=[{"fault": "submit.cut", "count": 1}])
+    file = tmp_path / "charges.jsonl"
+    api = serving(charges=file, faults=[{"fault": "submit.cut", "count": 1}])
     with pytest.raises(Exception, match="disconnected"):
         api.post("flux-2-pro", PRO)
     [line] = [json.loads(line) for line in file.read_text().splitlines() if '"charge"' in line]
@@ -131,17 +131,17 @@ def test_every_charge_is_a_line_of_the_books_file_before_its_answer_goes_out(
 
 
 def test_what_is_still_running_when_the_server_stops_is_given_back(gate: Any, tmp_path: Path) -> None:
-    file = tmp_path / "book.jsonl"
-    with LocalServer(engine="gate", book=file, faults=["job.never_ends"]) as server:
+    file = tmp_path / "charges.jsonl"
+    with LocalServer(engine="gate", charges=file, faults=["job.never_ends"]) as server:
         httpx.post(f"{server.url}/v1/flux-2-pro", json=PRO)
-    [entry] = server.book.entries
-    assert (entry.status, entry.settled, server.book.credits) == ("Stopped", 0.0, 1000.0)
+    [entry] = server.charges.entries
+    assert (entry.status, entry.settled, server.charges.credits) == ("Stopped", 0.0, 1000.0)
     assert json.loads(file.read_text().splitlines()[-1])["status"] == "Stopped"
 
 
 def test_a_book_that_cannot_be_written_is_said_so_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be written"):
-        LocalServer(book=tmp_path / "nowhere" / "book.jsonl")
+        LocalServer(charges=tmp_path / "nowhere" / "charges.jsonl")
 
 
 def test_results_that_a_killed_server_left_behind_are_removed_by_the_next_one(

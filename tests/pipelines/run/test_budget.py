@@ -1,4 +1,4 @@
-"""The budget: a cap that holds by the server's own book, and a run that goes on where it stopped when it is raised."""
+"""The budget: a cap that holds by the server's charge log; a run goes on when it is raised."""
 
 from __future__ import annotations
 

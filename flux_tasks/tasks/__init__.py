@@ -8,13 +8,13 @@
         return erase(deblur(photo), mask=mask)
 
 They are ordinary Prefect tasks: call them, ``.submit`` them, ``.map`` them, change them ``with_options``, inside a flow
-or outside. The types of their parameters are in ``tasks.pyi``.
+or outside. The types of their parameters are in ``__init__.pyi``.
 """
 
 from __future__ import annotations
 
 from flux_tasks import catalog
-from flux_tasks.prefect_task import make_task
+from flux_tasks.tasks.prefect_task import make_task
 
 __all__ = [prefix + name for name in catalog.TASKS for prefix in ("", "a")]
 

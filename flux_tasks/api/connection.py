@@ -1,0 +1,166 @@
+"""HTTP to one endpoint with one key.
+
+Who is given the key: ``https://*.bfl.ai`` and the configured endpoint's own host (over https, or loopback). Never a
+delivery address. No request that carries the key follows a redirect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Generator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from flux_tasks.errors import DeliveryFailed
+from flux_tasks.images.download import download
+from flux_tasks.images.loading import MAX_BYTES
+from flux_tasks.settings import is_bfl, is_loopback
+
+__all__ = ["Connection", "fetch_delivery", "may_have_key"]
+
+logging.getLogger("hpack.hpack").addFilter(lambda _: False)  # it logs every header of HTTP/2, and so the key
+
+_SHORTEST_KEY = 8
+_VERBATIM = ("id", "polling_url", "sample")
+_LONGEST = 16 * 1024 * 1024  # bytes of an answer; most have a kilobyte or two
+
+
+class _XKey(httpx.Auth):
+    """Puts the key into a request at the last moment, so that no other variable holds it."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """See ``httpx.Auth``."""
+        request.headers["x-key"] = self._key
+        yield request
+
+    def __repr__(self) -> str:
+        return "_XKey(…)"
+
+
+class Connection:
+    """Two connection pools: one for requests that may carry the key, one for deliveries, which never has it.
+
+    Args:
+        base_url: the endpoint's address.
+        key: sent as ``x-key``; empty sends none.
+        timeout: seconds to wait for a part of an answer.
+        transport: any httpx transport, for tests and proxies.
+        verify: what httpx checks certificates with.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        *,
+        timeout: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+        verify: Any = True,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.connect_timeout = min(10.0, timeout)
+        self._key = key.strip()
+        options: dict[str, Any] = {
+            "http2": True,
+            "timeout": httpx.Timeout(timeout, connect=self.connect_timeout, pool=None),
+            "limits": httpx.Limits(max_connections=100, max_keepalive_connections=32, keepalive_expiry=20.0),
+            "transport": transport,
+            "verify": verify,
+            "trust_env": not is_loopback(base_url),
+        }
+        self._api = httpx.AsyncClient(**options, headers={"accept": "application/json", "accept-encoding": "identity"})
+        self._deliveries = httpx.AsyncClient(**options)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.aclose()
+        await self._deliveries.aclose()
+
+    @property
+    def key_hint(self) -> str:
+        """The end of a message about a refused key: what to do if none was sent, else an empty string."""
+        return "" if self._key else ": no key was sent, set BFL_API_KEY"
+
+    def may_have_key(self, url: str) -> bool:
+        """Check whether ``url`` may be sent the key."""
+        return may_have_key(url, self.base_url)
+
+    async def ask(self, method: str, url: str, *, keyed: bool = True, **options: Any) -> httpx.Response:
+        """Send one request, with the key if ``url`` may have it, and read the whole answer.
+
+        Raises:
+            httpx.HTTPError, httpx.InvalidURL: no answer, or one of more than 16 MiB.
+        """
+        auth = _XKey(self._key) if keyed and self._key and self.may_have_key(url) else None
+        request = self._api.build_request(method, url, **options)
+        response = await self._api.send(request, auth=auth, follow_redirects=False, stream=True)
+        try:
+            chunks: list[bytes] = []
+            length = 0
+            if response.headers.get("content-encoding", "identity").strip().lower() in ("identity", "gzip", ""):
+                async for chunk in response.aiter_bytes():
+                    length += len(chunk)
+                    if length > _LONGEST:
+                        raise httpx.ReadError(f"an answer of more than {_LONGEST:,} bytes")
+                    chunks.append(chunk)
+        finally:
+            await response.aclose()
+        headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
+
+    def without_key(self, answer: Any) -> Any:
+        """Return what the service answered without the key, which it may repeat; ids and addresses stay as they are."""
+        if len(self._key) < _SHORTEST_KEY:  # it would be found in half of all words
+            return answer
+        if isinstance(answer, str):
+            return answer.replace(self._key, "<key>")
+        if isinstance(answer, dict):
+            return {
+                name: value if name in _VERBATIM else self.without_key(value)
+                for name, value in answer.items()
+                if self._key not in name
+            }
+        return [self.without_key(value) for value in answer] if isinstance(answer, list) else answer
+
+    async def fetch(self, sample: str, *, title: str, seconds: float) -> bytes:
+        """Return the bytes at a delivery address, without the key; see ``fetch_delivery``."""
+        return await fetch_delivery(self._deliveries, sample, title=title, seconds=seconds)
+
+
+def may_have_key(url: str, endpoint: str) -> bool:
+    """Check whether ``url`` is BFL's, or of the same server as ``endpoint`` over https or loopback."""
+    try:
+        own, asked = urlsplit(endpoint), urlsplit(url)
+    except ValueError:
+        return False
+    is_own = (own.scheme, own.netloc.lower()) == (asked.scheme, asked.netloc.lower())
+    return is_bfl(url) or (is_own and (asked.scheme == "https" or is_loopback(url)))
+
+
+async def fetch_delivery(client: httpx.AsyncClient, sample: str, *, title: str, seconds: float) -> bytes:
+    """Return the bytes at the delivery address ``sample``.
+
+    Args:
+        client: must not carry a key.
+        title: what messages begin with.
+        seconds: how long the download may take.
+
+    Raises:
+        DeliveryFailed: they did not arrive whole, or the address is not https.
+    """
+    if not sample.startswith("https://") and not is_loopback(sample):
+        raise DeliveryFailed(f"{title}: the delivery address is not https")
+    try:
+        async with asyncio.timeout(seconds):
+            data = await download(sample, client=client, limit=MAX_BYTES, same_host=True)
+    except TimeoutError:
+        raise DeliveryFailed(f"{title}: not delivered within {seconds:g} s") from None
+    if not data:
+        raise DeliveryFailed(f"{title}: the delivery is empty")
+    return data
