@@ -1,4 +1,4 @@
-"""An earlier run, found again in its store: which recipe it was, and how its items ended."""
+"""What earlier runs have left in the store: their recipes and manifests, how long jobs take, what was spent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ __all__ = ["USUAL", "JobDurations", "PastRun", "spent_before"]
 
 @dataclass(frozen=True)
 class PastRun:
-    """What a run left behind."""
+    """An earlier run.
+
+    Attributes:
+        manifest: where it is.
+    """
 
     run_id: str
     recipe: CompiledRecipe
@@ -30,21 +34,21 @@ class PastRun:
 
     @classmethod
     def find(cls, name: str, store: str) -> PastRun:
-        """The run called ``name``: its id, the path of its manifest in the store, or ``last``.
+        """Find the run called ``name``: its id, the path of its manifest in the store, or ``last``.
 
         Raises:
-            RecipeError: there is none, it was made elsewhere, or its recipe is not valid any more.
+            RecipeError: there is none, its paths are relative to another folder, or its recipe is no longer valid.
         """
-        kept = Store(store)
-        known = files.folders(kept.location("runs"))
+        place = Store(store)
+        known = files.folders(place.location("runs"))
         parts = name.rstrip("/").split("/")
         run_id = (
             known[-1] if name == "last" and known else next((part for part in reversed(parts) if part in known), "")
         )
-        record = _record(kept, run_id) if run_id else None
+        record = _record(place, run_id) if run_id else None
         if record is None:
             hint = nearest(name, known) or (f"; the last one is {known[-1]}" if known else "; it has none")
-            raise RecipeError([Problem("run", f"{kept.url} knows no run '{name}'{hint}")])
+            raise RecipeError([Problem("run", f"{place.url} has no run '{name}'{hint}")])
         if record["folder"] != str(Path.cwd()) and _is_relative(record):
             what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"
             raise RecipeError([Problem("run", what)])
@@ -52,15 +56,19 @@ class PastRun:
         return cls(run_id, recipe, record["endpoint"], record["manifest"])
 
     def items(self, outcomes: Collection[str]) -> set[str]:
-        """Locations of the items that ended in one of ``outcomes``.
+        """Return the locations of the items that ended in one of ``outcomes``.
 
         Raises:
-            RecipeError: the manifest has gone.
+            RecipeError: the manifest cannot be read.
         """
         return {row["source"] for row in self._rows() if row["outcome"] in outcomes}
 
     def counts(self) -> Counter[str]:
-        """Items by outcome."""
+        """Return how many items ended in each outcome.
+
+        Raises:
+            RecipeError: the manifest cannot be read.
+        """
         return Counter(row["outcome"] for row in self._rows())
 
     def _rows(self) -> list[ManifestRow]:
@@ -84,9 +92,9 @@ def _is_relative(record: dict[str, Any]) -> bool:
 
 
 USUAL = 10.0
-"""Seconds that a job is taken to last as long as the store knows no better."""
+"""Seconds that a job is assumed to take where the store does not know."""
 
-_WEIGHT = 0.3  # of this run against what was known
+_WEIGHT = 0.3  # of this run's mean against the one before
 
 
 class JobDurations:
@@ -97,13 +105,13 @@ class JobDurations:
         self._seen: dict[str, list[float]] = {}
 
     def add(self, tool: str, seconds: float) -> None:
-        """Take note of how long a job of ``tool`` took."""
+        """Add the seconds that a job of ``tool`` took."""
         sums = self._seen.setdefault(tool, [0.0, 0.0])
         sums[0] += seconds
         sums[1] += 1
 
     def close(self) -> None:
-        """Write down what was learnt; a store that cannot be written now will learn it another time."""
+        """Write the means; a store that cannot be written now learns them from a later run."""
         for tool, (seconds, jobs) in self._seen.items():
             mean = seconds / jobs
             before = self.of(tool)
@@ -112,7 +120,7 @@ class JobDurations:
                 self._store.put_record("timings", tool, {"seconds": round(known, 3)})
 
     def of(self, tool: str) -> float | None:
-        """Mean seconds of a job of ``tool``, or None if no run on this store has made one."""
+        """Return the mean seconds of a job of ``tool``, or None if no run on this store has timed one."""
         try:
             seconds = (self._store.record("timings", tool) or {}).get("seconds")
         except (OSError, ValueError):
@@ -121,7 +129,7 @@ class JobDurations:
 
 
 def spent_before(store: Store, recipe: str) -> float:
-    """Credits that runs of the recipe with this digest have spent, or had in flight, since one got to its end.
+    """Return the credits that runs of the recipe with this digest have spent, or had reserved, since one was complete.
 
     Raises:
         OSError: the store cannot be read.

@@ -1,22 +1,22 @@
 """Items: one for each picture that globs find, or for each row of a table, with its columns; streamed.
 
-What a source says takes effect in this order: items are read, ``columns`` are filled in, ``filter`` leaves some out,
-``sample`` takes some of the rest, ``limit`` takes the first of those. Neither rows nor items are held: a table of a
-million rows takes the memory of a few. Only the locations that globs found are held, and the numbers of a ``sample``
-of so many, which needs a pass over the source of its own.
+A source is applied in this order: items are read, ``columns`` are filled in, ``filter`` leaves some out, ``sample``
+takes some of the rest, ``limit`` takes the first of those. Neither rows nor items stay in memory: a table of a million
+rows takes as much of it as one of ten. Only the locations that globs found stay, and the numbers of a ``sample`` of so
+many items, for which the source is read once more beforehand.
 
-What a template of an item may name, later ones before earlier ones:
+A template of an item may name the following; where a name occurs twice, the later one counts:
 
 * what the caller gives as ``extra`` (``vars``, ``env``);
-* columns of its table that are plain words and not taken (``RESERVED``); and ``row``, which has all of them:
+* columns of its table that are plain words and not reserved (``RESERVED``); and ``row``, which has all of them:
   ``{{ row["file name"] }}``;
 * ``stem``, ``name``, ``path`` and ``index``. A row without a picture has no path; its stem and name are
-  ``row-000012``, from its number in the table, from 0. A ``filter`` sees as ``index`` how many items it has kept;
+  ``row-000012``, from its number in the table, from 0. In a ``filter``, ``index`` is how many items it has let through;
 * the source's own ``columns``, those further up first. The template of a picture, ``image``, comes before all of these
   and knows only the columns of its table, ``row`` and ``index``.
 
-A row that cannot be used, or a template that fails for one item, is no reason to stop: the item comes with an
-``error``. No filter leaves it out, so that nobody misses it unawares.
+Where a row cannot be used, or a template fails for one item, the item comes with an ``error`` and the others go on. No
+filter leaves it out, so that nobody overlooks it.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
 
 @dataclass(frozen=True)
 class Item:
-    """One picture, or row, and what is known about it before it is opened.
+    """One picture, or row, and what is known of it before it is opened.
 
     Attributes:
-        index: its number among the items that are given out, from 0.
+        index: its number among the items, from 0.
         path: where its picture is, or an empty string.
         columns: the columns of its table that are names of their own, and those of the source.
         row: all columns of its table.
         number: of its row in the table, from 0.
-        error: why nothing can be done with it, or an empty string.
+        error: why it cannot be used, or an empty string.
     """
 
     index: int
@@ -71,7 +71,7 @@ class Item:
 
     @property
     def context(self) -> dict[str, Any]:
-        """What its templates know: the item's own names and its columns."""
+        """The names that its templates know: its own, and its columns."""
         stem = self.stem
         name = self.path.rstrip("/").rpartition("/")[2] or stem
         own = {"stem": stem, "name": name, "path": self.path, "index": self.index}
@@ -79,15 +79,18 @@ class Item:
 
 
 def items_of(source: Source, extra: Mapping[str, Any] | None = None) -> Iterator[Item]:
-    """The items of ``source``, in the order of its globs (each sorted) or of its rows; the same each time.
+    """Return the items of ``source``, in the order of its globs (each sorted) or of its rows; the same each time.
 
-    A picture that globs find twice comes once; rows all come. ``extra`` are further names for templates; an item's own
-    come before them. A sample is chosen by a hash of ``seed`` and the picture's location, or the row's number: what is
-    added to a source hardly changes what a sample holds, and a larger sample holds the smaller one.
+    A picture that two globs find comes once; of rows every one comes. A sample is chosen by a hash of ``seed`` and the
+    picture's location, or the row's number: what is added to a source hardly changes what is in a sample, and a larger
+    sample contains the smaller one.
+
+    Args:
+        extra: further names for templates; an item's own names come first.
 
     Raises:
-        RecipeError: there are no items, or the source cannot be read, or not any further: a file may turn out to be
-            damaged after some items were given out.
+        RecipeError: there are no items, or the source cannot be read. A file may turn out to be damaged only after
+            some of its items were returned.
     """
     makes = _Maker(source, dict(extra or {}))
     chosen = _chosen(source, makes)
@@ -108,7 +111,7 @@ def items_of(source: Source, extra: Mapping[str, Any] | None = None) -> Iterator
 
 
 def table_names(source: Source) -> frozenset[str] | None:
-    """What the template of a picture, ``source.image``, may name; None if that shows only row by row (JSONL).
+    """Return the names that the template of a picture, ``source.image``, may use; None if each row has its own (JSONL).
 
     Raises:
         RecipeError: a table cannot be read.
@@ -124,7 +127,7 @@ def table_names(source: Source) -> frozenset[str] | None:
 
 
 def known_names(source: Source) -> frozenset[str] | None:
-    """What templates of items may name, besides ``extra``; None if that shows only row by row (JSONL).
+    """Return the names that templates of items may use, besides ``extra``; None if each row has its own (JSONL).
 
     Raises:
         RecipeError: a table cannot be read.
@@ -135,7 +138,7 @@ def known_names(source: Source) -> frozenset[str] | None:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What is read, before any template: the location of a picture, or a row."""
+    """The location of a picture, or a row, before any template is filled in."""
 
     path: str = ""
     row: Row | None = None
@@ -167,7 +170,7 @@ def _entries(source: Source) -> Iterator[_Entry]:
 
 
 class _Maker:
-    """Makes items of entries, as ``source`` says."""
+    """Makes items of entries."""
 
     def __init__(self, source: Source, extra: Mapping[str, Any]) -> None:
         self._source = source
@@ -176,10 +179,10 @@ class _Maker:
         self._counts = any("index" in _names(text) for text in texts)
 
     def kept(self) -> Iterator[tuple[_Entry, Item]]:
-        """What the filter leaves, numbered.
+        """Return the items that the filter lets through, numbered, each with its entry.
 
         Raises:
-            RecipeError: there is nothing, or it cannot be read.
+            RecipeError: there are none, or the source cannot be read.
         """
         read = kept = 0
         for entry in _entries(self._source):
@@ -198,11 +201,11 @@ class _Maker:
             raise RecipeError([Problem("source.filter", f"'{self._source.filter}' is not true of {count}")])
 
     def renumbered(self, entry: _Entry, item: Item, index: int) -> Item:
-        """``item`` as the one with this index."""
+        """Return ``item`` with another index, its templates filled in anew if they use it."""
         return self._item(entry, index)[0] if self._counts and not item.error else replace(item, index=index)
 
     def _item(self, entry: _Entry, index: int) -> tuple[Item, dict[str, Any]]:
-        """The item, and what its templates know."""
+        """Return the item, and the names that its templates know."""
         row = entry.row
         if row is None:
             return self._with_columns(entry, Item(index, entry.path))
@@ -215,14 +218,14 @@ class _Maker:
         return self._with_columns(entry, Item(index, path, visible, row.values, row.number))
 
     def _picture(self, entry: _Entry, context: Mapping[str, Any]) -> tuple[str, str]:
-        """Where the picture of a row is, or what is wrong with that."""
+        """Return the location of a row's picture, and what is wrong with it, or an empty string."""
         template = self._source.image
         if not template:
             return "", ""
         try:
             path = str(templates.render(template, context, "source.image"))
         except InvalidRequest as error:
-            return "", _told(entry, "source.image", template, context, error)
+            return "", _explain(entry, "source.image", template, context, error)
         empty = f"{entry.where}: source.image: '{template}' is empty here: write where the picture is"
         return path, "" if path.strip() else empty
 
@@ -240,7 +243,7 @@ class _Maker:
                 columns[name] = context[name] = templates.render(template, context, where)
             except InvalidRequest as error:
                 failed.add(name)
-                problems.append(_told(entry, where, template, context, error))
+                problems.append(_explain(entry, where, template, context, error))
         return Item(item.index, item.path, columns, item.row, item.number, "\n".join(problems)), context
 
     def _filtered(self, entry: _Entry, item: Item, context: Mapping[str, Any]) -> Item | None:
@@ -250,15 +253,15 @@ class _Maker:
         try:
             value = templates.evaluate(condition, context, "source.filter")
         except InvalidRequest as error:
-            return replace(item, error=_told(entry, "source.filter", condition, context, error))
+            return replace(item, error=_explain(entry, "source.filter", condition, context, error))
         if isinstance(value, str) and not isinstance(value, Number) and value.strip().lower() in _SAYS_NO:
             what = f"'{condition}' is the text '{value}', which counts as true: write {condition} == '{value}', or !="
             return replace(item, error=f"{entry.where}: source.filter: {what}")
         return item if value else None
 
 
-def _told(entry: _Entry, where: str, text: str, context: Mapping[str, Any], error: InvalidRequest) -> str:
-    """What is wrong with a template for one item, and what to write instead."""
+def _explain(entry: _Entry, where: str, text: str, context: Mapping[str, Any], error: InvalidRequest) -> str:
+    """Return what is wrong with a template for one item, and what to write instead."""
     missing = sorted(_names(text, expression=where == "source.filter") - context.keys())
     if not missing:
         return f"{entry.where}: {error}"
@@ -272,7 +275,7 @@ def _told(entry: _Entry, where: str, text: str, context: Mapping[str, Any], erro
 
 @cache
 def _names(text: str, *, expression: bool = False) -> frozenset[str]:
-    """What a template or an expression refers to; nothing if it is not understood, which is told when it is used."""
+    """Return the names that a template or an expression uses; none if it is not understood."""
     if templates.syntax_problem(text, "", expression=expression) is not None:
         return frozenset()
     return templates.names_in_expression(text) if expression else templates.names_in(text)
@@ -280,12 +283,12 @@ def _names(text: str, *, expression: bool = False) -> frozenset[str]:
 
 @cache
 def _is_plain(name: str) -> bool:
-    """Whether a table's column is a name of its own."""
+    """Check whether templates can use a table's column by its name alone."""
     return name.isidentifier() and name not in RESERVED
 
 
 def _chosen(source: Source, makes: _Maker) -> set[int] | None:
-    """Which of the items that the filter leaves are in a sample of so many; None if the sample is no such one."""
+    """Return the numbers of the items in a sample of so many; None if the source has no such sample."""
     if source.sample is None or isinstance(source.sample, float):
         return None
     entries = (entry for entry, _ in makes.kept()) if source.filter else _entries(source)
@@ -294,6 +297,6 @@ def _chosen(source: Source, makes: _Maker) -> set[int] | None:
 
 
 def _draw(seed: int, entry: _Entry) -> float:
-    """A number from 0 to below 1, by chance, and the same each time."""
+    """Return a random number from 0 to below 1, the same each time for this entry."""
     text = f"{seed}:{entry.identity}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "big") / 2**56

@@ -16,8 +16,8 @@ _NUMBER = re.compile(r"\s*[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][
 class Number(str):
     """Text of a table that reads as a number: ``007`` prints as ``007`` and is above 6.
 
-    Beside a number, it is one: ``price > 3``, ``price == 4.5``, ``price * 2``. Two of them are compared by size and
-    reckoned with as numbers, too. Beside other text it is text, and two of them are equal when they are written alike:
+    With a number it counts as one: ``price > 3``, ``price == 4.5``, ``price * 2``. Two of them are compared by size and
+    calculated with as numbers, too. With other text it is text, and two of them are equal when they are written alike:
     ``id == "007"``, ``sku + "-b"``. It is true unless it is 0.
     """
 
@@ -26,7 +26,7 @@ class Number(str):
 
     @property
     def value(self) -> int | float:
-        """The number that it reads as."""
+        """The number that its text means."""
         try:
             return int(self)
         except ValueError:
@@ -42,20 +42,20 @@ class Number(str):
         return not self == other
 
 
-def _operation(name: str, reckon: Callable[[Any, Any], Any]) -> Callable[[Number, Any], Any]:
+def _operation(name: str, calculate: Callable[[Any, Any], Any]) -> Callable[[Number, Any], Any]:
     as_text: Callable[[str, Any], Any] | None = getattr(str, f"__{name}__", None)
 
     def operation(self: Number, other: Any) -> Any:
         if isinstance(other, (Number, int, float)):
-            return reckon(self.value, other.value if isinstance(other, Number) else other)
+            return calculate(self.value, other.value if isinstance(other, Number) else other)
         return as_text(self, other) if as_text else NotImplemented
 
     return operation
 
 
-def _reflected(reckon: Callable[[Any, Any], Any]) -> Callable[[Number, Any], Any]:
+def _reflected(calculate: Callable[[Any, Any], Any]) -> Callable[[Number, Any], Any]:
     def operation(self: Number, other: Any) -> Any:
-        return reckon(other, self.value) if isinstance(other, (int, float)) else NotImplemented
+        return calculate(other, self.value) if isinstance(other, (int, float)) else NotImplemented
 
     return operation
 

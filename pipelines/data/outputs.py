@@ -1,4 +1,4 @@
-"""Where results go: files whose paths come from a template, written whole or not at all."""
+"""Files that results are written to: their paths come from a template, and they are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipelines.language.model import Output
 __all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "target_path", "write_output"]
 
 FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
-"""What every further result would fail with, too."""
+"""Errors after which every further result would fail as well: no space, read-only, quota."""
 
 _SAVE: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG", "compress_level": 1, "compress_type": 3},
@@ -32,7 +32,7 @@ _SAVE: dict[str, dict[str, Any]] = {
 
 
 def output_path(output: Output, context: Mapping[str, Any]) -> str:
-    """The location of one item's result.
+    """Return the location of one item's result.
 
     Raises:
         InvalidRequest: a column would lead it out of the output folder.
@@ -44,7 +44,10 @@ def output_path(output: Output, context: Mapping[str, Any]) -> str:
 
 
 def target_path(target: OutputTarget, context: Mapping[str, Any]) -> str:
-    """Where a node's result goes for one item; ``context`` is what the item's templates know.
+    """Return the location of a node's result for one item.
+
+    Args:
+        context: the names that the item's templates know.
 
     Raises:
         InvalidRequest: a name is missing, or a column would lead it out of the output folder.
@@ -54,13 +57,13 @@ def target_path(target: OutputTarget, context: Mapping[str, Any]) -> str:
 
 
 def write_output(image: ImageRef, path: str) -> bool:
-    """Put ``image`` at ``path``; the bytes stay untouched unless the extension asks for another file type.
+    """Write ``image`` to ``path``; the bytes stay as they are unless the extension asks for another file type.
 
     Returns:
         Whether anything was written: a file that is already there with the same bytes is left alone.
 
     Raises:
-        OSError: the place cannot be written.
+        OSError: it cannot be written.
         InvalidImage: the image cannot be read.
     """
     wanted = path.rsplit(".", 1)[-1].lower().replace("jpeg", "jpg")
@@ -83,24 +86,24 @@ def write_output(image: ImageRef, path: str) -> bool:
 
 
 class Outputs:
-    """Places that results of a run go to; what is held of each is a few bytes."""
+    """Paths that results of a run go to; a few bytes of each stay in memory."""
 
     def __init__(self) -> None:
         self._taken: dict[bytes, int] = {}
 
     def claim(self, path: str, item: int, number: int) -> bool:
-        """Reserve ``path`` for the ``number``-th result of an item, which may ask again; False if another has it."""
+        """Reserve ``path`` for the ``number``-th result of an item, also repeatedly; False if another result has it."""
         owner = item << 16 | number
         return self._taken.setdefault(mark(path), owner) == owner
 
 
 def mark(location: str) -> bytes:
-    """Twelve bytes that are the same for every spelling of one place."""
+    """Return twelve bytes that are the same for every spelling of one location."""
     return hashlib.blake2b(identity(location).encode("utf-8", "surrogateescape"), digest_size=12).digest()
 
 
 def identity(location: str) -> str:
-    """The same text for every spelling of one place."""
+    """Return a text that is the same for every spelling of one location."""
     if not files.is_local(location):
         return location
     path = files.local_path(location)
@@ -111,7 +114,7 @@ def identity(location: str) -> str:
 
 
 def _is_below(path: str, template: str) -> bool:
-    """Whether ``path`` lies in the folder that ``template`` names before its first column, links and all."""
+    """Check whether ``path``, its links followed, is in the folder that ``template`` names before its first column."""
     fixed = template.partition("{{")[0].partition("{%")[0]
     folder = fixed.rpartition("/")[0] if "/" in fixed else ""
     scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", fixed)

@@ -10,7 +10,7 @@ file           its rows
 .parquet       needs ``pip install 'flux-pipelines[parquet]'``. Columns of bytes, nested ones too, are not
                read: they are pictures as a rule, and no template could print them. Dates and times are
                text as ISO 8601 writes it (to the microsecond), durations are seconds, decimals are
-               ``Number``, a float that is no number is None.
+               ``Number``, a float that is not finite is None.
 =============  =========================================================================================
 """
 
@@ -44,10 +44,10 @@ from pipelines.data.number import Number, cell
 __all__ = ["EXTENSIONS", "Row", "found", "header", "rows"]
 
 EXTENSIONS = ("csv", "tsv", "jsonl", "ndjson", "parquet")
-"""What a table's name may end in."""
+"""Extensions of the files that are read as tables."""
 
 LONGEST_LINE = 16 * 1024 * 1024
-"""Bytes of one line of JSONL; a longer one is no line but a file of another kind."""
+"""The most bytes of one line of JSONL; with a longer one the file is of another kind."""
 
 _BATCH = 500  # rows of Parquet decoded at a time
 _WHERE = "source.table"
@@ -63,9 +63,9 @@ class Row:
 
     Attributes:
         location: the file it is from.
-        number: its place in the table, from 0; counted through all files of a glob.
+        number: its place in the table, from 0; counted on through all files of a glob.
         line: where it begins in its file, from 1; 0 in Parquet.
-        values: what it holds, by column.
+        values: its cells by column.
         error: why it cannot be used, or an empty string.
     """
 
@@ -77,15 +77,15 @@ class Row:
 
     @property
     def where(self) -> str:
-        """Its place in words, such as ``row 7 (line 9) of items.csv``."""
+        """Its place for people, such as ``row 7 (line 9) of items.csv``."""
         return f"row {self.number}{f' (line {self.line})' if self.line else ''} of {self.location}"
 
 
 def found(pattern: str) -> list[str]:
-    """The files of a table, sorted; never empty.
+    """Return the files of a table, sorted; never empty.
 
     Raises:
-        RecipeError: none matches, the place cannot be listed, or one is of another kind.
+        RecipeError: none matches, the folder cannot be listed, or one is not a table.
     """
     try:
         locations = files.glob(pattern) or ([pattern] if files.exists(pattern) else [])
@@ -100,7 +100,7 @@ def found(pattern: str) -> list[str]:
 
 
 def header(location: str) -> tuple[str, ...] | None:
-    """The names of the columns of one file, learnt without reading a row; None for JSONL, which does not know.
+    """Return the names of the columns of one file, without reading a row; None for JSONL, where each row has its own.
 
     Raises:
         RecipeError: it cannot be read, or is not a table.
@@ -116,12 +116,12 @@ def header(location: str) -> tuple[str, ...] | None:
 
 
 def rows(pattern: str) -> Iterator[Row]:
-    """The rows of every file that ``pattern`` names, in order, read as they are asked for.
+    """Return the rows of every file that ``pattern`` names, in order; each is read when it is asked for.
 
     A row that cannot be used comes with its ``error``.
 
     Raises:
-        RecipeError: nothing matches, or a file cannot be read, or not any further.
+        RecipeError: nothing matches, or a file cannot be read; a damaged one may fail only after some of its rows.
     """
     number = 0
     for location in found(pattern):
@@ -146,7 +146,7 @@ def _open(location: str) -> BinaryIO:
 
 
 def _attempt(location: str, act: Callable[..., T], *arguments: Any, damaged: str = "is damaged") -> T:
-    """``act(*arguments)``, with whatever it stumbles over told of ``location``."""
+    """Return ``act(*arguments)``; any error becomes a RecipeError that names ``location``."""
     try:
         return act(*arguments)
     except RecipeError:
@@ -155,13 +155,13 @@ def _attempt(location: str, act: Callable[..., T], *arguments: Any, damaged: str
         what = f"is a folder: for all tables in it, write {location.rstrip('/')}/*.csv"
         raise _broken(f"{location} {what}") from None
     except FileNotFoundError:
-        raise _broken(f"{location} is not there") from None
+        raise _broken(f"{location} does not exist") from None
     except OSError as error:
         what = str(error).removeprefix(f"{location}: ")
         raise _broken(f"{location} cannot be read: {what}") from None
     except UnicodeDecodeError:
         raise _broken(f"{location} is not UTF-8 text: save it as UTF-8") from None
-    except Exception as error:  # the parsers were not written for hostile bytes: anything may come out of them
+    except Exception as error:  # the parsers may raise anything on hostile bytes
         raise _broken(f"{location} {damaged}: {error}") from None
 
 
@@ -247,7 +247,7 @@ def _json_row(data: bytes) -> tuple[dict[str, Any], str]:
 
 def _finite(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text} is no number that it knows, write null")
+        raise ValueError(f"{text} is not a finite number: write null")
     return value
 
 
@@ -296,7 +296,7 @@ def _is_bytes(leaf: ColumnSchema) -> bool:
 
 
 def _is_printable(kind: DataType) -> bool:
-    """Whether anything is left of a column without its bytes."""
+    """Check whether a column has anything besides bytes."""
     from pyarrow import types
 
     if types.is_nested(kind):
@@ -305,7 +305,7 @@ def _is_printable(kind: DataType) -> bool:
 
 
 def _in_microseconds(kind: DataType) -> DataType:
-    """``kind`` with times that Python can hold."""
+    """Return ``kind`` with times in microseconds, as Python has them."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(kind):
@@ -323,7 +323,7 @@ def _in_microseconds(kind: DataType) -> DataType:
 
 
 def _value(value: Any) -> Any:
-    """What templates can print and JSON can hold."""
+    """Return a value that templates can print and JSON can hold."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):

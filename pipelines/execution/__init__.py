@@ -1,1 +1,1 @@
-"""How a recipe is carried through for one item: arguments, conditions, expectations, local steps."""
+"""One item taken through a recipe: the walk, arguments, conditions, expectations, local steps."""

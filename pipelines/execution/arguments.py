@@ -1,4 +1,4 @@
-"""A node's call: its arguments filled in, its pictures put in their places, and what is said of its result."""
+"""The arguments of a node: templates filled in, pictures put in their places, and the call that follows from them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipelines.language.graph import Node, NodeRef
 __all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
 
 Results = Mapping[str, ImageRef | None]
-"""What each node gave: a picture, or None where there is none."""
+"""The result of each node: a picture, or None where there is none."""
 
 
 def context_of(node: Node, item: Mapping[str, Any]) -> dict[str, Any]:
-    """What a node's templates know: the item's names and columns, what is varied, and the step's own variables.
+    """Return the names that a node's templates know: the item's, the values that are varied, and the step's variables.
 
     Raises:
-        InvalidRequest: a variable cannot be worked out.
+        InvalidRequest: a variable cannot be filled in.
     """
     own = templates.render(dict(node.step.vars), item, f"{node.id}.vars")
     varied = templates.render(dict(node.axes), {**item, **own}, node.id)
@@ -34,9 +34,9 @@ def context_of(node: Node, item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters with templates filled in; an empty text for an optional parameter means not given.
+    """Return a node's parameters with templates filled in, without those that come out empty.
 
-    Pictures of other nodes stay as they are.
+    References to other nodes' pictures stay as they are.
 
     Raises:
         InvalidRequest: a template cannot be filled in.
@@ -47,7 +47,7 @@ def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tries_of(node: Node, context: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """What is changed of a node's arguments at each try: nothing at the first, then what ``retry_with`` says.
+    """Return the arguments that change at each try: none at the first, then those of ``retry_with``.
 
     Raises:
         InvalidRequest: a template cannot be filled in.
@@ -65,7 +65,7 @@ def _render(value: Any, context: Mapping[str, Any], where: str) -> Any:
 
 
 def _typed(value: Any, annotation: Any) -> Any:
-    """A table's text that reads as a number, as one where a number is due."""
+    """Return a number of a table as a number where the parameter is one, and as text elsewhere."""
     if isinstance(value, Number):
         kinds = _members(annotation)
         if str not in kinds and kinds & {int, float}:
@@ -81,7 +81,7 @@ def _members(annotation: Any) -> set[Any]:
 
 
 def with_pictures(node: Node, arguments: Mapping[str, Any], results: Results) -> dict[str, Any] | None:
-    """``arguments`` with the pictures of other nodes in their places; None if one that is needed is not there."""
+    """Return ``arguments`` with the pictures of other nodes in their places; None if a required one is missing."""
     slots = image_inputs(node.action, node.step.task)
     found: dict[str, Any] = {}
     for name, value in arguments.items():
@@ -106,13 +106,13 @@ def _placed(value: Any, results: Results, *, is_mask: bool) -> Any:
 
 
 def mask_of(node: Node, given: Mapping[str, Any]) -> Any:
-    """What a node was given for a mask, or None."""
+    """Return a node's mask as it was given, or None."""
     slots = image_inputs(node.action, node.step.task)
     return next((given[name] for name, slot in slots.items() if slot.role == "mask" and name in given), None)
 
 
 def call_of(node: Node, arguments: Mapping[str, Any], image: ImageRef | None) -> Call:
-    """The checked call that a node makes of ``image``.
+    """Return the checked call that a node makes of ``image``.
 
     Raises:
         InvalidRequest: everything that is wrong with it.
@@ -128,7 +128,7 @@ def call_of(node: Node, arguments: Mapping[str, Any], image: ImageRef | None) ->
 
 
 def pictures_for_task(node: Node, call: Call) -> dict[str, Any]:
-    """The call's pictures under the names of its task, as references and masks: nothing is looked up again."""
+    """Return a call's pictures by the parameters of its task, as references and masks: nothing is read again."""
     main = call.tool.image_field if node.image is not None else None
     named = {parameter.name for parameter in signatures.parameters(node.step.task)}
     found: dict[str, Any] = {}

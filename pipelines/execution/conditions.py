@@ -1,4 +1,4 @@
-"""``when``: whether a step applies to an item, by its columns, facts of its picture and facts of its mask."""
+"""Conditions (``when``): they decide by columns, facts of the picture and facts of the mask whether a step applies."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _KNOWN_BEFOREHAND = ("width", "height", "aspect", "megapixels")
 
 
 class Undecided(Exception):
-    """It depends on a picture that has not been made yet."""
+    """The condition depends on a picture that is not made yet."""
 
 
 class _Unknown:
-    """A fact of a picture that has not been made yet: whatever is done with it cannot be decided."""
+    """A fact of a picture that is not made yet: using it in any way raises ``Undecided``."""
 
     def _undecided(self, *_: Any) -> NoReturn:
         raise Undecided
@@ -41,11 +41,11 @@ class _Unknown:
 def applies(
     node: Node, context: Mapping[str, Any], given: Mapping[str, Any], image: ImageRef | None, facts: Facts
 ) -> bool:
-    """Whether the node's condition holds; blocking, call it on a thread.
+    """Check whether a node's condition holds. Call it on a thread.
 
     Raises:
-        Undecided: it depends on a picture that has not been made yet.
-        InvalidRequest: it cannot be worked out.
+        Undecided: it depends on a picture that is not made yet.
+        InvalidRequest: it cannot be evaluated.
         InvalidImage: a picture that it asks about cannot be decoded.
     """
     when = node.step.when
@@ -66,7 +66,7 @@ def _evaluated(when: str, known: Mapping[str, Any], where: str) -> Any:
     unknown = {name for name, value in known.items() if isinstance(value, _Unknown)}
     if not unknown:
         return templates.evaluate(when, known, where)
-    if unknown & templates.names_in_calls(when):  # a filter, or a test such as "is number", answers something at once
+    if unknown & templates.names_in_calls(when):  # a filter or a test such as "is number" would not raise Undecided
         raise Undecided
     return templates.evaluate(when, known, where, passing=(Undecided,))
 
@@ -83,7 +83,7 @@ def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dic
 
 
 def _mask_fact(fact: str, mask: Any, image: ImageRef | None, facts: Facts) -> Any:
-    """Whether a mask is there, or its white share; of one that is not there 0."""
+    """Return whether a mask exists, or its white share, which is 0 without a mask."""
     if isinstance(mask, str):
         is_there = bool(mask) and files.patiently(files.exists, mask)
     elif isinstance(mask, dict):

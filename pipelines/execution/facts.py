@@ -1,7 +1,7 @@
-"""What conditions and checks know of a picture: worked out when asked for, once for each content, and free.
+"""Facts of pictures and masks, for conditions and expectations: measured when asked for, once for each content.
 
-Size facts come from the reference, without a byte being read; ``has_alpha`` from the file's header. Sharpness,
-brightness and entropy come from one decode and are kept in the store, so that a later run decodes nothing.
+Sizes come from the reference, without reading a byte; ``has_alpha`` from the file's header. Sharpness, brightness and
+entropy come from one decode and are kept in the store, so that a later run decodes nothing.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from pipelines.language.names import IMAGE_FACTS
 __all__ = ["Facts"]
 
 _KIND = "facts"
-_VERSION = 1  # of how the numbers are worked out: records of another version count for nothing
-_AT_HAND = 10_000  # contents whose numbers are kept in memory, about 0.5 KB each
+_VERSION = 1  # of how the numbers are measured: records of another version are ignored
+_IN_MEMORY = 10_000  # contents whose numbers are kept in memory, about 0.5 KB each
 _STEEPEST = 4 * 255  # the largest value of the Laplacian of 8 bits
-_BAND = 256  # rows filtered at a time: little memory, and other threads get their turn in between
+_BAND = 256  # rows filtered at a time: little memory, and other threads run in between
 
 _PIXEL_FACTS = {"sharpness": _STEEPEST**2, "brightness": 255, "entropy": 8}  # and the most that each can be
 _COVERAGE = {"coverage": 1}
 
 
 class Facts:
-    """Facts of pictures and masks. Any number of threads may ask; each content is decoded once.
+    """Facts of pictures and masks. Any number of threads may use it; each content is decoded once.
 
     Args:
         store: where numbers are kept from run to run (``facts/<digest>.json``); None keeps them in memory only.
         keep: False reads what the store has and writes nothing, as a plan must.
 
-    A record that is damaged, or cannot be read or written, is no error: the numbers are worked out anew.
+    A record that is damaged, or cannot be read or written, is no error: the numbers are measured again.
     """
 
     def __init__(self, store: Store | None, *, keep: bool = True) -> None:
@@ -55,7 +55,7 @@ class Facts:
         self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 
     def of(self, image: ImageRef, names: Iterable[str]) -> dict[str, float | bool]:
-        """The facts called ``names`` of ``image``, and no others. It may read and decode: call it on a thread.
+        """Return the facts called ``names`` of ``image``. It may read and decode: call it on a thread.
 
         ========== =====================================================================================
         width      px, as people see the picture (EXIF orientation applied)
@@ -70,12 +70,12 @@ class Facts:
         entropy    Shannon entropy of the luma's histogram in bits, 0–8
         ========== =====================================================================================
 
-        What is more than half transparent counts neither for brightness nor for entropy, and for sharpness neither
-        it nor the pixels beside it: nobody sees the colours there, and a cut-out's edge is no detail. A picture with
-        nothing visible has 0 for all three.
+        Pixels that are more than half transparent are left out of brightness and entropy, and with the pixels beside
+        them of sharpness: nobody sees their colours, and a cut-out's edge is no detail. A picture with nothing visible
+        has 0 for all three.
 
         Raises:
-            InvalidImage: it cannot be read or decoded, and a fact was asked for that needs it.
+            InvalidImage: it cannot be read or decoded, and a fact needs that.
             InvalidRequest: there is no such fact.
             ServerUnavailable: the place where its bytes are kept fails, and has been tried several times.
         """
@@ -100,7 +100,9 @@ class Facts:
         return {name: found[name] for name in wanted}
 
     def coverage(self, mask: Mask, image: ImageRef) -> float:
-        """The white share of ``mask`` as rendered for ``image`` (inverted, dilated …), 0 to 1. Call it on a thread.
+        """Return the white share of ``mask`` as rendered for ``image`` (inverted, dilated …), 0 to 1.
+
+        Call it on a thread.
 
         Raises:
             InvalidImage: the mask cannot be read, or does not fit the picture.
@@ -118,12 +120,12 @@ class Facts:
         return self._numbers(name, _COVERAGE, lambda: _coverage(mask, image))["coverage"]
 
     def _numbers(
-        self, name: str, ranges: Mapping[str, float], work_out: Callable[[], Mapping[str, float]]
+        self, name: str, ranges: Mapping[str, float], measure: Callable[[], Mapping[str, float]]
     ) -> Mapping[str, float]:
-        """The numbers kept under ``name``: from memory, from the store, or worked out and kept."""
+        """Return the numbers of the content ``name``: from memory, from the store, or measured and kept."""
         with self._lock:
             turn = self._turns.get(name) or self._turns.setdefault(name, threading.Lock())
-        with turn:  # whoever comes second finds what the first has worked out
+        with turn:  # the second thread finds what the first has measured
             with self._lock:
                 known = self._known.get(name)
                 if known is not None:
@@ -131,11 +133,11 @@ class Facts:
                     return known
             found = self._recorded(name, ranges)
             if found is None:
-                found = work_out()
+                found = measure()
                 self._record(name, found)
             with self._lock:
                 self._known[name] = found
-                while len(self._known) > _AT_HAND:
+                while len(self._known) > _IN_MEMORY:
                     self._known.popitem(last=False)
             return found
 
@@ -184,7 +186,7 @@ def _pixel_facts(image: ImageRef) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _naming(image: ImageRef) -> Iterator[None]:
-    """Whatever goes wrong with ``image`` is said with its location; Pillow converts few pictures of rare modes."""
+    """Name ``image`` in any error; what Pillow raises, which converts few rare modes, becomes an InvalidImage."""
     where = image.uri or image.name
     try:
         yield
@@ -197,7 +199,7 @@ def _naming(image: ImageRef) -> Iterator[None]:
 
 
 def _luma(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The luma, 8 bits, and white where it is seen; None if that is everywhere."""
+    """Return the luma, 8 bits, and a picture that is white where it is visible; None if that is everywhere."""
     if picture.mode == "LAB":
         picture = picture.convert("RGB")  # Pillow has no direct way
     if not picture.has_transparency_data:
@@ -217,7 +219,7 @@ def _entropy(tally: list[int]) -> float:
 
 
 def _sharpness(luma: Image.Image, counted: Image.Image | None) -> float:
-    """The variance of the Laplacian over the pixels that are white in ``counted``, exactly: all sums are integers."""
+    """Return the variance of the Laplacian over the white pixels of ``counted``, exactly: all sums are integers."""
     width, height = luma.size
     padded = _mirrored(luma)
     pixels = total = squares = 0
@@ -234,9 +236,9 @@ def _sharpness(luma: Image.Image, counted: Image.Image | None) -> float:
 
 
 def _slopes(band: Image.Image, sign: int, counted: Image.Image | None) -> Iterator[tuple[int, int]]:
-    """How often each positive value of the Laplacian times ``sign`` occurs inside the outermost pixels of ``band``.
+    """Count how often each positive value of the Laplacian times ``sign`` occurs, the edges of ``band`` left out.
 
-    A filtered picture holds 0 to 255 and cuts off the rest, so each pass looks at the next 254 values.
+    A filtered picture has values from 0 to 255 and cuts off the rest, so each pass counts the next 254 values.
     """
     inside = (1, 1, band.width - 1, band.height - 1)
     weights = [sign * weight for weight in (0, 1, 0, 1, -4, 1, 0, 1, 0)]
@@ -249,7 +251,7 @@ def _slopes(band: Image.Image, sign: int, counted: Image.Image | None) -> Iterat
 
 
 def _mirrored(luma: Image.Image) -> Image.Image:
-    """``luma`` with one pixel more on each side, mirrored at the outermost ones, as OpenCV does by default."""
+    """Return ``luma`` with one pixel more on each side, mirrored at the outermost ones, as OpenCV does by default."""
     width, height = luma.size
     padded = Image.new("L", (width + 2, height + 2))
     padded.paste(luma, (1, 1))

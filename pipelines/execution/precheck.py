@@ -1,4 +1,4 @@
-"""A first look at every item, before anything is spent: how many there are, and whether results would hurt inputs."""
+"""A first look at every item, before anything is spent: how many there are, and whether results overwrite inputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
 def items(
     recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None
 ) -> Iterator[Item]:
-    """The items of a recipe, streamed.
+    """Return the items of a recipe, streamed.
 
     Args:
         limit: so many at most.
@@ -50,7 +50,7 @@ def items(
 
 
 def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
-    """How many items there are.
+    """Return how many items there are.
 
     Raises:
         RecipeError: there are none; a template names a column that the table has not; a result would be written over
@@ -75,7 +75,7 @@ def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Calla
 
 
 def _named_pictures(recipe: CompiledRecipe) -> Iterator[tuple[Node, str]]:
-    """Masks, references and the like that steps name by a path, or by a template of one."""
+    """Return masks, references and the like that steps name by a path or by a template of one, each with its node."""
     for node in recipe.graph.nodes:
         slots = image_inputs(node.action, node.step.task)
         for value in (value for name, value in node.parameters.items() if name in slots):
@@ -86,12 +86,12 @@ def _named_pictures(recipe: CompiledRecipe) -> Iterator[tuple[Node, str]]:
 
 
 def _read_by(recipe: CompiledRecipe, item: Item, named: Sequence[tuple[Node, str]]) -> Iterator[str]:
-    """Where the pictures of an item are: its own, masks, references."""
+    """Return the locations of the pictures of an item: its own, masks, references."""
     if item.path:
         yield item.path
     context = {**recipe.constants, **item.context}
     for node, text in named:
-        with suppress(InvalidRequest):  # this item's own trouble, told when its turn comes
+        with suppress(InvalidRequest):  # an error of this item, noted when it is run
             own = context_of(node, context) if templates.is_template(text) else context
             found = templates.render(text, own, node.id)
             if isinstance(found, str) and found:
@@ -106,13 +106,13 @@ def _written_by(recipe: CompiledRecipe, item: Item) -> Iterator[str]:
 
 
 def _check_names(recipe: CompiledRecipe) -> None:
-    """Whether the columns that templates name are in the table."""
+    """Check that the columns that templates name are in the table."""
     wanted, own = recipe.wanted, recipe.own
     if not wanted and not own:
         return
     known = known_names(recipe.source)
     if known is None:
-        return  # the file does not say; an item without such a column tells of it
+        return  # the file does not say; an item without such a column has an error
     columns = {name for location in tables.found(recipe.source.table)[:1] for name in tables.header(location) or ()}
     problems = [
         Problem(

@@ -1,4 +1,4 @@
-"""Prefect flows: the restoration chain as plain Python, and any recipe as a flow."""
+"""A recipe run as a Prefect flow: one task run for each paid call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger("flux_tasks.flows")
 
 
 async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
-    """Make one paid call as a Prefect task run: what a run is handed to do its work with."""
+    """Return the result of one paid call, made as a Prefect task run: the ``CallTool`` of a run."""
     with collect_results() as results:
         image: ImageRef = await getattr(tasks, f"a{task}")(**arguments)
     if not results:  # Prefect has found the result in the store, and has not run the task
@@ -36,21 +36,21 @@ async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
     return replace(results[-1], image=image)
 
 
-_handed_over: ContextVar[Run | None] = ContextVar("run", default=None)
+_current_run: ContextVar[Run | None] = ContextVar("run", default=None)
 
 
 @flow(name="run-recipe", flow_run_name="{recipe}", validate_parameters=False)
 async def _advance(recipe: str, endpoint: str) -> dict[str, int]:
-    run = _handed_over.get()
+    run = _current_run.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
     await run.run_remaining(call_task)
     return dict(run.summary.counts)
 
 
 async def advance(run: Run) -> None:
-    """Finish a run as a Prefect flow: one task run per paid call, and none for anything else.
+    """Finish a run as a Prefect flow: one task run for each paid call, and none for anything else.
 
-    The run itself travels beside the flow's parameters, which Prefect stores: they hold the recipe's name and the
+    The run itself is not a parameter of the flow, because Prefect stores those: they are the recipe's name and the
     endpoint, never a key.
 
     Raises:
@@ -59,17 +59,17 @@ async def advance(run: Run) -> None:
     if not PREFECT_API_URL.value():
         seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
         _log.warning("waiting for Prefect's embedded server to start, %s s at most …", seconds)
-    token = _handed_over.set(run)
+    token = _current_run.set(run)
     try:
         with use(run.settings):
             await _advance(run.recipe.name, run.settings.endpoint)
     except FluxError:
         raise
     except Exception as error:
-        what = f"Prefect could not carry the run: {type(error).__name__}: {error}"
+        what = f"Prefect failed: {type(error).__name__}: {error}"
         raise RunStopped(f"{what.rstrip('.')}. {_remedy()}") from error
     finally:
-        _handed_over.reset(token)
+        _current_run.reset(token)
 
 
 def _remedy() -> str:

@@ -30,7 +30,7 @@ class Amount:
 
 @dataclass
 class StepPlan:
-    """What one step would do, over all items and all its combinations.
+    """What one step would do, over all items and all combinations of its matrix.
 
     Attributes:
         does: the tool or operation.
@@ -70,8 +70,8 @@ class Plan:
     Attributes:
         items: how many there are.
         steps: in the order of the graph.
-        seconds: expected duration at ``max_jobs`` jobs at a time.
-        assumed: tools whose jobs nobody has timed on this store; they are taken to last 10 s.
+        seconds: expected duration with ``max_jobs`` jobs at a time.
+        assumed: tools whose jobs no run on this store has timed; each is assumed to take 10 s.
         problems: how many things are wrong with items.
         invalid: the first of them, as sentences.
         budget: the cap in credits, or None.
@@ -107,7 +107,7 @@ class Plan:
 
     @property
     def credits(self) -> float:
-        """What they are expected to cost, those without a published price left out."""
+        """Credits that they are expected to cost, those without a published price left out."""
         return sum(step.paid.credits for step in self.steps)
 
     @property
@@ -121,7 +121,7 @@ class Plan:
         return sum(step.collected for step in self.steps)
 
     def total(self, kind: str) -> Amount:
-        """All ``undecided`` or all ``retries``."""
+        """Return the sum of ``undecided`` or ``retries`` over all steps."""
         found = Amount()
         for step in self.steps:
             amount: Amount = getattr(step, kind)
@@ -131,7 +131,7 @@ class Plan:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return the plan as data for JSON."""
         totals = {
             "jobs": self.jobs,
             "credits": round(self.credits, 4),
@@ -187,7 +187,7 @@ def _credits(amount: Amount) -> str:
 
 
 def _price(amount: Amount | Plan) -> str:
-    """What jobs cost, in words."""
+    """Return what jobs are expected to cost, as text."""
     priced = amount.jobs - amount.unpriced
     if not priced:
         return f"the price of {'its tool' if amount.jobs == 1 else 'their tools'} is published nowhere"
@@ -222,7 +222,7 @@ def _notes(plan: Plan) -> list[str]:
     if moderated:
         lines.append(f"moderated: {moderated:,} refused earlier, and not tried again (see flux-pipelines retry)")
     if plan.seconds:
-        assumed = f"; a job of {', '.join(plan.assumed)} is taken to last 10 s" if plan.assumed else ""
+        assumed = f"; a job of {', '.join(plan.assumed)} is assumed to take 10 s" if plan.assumed else ""
         lines.append(f"duration: about {duration(plan.seconds)} with {plan.max_jobs} jobs at a time{assumed}")
     if plan.budget is not None:
         lines.append(_budget(plan, plan.budget))
@@ -242,6 +242,6 @@ def _budget(plan: Plan, cap: float) -> str:
     if plan.spent + plan.credits > cap + 1e-6:
         return f"budget: {cap:,g} credits{before} are too few: the run would stop when they are spent"
     if most > cap:
-        return f"budget: {cap:,g} credits{before} are enough, unless much of what is uncertain comes true"
+        return f"budget: {cap:,g} credits{before} are enough, unless many of the undecided jobs and retries are needed"
     unknown = " as far as prices are known" if plan.unpriced else ""
     return f"budget: {cap:,g} credits{before} are enough{unknown}"

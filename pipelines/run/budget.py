@@ -1,10 +1,10 @@
-"""The purse: what a run may spend, what it has spent, and what its jobs in flight may cost.
+"""The budget of a run: the most it may spend, what it has spent, and what its jobs in flight may cost.
 
-A job takes out what it is expected to cost before it is submitted, and what is left over comes back when the service
-says what it cost. A tool whose price is published nowhere is tried with one job at a time until the service has named
-its price; only that one job can take the run over its cap. What moderation refuses is free, and so is what was never
-submitted; what may have been charged counts as spent, a job that the service ended with an error among it (no document
-says that those are given back).
+A job reserves what it is expected to cost before it is submitted; once the service has named its cost, the rest is free
+again. A tool without a published price is tried with one job at a time until the service has named its price: only that
+one job can take the run over its cap. What moderation refuses is free, and so is what was never submitted. What may
+have been charged counts as spent, also a job that the service ended with an error: no document says that its credits
+are given back.
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ _ROUNDING = 1e-6
 
 @dataclass
 class Reservation:
-    """What one job takes out of the purse; ``cost`` is what it turned out to cost in credits, once that is known."""
+    """What one job reserves.
+
+    Attributes:
+        reserved: credits that it is expected to cost; 0 where nobody knows.
+        is_priced: whether its price is known.
+        cost: credits that it did cost, once that is known.
+    """
 
     tool: str
-    held: float
+    reserved: float
     is_priced: bool
     cost: float | None = None
 
@@ -50,12 +56,15 @@ class Reservation:
 class RunBudget:
     """Credits of one run.
 
-    Args:
-        cap: the most it may spend; None is no limit.
-        warn: told once when four fifths are spent or in flight.
+    What a run has spent that was stopped, by its cap or otherwise, or killed still counts for the next run of the same
+    recipe on the same store: it goes on when the cap is raised, and not before.
 
-    What a run that was stopped, by its cap or otherwise, or was killed, has spent still counts for the next run of the
-    same recipe on the same store: it goes on when the cap is raised, and not before.
+    Attributes:
+        cap: the most it may spend, in credits; None is no limit.
+        recipe: the recipe's digest.
+        warn: called with one sentence when four fifths of the cap are spent or reserved.
+        spent: credits, those of earlier runs that were stopped among them.
+        reserved: credits that jobs in flight are expected to cost.
     """
 
     cap: float | None
@@ -63,7 +72,7 @@ class RunBudget:
     recipe: str
     warn: Callable[[str], None] = lambda _: None
     spent: float = 0.0
-    held: float = 0.0
+    reserved: float = 0.0
     _seen: dict[str, float] = field(default_factory=dict)
     """The most that a job of each tool without a published price has cost."""
     _dearer: dict[str, float] = field(default_factory=dict)
@@ -80,66 +89,67 @@ class RunBudget:
 
     @property
     def earlier(self) -> float:
-        """Credits that runs before this one, which the cap has stopped, have spent."""
+        """Credits that earlier runs have spent that were stopped."""
         return self._earlier
 
     async def open(self) -> None:
-        """See what earlier runs that were stopped have spent."""
+        """Read what earlier runs have spent that were stopped."""
         if self.cap is None:
             return
         with suppress(StoreUnavailable):
             self._earlier = self.spent = await patiently(spent_before, self.store, self.recipe)
 
     async def close(self, *, is_complete: bool) -> None:
-        """Forget what was spent if the run is complete: the next one begins with a full purse."""
+        """Forget what was spent if the run is complete: the next one may spend the whole cap."""
         if is_complete and (self.cap is None or self._is_written or self._earlier):
             with suppress(StoreUnavailable):
                 await patiently(self.store.remove_record, "budgets", self.recipe)
 
-    async def _keep(self) -> None:
-        """Write down what is spent and what is in flight; a run that is killed has spent it all the same."""
+    async def _write(self) -> None:
+        """Write what is spent and what is reserved, so that it counts even if the run is killed."""
         self._is_written = False
         async with self._writing:
-            if self._is_written:  # by one that came later and knew more
+            if self._is_written:  # by a later call, which knew more
                 return
             self._is_written = True
             with suppress(StoreUnavailable):
-                record = {"spent": self.spent, "held": self.held, "cap": self.cap}
+                record = {"spent": self.spent, "held": self.reserved, "cap": self.cap}
                 await patiently(self.store.put_record, "budgets", self.recipe, record)
 
     @asynccontextmanager
     async def pay(self, tool: str, estimate: float | None, *, is_paid: bool = False) -> AsyncIterator[Reservation]:
-        """Take out what a job of ``tool`` is expected to cost; set ``cost`` of the bill once it is known.
+        """Reserve what a job of ``tool`` is expected to cost; set ``cost`` of the reservation once it is known.
 
         Args:
-            is_paid: an earlier run has submitted the job; it counted it, and nothing is taken out.
+            estimate: credits, or None without a published price.
+            is_paid: an earlier run has submitted the job and counted its cost: nothing is reserved.
 
         Raises:
-            BudgetReached: there is not enough left, and no job in flight could give something back.
+            BudgetReached: too little is left, and no job in flight could set anything free.
         """
         if is_paid:
             yield Reservation(tool, 0.0, is_priced=True)
             return
-        bill = await self._take(tool, estimate)
-        if bill.held:
-            await self._keep()
+        job = await self._reserve(tool, estimate)
+        if job.reserved:
+            await self._write()
         try:
-            yield bill
+            yield job
         except FluxError as error:
-            await self._settle(bill, bill.held if isinstance(error, _MAY_BE_CHARGED) else 0.0, estimate)
+            await self._release(job, job.reserved if isinstance(error, _MAY_BE_CHARGED) else 0.0, estimate)
             raise
         except BaseException:  # cancelled: it may have been submitted
-            await self._settle(bill, bill.held, estimate)
+            await self._release(job, job.reserved, estimate)
             raise
-        await self._settle(bill, bill.cost if bill.cost is not None else bill.held, estimate)
+        await self._release(job, job.cost if job.cost is not None else job.reserved, estimate)
 
-    async def _take(self, tool: str, estimate: float | None) -> Reservation:
+    async def _reserve(self, tool: str, estimate: float | None) -> Reservation:
         if self.cap is None:
             return Reservation(tool, 0.0, estimate is not None)
         async with self._change:
             while True:
                 price = estimate * self._dearer.get(tool, 1.0) if estimate is not None else self._seen.get(tool)
-                total = self.spent + self.held
+                total = self.spent + self.reserved
                 if price is None:
                     is_alone = not self._trying[tool]
                     fits = is_alone and total < self.cap
@@ -155,33 +165,34 @@ class RunBudget:
                         f"{needed}; run again with a larger one (--budget) to go on"
                     )
                 await self._change.wait()
-            bill = Reservation(tool, price or 0.0, price is not None)
-            self.held += bill.held
+            job = Reservation(tool, price or 0.0, price is not None)
+            self.reserved += job.reserved
             self._in_flight += 1
             if price is None:
                 self._trying[tool] += 1
-            self._look()
-            return bill
+            self._warn_once()
+            return job
 
-    async def _settle(self, bill: Reservation, cost: float, estimate: float | None) -> None:
+    async def _release(self, job: Reservation, cost: float, estimate: float | None) -> None:
+        """Count ``cost`` as spent in place of what the job has reserved, and learn its price."""
         async with self._change:
             self.spent += max(cost, 0.0)
             if self.cap is not None:
                 self._in_flight -= 1
-                self.held = self.held - bill.held if self._in_flight else 0.0  # nothing is left of rounding
-                if not bill.is_priced:
-                    self._trying[bill.tool] -= 1
-                if bill.cost is not None and estimate is None:
-                    self._seen[bill.tool] = max(bill.cost, self._seen.get(bill.tool, 0.0))
-                elif bill.cost and estimate:
-                    self._dearer[bill.tool] = max(bill.cost / estimate, self._dearer.get(bill.tool, 1.0))
-                self._look()
+                self.reserved = self.reserved - job.reserved if self._in_flight else 0.0  # without rounding errors
+                if not job.is_priced:
+                    self._trying[job.tool] -= 1
+                if job.cost is not None and estimate is None:
+                    self._seen[job.tool] = max(job.cost, self._seen.get(job.tool, 0.0))
+                elif job.cost and estimate:
+                    self._dearer[job.tool] = max(job.cost / estimate, self._dearer.get(job.tool, 1.0))
+                self._warn_once()
             self._change.notify_all()
-        if self.cap is not None and (cost or bill.held):
-            await self._keep()
+        if self.cap is not None and (cost or job.reserved):
+            await self._write()
 
-    def _look(self) -> None:
-        total = self.spent + self.held
+    def _warn_once(self) -> None:
+        total = self.spent + self.reserved
         if self.cap and not self._warned and total >= _WARN_AT * self.cap:
             self._warned = True
             self.warn(f"{total:.2f} of the budget's {self.cap:g} credits are spent or in flight")

@@ -1,4 +1,4 @@
-"""What a run came to, by outcome and by tool."""
+"""The sums of a run, by outcome and by tool."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ _NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFa
 
 @dataclass
 class ToolTotal:
-    """What the jobs of one tool came to: how many, what was expected of those with a price, what they cost.
+    """The jobs of one tool.
 
-    ``unpriced`` are jobs whose cost the service did not say, ``unestimated`` those without a published price.
+    Attributes:
+        estimate: credits that those with a published price were expected to cost.
+        cost: credits that they cost, as far as the service says.
+        unpriced: jobs whose cost the service did not say.
+        unestimated: jobs without a published price.
     """
 
     jobs: int = 0
@@ -29,10 +33,10 @@ class ToolTotal:
 
 @dataclass
 class Summary:
-    """What a run came to.
+    """The sums of a run.
 
     Attributes:
-        total: items that the run was to go through.
+        total: items of the source.
         counts: items by outcome.
         jobs: paid calls made by this run.
         collected: jobs paid for by an earlier run and collected by this one.
@@ -40,8 +44,8 @@ class Summary:
         cost: credits of the jobs of this run, as far as the service says.
         unpriced: jobs whose cost the service did not say.
         uncertain: submissions that may have been charged and whose id is not known.
-        uncollected: jobs that are paid for, and wait in the journal to be collected.
-        tools: what was expected and what it came to, by tool.
+        uncollected: jobs that are paid for and in the journal, to be collected by the next run.
+        tools: jobs and credits by tool.
         stopped: why the run was stopped, or an empty string.
     """
 
@@ -67,7 +71,7 @@ class Summary:
 
     @property
     def items(self) -> int:
-        """Items that ended."""
+        """How many items ended."""
         return sum(self.counts.values())
 
     @property
@@ -76,7 +80,7 @@ class Summary:
         return not self.stopped and set(+self.counts) <= FINE
 
     def add(self, row: ManifestRow) -> None:
-        """Count an item in."""
+        """Add an item."""
         self.counts[str(row["outcome"])] += 1
         self.cached += len(paid_steps(row, StepOutcome.CACHED))
         self.collected += len(paid_steps(row, StepOutcome.COLLECTED))

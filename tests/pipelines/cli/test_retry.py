@@ -172,8 +172,8 @@ def newest_manifest(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["retry", "nothing"], "knows no run 'nothing'"),
-        (["retry", "last"], "knows no run 'last'"),
+        (["retry", "nothing"], "has no run 'nothing'"),
+        (["retry", "last"], "has no run 'last'"),
         (["retry", "last", "--only", "cached"], "'cached' is not a list of failed, moderated, held, invalid"),
     ],
 )

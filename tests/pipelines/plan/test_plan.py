@@ -237,24 +237,6 @@ def test_plan_budget_and_run_agree_on_jobs_that_may_have_been_charged(
     assert (found.jobs, step(found, "edit").held) == ((3, 0) if is_paid else (0, 3))
 
 
-def test_jobs_that_a_person_has_dropped_are_not_paid_for_whatever_the_policy_says(here: Place, bfl: Painter) -> None:
-    bfl.submit_answer = Answer(200, cut=0)
-    try:
-        perform(recipe(here, TWO_STEPS), here.settings)
-    finally:
-        bfl.submit_answer = None
-    journal = Journal(Store(here.settings.store))
-    for entry in journal.entries():
-        journal.put(replace(entry, decision="drop"))
-    settings = replace(here.settings, on_uncertain="resubmit")
-    found = plan(recipe(here, TWO_STEPS).compiled, settings=settings)
-    assert (step(found, "deblur").held, step(found, "deblur").paid.jobs) == (3, 0)
-    paid = here.jobs
-    run, _ = perform(recipe(here, TWO_STEPS), settings, budget=5)
-    assert (run.summary.jobs, here.jobs, dict(run.summary.counts)) == (0, paid, {"held": 3})
-    assert run.stopped is None
-
-
 def test_what_moderation_refused_is_not_planned_again(here: Place, bfl: Painter) -> None:
     refusal = Answer(200, {"id": "x", "status": "Request Moderated", "details": {"Moderation Reasons": ["Nudity"]}})
     plain, bfl._poll = bfl._poll, lambda job_id: refusal  # type: ignore[method-assign]

@@ -288,7 +288,7 @@ def test_however_prices_add_up_every_job_is_made_or_refused_and_the_cap_holds(
         found = purse(tmp_path_factory.mktemp("purse"), cap)
         queue = iter(jobs)
         await asyncio.wait_for(asyncio.gather(*(work(found, queue) for _ in range(at_a_time))), 30)
-        assert found.held == 0
+        assert found.reserved == 0
         assert found.spent == pytest.approx(sum(made))
 
     asyncio.run(all_of_them())
@@ -312,7 +312,7 @@ def test_what_may_have_been_charged_counts_as_spent_and_what_was_not_does_not(
 
     found = purse(tmp_path, 10)
     asyncio.run(one(found))
-    assert (found.spent, found.held) == (spent, 0)
+    assert (found.spent, found.reserved) == (spent, 0)
 
 
 def test_a_tool_that_is_dearer_than_its_price_is_reserved_for_at_what_it_cost(tmp_path: Path) -> None:
