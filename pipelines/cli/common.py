@@ -86,7 +86,7 @@ def positive(text: str) -> int:
     Raises:
         ValueError: it is none.
     """
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"'{text}' is not a whole number above 0")
     return int(text)
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from flux_tasks.units import escape_controls
+from flux_tasks.units import credits, escape_controls
 from pipelines.cli.terminal import Terminal, print_line
 from pipelines.data.manifest import StepOutcome
 from pipelines.language.compiled import CompiledRecipe
@@ -66,7 +66,7 @@ class Display:
             return
         if event.kind is EventKind.ITEM and self._items is not None:
             total = sum(self._paid.values())
-            self._progress.update(self._items, advance=1, note=f"{total:.1f} credits" if total else "")
+            self._progress.update(self._items, advance=1, note=f"{credits(total)} credits" if total else "")
             return
         bar = self._bars.get(event.step)
         if bar is None:
@@ -76,5 +76,5 @@ class Display:
         if event.kind is EventKind.STEP and event.outcome == StepOutcome.DONE:
             self._paid[event.step] = self._paid.get(event.step, 0.0) + event.cost
         paid = self._paid.get(event.step, 0.0)
-        note = f"{paid:.1f} credits" + (f", {active} active" if active else "") if paid or active else ""
+        note = f"{credits(paid)} credits" + (f", {active} active" if active else "") if paid or active else ""
         self._progress.update(bar, advance=1 if event.kind is EventKind.STEP else 0, note=note)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from flux_tasks.units import price
+from flux_tasks.units import credits, measured_duration, price
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
+    from pipelines.data.manifest import ManifestRow
     from pipelines.run.run import Run
     from pipelines.run.summary import Summary
 
@@ -23,7 +24,7 @@ def print_summary(run: Run) -> None:
 
     summary = run.summary
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
-    print_line(f"{summary.name}: {summary.items} of {summary.total} items in {summary.seconds:.1f} s: {counts}")
+    print_line(f"{summary.name}: {summary.items} of {summary.total} items in {measured_duration(summary.seconds)}: {counts}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
     unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
     cost = f"{price(summary.cost)}{unpriced}"
@@ -58,33 +59,31 @@ def print_summary(run: Run) -> None:
         print_line(f"report:   {summary.report}")
 
 
-def _failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each error; items that were held for the same reason share one."""
-    lines: list[str] = []
+def _failures(rows: Sequence[ManifestRow]) -> Iterator[str]:
+    """Yield a line for each error; items that were held for the same reason share one."""
+    from pipelines.data.manifest import errors_of
+
     held: dict[str, list[str]] = {}
     for row in rows:
-        for error in row["errors"] or [row["error"]]:
+        for error in errors_of(row):
             if row["outcome"] == "held" and error["kind"] != "SubmissionUncertain":
                 reason = str(error["message"]).removeprefix("not begun, because the run was stopped: ")
                 held.setdefault(reason, []).append(str(row["item"]))
             else:
-                lines.append(f"{row['outcome']}: {row['item']}: {error['step']}: {error['message']}")
+                yield f"{row['outcome']}: {row['item']}: {error['step']}: {error['message']}"
     for reason, items in held.items():
         names = list(dict.fromkeys(items))
         shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
-        lines.append(f"held: {shown}: {reason}")
-    return lines
+        yield f"held: {shown}: {reason}"
 
 
-def _by_tool(summary: Summary) -> list[str]:
-    """Return a line for each tool: how many jobs, what they cost, and what was expected; none for the local engine."""
+def _by_tool(summary: Summary) -> Iterator[str]:
+    """Yield a line for each tool of BFL: how many jobs, what they cost, and what was expected."""
     if summary.engine.startswith("local:"):
-        return []
-    lines = []
+        return
     for name, total in sorted(summary.tools.items()):
-        cost = f"{total.cost:.2f} credits" if total.jobs > total.unpriced else "an unknown cost"
+        cost = f"{credits(total.cost)} credits" if total.jobs > total.unpriced else "an unknown cost"
         known = total.jobs - total.unestimated
         of_them = f" for {known} of them" if total.unestimated else ""
-        expected = f"expected {total.estimate:.2f}{of_them}" if known else "no price was known"
-        lines.append(f"  {name}: {total.jobs} jobs, {cost} ({expected})")
-    return lines
+        expected = f"expected {credits(total.estimate)}{of_them}" if known else "no price was known"
+        yield f"  {name}: {total.jobs} jobs, {cost} ({expected})"
