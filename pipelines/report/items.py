@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from flux_tasks.units import px_size
 from pipelines.data.manifest import FINE, outcome_of
 from pipelines.report import formatting
 from pipelines.report.lineage import INPUT, Lineage, steps_in
@@ -182,7 +183,7 @@ def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
         drift={key: formatting.number(drift.get(key)) or 0.0 for key in ("mean", "peak", "changed")}
         if isinstance(drift, Mapping)
         else None,
-        size=f"{size[0]} × {size[1]}" if size else "",
+        size=px_size(size) if size else "",
     )
 
 

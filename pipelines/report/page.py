@@ -183,8 +183,8 @@ def _template() -> Template:
     package = resources.files("pipelines.report").joinpath("assets")
     script = package.joinpath("report.js").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"credits": units.credits, "dollars": units.dollars, "moment": formatting.moment}
-    environment.filters["duration"] = units.measured_duration
+    environment.filters |= {"credits": units.credits, "dollars": units.dollars, "px_size": units.px_size}
+    environment.filters |= {"duration": units.measured_duration, "moment": formatting.moment}
     environment.filters["drawn"] = Markup  # for the graph only: the drawing escapes its own texts
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
     environment.globals |= {

@@ -42,6 +42,11 @@ class Picture:
     width: int
     height: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return (width, height) in pixels."""
+        return self.width, self.height
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
