@@ -118,7 +118,8 @@ def _wait_for_answer(guard: subprocess.Popen[bytes], log: Path, probe: str) -> N
             urllib.request.urlopen(probe, timeout=PATIENCE).close()
             return None
         except urllib.error.HTTPError as error:  # an answer is an answer
-            return error.close()
+            error.close()
+            return
         except OSError:
             time.sleep(0.025)
     pytest.fail(f"{guard.args} does not serve {probe}: {log.read_text()}", pytrace=False)
