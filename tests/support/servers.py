@@ -116,7 +116,7 @@ def _wait_for_answer(guard: subprocess.Popen[bytes], log: Path, probe: str) -> N
     while guard.poll() is None and time.monotonic() < over:
         try:
             urllib.request.urlopen(probe, timeout=PATIENCE).close()
-            return None
+            return
         except urllib.error.HTTPError as error:  # an answer is an answer
             error.close()
             return
