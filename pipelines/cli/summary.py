@@ -24,7 +24,9 @@ def print_summary(run: Run) -> None:
 
     summary = run.summary
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
-    print_line(f"{summary.name}: {summary.items} of {summary.total} items in {measured_duration(summary.seconds)}: {counts}")
+    print_line(
+        f"{summary.name}: {summary.items} of {summary.total} items in {measured_duration(summary.seconds)}: {counts}"
+    )
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
     unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
     cost = f"{price(summary.cost)}{unpriced}"

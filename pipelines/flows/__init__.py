@@ -12,6 +12,4 @@ prefect_settings.apply()
 from pipelines.flows.recipe_flow import advance, arun_recipe, run_recipe  # noqa: E402 - after the settings
 from pipelines.flows.restore import restore  # noqa: E402
 
-prefect_settings.shield_server()
-
 __all__ = ["advance", "arun_recipe", "restore", "run_recipe"]

@@ -35,9 +35,10 @@ def apply() -> None:
 
 
 def shield_server() -> None:
-    """Start the embedded server where the terminal's Ctrl-C does not reach it; to be called once Prefect is imported.
+    """Let Prefect start its embedded server where the terminal's Ctrl-C does not reach it.
 
-    A run that is interrupted still collects its jobs, and its task runs still report to their server.
+    A run that is interrupted still collects its jobs, and its task runs still report to their server. Only to be called
+    where that server will be needed: this imports the whole of it, 3 s of CPU.
     """
     from prefect.server.api import server
 

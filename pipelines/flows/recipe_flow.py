@@ -17,6 +17,7 @@ from flux_tasks.errors import FluxError, RunStopped
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import current
 from flux_tasks.tasks.prefect_task import collect_results
+from pipelines.flows.prefect_settings import shield_server
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
 from pipelines.run.run import Run
@@ -57,6 +58,7 @@ async def advance(run: Run) -> None:
         RunStopped: Prefect itself failed, for example because its server cannot be reached.
     """
     if not PREFECT_API_URL.value():
+        shield_server()
         seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
         _log.warning("waiting for Prefect's embedded server to start, %s s at most …", seconds)
     token = _current_run.set(run)

@@ -24,6 +24,8 @@ PATIENCE = 10.0
 
 def main() -> None:
     folder, *command = sys.argv[1:]
+    if folder != "-" and os.fork():  # the server of all is no child of the one that started it
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     ending = threading.Event()
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, close_fds=False)  # it may serve a socket of ours

@@ -14,14 +14,11 @@ from pathlib import Path
 import pytest
 from servers import shared
 
-from pipelines.flows import prefect_settings
-
-prefect_settings.apply()
-
 
 @pytest.hookimpl(trylast=True)  # the temporary folder is known then
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["PREFECT_HOME"] = str(_shared_folder(config._tmp_path_factory) / "prefect-home")  # type: ignore[attr-defined]
+    import pipelines.flows  # noqa: F401 - sets what else Prefect reads when it is imported
 
 
 def _shared_folder(factory: pytest.TempPathFactory) -> Path:

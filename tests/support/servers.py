@@ -19,13 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 __all__ = ["running", "shared", "unused_port"]
 
 GUARD = [sys.executable, "-S", "-E", str(Path(__file__).with_name("guard.py"))]
-_GUARDS: list[subprocess.Popen[bytes]] = []  # of servers that outlive their users: dropped, a Popen would warn
-PATIENCE = 180.0
-"""Seconds that a server may take to start; a busy machine is slow."""
 
 
 def unused_port() -> int:
@@ -47,12 +45,12 @@ def running(command: Sequence[str], log: Path, probe: str) -> Iterator[str]:
             start_new_session=True,  # Ctrl-C is for the tests, which end it afterwards
         )
     try:
-        _wait_for_answer(guard, log, probe)
+        _wait_for_answer(lambda: guard.poll() is None, log, probe)
         yield probe
     finally:
         assert guard.stdin is not None
         guard.stdin.close()
-        guard.wait(30)
+        guard.wait(PATIENCE)
 
 
 @contextlib.contextmanager
@@ -95,7 +93,7 @@ def _start(folder: Path, command: Callable[[int], Sequence[str]], path: str, env
     log = folder / "log"
     with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
         address = "http://{}:{}".format(*listener.getsockname())
-        guard = subprocess.Popen(
+        subprocess.run(
             [*GUARD, str(folder), *command(listener.fileno())],
             stdin=read,
             stdout=output,
@@ -103,22 +101,30 @@ def _start(folder: Path, command: Callable[[int], Sequence[str]], path: str, env
             env={**os.environ, **environment},
             pass_fds=[listener.fileno()],
             start_new_session=True,
+            check=True,
         )
-    _GUARDS.append(guard)
     os.close(read)
-    _wait_for_answer(guard, log, address + path)
+    _wait_for_answer(lambda: _is_running(folder), log, address + path)
     (folder / "address").write_text(address)
     return user
 
 
-def _wait_for_answer(guard: subprocess.Popen[bytes], log: Path, probe: str) -> None:
+def _is_running(folder: Path) -> bool:
+    user = _join(folder)
+    if user is not None:
+        os.close(user)
+    return user is not None
+
+
+def _wait_for_answer(is_running: Callable[[], bool], log: Path, probe: str) -> None:
     over = time.monotonic() + PATIENCE
-    while guard.poll() is None and time.monotonic() < over:
+    while is_running() and time.monotonic() < over:
         try:
             urllib.request.urlopen(probe, timeout=PATIENCE).close()
-            return None
+            return
         except urllib.error.HTTPError as error:  # an answer is an answer
-            return error.close()
+            error.close()
+            return
         except OSError:
             time.sleep(0.025)
-    pytest.fail(f"{guard.args} does not serve {probe}: {log.read_text()}", pytrace=False)
+    pytest.fail(f"no server answers at {probe}: {log.read_text()}", pytrace=False)

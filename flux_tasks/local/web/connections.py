@@ -12,7 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from flux_tasks.local.service.clock import Clock
 
-__all__ = ["Cut", "Drip", "Protocol"]
+__all__ = ["Cut", "Drip", "Protocol", "departure"]
 
 
 class Protocol(H11Protocol):
@@ -70,7 +70,7 @@ class Drip(Response):
         await send({"type": "http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
         pieces = max(1, min(len(body), 200))
         step = -(-len(body) // pieces) or 1
-        gone = asyncio.ensure_future(_gone(receive))
+        gone = asyncio.ensure_future(departure(receive))
         try:
             for start in range(0, len(body), step):
                 pause = asyncio.ensure_future(self._clock.sleep(self._seconds / pieces))
@@ -84,6 +84,7 @@ class Drip(Response):
             gone.cancel()
 
 
-async def _gone(receive: Receive) -> None:
+async def departure(receive: Receive) -> None:
+    """Wait until the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

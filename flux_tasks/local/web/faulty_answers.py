@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -32,21 +33,27 @@ from flux_tasks.local.faults.kinds import (
 )
 from flux_tasks.local.service.clock import Clock
 from flux_tasks.local.service.jobs import Delivery
-from flux_tasks.local.web.connections import Cut, Drip
+from flux_tasks.local.web.connections import Cut, Drip, departure
 
 __all__ = ["deliver", "troubled"]
 
 
 class _Late(Response):
-    """``answer`` after ``seconds``."""
+    """``answer`` after ``seconds``, unless the client leaves before."""
 
     def __init__(self, answer: Response, seconds: float, clock: Clock) -> None:
         super().__init__()
         self._answer, self._seconds, self._clock = answer, seconds, clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._clock.sleep(self._seconds)
-        await self._answer(scope, receive, send)
+        pause = asyncio.ensure_future(self._clock.sleep(self._seconds))
+        leaving = asyncio.ensure_future(departure(receive))
+        await asyncio.wait([pause, leaving], return_when=asyncio.FIRST_COMPLETED)
+        is_gone = leaving.done()
+        pause.cancel()
+        leaving.cancel()
+        if not is_gone:
+            await self._answer(scope, receive, send)
 
 
 def troubled(fault: Rule | None, answer: Response, clock: Clock) -> Response:
