@@ -46,7 +46,7 @@ bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py
 
 stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks/__init__.pyi, steps.pyi, the JSON Schema of recipes
-	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema.recipe
+	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema
 
 docs: $(VENV)/.demo  ## the tables of docs/recipe-reference.md, from the models of the language
 	$(BIN)/python docs/make/reference.py

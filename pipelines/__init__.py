@@ -16,13 +16,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.language.python.draft import step
+    from pipelines.language.python.step_spec import step
     from pipelines.operations.user_function import operation
     from pipelines.recipe import Recipe
 
 __all__ = ["Recipe", "operation", "step"]
 
-_HOMES = {"Recipe": "recipe", "operation": "operations.user_function", "step": "language.python.draft"}
+_HOMES = {"Recipe": "recipe", "operation": "operations.user_function", "step": "language.python.step_spec"}
 
 
 def __getattr__(name: str) -> Any:

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.language.compiled import CompiledRecipe
-from pipelines.language.python.draft import StepSpec, ids_of, name_of, plain_data
+from pipelines.language.python.step_spec import StepSpec, ids_of, name_of, plain_data
 from pipelines.language.reading import loader
 
 if TYPE_CHECKING:

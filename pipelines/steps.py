@@ -1,4 +1,4 @@
-"""The steps of a recipe in Python: a function for every task and every local operation, with all their parameters.
+"""The steps of a recipe in Python: one function for every task and every local operation, with all its parameters.
 
 ::
 
@@ -24,75 +24,77 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flux_tasks.errors import InvalidRequest, Problem, nearest
-from pipelines.language.python.draft import Ref, StepSpec, Template, make_step, step
 from pipelines.language.python.signatures import (
-    BESIDE,
-    FOR_RECIPES,
+    OPTIONS,
+    OPTIONS_OF_RECIPES,
     STEPS,
     docstring,
-    main_names,
     parameters,
+    primary_names,
     signature,
 )
+from pipelines.language.python.step_spec import Ref, StepSpec, Template, make_step, step
 from pipelines.operations.user_function import UserFunction
 
 __all__ = ["StepSpec", "Ref", "Template", "call", "recipe", "step", *STEPS]
 
-_BESIDE = {p.name for p in BESIDE}
+_OPTIONS = {p.name for p in OPTIONS}
 
 
 def call(function: str | Callable[..., Any], *, with_: Mapping[str, Any] | None = None, **further: Any) -> StepSpec:
-    """A function of your own as a step: itself, or ``"package.module:function"``.
+    """Return a step that calls a function of your own: itself, or ``"package.module:function"``.
 
     Args:
-        further: what the function is given besides its picture, and what may stand beside every step.
-        with_: the former, for names that mean something else here, such as ``id``.
+        further: what the function is given besides its picture, and options of the step.
+        with_: the former, for names that are options of the step, such as ``id``.
 
     Raises:
         InvalidRequest: it cannot be a step, or has no such parameter.
     """
-    beside, given = _apart(further)
+    options, given = _split(further)
     given |= with_ or {}
     if isinstance(function, str):
-        return make_step("call", given, beside, of=function)
+        return make_step("call", given, options, of=function)
     found = UserFunction.of(function)
     problems = found.check({n: v for n, v in given.items() if n not in found.inputs}, where="call", partial=True)
     if problems:
         raise InvalidRequest.of(problems)
-    return make_step("call", given, beside, of=found.reference)
+    return make_step("call", given, options, of=found.reference)
 
 
-def recipe(recipe: Any, *, with_: Mapping[str, Any] | None = None, **beside: Any) -> StepSpec:
-    """Another recipe, or the file of one, as a step: its steps are done.
+def recipe(recipe: Any, *, with_: Mapping[str, Any] | None = None, **options: Any) -> StepSpec:
+    """Return a step that does all steps of another recipe, or of the file of one.
 
     Args:
         with_: values for its ``vars``.
-        beside: ``id`` and ``from_``.
+        options: ``id`` and ``from_``.
 
     Raises:
-        InvalidRequest: something else stands beside it.
+        InvalidRequest: there is no such option.
     """
-    unknown = [name for name in beside if name not in FOR_RECIPES]
-    if unknown:
-        remedy = f"; beside it stand {', '.join(FOR_RECIPES)}, and values for its vars are written with_={{…}}"
-        raise InvalidRequest.of(
-            [Problem(f"recipe.{n}", f"is not known here{nearest(n, FOR_RECIPES) or remedy}") for n in unknown]
-        )
-    return make_step("recipe", with_ or {}, beside, of=recipe)
+    known = [p.name for p in OPTIONS_OF_RECIPES]
+    problems = []
+    for name in options:
+        if name not in known:
+            remedy = f"; it takes {', '.join(known)}, and values for its vars are written with_={{…}}"
+            problems.append(Problem(f"recipe.{name}", f"is not known here{nearest(name, known) or remedy}"))
+    if problems:
+        raise InvalidRequest.of(problems)
+    return make_step("recipe", with_ or {}, options, of=recipe)
 
 
-def _apart(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What stands beside a step, and its parameters."""
-    beside = {name: value for name, value in given.items() if name in _BESIDE}
-    return beside, {name: value for name, value in given.items() if name not in _BESIDE}
+def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of a step, and its parameters."""
+    options = {name: value for name, value in given.items() if name in _OPTIONS}
+    return options, {name: value for name, value in given.items() if name not in _OPTIONS}
 
 
 def _function(name: str) -> Callable[..., StepSpec]:
     known = tuple(p.name for p in parameters(name))
 
     def make(**given: Any) -> StepSpec:
-        beside, given = _apart(given)
-        return make_step(name, given, beside, known, main_names(name))
+        options, own = _split(given)
+        return make_step(name, own, options, known=known, primary=primary_names(name))
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = docstring(name)

@@ -5,11 +5,13 @@ from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from flux_tasks.images.masks import Mask
-from pipelines.language.python.draft import StepSpec as StepSpec
-from pipelines.language.python.draft import Ref as Ref
-from pipelines.language.python.draft import Template as Template
-from pipelines.language.python.draft import step as step
-from pipelines.language.expect import Expect
+from pipelines.language.python.step_spec import StepSpec as StepSpec
+from pipelines.language.python.step_spec import Ref as Ref
+from pipelines.language.python.step_spec import Template as Template
+from pipelines.language.python.step_spec import step as step
+from pipelines.language.document.expect import Expect
+from pipelines.language.document.options import OnFailure
+from pipelines.language.document.options import Preserve
 from pipelines.recipe import Recipe
 
 __all__: list[str]
@@ -29,7 +31,7 @@ class _Mask(TypedDict, total=False):
 _MaskLike = _Picture | Mask | _Mask
 
 class _Expect(TypedDict, total=False):
-    size: Literal['same'] | Sequence[int | str]
+    size: Literal['same'] | Sequence[int]
     min_side: int
     aspect: str
     drift: float
@@ -55,8 +57,8 @@ def call(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
     **further: Any
 ) -> StepSpec:
@@ -94,8 +96,8 @@ def deblur(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Sharpen a blurred photo; scene, people and colours stay.
@@ -107,18 +109,18 @@ def deblur(
         output_format: File type of the result: jpeg, png or webp.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def erase(
@@ -137,8 +139,8 @@ def erase(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Remove what a mask covers and rebuild the background.
@@ -152,18 +154,18 @@ def erase(
         output_format: File type of the result: jpeg, png or webp.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def outpaint(
@@ -191,8 +193,8 @@ def outpaint(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Extend the frame beyond the picture's edges.
@@ -215,18 +217,18 @@ def outpaint(
         exact: Keep sizes that are not multiples of 16.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def try_on(
@@ -246,8 +248,8 @@ def try_on(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Dress a person in a garment; inputs up to 4 MP. (2 models, see ``model``)
@@ -262,18 +264,18 @@ def try_on(
         model: Which tool; vto-v2 by default.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def fill(
@@ -295,8 +297,8 @@ def fill(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Paint a masked region anew, as a prompt says.
@@ -313,18 +315,18 @@ def fill(
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def fill_finetuned(
@@ -348,8 +350,8 @@ def fill_finetuned(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Fill with your own finetune.
@@ -368,18 +370,18 @@ def fill_finetuned(
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def expand(
@@ -404,8 +406,8 @@ def expand(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Add pixels on each side (older than outpaint).
@@ -425,18 +427,18 @@ def expand(
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def edit(
@@ -464,8 +466,8 @@ def edit(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (9 models, see ``model``)
@@ -488,18 +490,18 @@ def edit(
         model: Which tool; flux-2-pro by default.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def generate(
@@ -531,8 +533,8 @@ def generate(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (11 models, see ``model``)
@@ -559,18 +561,18 @@ def generate(
         model: Which tool; flux-2-pro by default.
         variant: Another result for the same request: a new job, paid anew.
         fit: What to do with a picture the tool does not take as it is.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def auto_orient(
@@ -581,25 +583,25 @@ def auto_orient(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Turns a picture upright, as its EXIF data say.
 
     Args:
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def resize(
@@ -618,8 +620,8 @@ def resize(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Scales a picture or a mask.
@@ -633,18 +635,18 @@ def resize(
         anchor: With fit: cover, the part that is kept.
         upscale: Whether the picture may grow. Without it, a small picture stays as it is; with fit: cover or stretch, it gets the shape of width and height at a smaller size.
         filter: How pixels are averaged.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def crop(
@@ -660,8 +662,8 @@ def crop(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Cuts a part out of a picture or a mask.
@@ -672,18 +674,18 @@ def crop(
         height: Pixels. Without it, the whole height.
         aspect_ratio: Such as '16:9': the largest part of that shape.
         anchor: Which part is kept, where no box says so.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def pad(
@@ -703,8 +705,8 @@ def pad(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a border around a picture or a mask.
@@ -719,18 +721,18 @@ def pad(
         aspect_ratio: Such as '1:1': the least that is of that shape.
         anchor: Where the picture sits, where the four sides do not say so.
         color: A name, '#rrggbb', '#rrggbbaa' or transparent. A mask is padded with black.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def convert(
@@ -744,8 +746,8 @@ def convert(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Changes the file type or the colours.
@@ -754,18 +756,18 @@ def convert(
         format: File type. By default the picture's own, or png where that is another or cannot hold the mode.
         quality: Of jpeg and webp; 95 by default.
         mode: Colours, colours with alpha, or greys. Without alpha, what was transparent lies on white.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def load_image(
@@ -777,26 +779,26 @@ def load_image(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Takes another picture from a file.
 
     Args:
         file: Where it is: a path, or a template of one.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def load_mask(
@@ -808,26 +810,26 @@ def load_mask(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Takes a mask from a file.
 
     Args:
         file: Where it is: a path, or a template of one.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def cutout(
@@ -840,8 +842,8 @@ def cutout(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes transparent what a mask leaves black.
@@ -849,18 +851,18 @@ def cutout(
     Args:
         mask: A mask; white is what counts.
         feather: Pixels over which the edge of the mask is softened, inwards only.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def flatten(
@@ -872,26 +874,26 @@ def flatten(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a picture on a colour, dropping its alpha.
 
     Args:
         color: An opaque name or '#rrggbb'.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def composite(
@@ -905,28 +907,28 @@ def composite(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a picture on another, through a mask or its alpha.
 
     Args:
-        over: The picture that goes over it.
+        over: The picture below it.
         mask: A mask; white is what counts.
         feather: Pixels over which the edge of the mask is softened, inwards only.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def mask_from_alpha(
@@ -937,25 +939,25 @@ def mask_from_alpha(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of what is transparent.
 
     Args:
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def mask_from_boxes(
@@ -967,26 +969,26 @@ def mask_from_boxes(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of rectangles.
 
     Args:
         boxes: Rectangles: left, top, right, bottom in pixels; right and bottom excluded.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def mask_from_color(
@@ -999,8 +1001,8 @@ def mask_from_color(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of what has a colour.
@@ -1008,18 +1010,18 @@ def mask_from_color(
     Args:
         color: An opaque name or '#rrggbb'.
         tolerance: How far each of red, green and blue may be off.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def mask_union(
@@ -1030,25 +1032,25 @@ def mask_union(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts masks together: white where any is.
 
     Args:
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def mask_dilate(
@@ -1060,26 +1062,26 @@ def mask_dilate(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Grows the white of a mask, or shrinks it.
 
     Args:
         pixels: To grow by in every direction; below 0, to shrink by.
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """
 
 def mask_invert(
@@ -1090,23 +1092,23 @@ def mask_invert(
     matrix: Mapping[str, Sequence[Any]] = ...,
     vars: Mapping[str, Any] = ...,
     expect: _Expect | Expect = ...,
-    on_failure: Literal['fail', 'keep'] | _OnFailure = ...,
-    preserve: bool | _Preserve = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Swaps black and white of a mask.
 
     Args:
-        id: What other steps call it; the name of the function if left out.
-        from_: The step, or steps, whose picture it gets; the step before if left out.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped.
-        matrix: Lists of values; the step runs for every combination.
-        vars: Names for the templates of this step.
+        id: What other steps call it; its name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
         expect: What the result has to be.
-        on_failure: What is done with a result that is not so.
-        preserve: Put the pixels outside the mask back.
-        save: Where to write the result, too, such as 'out/sharp/{{ stem }}.png'.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
-        InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong.
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
     """

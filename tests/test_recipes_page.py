@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.language.names import IMAGE_FACTS
-from pipelines.language.reading.steps import STEP_KEYS
+from pipelines.language.reading.steps import OPTIONS
 from pipelines.operations.registry import OPERATIONS
 from pipelines.recipe import Recipe
 
@@ -39,9 +39,9 @@ def test_the_python_on_the_page_runs_and_makes_a_recipe(capsys: pytest.CaptureFi
 
 
 def test_every_operation_fact_and_step_key_is_on_the_page() -> None:
-    for name in (*OPERATIONS, *IMAGE_FACTS, *STEP_KEYS):
+    for name in (*OPERATIONS, *IMAGE_FACTS, *OPTIONS):
         assert f"`{name}`" in REFERENCE, name
-    for name in (*IMAGE_FACTS, *STEP_KEYS):
+    for name in (*IMAGE_FACTS, *OPTIONS):
         assert name in PAGE, name
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from flux_tasks import catalog
 from flux_tasks.catalog.signatures import signature
 from pipelines.language.names import IMAGE_FACTS, ITEM_NAMES, MASK_FACTS
-from pipelines.language.schema.recipe import schema
+from pipelines.language.schema import schema
 from pipelines.operations.registry import OPERATIONS
 
 PAGE = Path(__file__).parents[1] / "recipe-reference.md"

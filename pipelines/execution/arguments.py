@@ -52,7 +52,7 @@ def tries_of(node: Node, context: Mapping[str, Any]) -> tuple[dict[str, Any], ..
     Raises:
         InvalidRequest: a template cannot be filled in.
     """
-    retries = node.step.on_failure.retries if node.step.expect is not None else ()
+    retries = node.step.on_failure.retry_with if node.step.expect is not None else ()
     return ({}, *(arguments_of(replace(node, parameters=tried), context) for tried in retries))
 
 

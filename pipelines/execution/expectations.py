@@ -19,7 +19,7 @@ from flux_tasks.units import px_size
 from pipelines.execution.facts import Facts
 from pipelines.execution.local_steps import grown
 from pipelines.language import templates
-from pipelines.language.expect import BEFORE, Expect
+from pipelines.language.document.expect import BEFORE, Expect
 
 __all__ = ["Observed", "judge", "observe"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
@@ -12,14 +12,20 @@ from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import Operation
 from pipelines.operations.user_function import UserFunction
 
-__all__ = ["Action", "HasAction", "image_inputs", "parameter_types", "tool_for"]
+__all__ = ["CALL_OPTIONS", "WEBHOOKS", "Action", "HasAction", "image_inputs", "parameter_types", "tool_for"]
+
+CALL_OPTIONS = ("fit", "variant", "model")
+"""Parameters of a step that calls a tool which are no part of the request."""
+
+WEBHOOKS = ("webhook_url", "webhook_secret")
+"""Parameters of tools that a recipe does not take: it waits for its jobs."""
 
 Action: TypeAlias = Tool | Operation | UserFunction
 """What a step does: call a tool, work on the picture here, or call the user's own function."""
 
 
 class HasAction:
-    """What steps and their nodes have in common: something that acts."""
+    """What steps and their nodes have in common: an action."""
 
     id: str
     action: Action
@@ -42,28 +48,30 @@ class HasAction:
 
 
 def image_inputs(action: Action, task: str = "") -> dict[str, ImageInput]:
-    """The picture parameters of what a step does, by the names that a recipe uses; the main one first.
+    """Return the picture parameters of what a step does, by the names that a recipe uses; the primary one first.
 
-    ``generate`` has no main picture: it makes one of words.
+    ``generate`` has no primary picture: it makes one from words.
     """
     if not isinstance(action, Tool):
         return dict(action.inputs)
     found: dict[str, ImageInput] = {}
-    main = action.image_field if task != "generate" else None
-    if main:
-        required = action.request.model_fields[main].is_required() or task == "edit"
+    fields, primary = action.request.model_fields, action.image_field if task != "generate" else None
+    if primary:
+        required = fields[primary].is_required() or task == "edit"
         found["image"] = ImageInput("image", required=required, is_primary=True)
-    others = {name: mark for name, mark in action.image_fields.items() if name != main}
+    others = {name: mark for name, mark in action.image_fields.items() if name != primary}
     for name, mark in others.items():
-        required = action.request.model_fields[name].is_required()
-        found[name] = ImageInput("mask" if mark.role == "mask" else "image", required=required)
-    if main and any(mark.role == "reference" for mark in others.values()):
-        found["references"] = ImageInput("image", required=False, many=True)
+        description = (fields[name].description or "").partition(", as base64")[0].rstrip(".") + "."
+        role: Literal["image", "mask"] = "mask" if mark.role == "mask" else "image"
+        found[name] = ImageInput(role, required=fields[name].is_required(), description=description)
+    if primary and any(mark.role == "reference" for mark in others.values()):
+        description = "Further pictures to go by, in the prompt's order."
+        found["references"] = ImageInput("image", required=False, many=True, description=description)
     return found
 
 
 def parameter_types(action: Action) -> dict[str, Any]:
-    """The parameters of what a step does, besides pictures, with their types as far as they are written down."""
+    """Return the parameters of what a step does, pictures aside, with their types as far as they are annotated."""
     if isinstance(action, Tool):
         return {name: info.annotation for name, info in action.parameters.items()}
     if isinstance(action, Operation):
@@ -74,7 +82,7 @@ def parameter_types(action: Action) -> dict[str, Any]:
 
 
 def tool_for(task: str, parameters: Mapping[str, Any]) -> Tool:
-    """The tool that ``task`` calls with these parameters.
+    """Return the tool that ``task`` calls with these parameters.
 
     Raises:
         InvalidRequest: there is none.

@@ -6,13 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
 import yaml
 
-from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError
 from pipelines.language.graph import Graph
 from pipelines.language.model import Budget, Output, Source, Step
@@ -103,17 +102,16 @@ class CompiledRecipe:
 
     def to_data(self) -> dict[str, Any]:
         """Return the recipe as plain data, everything written out: ids, inputs, models."""
-        source = {name: value for name, value in asdict(self.source).items() if value not in ("", (), {}, None, 0)}
         data: dict[str, Any] = {"name": self.name}
         if self.vars:
             data["vars"] = dict(self.vars)
         if self.env:
             data["env"] = list(self.env)
-        data["source"] = _as_lists(source)
-        data["steps"] = [_data_of(step) for step in self.steps]
-        data["output"] = [{"path": output.path, "from": output.step} for output in self.outputs]
+        data["source"] = self.source.to_data()
+        data["steps"] = [step.to_data() for step in self.steps]
+        data["output"] = [output.to_data() for output in self.outputs]
         if self.budget is not None:
-            data["budget"] = {"credits": self.budget.credits}
+            data["budget"] = self.budget.to_data()
         return data
 
     def to_yaml(self) -> str:
@@ -129,45 +127,7 @@ class CompiledRecipe:
         if len(self.outputs) != 1:
             what = f"has {len(self.outputs)} outputs: a recipe that is used as a step has one"
             raise RecipeError([Problem("output", what)], file=self.file)
-        steps = [_data_of(step) for step in self.steps]
+        steps = [step.to_data() for step in self.steps]
         for step in steps:
             step["vars"] = {**self.vars, **step.get("vars", {})}
         return steps, self.outputs[0].step
-
-
-def _data_of(step: Step) -> dict[str, Any]:
-    """Return a step as plain data, everything written out."""
-    if isinstance(step.action, UserFunction):
-        data: dict[str, Any] = {"call": step.action.reference, "with": dict(step.parameters)}
-    elif isinstance(step.action, Tool) and "model" not in step.matrix and "model" not in step.parameters:
-        data = {step.action.name: dict(step.parameters)}
-    else:
-        data = {step.task: dict(step.parameters)}
-    data["id"] = step.id
-    data["from"] = list(step.inputs)
-    if step.when:
-        data["when"] = step.when
-    if step.matrix:
-        data["matrix"] = {name: list(values) for name, values in step.matrix.items()}
-    if step.vars:
-        data["vars"] = dict(step.vars)
-    if step.expect is not None:
-        data["expect"] = step.expect.model_dump(exclude_none=True, mode="json")
-        failure = step.on_failure
-        if failure.retries:
-            data["on_failure"] = {"retry_with": [dict(tried) for tried in failure.retries], "then": failure.then}
-        else:
-            data["on_failure"] = failure.then
-    if step.preserve is not None:
-        data["preserve"] = {"feather": step.preserve.feather}
-    if step.save:
-        data["save"] = step.save
-    found: dict[str, Any] = _as_lists(data)
-    return found
-
-
-def _as_lists(value: Any) -> Any:
-    """Return ``value`` with a list for every tuple."""
-    if isinstance(value, Mapping):
-        return {name: _as_lists(inner) for name, inner in value.items()}
-    return [_as_lists(inner) for inner in value] if isinstance(value, (list, tuple)) else value

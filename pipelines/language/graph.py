@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from typing import Any
 
 from flux_tasks.catalog import Tool
-from pipelines.language.actions import Action, HasAction, image_inputs, parameter_types, tool_for
+from pipelines.language.actions import CALL_OPTIONS, Action, HasAction, image_inputs, parameter_types, tool_for
 from pipelines.language.model import Output, Step
 from pipelines.language.names import SOURCE
 
@@ -102,10 +103,10 @@ class OutputTarget:
     names: Mapping[str, Any]
     is_output: bool = True
 
-    @property
+    @cached_property
     def output(self) -> Output:
         """The path, as an output."""
-        return Output(self.path)
+        return Output(path=self.path)
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,7 @@ def is_parameter(step: Step, name: str) -> bool:
     """Whether a name of the matrix is a parameter of what the step does, rather than a name for its templates."""
     action = step.action
     if isinstance(action, Tool):
-        return (
-            name in action.parameters or name in ("model", "variant", "fit") or name in image_inputs(action, step.task)
-        )
+        return name in action.parameters or name in CALL_OPTIONS or name in image_inputs(action, step.task)
     return name in action.inputs or name in parameter_types(action)
 
 

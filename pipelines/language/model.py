@@ -1,97 +1,60 @@
-"""What a recipe is made of, once it has been read: source, steps, outputs, budget. Nothing is checked here."""
+"""What a checked recipe consists of: source, steps, outputs, budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from flux_tasks.catalog import Tool
 from pipelines.language.actions import Action, HasAction
-from pipelines.language.expect import Expect
-from pipelines.language.options import OnFailure, Preserve
+from pipelines.language.document.fields import as_data
+from pipelines.language.document.options import OnFailure, StepOptions
+from pipelines.language.document.recipe import Budget, Output, Source
+from pipelines.operations.user_function import UserFunction
 
 __all__ = ["Budget", "Output", "Source", "Step"]
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where items come from: globs of pictures, or a table with one item a row.
+class _Unchecked:
+    """Marks a field that no document has; the reader fills it."""
 
-    Attributes:
-        images: globs, each a path or any fsspec URL.
-        table: CSV, TSV, JSONL or Parquet on any location; a glob of several is allowed.
-        image: with a table: template of the picture's location; empty if rows have no picture.
-        columns: templates, filled in for each item, in order.
-        filter: expression; items for which it is false are left out.
-        sample: so many items (a whole number), or that share of them (below 1).
-        seed: of the sample.
-        limit: so many items at most, after ``filter`` and ``sample``.
-    """
-
-    images: tuple[str, ...] = ()
-    table: str = ""
-    image: str = ""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    filter: str = ""
-    sample: int | float | None = None
-    seed: int = 0
-    limit: int | None = None
-
-    @property
-    def has_pictures(self) -> bool:
-        """Whether its items come with a picture."""
-        return bool(self.images or self.image)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.any_schema()
 
 
-@dataclass(frozen=True)
-class Step(HasAction):
-    """One node of a recipe, as written.
+class Step(StepOptions, HasAction):
+    """One step of a recipe: its options with everything filled in, and what it does.
 
     Attributes:
         id: unique in the recipe.
-        task: what it is called by: a task (``erase``), an operation (``resize``), or ``call``.
-        action: what does it; with a ``model`` in the matrix the first of them.
-        parameters: as written; templates not filled in, pictures of other steps as ``{"step": id}``.
         inputs: ids of the steps whose pictures it gets, its main picture first; ``source`` for the item's own.
-        when: condition, or an empty string.
-        matrix: values by name; the step runs for every combination.
-        vars: names that only its templates know.
-        expect: what its result has to be.
-        save: path template for its result, or an empty string.
+        on_failure: what happens when its result is not as ``expect`` says.
+        task: what it is called by: a task (``erase``), an operation (``resize``), or ``call``.
+        action: what does it; with a ``model`` in the matrix, the first of the models.
+        parameters: as written; templates not filled in, pictures of other steps as ``{"step": id}``.
         position: its place in the file, for messages.
     """
 
     id: str
-    task: str
-    action: Action
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    inputs: tuple[str, ...] = ()
-    when: str = ""
-    matrix: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    vars: Mapping[str, Any] = field(default_factory=dict)
-    expect: Expect | None = None
-    on_failure: OnFailure = field(default_factory=OnFailure)
-    preserve: Preserve | None = None
-    save: str = ""
-    position: int = field(default=0, compare=False)
+    inputs: tuple[str, ...] = Field(alias="from")
+    on_failure: OnFailure
+    task: str = Field(exclude=True)
+    action: Annotated[Action, _Unchecked()] = Field(exclude=True)
+    parameters: Mapping[str, Any] = Field(exclude=True)
+    position: int = Field(exclude=True)
 
-
-@dataclass(frozen=True)
-class Output:
-    """Where results go: a template of a path or fsspec URL. Its extension decides the file type."""
-
-    path: str
-    step: str = ""
-
-    @property
-    def root(self) -> str:
-        """The folder that no item's path may leave: everything before the first template."""
-        fixed = self.path.split("{{", 1)[0].split("{%", 1)[0]
-        return fixed.rsplit("/", 1)[0] if "/" in fixed else "."
-
-
-@dataclass(frozen=True)
-class Budget:
-    """The most that a run may spend, in credits (1 credit = 0.01 USD)."""
-
-    credits: float
+    def to_data(self) -> dict[str, Any]:
+        """Return the step as plain data, everything written out."""
+        if isinstance(self.action, UserFunction):
+            named: dict[str, Any] = {"call": self.action.reference, "with": self.parameters}
+        elif isinstance(self.action, Tool) and "model" not in self.matrix and "model" not in self.parameters:
+            named = {self.action.name: self.parameters}
+        else:
+            named = {self.task: self.parameters}
+        options = super().to_data()
+        if self.expect is None:
+            options.pop("on_failure")
+        return {**as_data(named), **options}

@@ -27,6 +27,7 @@ class ImageInput:
         required: the step does nothing without it.
         many: it takes several, at least ``least``.
         is_primary: the picture that the step works on; the result has its name.
+        description: what a picture besides the primary one is for.
     """
 
     role: Literal["image", "mask", "any"]
@@ -34,6 +35,7 @@ class ImageInput:
     many: bool = False
     is_primary: bool = False
     least: int = 1
+    description: str = ""
 
 
 class LocalStep(Protocol):

@@ -235,8 +235,14 @@ def _sentence(error: Any) -> str:
 _IMAGE = {"image": ImageInput("image", is_primary=True)}
 _EITHER = {"image": ImageInput("any", is_primary=True)}
 _MASK = {"mask": ImageInput("mask", is_primary=True)}
-_TWO = {**_IMAGE, "over": ImageInput("image"), "mask": ImageInput("mask", required=False)}
-_MASKED = {**_IMAGE, "mask": ImageInput("mask")}
+_WHITE = "A mask; white is what counts."
+_TWO = {
+    **_IMAGE,
+    "over": ImageInput("image", description="The picture below it."),
+    "mask": ImageInput("mask", required=False, description=_WHITE),
+}
+_MASKED = {**_IMAGE, "mask": ImageInput("mask", description=_WHITE)}
+_FILE = "Where it is: a path, or a template of one."
 _MASKS = {"masks": ImageInput("mask", many=True, is_primary=True, least=2)}
 
 OPERATIONS: dict[str, Operation] = {
@@ -278,9 +284,19 @@ OPERATIONS: dict[str, Operation] = {
         ),
         Operation("convert", "Changes the file type or the colours.", "image", _IMAGE, images.Convert),
         Operation(
-            "load_image", "Takes another picture from a file.", "image", {"file": ImageInput("image")}, images.Load
+            "load_image",
+            "Takes another picture from a file.",
+            "image",
+            {"file": ImageInput("image", description=_FILE)},
+            images.Load,
         ),
-        Operation("load_mask", "Takes a mask from a file.", "mask", {"file": ImageInput("mask")}, images.Load),
+        Operation(
+            "load_mask",
+            "Takes a mask from a file.",
+            "mask",
+            {"file": ImageInput("mask", description=_FILE)},
+            images.Load,
+        ),
         Operation("cutout", "Makes transparent what a mask leaves black.", "image", _MASKED, images.Cutout),
         Operation("flatten", "Puts a picture on a colour, dropping its alpha.", "image", _IMAGE, images.Flatten),
         Operation(

@@ -64,7 +64,7 @@ def init(recipe: Annotated[Location, option("the file to write (default recipe.y
     that is there already is left as it is.
     """
     from flux_tasks import files
-    from pipelines.language.schema.recipe import text
+    from pipelines.language.schema import text
 
     place = str(recipe)
     if not files.create(place, STARTER.replace("recipe.yaml", place).encode()):

@@ -10,7 +10,7 @@ __all__ = ["schema"]
 
 def schema() -> Exit:
     """Print the JSON Schema of recipes, for editors."""
-    from pipelines.language.schema.recipe import text
+    from pipelines.language.schema import text
 
     print_line(text().rstrip())
     return Exit.OK

@@ -1,4 +1,4 @@
-"""How each step is written in Python, worked out from the catalogue and the operations; and the stub for editors.
+"""How each step is written in Python, from the catalogue, the operations and the options of a step.
 
 The types say what type checkers can know: numbers and texts may be templates; for one of several words (``mode``) a
 template is written ``Template("{{ mode }}")``, so that a word that does not exist is found.
@@ -7,95 +7,58 @@ template is written ``Template("{{ mode }}")``, so that a word that does not exi
 from __future__ import annotations
 
 import inspect
+import keyword
 import types
 from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from flux_tasks import catalog
 from flux_tasks.catalog import signatures
 from flux_tasks.catalog.signatures import UNSET, Parameter
 from pipelines.language.actions import image_inputs
-from pipelines.language.schema.steps import words_of
+from pipelines.language.document.fields import Part, PythonType
+from pipelines.language.document.options import RecipeStep, StepOptions
 from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS
 
-__all__ = ["BESIDE", "FOR_RECIPES", "STEPS", "docstring", "main_names", "parameters", "signature"]
+__all__ = [
+    "OPTIONS",
+    "OPTIONS_OF_RECIPES",
+    "STEPS",
+    "docstring",
+    "field_type",
+    "parameters",
+    "primary_names",
+    "signature",
+    "source_of",
+]
 
 STEPS: tuple[str, ...] = (*catalog.TASKS, *OPERATIONS)
 """Every step that has a function of its own."""
 
-BESIDE: tuple[Parameter, ...] = (
-    Parameter("id", "str", "What other steps call it; the name of the function if left out."),
-    Parameter("from_", "_From", "The step, or steps, whose picture it gets; the step before if left out."),
-    Parameter("when", "str | bool", "A condition, such as 'sharpness < 120'; where it is false, the step is skipped."),
-    Parameter("matrix", "Mapping[str, Sequence[Any]]", "Lists of values; the step runs for every combination."),
-    Parameter("vars", "Mapping[str, Any]", "Names for the templates of this step."),
-    Parameter("expect", "_Expect | Expect", "What the result has to be."),
-    Parameter("on_failure", "Literal['fail', 'keep'] | _OnFailure", "What is done with a result that is not so."),
-    Parameter("preserve", "bool | _Preserve", "Put the pixels outside the mask back."),
-    Parameter("save", "str | PathLike[str]", "Where to write the result, too, such as 'out/sharp/{{ stem }}.png'."),
-)
-"""What every step may be given besides its own parameters, by its name in Python."""
 
-FOR_RECIPES = ("id", "from_")
-"""What stands beside a recipe that is a step."""
+def _python_name(key: str) -> str:
+    """Return what Python calls an option: ``from`` is no name there."""
+    return f"{key}_" if keyword.iskeyword(key) else key
 
 
-@cache
-def parameters(name: str) -> tuple[Parameter, ...]:
-    """The parameters of the step ``name``: pictures other than the main one first, then the rest."""
-    return tuple(_of_operation(name) if name in OPERATIONS else _of_task(name))
+def field_type(info: FieldInfo) -> str:
+    """Return how Python writes an option, or a field of one, as the source of a type."""
+    return _marked_type(info.annotation, info.metadata, is_option=True)
 
 
-@cache
-def main_names(name: str) -> tuple[str, ...]:
-    """What the picture is called that the step ``name`` works on: it is no parameter."""
-    tool = None if name in OPERATIONS else signatures.tools_of(name)[0]
-    slots = OPERATIONS[name].inputs if tool is None else image_inputs(tool, name)
-    main = [slot for slot, found in slots.items() if found.is_primary]
-    return tuple(dict.fromkeys((*main, *([tool.image_field] if main and tool and tool.image_field else []))))
-
-
-def _of_task(task: str) -> Iterable[Parameter]:
-    tool = signatures.tools_of(task)[0]
-    slots = image_inputs(tool, task)
-    described = {name: info.description or "" for name, info in tool.request.model_fields.items()}
-    for found in signatures.parameters(task):
-        if found.name in main_names(task):
-            continue
-        slot = slots.get(found.name)
-        if found.annotation.startswith(("ImageLike", "Sequence[ImageLike]", "MaskLike")):
-            slot = slot or ImageInput("image", required=False)
-            text = found.description.partition(", as base64")[0].rstrip(".") + "."
-            yield Parameter(found.name, _picture(slot), text)
-        elif found.name in tool.options.model_fields:
-            info = tool.options.model_fields[found.name]
-            yield Parameter(found.name, _source(info.annotation), found.description)
-        else:
-            annotation = tool.parameters[found.name].annotation if found.name in tool.parameters else None
-            shown = _source(annotation) if annotation is not None else _open(found.annotation)
-            yield Parameter(found.name, shown, described.get(found.name) or found.description)
-
-
-def _of_operation(name: str) -> Iterable[Parameter]:
-    operation = OPERATIONS[name]
-    for picture, slot in operation.inputs.items():
-        if not slot.is_primary:
-            yield Parameter(picture, _picture(slot), words_of(picture, slot))
-    for field, info in operation.parameters.model_fields.items():
-        yield Parameter(field, _source(info.annotation), info.description or "")
-
-
-def _picture(slot: ImageInput) -> str:
-    one = "_MaskLike" if slot.role == "mask" else "_Picture"
-    return f"Sequence[{one}]" if slot.many else one
+def source_of(annotation: Any) -> str:
+    """Return a type as source, where every value in it may also be a template."""
+    return _open(_type(annotation))
 
 
 def _open(annotation: str) -> str:
-    """A type as source that may also be a template."""
+    """Return the source of a type that may also be a template."""
     further = "Template" if annotation.startswith("Literal[") else "str"
     if "str" in annotation.split(" | "):
         return annotation
@@ -104,50 +67,120 @@ def _open(annotation: str) -> str:
     return f"{annotation} | {further}"
 
 
-def _source(annotation: Any) -> str:
-    """A type as source, where every value in it may also be a template."""
-    return _open(_plain(annotation))
-
-
-def _plain(annotation: Any) -> str:
+def _type(annotation: Any, *, is_option: bool = False) -> str:
+    """Return a type as source; an option is never None, and there are no templates in it."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _plain(inner[0])
+        return _marked_type(inner[0], inner[1:], is_option=is_option)
     if origin in (Union, types.UnionType):
-        return " | ".join(dict.fromkeys(_in_order(one) for one in inner))
-    if origin is tuple:
-        return f"Sequence[{' | '.join(dict.fromkeys(_source(one) for one in inner if one is not Ellipsis))}]"
+        kinds = (one for one in inner if not is_option or one is not type(None))
+        return " | ".join(dict.fromkeys(_in_order(one, is_option=is_option) for one in kinds))
+    if origin in (tuple, list):
+        kinds = (one for one in inner if one is not Ellipsis)
+        shown = (_type(one, is_option=True) if is_option else source_of(one) for one in kinds)
+        return f"Sequence[{' | '.join(dict.fromkeys(shown))}]"
+    if origin is dict:
+        return f"Mapping[{', '.join(_type(one, is_option=is_option) for one in inner)}]"
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        short = [] if annotation.short is None else [_type(annotation.short, is_option=True)]
+        return " | ".join((*short, f"_{annotation.__name__}", annotation.__name__))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "Mapping[str, int | str]"
     return signatures.source_of(annotation)
 
 
-def _in_order(annotation: Any) -> str:
-    """One type of a union; typing keeps no order of ``Literal | None``."""
+def _marked_type(annotation: Any, marks: Iterable[Any], *, is_option: bool) -> str:
+    """Return the type of a field as source; its marks may say that it is written in another way."""
+    for mark in marks:
+        if isinstance(mark, PythonType):
+            return mark.source
+        if isinstance(mark, BeforeValidator) and mark.json_schema_input_type is not PydanticUndefined:
+            annotation = mark.json_schema_input_type
+    return _type(annotation, is_option=is_option)
+
+
+def _in_order(annotation: Any, *, is_option: bool) -> str:
+    """Return one type of a union; typing keeps no order of ``Literal | None``."""
     if get_origin(annotation) is Literal:
         return f"Literal[{', '.join(map(repr, sorted(get_args(annotation), key=str)))}]"
-    return _plain(annotation)
+    return _type(annotation, is_option=is_option)
+
+
+OPTIONS = tuple(
+    Parameter(_python_name(key), field_type(info), info.description or "")
+    for key, info in StepOptions.fields().items()
+    if key != "with"
+)
+"""What every step may be given besides its own parameters; ``with`` is written in other ways."""
+
+OPTIONS_OF_RECIPES = tuple(p for p in OPTIONS if p.name in map(_python_name, RecipeStep.fields()))
+"""What a recipe in the place of a step may be given."""
+
+
+@cache
+def parameters(name: str) -> tuple[Parameter, ...]:
+    """Return the parameters of the step ``name``: pictures other than the primary one first, then the rest."""
+    return tuple(_of_operation(name) if name in OPERATIONS else _of_task(name))
+
+
+@cache
+def primary_names(name: str) -> tuple[str, ...]:
+    """Return what the picture is called that the step ``name`` works on: it is no parameter."""
+    tool = None if name in OPERATIONS else signatures.tools_of(name)[0]
+    inputs = OPERATIONS[name].inputs if tool is None else image_inputs(tool, name)
+    primary = [picture for picture, found in inputs.items() if found.is_primary]
+    return tuple(dict.fromkeys((*primary, *([tool.image_field] if primary and tool and tool.image_field else []))))
+
+
+def _of_task(task: str) -> Iterable[Parameter]:
+    tool = signatures.tools_of(task)[0]
+    inputs = image_inputs(tool, task)
+    for found in signatures.parameters(task):
+        if found.name in primary_names(task):
+            continue
+        info = tool.options.model_fields.get(found.name) or tool.parameters.get(found.name)
+        if found.annotation.startswith(("ImageLike", "Sequence[ImageLike]", "MaskLike")):
+            picture = inputs.get(found.name) or ImageInput("image", description=found.description)
+            yield Parameter(found.name, _picture(picture), picture.description)
+        elif info is not None:
+            yield Parameter(found.name, source_of(info.annotation), info.description or found.description)
+        else:
+            yield Parameter(found.name, _open(found.annotation), found.description)
+
+
+def _of_operation(name: str) -> Iterable[Parameter]:
+    operation = OPERATIONS[name]
+    for picture, found in operation.inputs.items():
+        if not found.is_primary:
+            yield Parameter(picture, _picture(found), found.description)
+    for field, info in operation.parameters.model_fields.items():
+        yield Parameter(field, source_of(info.annotation), info.description or "")
+
+
+def _picture(found: ImageInput) -> str:
+    one = "_MaskLike" if found.role == "mask" else "_Picture"
+    return f"Sequence[{one}]" if found.many else one
 
 
 @cache
 def signature(name: str) -> inspect.Signature:
-    """The Python signature of the step ``name``. Everything is named, and left out unless it is given."""
+    """Return the Python signature of the step ``name``: every parameter has a name, and may be left out."""
     return inspect.Signature(
         [
             inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=UNSET, annotation=p.annotation)
-            for p in (*parameters(name), *BESIDE)
+            for p in (*parameters(name), *OPTIONS)
         ],
         return_annotation="StepSpec",
     )
 
 
 def docstring(name: str) -> str:
-    """The docstring of the step ``name``."""
+    """Return the docstring of the step ``name``."""
     if name in OPERATIONS:
         summary = OPERATIONS[name].summary
     else:
         tools = signatures.tools_of(name)
         summary = tools[0].summary if len(tools) == 1 else f"{tools[0].summary} ({len(tools)} models, see ``model``)"
-    lines = [summary, "", "Args:", *(f"    {p.name}: {p.description}" for p in (*parameters(name), *BESIDE))]
-    wrong = "    InvalidRequest: a parameter that there is not; the recipe's own check tells what else is wrong."
+    lines = [summary, "", "Args:", *(f"    {p.name}: {p.description}" for p in (*parameters(name), *OPTIONS))]
+    wrong = "    InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong."
     return "\n".join([*lines, "", "Raises:", wrong])

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, get_args
 
 from flux_tasks.catalog.signatures import Parameter
 from flux_tasks.images.masks import Mask
-from pipelines.language.expect import Expect
-from pipelines.language.python.signatures import BESIDE, FOR_RECIPES, STEPS, _plain, _source, docstring, parameters
+from pipelines.language.document.fields import Part
+from pipelines.language.document.options import StepOptions
+from pipelines.language.python.signatures import (
+    OPTIONS,
+    OPTIONS_OF_RECIPES,
+    STEPS,
+    docstring,
+    field_type,
+    parameters,
+    source_of,
+)
 
 __all__ = ["stub"]
 
@@ -20,12 +29,11 @@ from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from flux_tasks.images.masks import Mask
-from pipelines.language.python.draft import StepSpec as StepSpec
-from pipelines.language.python.draft import Ref as Ref
-from pipelines.language.python.draft import Template as Template
-from pipelines.language.python.draft import step as step
-from pipelines.language.expect import Expect
-from pipelines.recipe import Recipe
+from pipelines.language.python.step_spec import StepSpec as StepSpec
+from pipelines.language.python.step_spec import Ref as Ref
+from pipelines.language.python.step_spec import Template as Template
+from pipelines.language.python.step_spec import step as step
+PARTSfrom pipelines.recipe import Recipe
 
 __all__: list[str]
 
@@ -35,21 +43,22 @@ _From = str | StepSpec | Ref | Sequence[str | StepSpec | Ref]
 
 
 def stub() -> str:
-    """The text of ``steps.pyi``: every step with its types and words, for editors and type checkers."""
-    mask = {name: _of_mask(info.annotation, name) for name, info in Mask.model_fields.items()}
-    expect = {name: _without_none(_plain(info.annotation)) for name, info in Expect.model_fields.items()}
-    failure = {"retry_with": "Mapping[str, Any] | Sequence[Mapping[str, Any]]", "then": "Literal['fail', 'keep']"}
-    head = (
-        _HEAD
-        + _mapping("_Mask", {**mask, "step": "str"})
-        + "\n_MaskLike = _Picture | Mask | _Mask\n"
-        + _mapping("_Expect", expect)
-        + _mapping("_OnFailure", failure)
-        + _mapping("_Preserve", {"feather": "float"})
-    )
+    """Return the text of ``steps.pyi``: every step with its types and words, for editors and type checkers."""
+    mask = {name: source_of(info.annotation) for name, info in Mask.model_fields.items()}
+    mask |= {"file": "str | PathLike[str]", "step": "str"}
+    parts = {found: part for info in StepOptions.fields().values() for found, part in _parts_in(info.annotation)}
+    head = _HEAD.replace("PARTS", "".join(f"from {part.__module__} import {name}\n" for name, part in parts.items()))
+    head += _mapping("_Mask", mask) + "\n_MaskLike = _Picture | Mask | _Mask\n"
+    for name, part in parts.items():
+        head += _mapping(f"_{name}", {key: field_type(info) for key, info in part.fields().items()})
     call = _stub_of(
         "call",
-        ["function: str | Callable[..., Any]", "with_: Mapping[str, Any] = ...", *_arguments(BESIDE), "**further: Any"],
+        [
+            "function: str | Callable[..., Any]",
+            "with_: Mapping[str, Any] = ...",
+            *_arguments(OPTIONS),
+            "**further: Any",
+        ],
         'A function of your own as a step: itself, or ``"package.module:function"``.\n\nArgs:\n'
         "    further: what the function is given besides its picture.\n"
         "    with_: the same, for names that mean something else here, such as ``id``.",
@@ -59,21 +68,19 @@ def stub() -> str:
         [
             "recipe: Recipe | str | PathLike[str]",
             "with_: Mapping[str, Any] = ...",
-            *_arguments(p for p in BESIDE if p.name in FOR_RECIPES),
+            *_arguments(OPTIONS_OF_RECIPES),
         ],
         "Another recipe, or the file of one, as a step: its steps are done.\n\nArgs:\n"
         "    with_: values for its ``vars``.",
     )
-    steps = (_stub_of(n, _arguments((*parameters(n), *BESIDE)), docstring(n), starred=False) for n in STEPS)
+    steps = (_stub_of(n, _arguments((*parameters(n), *OPTIONS)), docstring(n), starred=False) for n in STEPS)
     return head + call + recipe + "".join(steps)
 
 
-def _without_none(annotation: str) -> str:
-    return annotation.removesuffix(" | None")
-
-
-def _of_mask(annotation: Any, name: str) -> str:
-    return "str | PathLike[str]" if name == "file" else _source(annotation)
+def _parts_in(annotation: Any) -> Iterator[tuple[str, type[Part]]]:
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Part):
+            yield kind.__name__, kind
 
 
 def _mapping(name: str, entries: Mapping[str, str]) -> str:

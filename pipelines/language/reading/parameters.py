@@ -1,354 +1,333 @@
-"""Whether steps will do, once it is known what feeds them: parameters, pictures, names, matrices."""
+"""Check steps, once it is known what feeds them: parameters, pictures, names, options that do not suit a step."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import prod
-from typing import Any
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from flux_tasks.catalog import Tool
-from flux_tasks.errors import InvalidRequest, nearest
+from flux_tasks.errors import InvalidRequest
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import mask_problems
 from pipelines.language import templates
-from pipelines.language.actions import image_inputs, parameter_types, tool_for
-from pipelines.language.graph import ancestors, dependencies_of, is_parameter
-from pipelines.language.model import Source, Step
-from pipelines.language.names import IMAGE_FACTS, SOURCE
-from pipelines.language.reading.parsed_step import ParsedStep
-from pipelines.language.reading.problems import Path, ProblemCollector
+from pipelines.language.actions import CALL_OPTIONS, WEBHOOKS, image_inputs, parameter_types, tool_for
+from pipelines.language.document.fields import RESULT_TYPES
+from pipelines.language.document.recipe import Source
+from pipelines.language.graph import is_parameter
+from pipelines.language.names import IMAGE_FACTS, MASK_FACTS, SOURCE
+from pipelines.language.reading.links import LinkedStep, Links
+from pipelines.language.reading.matrices import axes_of, check_variants
+from pipelines.language.reading.problems import Path, ProblemCollector, check_keys
+from pipelines.language.reading.scope import Scope, check_condition, check_template, check_templates
 from pipelines.operations.base import ImageInput
 
-__all__ = ["MAX_NODES", "StepChecks"]
-
-MAX_NODES = 10_000
-"""Combinations that the matrices of one recipe may make of its steps."""
+__all__ = ["check_path", "check_step"]
 
 _MASK_OPTIONS = ("invert", "dilate", "resize")
-_STAND_INS = {"file": "-", "alpha": True, "boxes": [(0, 0, 1, 1)]}  # for what only the item tells
+_EXAMPLES = {"file": "-", "alpha": True, "boxes": [(0, 0, 1, 1)]}  # in the place of what only the item tells
 
 
-class StepChecks:
-    """Checks steps that have been read and connected; what is wrong goes to the findings.
+def check_step(linked: LinkedStep, links: Links, scope: Scope, source: Source | None) -> None:
+    """Check one step, with its neighbours known.
 
     Args:
-        names: what every template of an item knows.
+        scope: what every template of an item knows.
     """
+    check = _StepCheck(linked, links, scope)
+    check.inputs(source)
+    check.templates()
+    check.options()
+    check.parameters()
+    check.condition()
 
-    def __init__(self, findings: ProblemCollector, names: set[str], source: Source | None) -> None:
-        self._findings = findings
-        self._say = findings.say
-        self._names = names
-        self._source = source
-        self._ids: Collection[str] = ()
 
-    def check(self, draft: ParsedStep, steps: Mapping[str, Step], gives: Mapping[str, str]) -> None:
-        """One step, with its neighbours known; ``gives`` says which of them give masks."""
-        self._ids = steps.keys()
-        self._types(draft, gives)
-        self._check(draft, steps)
+def check_path(text: str, path: Path, problems: ProblemCollector) -> None:
+    """Check whether ``text`` can be the path of results."""
+    if text.startswith("file://"):
+        problems.add(path, "write a plain path, without file://")
+    if not templates.is_template(text):
+        problems.add(path, f"'{text}' is one file for all items: write a template such as '{{{{ stem }}}}'")
+    extension = text.rsplit(".", 1)[-1].lower() if "." in text.rsplit("/", 1)[-1] else ""
+    if extension not in RESULT_TYPES:
+        *others, last = (f".{name}" for name in RESULT_TYPES)
+        problems.add(path, f"'{text}' must end in {', '.join(others)} or {last}")
 
-    def path(self, text: str, path: Path) -> None:
-        """Whether ``text`` will do as the path of results."""
-        if text.startswith("file://"):
-            self._say(path, "write a plain path, without file://")
-        if not templates.is_template(text):
-            self._say(path, f"'{text}' is one file for all items: write a template such as '{{{{ stem }}}}'")
-        extension = text.rsplit(".", 1)[-1].lower() if "." in text.rsplit("/", 1)[-1] else ""
-        if extension not in ("png", "jpg", "jpeg", "webp"):
-            self._say(path, f"'{text}' must end in .png, .jpg, .jpeg or .webp")
 
-    def _types(self, draft: ParsedStep, gives: Mapping[str, str]) -> None:
-        """Whether masks come where masks are due, and pictures where pictures are."""
-        step = draft.step
-        slots = image_inputs(step.action, step.task)
-        main = next((slot for slot in slots.values() if slot.is_primary), None)
-        due: list[tuple[str, ImageInput, Path]] = []
-        if main is not None:
-            at = (*draft.path, "from") if "from" in draft.data else draft.path
-            others = [s for n, s in slots.items() if not s.is_primary and n not in step.parameters]
-            further = [main] * len(step.inputs) if main.many else [main, *others]
-            if "references" in slots:
-                further = [main] + [slots["references"]] * len(step.inputs)
-            due += [(name, slot, at) for name, slot in zip(step.inputs, further, strict=False)]
+class _StepCheck:
+    def __init__(self, linked: LinkedStep, links: Links, scope: Scope) -> None:
+        self._parsed = linked.parsed
+        self._step = step = linked.step
+        self._path, self._at = linked.parsed.path, linked.parsed.at
+        self._problems = links.problems
+        self._kinds = links.kinds
+        self._steps = links.by_id
+        self._outer = scope
+        self._axes = axes_of(step.id, self._steps)
+        self._scope = scope.plus((*step.vars, *self._axes, "variant"))
+        self._inputs = image_inputs(step.action, step.task)
+        self._primary = next((name for name, one in self._inputs.items() if one.is_primary), None)
+        self._has_mask = any(one.role == "mask" for one in self._inputs.values())
+        self._varied = {name: values for name, values in step.matrix.items() if is_parameter(step, name)}
+
+    def _add(self, path: Path, what: str) -> None:
+        self._problems.add(path, what)
+
+    # -- inputs -------------------------------------------------------------------------------------------------------
+
+    def inputs(self, source: Source | None) -> None:
+        """Check whether the step gets masks where it needs masks, and images where it needs images."""
+        name = self._parsed.name
+        for fed, needed, at in self._fed():
+            kind = self._kinds.get(fed)  # None for an id that is not known, which has been reported
+            if kind is not None and fed == SOURCE and source is not None and not source.has_pictures:
+                self._add(at, f"{name} needs a picture, but the source's rows have none: write source.image")
+            elif needed.role == "mask" and kind == "image":
+                what = "the source" if fed == SOURCE else f"'{fed}'"
+                remedy = "make one of it with mask_from_alpha, mask_from_color or mask_from_boxes"
+                self._add(at, f"{what} gives an image where a mask is due: {remedy}")
+            elif needed.role == "image" and kind == "mask":
+                remedy = "write the id of a step that gives an image"
+                self._add(at, f"'{fed}' gives a mask where an image is due: {remedy}")
+
+    def _fed(self) -> Iterator[tuple[str, ImageInput, Path]]:
+        """Yield each step that feeds this one, what is needed of it, and where that is written."""
+        step = self._step
+        if self._primary is not None:
+            primary = self._inputs[self._primary]
+            at = (*self._path, "from") if self._parsed.options.inputs is not None else self._path
+            others = [one for name, one in self._inputs.items() if not one.is_primary and name not in step.parameters]
+            needed = [primary] * len(step.inputs) if primary.many else [primary, *others]
+            if "references" in self._inputs:
+                needed = [primary] + [self._inputs["references"]] * len(step.inputs)
+            yield from ((name, one, at) for name, one in zip(step.inputs, needed, strict=False))
         for name, value in step.parameters.items():
             for inner in value if isinstance(value, list) else (value,):
-                if name in slots and isinstance(inner, dict) and "step" in inner:
-                    due.append((inner["step"], slots[name], (*draft.at, name)))
-        for name, slot, at in due:
-            if name not in gives:  # told as unknown
-                continue
-            kind = gives[name]
-            if name == SOURCE and self._source is not None and not self._source.has_pictures:
-                self._say(at, f"{draft.name} needs a picture, but the source's rows have none: write source.image")
-            elif slot.role == "mask" and kind == "image":
-                what = "the source" if name == SOURCE else f"'{name}'"
-                remedy = "make one of it with mask_from_alpha, mask_from_color or mask_from_boxes"
-                self._say(at, f"{what} gives an image where a mask is due: {remedy}")
-            elif slot.role == "image" and kind == "mask":
-                remedy = "write the id of a step that gives an image"
-                self._say(at, f"'{name}' gives a mask where an image is due: {remedy}")
+                if name in self._inputs and isinstance(inner, dict) and "step" in inner:
+                    yield inner["step"], self._inputs[name], (*self._at, name)
 
-    # -- parameters -----------------------------------------------------------------------------------------------
+    # -- options ------------------------------------------------------------------------------------------------------
 
-    def _check(self, draft: ParsedStep, steps: Mapping[str, Step]) -> None:
-        step, path = draft.step, draft.path
-        names = self._names | set(step.vars)
-        for name in (step.id, *ancestors(step.id, steps)):
-            names |= steps[name].matrix.keys() if name in steps else set()
-        names.add("variant")
-        self._findings.templates_within(dict(step.vars), (*path, "vars"), self._names)
-        self._findings.templates_within({n: list(v) for n, v in step.matrix.items()}, (*path, "matrix"), names)
+    def templates(self) -> None:
+        """Check the templates of options and parameters."""
+        step = self._step
+        check_templates(step.vars, (*self._path, "vars"), self._outer, self._problems)
+        check_templates(step.matrix, (*self._path, "matrix"), self._scope, self._problems)
+        for name, value in step.parameters.items():
+            check_templates(value, (*self._at, name), self._scope, self._problems)
+
+    def options(self) -> None:
+        """Check whether the options suit the step."""
+        step, name, path = self._step, self._parsed.name, self._path
         if step.save:
-            if any(other.save == step.save and other.position < step.position for other in steps.values()):
-                self._say((*path, "save"), f"'{step.save}' is where an earlier step is saved, too: choose another path")
-            self._findings.template(step.save, (*path, "save"), names)
-            self.path(step.save, (*path, "save"))
-            axes = [n for i in (step.id, *ancestors(step.id, steps)) if i in steps for n in steps[i].matrix]
-            self.covers(step.save, axes, (*path, "save"))
-        slots = image_inputs(step.action, step.task)
-        self._parameters(draft, slots, names)
-        facts = {*names, *IMAGE_FACTS, *(f"{name}_{fact}" for name in names for fact in ("exists", "coverage"))}
-        if any(slot.role == "mask" for slot in slots.values()):
-            facts |= {"mask_exists", "mask_coverage"}
-        when = self._findings.expression(draft.data.get("when"), (*path, "when"), facts)
-        draft.step = replace(step, when=when)
-        has_mask = isinstance(step.action, Tool) and any(slot.role == "mask" for slot in slots.values())
-        if step.preserve is not None and not has_mask:
-            self._say((*path, "preserve"), f"{draft.name} has no mask: leave preserve out")
-        if step.expect is not None and step.expect.needs_mask and not has_mask:
-            self._say((*path, "expect"), f"{draft.name} has no mask: leave drift and changed out")
+            at = (*path, "save")
+            if any(other.save == step.save and other.position < step.position for other in self._steps.values()):
+                self._add(at, f"'{step.save}' is where an earlier step is saved, too: choose another path")
+            check_template(step.save, at, self._scope, self._problems)
+            check_path(step.save, at, self._problems)
+            check_variants(step.save, self._axes, at, self._problems)
+        is_masked = self._has_mask and step.is_paid
+        if step.preserve is not None and not is_masked:
+            self._add((*path, "preserve"), f"{name} has no mask: leave preserve out")
+        if step.expect is not None and step.expect.needs_mask and not is_masked:
+            self._add((*path, "expect"), f"{name} has no mask: leave drift and changed out")
         if step.expect is not None and step.expect.needs_before and not step.inputs:
-            self._say((*path, "expect"), f"{draft.name} has no input to compare its result with")
+            self._add((*path, "expect"), f"{name} has no input to compare its result with")
 
-    def _parameters(self, draft: ParsedStep, slots: Mapping[str, ImageInput], names: set[str]) -> None:
-        step, at = draft.step, draft.at
-        action = step.action
-        parameters = dict(step.parameters)
-        for name, value in parameters.items():
-            self._findings.templates_within(value, (*at, name), names)
-        varied = {name: values for name, values in step.matrix.items() if is_parameter(step, name)}
-        for name in varied:
-            if name in parameters and name != "model":
-                self._say((*draft.path, "matrix", name), f"is written below {draft.name}, too: keep one")
-        main = next((name for name, slot in slots.items() if slot.is_primary), None)
+    def condition(self) -> None:
+        """Check the condition, which knows more than templates: facts of pictures and masks."""
+        if not self._step.when:
+            return
+        masks = [*self._scope.names, *(("mask",) if self._has_mask else ())]
+        facts = [f"{name}_{fact}" for name in masks for fact in MASK_FACTS]
+        scope = self._scope.plus((*IMAGE_FACTS, *facts))
+        check_condition(self._step.when, (*self._path, "when"), scope, self._problems)
+
+    # -- parameters ---------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> None:
+        """Check the parameters, as far as they are known now; also those of a matrix and of further tries."""
+        step, at = self._step, self._at
+        for name in self._varied:
+            if name in step.parameters and name != "model":
+                self._add((*self._path, "matrix", name), f"is written below {self._parsed.name}, too: keep one")
         fixed: dict[str, Any] = {}
-        for name, value in {**parameters, **{n: v[0] for n, v in varied.items()}}.items():
-            if name in ("webhook_url", "webhook_secret"):
-                self._say((*at, name), "a recipe waits for its jobs: leave the webhook out")
-            elif name == main or (isinstance(action, Tool) and name in ("image", action.image_field)):
-                self._say((*at, name), "comes from the step before: leave it out, or write from: beside the step")
-            elif name in slots:
-                self._picture(value, slots[name], (*at, name))
-            elif name not in ("fit", "variant", "model") or not isinstance(action, Tool):
-                fixed[name] = self._findings.constant(value, step.vars)
-        self._missing(draft, slots, {*parameters, *varied})
-        if "references" in slots and isinstance(action, Tool):
-            self._count(draft, [action] if "model" not in varied else self._tools(step, varied["model"]))
-        self._values(draft, fixed, parameters)
-        for name, values in varied.items():
-            if name in slots:
-                for index, value in enumerate(values):
-                    self._picture(value, slots[name], (*draft.path, "matrix", name, index))
-            elif name == "model":
-                self._models(step, values, (*draft.path, "matrix", "model"))
-            else:
-                for index, value in enumerate(values):
-                    changed = {**fixed, name: self._findings.constant(value, step.vars)}
-                    self._changed(step, changed, {name: (*draft.path, "matrix", name, index)})
-        for index, tried in enumerate(step.on_failure.retries):
-            where = (*draft.path, "on_failure", "retry_with")
-            where = (*where, index) if isinstance(draft.data["on_failure"].get("retry_with"), list) else where
-            self._findings.templates_within(dict(tried), where, names)
-            known = {n: self._findings.constant(v, step.vars) for n, v in tried.items()}
-            places = {name: (*where, name) for name in tried}
-            for name in set(tried) & {*slots, "model"}:
-                self._say(places[name], "cannot be changed on a retry: change parameters such as seed or mode")
-            self._changed(step, {**fixed, **{n: v for n, v in known.items() if n not in (*slots, "model")}}, places)
+        for name, value in {**step.parameters, **{n: v[0] for n, v in self._varied.items()}}.items():
+            if name in WEBHOOKS:
+                self._add((*at, name), "a recipe waits for its jobs: leave the webhook out")
+            elif self._is_primary(name):
+                self._add((*at, name), "comes from the step before: leave it out, or write from: beside the step")
+            elif name in self._inputs:
+                self._picture(value, self._inputs[name], (*at, name))
+            elif name not in CALL_OPTIONS or not step.is_paid:
+                fixed[name] = self._scope.filled(value, step.vars)
+        self._missing()
+        self._count()
+        self._values(fixed)
+        self._matrix(fixed)
+        self._tries(fixed)
 
-    def _count(self, draft: ParsedStep, tools: Sequence[Tool]) -> None:
-        """Whether there are not more pictures than the tools take."""
-        step, listed = draft.step, draft.step.parameters.get("references", [])
-        if templates.is_template(listed):
+    def _is_primary(self, name: str) -> bool:
+        action = self._step.action
+        return name == self._primary or (isinstance(action, Tool) and name in ("image", action.image_field))
+
+    def _missing(self) -> None:
+        """Check whether every picture that is needed is given."""
+        step, at = self._step, self._at
+        given = {*step.parameters, *self._varied}
+        free = [name for name, one in self._inputs.items() if not one.is_primary and name not in given]
+        given |= {*free[: max(len(step.inputs) - 1, 0)]}
+        if not step.is_paid and not step.parameters and self._parsed.data.get(self._parsed.name) is None:
+            at = self._path
+        for name, one in self._inputs.items():
+            if one.is_primary or name in given:
+                continue
+            if step.is_paid and one.role == "mask":
+                alpha = "" if one.required else ", or {alpha: true} for the transparent part of the image"
+                self._add(at, f"needs {name}: write the path of a mask{alpha}")
+            elif one.required:
+                kind = "a mask" if one.role == "mask" else "an image"
+                self._add(at, f"needs {name}: write the path of {kind}, or {{step: id}}")
+        is_short = self._primary and self._inputs[self._primary].many and len(step.inputs) < 2
+        if is_short and (*self._path, "from") not in self._problems.paths:
+            self._add(self._path, f"needs two or more {self._primary}: write their ids, from: [one, other]")
+
+    def _count(self) -> None:
+        """Check whether there are not more pictures than the tools take."""
+        step = self._step
+        listed = step.parameters.get("references", [])
+        if "references" not in self._inputs or not step.is_paid or templates.is_template(listed):
             return
         named = sum(name in step.parameters for name in step.tool.image_fields)
         count = len(step.inputs) + named + (len(listed) if isinstance(listed, list) else 1)
-        at = (*draft.at, "references") if "references" in step.parameters else (*draft.path, "from")
-        for tool in tools:
+        at = (*self._at, "references") if "references" in step.parameters else (*self._path, "from")
+        for tool in self._tools():
             most = sum(mark.role != "mask" for mark in tool.image_fields.values())
             if count > most:
-                self._say(at, f"{count} pictures in all, but {tool.name} takes {most}")
+                self._add(at, f"{count} pictures in all, but {tool.name} takes {most}")
 
-    def _tools(self, step: Step, models: Sequence[Any]) -> list[Tool]:
-        found: list[Tool] = []
-        for model in models:
-            with suppress(InvalidRequest):  # told elsewhere
-                found.append(tool_for(step.task, {"model": model}))
-        return found
+    def _tools(self) -> Iterator[Tool]:
+        if "model" not in self._varied:
+            yield self._step.tool
+        for model in self._varied.get("model", ()):
+            with suppress(InvalidRequest):  # reported by _models
+                yield tool_for(self._step.task, {"model": model})
 
-    def _models(self, step: Step, values: Sequence[Any], at: Path) -> None:
+    def _values(self, fixed: dict[str, Any]) -> None:
+        """Check the values of parameters, as far as they are known."""
+        step, at = self._step, self._at
+        missing_canvas: set[str] = set()
+        if isinstance(step.action, Tool):
+            shapes = {"width", "height"} if step.action.options.model_fields else set()
+            if shapes and not any(name in fixed for name in (*shapes, "aspect_ratio", "expand")):
+                self._add(at, "says no canvas: write aspect_ratio, expand, or width and height")
+            missing_canvas = shapes if not shapes & fixed.keys() else set()
+            variant, fit = step.parameters.get("variant", 0), step.parameters.get("fit", "error")
+            if not templates.is_template(variant) and (isinstance(variant, bool) or not isinstance(variant, int)):
+                self._add((*at, "variant"), f"{variant!r} is not a whole number")
+            if fit not in ("error", "downscale") and not templates.is_template(fit):
+                self._add((*at, "fit"), f"{fit!r} is not one of error, downscale")
+        for way, what in self._wrong(fixed):
+            if not way or way[0] in fixed or way[0] not in missing_canvas:
+                self._add((*at, *way), what)
+
+    def _matrix(self, fixed: Mapping[str, Any]) -> None:
+        """Check each value of a parameter that is varied."""
+        for name, values in self._varied.items():
+            at = (*self._path, "matrix", name)
+            if name == "model":
+                self._models(values, at)
+                continue
+            for index, value in enumerate(values):
+                if name in self._inputs:
+                    self._picture(value, self._inputs[name], (*at, index))
+                else:
+                    changed = {**fixed, name: self._scope.filled(value, self._step.vars)}
+                    self._changed(changed, {name: (*at, index)})
+
+    def _models(self, values: Sequence[Any], at: Path) -> None:
+        step = self._step
         for index, value in enumerate(values):
             try:
                 tool = tool_for(step.task, {"model": value})
             except InvalidRequest as error:
                 for problem in error.problems:
-                    self._say((*at, index), problem.what)
+                    self._add((*at, index), problem.what)
                 continue
-            known = {"fit", "variant", "model", *tool.parameters, *image_inputs(tool, step.task)}
+            known = {*CALL_OPTIONS, *tool.parameters, *image_inputs(tool, step.task)}
             for name in step.parameters.keys() - known:
-                self._say((*at, index), f"{tool.name} has no parameter {name}, which this step is given")
+                self._add((*at, index), f"{tool.name} has no parameter {name}, which this step is given")
 
-    def _missing(self, draft: ParsedStep, slots: Mapping[str, ImageInput], given: set[str]) -> None:
-        """Whether every picture that is needed is said."""
-        step = draft.step
-        action = step.action
-        fed = len(step.inputs) - 1 if step.inputs else 0
-        free = [name for name, slot in slots.items() if not slot.is_primary and name not in given]
-        given = given | set(free[: max(fed, 0)])
-        at = draft.at if step.parameters or draft.data.get(draft.name) is not None else draft.path
-        if isinstance(action, Tool):
-            at = (*draft.path, draft.name)
-        for name, slot in slots.items():
-            if slot.is_primary or name in given:
-                continue
-            if isinstance(action, Tool) and slot.role == "mask":
-                alpha = "" if slot.required else ", or {alpha: true} for the transparent part of the image"
-                self._say(at, f"needs {name}: write the path of a mask{alpha}")
-            elif slot.required:
-                kind = "a mask" if slot.role == "mask" else "an image"
-                self._say(at, f"needs {name}: write the path of {kind}, or {{step: id}}")
-        main = next((name for name, slot in slots.items() if slot.is_primary and slot.many), None)
-        if main and len(step.inputs) < 2:
-            self._say(draft.path, f"needs two or more {main}: write their ids, from: [one, other]")
+    def _tries(self, fixed: Mapping[str, Any]) -> None:
+        """Check the parameters of further tries."""
+        retry_with = self._step.on_failure.retry_with
+        is_list = retry_with and isinstance(self._parsed.data["on_failure"]["retry_with"], list)
+        for index, changes in enumerate(retry_with):
+            at: Path = (*self._path, "on_failure", "retry_with", *((index,) if is_list else ()))
+            check_templates(changes, at, self._scope, self._problems)
+            places = {name: (*at, name) for name in changes}
+            unchangeable = {*self._inputs, "model"}
+            for name in changes.keys() & unchangeable:
+                self._add(places[name], "cannot be changed on a retry: change parameters such as seed or mode")
+            filled = {n: self._scope.filled(v, self._step.vars) for n, v in changes.items() if n not in unchangeable}
+            self._changed({**fixed, **filled}, places)
 
-    def _values(self, draft: ParsedStep, fixed: dict[str, Any], parameters: Mapping[str, Any]) -> None:
-        """Whether the values of parameters will do, as far as they are known."""
-        action, at = draft.step.action, draft.at
-        where = ".".join(map(str, at))
-        if isinstance(action, Tool):
-            shapes = {"width", "height"} if action.options.model_fields else set()
-            has_canvas = bool(shapes & fixed.keys()) or any(n in fixed for n in ("aspect_ratio", "expand"))
-            if shapes and not has_canvas:
-                self._say(at, "says no canvas: write aspect_ratio, expand, or width and height")
-            missing_canvas = shapes if not shapes & fixed.keys() else set()
-            variant = parameters.get("variant", 0)
-            if not templates.is_template(variant) and (isinstance(variant, bool) or not isinstance(variant, int)):
-                self._say((*at, "variant"), f"{variant!r} is not a whole number")
-            fit = parameters.get("fit", "error")
-            if fit not in ("error", "downscale") and not templates.is_template(fit):
-                self._say((*at, "fit"), f"{fit!r} is not one of error, downscale")
-        else:
-            missing_canvas = set()
-        known = parameter_types(action)
-        for problem in action.check(fixed, where=where):
-            rest = problem.where.removeprefix(where).strip(".").split(".")
-            name = rest[0]
-            is_open = name in fixed and name in known and _is_open(fixed[name], rest[1:])
-            is_left_out = name in missing_canvas and name not in fixed
-            if not is_open and not is_left_out:
-                self._say((*at, *rest) if name else at, problem.what)
+    def _changed(self, parameters: Mapping[str, Any], places: Mapping[str, Path]) -> None:
+        """Check changed values; what is wrong with the others has been reported."""
+        for way, what in self._wrong(parameters):
+            if way and way[0] in places:
+                self._add(places[way[0]], what)
 
-    def _changed(self, step: Step, parameters: Mapping[str, Any], places: Mapping[str, Path]) -> None:
-        """Whether changed values will do; what is wrong with the others has been told."""
-        known = parameter_types(step.action)
-        for problem in step.action.check(parameters, where="x"):
-            name = problem.where.removeprefix("x.").split(".")[0]
-            rest = problem.where.removeprefix("x.").split(".")[1:]
-            if name in places and not (name in known and _is_open(parameters.get(name), rest)):
-                self._say(places[name], problem.what)
+    def _wrong(self, parameters: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield what is wrong with parameters and the way to it, unless a template there is not filled in yet."""
+        known = parameter_types(self._step.action)
+        for problem in self._step.action.check(parameters, where="x"):
+            name, *rest = way = tuple(problem.where.removeprefix("x").strip(".").split("."))
+            is_known = name in parameters and name in known
+            if not is_known or not _is_open(parameters[name], rest, known[name]):
+                yield (way if name else ()), problem.what
 
-    def _picture(self, value: Any, slot: ImageInput, path: Path) -> None:
-        """Whether ``value`` will do as a picture: a path, ``{step: id}``, or the description of a mask."""
-        if slot.many and isinstance(value, list):
+    # -- pictures -----------------------------------------------------------------------------------------------------
+
+    def _picture(self, value: Any, needed: ImageInput, path: Path) -> None:
+        """Check whether ``value`` can be a picture: a path, ``{step: id}``, or the description of a mask."""
+        is_mask = needed.role == "mask"
+        if needed.many and isinstance(value, list):
             for index, inner in enumerate(value):
-                self._picture(inner, replace(slot, many=False), (*path, index))
+                self._picture(inner, replace(needed, many=False), (*path, index))
         elif isinstance(value, dict) and "step" in value:
-            self._findings.mapping(value, path, ("step", *(_MASK_OPTIONS if slot.role == "mask" else ())))
-            if slot.role == "mask":
+            check_keys(value, ("step", *(_MASK_OPTIONS if is_mask else ())), path, self._problems)
+            if is_mask:
                 self._mask({**{n: v for n, v in value.items() if n in _MASK_OPTIONS}, "file": "-"}, path)
-        elif slot.role == "mask" and isinstance(value, dict):
+        elif is_mask and isinstance(value, dict):
             self._mask(value, path)
         elif not isinstance(value, str) or not value:
-            self._say(path, f"{value!r} is not a picture: write a path, or {{step: id}} for another step's result")
-        elif value in self._ids:
-            self._say(
-                path, f"'{value}' is the id of a step: write {{step: {value}}} for its result, or ./{value} for a file"
-            )
+            self._add(path, f"{value!r} is not a picture: write a path, or {{step: id}} for another step's result")
+        elif value in self._steps:
+            remedy = f"write {{step: {value}}} for its result, or ./{value} for a file"
+            self._add(path, f"'{value}' is the id of a step: {remedy}")
 
     def _mask(self, data: dict[str, Any], path: Path) -> None:
-        known = {name: _STAND_INS.get(name) if _has_template(value) else value for name, value in data.items()}
+        """Check the description of a mask, with examples in the place of what only the item tells."""
+        if data.get("file") is not None and not (isinstance(data["file"], str) and data["file"]):
+            self._add((*path, "file"), f"{data['file']!r} is not a picture: write a path")
+            return
+        known = {name: _EXAMPLES.get(name) if _has_template(value) else value for name, value in data.items()}
         try:
             Mask.of({name: value for name, value in known.items() if value is not None or data[name] is None})
         except ValidationError as error:
             where = ".".join(map(str, path))
             for problem in mask_problems(error, where):
                 rest = problem.where.removeprefix(where).strip(".").split(".")
-                self._say((*path, *rest), problem.what, problem.where)
-
-    # -- matrices -------------------------------------------------------------------------------------------------
-
-    def axes(self, drafts: Sequence[ParsedStep]) -> None:
-        """Whether no name is varied twice on one way, and whether there are not too many combinations."""
-        steps = {d.step.id: d.step for d in drafts}
-        total = 0
-        for draft in drafts:
-            lineage = {draft.step.id, *ancestors(draft.step.id, steps)}
-            by_name: dict[str, list[str]] = {}
-            for other in drafts:
-                if other.step.id in lineage:
-                    for name in other.step.matrix:
-                        by_name.setdefault(name, []).append(other.step.id)
-            before = [{fed, *ancestors(fed, steps)} for fed in dependencies_of(draft.step)]
-            for name, ids in by_name.items():
-                if len(ids) > 1 and not any(len(set(ids) & way) > 1 for way in before):  # told where they meet
-                    self._say(
-                        (*draft.path, "matrix", name) if name in draft.step.matrix else draft.path,
-                        f"'{name}' is varied by {' and '.join(ids)}: call one of them otherwise, "
-                        f'such as take: […] with {name}: "{{{{ take }}}}"',
-                    )
-            count = prod(len(values) for o in drafts if o.step.id in lineage for values in o.step.matrix.values())
-            total += count
-            if total > MAX_NODES:
-                self._say(draft.path, f"the matrices make more than {MAX_NODES:,} combinations of steps: vary less")
-                return
-
-    def unused(self, drafts: Sequence[ParsedStep], outputs: Sequence[str]) -> None:
-        """Tell of steps that lead to none of ``outputs`` and are not saved."""
-        by_id = {draft.step.id: draft.step for draft in drafts}
-        used: set[str] = set()
-        for end in (*outputs, *(step.id for step in by_id.values() if step.save)):
-            used |= {end, *ancestors(end, by_id)}
-        for draft in drafts:
-            if draft.step.id not in used:
-                remedy = "name it in output, in another step's from, or save it"
-                self._say(draft.path, f"'{draft.step.id}' leads to no output: {remedy}")
-
-    def idle(self, drafts: Sequence[ParsedStep]) -> None:
-        """Tell of names that are varied and that neither a parameter nor a template has: each value is the same job."""
-        for draft in drafts:
-            for name in draft.step.matrix:
-                if name not in self._findings.used and not is_parameter(draft.step, name):
-                    hint = nearest(name, parameter_types(draft.step.action))
-                    what = f"is no parameter of {draft.name}, and no template uses it{hint}: every value gives the same"
-                    self._say((*draft.path, "matrix", name), what)
-
-    def covers(self, template: str, axes: Sequence[str], path: Path) -> None:
-        """Whether a path is another one for every combination of what is varied."""
-        if templates.syntax_problem(template, "") is not None:
-            return
-        used = templates.names_in(template)
-        missing = sorted(set(axes) - used)
-        if missing and "variant" not in used:
-            what = f"'{template}' is one file for every {', '.join(missing)}: write {{{{ variant }}}} into it"
-            self._say(path, what)
+                self._problems.add((*path, *rest), problem.what, problem.where)
 
 
-def _is_open(value: Any, way: Sequence[str]) -> bool:
-    """Whether what a problem is about is not known yet: there is a template in the part of ``value`` it leads to."""
+def _is_open(value: Any, way: Sequence[str], annotation: Any) -> bool:
+    """Whether a template is still to be filled in where ``way`` leads, so that nothing can be said of it yet."""
     for key in way:
         if isinstance(value, dict) and key in value:
             value = value[key]
@@ -356,7 +335,16 @@ def _is_open(value: Any, way: Sequence[str]) -> bool:
             value = value[int(key)]
         else:
             break
-    return _has_template(value)
+    return templates.is_template(value) or (_has_template(value) and _takes_containers(annotation))
+
+
+def _takes_containers(annotation: Any) -> bool:
+    """Whether a value of this type can be a list or a mapping."""
+    origin = get_origin(annotation)
+    if origin in (Annotated, Union, types.UnionType):
+        return any(map(_takes_containers, get_args(annotation)))
+    kind = origin or annotation
+    return kind is Any or (isinstance(kind, type) and issubclass(kind, (list, tuple, dict, Mapping, BaseModel)))
 
 
 def _has_template(value: Any) -> bool:

@@ -1,161 +1,158 @@
-"""What is wrong with a document, gathered while it is read: each finding with its line, its path and a remedy."""
+"""What is wrong with a document: collected with the line of each problem, and said in words that help."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, get_args
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from flux_tasks.errors import Problem, nearest
-from pipelines.language import templates
 from pipelines.language.compiled import ColumnReference
+from pipelines.language.document.fields import OrNull, Part, SeveralProblems, Wording, shown
 from pipelines.language.reading import yaml
 
-__all__ = ["Path", "ProblemCollector"]
+__all__ = ["Path", "ProblemCollector", "check_keys", "read_part"]
 
 Path = tuple[str | int, ...]
 
-_OWN = frozenset(("stem", "name", "path"))
-
-
-_OF_ENVIRONMENT = re.compile(r"(?<![\w.])env\s*\.\s*(\w+)")
-_FACT = re.compile(r"(.+)_(exists|coverage)").fullmatch
-
-
-def _close(name: str, known: Collection[str]) -> str:
-    """The nearest of ``known``; of what is said of a column, by the column's own name."""
-    fact = _FACT(name)
-    if fact is None:
-        return nearest(name, [n for n in known if not _FACT(n)])
-    columns = {n: f"{n}_{fact[2]}" for n in known if f"{n}_{fact[2]}" in known}
-    close = nearest(fact[1], columns)
-    return close.replace("'?)", f"_{fact[2]}'?)") if close else ""
+P = TypeVar("P", bound=Part)
 
 
 class ProblemCollector:
-    """Gathers problems of one document."""
+    """Collects the problems of one document, and the names that its templates refer to.
+
+    Attributes:
+        problems: what is wrong.
+        paths: where something is wrong.
+        used: every name that a template refers to.
+        wanted: mentions of names that only the source's table can have.
+        own: mentions of the item's own names, where a column of the table may be meant.
+    """
 
     def __init__(self, document: yaml.Document) -> None:
         self._document = document
         self.problems: list[Problem] = list(document.problems)
-        self.wanted: list[ColumnReference] = []
+        self.paths: set[Path] = set()
         self.used: set[str] = set()
-        """Names that templates refer to."""
+        self.wanted: list[ColumnReference] = []
         self.own: list[ColumnReference] = []
-        """Mentions of the item's own names, where a table's column may be meant."""
-        self.has_table = False
-        """Whether there may be further names: the columns of a table that is not open yet."""
-        self.constants: Mapping[str, Any] = {}
-        """Names whose values are known now."""
 
-    def say(self, path: Path, what: str, shown: str | None = None) -> None:
-        """Something is wrong at ``path``."""
+    def add(self, path: Path, what: str, shown: str | None = None) -> None:
+        """Add a problem at ``path``, which a message shows as ``shown`` if that is given."""
         where = ".".join(map(str, path)) if shown is None else shown
+        self.paths.add(path)
         self.problems.append(Problem(where, what, self._document.line(path)))
 
-    def say_all(self, problems: Iterable[Problem]) -> None:
-        """Problems that know their place, but not their line."""
-        for problem in problems:
-            path = tuple(int(part) if part.isdigit() else part for part in problem.where.split("."))
-            self.problems.append(Problem(problem.where, problem.what, self._document.line(path)))
+    def reference(self, name: str, text: str, path: Path) -> ColumnReference:
+        """Return a mention of ``name`` by a template at ``path``."""
+        return ColumnReference(name, text, ".".join(map(str, path)), self._document.line(path))
 
-    def mapping(self, data: Any, path: Path, known: Collection[str]) -> dict[str, Any]:
-        """``data`` if it is a mapping; keys that are not known are told."""
-        if not isinstance(data, dict):
-            self.say(path, f"{data!r} is not a mapping: write {', '.join(f'{k}: …' for k in known)}")
-            return {}
-        for key in data:
-            if key not in known:
-                hint = nearest(str(key), known) or "; known: " + ", ".join(known)
-                self.say((*path, key), f"is not known here{hint}")
-        return data
 
-    def text(self, data: Any, path: Path, what: str) -> str:
-        """``data`` if it is text with something in it; ``what`` says what to write instead."""
-        if isinstance(data, str) and data:
-            return data
-        self.say(path, f"{data!r} is not text: write {what}")
-        return ""
+def check_keys(data: Mapping[str, Any], known: Collection[str], path: Path, problems: ProblemCollector) -> None:
+    """Add a problem for every key that is not known, with the nearest one that is."""
+    for key in data:
+        if key not in known:
+            hint = nearest(str(key), known) or "; known: " + ", ".join(known)
+            problems.add((*path, key), f"is not known here{hint}")
 
-    def template(self, text: str, path: Path, known: Collection[str]) -> None:
-        """Whether a template is understood and refers to what is known."""
-        problem = templates.syntax_problem(text, ".".join(map(str, path)))
-        if problem is not None:
-            self.say(path, problem.what)
-        else:
-            self._names(templates.names_in(text), text, path, known)
 
-    def templates_within(self, value: Any, path: Path, known: Collection[str]) -> None:
-        """The same for every template in lists and mappings."""
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                self.templates_within(inner, (*path, name), known)
-        elif isinstance(value, list):
-            for index, inner in enumerate(value):
-                self.templates_within(inner, (*path, index), known)
-        elif templates.is_template(value):
-            self.template(value, path, known)
+def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) -> P | None:
+    """Return what is written at ``path``; fields that are wrong are added to ``problems`` and left out.
 
-    def expression(self, data: Any, path: Path, known: Collection[str]) -> str:
-        """A condition, if it is understood and refers to what is known; else an empty string."""
-        if data is None:
-            return ""
-        text = data if isinstance(data, str) else str(data).lower() if isinstance(data, bool) else ""
-        if not text:
-            self.say(path, f"{data!r} is not a condition: write one such as 'width > 800'")
-            return ""
-        problem = templates.syntax_problem(text, "", expression=True)
-        if problem is not None:
-            self.say(path, f"{problem.what}; write a condition such as 'width > 800'")
-            return ""
-        self._names(templates.names_in_expression(text), text, path, known)
-        return text
+    Returns:
+        None if nothing is left of it, or if it counts as left out.
+    """
+    expanded = part.expand(data)
+    if isinstance(expanded, part) or (expanded is None and data is not None):
+        return expanded
+    fields, before = part.fields(), len(problems.problems)
+    if not isinstance(expanded, dict):
+        keys = Wording("a mapping", ", ".join(f"{key}: …" for key in fields))
+        problems.add(path, _sentence(part.wording or keys, data))
+        return None
+    check_keys(expanded, fields, path, problems)
+    given: dict[str, Any] = {}
+    for key, info in fields.items():
+        place, wording = (*path, key), _wording_of(info)
+        inner = _part_in(info.annotation)
+        value = expanded.get(key)
+        if key not in expanded:
+            if info.is_required() and not any(nearest(str(other), [key]) for other in expanded.keys() - fields.keys()):
+                problems.add(place, f"is missing: write {wording.remedy}")
+        elif value is None:
+            if not any(isinstance(mark, OrNull) for mark in info.metadata):
+                problems.add(place, _sentence(inner.wording if inner and inner.wording else wording, None))
+        elif inner is None:
+            given[key] = value
+        elif (found := read_part(inner, value, place, problems)) is not None:
+            given[key] = found
+    return _validated(part, given, path, problems, is_whole=len(problems.problems) == before)
 
-    def _names(self, names: Iterable[str], text: str, path: Path, known: Collection[str]) -> None:
-        self.used.update(names)
-        if "env" in known and "env" in names:
-            allowed = self.constants.get("env", {})
-            for name in dict.fromkeys(_OF_ENVIRONMENT.findall(text)):
-                if name not in allowed:
-                    hint = nearest(name, allowed)
-                    self.say(path, f"'{text}': {name} is not in the recipe's list env{hint or ': add it there'}")
-        if self.has_table:  # whose columns may be called so, too
-            place = ".".join(map(str, path))
-            self.own += [
-                ColumnReference(name, text, place, self._document.line(path)) for name in sorted(_OWN & set(names))
-            ]
-        for name in sorted(set(names) - set(known)):
-            if name == "env":
-                wanted = ", ".join(dict.fromkeys(_OF_ENVIRONMENT.findall(text))) or "NAME"
-                self.say(
-                    path, f"'{text}': the recipe lists nothing of the environment: write env: [{wanted}] at its top"
-                )
-            elif self.has_table:
-                self.wanted.append(ColumnReference(name, text, ".".join(map(str, path)), self._document.line(path)))
-            else:
-                hint = _close(name, known) or f"; known here: {', '.join(sorted(n for n in known if not _FACT(n)))}"
-                self.say(path, f"'{text}': nothing is called '{name}'{hint}")
 
-    def whole(self, data: Any, path: Path, *, least: int) -> int | None:
-        """``data`` if it is a whole number of at least ``least``."""
-        if isinstance(data, bool) or not isinstance(data, int) or data < least:
-            above = f"above {least - 1}" if least > 0 else f"of at least {least}"
-            self.say(path, f"{data!r} is not a whole number {above}")
-            return None
-        return data
+def _validated(
+    part: type[P], given: dict[str, Any], path: Path, problems: ProblemCollector, *, is_whole: bool
+) -> P | None:
+    """Return the part that ``given`` makes without what is wrong in it; None if nothing is left.
 
-    def constant(self, value: Any, extra: Mapping[str, Any]) -> Any:
-        """``value`` with templates filled in that refer to nothing but what is known now; others are left alone."""
-        known = {**self.constants, **extra}
-        if isinstance(value, dict):
-            return {name: self.constant(inner, extra) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [self.constant(inner, extra) for inner in value]
-        if not templates.is_template(value) or templates.syntax_problem(value, "") is not None:
-            return value
-        if not templates.names_in(value) <= known.keys():
-            return value
+    Args:
+        is_whole: nothing has been left out of ``given`` so far.
+    """
+    is_first = True
+    while True:
         try:
-            return templates.render(value, known, "")
-        except Exception:  # told when its turn comes
-            return value
+            return part.model_validate(given)
+        except ValidationError as error:
+            wrong = [found for found in error.errors(include_url=False) if found["type"] != "missing"]
+        ways = [tuple(key for key in found["loc"] if key != "[key]") for found in wrong]
+        if is_first:
+            for found, way in zip(wrong, ways, strict=True):
+                for what in _sentences(found) if way or is_whole else ():
+                    problems.add((*path, *way), what)
+        before, is_first = given, False
+        for way in filter(None, ways):
+            given = _without(given, way)
+        if given == before:  # the part as a whole is wrong
+            return None
+
+
+def _without(value: Any, way: Path) -> Any:
+    """Return a mapping without what ``way`` leads to."""
+    key, *rest = way
+    if not isinstance(value, dict) or key not in value:
+        return value
+    if rest:
+        return {**value, key: _without(value[key], tuple(rest))}
+    return {name: inner for name, inner in value.items() if name != key}
+
+
+def _sentences(error: Any) -> Iterator[str]:
+    """Say in our words what pydantic found."""
+    context = error.get("ctx", {})
+    if "wording" in context:
+        yield _sentence(context["wording"], error["input"])
+    elif isinstance(context.get("error"), SeveralProblems):
+        yield from context["error"].problems
+    else:
+        yield str(context["error"])
+
+
+def _sentence(wording: Wording, value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        remedy = wording.remedy
+        if remedy.startswith("one "):
+            remedy = f"{wording.what}, {remedy.removeprefix('one ')}"
+        return f"{'has no value' if value is None else 'is empty'}: write {remedy}"
+    return f"{shown(value)} is not {wording.what}: write {wording.remedy}"
+
+
+def _wording_of(info: FieldInfo) -> Wording:
+    marks: Iterable[Any] = (*info.metadata, *(mark for kind in get_args(info.annotation) for mark in get_args(kind)))
+    return next((mark for mark in marks if isinstance(mark, Wording)), Wording("as it has to be", "another value"))
+
+
+def _part_in(annotation: Any) -> type[Part] | None:
+    """Return the part that a field holds, if it holds one."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)), None)

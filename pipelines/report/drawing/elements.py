@@ -185,7 +185,7 @@ def _checks(step: Step) -> Iterator[str]:
     if step.preserve is not None:
         yield "untouched pixels put back"
     if step.expect is not None:
-        tries = len(step.on_failure.retries)
+        tries = len(step.on_failure.retry_with)
         again = f", tried again {'once' if tries == 1 else f'up to {tries} times'}" if tries else ""
         yield f"checked{again}{', then kept' * (step.on_failure.then == 'keep')}"
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from pipelines.cli.commands.init import SCHEMA, STARTER
-from pipelines.language.schema.recipe import schema, text
+from pipelines.language.schema import schema, text
 from pipelines.recipe import Recipe
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts import read
 from pictures import encoded, noise, png_header
 from PIL import Image, ImageFilter
 
@@ -15,7 +16,7 @@ from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
 from pipelines.execution.expectations import judge
 from pipelines.execution.facts import Facts
-from pipelines.language.expect import Expect
+from pipelines.language.document.expect import Expect
 from pipelines.language.names import IMAGE_FACTS
 
 FACTS = Facts(None)
@@ -32,7 +33,7 @@ def sized(*size: int) -> ImageRef:
 
 
 def expected(**given: Any) -> Expect:
-    expect, problems = Expect.read(given, where="expect")
+    expect, problems = read(Expect, given, where="expect")
     assert problems == []
     assert expect is not None
     return expect
@@ -288,7 +289,7 @@ conditions = st.one_of(st.text(max_size=30), st.lists(words, max_size=12).map(" 
 )
 @settings(max_examples=600)
 def test_any_data_gives_a_value_or_problems(given_data: Any) -> None:
-    expect, problems = Expect.read(given_data, where="expect")
+    expect, problems = read(Expect, given_data, where="expect")
     assert (expect is None) == bool(problems)
     assert all(problem.where.startswith("expect") and problem.what for problem in problems)
     if expect is not None:
@@ -326,7 +327,7 @@ pictures = st.builds(
 def test_judging_raises_nothing_but_invalid_image(
     given_fields: dict[str, Any], before: ImageRef | None, after: ImageRef, mask: Image.Image | None
 ) -> None:
-    expect, problems = Expect.read(given_fields, where="expect")
+    expect, problems = read(Expect, given_fields, where="expect")
     if expect is None:
         assert given_fields["condition"] == "brightness is even"
         assert problems

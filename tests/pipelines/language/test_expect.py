@@ -7,21 +7,22 @@ import pickle
 from typing import Any
 
 import pytest
+from parts import read
 from pydantic import ValidationError
 
-from pipelines.language.expect import Expect
+from pipelines.language.document.expect import Expect
 from pipelines.language.names import IMAGE_FACTS
 
 
 def expected(**given: Any) -> Expect:
-    expect, problems = Expect.read(given, where="expect")
+    expect, problems = read(Expect, given, where="expect")
     assert problems == []
     assert expect is not None
     return expect
 
 
 def problems_of(data: Any) -> list[str]:
-    expect, problems = Expect.read(data, where="steps.0.expect")
+    expect, problems = read(Expect, data, where="steps.0.expect")
     assert expect is None
     return [str(problem).removeprefix("steps.0.expect") for problem in problems]
 
@@ -58,36 +59,43 @@ FACT_NAMES = f"{', '.join(IMAGE_FACTS)}, and before.width and so on of the input
     [
         (None, ": has no value: write what the result has to be, such as {size: same, solid: false}"),
         ("same", ": 'same' is not a mapping: write what the result has to be, such as {size: same, solid: false}"),
-        ({}, f": says nothing: write at least one of {KNOWN}"),
+        ({}, f": is empty: write at least one of {KNOWN}"),
         ({"drfit": 4}, ".drfit: is not known here (did you mean 'drift'?)"),
         ({"colour": 4}, f".colour: is not known here; known: {KNOWN}"),
         ({7: 4}, f".7: is not known here; known: {KNOWN}"),
         ({"drift": None}, ".drift: has no value: write a number from 0 to 255, such as 4.0"),
-        ({"drift": -1}, ".drift: -1 is not understood: write a number from 0 to 255, such as 4.0"),
-        ({"drift": float("nan")}, ".drift: nan is not understood: write a number from 0 to 255, such as 4.0"),
-        ({"changed": 2}, ".changed: 2 is not understood: write a share from 0 to 1, such as 0.02"),
-        ({"changed": "2 %"}, ".changed: '2 %' is not understood: write a share from 0 to 1, such as 0.02"),
-        ({"sharpness_gain": 0}, ".sharpness_gain: 0 is not understood: write a number above 0, such as 1.1"),
-        ({"min_side": True}, ".min_side: True is not understood: write a whole number of px from 1, such as 512"),
-        ({"min_side": 0}, ".min_side: 0 is not understood: write a whole number of px from 1, such as 512"),
+        ({"drift": -1}, ".drift: -1 is not a number from 0 to 255: write one such as 4.0"),
+        ({"drift": float("nan")}, ".drift: nan is not a number from 0 to 255: write one such as 4.0"),
+        ({"changed": 2}, ".changed: 2 is not a share from 0 to 1: write one such as 0.02"),
+        ({"changed": "2 %"}, ".changed: '2 %' is not a share from 0 to 1: write one such as 0.02"),
+        ({"sharpness_gain": 0}, ".sharpness_gain: 0 is not a number above 0: write one such as 1.1"),
+        ({"min_side": True}, ".min_side: true is not a whole number of px from 1: write one such as 512"),
+        ({"min_side": 0}, ".min_side: 0 is not a whole number of px from 1: write one such as 512"),
         (
             {"size": "1024x768"},
-            ".size: '1024x768' is not understood: write same, or [width, height] in px such as [1024, 768]",
+            ".size: '1024x768' is not a size: write same, or [width, height] in px such as [1024, 768]",
         ),
-        ({"size": [10]}, ".size: [10] is not understood: write same, or [width, height] in px such as [1024, 768]"),
-        ({"size": {3, 4}}, ".size: {3, 4} is not understood: write same, or [width, height] in px such as [1024, 768]"),
-        ({"aspect": "wide"}, ".aspect: 'wide' is not understood: write width and height in quotes, such as \"16:9\""),
-        ({"aspect": "0:9"}, ".aspect: '0:9' is not understood: write width and height in quotes, such as \"16:9\""),
-        ({"aspect": 969}, '.aspect: 969 is what YAML makes of 16:9: write it in quotes, "16:9"'),
-        ({"aspect": 1.5}, '.aspect: 1.5 is not understood: write width and height in quotes, such as "16:9"'),
-        ({"solid": True}, ".solid: true would ask for one single colour: write false, or leave it out"),
-        ({"solid": 0}, ".solid: 0 is not understood: write false, or leave it out"),
+        ({"size": [10]}, ".size: [10] is not a size: write same, or [width, height] in px such as [1024, 768]"),
+        ({"size": {3, 4}}, ".size: {3, 4} is not a size: write same, or [width, height] in px such as [1024, 768]"),
+        ({"aspect": "wide"}, ".aspect: 'wide' is not a ratio: write width and height in quotes, such as \"16:9\""),
+        ({"aspect": "0:9"}, ".aspect: '0:9' is not a ratio: write width and height in quotes, such as \"16:9\""),
+        ({"aspect": 969}, '.aspect: 969 is how YAML reads 16:9 without quotes: write "16:9"'),
+        ({"aspect": 1.5}, '.aspect: 1.5 is not a ratio: write width and height in quotes, such as "16:9"'),
+        ({"solid": True}, ".solid: true cannot be expected: write false, or leave it out"),
+        ({"solid": 0}, ".solid: 0 cannot be expected: write false, or leave it out"),
         (
             {"condition": True},
-            '.condition: True is not understood: write one as text, such as "brightness > 20"',
+            '.condition: true is not a condition of at most 2,000 characters: write one such as "brightness > 20"',
         ),
-        ({"condition": ""}, ".condition: has 0 signs: write from 1 to 2,000"),
-        ({"condition": "1+" * 2000 + "1"}, ".condition: has 4,001 signs: write from 1 to 2,000"),
+        (
+            {"condition": ""},
+            '.condition: is empty: write a condition of at most 2,000 characters, such as "brightness > 20"',
+        ),
+        (
+            {"condition": "1+" * 2000 + "1"},
+            f".condition: '{'1+' * 28}… is not a condition of at most 2,000 characters: "
+            'write one such as "brightness > 20"',
+        ),
         ({"condition": "width >"}, ".condition: 'width >' is not understood: unexpected 'end of template'"),
         ({"condition": "widht > 3"}, ".condition: 'widht > 3': nothing is called 'widht' (did you mean 'width'?)"),
         ({"condition": "mask > 3"}, f".condition: 'mask > 3': nothing is called 'mask'; known: {FACT_NAMES}"),
@@ -113,12 +121,12 @@ def test_what_is_wrong_is_told_with_what_to_write_instead(data: Any, message: st
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     told = problems_of({"drift": -1, "sice": "same", "condition": "foo > 1 and before.bar > 2 and before"})
-    assert [sentence.split(":")[0] for sentence in told] == [".drift", ".sice", *[".condition"] * 3]
+    assert [sentence.split(":")[0] for sentence in told] == [".sice", ".drift", *[".condition"] * 3]
 
 
 @pytest.mark.parametrize("text", ["9" * 1_990, "(" * 900 + "1" + ")" * 900, "not " * 490 + "1", "\ud800", "a" * 1_999])
 def test_a_monstrous_condition_is_told_or_taken(text: str) -> None:
-    expect, problems = Expect.read({"condition": text}, where="expect")
+    expect, problems = read(Expect, {"condition": text}, where="expect")
     assert (expect is None) == bool(problems)
 
 

@@ -15,8 +15,8 @@ from recipes import Painter, perform, place
 from flux_tasks import Mask, catalog
 from flux_tasks.errors import InvalidRequest, RecipeError
 from pipelines import Recipe, operation, steps
-from pipelines.language.expect import Expect
-from pipelines.language.python.signatures import BESIDE, STEPS, parameters
+from pipelines.language.document.expect import Expect
+from pipelines.language.python.signatures import OPTIONS, STEPS, parameters
 from pipelines.language.python.stub import stub
 from pipelines.operations.user_function import load
 from pipelines.steps import (
@@ -321,7 +321,7 @@ def test_a_recipe_as_a_step_may_have_an_id_a_picture_and_values(folder: Path) ->
 
 
 def test_only_what_a_recipe_takes_may_stand_beside_it() -> None:
-    with pytest.raises(InvalidRequest, match=r"recipe\.when: is not known here; beside it stand id, from_"):
+    with pytest.raises(InvalidRequest, match=r"recipe\.when: is not known here; it takes id, from_"):
         recipe("inner.yaml", when="width > 3")
 
 
@@ -442,13 +442,13 @@ def test_every_parameter_of_every_step_is_known_to_the_recipe(name: str) -> None
 
 @pytest.mark.parametrize("name", STEPS)
 def test_no_parameter_of_a_tool_is_called_like_what_stands_beside_a_step(name: str) -> None:
-    assert not {p.name for p in parameters(name)} & {p.name for p in BESIDE}
+    assert not {p.name for p in parameters(name)} & {p.name for p in OPTIONS}
 
 
 @pytest.mark.parametrize("name", STEPS)
 def test_every_step_has_its_signature_and_words_for_every_parameter(name: str) -> None:
     function = getattr(steps, name)
-    assert [*inspect.signature(function).parameters] == [p.name for p in (*parameters(name), *BESIDE)]
+    assert [*inspect.signature(function).parameters] == [p.name for p in (*parameters(name), *OPTIONS)]
     assert all(f"    {p.name}: {p.description}" in function.__doc__ for p in parameters(name))
     assert all(p.description for p in parameters(name))
 
@@ -492,7 +492,7 @@ def test_recipes_in_python_need_neither_prefect_nor_a_cloud_library() -> None:
 GOOD = """
 from pathlib import Path
 from pipelines import Recipe, operation, step
-from pipelines.language.expect import Expect
+from pipelines.language.document.expect import Expect
 from pipelines.steps import Template, call, deblur, edit, erase, fill, mask_from_boxes, outpaint, recipe, resize
 from PIL import Image
 

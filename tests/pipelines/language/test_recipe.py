@@ -162,7 +162,7 @@ def test_equal_steps_get_ids_of_their_own() -> None:
         ("source: !!python/object:os.system {}\n", "r.yaml:1: "),
         (
             "source: {images: a/*.jpg, columns: {stem: x}}\nsteps: [deblur]\noutput: {path: 'o/{{ stem }}.png'}",
-            "r.yaml:1: source.columns.stem: 'stem' cannot be a column's name",
+            "r.yaml:1: source.columns.stem: 'stem' cannot be a name here",
         ),
     ],
 )

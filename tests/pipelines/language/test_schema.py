@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 import yaml
 from command_line import Here
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from recipes import recipes
 
 from flux_tasks import catalog
 from flux_tasks.errors import RecipeError
-from pipelines.language.expect import Expect
+from pipelines.language import schema as module
+from pipelines.language.document.expect import Expect
 from pipelines.language.python.signatures import STEPS, parameters
-from pipelines.language.reading.steps import STEP_KEYS
-from pipelines.language.schema import recipe
-from pipelines.language.schema.recipe import schema, text
+from pipelines.language.reading.steps import OPTIONS
+from pipelines.language.schema import schema, text
 from pipelines.operations.registry import OPERATIONS
 from pipelines.recipe import Recipe
 
-REPOSITORY = Path(recipe.__file__).parents[3]
+REPOSITORY = Path(module.__file__).parents[2]
 VALIDATOR = Draft202012Validator(schema())
 SHIPPED = sorted(p for name in ("configs", "examples") for p in (REPOSITORY / name).rglob("*.yaml"))
 
@@ -164,7 +164,7 @@ def test_ranges_and_defaults_are_those_of_the_catalogue() -> None:
 
 def test_what_stands_beside_a_step_and_what_is_expected_is_all_there() -> None:
     step = schema()["$defs"]["step"]["properties"]
-    assert {*STEP_KEYS, "call", "recipe", *STEPS, *catalog.TOOLS} <= step.keys()
+    assert {*OPTIONS, "call", "recipe", *STEPS, *catalog.TOOLS} <= step.keys()
     assert schema()["$defs"]["expect"]["properties"].keys() == Expect.model_fields.keys()
 
 
@@ -302,8 +302,30 @@ def small(draw: Any) -> dict[str, Any]:
     return data
 
 
+def of_step(step: dict[str, Any]) -> dict[str, Any]:
+    return {"source": "a/*.png", "steps": [step], "output": "o/{{ stem }}.png"}
+
+
 @settings(deadline=None, max_examples=1500, suppress_health_check=list(HealthCheck))
 @given(small())
+@example(of_step({"erase": {"mask": {"file": 0}}}))
+@example(of_step({"resize": {"width": ["{{ index }}"]}}))
+@example(of_step({"generate": {"prompt": "x", "width": {"a": "{{ index }}"}, "height": 80}}))
 def test_what_the_reader_takes_the_schema_takes(data: dict[str, Any]) -> None:
     if is_read(data):
         assert errors(data) == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"erase": {"mask": {"file": 0}}},
+        {"erase": {"mask": {"file": ""}}},
+        {"resize": {"width": ["{{ index }}"]}},
+        {"generate": {"prompt": "x", "width": {"a": "{{ index }}"}, "height": 80}},
+    ],
+    ids=str,
+)
+def test_a_value_that_no_template_can_make_right_is_refused_by_both(step: dict[str, Any]) -> None:
+    assert not is_read(of_step(step))
+    assert errors(of_step(step))

@@ -1,4 +1,4 @@
-"""A step as it is written in Python: its name and parameters, with other steps in the place of their ids."""
+"""A step that is written in Python: its name, parameters and options, with other steps in the place of their ids."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Ref:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StepSpec:
-    """A step on its way into a recipe; made by the functions of ``pipelines.steps``.
+    """A step for a recipe, as the functions of ``pipelines.steps`` return it.
 
     Another step that gets its picture names it, and both are in the list of steps::
 
@@ -52,28 +52,28 @@ class StepSpec:
     Attributes:
         name: a task, an operation, ``call`` or ``recipe``.
         parameters: what is written below its name, or below ``with``.
-        beside: what is written beside it, by its name in YAML.
+        options: what is written beside it, by its name in YAML.
         of: the function that is called, as ``package.module:function``; the recipe, or its file.
     """
 
     name: str
     parameters: Mapping[str, Any]
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     of: Any = None
 
     def __repr__(self) -> str:
-        beside = {"from_" if name == "from" else name: value for name, value in self.beside.items()}
+        options = {"from_" if name == "from" else name: value for name, value in self.options.items()}
         first = [] if self.of is None else [_short(self.of)]
-        return f"{self.name}({', '.join((*first, *_shown(self.parameters), *_shown(beside)))})"
+        return f"{self.name}({', '.join((*first, *_shown(self.parameters), *_shown(options)))})"
 
     @property
     def id(self) -> str:
         """The id that it was given, or an empty string."""
-        found = self.beside.get("id")
+        found = self.options.get("id")
         return "" if found is None or found is UNSET else str(found)
 
     def data(self, ids: Mapping[StepSpec, str] | None = None) -> dict[str, Any]:
-        """The step as it would be in YAML; a recipe that it stands for is in there as it is.
+        """Return the step as it would be in YAML; a recipe that it stands for is in there as it is.
 
         Args:
             ids: see ``ids_of``.
@@ -82,21 +82,21 @@ class StepSpec:
             RecipeError: it names a step that has no id, here or in ``ids``.
         """
         ids = ids or {}
-        beside = {name: value for name, value in self.beside.items() if value is not UNSET}
-        fed = beside.get("from")
+        options = {name: value for name, value in self.options.items() if value is not UNSET}
+        fed = options.get("from")
         if isinstance(fed, (list, tuple)):
-            beside["from"] = [_fed(one, ids) for one in fed]
+            options["from"] = [_fed(one, ids) for one in fed]
         elif fed is not None:
-            beside["from"] = _fed(fed, ids)
+            options["from"] = _fed(fed, ids)
         if self in ids:
-            beside["id"] = ids[self]
+            options["id"] = ids[self]
         given = {self.name: self.parameters} if self.of is None else {self.name: self.of, "with": self.parameters}
-        found: dict[str, Any] = plain_data({**given, **beside}, ids)
+        found: dict[str, Any] = plain_data({**given, **options}, ids)
         return found
 
 
 def step(id: str, **options: Any) -> Ref:  # noqa: A002 - its name in YAML
-    """The result of the step with this id, as a picture parameter of another.
+    """Return the result of the step with this id, as a picture parameter of another step.
 
     Args:
         options: of a mask: ``invert``, ``dilate`` in pixels, ``resize``.
@@ -107,17 +107,19 @@ def step(id: str, **options: Any) -> Ref:  # noqa: A002 - its name in YAML
 def make_step(
     name: str,
     parameters: Mapping[str, Any],
-    beside: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
     known: Collection[str] | None = None,
-    main: Collection[str] = (),
+    primary: Collection[str] = (),
     of: Any = None,
 ) -> StepSpec:
-    """A step, if what it is given can be written in a recipe.
+    """Return a step, if what it is given can be written in a recipe.
 
     Args:
-        beside: by its name in Python: ``from_``.
-        known: the parameters that there are; None if that is found out elsewhere.
-        main: names of the picture that it works on, which are none of them.
+        options: by their names in Python: ``from_``.
+        known: the parameters that there are; None if that is checked elsewhere.
+        primary: names of the picture that it works on, which is no parameter.
+        of: see ``StepSpec``.
 
     Raises:
         InvalidRequest: a parameter that it does not take, or a value that no recipe can hold; all of them at once.
@@ -127,12 +129,12 @@ def make_step(
         if known is not None and key not in known:
             hint = nearest(key, known) or f"; it takes {', '.join(known)}"
             what = f"{name} has no such parameter{hint}"
-            if key in main:
+            if key in primary:
                 what = "comes from the step before: leave it out, or name another step with from_"
             problems.append(Problem(f"{name}.{key}", what))
-    for key, value in (*parameters.items(), *beside.items()):
+    for key, value in (*parameters.items(), *options.items()):
         problems += [Problem(f"{name}.{place}", what) for place, what in _unwritable(value, key)]
-    fed = beside.get("from_", UNSET)
+    fed = options.get("from_", UNSET)
     for one in fed if isinstance(fed, (list, tuple)) else (fed,):
         if isinstance(one, Ref) and one.options:
             what = f"{one!r} is the picture as it is here: leave {', '.join(one.options)} out"
@@ -140,17 +142,17 @@ def make_step(
     if problems:
         raise InvalidRequest.of(problems)
     given = {key: value for key, value in parameters.items() if value is not UNSET}
-    stands = {"from" if key == "from_" else key: value for key, value in beside.items() if value is not UNSET}
-    return StepSpec(name, given, stands, of)
+    written = {key.removesuffix("_"): value for key, value in options.items() if value is not UNSET}
+    return StepSpec(name, given, written, of)
 
 
 def ids_of(steps: Iterable[Any]) -> dict[StepSpec, str]:
-    """Ids for those of ``steps`` that others name and that were given none: what the recipe would call them anyway."""
+    """Return ids for those of ``steps`` that others name and that have none: what the recipe calls them by itself."""
     steps = list(steps)
     named = {
         one
         for given in steps
-        for one in _drafts_in((given.parameters, given.beside) if isinstance(given, StepSpec) else given)
+        for one in _specs_in((given.parameters, given.options) if isinstance(given, StepSpec) else given)
     }
     found: dict[StepSpec, str] = {}
     taken: set[str] = set()
@@ -168,12 +170,12 @@ def ids_of(steps: Iterable[Any]) -> dict[StepSpec, str]:
 
 
 def name_of(given: Any) -> str:
-    """What a step is called that is written in Python, for people: its id, or what the recipe calls it by itself."""
+    """Return what people call a step that is written in Python: its id, or what the recipe calls it by itself."""
     return _id(given) or _base(given) if isinstance(given, (StepSpec, Mapping)) else str(given)
 
 
 def plain_data(value: Any, ids: Mapping[StepSpec, str] | None = None) -> Any:
-    """``value`` as what YAML knows: texts, numbers, lists and mappings.
+    """Return ``value`` as YAML can hold it: texts, numbers, lists and mappings.
 
     Raises:
         RecipeError: a step in it has no id, there or in ``ids``.
@@ -197,17 +199,17 @@ def plain_data(value: Any, ids: Mapping[StepSpec, str] | None = None) -> Any:
 
 
 def _of_model(value: BaseModel, ids: Mapping[StepSpec, str] | None) -> Any:
-    """A ``Mask`` or an ``Expect`` as a mapping of what was said; a mask of another step as that step."""
+    """Return a ``Mask`` or an option as a mapping of what is given; a mask of another step as that step."""
     given = {n: v for n, v in value if v != type(value).model_fields[n].default}
     origin = given.pop("file") if isinstance(given.get("file"), (StepSpec, Ref)) else None
     found = plain_data(given, ids)
     return found if origin is None else {**plain_data(origin, ids), **found}
 
 
-def _named(draft: StepSpec, ids: Mapping[StepSpec, str]) -> str:
-    found = draft.id or ids.get(draft, "")
+def _named(spec: StepSpec, ids: Mapping[StepSpec, str]) -> str:
+    found = spec.id or ids.get(spec, "")
     if not found:
-        what = f"{draft!r} is named by a step and is not one itself: put it into the list of steps, before that"
+        what = f"{spec!r} is named by a step and is not one itself: put it into the list of steps, before that"
         raise RecipeError([Problem("steps", what)])
     return found
 
@@ -216,16 +218,16 @@ def _fed(given: Any, ids: Mapping[StepSpec, str]) -> Any:
     return _named(given, ids) if isinstance(given, StepSpec) else given.id if isinstance(given, Ref) else given
 
 
-def _drafts_in(value: Any) -> Iterator[StepSpec]:
+def _specs_in(value: Any) -> Iterator[StepSpec]:
     if isinstance(value, StepSpec):
         yield value
     elif isinstance(value, (list, tuple)):
         for inner in value:
-            yield from _drafts_in(inner)
+            yield from _specs_in(inner)
     elif isinstance(value, Mapping):
-        yield from _drafts_in(list(value.values()))
+        yield from _specs_in(list(value.values()))
     elif isinstance(value, BaseModel):
-        yield from _drafts_in([inner for _, inner in value])
+        yield from _specs_in([inner for _, inner in value])
 
 
 def _id(given: StepSpec | Mapping[str, Any]) -> str:
@@ -233,7 +235,7 @@ def _id(given: StepSpec | Mapping[str, Any]) -> str:
 
 
 def _base(given: StepSpec | Mapping[str, Any]) -> str:
-    """What the recipe calls a step that has no id; a second one of the kind gets a number, too."""
+    """Return what the recipe calls a step that has no id; a second one of the kind gets a number, too."""
     given = {given.name: given.of} if isinstance(given, StepSpec) else given
     if isinstance(given.get("call"), str):
         return str(given["call"]).rpartition(":")[2].rpartition(".")[2]
@@ -247,7 +249,7 @@ def _base(given: StepSpec | Mapping[str, Any]) -> str:
 
 
 def _unwritable(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """What no recipe can hold, and where it is."""
+    """Yield what no recipe can hold, and where it is."""
     if value is None or value is UNSET or isinstance(value, (str, int, float, PurePath, StepSpec)):
         return
     if depth > _DEEPEST:
@@ -275,7 +277,7 @@ def _shown(given: Mapping[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    """Another step by its id, a path as text, everything else as it is."""
+    """Return another step by its id, a path as text, and everything else as it is."""
     if isinstance(value, StepSpec) and value.id:
         return repr(Ref(value.id))
     if isinstance(value, (list, tuple)):

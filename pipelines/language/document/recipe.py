@@ -1,0 +1,190 @@
+"""The recipe document as a whole: its source, its outputs, its budget."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from pipelines.language import templates
+from pipelines.language.document.fields import (
+    TEMPLATE,
+    AnyText,
+    Condition,
+    Name,
+    OrNull,
+    Part,
+    ResultPath,
+    Several,
+    Text,
+    Wording,
+    as_tuple,
+    ending,
+)
+
+__all__ = ["REQUIRED", "TABLE_TYPES", "Budget", "Output", "RecipeDocument", "Source"]
+
+TABLE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
+"""What the name of a table may end in."""
+
+
+REQUIRED = ("source", "steps", "output")
+"""What every recipe has."""
+
+
+def _no_template(value: Any) -> Any:
+    if templates.is_template(value):
+        raise ValueError("a variable has one value for all items: write this template as a column of the source")
+    return value
+
+
+def _as_globs(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
+_Table = Annotated[
+    Text,
+    Wording("the path of a table", f"the path of a file that ends in {', '.join('.' + name for name in TABLE_TYPES)}"),
+    WithJsonSchema({"type": "string", "pattern": f"(^|\\.)({ending(TABLE_TYPES)})$"}),
+]
+_Image = Annotated[Text, Wording("a path template", "a template such as 'photos/{{ file }}'")]
+_Template = Annotated[AnyText, Wording("text", "a template in quotes")]
+_Sample = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)],
+    Wording("a share below 1 or a whole number of items", "one such as 0.1 or 50"),
+]
+_Seed = Annotated[int, Field(ge=0), Wording("a whole number of at least 0", "one such as 1")]
+_Limit = Annotated[int, Field(ge=1), Wording("a whole number above 0", "one such as 100")]
+_Credits = Annotated[
+    float,
+    Field(ge=0),
+    Wording("a number of credits (1 credit is 0.01 USD)", "0 or more, such as 200"),
+]
+_PATH = (
+    "A path or URL with a template in it, such as 'out/{{ stem }}.png'; it ends in .png, .jpg, .jpeg or .webp, which "
+    "is the file type."
+)
+_Glob = Annotated[Text, Field(examples=["photos/*.jpg"])]
+_Globs = Annotated[list[_Glob], Field(min_length=1)]
+_Constant = Annotated[
+    Any, AfterValidator(_no_template), WithJsonSchema({"not": {"type": "string", "pattern": TEMPLATE}})
+]
+
+
+class Source(Part):
+    """Where items come from: globs of pictures, or a table with one item a row."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": ["images"]}, {"required": ["table"]}],
+            "dependentRequired": {"image": ["table"]},
+        }
+    )
+
+    short: ClassVar[Any] = _Glob | _Globs
+    wording: ClassVar[Wording | None] = Wording("a source", "a glob such as 'photos/*.jpg', or {table: items.csv}")
+
+    images: Annotated[
+        tuple[Text, ...],
+        Field(min_length=1),
+        BeforeValidator(_as_globs, json_schema_input_type=_Glob | _Globs),
+        Wording("a glob or a list of globs", "a glob such as 'photos/*.jpg'"),
+        OrNull(),
+    ] = Field((), description="Globs of pictures, on any path or fsspec URL; each picture is an item.")
+    table: _Table = Field(
+        "", description="A CSV, TSV, JSONL or Parquet file, or a glob of several; each row is an item."
+    )
+    image: _Image = Field("", description="With a table: where each row's picture is, such as 'photos/{{ file }}'.")
+    columns: Annotated[
+        dict[Name, _Template],
+        Wording("a mapping of names to templates", "one such as {mask: 'masks/{{ stem }}.png'}", is_container=True),
+        OrNull(),
+    ] = Field({}, description="Names with templates, filled in for each item, such as mask: 'masks/{{ stem }}.png'.")
+    filter: Annotated[Condition, OrNull()] = Field(
+        "", description="An expression; items for which it is false are left out."
+    )
+    sample: Annotated[_Sample | None, OrNull()] = Field(
+        None, description="So many items at random (a whole number), or that share of them (below 1)."
+    )
+    seed: Annotated[_Seed, OrNull()] = Field(0, description="Of the sample.")
+    limit: Annotated[_Limit | None, OrNull()] = Field(
+        None, description="So many items at most, after filter and sample."
+    )
+
+    @classmethod
+    def expand(cls, value: Any) -> Any:
+        """Return globs as a mapping."""
+        return {"images": value} if isinstance(value, (str, list)) else value
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether its items come with a picture."""
+        return bool(self.images or self.image)
+
+
+class Output(Part):
+    """Where results go. The extension of the path decides the file type."""
+
+    short: ClassVar[Any] = Annotated[ResultPath, Field(description=_PATH)]
+    wording: ClassVar[Wording | None] = Wording(
+        "a path template or a mapping", "a template such as 'out/{{ stem }}.png'"
+    )
+
+    path: ResultPath = Field(description=_PATH)
+    step: Annotated[Text, Wording("the id of a step", "source, or the id of a step")] = Field(
+        "", alias="from", description="The id of the step whose result it is; the last one if left out."
+    )
+
+    @classmethod
+    def expand(cls, value: Any) -> Any:
+        """Return a path as a mapping."""
+        return {"path": value} if isinstance(value, str) else value
+
+    @property
+    def root(self) -> str:
+        """The folder that no item's path may leave: everything before the first template."""
+        fixed = self.path.split("{{", 1)[0].split("{%", 1)[0]
+        return fixed.rsplit("/", 1)[0] if "/" in fixed else "."
+
+
+class Budget(Part):
+    """The most that a run may spend."""
+
+    short: ClassVar[Any] = Annotated[float, Field(ge=0)]
+    wording: ClassVar[Wording | None] = Wording("a number of credits (1 credit is 0.01 USD)", "one such as 200")
+
+    credits: _Credits = Field(description="1 credit is 0.01 USD.")
+
+    @classmethod
+    def expand(cls, value: Any) -> Any:
+        """Return a number as a mapping."""
+        return {"credits": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+class RecipeDocument(Part):
+    """Where pictures come from, what is done to each, and where the results go."""
+
+    model_config = ConfigDict(json_schema_extra={"required": [*REQUIRED]})
+
+    name: Annotated[Text, Wording("a name", "some text")] = Field("recipe", description="What people call it.")
+    vars: Annotated[
+        dict[Name, _Constant],
+        Wording("a mapping of names to values", "one such as {style: oil}", is_container=True),
+        OrNull(),
+    ] = Field({}, description="Constants for templates: {style: oil} is {{ style }}. --set style=ink changes it.")
+    env: Annotated[
+        Several[AnyText], Wording("a list of names of environment variables", "one such as [USER]"), OrNull()
+    ] = Field((), description="Environment variables that templates may see, as {{ env.NAME }}. No secrets.")
+    source: Source | None = Field(
+        None, description="Where items come from: a glob of pictures, or a mapping with images or a table."
+    )
+    steps: Annotated[Any, OrNull()] = Field(
+        None,
+        description="What is done, in order: each gets the picture of the one before, or of those in from.",
+    )
+    output: Output | Annotated[list[Output], Field(min_length=1)] | None = Field(
+        None, description="Where results go: a path template, {path, from}, or a list of these."
+    )
+    budget: Annotated[Budget | None, OrNull()] = Field(
+        None, description="The most that a run may spend, in credits (1 credit = 0.01 USD)."
+    )

@@ -1,0 +1,345 @@
+"""The JSON Schema (draft 2020-12) of recipe files: for editors, which complete and explain what can be written.
+
+It is built from the models that check a recipe, so it has their descriptions, ranges and defaults. It accepts what the
+reader accepts, if names are written in small letters and with either hyphens or underscores, and a little more: only
+the reader knows which step feeds which. Editors find it by a recipe's first line::
+
+    # yaml-language-server: $schema=recipe.schema.json
+
+A step is one mapping with a property for every step there is, of which ``oneOf`` asks for exactly one: from that,
+editors complete names and parameters, and show where a wrong parameter is. For a choice among sixty mappings they do
+not. They propose the names of tasks, operations and tools; short names are patterns, and are only checked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
+
+from pydantic import BaseModel
+
+from flux_tasks import catalog
+from flux_tasks.catalog import Tool, signatures
+from flux_tasks.catalog.signatures import tools_of
+from flux_tasks.images.masks import Mask
+from pipelines.language.actions import WEBHOOKS, image_inputs
+from pipelines.language.document.fields import TEMPLATE, Part
+from pipelines.language.document.options import FunctionStep, RecipeStep, StepOptions
+from pipelines.language.document.recipe import RecipeDocument
+from pipelines.operations.base import ImageInput
+from pipelines.operations.registry import OPERATIONS, Operation
+
+__all__ = ["schema", "text"]
+
+Schema: TypeAlias = dict[str, Any]
+
+_NULL: Schema = {"type": "null"}
+_PATH: Schema = {"type": "string", "minLength": 1}
+_STEP: Schema = {**_PATH, "description": "The id of the step whose result it is."}
+_WORDS = ("description", "default", "examples")
+_CALLED: dict[str, type[Part]] = {"call": FunctionStep, "recipe": RecipeStep}
+
+
+@cache
+def text() -> str:
+    """Return the schema as the text of a file."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+def schema() -> Schema:
+    """Return the JSON Schema of a recipe file; it refers to nothing outside itself."""
+    document, parts = _of_part(RecipeDocument)
+    options, further = _of_part(StepOptions)
+    names = _step_names()
+    bodies = _bodies(names)
+    steps = document["properties"]["steps"]
+    document["properties"]["steps"] = {
+        "type": "array",
+        "minItems": 1,
+        "description": steps["description"],
+        "items": {"anyOf": [{"$ref": "#/$defs/step"}, {"$ref": "#/$defs/name"}]},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:flux-pipelines:recipe",
+        "title": "A recipe of flux-pipelines",
+        "description": RecipeDocument.__doc__,
+        **document,
+        "$defs": {
+            "step": _step(names, bodies, options["properties"]),
+            "name": {
+                "enum": [one for name, found in names.items() for one in (name, *found.others)],
+                "description": "A step that is given no parameters.",
+            },
+            **parts,
+            **further,
+            **bodies,
+            **_definitions(),
+        },
+    }
+
+
+def _of_part(part: type[Part]) -> tuple[Schema, dict[str, Schema]]:
+    """Return the schema of a part of the document, and those of the parts within it by their names."""
+    found = part.model_json_schema(ref_template="#/$defs/{model}")
+    whole = json.loads(re.sub(r"(?<=#/\$defs/)\w+", lambda name: _definition(name[0]), json.dumps(found)))
+    return whole, {_definition(name): inner for name, inner in whole.pop("$defs", {}).items()}
+
+
+def _definition(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+class _StepName(NamedTuple):
+    """What a step does, the schema of its parameters, and other spellings of its name."""
+
+    summary: str
+    body: Schema
+    others: tuple[str, ...]
+
+
+def _step(names: Mapping[str, _StepName], bodies: Mapping[str, Schema], options: Schema) -> Schema:
+    called = {name: _of_part(part)[0]["properties"][name] for name, part in _CALLED.items()}
+    steps: dict[str, Schema] = {}
+    patterns: dict[str, Schema] = {}
+    for name, found in names.items():
+        body = next(known for known, same in bodies.items() if same == found.body)
+        steps[name] = {"description": found.summary, "$ref": f"#/$defs/{body}"}
+        if found.others:
+            pattern = f"^({'|'.join(map(re.escape, found.others))})$".replace("\\-", "-")
+            patterns[pattern] = {"$ref": f"#/$defs/step/properties/{name}"}
+    every = [*called, *(one for name, found in names.items() for one in (name, *found.others))]
+    return {
+        "type": "object",
+        "description": "A step: its name with its parameters below it, and its options beside it.",
+        "properties": {**called, **steps, **options},
+        "patternProperties": patterns,
+        "additionalProperties": False,
+        "oneOf": [{"required": [name]} for name in every],
+        "allOf": [
+            {
+                "if": {"required": ["recipe"]},
+                "then": {
+                    "propertyNames": {"enum": [*RecipeStep.fields()]},
+                    "properties": {"from": {"type": "string"}},
+                },
+            },
+            {"if": {"required": ["with"]}, "then": {"anyOf": [{"required": [name]} for name in called]}},
+            {
+                "if": {"required": ["on_failure"], "properties": {"on_failure": {"not": _NULL}}},
+                "then": {"required": ["expect"]},
+            },
+        ],
+    }
+
+
+def _bodies(names: Mapping[str, _StepName]) -> dict[str, Schema]:
+    """Return what stands below steps, by the first step that has it: many tools take the same."""
+    found: dict[str, Schema] = {}
+    for name, step in names.items():
+        if step.body not in found.values():
+            found[f"parameters.{name}"] = step.body
+    return found
+
+
+def _step_names() -> dict[str, _StepName]:
+    """Return every step by its name; tasks first."""
+    found: dict[str, _StepName] = {}
+    for task in catalog.TASKS:
+        tools = tools_of(task)
+        found[task] = _StepName(_summary(tools), _of_tools(tools, task), _spellings(task))
+    for operation in OPERATIONS.values():
+        summary = f"{operation.summary} Costs nothing: it is done here."
+        found[operation.name] = _StepName(summary, _of_operation(operation), _spellings(operation.name))
+    for tool in catalog.TOOLS.values():
+        aliases = [alias for alias in tool.aliases if alias.replace("-", "_") not in catalog.TASKS]
+        others = dict.fromkeys(one for name in (tool.name, *aliases) for one in (name, *_spellings(name)))
+        left = tuple(name for name in others if name != tool.name and name not in found)
+        found[tool.name] = _StepName(_summary((tool,)), _of_tools((tool,), tool.task), left)
+    return found
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    """Return the same name with hyphens, and with underscores."""
+    return tuple({name.replace("_", "-"), name.replace("-", "_")} - {name})
+
+
+def _summary(tools: tuple[Tool, ...]) -> str:
+    which = f" By {tools[0].name}, or another model." if len(tools) > 1 else ""
+    return f"{tools[0].summary}{which} Price in credits: {tools[0].price}."
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+
+def _of_tools(tools: tuple[Tool, ...], task: str) -> Schema:
+    """Return the parameters of tools that one step may call: those of any of them."""
+    choices: dict[str, list[Schema]] = {}
+    for tool in tools:
+        fields = {**_of_fields(tool.request), **_of_fields(tool.options)}
+        for name in tool.parameters:
+            if name not in WEBHOOKS:
+                choices.setdefault(name, []).append(_open(fields[name]))
+        for name, found in image_inputs(tool, task).items():
+            if not found.is_primary:
+                choices.setdefault(name, []).append(_picture(found))
+    numbered = [name for name in choices if name.startswith("input_image_") and name[-1].isdigit()]
+    patterns = {f"^({'|'.join(numbered)})$": _merged(choices[numbered[0]])} if numbered else {}
+    properties = {name: _merged(found) for name, found in choices.items() if name not in numbered}
+    described = {found.name: found.description for found in signatures.parameters(task)}
+    if len(tools) > 1:
+        own = [tool.name for tool in tools]
+        others = [alias for tool in tools for alias in tool.aliases]
+        every = dict.fromkeys((*own, *others, *(one for name in (*own, *others) for one in _spellings(name))))
+        properties["model"] = {"enum": [*every, None], "description": described["model"], "default": own[0]}
+    else:  # its own name once more: allowed, and not worth being proposed
+        patterns["^model$"] = {"type": ["string", "null"]}
+    words = "Another result for the same request: a new job, paid anew."
+    properties["variant"] = _open({"type": "integer", "description": words, "default": 0})
+    words = "What to do with a picture that the tool does not take as it is."
+    properties["fit"] = _open({"enum": ["error", "downscale"], "description": words, "default": "error"})
+    return _mapping(properties, patterns)
+
+
+def _of_operation(operation: Operation) -> Schema:
+    fields = {name: _open(_or_null(found)) for name, found in _of_fields(operation.parameters).items()}
+    pictures = {name: _picture(found) for name, found in operation.inputs.items() if not found.is_primary}
+    return _mapping({**pictures, **fields}, {})
+
+
+def _mapping(properties: Mapping[str, Schema], patterns: Mapping[str, Schema]) -> Schema:
+    found: Schema = {"type": ["object", "null"], "additionalProperties": False, "properties": dict(properties)}
+    return {**found, "patternProperties": dict(patterns)} if patterns else found
+
+
+def _picture(found: ImageInput) -> Schema:
+    one = {"$ref": "#/$defs/mask" if found.role == "mask" else "#/$defs/picture"}
+    kind = {"anyOf": [one, {"type": "array", "items": one}]} if found.many else one
+    return {"description": found.description, **kind}
+
+
+def _definitions() -> dict[str, Schema]:
+    """Return what parameters refer to."""
+    mask = {name: _open(_without_null(found)) for name, found in _of_fields(Mask).items() if name != "file"}
+    file = {**_words(_of_fields(Mask)["file"]), **_PATH}
+    step = {"type": "object", "required": ["step"], "additionalProperties": False, "properties": {"step": _STEP}}
+    return {
+        "template": {
+            "type": "string",
+            "pattern": TEMPLATE,
+            "description": "A template, such as '{{ prompt }}', filled in for each item.",
+        },
+        "templates": {
+            "description": "A list or mapping with a template in it.",
+            "anyOf": [
+                {"$ref": "#/$defs/template"},
+                {"type": "array", "contains": {"$ref": "#/$defs/templates"}},
+                {"type": "object", "not": {"additionalProperties": {"not": {"$ref": "#/$defs/templates"}}}},
+            ],
+        },
+        "picture": {
+            "description": "A picture: a path, or {step: id} for the result of another step.",
+            "anyOf": [_PATH, step],
+        },
+        "mask": {
+            "description": "A mask, white where the picture may change: a path, {step: id}, {boxes: […]} or "
+            "{alpha: true}.",
+            "anyOf": [
+                _PATH,
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"step": _STEP, "file": file, **mask},
+                    "oneOf": [
+                        *({"required": [name]} for name in ("step", "file", "boxes")),
+                        {"required": ["alpha"], "properties": {"alpha": {"not": {"const": False}}}},
+                    ],
+                },
+            ],
+        },
+    }
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def _of_fields(model: type[BaseModel]) -> dict[str, Schema]:
+    """Return the fields of a model of parameters, without references and without what only pydantic says."""
+    whole = model.model_json_schema()
+    found: dict[str, Schema] = _tidy(whole.get("properties", {}), whole.get("$defs", {}), is_named=True)
+    return found
+
+
+def _tidy(value: Any, definitions: Mapping[str, Any], *, is_named: bool = False, is_choice: bool = False) -> Any:
+    """Return ``value`` without titles, sources and null defaults.
+
+    Args:
+        is_named: its keys are names of fields.
+        is_choice: it is one of several types.
+    """
+    if isinstance(value, list):
+        return [_tidy(inner, definitions, is_choice=is_choice) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value and not is_named:
+        return {**_tidy(definitions[value["$ref"].rpartition("/")[2]], definitions), **_words(value)}
+    kept = value
+    if not is_named:
+        kept = {k: v for k, v in value.items() if k not in ("title", "source") and (k != "default" or v is not None)}
+    if is_choice and "enum" in kept:
+        kept = {**kept, "enum": sorted(kept["enum"], key=str)}  # typing keeps no order of Literal | None
+    return {
+        k: _tidy(v, definitions, is_named=not is_named and k == "properties", is_choice=k == "anyOf")
+        for k, v in kept.items()
+    }
+
+
+def _words(value: Mapping[str, Any]) -> Schema:
+    return {k: v for k, v in value.items() if k in _WORDS and v is not None}
+
+
+def _choices(found: Schema) -> list[Schema]:
+    """Return what a field may be, without the words about it."""
+    bare = {name: value for name, value in found.items() if name not in _WORDS}
+    return list(deepcopy(bare["anyOf"])) if set(bare) == {"anyOf"} else [bare]
+
+
+def _without_null(found: Schema) -> Schema:
+    choices = [one for one in _choices(found) if one != _NULL]
+    return {**(choices[0] if len(choices) == 1 else {"anyOf": choices}), **_words(found)}
+
+
+def _or_null(found: Schema) -> Schema:
+    return {**_words(found), "anyOf": [*_choices(_without_null(found)), _NULL]}
+
+
+def _open(found: Schema) -> Schema:
+    """Return a field that may also be a template; lists and mappings may hold one anywhere."""
+    choices = _choices(found)
+    if any(one == {"type": "string"} for one in choices):
+        return found
+    is_deep = any(one.get("type") in ("array", "object") for one in choices)
+    return {**_words(found), "anyOf": [*choices, {"$ref": f"#/$defs/{'templates' if is_deep else 'template'}"}]}
+
+
+def _merged(choices: list[Schema]) -> Schema:
+    """Return what any of several tools takes, in the words of the first."""
+    if all(one == choices[0] for one in choices):
+        return choices[0]
+    inner: list[Schema] = []
+    for one in choices:
+        inner += [choice for choice in _choices(one) if choice not in inner]
+    return {**_words(choices[0]), "anyOf": [c for c in inner if "$ref" not in c] + [c for c in inner if "$ref" in c]}
+
+
+if __name__ == "__main__":
+    from flux_tasks import files
+
+    files.write("configs/recipe.schema.json", text().encode())
