@@ -130,7 +130,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """What takes time to import comes when it is first asked for; making the tasks imports Prefect (about a second)."""
+    """Import a name when it is first asked for: the tasks import Prefect, which takes about a second."""
     if name in __all__:
         return getattr(import_module(f"flux_tasks.{_HOMES.get(name, 'tasks')}"), name)
     raise AttributeError(f"module 'flux_tasks' has no attribute '{name}'")

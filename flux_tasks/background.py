@@ -1,8 +1,8 @@
 """One background event loop a process, where all network and store work happens.
 
-Why one: sync tasks on Prefect's thread pool, async tasks in anybody's loop, and repeated ``asyncio.run``
-calls then share the same connections, the same 24 slots and the same single-flight table, and no client
-outlives its loop. A hop costs about 0.1 ms.
+So sync tasks on Prefect's thread pool, async tasks in any loop and repeated ``asyncio.run`` calls share the same
+connections, the same 24 slots and the same table of running jobs, and no client outlives its loop. Passing a coroutine
+to it costs about 0.1 ms.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def _ensure_loop() -> asyncio.AbstractEventLoop:
                 loop.call_soon(started.set)
                 loop.run_forever()
 
-            threading.Thread(target=serve, name="flux-portal", daemon=True).start()
+            threading.Thread(target=serve, name="flux-background", daemon=True).start()
             started.wait()
             _loop = loop
         return _loop
 
 
 def _forget_parent() -> None:
-    """A forked child has no loop thread, and its copy of the lock may be held by a thread that it does not have."""
+    """Begin without a loop in a forked child: it has no loop thread, and its copy of the lock may never be released."""
     global _lock, _loop
     _lock, _loop = threading.Lock(), None
 
@@ -74,7 +74,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Await ``coroutine``, run on the background loop, from any event loop; cancellation travels along."""
+    """Await ``coroutine`` from any event loop while it runs on the background loop; a cancellation cancels it there."""
     if _is_current(_ensure_loop()):
         return await coroutine
     return await asyncio.wrap_future(start(coroutine))

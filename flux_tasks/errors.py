@@ -1,4 +1,4 @@
-"""The error tree: each class says what the caller should do about it.
+"""The error tree. Each class tells the caller what to do.
 
 ::
 
@@ -7,22 +7,22 @@
     │   ├── KeyRefused            401/403: the key is missing, wrong, or has no access
     │   ├── OutOfCredits          402: the account is empty
     │   ├── BudgetReached         the run's own cap is used up
-    │   ├── EndpointUnreachable   nobody answers at the endpoint: wrong address or no network
+    │   ├── EndpointUnreachable   no server answers at the endpoint: wrong address or no network
     │   ├── StoreUnavailable      the store cannot be read or written, so that nothing can be paid for safely
-    │   └── Interrupted           Ctrl-C, SIGTERM, or whoever runs the program wants it to end
+    │   └── Interrupted           Ctrl-C, SIGTERM, or a request of the program to end
     ├── ItemError             this item cannot succeed as it is; the others can
     │   ├── InvalidImage          not an image, too large, wrong mask, decompression bomb
-    │   ├── InvalidRequest        400/422 with the server's reasons, or our own preflight
+    │   ├── InvalidRequest        400/422 with the server's reasons, or refused before it was sent
     │   ├── Moderated             refused by the safety filter (request or content); not charged
     │   ├── JobFailed             the service ended the job with an error
-    │   └── CheckFailed           the result is paid for, kept, and not what the recipe expects of it
+    │   └── CheckFailed           the result is paid for and in the store, but not what the recipe expects
     ├── Transient             worth repeating
     │   ├── RateLimited           429: too many active jobs; the job was not created
-    │   ├── ServerUnavailable     never reached the server
-    │   │   └── StillRunning          the job did not end by its deadline; it is in the journal, to be collected later
+    │   ├── ServerUnavailable     the request never reached the server
+    │   │   └── StillRunning          the job did not end by its deadline; a later call collects it
     │   ├── DeliveryFailed        the result exists, but its bytes did not arrive whole
     │   └── JobLost               the service no longer knows the job
-    ├── SubmissionUncertain   the POST may have been charged; never repeated by itself
+    ├── SubmissionUncertain   the POST may have been charged; never repeated automatically
     └── RecipeError           the recipe is wrong: where, what, and what to write instead
 """
 
@@ -62,10 +62,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with what the caller wrote.
+    """One mistake in what the caller wrote.
 
-    ``where`` is a path such as ``erase.dilate_pixels`` or ``steps.2.erase.mask``; ``what`` says what was
-    found and what to write instead, in one sentence.
+    ``where`` is a path such as ``erase.dilate_pixels`` or ``steps.2.erase.mask``; ``what`` is one sentence: what was
+    found and what to write instead.
     """
 
     where: str
@@ -101,11 +101,11 @@ class EndpointUnreachable(RunStopped):
 
 
 class StoreUnavailable(RunStopped):
-    """The store cannot be read or written: what is paid for is not known, and nothing new can be kept."""
+    """The store cannot be read or written: nobody knows what is paid for, and no new result can be stored."""
 
 
 class Interrupted(RunStopped):
-    """Somebody wants the program to end."""
+    """A person or the program wants the run to end."""
 
 
 class ItemError(FluxError):
@@ -117,7 +117,7 @@ class InvalidImage(ItemError):
 
 
 class InvalidRequest(ItemError):
-    """The request is wrong: found by our own preflight, or said by the server (400/422).
+    """The request is wrong: refused before it was sent, or by the server (400/422).
 
     ``problems`` lists all of them at once.
     """
@@ -138,8 +138,8 @@ class InvalidRequest(ItemError):
 class Moderated(ItemError):
     """The safety filter refused the request or withheld the content. It is not charged.
 
-    ``stage`` is ``"request"`` or ``"content"``; ``reasons`` are the service's own words (may be empty). ``remembered``:
-    it was refused by an earlier attempt and not tried again.
+    ``stage`` is ``"request"`` or ``"content"``; ``reasons`` are the service's own words (may be empty). ``remembered``
+    says that an earlier attempt was refused, and that this one was not sent.
     """
 
     def __init__(self, stage: str, reasons: Iterable[str] = (), *, job_id: str = "", remembered: bool = False) -> None:
@@ -165,11 +165,11 @@ class JobFailed(ItemError):
 
 
 class CheckFailed(ItemError):
-    """The result is in the store, and is not what was expected of it."""
+    """The result is in the store, but is not what the recipe expects."""
 
 
 class Transient(FluxError):
-    """Worth repeating after a pause; ``retry_after`` is the server's own wish in seconds, if it gave one."""
+    """Worth repeating after a pause; ``retry_after`` is how many seconds the server asks to wait, or None."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         self.retry_after = retry_after
@@ -197,7 +197,7 @@ class JobLost(Transient):
 
 
 class SubmissionUncertain(FluxError):
-    """The POST may have been received and charged, and no id came back. Never repeated by itself."""
+    """The POST may have been received and charged, and no id came back. Never repeated automatically."""
 
 
 class RecipeError(FluxError):
@@ -209,7 +209,7 @@ class RecipeError(FluxError):
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """One line a problem: ``file:line: where: what``."""
+        """Return one line a problem: ``file:line: where: what``."""
         prefixes = (f"{self.file}:{p.line}: " if p.line else f"{self.file}: " for p in self.problems)
         return [f"{prefix if self.file else ''}{p}" for prefix, p in zip(prefixes, self.problems, strict=True)]
 
@@ -222,6 +222,6 @@ def _recipe_error(problems: tuple[Problem, ...], file: str) -> RecipeError:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` for the closest of ``choices``, or an empty string when nothing is close."""
+    """Return `` (did you mean 'x'?)`` for the closest of ``choices``, or an empty string if none is close."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""

@@ -1,8 +1,8 @@
-"""Bytes on any fsspec URL: read, write atomically, create exclusively. The only place that opens filesystems.
+"""Bytes at any fsspec URL: read, write atomically, create exclusively. The only module that opens filesystems.
 
 A location is a local path (``photos/a.jpg``), a ``file://`` URL, or any URL whose protocol fsspec knows
 (``s3://``, ``gs://``, ``memory://`` …). Cloud libraries are imported when the first URL asks for them. Credentials and
-endpoints are not given here but where each library looks for them:
+endpoints are not set here but where each library looks for them:
 
 * S3: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_PROFILE`` …; for MinIO, Ceph and the like also
   ``FSSPEC_S3_ENDPOINT_URL=https://minio.example:9000`` (or ``AWS_ENDPOINT_URL``);
@@ -11,8 +11,8 @@ endpoints are not given here but where each library looks for them:
   fsspec is imported.
 
 Local writes go through a temporary file in the same folder and a rename (replace) or a hard link (create), because
-fsspec's own local ``pipe_file`` can be seen half-written. Object stores write whole objects; creation is their
-conditional put. Whatever goes wrong is an ``OSError``, also where a cloud library has exceptions of its own.
+a reader can see half of what fsspec's own ``pipe_file`` writes. Object stores write whole objects; exclusive creation
+is their conditional put. Every failure is an ``OSError``, also where a cloud library has exceptions of its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 _FILESYSTEM_OPTIONS: dict[str, dict[str, Any]] = {
-    # Objects written by other processes must be seen at once, so no listing is ever cached.
+    # Objects of other processes must be seen at once, so no listing is cached.
     "s3": {"use_listings_cache": False, "config_kwargs": {"max_pool_connections": 64}},
     "gs": {"use_listings_cache": False},
 }
@@ -67,13 +67,13 @@ _UMASK = os.umask(0o077)  # can only be read by setting it, which is safe once, 
 os.umask(_UMASK)
 
 _memory = threading.Lock()
-"""memory:// looks and then writes; this makes the two one step."""
+"""Makes one step of the check and the write of ``memory://``."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 T = TypeVar("T")
 
 PAUSES = (0.2, 1.0, 3.0)
-"""Seconds between attempts at a place that fails."""
+"""Seconds between attempts at a location that fails."""
 
 _LASTING = {
     getattr(errno, name)
@@ -87,16 +87,16 @@ _DECIDED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectory
 
 
 class Unusable(OSError):
-    """What is at a location, or would be needed to get there, will not do, however often it is tried."""
+    """A location that cannot be used, however often it is tried: what is there is wrong, or a library is missing."""
 
 
 def may_pass(error: OSError) -> bool:
-    """Whether trying the same again after a pause may help: a store that fails, not a file that is missing."""
+    """Check whether trying again after a pause may help: a store that fails, not a file that is missing."""
     return not isinstance(error, (Unusable, *_DECIDED)) and error.errno not in _LASTING
 
 
 def patiently(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """``function``, repeated while it fails in a way that may pass; call it on a thread, it sleeps.
+    """Call ``function`` again while it fails in a way that may pass. It sleeps: call it on a thread.
 
     Raises:
         OSError: the last one.
@@ -112,7 +112,7 @@ def patiently(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
 
 
 def _reporting(function: Function) -> Function:
-    """``function`` of a location, with every failure an ``OSError``: no credentials, HTTP 500, a NUL in a name …"""
+    """Turn every failure of ``function`` into an ``OSError``: no credentials, HTTP 500, a NUL in a name …"""
 
     @functools.wraps(function)
     def reporting(location: str | os.PathLike[str], *arguments: Any, **options: Any) -> Any:
@@ -129,23 +129,23 @@ def _reporting(function: Function) -> Function:
 
 
 def is_local(location: str | os.PathLike[str]) -> bool:
-    """Whether ``location`` is a path on this machine."""
+    """Check whether ``location`` is a path on this machine."""
     text = os.fspath(location)
     return "://" not in text or text.startswith(("file://", "local://"))
 
 
 def local_path(location: str | os.PathLike[str]) -> Path:
-    """The path behind a local location."""
+    """Return the path of a local location."""
     text = os.fspath(location)
     if text.startswith("file://"):
         parts = urlsplit(text)
-        host = "" if parts.netloc == "localhost" else parts.netloc  # file://photos/a.jpg is meant as photos/a.jpg
+        host = "" if parts.netloc == "localhost" else parts.netloc  # file://photos/a.jpg means photos/a.jpg
         return Path(os.path.expanduser(unquote(host + parts.path)))  # noqa: PTH111 - see below
     return Path(os.path.expanduser(text.removeprefix("local://")))  # noqa: PTH111 - Path's own fails on ~lock.png
 
 
 def join(location: str, *parts: str) -> str:
-    """``location`` with ``parts`` appended, ``/`` between them."""
+    """Return ``location`` with ``parts`` appended, ``/`` between them."""
     scheme, separator, path = location.rpartition("://")
     return f"{scheme}{separator}" + "/".join([path.rstrip("/"), *parts] if path else parts) if parts else location
 
@@ -160,9 +160,9 @@ def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
     import fsspec.config
 
     options = dict(_FILESYSTEM_OPTIONS.get(protocol, {}))
-    said = fsspec.config.conf.get(protocol.replace("s3a", "s3"), {})
-    if "config_kwargs" in options and "config_kwargs" in said:  # fsspec would let ours replace the user's
-        options["config_kwargs"] = {**options["config_kwargs"], **said["config_kwargs"]}
+    own = fsspec.config.conf.get(protocol.replace("s3a", "s3"), {})
+    if "config_kwargs" in options and "config_kwargs" in own:  # fsspec would let ours replace the user's
+        options["config_kwargs"] = {**options["config_kwargs"], **own["config_kwargs"]}
     try:
         filesystem = fsspec.filesystem(protocol, **options)
     except ImportError as error:
@@ -176,7 +176,7 @@ def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
 
 @_reporting
 def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
-    """The bytes at ``location``.
+    """Return the bytes at ``location``.
 
     Raises:
         OSError: missing or unreadable (``FileNotFoundError``, ``IsADirectoryError`` …), or longer than ``limit``
@@ -188,7 +188,7 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
             found = os.fstat(file.fileno()).st_size
             if limit is not None and found > limit:
                 raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
-            data = file.read(-1 if limit is None or found else limit + 1)  # a device or a pipe says 0 and never ends
+            data = file.read(-1 if limit is None or found else limit + 1)  # a device has size 0 and never ends
             if limit is not None and len(data) > limit:
                 raise Unusable(f"{text}: more than the limit of {limit:,} bytes")
             return data
@@ -214,7 +214,7 @@ def _open_local(location: str) -> BinaryIO:
 
 @_reporting
 def stream(location: str | os.PathLike[str]) -> BinaryIO:
-    """The file at ``location``, open for reading; close it, or use it in a ``with``.
+    """Open the file at ``location`` for reading; close it, or use it in a ``with``.
 
     A remote file is fetched in blocks as it is read, so that a large one is never in memory as a whole.
 
@@ -229,7 +229,7 @@ def stream(location: str | os.PathLike[str]) -> BinaryIO:
 
 
 class _Remote(io.RawIOBase):
-    """What fsspec opened, with every failure an ``OSError``; ``_reporting`` takes it for its location."""
+    """A file that fsspec opened, with every failure an ``OSError``. ``_reporting`` reads its location from it."""
 
     def __init__(self, location: str, file: Any) -> None:
         self._location = location
@@ -262,13 +262,13 @@ class _Remote(io.RawIOBase):
 
 @_reporting
 def write(location: str | os.PathLike[str], data: bytes) -> None:
-    """Put ``data`` at ``location``, replacing what is there; a reader sees the old bytes or the new, never a part."""
+    """Write ``data`` to ``location``, replacing what is there. A reader sees the old bytes or the new, never a part."""
     text = os.fspath(location)
     if is_local(text):
         path = local_path(text)
         with _temporary(path, data) as temporary:
             temporary.replace(path)
-        _settle(path.parent)
+        _sync_folder(path.parent)
         return
     filesystem, path_in_store = _filesystem(text)
     filesystem.pipe_file(path_in_store, data)
@@ -276,7 +276,7 @@ def write(location: str | os.PathLike[str], data: bytes) -> None:
 
 @_reporting
 def create(location: str | os.PathLike[str], data: bytes) -> bool:
-    """Put ``data`` at ``location`` only if nothing is there; False if something was. Exactly one writer wins."""
+    """Write ``data`` to ``location`` if nothing is there; return False if something is. Exactly one writer wins."""
     text = os.fspath(location)
     if is_local(text):
         path = local_path(text)
@@ -287,7 +287,7 @@ def create(location: str | os.PathLike[str], data: bytes) -> bool:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
-        _settle(path.parent)
+        _sync_folder(path.parent)
         return True
     filesystem, path_in_store = _filesystem(text)
     if text.startswith("memory://"):
@@ -308,7 +308,7 @@ def create(location: str | os.PathLike[str], data: bytes) -> bool:
 
 
 def _is_conflict(error: BaseException) -> bool:
-    """Whether an object store refused a conditional put: HTTP 412 or 409 somewhere in the chain of causes."""
+    """Check whether an object store refused a conditional put: HTTP 412 or 409 somewhere in the chain of causes."""
     seen: BaseException | None = error
     while seen is not None:
         code = getattr(seen, "code", None) or getattr(seen, "status", None)
@@ -330,16 +330,16 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # the promise outlives a power cut, too; see _settle
+            os.fsync(file.fileno())  # the promise holds through a power cut, too; see _sync_folder
         temporary.chmod(0o666 & ~_UMASK)  # mkstemp is private; a result is as readable as any file
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _settle(folder: Path) -> None:
-    """Have the folder's own entries on disk: a file is kept through a power cut only with its name."""
-    with contextlib.suppress(OSError):  # not every system lets a folder be opened
+def _sync_folder(folder: Path) -> None:
+    """Write the folder's own entries to disk: after a power cut, a file is found only by its name."""
+    with contextlib.suppress(OSError):  # some systems cannot open a folder
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -349,7 +349,7 @@ def _settle(folder: Path) -> None:
 
 @_reporting
 def exists(location: str | os.PathLike[str]) -> bool:
-    """Whether something is at ``location``."""
+    """Check whether something is at ``location``."""
     text = os.fspath(location)
     if is_local(text):
         return local_path(text).exists()
@@ -359,7 +359,7 @@ def exists(location: str | os.PathLike[str]) -> bool:
 
 @_reporting
 def size(location: str | os.PathLike[str]) -> int | None:
-    """Bytes at ``location``, or None when nothing is there."""
+    """Return the bytes at ``location``, or None if nothing is there."""
     text = os.fspath(location)
     try:
         if is_local(text):
@@ -388,45 +388,44 @@ def remove(location: str | os.PathLike[str]) -> None:
 
 @_reporting
 def listing(location: str) -> list[str]:
-    """Names of the files directly under the folder ``location``, sorted; empty if there is no such folder."""
+    """Return the names of the files directly under a folder, sorted; an empty list if there is no such folder."""
     if is_local(location):
         folder = local_path(location)
         if not folder.is_dir():
             return []
         with os.scandir(folder) as entries:
             return sorted(e.name for e in entries if e.is_file() and not e.name.endswith(".tmp"))
-    filesystem, path = _filesystem(location)
-    try:
-        found = filesystem.ls(path, detail=True)
-    except FileNotFoundError:
-        return []
-    names = (str(f["name"]) for f in found if f["type"] == "file")
-    return sorted(name.rsplit("/", 1)[-1] for name in names if name.strip("/") != path.strip("/"))
+    return _remote_names(location, "file")
 
 
 @_reporting
 def folders(location: str) -> list[str]:
-    """Names of the folders directly under the folder ``location``, sorted; empty if there is no such folder."""
+    """Return the names of the folders directly under a folder, sorted; an empty list if there is no such folder."""
     if is_local(location):
         folder = local_path(location)
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return _remote_names(location, "directory")
+
+
+def _remote_names(location: str, kind: str) -> list[str]:
     filesystem, path = _filesystem(location)
     try:
         found = filesystem.ls(path, detail=True)
     except FileNotFoundError:
         return []
-    return sorted(str(f["name"]).rstrip("/").rsplit("/", 1)[-1] for f in found if f["type"] == "directory")
+    names = (str(f["name"]).rstrip("/") for f in found if f["type"] == kind)
+    return sorted(name.rsplit("/", 1)[-1] for name in names if name.strip("/") != path.strip("/"))
 
 
 @_reporting
 def glob(pattern: str) -> list[str]:
-    """Locations of the files that match ``pattern``, sorted; the same kind of location as the pattern.
+    """Return the locations of the files that match ``pattern``, sorted, of the same kind as the pattern.
 
-    A folder matches only if the pattern names an extension: somebody takes ``x.jpg`` for a picture, and should be told.
+    A folder matches only if the pattern has an extension: a folder ``x.jpg`` is probably a mistake, and is reported.
     """
     with_folders = "." in pattern.rsplit("/", 1)[-1]
     if pattern.startswith(("http://", "https://")):
-        return [pattern]  # one picture; the web cannot be listed
+        return [pattern]  # one picture: the web cannot be listed
     if is_local(pattern):
         import glob as glob_module
 

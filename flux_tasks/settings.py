@@ -3,13 +3,13 @@
 ======================  =====================================================================================
 ``BFL_API_KEY``         the key (surrounding white space is dropped)
 ``FLUX_ENDPOINT``       ``bfl`` (default), ``eu``, ``us``, ``local``, or the address of a server that speaks the API;
-                        ``BFL_BASE_URL``, which the official SDK reads, is taken when this one is not set
-``FLUX_STORE``          where results and the journal are kept: a folder or any fsspec URL (``~/.flux-pipelines``)
+                        ``BFL_BASE_URL``, which the official SDK reads, is used if this one is not set
+``FLUX_STORE``          where results and the journal are: a folder or any fsspec URL (``~/.flux-pipelines``)
 ``FLUX_MAX_JOBS``       active jobs at a time, at most (24, the account's limit at BFL)
 ``FLUX_ON_UNCERTAIN``   ``hold`` (default) or ``resubmit`` a job whose POST may have been charged
-``FLUX_DEADLINE``       seconds a job may take; each tool's own in the catalogue when not set
+``FLUX_DEADLINE``       seconds a job may take; if it is not set, each tool's own in the catalogue
 ``FLUX_TIMEOUT``        seconds to wait for one answer of the service (60)
-``FLUX_SEND_URLS``      ``true`` sends an input that was given as http(s) address as that address, not as base64
+``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 
 ``use(endpoint="local")`` sets any of them for a block of code and for every task started in it.
@@ -55,12 +55,12 @@ class Settings:
         store: folder or fsspec URL.
         max_jobs: active jobs at a time.
         poll_interval: seconds between polls; None lets it grow from 0.25 to 2 with the age of the job.
-        on_uncertain: what becomes of a job whose POST may have been charged.
+        on_uncertain: what to do with a job whose POST may have been charged.
         engine: the local engine that serves ``endpoint="local"``.
-        deadline: seconds a job may take before it is left to the journal; None for each tool's own.
+        deadline: seconds a job may take; after that it stays in the journal. None for each tool's own.
         timeout: seconds to wait for one answer of the service; uploads get a second more per 100 kB.
-        send_urls: send an input that was given as http(s) address, and is sent as it is, as that address where the
-            tool takes one. It is fetched here all the same, for its digest; it must not change meanwhile.
+        send_urls: send an input that was given as an http(s) address, and is not changed, as that address where the
+            tool takes one. It is downloaded here too, for its digest, and must not change in the meantime.
         retry_moderated: submit again what moderation refused earlier.
     """
 
@@ -78,13 +78,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
-        endpoint = self.endpoint.strip().rstrip("/").removesuffix("/v1")  # the SDK's variable may carry the version
+        endpoint = self.endpoint.strip().rstrip("/").removesuffix("/v1")  # the SDK's variable may end with the version
         object.__setattr__(self, "endpoint", endpoint)
         object.__setattr__(self, "key", self.key.strip())
         if endpoint not in (*ENDPOINTS, "local"):
             parts = _parts(endpoint)
-            if any(sign.isspace() or not sign.isprintable() for sign in endpoint):  # some readers leave them out
-                problems.append(Problem("endpoint", f"{endpoint!r} holds a space or a sign that no address has"))
+            if any(sign.isspace() or not sign.isprintable() for sign in endpoint):  # some parsers skip them
+                problems.append(Problem("endpoint", f"{endpoint!r} holds a space or a character that no address has"))
             elif parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
                 hint = nearest(endpoint, [*ENDPOINTS, "local"])
                 problems.append(
@@ -127,10 +127,10 @@ class Settings:
         return is_bfl(self.base_url)
 
     def require_key(self) -> None:
-        """Refuse to go on towards BFL without a key.
+        """Check that there is a key if the endpoint is BFL.
 
         Raises:
-            KeyRefused: naming both ways out.
+            KeyRefused: there is none; the message names both remedies.
         """
         if self.is_bfl and not self.key:
             raise KeyRefused(
@@ -140,16 +140,16 @@ class Settings:
 
 
 def is_bfl(url: str) -> bool:
-    """Whether ``url`` is an https address of bfl.ai or below it."""
+    """Check whether ``url`` is an https address of bfl.ai or below it."""
     parts = _parts(url)
     host = (parts.hostname or "").lower()
-    name = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*bfl\.ai"  # nothing that another reader may take for the end of a name
+    name = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*bfl\.ai"  # nothing that another parser may take for the end of a name
     is_name = re.fullmatch(name, host) is not None
     return parts.scheme == "https" and is_name and not (parts.username or parts.password)
 
 
 def is_loopback(url: str) -> bool:
-    """Whether ``url`` points at this machine itself."""
+    """Check whether ``url`` points at this machine."""
     host = (_parts(url).hostname or "").lower()
     if host == "localhost":
         return True
@@ -160,7 +160,7 @@ def is_loopback(url: str) -> bool:
 
 
 def _parts(url: str) -> SplitResult:
-    """``url`` taken apart; one that cannot be is without scheme and host."""
+    """Split ``url``; one that cannot be split has no scheme and no host."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises for one above 65,535
@@ -170,11 +170,11 @@ def _parts(url: str) -> SplitResult:
 
 
 _current: ContextVar[Settings | None] = ContextVar("flux_settings", default=None)
-_of_main_thread: list[Settings] = []  # for threads that were started without their starter's context
+_of_main_thread: list[Settings] = []  # for threads that do not inherit the context of their starter
 
 
 def from_environment() -> Settings:
-    """Settings as the environment variables say.
+    """Return the settings in the environment variables.
 
     Raises:
         RecipeError: a variable has a value that cannot be used.
@@ -222,9 +222,9 @@ def _seconds(name: str, problems: list[Problem]) -> float | None:
 
 
 def current() -> Settings:
-    """The settings in force here: those of the innermost ``use``, else the environment's.
+    """Return the settings in force: those of the innermost ``use``, else the environment's.
 
-    A plain thread does not inherit its starter's context: without a ``use`` of its own it gets the main thread's.
+    A plain thread does not inherit the context of its starter: without a ``use`` of its own, the main thread's hold.
     """
     chosen = _current.get()
     if chosen is None and _of_main_thread and threading.current_thread() is not threading.main_thread():
@@ -239,7 +239,8 @@ def use(settings: Settings | None = None, **changes: Any) -> Iterator[Settings]:
         with use(endpoint="local", store="out/store"):
             deblur("photo.jpg")
 
-    Holds for tasks, threads and flows of this process. Other processes (process pools, Dask, Ray) read the environment.
+    They hold for tasks, threads and flows of this process. Other processes (process pools, Dask, Ray) read the
+    environment.
 
     Raises:
         RecipeError: an unknown name or a value that cannot be used.

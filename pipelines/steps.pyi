@@ -107,8 +107,8 @@ def deblur(
         seed: Same seed and same parameters repeat a result.
         safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
         output_format: File type of the result: jpeg, png or webp.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
@@ -152,8 +152,8 @@ def erase(
         seed: Same seed and same parameters repeat a result.
         safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
         output_format: File type of the result: jpeg, png or webp.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
@@ -215,8 +215,8 @@ def outpaint(
         anchor: Where the input sits on a canvas given by aspect_ratio.
         expand: Pixels to add: left, right, top, bottom; instead of width and height.
         exact: Keep sizes that are not multiples of 16.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
@@ -262,8 +262,8 @@ def try_on(
         safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
         output_format: File type of the result: jpeg, png or webp.
         model: Which tool; vto-v2 by default.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
@@ -313,8 +313,8 @@ def fill(
         guidance: How closely to follow the prompt.
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
@@ -368,8 +368,8 @@ def fill_finetuned(
         guidance: How closely to follow the prompt.
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
@@ -425,8 +425,8 @@ def expand(
         guidance: How closely to follow the prompt.
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
@@ -488,8 +488,8 @@ def edit(
         guidance: How closely to follow the prompt (the docs say 4.5 by default).
         steps: Denoising steps.
         model: Which tool; flux-2-pro by default.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
@@ -559,8 +559,8 @@ def generate(
         guidance: How closely to follow the prompt.
         input_image_blob_path: A picture that already lies in the service's storage.
         model: Which tool; flux-2-pro by default.
-        variant: Another result for the same request: a new job, paid anew.
-        fit: What to do with a picture the tool does not take as it is.
+        variant: Another result for the same request: a new job, which is paid for.
+        fit: What to do with a picture that the tool does not accept as it is.
         id: What other steps call it; its name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.

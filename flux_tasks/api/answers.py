@@ -1,4 +1,4 @@
-"""What the service's answers say, read leniently: bodies may be missing, broken or of another shape."""
+"""Read the service's answers leniently: a body may be missing, broken or of another shape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["detail_of", "host_of", "number", "problems_of", "read_json", "reason
 
 
 def host_of(url: str) -> str:
-    """The host and port of an address, without anything that may be secret in it."""
+    """Return host and port of an address, without anything in it that may be secret."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2] or "an address"
     except ValueError:
@@ -25,13 +25,13 @@ def host_of(url: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """An exception in a few words."""
+    """Return an exception in a few words."""
     words = str(error).strip()
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def read_json(response: httpx.Response) -> Any:
-    """The body as JSON, or None."""
+    """Return the body as JSON, or None."""
     try:
         return response.json()
     except (ValueError, RecursionError):  # not JSON, not text, or nested beyond reason
@@ -39,7 +39,7 @@ def read_json(response: httpx.Response) -> Any:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
+    """Return a finite number, or None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     try:
@@ -50,7 +50,7 @@ def number(value: Any) -> float | None:
 
 
 def detail_of(answer: Any) -> str:
-    """The server's reason: ``detail`` is a list for schema errors and a string otherwise (DOCS-ERR, OAS-0919)."""
+    """Return the server's reason: ``detail`` is a list for schema errors, a string otherwise (DOCS-ERR, OAS-0919)."""
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if isinstance(detail, list):
         return "; ".join(
@@ -65,7 +65,7 @@ def _place(error: dict[str, Any]) -> list[str]:
 
 
 def problems_of(answer: Any, tool: Tool) -> list[Problem]:
-    """A schema error's list, each with the task's parameter that it is about."""
+    """Return the problems in a schema error, each with the task's parameter that it is about."""
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if not isinstance(detail, list):
         return []
@@ -73,7 +73,7 @@ def problems_of(answer: Any, tool: Tool) -> list[Problem]:
 
 
 def retry_after(response: httpx.Response) -> float | None:
-    """Seconds the server asks to wait: a number or a date, at most 60; None if it does not say."""
+    """Return the seconds that the server asks to wait, as a number or a date, at most 60; None if it asks for none."""
     value = response.headers.get("retry-after", "").strip()
     if not value:
         return None

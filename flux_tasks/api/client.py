@@ -1,6 +1,6 @@
-"""The BFL API over httpx: submit, poll, fetch.
+"""The client of the BFL API: submit, poll, fetch.
 
-What is repeated, and by whom (``connection`` says who is given the key):
+What is repeated, and by whom (``connection`` describes who is given the key):
 
 =======  ==========================================  ===========================================================
 phase    what happened                               what is done
@@ -8,7 +8,7 @@ phase    what happened                               what is done
 submit   no connection (refused, DNS, TLS,           ``ServerUnavailable``: nothing was sent; a Prefect task
          connect time-out, pool time-out)            repeats itself four times, nothing else does
 submit   429                                         waited for here (``Retry-After``, else growing pauses) up to
-                                                     the tool's deadline, then ``RateLimited``: no job was made
+                                                     the tool's deadline, then ``RateLimited``: no job exists
 submit   5xx, read/write time-out, a body that drips ``SubmissionUncertain``: never repeated, the job may be
          for too long, cut connection, an answer     charged
          that cannot be read
@@ -74,12 +74,12 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
 _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 _EARLY_POLLS = 5
-_EARLY_SECONDS = 30.0  # after its submission a job was seen to be unknown for ten seconds
+_EARLY_SECONDS = 30.0  # a job was seen to be unknown for ten seconds after its submission
 _BYTES_PER_SECOND = 100_000  # of the slowest upload that is waited for
 
 
 def _is_id(value: Any) -> bool:
-    """Whether it can be asked for: some text, and nothing that no address can hold."""
+    """Check whether ``value`` can be put into an address: some text, without lone surrogates."""
     return isinstance(value, str) and bool(value) and not any("\ud800" <= sign <= "\udfff" for sign in value)
 
 
@@ -108,7 +108,7 @@ class Finished:
 
     Attributes:
         sample: the delivery address, valid for 10 minutes.
-        cost: settled credits, if the service said so.
+        cost: settled credits; None if the service named none.
         details: the rest of the result: prompt, seed, durations …
     """
 
@@ -169,17 +169,16 @@ class BflClient:
         deadline: float | None = None,
         on_wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Submission:
-        """POST one job. Each call may be charged; see the module's table for what is repeated.
+        """Submit one job. Each call may be charged; see the module's table for what is repeated.
 
-        With ``webhook_url`` in ``body`` the answer has no ``polling_url``. 429 is waited for up to ``deadline`` seconds
-        (the tool's own if None); ``on_wait`` is what waits, for so many seconds: no job was made then, and it is tried
-        again when it returns.
+        With ``webhook_url`` in ``body`` the answer has no ``polling_url``. After a 429, which created no job, the POST
+        is repeated for up to ``deadline`` seconds (the tool's own if None); ``on_wait`` waits, for a number of seconds.
 
         Raises:
             KeyRefused: answered with 401 or 403.
             OutOfCredits: answered with 402.
             InvalidRequest: answered with another 4xx, with the server's reasons.
-            RateLimited: answered with 429 until the deadline; no job was made.
+            RateLimited: answered with 429 until the deadline; no job was created.
             ServerUnavailable: no connection; nothing was sent.
             SubmissionUncertain: the job may be charged.
         """
@@ -200,7 +199,7 @@ class BflClient:
 
     async def _post(self, tool: Tool, content: bytes) -> httpx.Response:
         url = f"{self.base_url}{tool.path}"
-        # Longer than the time-out of the connection, which says for sure that nothing was sent.
+        # Longer than the time-out of the connection, after which it is certain that nothing was sent.
         seconds = self._connection.connect_timeout + self._timeout + len(content) / _BYTES_PER_SECOND
         try:
             async with asyncio.timeout(seconds):
@@ -251,10 +250,10 @@ class BflClient:
         """Poll a job until it ends; free of charge and safe to repeat.
 
         Args:
-            polling_url: as returned at submission. One that points at a host which may not have the key is not
-                used: the endpoint is asked for the id instead, so that nothing paid for is lost.
-            deadline: seconds to go on polling.
-            on_progress: told each status and the share done (0 to 1, where known).
+            polling_url: as returned at submission. If it points at a host that may not have the key, the endpoint is
+                asked for the id instead, so that no paid job is lost.
+            deadline: seconds after which polling ends.
+            on_progress: receives each status and the share done (0 to 1, or None).
 
         Raises:
             Moderated: the service refused the request or the result.
@@ -298,19 +297,19 @@ class BflClient:
                 if on_progress is not None:
                     on_progress(status, number(answer.get("progress")))
                 missing = failures = 0
-                reason = "ready, but its result is not named" if status == "Ready" else "still running"
+                reason = "ready, but without a result" if status == "Ready" else "still running"
             elif response.status_code in (401, 403):
                 raise KeyRefused(f"{host_of(url)} refused the key while polling ({response.status_code})")
             else:
                 failures += 1
                 reason = f"HTTP {response.status_code}"
                 if failures > 3 and response.status_code in (404, 405, 410):
-                    url = own  # the address that the service named is none
+                    url = own  # the address that the service named does not work
             pause = max(self._pause(elapsed, failures), retry_after(response) or 0.0)
             await asyncio.sleep(min(pause, max(0.0, deadline - (time.monotonic() - started)) + 0.01))
 
     def _ending(self, job_id: str, status: str, answer: Mapping[str, Any]) -> Finished | None:
-        """The end that ``status`` means, or None while the job runs (an unknown status is a running one)."""
+        """Return the result that ``status`` means, or None while the job runs (an unknown status counts as running)."""
         result = answer.get("result")
         if status == "Ready":
             sample = result.get("sample") if isinstance(result, dict) else None
@@ -355,7 +354,7 @@ class BflClient:
     # -- fetch ----------------------------------------------------------------------------------------------------
 
     async def fetch(self, finished: Finished) -> bytes:
-        """The delivered bytes: complete, with a decodable header. Never sends the key.
+        """Return the delivered bytes, complete and with a readable header. Never sends the key.
 
         Raises:
             DeliveryFailed: not fetched whole; asking again is free.
@@ -373,7 +372,7 @@ class BflClient:
     # -- account --------------------------------------------------------------------------------------------------
 
     async def credits(self) -> float | None:
-        """Credits left on the account (``GET /v1/credits``); None if the endpoint does not say.
+        """Return the credits left on the account (``GET /v1/credits``); None if the endpoint does not name them.
 
         Raises:
             KeyRefused: answered with 401 or 403.
@@ -390,9 +389,9 @@ class BflClient:
         return number(answer.get("credits")) if isinstance(answer, dict) else None
 
     async def engine(self) -> str:
-        """The engine behind the endpoint: ``bfl``, what a local server says of itself, or ``custom:<host>``.
+        """Return the engine behind the endpoint: ``bfl``, the name that a local server gives, or ``custom:<host>``.
 
-        Part of every job key, so that no other engine's results ever pass for BFL's.
+        Part of every job key, so that no other engine's results are ever taken for BFL's.
 
         Raises:
             EndpointUnreachable: an endpoint that is not BFL's does not answer.
@@ -404,7 +403,7 @@ class BflClient:
         name = answer.get("engine") if isinstance(answer, dict) and response.status_code == 200 else None
         if isinstance(name, str) and name.startswith("local:"):
             return name
-        # Not the port: a server of one's own may come back on another, and its results are still its results.
+        # Without the port: a server of one's own may start again on another one, and its results stay valid.
         return f"custom:{'loopback' if is_loopback(self.base_url) else urlsplit(self.base_url).hostname}"
 
     async def _ask_about(self, url: str, *, keyed: bool = True) -> httpx.Response:
@@ -416,10 +415,10 @@ class BflClient:
 
 
 def is_free_to_repeat(error: FluxError) -> bool:
-    """Whether a whole task may be repeated after ``error``: nothing was sent.
+    """Check whether a whole task may be repeated after ``error``, because nothing was sent.
 
-    All else is repeated by the client or the job itself, or not at all, so that attempts never multiply: 429 is
-    waited for in ``submit``, polls and deliveries are repeated where they fail, a lost job is submitted anew by the
-    job, and one that has not ended by its deadline is left to the journal.
+    Everything else is repeated by the client or by the job itself, or not at all, so that attempts never multiply:
+    ``submit`` waits after a 429, polls and deliveries are repeated where they fail, the job submits a lost job again,
+    and a job that has not ended by its deadline stays in the journal.
     """
     return isinstance(error, ServerUnavailable) and not isinstance(error, StillRunning)

@@ -1,8 +1,8 @@
-"""In-flight slots: an account may have 24 active jobs, 6 of them Kontext max (SEED-2, BFL help 7158018353).
+"""Slots for active jobs: an account may have 24, 6 of them Kontext max (SEED-2, BFL help 7158018353).
 
-A job is active from its submission to its terminal status, so a slot is held that long, not per HTTP request. Others
-may use the same account: each 429 lowers the limit of this process by a quarter, and each round of submissions that
-are taken raises it by one again, up to what was asked for.
+A job is active from its submission to its final status, so a slot is held that long, not per HTTP request. Others
+may use the same account: each 429 lowers the limit of this process by a quarter, and each round of accepted submissions
+raises it by one again, up to the limit that was asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["CLASS_LIMITS", "Slots"]
 CLASS_LIMITS = {"kontext-max": 6}
 """Classes with a limit of their own, below the account's."""
 
-_QUIET = 1.0  # seconds: 429s that come together are one piece of news
+_QUIET = 1.0  # seconds: 429s that come together count once
 
 
 class _Pool:
@@ -88,7 +88,7 @@ class Slots:
 
     @property
     def allowed(self) -> int:
-        """Slots that may be held just now: ``total``, or fewer after a 429."""
+        """Slots that may be held now: ``total``, or fewer after a 429."""
         return int(self._account.allowed)
 
     @asynccontextmanager
@@ -96,7 +96,7 @@ class Slots:
         """Wait for a slot of ``slot_class`` and hold it for the block."""
         narrow = self._classes.get(slot_class)
         if narrow is not None:
-            await narrow.acquire()  # first, so that waiting for it does not occupy one of the 24
+            await narrow.acquire()  # first: waiting for it must not occupy one of the 24
         try:
             await self._account.acquire()
             try:
@@ -107,11 +107,11 @@ class Slots:
             if narrow is not None:
                 narrow.release()
 
-    def refused(self, slot_class: str) -> None:
-        """A submission was answered with 429: hold fewer slots for a while."""
+    def lower(self, slot_class: str) -> None:
+        """Hold fewer slots for a while, because a submission was answered with 429."""
         (self._classes.get(slot_class) or self._account).lower()
 
-    def taken(self, slot_class: str) -> None:
-        """A submission was taken."""
+    def raise_again(self, slot_class: str) -> None:
+        """Allow more slots again, because a submission was accepted."""
         for pool in {self._classes.get(slot_class), self._account} - {None}:
             pool.raise_again()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Receiving the service's call-backs: is this one genuine, and what does it say?"""
+"""Check the service's call-backs, and read them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["WebhookForged", "verify_webhook"]
 
 
 class WebhookForged(FluxError):
-    """A call-back that does not carry the secret, or is not what the service sends."""
+    """A call-back without the secret, or not of the form that the service sends."""
 
 
 def verify_webhook(headers: Mapping[str, str], body: bytes | str, secret: str) -> dict[str, Any]:
-    """The content of a genuine call-back, of the same shape as a poll's answer.
+    """Return the content of a genuine call-back; it has the shape of a poll's answer.
 
     The service sends the secret verbatim in ``X-Webhook-Secret`` (DOCS-F2, SDK-0.2); an HMAC-SHA256 of the body in
-    ``X-BFL-Signature: sha256=<hex>`` (SKILL) is accepted instead. Both are compared in constant time. Call-backs may
-    come twice: tell them apart by ``id``.
+    ``X-BFL-Signature: sha256=<hex>`` (SKILL) is accepted instead. Both are compared in constant time. The same
+    call-back may come twice: compare its ``id``.
 
     Args:
         headers: of the request; names in any case.
@@ -53,5 +53,5 @@ def verify_webhook(headers: Mapping[str, str], body: bytes | str, secret: str) -
 
 
 def _bytes(text: str) -> bytes:
-    """``text`` to be compared; a header may hold anything."""
+    """Encode ``text`` for a comparison; a header may hold anything."""
     return text.encode("utf-8", "surrogatepass")

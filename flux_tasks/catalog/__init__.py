@@ -1,7 +1,7 @@
 """The contract as data: every tool of the BFL API, one entry each.
 
-Client, preflight, price, local server, JSON Schema, docs and task signatures all read this table. To add a tool, add
-one ``Tool`` to the tuple of its family.
+Client, checks, prices, local server, JSON Schema, docs and task signatures read this table. To add a tool, add one
+``Tool`` to the tuple of its family.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TOOLS: dict[str, Tool] = {t.name: t for t in (*flux_tools.TOOLS, *flux1.TOOLS, *
 _ALIASES: dict[str, str] = {alias: t.name for t in TOOLS.values() for alias in t.aliases}
 
 DEFAULT_MODELS = {"try_on": "vto-v2", "edit": "flux-2-pro", "generate": "flux-2-pro"}
-"""Tasks that serve several tools choose one with ``model=``; this is what they use when nothing is said."""
+"""The tool of a task that takes ``model=``, if none is given."""
 
 MODELS: dict[str, tuple[str, ...]] = {
     "try_on": tuple(t.name for t in TOOLS.values() if t.task == "try_on"),
@@ -66,17 +66,17 @@ MODELS: dict[str, tuple[str, ...]] = {
 """The tools behind each task that takes ``model=``. FLUX.2 both edits and generates."""
 
 TASKS: tuple[str, ...] = (*dict.fromkeys(t.task for t in TOOLS.values()),)
-"""Names of the Python tasks, which are the step names of recipes, too."""
+"""Names of the Python tasks, and of the steps in recipes."""
 
 
 def find(name: str) -> Tool | None:
-    """The tool called ``name``: the API's name, an alias, or None."""
+    """Return the tool called ``name``, by the API's name or an alias, or None."""
     name = name.strip().lower().replace("_", "-")
     return TOOLS.get(name) or TOOLS.get(_ALIASES.get(name, ""))
 
 
 def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
-    """The tool that ``task`` calls, for tasks with several models the one named ``model``.
+    """Return the tool that ``task`` calls; for tasks with several models, the one named ``model``.
 
     ``task`` may also be a tool's own name or alias.
 

@@ -1,6 +1,6 @@
 """The fields that several tools share, each with its range, its default and the document it comes from.
 
-Documents (dates in ``SOURCES``) are named by short tags; a field without one of its own comes from the tool's first.
+Documents (dates in ``SOURCES``) have short tags; a field without one of its own comes from the tool's first document.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ImageField:
     """Marks a request field that carries an image.
 
     Attributes:
-        role: ``image`` (what is edited), ``mask`` (where), or ``reference`` (what to go by).
+        role: ``image`` (the picture to edit), ``mask`` (where), or ``reference`` (a further picture).
         url: whether the service also takes an http(s) URL instead of base64.
     """
 
@@ -56,15 +56,15 @@ class ImageField:
 class Request(BaseModel):
     """Base of every request body.
 
-    Used strictly on our side, where a typo is an error. The local server validates the same models leniently,
-    because the service ignores unknown fields on most tools.
+    Strict on our side, where a typo is an error. The local server validates the same models leniently, because the
+    service ignores unknown fields of most tools.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False)
 
 
 def fact(description: str, source: str = "", **limits: Any) -> Any:
-    """A pydantic ``Field`` without default: description, limits, and the document they come from."""
+    """Return a pydantic ``Field`` without default: description, limits, and the document they come from."""
     return Field(description=description, json_schema_extra={"source": source} if source else None, **limits)
 
 
@@ -81,7 +81,9 @@ Seed = Annotated[int | None, fact("Same seed and same parameters repeat a result
 User = Annotated[str | None, fact("Opaque id of the end user, 1–256 characters.", min_length=1, max_length=256)]
 WebhookUrl = Annotated[
     str | None,
-    fact("Address to be told when the job ends.", min_length=1, max_length=2083, pattern=r"^https?://[^\s/]+"),
+    fact(
+        "Address that the service calls when the job ends.", min_length=1, max_length=2083, pattern=r"^https?://[^\s/]+"
+    ),
 ]
 WebhookSecret = Annotated[str | None, fact("Secret that the webhook carries back in X-Webhook-Secret.", "DOCS-F2")]
 Tolerance5 = Annotated[int, fact("Moderation: 0 is strictest, 5 most tolerant.", ge=0, le=5)]

@@ -50,7 +50,7 @@ def _ratio_problems(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 class FillRequest(WithUser, WithWebhook):
-    """Paint the white of the mask anew, as the prompt says."""
+    """Repaint the white of the mask, as the prompt describes."""
 
     image: ImageBase64
     mask: MaskBase64 = None
@@ -100,7 +100,7 @@ class ExpandRequest(WithUser, WithWebhook):
 
 
 class KontextRequest(WithUser, WithWebhook):
-    """Edit one picture, or combine up to four, as the prompt says. The result has about 1 MP."""
+    """Edit one picture, or combine up to four, as the prompt describes. The result has about 1 MP."""
 
     prompt: Prompt
     input_image: Reference = None

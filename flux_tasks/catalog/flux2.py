@@ -72,7 +72,7 @@ class FlexRequest(_EightReferences):
 
 
 def _flux2_size(parameters: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int] | None:
-    """Asked for, else the first input's size cut to multiples of 16 and scaled into 4 MP (DOCS-F2), else unknown."""
+    """Return the size asked for, else the first input's, cut to multiples of 16 within 4 MP (DOCS-F2), else None."""
     width, height = parameters.get("width"), parameters.get("height")
     if width and height:
         return int(width) // 16 * 16, int(height) // 16 * 16
@@ -84,11 +84,11 @@ def _flux2_size(parameters: Mapping[str, Any], size: tuple[int, int] | None) -> 
 
 def _size_warnings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     off = [n for n in ("width", "height") if (parameters.get(n) or 0) % 16]
-    words = [f"{name} is not a multiple of 16: the service rounds it down" for name in off]
+    warnings = [f"{name} is not a multiple of 16: the service rounds it down" for name in off]
     width, height = parameters.get("width") or 0, parameters.get("height") or 0
     if width * height > MAX_AREA:
-        words.append(f"{px_size((width, height))} is more than the 4 MP that the documentation names as the limit")
-    return tuple(words)
+        warnings.append(f"{px_size((width, height))} is more than the 4 MP that the documentation names as the limit")
+    return tuple(warnings)
 
 
 def _model(name: str, summary: str, request: type[Request], price: Price, *aliases: str) -> Tool:

@@ -85,7 +85,7 @@ class Expand(Request):
 
 
 class OutpaintOptions(Request):
-    """Other ways to say which canvas is meant; see ``flux_tasks.canvas``."""
+    """Other ways to give the canvas; see ``flux_tasks.images.canvas``."""
 
     aspect_ratio: Annotated[
         str | None,

@@ -1,4 +1,4 @@
-"""How each task is called, worked out from the catalogue: for Python, for type checkers, for recipes and docs."""
+"""The signature of each task, derived from the catalogue: for Python, type checkers, recipes and docs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CALL_OPTIONS", "UNSET", "Parameter", "Unset", "parameters", "signatu
 
 
 class Unset(enum.Enum):
-    """The default of every optional parameter: not given, so not sent, and the service's own default holds."""
+    """The default of every optional parameter: it is not sent, so that the service's own default holds."""
 
     UNSET = "unset"
 
@@ -52,7 +52,7 @@ class Parameter:
 
 
 def tools_of(task: str) -> tuple[Tool, ...]:
-    """The tools that ``task`` may call, its default first."""
+    """Return the tools that ``task`` may call, its default first."""
     names = catalog.MODELS.get(task)
     if names is None:
         return tuple(t for t in catalog.TOOLS.values() if t.task == task)
@@ -62,12 +62,12 @@ def tools_of(task: str) -> tuple[Tool, ...]:
 
 @cache
 def parameters(task: str) -> tuple[Parameter, ...]:
-    """The parameters of ``task``: pictures first, then what is required, then the rest by name."""
+    """Return the parameters of ``task``: pictures first, then what is required, then the rest by name."""
     found: dict[str, Parameter] = {p.name: p for p in _pictures(task)}
     tools = tools_of(task)
     for tool in tools:
         for name, info in tool.parameters.items():
-            if name in found or name in catalog.WEBHOOK_FIELDS:  # a task waits; it is not called back
+            if name in found or name in catalog.WEBHOOK_FIELDS:  # a task waits for its result
                 continue
             required = info.is_required() and not (tool.options.model_fields and name in ("width", "height"))
             required = required and all(
@@ -80,10 +80,10 @@ def parameters(task: str) -> tuple[Parameter, ...]:
     if task in catalog.MODELS:
         names = ", ".join(repr(t.name) for t in tools)
         found["model"] = Parameter("model", f"Literal[{names}]", f"Which tool; {tools[0].name} by default.")
-    found["variant"] = Parameter("variant", "int", "Another result for the same request: a new job, paid anew.")
+    found["variant"] = Parameter("variant", "int", "Another result for the same request: a new job, which is paid for.")
     if any(p.annotation.startswith(("ImageLike", "Sequence[ImageLike]")) for p in found.values()):
         found["fit"] = Parameter(
-            "fit", "Literal['error', 'downscale']", "What to do with a picture the tool does not take as it is."
+            "fit", "Literal['error', 'downscale']", "What to do with a picture that the tool does not accept as it is."
         )
     ordered = sorted(found.values(), key=lambda p: (p.keyword, not p.required))
     return tuple(ordered)
@@ -111,7 +111,7 @@ def _pictures(task: str) -> Iterator[Parameter]:
 
 @cache
 def signature(task: str) -> inspect.Signature:
-    """The Python signature of ``task``. Every optional parameter has the default ``UNSET``."""
+    """Return the Python signature of ``task``. Every optional parameter has the default ``UNSET``."""
     return inspect.Signature(
         [
             inspect.Parameter(
@@ -127,7 +127,7 @@ def signature(task: str) -> inspect.Signature:
 
 
 def source_of(annotation: Any) -> str:
-    """A type as Python source, as it would be written by hand."""
+    """Return a type as Python source, as a person would write it."""
     if annotation is type(None):
         return "None"
     if annotation is Any:
@@ -145,12 +145,12 @@ def source_of(annotation: Any) -> str:
 
 
 def docstring(task: str) -> str:
-    """The docstring of ``task``."""
+    """Return the docstring of ``task``."""
     tools = tools_of(task)
     lines = [tools[0].summary if len(tools) == 1 else f"{tools[0].summary} ({len(tools)} models, see ``model``)", ""]
     lines += ["Args:"]
     lines += [f"    {p.name}: {p.description}" for p in parameters(task)]
-    lines += ["", "Returns:", "    A reference to the result, which lies in the store.", ""]
+    lines += ["", "Returns:", "    A reference to the result in the store.", ""]
     lines += ["Raises:", "    FluxError: see ``flux_tasks.errors``; bad input is found before anything is spent."]
     return "\n".join(lines)
 

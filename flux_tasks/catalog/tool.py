@@ -1,4 +1,4 @@
-"""What the catalogue says of one tool."""
+"""The entry of one tool in the catalogue."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What one job costs, in credits (1 credit = 0.01 USD). The ``cost`` in the service's answer is the truth.
+    """What one job is expected to cost, in credits (1 credit = 0.01 USD). What counts is ``cost`` in the answer.
 
     Attributes:
         first: credits for the first megapixel of output, or for the image; None means unknown.
         extra: credits for each further megapixel, of output and of inputs, each rounded up by itself.
         inputs: whether input megapixels are charged.
         per: what ``first`` is for.
-        date, source: when and where this was read; ``note`` says what else to know.
+        date, source: when and where this was read; ``note`` has anything else to know.
     """
 
     first: float | None
@@ -62,7 +62,7 @@ class Price:
     note: str = ""
 
     def estimate(self, output_mp: float, input_mp: Sequence[float] = ()) -> float | None:
-        """Credits for a job of ``output_mp`` and inputs of ``input_mp`` megapixels; None if unknown."""
+        """Return the credits for a job of ``output_mp`` and inputs of ``input_mp`` megapixels; None if unknown."""
         if self.first is None:
             return None
         if self.per == "image":
@@ -84,11 +84,11 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class SizeRule:
-    """What a tool asks of its pictures, in pixels.
+    """What a tool requires of its pictures, in pixels.
 
     Attributes:
         max_area: largest area of the edited picture, or None.
-        reduces: the service itself scales larger inputs down, so they are no error.
+        reduces: the service itself scales larger inputs down, so that they are no error.
         reduced_area: the area it scales them to, if that is not ``max_area``.
         min_side: shortest side that is accepted.
         multiple: sizes the service crops or rounds to.
@@ -106,12 +106,12 @@ class SizeRule:
 
 
 class NoOptions(Request):
-    """Most tools have no parameter of our own."""
+    """No parameters of our own, as for most tools."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One endpoint of the BFL API, as data. Adding a tool to the project is adding one of these.
+    """One endpoint of the BFL API, as data. To add a tool to the project, add one of these.
 
     Attributes:
         name: the last part of its path; what the API calls it.
@@ -120,18 +120,18 @@ class Tool:
         summary: one line for people.
         request: the body, as a pydantic model.
         price: credits per job.
-        sizes: what it asks of its pictures.
+        sizes: what it requires of its pictures.
         sources: documents that its facts come from, the main one first; tags of ``SOURCES``.
         aliases: other names that mean this tool.
         options: parameters of our own that shape the request (an outpaint's ``aspect_ratio``, for one).
         strict: the service refuses unknown fields (it ignores them elsewhere).
         slots: concurrency class; ``account`` is 24 active jobs, ``kontext-max`` 6 of its own (SEED-2).
-        deadline: seconds after which a job counts as lost track of.
+        deadline: seconds after which polling a job ends.
         accepts: fields of seed documents that the local server takes under another name.
-        price_when: picks another price row by parameters.
+        price_when: chooses another price by parameters.
         output_size: (width, height) of the result by parameters and input size, where it is known beforehand.
-        limits: what is wrong with parameters beyond what a schema can say, by parameter.
-        warnings: said about parameters that are allowed but deserve a word.
+        limits: what is wrong with parameters beyond what a schema can express, by parameter.
+        warnings: about parameters that are allowed but may surprise.
     """
 
     name: str
@@ -187,7 +187,7 @@ class Tool:
 
     @property
     def output_format(self) -> str:
-        """File type that comes back when none is asked for."""
+        """File type of the result if none is asked for."""
         return str(self.request.model_fields["output_format"].default)
 
     @property
@@ -198,17 +198,17 @@ class Tool:
         )
 
     def price_for(self, parameters: Mapping[str, Any]) -> Price:
-        """The price row for these parameters."""
+        """Return the price for these parameters."""
         return self.price_when(parameters) or self.price
 
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """``parameters`` with every default of the contract filled in; images and call-backs left out."""
+        """Return ``parameters`` with every default of the contract; images and the caller's fields are left out."""
         left_out = {*self.image_fields, *CALLER_FIELDS}
         filled = {n: i.default for n, i in self.request.model_fields.items() if not i.is_required()}
         return {n: v for n, v in {**filled, **parameters}.items() if n not in left_out}
 
     def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
-        """Everything that is wrong with ``parameters``, images aside; an empty list when all is well.
+        """Return everything that is wrong with ``parameters``, images aside; an empty list if nothing is.
 
         Args:
             where: prefix of each problem's path; the task's name if empty.
@@ -258,7 +258,7 @@ def _violations(
 
 
 def _is_type_tag(part: str | int) -> bool:
-    """Whether a location part names a member of a union (``int``, ``literal[...]``) rather than a field."""
+    """Check whether a location part names a member of a union (``int``, ``literal[...]``), not a field."""
     return isinstance(part, str) and (part in ("int", "str", "float", "bool") or "[" in part)
 
 

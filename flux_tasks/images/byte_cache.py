@@ -1,19 +1,19 @@
-"""The most recently used encodings, kept in memory so that the next step of a chain need not read its input back."""
+"""A cache of encoded images in memory, so that the next step of a chain need not read its input back."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 
-__all__ = ["RecentBytes", "get", "kept", "put"]
+__all__ = ["ByteCache", "get", "put", "shared"]
 
 
-class RecentBytes:
-    """The most recently used encodings, so that the next step of a chain need not read its input back."""
+class ByteCache:
+    """The bytes that were used last, up to ``capacity`` bytes in all; none of more than a quarter of it."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._held = 0
+        self._size = 0
         self._entries: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -29,20 +29,20 @@ class RecentBytes:
             if digest in self._entries or len(data) > self._capacity // 4:
                 return
             self._entries[digest] = data
-            self._held += len(data)
-            while self._held > self._capacity:
+            self._size += len(data)
+            while self._size > self._capacity:
                 _, dropped = self._entries.popitem(last=False)
-                self._held -= len(dropped)
+                self._size -= len(dropped)
 
 
-kept = RecentBytes(capacity=128 * 1024 * 1024)
+shared = ByteCache(capacity=128 * 1024 * 1024)
 
 
 def get(digest: str) -> bytes | None:
-    """The bytes with this SHA-256, if they were used lately."""
-    return kept.get(digest)
+    """Return the bytes with this SHA-256, if they were used lately."""
+    return shared.get(digest)
 
 
 def put(digest: str, data: bytes) -> None:
-    """Keep bytes at hand for the next step."""
-    kept.put(digest, data)
+    """Keep bytes in memory for the next step."""
+    shared.put(digest, data)

@@ -1,9 +1,9 @@
-"""The canvas of an outpaint: three ways to say it, one result.
+"""The canvas of an outpaint: three ways to give it, one result.
 
 A canvas is given as the API takes it (``width``, ``height``, offsets), as ``aspect_ratio`` with an ``anchor``, or as
 pixels to ``expand`` by on each side. All become one ``Canvas`` of at least 64 px a side and at most 4,194,304 px
-(DOCS-OUT), snapped to multiples of 16 unless ``exact`` is asked for: unaligned sizes and offsets were reported to
-come back as one solid colour (GRIDBUG).
+(DOCS-OUT), snapped to multiples of 16 unless ``exact`` is asked for: results of unaligned sizes and offsets were
+reported to be one solid colour (GRIDBUG).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ __all__ = [
     "Canvas",
     "parse_aspect_ratio",
     "plan_canvas",
+    "resolve_canvas",
     "says_shape",
-    "settle_canvas",
 ]
 
 MAX_CANVAS = 4_194_304
@@ -51,7 +51,7 @@ ANCHORS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """The final picture and where the input lies on it, in pixels; ``left`` and ``top`` may be negative."""
+    """The final picture, and where the input is on it, in pixels; ``left`` and ``top`` may be negative."""
 
     width: int
     height: int
@@ -59,17 +59,17 @@ class Canvas:
     top: int
 
     def overhangs(self, size: tuple[int, int]) -> bool:
-        """Whether an input of ``size`` reaches beyond the canvas."""
+        """Check whether an input of ``size`` reaches beyond the canvas."""
         return self.left < 0 or self.top < 0 or self.left + size[0] > self.width or self.top + size[1] > self.height
 
 
 def parse_aspect_ratio(text: str) -> float | None:
-    """Width over height of ``"16:9"``, or None if it is not two positive numbers with a colon between them."""
+    """Return width over height of ``"16:9"``, or None if it is not two positive numbers with a colon between them."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*[:/x]\s*(\d+(?:\.\d+)?)\s*", text)
     if not found or float(found[2]) == 0:
         return None
     ratio = float(found[1]) / float(found[2])
-    return ratio if 1e-9 < ratio < 1e9 else None  # nothing beyond that fits a canvas, and infinity is no number
+    return ratio if 1e-9 < ratio < 1e9 else None  # nothing beyond that fits a canvas
 
 
 def plan_canvas(
@@ -81,7 +81,7 @@ def plan_canvas(
     exact: bool = False,
     where: str = "outpaint",
 ) -> Canvas:
-    """The canvas for an input of ``size`` (width, height in pixels).
+    """Return the canvas for an input of ``size`` (width, height in pixels).
 
     Args:
         aspect_ratio: such as ``"16:9"``; the canvas is the smallest of that shape that holds the whole input.
@@ -136,11 +136,11 @@ def _snap_up(pixels: int) -> int:
 
 
 def _snap_offset(offset: int, share: float, room: int) -> int:
-    """The multiple of 16 nearest to ``offset`` that keeps the input on the canvas; an anchored side stays anchored."""
+    """Return the multiple of 16 nearest to ``offset`` that keeps the input on the canvas; an anchored side stays so."""
     if share == 0 or room <= 0:
         return 0
     if share == 1:
-        return room  # flush with the far edge, which no multiple of 16 may be
+        return room  # the far edge, even where it is no multiple of 16
     return min(round(offset / GRID) * GRID, room // GRID * GRID)
 
 
@@ -150,32 +150,32 @@ _THEIRS = ("width", "height", "reference_offset_x", "reference_offset_y")
 
 
 def says_shape(parameters: Mapping[str, Any]) -> bool:
-    """Whether the canvas is said by its shape (``aspect_ratio`` or ``expand``) and not by the API's own fields."""
+    """Check whether the canvas is given by its shape (``aspect_ratio``, ``expand``), not by the API's own fields."""
     return bool(parameters.get("aspect_ratio") or parameters.get("expand"))
 
 
-def settle_canvas(
+def resolve_canvas(
     parameters: Mapping[str, Any], size: Size, *, may_shrink: bool, where: str = "outpaint"
 ) -> tuple[dict[str, Any], Size, list[str]]:
-    """The canvas that the caller means, in the API's own fields.
+    """Return the canvas that the caller means, in the API's own fields.
 
     Args:
-        parameters: of an outpaint, checked one by one before.
+        parameters: of an outpaint, each checked by itself before.
         size: of the input, in pixels.
-        may_shrink: the input may be scaled down where the canvas would not fit otherwise.
+        may_shrink: scale the input down where the canvas would be too large otherwise.
 
     Returns:
-        The parameters to send, the size that the input is to have, and words on what was changed.
+        The parameters to send, the size to which the input is scaled, and a warning for each side that was snapped.
 
     Raises:
-        InvalidRequest: too large, contradictory, or the input does not lie within the canvas.
+        InvalidRequest: the canvas is too large or contradictory, or the input does not lie within it.
     """
     wire = {name: value for name, value in parameters.items() if name not in _OURS}
     exact = bool(parameters.get("exact"))
     if not says_shape(parameters):
-        words = [] if exact else _snap_explicit(wire)
-        _check_explicit(wire, size, where, words)
-        return wire, size, words
+        warnings = [] if exact else _snap_explicit(wire)
+        _check_explicit(wire, size, where, warnings)
+        return wire, size, warnings
     problems = [
         Problem(f"{where}.{name}", "follows from aspect_ratio or expand: leave it out")
         for name in _THEIRS
@@ -192,14 +192,14 @@ def settle_canvas(
         plan_canvas, size, aspect_ratio=ratio, anchor=parameters.get("anchor", "center"), expand=expand, where=where
     )
     canvas = plan(exact=True)
-    if canvas != Canvas(*size, 0, 0):  # with nothing to add, nothing is added for the grid's sake, either
+    if canvas != Canvas(*size, 0, 0):  # where nothing is to be added, the grid adds nothing either
         canvas = plan(exact=exact)
     placed = (canvas.width, canvas.height, canvas.left, canvas.top)
     return {**wire, **dict(zip(_THEIRS, placed, strict=True))}, size, []
 
 
 def _within_canvas(size: Size, aspect_ratio: str) -> Size:
-    """``size``, scaled down if a canvas of ``aspect_ratio`` around it, snapped, would have more than 4 MP."""
+    """Scale ``size`` down if a snapped canvas of ``aspect_ratio`` around it would have more than 4 MP."""
     ratio = parse_aspect_ratio(aspect_ratio) or 1.0
     width, height = size
     canvas = (max(width, height * ratio), max(height, width / ratio))
@@ -211,19 +211,19 @@ def _within_canvas(size: Size, aspect_ratio: str) -> Size:
 
 
 def _snap_explicit(wire: dict[str, Any]) -> list[str]:
-    words = []
+    warnings = []
     for name in ("width", "height"):
         snapped = _snap_up(wire[name])
         if snapped != wire[name]:
-            words.append(f"{name} {wire[name]} was snapped to {snapped}, a multiple of 16 (exact: true keeps it)")
+            warnings.append(f"{name} {wire[name]} was snapped to {snapped}, a multiple of 16 (exact: true keeps it)")
             wire[name] = snapped
-    return words
+    return warnings
 
 
-def _check_explicit(wire: Mapping[str, Any], size: Size, where: str, words: Sequence[str]) -> None:
+def _check_explicit(wire: Mapping[str, Any], size: Size, where: str, warnings: Sequence[str]) -> None:
     width, height = wire["width"], wire["height"]
     if width * height > MAX_CANVAS:
-        snapped = "" if not words else f" ({'; '.join(words)})"
+        snapped = "" if not warnings else f" ({'; '.join(warnings)})"
         what = f"the canvas has {width * height:,} px, more than {MAX_CANVAS:,}{snapped}: make it smaller"
         raise InvalidRequest.of([Problem(where, what)])
     x, y = wire.get("reference_offset_x"), wire.get("reference_offset_y")

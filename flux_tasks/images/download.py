@@ -1,7 +1,7 @@
 """A bounded HTTP GET: size, time and redirects are limited, and a cut body is an error.
 
-Used for deliveries, for inputs given as http(s) URLs, and by the local server for the URLs in its requests. No key
-ever travels through here.
+Used for deliveries, for inputs given as http(s) URLs, and by the local server for the URLs in its requests. No request
+made here carries a key.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ async def download(
     redirects: int = 3,
     same_host: bool = False,
 ) -> bytes:
-    """The whole body at ``url``, at most ``limit`` bytes.
+    """Return the whole body at ``url``, at most ``limit`` bytes.
 
     Args:
-        client: carries time-outs and the connection pool; must not carry credentials.
+        client: has time-outs and the connection pool; must not have credentials.
         redirects: how many to follow; with ``same_host`` only those that stay on the host of ``url``.
 
     Raises:
@@ -38,7 +38,7 @@ async def download(
         try:
             if urlsplit(url).scheme not in ("http", "https"):
                 raise DeliveryFailed(f"{host}: not an http(s) address")
-            headers = {"accept-encoding": "identity"}  # pictures are compressed already; a bomb would be, too
+            headers = {"accept-encoding": "identity"}  # pictures are compressed already; only a bomb would gain
             async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
                 if response.has_redirect_location:
                     secure = url.startswith("https://")
@@ -61,7 +61,7 @@ async def download(
 
 
 def _host(url: str) -> str:
-    """Host and port of ``url``, without the user and password that may stand before them."""
+    """Return host and port of ``url``, without the user and password that may stand before them."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2].lower()
     except ValueError:

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that may be decoded: 100 MP. A header that says more is refused unread."""
+"""Largest picture that is decoded: 100 MP. A file whose header says more is refused unread."""
 
 EXTENSIONS = {
     "image/png": "png",
@@ -47,14 +47,14 @@ EXTENSIONS = {
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _FORMATS} | {"MPO": "image/jpeg"}
 _PREVIEW_MARK = "flux-pipelines-local-preview"
-TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations whose upright picture has width and height swapped
+TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
-_warnings_lock = threading.Lock()  # two threads in catch_warnings may leave the process without any warnings
+_warnings_lock = threading.Lock()  # two threads in catch_warnings may switch off all warnings for good
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image's header says. Sizes in pixels as stored, before any EXIF orientation is applied."""
+    """The header of an image. Sizes are in pixels as stored, before any EXIF orientation is applied."""
 
     media_type: str
     width: int
@@ -68,7 +68,7 @@ class Header:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings: above 89 MP MAX_PIXELS decides, and damaged EXIF data are nobody's concern."""
+    """Silence Pillow's warnings: above 89 MP ``MAX_PIXELS`` decides, and damaged EXIF data does no harm."""
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -82,7 +82,7 @@ def _opened(data: bytes | Path) -> Iterator[Image.Image]:
             image = Image.open(source, formats=_FORMATS)
     except Image.DecompressionBombError:
         raise InvalidImage(f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded") from None
-    except Exception as error:  # the parsers were not written for hostile bytes: anything may come out of them
+    except Exception as error:  # the parsers were not written for hostile bytes: they may raise anything
         if isinstance(error, OSError) and error.errno is not None:
             raise
         size = len(data) if isinstance(data, bytes) else data.stat().st_size
@@ -122,9 +122,9 @@ def inspect(source: bytes | str | os.PathLike[str]) -> Header:
 
 
 def _exif(image: Image.Image) -> Image.Exif:
-    """The EXIF data that stands before the pixels; Pillow's own ``getexif`` decodes a whole PNG to look behind them.
+    """Return the EXIF data before the pixels; Pillow's own ``getexif`` decodes a whole PNG to look for more.
 
-    Damaged EXIF data is no reason to refuse a picture: it counts as none.
+    Damaged EXIF data is no reason to refuse a picture: it is ignored.
     """
     try:
         if image.format != "PNG":
@@ -138,14 +138,14 @@ def _exif(image: Image.Image) -> Image.Exif:
 
 
 def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":  # which Pillow itself turns upright, size and all
+    if image.format == "TIFF":  # Pillow turns it upright itself, and swaps its size
         return 1
     value = _exif(image).get(0x0112, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def preview_mark(image: Image.Image) -> str:
-    """The engine named by a local-preview mark in the image's metadata, or an empty string."""
+    """Return the engine that a local-preview mark in the image's metadata names, or an empty string."""
     text = str(image.info.get(_PREVIEW_MARK, ""))
     if not text:
         software = str(_exif(image).get(0x0131, ""))
@@ -154,7 +154,7 @@ def preview_mark(image: Image.Image) -> str:
 
 
 def mark_preview(image: Image.Image, engine: str) -> dict[str, Any]:
-    """Keyword arguments for ``Image.save`` that mark a picture as made by a local ``engine``."""
+    """Return the arguments of ``Image.save`` that mark a picture as made by a local ``engine``."""
     from PIL.PngImagePlugin import PngInfo
 
     exif = Image.Exif()
@@ -165,14 +165,14 @@ def mark_preview(image: Image.Image, engine: str) -> dict[str, Any]:
 
 
 def decode(data: bytes) -> Image.Image:
-    """The whole picture, upright (EXIF orientation applied), 16-bit greys reduced to 8.
+    """Return the whole picture, upright (EXIF orientation applied), 16-bit greys reduced to 8.
 
     Raises:
         InvalidImage: not an image, too many pixels, or truncated.
     """
     with _opened(data) as image:
         try:
-            turned = _orientation(image) != 1  # asked before the pixels, as ``inspect`` does
+            turned = _orientation(image) != 1  # read before the pixels, as in ``inspect``
             image.load()
             upright = ImageOps.exif_transpose(image) if turned else image.copy()
             if upright.mode == "P" and isinstance(upright.info.get("transparency"), bytes):
@@ -183,21 +183,21 @@ def decode(data: bytes) -> Image.Image:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit greys as ``L``; Pillow's own ``convert`` cuts them off at 255, which turns nearly all of them white."""
+    """Return 16-bit greys as ``L``; Pillow's own ``convert`` cuts them off at 255, so that nearly all become white."""
     if not image.mode.startswith("I;16"):
         return image
     return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """PNG bytes; the settings are four times faster than Pillow's default and no larger."""
+    """Return PNG bytes; the settings are four times faster than Pillow's default, and the file is no larger."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1, compress_type=3)
     return buffer.getvalue()
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether encoded bytes reach their format's own end mark, found without decoding (png, jpeg, webp).
+    """Check whether encoded bytes reach their format's own end mark, without decoding them (png, jpeg, webp).
 
     More may follow it: content credentials, padding, a second picture.
     """
@@ -207,11 +207,11 @@ def is_complete(data: bytes) -> bool:
         return data.find(b"\xff\xd9", _scan_of(data)) >= 0
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return len(data) >= int.from_bytes(data[4:8], "little") + 8
-    return len(data) > 12  # shorter than that no type can be told
+    return len(data) > 12  # a shorter file has no type
 
 
 def _scan_of(jpeg: bytes) -> int:
-    """Where the first scan begins; in the segments before it a thumbnail may have an end mark of its own."""
+    """Return where the first scan begins; before it, a thumbnail may have an end mark of its own."""
     position = 2
     while position + 4 <= len(jpeg) and jpeg[position] == 0xFF:
         if jpeg[position + 1] == 0xFF:  # a fill byte
@@ -224,7 +224,7 @@ def _scan_of(jpeg: bytes) -> int:
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """``image`` in a mode that PNG keeps exactly, other modes converted to RGB or RGBA."""
+    """Return ``image`` in a mode that PNG stores exactly: other modes become RGB or RGBA."""
     image = eight_bit(image)
     if image.mode in ("1", "L", "LA", "RGB", "RGBA"):
         return image

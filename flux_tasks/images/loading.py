@@ -10,10 +10,16 @@ from flux_tasks.errors import InvalidImage, ServerUnavailable
 __all__ = ["MAX_BYTES", "read_location"]
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Longest file that is read at all; each tool's own input limit (20 MB, DOCS-F2) is checked by preflight."""
+"""Longest file that is read; ``jobs.call`` checks the service's own limit for inputs (20 MB, DOCS-F2)."""
 
 
 def read_location(location: str) -> bytes:
+    """Return the bytes at a path or URL.
+
+    Raises:
+        ServerUnavailable: its place fails, and was tried several times.
+        OSError, FluxError: they cannot be read.
+    """
     if location.startswith(("http://", "https://")):
         return _fetch(location)
     try:

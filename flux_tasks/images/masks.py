@@ -1,4 +1,4 @@
-"""Masks: strictly black and white pictures of the image's size; white marks what a tool may change.
+"""Masks: black and white pictures of the image's size; white marks what a tool may change.
 
 Pillow only, no NumPy: a mask is an ``L`` picture whose pixels are 0 or 255. Dilation is two one-dimensional box blurs
 and a threshold, which grows the white by a square of side 2r+1 at a cost that does not depend on r.
@@ -41,7 +41,7 @@ Box = tuple[int, int, int, int]
 
 
 def binarise(image: Image.Image, *, threshold: int = 128) -> Image.Image:
-    """A black and white ``L`` picture: white where the luminance reaches ``threshold`` (0–255).
+    """Return a black and white ``L`` picture: white where the luminance reaches ``threshold`` (0–255).
 
     A transparent pixel counts as black: many tools save masks as white paint on transparency.
     """
@@ -55,7 +55,7 @@ def binarise(image: Image.Image, *, threshold: int = 128) -> Image.Image:
 
 
 def from_alpha(image: Image.Image) -> Image.Image:
-    """White where ``image`` is more than half transparent (the polarity of FLUX Fill's alpha masks, docs fill page).
+    """Return white where ``image`` is more than half transparent (as in FLUX Fill's alpha masks, docs fill page).
 
     Raises:
         InvalidImage: the picture has no alpha channel.
@@ -66,7 +66,7 @@ def from_alpha(image: Image.Image) -> Image.Image:
 
 
 def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image.Image:
-    """White rectangles on black; each box is (left, top, right, bottom) in pixels, right and bottom excluded.
+    """Return white rectangles on black; each box is (left, top, right, bottom) in pixels, right and bottom excluded.
 
     Raises:
         InvalidImage: a box is empty, reversed, or wholly outside the picture.
@@ -85,7 +85,7 @@ def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image
 
 
 def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
-    """Make sure that a mask of the size ``found`` fits an image of the size ``wanted``, as headers tell them.
+    """Check that a mask of the size ``found`` fits an image of the size ``wanted``; both are read from headers.
 
     Raises:
         InvalidImage: it does not.
@@ -98,7 +98,7 @@ def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
 
 
 def match(mask: Image.Image, size: tuple[int, int], *, resize: bool = False) -> Image.Image:
-    """``mask`` at ``size`` (width, height).
+    """Return ``mask`` at ``size`` (width, height).
 
     Raises:
         InvalidImage: the sizes differ and ``resize`` was not asked for.
@@ -125,22 +125,22 @@ def dilate(mask: Image.Image, pixels: int) -> Image.Image:
 
 
 def invert(mask: Image.Image) -> Image.Image:
-    """White becomes black and black becomes white."""
+    """Return the mask with black and white swapped."""
     return ImageChops.invert(mask)
 
 
 def is_empty(mask: Image.Image) -> bool:
-    """Whether no pixel is white: nothing to do, so no call is paid for."""
+    """Check whether no pixel is white, so that the call would change nothing and is not paid for."""
     return mask.getbbox() is None
 
 
 def coverage(mask: Image.Image) -> float:
-    """The white share of the area, 0 to 1."""
+    """Return the white share of the area, 0 to 1."""
     return float(ImageStat.Stat(mask).mean[0]) / 255
 
 
 def composite(original: Image.Image, edited: Image.Image, mask: Image.Image, *, feather: float = 0) -> Image.Image:
-    """``edited`` where ``mask`` is white, ``original`` elsewhere; pixels outside the mask stay identical.
+    """Return ``edited`` where ``mask`` is white and ``original`` elsewhere, where no pixel changes.
 
     ``feather`` (pixels) softens the edge inwards only, so that outside the mask nothing changes.
 
@@ -158,7 +158,7 @@ def composite(original: Image.Image, edited: Image.Image, mask: Image.Image, *, 
 
 
 def softened(mask: Image.Image, feather: float) -> Image.Image:
-    """``mask`` with its edge softened over ``feather`` pixels, inwards only: what is black stays black."""
+    """Return ``mask`` with its edge softened over ``feather`` pixels, inwards only: what is black stays black."""
     if feather <= 0:
         return mask
     inner = dilate(mask, -max(1, round(feather))).filter(ImageFilter.GaussianBlur(feather / 2))
@@ -167,7 +167,7 @@ def softened(mask: Image.Image, feather: float) -> Image.Image:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far an edited picture strayed outside its mask, on the scale of 8-bit channels.
+    """How much an edited picture differs from its original outside the mask, on the scale of 8-bit channels.
 
     Attributes:
         mean: mean absolute difference, 0–255, over all pixels outside the mask and their channels.
@@ -181,7 +181,7 @@ class Drift:
 
 
 def drift(original: Image.Image, edited: Image.Image, mask: Image.Image) -> Drift:
-    """What changed outside the white of ``mask``. All zero when the mask covers everything.
+    """Measure what changed outside the white of ``mask``. All is zero if the mask covers everything.
 
     Raises:
         InvalidImage: the pictures differ in size.
@@ -203,12 +203,12 @@ def drift(original: Image.Image, edited: Image.Image, mask: Image.Image) -> Drif
 
 
 def outline(mask: Image.Image, *, width: int = 2) -> Image.Image:
-    """White only along the inner edge of the mask's areas, ``width`` pixels thick; for showing what is masked."""
+    """Return white along the inner edge of the mask's areas only, ``width`` pixels thick, to show what is masked."""
     return ImageChops.subtract(mask, dilate(mask, -width))
 
 
 def _is_dark(image: Image.Image) -> bool:
-    """Whether nothing in it is brighter than what JPEG makes of black."""
+    """Check whether no pixel is brighter than what JPEG makes of black."""
     flat = Image.new("RGBA", image.size, "black")
     flat.alpha_composite(image.convert("RGBA"))
     return max(int(high) for _, high in ImageStat.Stat(flat.convert("RGB")).extrema) <= 24
@@ -243,16 +243,16 @@ class Mask(BaseModel):
 
     @classmethod
     def of(cls, source: Mask | ImageLike | dict[str, Any]) -> Mask:
-        """A mask description from whatever a caller may write for it."""
+        """Return a mask description from any form that a caller may write."""
         if isinstance(source, Mask):
             return source
         return cls.model_validate(source) if isinstance(source, dict) else cls(file=source)
 
     def render(self, image: ImageRef) -> Image.Image:
-        """The black and white mask for ``image``, at its size as people see it.
+        """Return the black and white mask for ``image``, at its size as people see it.
 
         Raises:
-            InvalidImage: unreadable, of another size, without the alpha channel that was asked for …
+            InvalidImage: unreadable, of another size, or without the alpha channel that was asked for.
         """
         size = image.upright_size
         if self.boxes is not None:
@@ -273,5 +273,5 @@ class Mask(BaseModel):
         return dilate(mask, self.dilate)
 
     def location(self) -> str:
-        """The file it comes from, or an empty string."""
+        """Return the file that the mask comes from, or an empty string."""
         return os.fspath(self.file) if isinstance(self.file, (str, os.PathLike)) else ""

@@ -1,7 +1,6 @@
-"""Images as values: ``ImageRef`` is the small reference that travels between steps; bytes stay where they are.
+"""Images as values: ``ImageRef`` is the small reference that steps pass on; the bytes stay where they are.
 
-Nothing is decoded to learn an image's type and size: only its header is read, and its pixel count is checked before
-any decoder may allocate for it.
+To learn an image's type and size, only its header is read; its pixel count is checked before anything is decoded.
 """
 
 from __future__ import annotations
@@ -19,13 +18,7 @@ from PIL import Image
 from flux_tasks import files
 from flux_tasks.errors import FluxError, InvalidImage, ServerUnavailable
 from flux_tasks.images import byte_cache
-from flux_tasks.images.encoding import (
-    TRANSPOSED,
-    decode,
-    encode_png,
-    inspect,
-    plain,
-)
+from flux_tasks.images.encoding import TRANSPOSED, decode, encode_png, inspect, plain
 from flux_tasks.images.loading import read_location
 
 __all__ = ["ImageLike", "ImageRef"]
@@ -44,12 +37,12 @@ class ImageRef:
         width, height: pixels, as stored (before EXIF orientation).
         size: encoded bytes.
         uri: where the bytes can be read: a path or URL.
-        name: what people call it (the stem of the file it came from); used for naming task runs.
-        engine: which engine made it: ``bfl``, ``local:classical@1``, or empty for an original.
+        name: what people call it (the stem of the file it came from); task runs are named after it.
+        engine: the engine that made it: ``bfl``, ``local:classical@1``, or empty for an original.
         cost: credits that were paid for it, where known.
         job_id: the service's id of the job that made it.
 
-    In a notebook it shows itself as the picture.
+    A notebook shows the picture.
     """
 
     digest: str
@@ -68,18 +61,18 @@ class ImageRef:
 
     @classmethod
     def of(cls, source: ImageLike, *, name: str = "") -> ImageRef:
-        """A reference to ``source``: a path, any fsspec or http(s) URL, encoded bytes, a Pillow image, a reference.
+        """Return a reference to ``source``: a path, an fsspec or http(s) URL, bytes, a Pillow image or a reference.
 
         Raises:
             InvalidImage: not an image, empty, damaged header, or too large; the message begins with its location.
-            ServerUnavailable: its place fails, and has been tried several times.
+            ServerUnavailable: its place fails, and was tried several times.
         """
         if isinstance(source, ImageRef):
             return replace(source, name=name) if name else source
         if isinstance(source, Image.Image):
             try:
                 encoded = encode_png(plain(source))
-            except Exception as error:  # opened lazily and damaged, of no size, of a mode that nothing converts
+            except Exception as error:  # damaged, without a size, or of a mode that cannot be converted
                 raise InvalidImage(f"a Pillow image that cannot be encoded: {error}") from None
             return cls._of_bytes(encoded, "a Pillow image", name=name, keep=True)
         if isinstance(source, (bytes, bytearray, memoryview)):
@@ -124,17 +117,17 @@ class ImageRef:
         )
 
     def read(self) -> bytes:
-        """The encoded bytes, checked against the digest.
+        """Return the encoded bytes, checked against the digest.
 
         Raises:
-            InvalidImage: they are gone, or no longer the same as when the reference was made.
-            ServerUnavailable: the place where they are kept fails, and has been tried several times.
+            InvalidImage: they are gone, or differ from those that the reference was made of.
+            ServerUnavailable: their place fails, and was tried several times.
         """
         data = self.data or byte_cache.get(self.digest)
         if data is not None:
             return data
         if not self.uri:
-            raise InvalidImage(f"{self.name or self.digest}: made from bytes that were not kept, and stored nowhere")
+            raise InvalidImage(f"{self.name or self.digest}: its bytes are no longer in memory, and were not stored")
         try:
             data = read_location(self.uri)
         except ServerUnavailable:
@@ -147,7 +140,7 @@ class ImageRef:
         return data
 
     def open(self) -> Image.Image:
-        """The picture, decoded and upright.
+        """Return the picture, decoded and upright.
 
         Raises:
             InvalidImage: unreadable, damaged or too large.
@@ -174,17 +167,17 @@ class ImageRef:
 
     @property
     def is_preview(self) -> bool:
-        """Whether a local engine made it: a stand-in for what BFL would deliver."""
+        """Whether a local engine made it, in place of BFL."""
         return self.engine.startswith("local:")
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready description, without bytes."""
+        """Return a JSON-ready description, without bytes."""
         described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "data"}
         return {key: value for key, value in described.items() if value not in ("", None)}
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> ImageRef:
-        """The inverse of ``to_dict``; unknown keys are ignored."""
+        """Return the reference that ``to_dict`` described; unknown keys are ignored."""
         return cls(**{key: value for key, value in described.items() if key in cls.__dataclass_fields__})
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
@@ -195,6 +188,6 @@ class ImageRef:
 
 
 def stem(location: str) -> str:
-    """The file name of a path or URL without folder, query and extension."""
+    """Return the file name of a path or URL without folder, query and extension."""
     path = urlsplit(location).path if "://" in location else location
     return PurePosixPath(unquote(path.replace("\\", "/"))).stem

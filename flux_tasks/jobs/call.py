@@ -1,7 +1,7 @@
-"""From what a caller writes to a checked call: every problem found at once, before anything is spent.
+"""Check what a caller writes and make a call of it: all problems are found at once, before anything is spent.
 
-A ``Call`` is cheap: headers are read and digests made, but no pixel is decoded until its inputs are rendered for
-sending. So a call that is already answered by the store never opens a picture.
+A ``Call`` is cheap: headers are read and digests computed, but no pixel is decoded until the inputs are prepared for
+sending. So a call that the store can answer never opens a picture.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from flux_tasks.catalog import (
 )
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images import masks
-from flux_tasks.images.canvas import MAX_CANVAS, says_shape, settle_canvas
+from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
 from flux_tasks.images.encoding import decode, encode_png, inspect, is_complete
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
@@ -37,15 +37,15 @@ from flux_tasks.units import px_size
 __all__ = ["Call", "Fit", "Input", "mask_problems", "prepare"]
 
 Fit = Literal["error", "downscale"]
-"""What to do with a picture that a tool does not take as it is: say so, or scale and convert it."""
+"""What to do with a picture that a tool does not accept as it is: refuse it, or scale and convert it."""
 
 
 @dataclass(frozen=True)
 class Input:
     """One picture of a call, and what is done to it before it is sent.
 
-    ``identity`` names its content for the job key. It is made from digests and from what is to be done, not from
-    re-encoded bytes, so that it does not change with the version of an encoder.
+    ``identity`` stands for its content in the job key. It is made of digests and of what is to be done, not of encoded
+    bytes, so that it does not change with the version of an encoder.
     """
 
     source: ImageRef
@@ -84,11 +84,11 @@ class Call:
     """A checked request of one tool.
 
     Attributes:
-        parameters: what is sent besides images: only what the caller set, and what follows from it (a canvas).
+        parameters: what is sent besides images: what the caller set, and what follows from it (a canvas).
         inputs: pictures by request field.
-        warnings: allowed, but deserving a word.
-        variant: another result for the same request, for tools without a seed.
-        notify: call-back fields; sent, but not part of the key.
+        warnings: about what is allowed but may surprise.
+        variant: asks for another result of the same request, for tools without a seed.
+        notify: the caller's fields; sent, but not part of the key.
     """
 
     tool: Tool
@@ -99,7 +99,7 @@ class Call:
     notify: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, engine: str) -> str:
-        """The job key: SHA-256 of tool, contract, engine, parameters with their defaults, and image contents."""
+        """Return the job key: SHA-256 of tool, contract, engine, parameters with their defaults, and image contents."""
         document = {
             "tool": self.tool.name,
             "contract": CONTRACT_VERSION,
@@ -112,9 +112,9 @@ class Call:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def body(self, *, urls: bool = False) -> dict[str, Any]:
-        """The request body: base64 images without a data-URI prefix, and only the parameters that were set.
+        """Return the request body: base64 images without a data-URI prefix, and only the parameters that were set.
 
-        With ``urls`` an image that was given as an http(s) address, and is sent as it is, goes as that address where
+        With ``urls``, an image that was given as an http(s) address, and is not changed, is sent as that address where
         the tool takes one.
 
         Raises:
@@ -140,13 +140,13 @@ class Call:
 
     @property
     def name(self) -> str:
-        """What people call it: the picture's name, or the beginning of the prompt."""
+        """What messages call it: the picture's name, or the beginning of the prompt."""
         return self.main.name if self.main else str(self.parameters.get("prompt", ""))[:40]
 
     def is_noop(self) -> bool:
-        """Whether the result would be the input, so that no call is to be paid for.
+        """Check whether the result would be the input, so that no call is to be paid for.
 
-        So it is when the mask has no white pixel, or when the canvas is just the input.
+        That is so if the mask has no white pixel, or if the canvas is the input itself.
         """
         if self.mask is not None:
             return self.mask.is_empty_mask
@@ -164,7 +164,7 @@ class Call:
         return self.tool.output_size(self.parameters, found.size if found else None)
 
     def estimate(self) -> float | None:
-        """Credits the job is expected to cost; None where the price is unknown."""
+        """Return the credits that the job is expected to cost; None where the price is unknown."""
         width, height = self.output_size or (1024, 1024)
         inputs = [i.size[0] * i.size[1] / PIXELS_PER_MP for i in self.inputs.values() if i.mask is None]
         return self.tool.price_for(self.parameters).estimate(width * height / PIXELS_PER_MP, inputs)
@@ -173,12 +173,12 @@ class Call:
 def prepare(
     tool: Tool, parameters: Mapping[str, Any], *, fit: Fit = "error", variant: int = 0, where: str = ""
 ) -> Call:
-    """Check everything about a call and make it ready.
+    """Check everything about a call and return it, ready to be sent.
 
     Args:
         parameters: images under their field names (``image`` also means the tool's main picture, ``references`` a
-            list of further ones) and everything else the tool takes; None for an image counts as not given.
-        fit: ``downscale`` scales a picture that is too large, and converts one of a type that is not accepted.
+            list of further ones) and everything else that the tool takes; None means that an image is not given.
+        fit: ``downscale`` scales a picture that is too large, and converts one whose type is not accepted.
         where: prefix of each problem's path.
 
     Raises:
@@ -194,7 +194,7 @@ def prepare(
     has_canvas = "width" in tool.request.model_fields and bool(tool.options.model_fields)
     derived = {"width": 64, "height": 64} if has_canvas and says_shape(given) else {}
     if has_canvas and not derived and "width" not in given and "height" not in given:
-        problems.append(Problem(where, "says no canvas: write aspect_ratio, expand, or width and height"))
+        problems.append(Problem(where, "has no canvas: write aspect_ratio, expand, or width and height"))
         derived = {"width": 64, "height": 64}
     problems += tool.check({**derived, **given}, where=where)
     inputs: dict[str, Input] = {}
@@ -217,8 +217,8 @@ def prepare(
         problems += _needs_alpha(main, where)
     if has_canvas and not problems and main is not None:
         try:
-            given, size, words = settle_canvas(given, main.size, may_shrink=fit == "downscale", where=where)
-            warnings += words
+            given, size, snapped = resolve_canvas(given, main.size, may_shrink=fit == "downscale", where=where)
+            warnings += snapped
             if size != main.size:
                 inputs[tool.image_field or ""] = _reencoded(main.source, size)
         except InvalidRequest as error:
@@ -227,12 +227,12 @@ def prepare(
         raise InvalidRequest.of(problems)
     notify = {n: v for n, v in given.items() if n in CALLER_FIELDS}
     wire = {n: v for n, v in given.items() if n in tool.request.model_fields and n not in notify}
-    wire = {n: v for n, v in wire.items() if v is not None or n not in ("width", "height")}  # null was seen refused
+    wire = {n: v for n, v in wire.items() if v is not None or n not in ("width", "height")}  # null is refused
     return Call(tool, wire, inputs, (*warnings, *tool.warnings(wire)), variant, notify)
 
 
 def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Problem]]:
-    """Take the images out of ``given``; what is missing or cannot be read becomes a problem."""
+    """Take the images out of ``given``; an image that is missing or cannot be read becomes a problem."""
     problems: list[Problem] = []
     fields = tool.image_fields
     if "image" in given and "image" not in fields and tool.image_field:
@@ -264,7 +264,7 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
 
 
 def mask_problems(error: ValidationError, where: str) -> list[Problem]:
-    """What is wrong with a mask's description, one sentence each."""
+    """Return what is wrong with a mask's description, one sentence each."""
     found: dict[str, str] = {}
     for e in error.errors(include_url=False):
         if e["loc"][:1] == ("boxes",):
@@ -280,18 +280,18 @@ def mask_problems(error: ValidationError, where: str) -> list[Problem]:
 
 
 def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
-    """``source`` as the tool takes it.
+    """Return ``source`` as the tool accepts it.
 
     Raises:
-        InvalidImage: it does not take it, and ``fit`` does not allow to change that.
+        InvalidImage: the tool does not accept it, and ``fit`` does not allow to change it.
     """
     if not source.job_id and not is_complete(data := source.read()):
-        decode(data)  # few files end otherwise than their format says; the decoder knows which are damaged
+        decode(data)  # only a decoder knows whether a file without an end mark is damaged
     width, height = size = source.upright_size
     rule = tool.sizes
     if min(size) < rule.min_side:
         raise InvalidImage(f"{px_size(size)}: {tool.name} takes at least {rule.min_side} px a side")
-    reencode = source.orientation != 1  # turned upright: whether the service obeys EXIF is not documented
+    reencode = source.orientation != 1  # turned upright: no document says whether the service obeys EXIF
     area = rule.max_area if edited and not rule.reduces else None
     area = min(area or MAX_INPUT_PIXELS, MAX_INPUT_PIXELS)
     remedy = "scale it down, or allow it (fit: downscale)"
@@ -332,7 +332,7 @@ def _alignment(tool: Tool, given: Input) -> list[str]:
 
 
 def _mask_input(mask: Mask, main: Input) -> Input:
-    """``mask`` for the picture ``main``; sizes are compared by their headers, nothing is decoded yet."""
+    """Return ``mask`` for the picture ``main``; sizes are compared by headers, nothing is decoded."""
     described: dict[str, Any] = mask.model_dump(exclude={"file"}, exclude_defaults=True)
     if mask.file is not None:
         source = ImageRef.of(mask.file)
@@ -365,5 +365,5 @@ def _has_alpha(source: ImageRef) -> bool:
 
 
 def _canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers that are equal are written the same way: 60 and 60.0 make one key."""
+    """Write equal numbers the same way: 60 and 60.0 make one key."""
     return {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in parameters.items()}

@@ -118,7 +118,7 @@ class Collector:
         except StoreUnavailable as error:
             _log.warning("%s: job %s waits in the spool: %s", job.title, entry.id, error)
             try:
-                await asyncio.to_thread(partial(job.spool.keep, entry, facts=facts, data=data))
+                await asyncio.to_thread(partial(job.spool.put, entry, facts=facts, data=data))
             except OSError as problem:
                 raise StoreUnavailable(
                     f"{job.title}: job {entry.id} is paid for, and its result can be written nowhere ({problem}); "

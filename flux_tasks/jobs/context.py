@@ -1,4 +1,4 @@
-"""One job: its call, its key, and where its traces are kept."""
+"""One job: its call, its key, and the places where it is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the jobs of one endpoint and key share in this process: client, connections, slots, the embedded server."""
+"""What all jobs of one endpoint and key share in this process: client, connections, slots, the embedded server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Endpoint", "close", "endpoint_for", "engine_of", "open_account", "st
 
 @dataclass
 class Endpoint:
-    """What the jobs of one endpoint and key share in this process. Lives on the background loop."""
+    """What all jobs of one endpoint and key share in this process. Used on the background loop only."""
 
     settings: Settings
     slots: Slots
@@ -31,7 +31,7 @@ class Endpoint:
     """Ids of the jobs that this process has submitted and that are not in the store yet."""
 
     async def connect(self) -> BflClient:
-        """The client, made (and the embedded server started) when it is first needed."""
+        """Return the client; it is made, and the embedded server started, when it is first needed."""
         async with self.opening:
             if self.client is None:
                 base_url = self.settings.base_url or await self._serve()
@@ -51,7 +51,7 @@ class Endpoint:
         return str(self.server.url)
 
     async def identify(self) -> str:
-        """The engine behind the endpoint; see ``BflClient.engine``."""
+        """Return the engine behind the endpoint; see ``BflClient.engine``."""
         if not self.engine:
             if self.settings.is_bfl:
                 self.engine = "bfl"
@@ -74,18 +74,18 @@ def _about(settings: Settings) -> tuple[Any, ...]:
 
 async def close(settings: Settings) -> None:
     """Close the connections of these settings, and their embedded server; they are opened again when needed."""
-    service = _endpoints.pop(_about(settings), None)
-    if service is None:
+    endpoint = _endpoints.pop(_about(settings), None)
+    if endpoint is None:
         return
-    async with service.opening:
-        if service.client is not None:
-            await service.client.aclose()
-        if service.server is not None:
-            await asyncio.to_thread(service.server.stop)
+    async with endpoint.opening:
+        if endpoint.client is not None:
+            await endpoint.client.aclose()
+        if endpoint.server is not None:
+            await asyncio.to_thread(endpoint.server.stop)
 
 
 def endpoint_for(settings: Settings) -> Endpoint:
-    """The shared service of these settings. Only on the background loop."""
+    """Return the shared endpoint of these settings. Only on the background loop."""
     about = _about(settings)
     if about not in _endpoints:
         _endpoints[about] = Endpoint(settings, Slots(settings.max_jobs))
@@ -93,12 +93,12 @@ def endpoint_for(settings: Settings) -> Endpoint:
 
 
 async def stop_submitting(settings: Settings, reason: RunStopped | None) -> None:
-    """Submit nothing from now on: jobs that wait for a slot end with ``reason``; None lifts that again."""
+    """Submit nothing from now on: jobs that wait for a slot end with ``reason``. None allows submissions again."""
     endpoint_for(settings).stopped = reason
 
 
 async def engine_of(settings: Settings) -> str:
-    """The engine's identity, which is part of every job key: ``bfl``, ``local:classical@1``, ``custom:<host>``.
+    """Return the engine's identity, a part of every job key: ``bfl``, ``local:classical@1``, ``custom:<host>``.
 
     Raises:
         EndpointUnreachable: an endpoint that has to be asked does not answer.
@@ -107,10 +107,10 @@ async def engine_of(settings: Settings) -> str:
 
 
 async def open_account(settings: Settings) -> float | None:
-    """Make sure that jobs can be submitted at all, before the first is: there is a key, and the endpoint takes it.
+    """Check, before the first submission, that there is a key and that the endpoint accepts it.
 
     Returns:
-        Credits left, or None where the endpoint does not say.
+        Credits left, or None if the endpoint does not name them.
 
     Raises:
         KeyRefused, EndpointUnreachable

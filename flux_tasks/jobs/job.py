@@ -104,7 +104,7 @@ async def _run(job: JobContext) -> JobResult:
     cost = finished.cost if finished.cost is not None else claim.entry.cost
     image, warnings = await collector.store(data, cost, submitter.warnings)
     is_submitted_here = claim.entry.id in endpoint.submitted
-    endpoint.submitted.discard(claim.entry.id)  # it is stored, so that nobody collects it again
+    endpoint.submitted.discard(claim.entry.id)  # it is stored, and is not collected again
     return JobResult(
         image=image,
         key=job.key,
@@ -127,7 +127,7 @@ async def _find_settled(job: JobContext) -> JobResult | None:
 
 
 def _forget_parent() -> None:
-    """A forked child has none of its parent's tasks."""
+    """Forget all jobs in a forked child, which has none of its parent's tasks."""
     _running.clear()
     _waiting.clear()
 

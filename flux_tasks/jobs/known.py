@@ -135,7 +135,7 @@ async def remember_refusal(job: JobContext, refusal: Moderated, entry: Entry) ->
 
 
 async def substitute(refused: Call, replacement: Call, settings: Settings) -> None:
-    """Let the result of ``replacement`` stand for ``refused``, which moderation refused, from now on.
+    """Replace ``refused``, which moderation refused, by the result of ``replacement`` from now on.
 
     Raises:
         StoreUnavailable: the store cannot be read or written.

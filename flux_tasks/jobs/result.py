@@ -34,7 +34,7 @@ class JobResult:
         image: the picture, in the store.
         key: the job key; empty where no job was due.
         outcome: how it was come by.
-        cost: credits paid for the job, now or earlier; None if the service did not say.
+        cost: credits paid for the job, now or earlier; None if the service named none.
         job_id: the service's id of the job; empty where there was none.
         seconds: from the submission of the job to its last byte; None unless this call submitted it.
         warnings: sentences for a person: about the call, about what happened to the job, and about the picture.

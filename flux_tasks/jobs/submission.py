@@ -1,6 +1,6 @@
 """The submission of a job: the intent in the journal, the POST, and the service's id in the journal.
 
-No job is submitted twice: whoever writes the intent submits it, and every other process waits for it or collects it.
+No job is submitted twice: the process that writes the intent submits it, all others wait for it or collect it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Submitter:
             if await patiently(job.journal.intend, intent):
                 return await self._submit(intent)
             earlier = await self._earlier()
-            if earlier is None:  # settled between the two looks
+            if earlier is None:  # settled in the meantime
                 self._replaced = None
                 await asyncio.sleep(0.01)
                 continue
@@ -169,7 +169,7 @@ class Submitter:
             with suppress(OSError):
                 await asyncio.to_thread(job.journal.put, replace(intent, owner=""))  # held from now on, not leased
             raise
-        self._endpoint.slots.taken(slots)
+        self._endpoint.slots.raise_again(slots)
         submitted_at = time.monotonic()
         self._endpoint.submitted.add(answer.id)
         entry = intent.with_id(answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
@@ -184,7 +184,7 @@ class Submitter:
 
     async def _wait_for_room(self, seconds: float) -> None:
         """Wait after a 429. No job exists then, so that a stop or a cancellation ends the wait."""
-        self._endpoint.slots.refused(self._job.call.tool.slots)
+        self._endpoint.slots.lower(self._job.call.tool.slots)
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self._endpoint.stopped is not None or self._is_cancelled:
@@ -196,7 +196,7 @@ class Submitter:
         """Write the id of a paid job to this machine's disk, because the journal cannot be written."""
         _log.warning("%s: job %s waits in the spool: %s", self._job.title, entry.id, error)
         try:
-            self._job.spool.keep(entry)
+            self._job.spool.put(entry)
         except OSError as problem:  # go on with what is known, and leave the id where a person can find it
             _log.warning("%s: job %s can be written nowhere: %s", self._job.title, entry.id, problem)
 

@@ -1,11 +1,11 @@
-"""The BFL API served from this machine: no key, no network, an engine of one's own.
+"""The BFL API, served from this machine: no key, no network, an engine of its own.
 
 ::
 
     with LocalServer(port=0) as server:
         print(server.url)
 
-Importing this is cheap; web server and engine are imported when they are first needed.
+Importing this is cheap: web server and engine are imported when they are first needed.
 """
 
 from __future__ import annotations

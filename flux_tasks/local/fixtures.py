@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def bfl_server(request: pytest.FixtureRequest) -> Iterator[LocalServer]:
-    """A running local server with an account and a charge log of its own.
+    """Start a local server with an account and charges of its own.
 
     ``@pytest.mark.bfl_server(credits=2, faults=[...])`` gives it arguments.
     """

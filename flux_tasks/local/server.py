@@ -26,6 +26,7 @@ from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.clock import Clock, VirtualClock
 from flux_tasks.local.service.latency import LatencySpec, latencies
 from flux_tasks.settings import is_loopback
+from flux_tasks.store.journal import is_process_alive
 
 if TYPE_CHECKING:
     import uvicorn
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["LocalServer", "serve"]
 
 KEEP_ALIVE = 75
-"""Seconds an idle connection stays open: longer than clients keep theirs, or one would send a paid job into a
-connection that is just being closed."""
+"""Seconds an idle connection stays open: longer than at clients, or one would send a paid job over a connection that is
+being closed."""
 
 
 class LocalServer:
@@ -48,25 +49,25 @@ class LocalServer:
             requests.post(f"{server.url}/v1/flux-tools/deblur-v1", json={"image": …})
 
     Args:
-        port: on ``host``; 0 takes a free one.
+        port: on ``host``; 0 means any free one.
         host: a loopback address.
         key: the only key that is accepted; None accepts any, and none.
-        credits: on the account to begin with.
+        credits: on the account at the start.
         cap: active jobs at a time (24 at BFL).
         expiry: seconds a delivery address is valid (600 at BFL).
         engine: name of the engine.
         workers: engine threads; None for one per CPU.
         retention: seconds a finished job is remembered.
-        strict: keep to the newest specification alone: no short paths and field names of the seed documents,
+        strict: follow the newest specification alone: no short paths and field names of the seed documents,
             ``dilate_pixels`` up to 25.
-        faults: what is to go wrong; see ``flux_tasks.local.faults``. ``faults.set`` changes it while it runs.
+        faults: the fault schedule; see ``flux_tasks.local.faults``. ``faults.set`` changes it while the server runs.
         latency: seconds a job takes at least: for all tools, or by tool (``*`` for the others); each a number or a
             pair of mean and jitter.
         webhook_retries: seconds before each repetition of a call-back that was not answered with 2xx.
-        charges: file that takes a JSON line for every charge.
+        charges: a file that gets a JSON line for every charge.
         virtual_time: latency, expiry, retention and webhook retries wait for ``advance``.
-        record: make no pictures: pass everything on to ``upstream`` and keep each exchange in this folder. Spends the
-            credits of the account there.
+        record: make no pictures: pass everything on to ``upstream`` and record it in this folder. Spends the credits
+            of the account there.
         upstream: ``bfl``, ``eu``, ``us``, or the address of a server that speaks the API.
         upstream_key: its key; empty passes on the ``x-key`` of each request.
         replay: answer from the recordings in this folder alone.
@@ -144,7 +145,7 @@ class LocalServer:
         self._url = ""
         self._api: LocalApi | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tidy: weakref.finalize[Any, Any] | None = None
+        self._remove_folder: weakref.finalize[Any, Any] | None = None
 
     @property
     def url(self) -> str:
@@ -207,14 +208,14 @@ class LocalServer:
                 await api.close()
 
         self._thread = threading.Thread(target=asyncio.run, args=(answer(),), name="flux-local", daemon=True)
-        self._thread.start()  # requests need not wait for it: the socket has been listening for a while
+        self._thread.start()  # requests need not wait for it: the socket is listening already
         return self
 
     def _make(self) -> LocalApi | RecordingApi | ReplayApi:
-        """The application.
+        """Return the application.
 
         Raises:
-            RecipeError: recordings that cannot be used, or an upstream that cannot.
+            RecipeError: recordings or an upstream that cannot be used.
         """
         if self._replay is not None:
             from flux_tasks.local.recording.replayer import ReplayApi
@@ -233,7 +234,7 @@ class LocalServer:
 
         _sweep()
         folder = Path(tempfile.mkdtemp(prefix=f"flux-local-{os.getpid()}-"))
-        self._tidy = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         shared: dict[str, Any] = {
             "engine": self._engine,
             "charges": self.charges,
@@ -253,19 +254,19 @@ class LocalServer:
         thread.join()
         self._loop = None
         self.charges.close()
-        if self._tidy is not None:
-            self._tidy()
+        if self._remove_folder is not None:
+            self._remove_folder()
 
     @property
     def requests(self) -> Counter[str]:
-        """How many submissions, polls and fetches arrived, refused ones counted in."""
+        """How many submissions, polls and fetches arrived, refused ones included."""
         return Counter(self._api.requests) if self._api is not None else Counter()
 
     def advance(self, seconds: float) -> None:
-        """Move the virtual clock, waking what waits for it.
+        """Move the virtual clock, and wake what waits for it.
 
-        An engine works and a webhook's receiver answers in real time: what waits for them goes on after that, and a
-        webhook's next retry waits from then on for the clock to be moved again.
+        An engine works and a webhook's receiver answers in real time. What waits for them goes on after that; a
+        webhook's next retry then waits for the clock to be moved again.
 
         Raises:
             RuntimeError: the server was not started with ``virtual_time``, or not started at all.
@@ -292,7 +293,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        listener.listen(2048)  # requests wait here from now on, also while the thread is only starting
+        listener.listen(2048)  # requests wait here from now on, also while the thread starts
     except (OSError, OverflowError) as error:
         listener.close()
         raise RecipeError([Problem("port", f"{port} on {host} cannot be used ({error}): choose another")]) from None
@@ -300,12 +301,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _check(*, key: str | None, workers: int | None, **numbers: float) -> None:
-    """Refuse what no account and no server can have.
+    """Check the numbers of an account and a server.
 
     Raises:
         RecipeError: with every problem.
     """
-    problems = [Problem("key", "is empty: leave it out, and any key and none are taken")] if key == "" else []
+    problems = [Problem("key", "is empty: leave it out, and any key and none are accepted")] if key == "" else []
     for name, value in numbers.items():
         if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= (1 if name == "cap" else 0)):
             problems.append(Problem(name, f"{value!r} is not a number of at least {1 if name == 'cap' else 0}"))
@@ -319,18 +320,8 @@ def _sweep() -> None:
     """Remove the results of servers that were killed."""
     for left in Path(tempfile.gettempdir()).glob("flux-local-*-*"):
         pid = left.name.split("-")[2]
-        if pid.isdigit() and not _is_alive(int(pid)):
+        if pid.isdigit() and not is_process_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is there, and somebody else's
-        return True
-    return True
 
 
 def serve(host: str = "127.0.0.1", port: int = 8765, **options: Any) -> None:
@@ -347,7 +338,7 @@ def serve(host: str = "127.0.0.1", port: int = 8765, **options: Any) -> None:
             print("and nothing else. Stop it with Ctrl-C.")
         else:
             print(f"{server.url} serves the BFL API, engine {engines.identity(options.get('engine', 'classical'))}")
-            print("What it makes is a preview, not made by FLUX. Stop it with Ctrl-C.")
+            print("Its pictures are previews, not made by FLUX. Stop it with Ctrl-C.")
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             over.wait()

@@ -1,4 +1,4 @@
-"""Writing what was paid for: patiently, in the right order, and from the spool once the store is back."""
+"""Write what was paid for: several times if needed, in the right order, and from the spool once the store is back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 async def patiently(function: Callable[..., T], *arguments: Any) -> T:
-    """``function`` on a thread, repeated while the store fails in a way that may pass.
+    """Call ``function`` on a thread, again while the store fails in a way that may pass.
 
     Raises:
         StoreUnavailable: it does not pass.
@@ -43,21 +43,21 @@ async def patiently(function: Callable[..., T], *arguments: Any) -> T:
 
 
 async def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes) -> ImageRef:
-    """Write a result and forget its journal entry.
+    """Write a result and remove its journal entry.
 
     Raises:
         StoreUnavailable: the result could not be written.
     """
-    kept = await patiently(partial(store.put_image, data, name=entry.name))
-    image = replace(kept, engine=kept.engine or str(facts["engine"]), cost=facts["cost"], job_id=entry.id)
+    stored = await patiently(partial(store.put_image, data, name=entry.name))
+    image = replace(stored, engine=stored.engine or str(facts["engine"]), cost=facts["cost"], job_id=entry.id)
     await patiently(store.put_result, entry.key, image, facts)
-    with suppress(StoreUnavailable):  # the next run tidies it up
-        await patiently(Journal(store).settle, entry.key, entry.id, "")  # "": the id could not be written at the time
+    with suppress(StoreUnavailable):  # the next run removes it
+        await patiently(Journal(store).settle, entry.key, entry.id, "")  # "": the id could not be written then
     return image
 
 
 async def reconcile(settings: Settings) -> int:
-    """Write what the spool holds, and forget journal entries whose result is recorded; returns the unsettled jobs.
+    """Write what waits in the spool, and remove journal entries whose result is stored; return how many are left.
 
     Raises:
         StoreUnavailable: the store cannot be read or written.
@@ -76,19 +76,19 @@ async def reconcile(settings: Settings) -> int:
 
 
 async def drain_spool(settings: Settings) -> int:
-    """Write results that wait in the spool into the store; returns how many were written."""
+    """Write what waits in the spool into the store; return how many results were written."""
     store = Store(settings.store)
     spool = Spool(store)
     written = 0
     for key in await asyncio.to_thread(spool.keys):
-        kept = await asyncio.to_thread(spool.job, key)
-        if kept is None:
+        spooled = await asyncio.to_thread(spool.job, key)
+        if spooled is None:
             continue
-        if kept.facts is None or kept.image is None:  # only its id
-            await patiently(Journal(store).put, kept.entry)
+        if spooled.facts is None or spooled.image is None:  # only its id
+            await patiently(Journal(store).put, spooled.entry)
         else:
-            data = await asyncio.to_thread(kept.image.read)
-            await commit(store, kept.entry, kept.facts, data)
+            data = await asyncio.to_thread(spooled.image.read)
+            await commit(store, spooled.entry, spooled.facts, data)
             written += 1
         await asyncio.to_thread(spool.remove, key)
     return written

@@ -1,18 +1,18 @@
 """The journal: the write-ahead record of jobs that may be paid for and are not settled yet.
 
 ``intent`` is written before the POST; ``submitted``, with the service's id and polling address, before the first poll;
-the entry goes once the result record exists. What another process finds tells it what to do:
+the entry is removed once the result record exists. What another process finds tells it what to do:
 
 =============  =================================================================================================
-``submitted``  paid for: whoever holds its lease polls it; when the lease has lapsed, anyone may
-``intent``     lease held: its owner is submitting just now, wait for it; lapsed: the POST may have been charged and
-               its id is unknowable (the API has no idempotency key, OAS-0919), so a person or a policy decides
+``submitted``  paid for: the process with the lease polls it; once the lease has ended, any process may
+``intent``     with a lease: its owner is submitting now, wait for it; without: the POST may have been charged, and its
+               id cannot be found (the API has no idempotency key, OAS-0919), so a person or a setting decides
 =============  =================================================================================================
 
-A lease lasts a minute from the owner's last word, and ends at once when the owner was a process of this machine that
-is gone. No entry is ever replaced by another job's: a job that has to be submitted anew gets the next attempt
-(``<key>~2.json``), which one writer alone can create. So two processes that come to the same conclusion at the same
-moment make one job.
+A lease lasts a minute from the owner's last write, and ends at once if the owner was a process of this machine that has
+ended. No entry is ever replaced by another job's: a job that has to be submitted again gets the next attempt
+(``<key>~2.json``), which exactly one writer can create. So two processes that decide the same at the same moment make
+one job.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import Any, Literal
 from flux_tasks.settings import Settings
 from flux_tasks.store.records import Store
 
-__all__ = ["LEASE", "Entry", "Journal", "Standing"]
+__all__ = ["LEASE", "Entry", "Journal", "Standing", "is_process_alive"]
 
 LEASE = 60.0
-"""Seconds for which an entry belongs to whoever wrote it last; owners renew it three times as often."""
+"""Seconds for which an entry belongs to its last writer; owners renew it three times as often."""
 
 _KIND = "journal"
 
@@ -40,18 +40,19 @@ def _owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _is_alive(pid: int) -> bool:
+def is_process_alive(pid: int) -> bool:
+    """Check whether this machine has a process with this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is there, and somebody else's
+    except OSError:  # it exists, and belongs to another user
         return True
     return True
 
 
 class Standing(StrEnum):
-    """What an unsettled job means for whoever wants its result."""
+    """What an unsettled job means for a call that needs its result."""
 
     PAID = "paid"
     """It was submitted: its result is collected, and nothing is paid again."""
@@ -71,24 +72,24 @@ class Entry:
     tool: str
     phase: Literal["intent", "submitted"]
     name: str = ""
-    """What people call the image."""
+    """The image's name in messages."""
     estimate: float | None = None
     """Credits it was expected to cost."""
     id: str = ""
     polling_url: str = ""
     cost: float | None = None
-    """Credits the service said it costs, at submission."""
+    """Credits that it costs, by the answer to the submission."""
     owner: str = field(default_factory=_owner)
     at: float = field(default_factory=time.time)
     """Seconds since 1970 of the last change."""
     begun: float = field(default_factory=time.time)
-    """Seconds since 1970 when it was to be submitted."""
+    """Seconds since 1970 of the intent."""
     attempt: int = 1
-    """Counts the submissions of one job that had to be made anew."""
+    """The number of this submission of the job: 1, more if it had to be submitted again."""
     refresh: bool = False
-    """Whether it is to replace a result that is there already."""
+    """Whether its result replaces one that is there already."""
     decision: Literal["", "resubmit", "drop"] = ""
-    """What a person decided about an intent whose POST may have been charged."""
+    """A person's decision about an intent whose POST may have been charged."""
 
     @property
     def age(self) -> float:
@@ -96,24 +97,24 @@ class Entry:
         return max(0.0, time.time() - self.at)
 
     def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
-        """The same entry, now that the service has named the job."""
+        """Return the same entry, now that the service has given the job an id."""
         return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
 
     @property
     def is_leased(self) -> bool:
-        """Whether another process is at work on it: it said so within the last minute, and is not known to be gone."""
+        """Whether another process is at work on it: it wrote within the last minute, and is not known to have ended."""
         host, _, pid = self.owner.rpartition(":")
         if self.owner in ("", _owner()) or self.age >= LEASE or self.decision:
             return False
-        return host != socket.gethostname() or not pid.isdigit() or _is_alive(int(pid))
+        return host != socket.gethostname() or not pid.isdigit() or is_process_alive(int(pid))
 
     @property
     def is_held(self) -> bool:
-        """Whether its POST may have been charged, nobody is at work on it, and nobody has decided what to do."""
+        """Whether its POST may have been charged, no process is at work on it, and no person has decided what to do."""
         return self.phase == "intent" and not self.decision and not self.is_leased
 
     def standing(self, settings: Settings) -> Standing:
-        """Return what the entry means for whoever wants the job's result, once nobody else is at work on it."""
+        """Return what the entry means for a call that needs the job's result, if no other process is at work on it."""
         if self.phase == "submitted":
             return Standing.PAID
         if self.decision == "drop":
@@ -140,7 +141,7 @@ class Journal:
         return updated
 
     def renew(self, entry: Entry) -> None:
-        """Say that this process is at work on ``entry``, and has its lease."""
+        """Note that this process is at work on ``entry``, and holds its lease."""
         self.put(replace(entry, at=time.time(), owner=_owner()))
 
     def put(self, entry: Entry) -> None:
@@ -148,14 +149,14 @@ class Journal:
         self._store.put_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
 
     def withdraw(self, entry: Entry) -> None:
-        """Forget this attempt alone: it was provably not charged."""
+        """Remove this attempt alone: it was certainly not charged."""
         self._store.remove_record(_KIND, _name(entry.key, entry.attempt))
 
     def settle(self, key: str, *ids: str) -> None:
-        """Forget a job: its result is recorded, or it ended without a result.
+        """Remove all attempts at a job: its result is stored, or it ended without a result.
 
-        With ``ids`` only if the last attempt is of one of these jobs (an empty one is an intent's), because another
-        process may have submitted anew meanwhile. An attempt that begins while this one is settled is not touched.
+        With ``ids``, only if the last attempt is of one of these jobs (an intent has an empty id), because another
+        process may have submitted it again meanwhile. An attempt that begins during this call is not touched.
         """
         last = self.entry(key)
         if last is None or (ids and last.id not in ids):
@@ -164,9 +165,9 @@ class Journal:
             self._store.remove_record(_KIND, _name(key, attempt))
 
     def entry(self, key: str) -> Entry | None:
-        """The last attempt at a job, or None.
+        """Return the last attempt at a job, or None.
 
-        An entry that cannot be read counts as an old ``intent``: something was begun, nothing is known.
+        An entry that cannot be read counts as an old ``intent``: a submission was begun, and nothing else is known.
         """
         found = self._attempt(key, 1)
         while found is not None and (later := self._attempt(key, found.attempt + 1)) is not None:
@@ -181,7 +182,7 @@ class Journal:
         return None if record is None else _entry(key, attempt, record)
 
     def entries(self) -> list[Entry]:
-        """All unsettled jobs, each with its last attempt."""
+        """Return all unsettled jobs, each with its last attempt."""
         last: dict[str, int] = {}
         for name in self._store.records(_KIND):
             key, _, attempt = name.partition("~")

@@ -3,12 +3,12 @@
 ::
 
     blobs/ab/<sha256>.<ext>     bytes exactly as delivered
-    results/<key>.json          what a job gave: the record that makes it never run again
+    results/<key>.json          the result of a job: with this record it never runs again
     journal/<key>.json          jobs that are paid for and not settled (see journal.py)
     runs/<run id>/…             manifest and report of a run
 
-Writers create atomically, and writers of the same content agree, so any number of processes and machines can share
-one store. A result counts only while its blob is there.
+Files are created atomically, and two writers of one name write the same content, so that any number of processes and
+machines can share one store. A result counts only while its blob is there.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Store:
-    """A folder, local or remote, that keeps results.
+    """A folder, local or remote, with results.
 
     Args:
         url: a path or any fsspec URL (``s3://bucket/prefix``, ``gs://…``, ``memory://…``).
     """
 
     def __init__(self, url: str) -> None:
-        self.url = str(files.local_path(url).resolve()) if files.is_local(url) else _tidy(url)
+        self.url = str(files.local_path(url).resolve()) if files.is_local(url) else _without_slash(url)
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
     def location(self, *parts: str) -> str:
-        """The full location of something in the store."""
+        """Return the full location of something in the store."""
         return files.join(self.url, *parts)
 
     def _blob(self, digest: str, media_type: str) -> str:
         return self.location("blobs", digest[:2], f"{digest}.{EXTENSIONS.get(media_type, 'bin')}")
 
     def put_image(self, data: bytes, *, name: str = "") -> ImageRef:
-        """Keep encoded image bytes, untouched; returns a reference that points into the store.
+        """Write encoded image bytes, unchanged; return a reference that points into the store.
 
         Raises:
             InvalidImage: the bytes are not an image.
@@ -62,23 +62,23 @@ class Store:
         """
         image = ImageRef.of(data, name=name)
         location = self._blob(image.digest, image.media_type)
-        if files.size(location) != len(data):  # absent, or left short by a crash of the machine
+        if files.size(location) != len(data):  # missing, or cut short by a crash of the machine
             files.write(location, data)
         byte_cache.put(image.digest, data)
         return replace(image, uri=location, data=None)
 
     def has_image(self, image: ImageRef) -> bool:
-        """Whether the blob of ``image`` is here and whole."""
+        """Check whether the blob of ``image`` is here and whole."""
         return files.size(self._blob(image.digest, image.media_type)) == image.size
 
     def put_result(self, key: str, image: ImageRef, facts: Mapping[str, Any]) -> None:
-        """Record that the job ``key`` gave ``image``, whose blob is already here."""
-        described = {k: v for k, v in image.to_dict().items() if k != "uri"}  # the store may be reached by other names
+        """Record that the job ``key`` made ``image``, whose blob is here already."""
+        described = {k: v for k, v in image.to_dict().items() if k != "uri"}  # the store may have other addresses
         record = {"key": key, "image": described, **facts}
         files.write(self._result(key), _dump(record))
 
     def result(self, key: str) -> dict[str, Any] | None:
-        """The record of the job ``key``, or None; with a live reference under ``image``.
+        """Return the record of the job ``key``, or None; under ``image`` it has a reference into this store.
 
         A record whose blob has gone, or that cannot be read, is not a result.
 
@@ -104,7 +104,7 @@ class Store:
         return self.location("results", f"{key}.json")
 
     def read_image(self, image: ImageRef) -> bytes:
-        """The bytes of an image that is in the store, checked against its digest.
+        """Return the bytes of an image that is in the store, checked against its digest.
 
         Raises:
             InvalidImage: the blob is damaged.
@@ -124,7 +124,7 @@ class Store:
         return files.create(self.location(kind, f"{name}.json"), _dump(record))
 
     def record(self, kind: str, name: str) -> dict[str, Any] | None:
-        """A small JSON document, or None.
+        """Return a small JSON document, or None.
 
         Raises:
             ValueError: what is there is not a JSON object.
@@ -147,15 +147,17 @@ class Store:
         files.remove(self.location(kind, f"{name}.json"))
 
     def records(self, kind: str) -> list[str]:
-        """Names of the JSON documents of one kind."""
+        """Return the names of the JSON documents of one kind."""
         return [n.removesuffix(".json") for n in files.listing(self.location(kind)) if n.endswith(".json")]
 
 
-def _tidy(url: str) -> str:
+def _without_slash(url: str) -> str:
     scheme, _, path = url.partition("://")
     return f"{scheme}://{path.rstrip('/')}"
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True)
-    return text.encode("utf-8", "backslashreplace")  # a file name may hold bytes that are no text; \udc80 is JSON, too
+    return text.encode(
+        "utf-8", "backslashreplace"
+    )  # a file name may hold bytes that are no text; JSON can hold them as \udc80

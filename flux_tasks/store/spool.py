@@ -1,8 +1,8 @@
-"""The spool: where a job that is paid for waits, on this machine's own disk, while the store cannot be written.
+"""The spool: a folder on this machine where paid jobs wait while the store cannot be written.
 
 ::
 
-    <FLUX_SPOOL>/<store>/<key>.json     what is to be written there, with the service's id of the job
+    <FLUX_SPOOL>/<store>/<key>.json     what is to be written into the store, with the service's id of the job
     <FLUX_SPOOL>/<store>/<key>.image    the delivered bytes, once they were fetched
 
 ``FLUX_SPOOL`` is ``~/.flux-pipelines/spool`` unless it is set; ``<store>`` is a hash of the store's URL.
@@ -32,9 +32,9 @@ class Spooled:
     """A job whose record could not be written.
 
     Attributes:
-        entry: what the journal should say.
-        facts: what the result record should say; None while the result is not fetched.
-        image: the delivered picture, as a reference into the spool; None while it is not fetched.
+        entry: what belongs into the journal.
+        facts: what belongs into the result record; None as long as the result is not fetched.
+        image: the delivered picture, as a reference into the spool; None as long as it is not fetched.
     """
 
     entry: Entry
@@ -43,7 +43,7 @@ class Spooled:
 
 
 class Spool:
-    """What waits for one store."""
+    """The jobs that wait for one store."""
 
     def __init__(self, store: Store) -> None:
         folder = os.environ.get("FLUX_SPOOL") or DEFAULT
@@ -52,11 +52,11 @@ class Spool:
     def _place(self, key: str, kind: str) -> str:
         return files.join(self._folder, f"{key}.{kind}")
 
-    def keep(self, entry: Entry, *, facts: Mapping[str, Any] | None = None, data: bytes = b"") -> None:
-        """Keep a job: its id, and its result where that is known already.
+    def put(self, entry: Entry, *, facts: Mapping[str, Any] | None = None, data: bytes = b"") -> None:
+        """Write a job: its id, and its result if that is known already.
 
         Raises:
-            OSError: this disk cannot be written, either.
+            OSError: this disk cannot be written either.
         """
         if data:
             files.write(self._place(entry.key, "image"), data)
@@ -65,7 +65,7 @@ class Spool:
         files.write(self._place(entry.key, "json"), text)
 
     def job(self, key: str) -> Spooled | None:
-        """What is kept of a job, or None; what cannot be read is not there."""
+        """Return what waits of a job, or None; a damaged file counts as missing."""
         try:
             document = json.loads(files.read(self._place(key, "json")))
             entry = Entry(**document["entry"])
@@ -75,14 +75,14 @@ class Spool:
             return Spooled(entry, facts, ImageRef.of(self._place(key, "image"), name=entry.name))
         except FileNotFoundError:
             return None
-        except Exception:  # damaged: the journal, or a person, knows more
+        except Exception:  # damaged: the journal or a person knows more
             return None
 
     def keys(self) -> list[str]:
-        """Jobs that wait."""
+        """Return the keys of the jobs that wait."""
         return [name.removesuffix(".json") for name in files.listing(self._folder) if name.endswith(".json")]
 
     def remove(self, key: str) -> None:
-        """Forget a job: the store has it."""
+        """Remove a job, which is in the store now."""
         for kind in ("json", "image"):
             files.remove(self._place(key, kind))

@@ -1,7 +1,7 @@
 """How a tool becomes a Prefect task: signature, cache key, results, retries, names.
 
-A repeated call ends in Prefect's ``Cached`` state because ``JobResults`` shows the store's own records to Prefect as
-result records; the job itself has written them, before its journal entry went, so nothing depends on Prefect's commit.
+A repeated call ends in Prefect's ``Cached`` state, because ``JobResults`` shows the store's own records to Prefect as
+result records. The job itself writes them, before it removes its journal entry, so nothing depends on Prefect's commit.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from uuid import UUID
 
 from PIL import Image
 
-# An embedded server started by a flow would report to Prefect's makers, and print_error when it cannot.
+# An embedded server that a flow starts would report to Prefect's makers, and print an error if it cannot.
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-# It migrates a database when it starts for the first time: Prefect's own 20 s are too few on a busy machine.
+# It migrates a database at its first start: Prefect's own 20 s are too few on a busy machine.
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 from prefect import Task, get_run_logger
@@ -50,7 +50,7 @@ RETRIES = 4
 
 
 def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call:
-    """The checked call that ``task`` with ``arguments`` means. Parameters that are ``UNSET`` were not given.
+    """Return the checked call that ``task`` with ``arguments`` means; a parameter that is ``UNSET`` is not given.
 
     Raises:
         InvalidRequest: everything that is wrong, at once.
@@ -62,7 +62,7 @@ def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call
 
 
 class JobKeyPolicy(CachePolicy):
-    """Caches by job key: tool, contract, engine, parameters and image contents; never by paths or run."""
+    """Caches by job key: tool, contract, engine, parameters and image contents; not by paths or run."""
 
     def __init__(self, task: str) -> None:
         self._task = task
@@ -70,11 +70,11 @@ class JobKeyPolicy(CachePolicy):
     def compute_key(
         self, task_ctx: TaskRunContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **_: Any
     ) -> str | None:
-        """The job key, or None where there is none (bad input, which the task itself then reports)."""
+        """Return the job key, or None if there is none (bad input, which the task itself then reports)."""
         try:
             call = call_of(self._task, inputs)
             _prepared[task_ctx.task_run.id] = call
-            while len(_prepared) > _MOST_PREPARED:  # those that were answered by the cache are never taken
+            while len(_prepared) > _MOST_PREPARED:  # calls that the cache has answered are never taken out
                 _prepared.pop(next(iter(_prepared)), None)
             return call.key(background.run(engine_of(settings.current())))
         except FluxError:
@@ -83,7 +83,10 @@ class JobKeyPolicy(CachePolicy):
 
 _MOST_PREPARED = 64
 _prepared: dict[UUID, Call] = {}
-"""Calls between the computing of their key and their execution, so that images are read once."""
+"""Calls between the computation of their key and their execution, so that images are read once.
+
+A module global, because Prefect passes nothing on from a cache policy to the task but the key.
+"""
 
 
 _collected: ContextVar[list[JobResult] | None] = ContextVar("collected", default=None)
@@ -104,13 +107,13 @@ def collect_results() -> Iterator[list[JobResult]]:
 
 
 class JobResults(WritableFileSystem):
-    """The store's result records, shown to Prefect as its own. A record whose blob has gone is not shown."""
+    """Shows the store's result records to Prefect as its own; not those whose blob has gone."""
 
     _block_type_name = "Flux job results"
     _block_type_slug = "flux-job-results"
 
     def _resolve_path(self, path: str) -> None:
-        """Keys are used as they are."""
+        """Use keys as they are."""
 
     def read_path(self, path: str, _sync: bool = True) -> bytes:  # type: ignore[override]  # Prefect calls it so
         key = path.rsplit("/", 1)[-1]
@@ -124,7 +127,7 @@ class JobResults(WritableFileSystem):
         return shown.serialize()
 
     def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
-        """The job has written its own record; failures are not kept as results."""
+        """Write nothing: the job has written its own record, and failures are not results."""
 
     async def aread_path(self, path: str) -> bytes:
         return await asyncio.to_thread(self.read_path, path)
@@ -134,7 +137,7 @@ class JobResults(WritableFileSystem):
 
 
 class FluxTask(Task[..., Any]):
-    """A Prefect task over a FLUX tool. ``with_options`` keeps its results in the store."""
+    """A Prefect task for a FLUX tool. With ``with_options`` its results stay in the store."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         self._check_arguments(args, kwargs)
@@ -149,7 +152,7 @@ class FluxTask(Task[..., Any]):
         return super().map(*args, **kwargs)
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Refuse what the task does not take, with the nearest name, before Prefect sees it.
+        """Refuse arguments that the task does not take, with the nearest name, before Prefect sees them.
 
         Raises:
             InvalidRequest: unknown, missing or too many arguments.
@@ -174,17 +177,17 @@ class FluxTask(Task[..., Any]):
             raise InvalidRequest.of(problems)
 
     def with_options(self, *args: Any, **options: Any) -> FluxTask:
-        plain = copy(self)
-        plain.result_storage = None  # Prefect's constructor takes saved blocks only, and this one needs no server
-        made: FluxTask = Task.with_options(plain, *args, **options)  # type: ignore[assignment]
-        made.__class__ = FluxTask
-        if made.result_storage is None:
-            made.result_storage = JobResults()
-        return made
+        base = copy(self)
+        base.result_storage = None  # Prefect's constructor takes saved blocks only, and this one needs no server
+        task: FluxTask = Task.with_options(base, *args, **options)  # type: ignore[assignment]
+        task.__class__ = FluxTask
+        if task.result_storage is None:
+            task.result_storage = JobResults()
+        return task
 
 
 def make_task(name: str, *, asynchronous: bool) -> FluxTask:
-    """The task called ``name`` in its sync or async form (whose name begins with ``a``)."""
+    """Return the task called ``name`` in its sync or async form (whose name begins with ``a``)."""
     signature = signatures.signature(name)
 
     def arguments_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -207,7 +210,7 @@ def make_task(name: str, *, asynchronous: bool) -> FluxTask:
     function.__module__ = "flux_tasks.tasks"
     function.__doc__ = signatures.docstring(name)
     function.__signature__ = signature  # type: ignore[attr-defined]
-    made = FluxTask(
+    task = FluxTask(
         function,
         name=public,
         task_run_name=_run_name(name),
@@ -220,8 +223,8 @@ def make_task(name: str, *, asynchronous: bool) -> FluxTask:
         retry_jitter_factor=0.5,
         retry_condition_fn=_is_worth_repeating,
     )
-    made.result_storage = JobResults()
-    return made
+    task.result_storage = JobResults()
+    return task
 
 
 def _is_worth_repeating(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -253,7 +256,7 @@ def _run_name(task: str) -> Callable[..., str]:
 
 
 def _shown(call: Call, result: JobResult) -> ImageRef:
-    """Put tool, cost and job id where Prefect's UI shows them: tags of the task run, and its log."""
+    """Show tool, cost and job id in Prefect's UI, as tags and log of the task run, and return the image."""
     if (collected := _collected.get()) is not None:
         collected.append(result)
     context = TaskRunContext.get()
@@ -262,7 +265,7 @@ def _shown(call: Call, result: JobResult) -> ImageRef:
     else:
         spent = "cost unknown" if result.cost is None else f"{result.cost:g} credits"
     if context is not None:
-        # Only now: tags that are there when a run starts make Prefect ask its server for a concurrency slot.
+        # Only now: for tags that a run has at its start, Prefect asks its server for a concurrency slot.
         cost = [spent] if result.cost is not None or result.image.is_preview else []
         job_id = [f"job {result.job_id}"] if result.job_id else []
         context.task_run.tags = sorted({*context.task_run.tags, call.tool.name, result.outcome, *cost, *job_id})

@@ -28,7 +28,7 @@ def test_all_threads_and_loops_share_one_loop() -> None:
         seen = {f.result() for f in [pool.submit(background.run, loop_and_thread()) for _ in range(32)]}
     seen |= {asyncio.run(elsewhere()) for _ in range(3)} | {background.start(loop_and_thread()).result()}
     assert len(seen) == 1
-    assert {name for _, name in seen} == {"flux-portal"}
+    assert {name for _, name in seen} == {"flux-background"}
 
 
 def test_a_result_comes_back_and_so_does_an_error() -> None:

@@ -43,7 +43,7 @@ def settings(bfl: FakeBfl, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def perform(settings: Settings, **options: Any) -> JobResult:
     """One job, as a process that has never seen any of its pictures. One that does not end is a failure."""
-    byte_cache.kept._entries.clear()
+    byte_cache.shared._entries.clear()
     call = prepare(TOOLS["deblur-v1"], {"image": encoded(noise((96, 80)))})
     future = background.start(job.execute(call, settings, **options))
     try:
@@ -52,7 +52,7 @@ def perform(settings: Settings, **options: Any) -> JobResult:
         raise AssertionError("it does not end") from None
     finally:
         future.cancel()
-        byte_cache.kept._entries.clear()
+        byte_cache.shared._entries.clear()
 
 
 def link(place: Path, kind: str, outside: Path, size: int = 0) -> None:
@@ -194,7 +194,7 @@ def test_a_run_never_writes_a_forged_blob_as_its_output(
     blob.symlink_to(tmp_path / "forged.png")
     for path in (tmp_path / "out").iterdir():
         path.unlink()
-    byte_cache.kept._entries.clear()
+    byte_cache.shared._entries.clear()
     told = cli("run", "recipe.yaml", "--endpoint", bfl.url)
     name = record["name"]
     assert told.outcomes[name] in ("invalid", "failed", "done")

@@ -1,4 +1,4 @@
-"""Engines: what makes the pixels behind the local server.
+"""Engines: they make the pictures that the local server delivers.
 
 An engine is found by name. Its identity (``local:<name>@<version>``) is part of every job key, so it is known without
 importing the engine itself, whose libraries are heavy.
@@ -23,12 +23,12 @@ from flux_tasks.images.encoding import mark_preview
 __all__ = ["ENGINES", "Engine", "Entry", "Progress", "Work", "encode", "identity", "load", "missing", "offsets"]
 
 Progress = Callable[[float], None]
-"""Told the share that is done, 0 to 1. May be called from any thread."""
+"""Receives the share that is done, 0 to 1. May be called from any thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One job, checked: everything that decides its pixels.
+    """One checked job: everything that its pixels depend on.
 
     Attributes:
         parameters: of the request, with the contract's defaults; no images.
@@ -48,7 +48,7 @@ class Engine(Protocol):
     """Makes the result of any tool. Called from several threads at once."""
 
     def run(self, work: Work, progress: Progress) -> Image.Image:
-        """The result, ``work.size`` pixels large.
+        """Return the result, ``work.size`` pixels large.
 
         Raises:
             InvalidImage: an input is damaged.
@@ -59,7 +59,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where an engine is and what it needs; ``needs`` are the modules that must be installed for it."""
+    """Where an engine is, and which modules it needs."""
 
     version: str
     place: str
@@ -71,7 +71,7 @@ ENGINES: dict[str, Entry] = {
         "1", "flux_tasks.local.engines.classical.tools:ClassicalEngine", needs=("numpy", "scipy", "cv2")
     ),
 }
-"""Engines by name. The version stands here a second time because reading the engine's own would import it."""
+"""Engines by name. The version is repeated here, because reading the engine's own would import it."""
 
 
 def _entry(name: str) -> Entry:
@@ -82,7 +82,7 @@ def _entry(name: str) -> Entry:
 
 
 def identity(name: str) -> str:
-    """What the results of an engine are signed with, such as ``local:classical@1``.
+    """Return the engine's name in job keys and results, such as ``local:classical@1``.
 
     Raises:
         RecipeError: there is no such engine.
@@ -91,13 +91,13 @@ def identity(name: str) -> str:
 
 
 def missing(name: str) -> list[str]:
-    """Modules that an engine needs and that are not installed; none is imported to find out."""
+    """Return the modules that an engine needs and that are not installed, without importing any."""
     return [module for module in _entry(name).needs if importlib.util.find_spec(module) is None]
 
 
 @cache
 def load(name: str) -> Engine:
-    """The engine called ``name``, imported now.
+    """Import the engine called ``name``, and return it.
 
     Raises:
         RecipeError: there is no such engine.
@@ -107,13 +107,13 @@ def load(name: str) -> Engine:
 
 
 def offsets(parameters: Mapping[str, Any], picture: tuple[int, int]) -> tuple[int, int]:
-    """Where the picture's top left corner lies on an outpaint's canvas; centred where nothing is said (OAS-0919).
+    """Return where the picture's top left corner lies on an outpaint's canvas; centred by default (OAS-0919).
 
-    An offset that puts the whole picture off the canvas becomes the nearest one that does.
+    An offset that moves the whole picture off the canvas is replaced by the nearest one that does so.
     """
     found = []
-    for said, canvas, side in zip(("x", "y"), (parameters["width"], parameters["height"]), picture, strict=True):
-        offset = parameters.get(f"reference_offset_{said}")
+    for axis, canvas, side in zip(("x", "y"), (parameters["width"], parameters["height"]), picture, strict=True):
+        offset = parameters.get(f"reference_offset_{axis}")
         found.append((canvas - side) // 2 if offset is None else max(-side, min(offset, canvas)))
     return found[0], found[1]
 
@@ -126,7 +126,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def encode(image: Image.Image, output_format: str, engine: str) -> bytes:
-    """The file that is delivered: marked as a local preview made by ``engine``, with the input's colour profile."""
+    """Return the file to deliver: marked as a local preview made by ``engine``, with the input's colour profile."""
     buffer = io.BytesIO()
     image.save(
         buffer,

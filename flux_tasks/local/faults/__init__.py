@@ -1,1 +1,1 @@
-"""Faults: what the service was seen to do, or may do, made to happen when a test asks for it."""
+"""Faults that the service was seen to have, or may have, produced when a test asks for them."""

@@ -1,4 +1,4 @@
-"""Every kind of fault the local server can be told to make, as data: its phase, its options, and what it does."""
+"""Every kind of fault that the local server can produce, as data: its phase, its options, and what it does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _tools(value: Any) -> Any:
 
 
 class Rule(BaseModel):
-    """One fault and the submissions it is for."""
+    """One fault and the submissions that have it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     phase: ClassVar[Phase]
@@ -29,7 +29,7 @@ class Rule(BaseModel):
         return str(type(self).model_fields["fault"].default)
 
     tool: Annotated[list[str], BeforeValidator(_tools)] = []
-    """Tools it is for, by any of their names; empty for all."""
+    """Tools that have it, by any of their names; empty for all."""
     after: Annotated[int, Field(ge=0)] = 0
     every: Annotated[int, Field(ge=1)] = 1
     count: Annotated[int, Field(ge=1)] | None = None
@@ -41,7 +41,7 @@ RetryAfter = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Annotated[str,
 
 
 def _colour(value: Any) -> Any:
-    ImageColor.getrgb(value)  # a ValueError for what is none
+    ImageColor.getrgb(value)  # raises a ValueError for anything else
     return value
 
 
@@ -51,7 +51,7 @@ class _Waiting(Rule):
 
 class SubmitAnswer(Rule):
     phase = "submit"
-    summary = "HTTP `status` instead of an answer; `charged` makes the job all the same"
+    summary = "HTTP `status` instead of an answer; with `charged` the job is created nevertheless"
     fault: Literal["submit.answer"] = "submit.answer"
     status: Annotated[int, Field(ge=300, le=599)] = 500
     detail: str | list[dict[str, Any]] = "injected"
@@ -61,22 +61,22 @@ class SubmitAnswer(Rule):
 
 class SubmitCut(Rule):
     phase = "submit"
-    summary = "the connection is cut instead of an answer; `charged` makes the job all the same"
+    summary = "the connection is cut instead of an answer; with `charged` the job is created nevertheless"
     fault: Literal["submit.cut"] = "submit.cut"
     charged: bool = True
     sent: Annotated[int, Field(ge=0)] = 0
-    """Bytes of the answer that still come through."""
+    """Bytes of the answer that are sent before."""
 
 
 class SubmitSlow(_Waiting):
     phase = "submit"
-    summary = "the job is made, its answer comes after `seconds`"
+    summary = "the job is created, its answer comes after `seconds`"
     fault: Literal["submit.slow"] = "submit.slow"
 
 
 class SubmitDrip(_Waiting):
     phase = "submit"
-    summary = "the job is made, its answer comes byte by byte over `seconds`"
+    summary = "the job is created, its answer comes byte by byte over `seconds`"
     fault: Literal["submit.drip"] = "submit.drip"
 
 
@@ -109,7 +109,7 @@ class JobModerated(Rule):
 
 class JobError(Rule):
     phase = "job"
-    summary = "the job ends with status `says` (Error or Failed); given back unless `refund: false`"
+    summary = "the job ends with status `says` (Error or Failed); refunded unless `refund: false`"
     fault: Literal["job.error"] = "job.error"
     says: Literal["Error", "Failed"] = "Error"
     details: dict[str, Any] = {"error": "injected"}
@@ -118,7 +118,7 @@ class JobError(Rule):
 
 class JobNeverEnds(Rule):
     phase = "job"
-    summary = "the job stays Pending for good and keeps its slot"
+    summary = "the job stays Pending for ever and keeps its slot"
     fault: Literal["job.never_ends"] = "job.never_ends"
 
 

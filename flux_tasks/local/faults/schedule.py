@@ -1,4 +1,4 @@
-"""Faults: what the service was seen to do, or may do, made to happen when a test asks for it.
+"""Schedules of faults that the service was seen to have, or may have.
 
 A schedule is a seed and a list of rules, in YAML, as JSON over HTTP (``PUT /local/faults``) or in Python::
 
@@ -8,11 +8,11 @@ A schedule is a seed and a list of rules, in YAML, as JSON over HTTP (``PUT /loc
       - {fault: submit.cut, charged: true, tool: deblur-v1, probability: 0.05}
       - {fault: delivery.garbage, every: 10}
 
-A rule chooses submissions: those of its tools, from the ``after``-th on, each ``every``-th, ``count`` of them at most,
-with ``probability``. Rules for a later phase act on the jobs of the submissions they chose, on the first ``times``
-polls, fetches or call-backs of each (0: on all). Of several rules for one phase the first that matches acts. Chance
-depends on the seed, the rule and the request itself, not on the order in which requests arrive, so that a schedule
-repeats itself however many jobs are in flight.
+A rule chooses submissions: those of its tools, after the first ``after``, each ``every``-th, at most ``count`` of them,
+with ``probability``. Rules for a later phase act on the jobs of the submissions that they chose, on the first ``times``
+polls, fetches or call-backs of each (0: on all). Of several rules for one phase, the first that matches acts. Chance
+depends on the seed, the rule and the request, not on the order in which requests arrive, so that a schedule gives the
+same faults again however many jobs are in flight.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Armed:
 
     Args:
         rules: in the order of the schedule.
-        acting: told each rule when its turn has come; false if the schedule it is from no longer holds.
+        acting: receives each rule when it is to act; false if its schedule was replaced meanwhile.
     """
 
     def __init__(self, rules: Sequence[Rule] = (), *, acting: Callable[[Rule], bool] = lambda _: True) -> None:
@@ -51,7 +51,7 @@ class Armed:
         self._acting = acting
 
     def take(self, phase: Phase) -> Rule | None:
-        """The fault for this occasion of ``phase``, if there is one."""
+        """Return the fault for this occasion of ``phase``, if there is one."""
         for index, rule in enumerate(self._rules):
             if rule.phase == phase and self._left[index]:
                 self._left[index] -= 1
@@ -60,7 +60,7 @@ class Armed:
 
 
 class Faults:
-    """A schedule and how often each of its rules has acted. Safe to change from any thread.
+    """A schedule, and how often each of its rules has acted. May be changed from any thread.
 
     Args:
         schedule: a list of rules as mappings, ``{"seed": …, "faults": […]}``, or the path of a YAML file with either.
@@ -74,9 +74,10 @@ class Faults:
         self.set(schedule)
 
     def set(self, schedule: Any) -> None:
-        """Replace the schedule, also for jobs that are running, and forget what was counted.
+        """Replace the schedule, also for jobs that are running, and begin all counts at 0.
 
-        Nothing changes if there is a problem in it.
+        Raises:
+            RecipeError: with every problem of the schedule; the old one holds on.
         """
         seed, rules, problems = _read(schedule)
         if problems:
@@ -89,11 +90,11 @@ class Faults:
             self._occasions: Counter[tuple[int, str]] = Counter()
 
     def clear(self) -> None:
-        """No faults from now on."""
+        """Produce no faults from now on."""
         self.set(())
 
     def submission(self, tool: str, key: str) -> Rule | None:
-        """The fault for a submission of ``tool`` whose request is known as ``key``."""
+        """Return the fault for a submission of ``tool`` whose request has the key ``key``."""
         with self._lock:
             for index in self._choose(tool, key, ("submit",)):
                 self._acted[index] += 1
@@ -101,7 +102,7 @@ class Faults:
         return None
 
     def job(self, tool: str, key: str, *, note: Callable[[Rule], None] | None = None) -> Armed:
-        """The faults of all later phases for a job that is just being made; ``note`` is told each that happens."""
+        """Return the faults of all later phases for a new job; ``note`` receives each that happens."""
         with self._lock:
             chosen = {index: self._rules[index] for index in self._choose(tool, key, _LATER)}
             counts = self._acted
@@ -119,7 +120,7 @@ class Faults:
         return Armed(list(chosen.values()), acting=acting)
 
     def _choose(self, tool: str, key: str, phases: tuple[Phase, ...]) -> list[int]:
-        """The rules that act: of those for one single occasion the first, of those for polls and fetches all."""
+        """Return the rules that act: for phases that happen once the first, for polls and fetches all."""
         chosen: list[int] = []
         taken: set[Phase] = set()
         for index, rule in enumerate(self._rules):
@@ -148,7 +149,7 @@ class Faults:
         return True
 
     def to_dict(self) -> dict[str, Any]:
-        """The schedule, and how often each rule has acted; JSON-ready."""
+        """Return the schedule, and how often each rule has acted; JSON-ready."""
         with self._lock:
             return {
                 "seed": self._seed,
@@ -160,7 +161,7 @@ class Faults:
 
 
 def _read(schedule: Any) -> tuple[int, list[Rule], list[Problem]]:
-    """Seed and rules of a schedule, and everything that is wrong with it."""
+    """Return seed and rules of a schedule, and everything that is wrong with it."""
     where = ""
     if isinstance(schedule, (str, Path)):
         where = f"{schedule}: "

@@ -1,1 +1,1 @@
-"""One real session turned into an offline test: a proxy that records, and a server that answers from recordings."""
+"""A real session as an offline test: a proxy that records, and a server that answers from recordings."""

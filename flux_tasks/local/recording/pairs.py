@@ -1,8 +1,8 @@
-"""Recorded pairs of request and answers: one JSON file a job, and the file that was delivered beside it.
+"""Recorded pairs of request and answers: one JSON file a job, with the delivered file beside it.
 
-``0001-deblur-v1-<12 digits of the request's key>.json`` holds what was asked, what the submission was answered, and
-every poll; ``….png`` of the same name is the result. Addresses of the server itself stand as ``<server>/…`` and become
-those of whichever server answers from the file. A GET that is no poll of a known job is a pair, too (kind ``get``).
+``0001-deblur-v1-<12 digits of the request's key>.json`` has the request, the answer to the submission, and every poll;
+``….png`` of the same name is the result. Addresses of the server itself are written as ``<server>/…``; the server that
+answers from the file puts its own there. A GET that is no poll of a known job is a pair, too (kind ``get``).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from flux_tasks.local.service.checks import Refused
 __all__ = ["HEADERS", "SERVER", "Delivery", "Pair", "Poll", "Reply", "addressed", "load", "save", "serve_delivery"]
 
 SERVER = "<server>"
-"""Stands for the address of the server that answers."""
+"""Written in place of the address of the server that answers."""
 
 HEADERS = ("content-type", "retry-after")
-"""What of an answer's headers matters to a client."""
+"""The headers of an answer that matter to a client."""
 
-_APART = (".md", ".txt")  # a note beside the recordings is nobody's mistake
+_APART = (".md", ".txt")  # notes beside the recordings are allowed
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Printable = Annotated[str, Field(pattern=r"^[ -~]*$")]
@@ -45,7 +45,7 @@ class _Strict(BaseModel):
 
 
 class Reply(_Strict):
-    """One answer as it came, or that the connection was cut.
+    """One recorded answer, or a connection that was cut.
 
     Attributes:
         status: of HTTP; None for a connection that was cut.
@@ -71,9 +71,9 @@ class Reply(_Strict):
 
     @classmethod
     def of(cls, status: int, headers: Mapping[str, str], value: Any, raw: bytes, scrub: Scrubber) -> Self:
-        """An answer that is fit to be written down; ``value`` is its JSON, None if it has none."""
-        kept = {name: re.sub(r"[^ -~]", "?", scrub.text(headers[name])) for name in HEADERS if name in headers}
-        parts: dict[str, Any] = {"status": status, "headers": kept}
+        """Return an answer that may be recorded; ``value`` is its JSON, None if it has none."""
+        clean = {name: re.sub(r"[^ -~]", "?", scrub.text(headers[name])) for name in HEADERS if name in headers}
+        parts: dict[str, Any] = {"status": status, "headers": clean}
         if value is not None:
             return cls(**parts, body=scrub.answer(value))
         try:
@@ -82,7 +82,7 @@ class Reply(_Strict):
             return cls(**parts, base64=base64.b64encode(scrub.data(raw)).decode())
 
     def content(self, server: str) -> bytes:
-        """The body, with addresses that point to ``server``."""
+        """Return the body, with addresses that point to ``server``."""
         if self.body is not None:
             return json.dumps(addressed(self.body, server), separators=(",", ":")).encode()
         return base64.b64decode(self.base64, validate=True) if self.base64 else (self.text or "").encode()
@@ -94,12 +94,12 @@ class Poll(Reply):
     count: Annotated[int, Field(ge=1)] = 1
 
     def is_like(self, other: Poll) -> bool:
-        """Whether both say the same."""
+        """Check whether both answers are the same."""
         return self.model_copy(update={"count": other.count}) == other
 
 
 class Delivery(_Strict):
-    """The file that was delivered: its name beside the pair; it is served under its hash."""
+    """A delivered file beside its pair; the server serves it under its hash."""
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]*$")]
     media_type: Annotated[str, Field(pattern=r"^[\w.+-]+/[\w.+-]+$")]
@@ -127,14 +127,14 @@ class Pair(_Strict):
     """One recorded exchange.
 
     Attributes:
-        kind: ``job`` for a POST with its polls, ``get`` for anything else that was asked.
+        kind: ``job`` for a POST with its polls, ``get`` for any other request.
         path: below the server's address; of a GET with its query.
         tool: the last part of the path.
-        key: SHA-256 of the request, by which it is found again.
-        request: the body, pictures described by hash, size and media type; None for a GET.
+        key: SHA-256 of the request; a replay finds the pair by it.
+        request: the body, with hash, size and media type in place of pictures; None for a GET.
         submit: the answer to the POST; None for a GET.
-        polled_at: scheme and host that know the job, if that is not the upstream itself.
-        polls: the answers that came later, in turn.
+        polled_at: scheme and host to poll, if not those of the upstream.
+        polls: the later answers, in their order.
     """
 
     format: Literal[1] = 1
@@ -157,32 +157,32 @@ class Pair(_Strict):
 
     @property
     def file(self) -> Path | None:
-        """Where it lies; None before it is saved."""
+        """The pair's file; None before it is saved."""
         return self._file
 
     @property
     def id(self) -> str | None:
-        """The service's id of the job, if one was made."""
+        """The service's id of the job, if one was created."""
         body = self.submit.body if self.submit is not None else None
         found = body.get("id") if isinstance(body, dict) else None
         return found if isinstance(found, str) and found else None
 
     @property
     def is_finished(self) -> bool:
-        """Whether the recording goes on to an end of the job, so that a replay does not wait for ever."""
+        """Whether the recording includes the end of the job, so that a replay of it ends."""
         body = self.polls[-1].body if self.polls else None
         status = body.get("status") if isinstance(body, dict) else None
         return self.id is None or status not in (None, "Pending", "Reasoning", "Generating", "Processing")
 
     def observe(self, reply: Poll) -> None:
-        """Note one more answer; the same as the last one is counted."""
+        """Add an answer; one like the last is only counted."""
         if self.polls and self.polls[-1].is_like(reply):
             self.polls[-1].count += 1
         else:
             self.polls.append(reply)
 
     def deliver(self, data: bytes, media_type: str) -> None:
-        """Keep the delivered bytes beside the saved pair, which names them from its next save on."""
+        """Write the delivered bytes beside the saved pair; its next save names them."""
         if self._file is None:
             raise RuntimeError("a pair is saved before its delivery is")
         file = self._file.with_suffix(f".{EXTENSIONS.get(media_type, 'bin')}")
@@ -190,16 +190,16 @@ class Pair(_Strict):
         self.delivery = Delivery(file=file.name, media_type=media_type, sha256=hashlib.sha256(data).hexdigest())
 
     def encode(self) -> bytes:
-        """The file's text."""
+        """Return the text of the file."""
         document = self.model_dump(exclude_none=True)
         try:
             return f"{json.dumps(document, indent=2, ensure_ascii=False)}\n".encode()
-        except UnicodeEncodeError:  # half a surrogate pair, which JSON may hold
+        except UnicodeEncodeError:  # JSON may hold half a surrogate pair
             return f"{json.dumps(document, indent=2)}\n".encode()
 
 
 def addressed(value: Any, server: str) -> Any:
-    """``value`` with every ``<server>/…`` in it as an address on ``server``."""
+    """Return ``value`` with every ``<server>/…`` in it as an address on ``server``."""
     if isinstance(value, str):
         return server + value.removeprefix(SERVER) if value.startswith(f"{SERVER}/") else value
     if isinstance(value, list):
@@ -210,7 +210,7 @@ def addressed(value: Any, server: str) -> Any:
 
 
 def save(pair: Pair, folder: Path) -> None:
-    """Write ``pair``, whole or not at all: under the next free number first, then in its place.
+    """Write ``pair``, whole or not at all: the first time under the next free number, then in its place.
 
     Raises:
         OSError: it cannot be written.
@@ -220,7 +220,7 @@ def save(pair: Pair, folder: Path) -> None:
         files.write(pair.file, data)
         return
     number = max((_number(name) for name in files.listing(str(folder))), default=0)
-    while True:  # another recorder in this folder may be as quick
+    while True:  # another recorder may write to this folder at the same time
         number += 1
         file = folder / f"{number:04d}-{pair.tool}-{pair.key[:12]}.json"
         if files.create(file, data):
@@ -234,10 +234,10 @@ def _number(name: str) -> int:
 
 
 def load(folder: Path) -> list[Pair]:
-    """Every pair in ``folder``, in the order of their numbers; none if there is no such folder.
+    """Return every pair in ``folder``, in the order of their numbers; none if there is no such folder.
 
     Raises:
-        RecipeError: naming every file that is damaged, missing, or not of a recording.
+        RecipeError: with every file that is damaged, missing, or no part of a recording.
     """
     found: list[Pair] = []
     problems: list[Problem] = []
@@ -246,8 +246,8 @@ def load(folder: Path) -> list[Pair]:
         try:
             work(folder / name)
         except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
-            problems.append(Problem(name, f"is not a recorded pair: {said}"))
+            reasons = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+            problems.append(Problem(name, f"is not a recorded pair: {reasons}"))
         except (ValueError, RecursionError) as error:
             problems.append(Problem(name, f"is damaged: {error}"))
         except OSError as error:

@@ -1,7 +1,7 @@
-"""A proxy that writes down what passes: every job as a recorded pair, from which ``replayer`` answers offline.
+"""A proxy that records every job as a pair, from which ``replayer`` answers offline.
 
-The service's answers go back as they came, but for two addresses: polls and deliveries come to this server. A pair is
-on disk before its submission is answered, so that no id of a paid job is lost; no POST is ever sent twice.
+The service's answers are passed on unchanged, except for two addresses: polls and deliveries come to this server. A
+pair is on disk before its submission is answered, so that no id of a paid job is lost; no POST is ever sent twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import SERVER, Delivery, Pair, Poll, Reply, addressed, serve_delivery
 from flux_tasks.local.recording.scrub import Asked, Scrubber, decoded, request_key, secrets_of
 from flux_tasks.local.recording.upstream import FAILED, NOT_SENT, POLL, Upstream, origin_of
-from flux_tasks.local.web.wire import answering, base_of, path_of, read_body, say
+from flux_tasks.local.web.wire import answering, base_of, json_answer, path_of, read_body
 
 __all__ = ["RecordingApi"]
 
@@ -38,11 +38,11 @@ AnyReply = TypeVar("AnyReply", bound=Reply)
 
 @dataclass
 class _Exchange:
-    """A pair in the making.
+    """A pair that is being recorded.
 
     Attributes:
-        url: where the service is asked how it goes on.
-        secrets: what must not be written down of it.
+        url: the address to poll at the service.
+        secrets: texts in it that must not be recorded.
     """
 
     pair: Pair
@@ -52,18 +52,18 @@ class _Exchange:
 
 
 class RecordingApi:
-    """The application, and the recordings it makes.
+    """The application, and its recordings.
 
     Args:
         url: the server's own address, for answers to requests that name no host.
-        folder: for the recordings; those that are there are kept, and their jobs can still be polled.
+        folder: for the recordings; those already there stay, and their jobs can still be polled.
         upstream: ``bfl``, ``eu``, ``us``, or the address of a server that speaks the API.
         key: the upstream's key; empty passes on the ``x-key`` of each request.
         transport: any httpx transport, for tests and proxies.
 
     Raises:
-        RecipeError: an upstream that cannot be used, a key that must not go there, or a damaged recording.
-        OSError: the folder cannot be made.
+        RecipeError: an upstream that cannot be used, a key that must not be sent there, or a damaged recording.
+        OSError: the folder cannot be created.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class RecordingApi:
 
     async def _submit(self, request: Request) -> Response:
         raw = await read_body(request)
-        # Neither a client that leaves nor a server that stops may interrupt it: the id would be lost.
+        # Neither a client that disconnects nor a server that stops may interrupt it: the id would be lost.
         submission = asyncio.create_task(self._forward(request, raw))
         self._submissions.add(submission)
         submission.add_done_callback(self._submissions.discard)
@@ -119,18 +119,18 @@ class RecordingApi:
         host = host_of(self._upstream.url)
         try:
             response = await self._upstream.post(path, raw, media_type, _key_of(request))
-        except NOT_SENT as error:  # a 4xx: clients may count on it that nothing was made or charged
+        except NOT_SENT as error:  # a 4xx: it tells clients that nothing was created or charged
             _log.warning("%s was not reached: %s", host, reason_of(error))
-            return say({"detail": f"{host} was not reached ({reason_of(error)}): nothing was sent"}, 424)
+            return json_answer({"detail": f"{host} was not reached ({reason_of(error)}): nothing was sent"}, 424)
         except FAILED as error:
             _log.warning("%s %s: the connection was cut: %s", host, _tool(path), reason_of(error))
             await self._note(path, raw, media_type, None)
-            return say({"detail": f"{host}: the connection was cut ({reason_of(error)})"}, 502)
+            return json_answer({"detail": f"{host}: the connection was cut ({reason_of(error)})"}, 502)
         value = await self._note(path, raw, media_type, response)
         return self._pass_on(response, value, request)
 
     async def _note(self, path: str, raw: bytes, media_type: str, response: httpx.Response | None) -> Any:
-        """As ``_note_submission``; whatever goes wrong, a job that is paid for gets its answer."""
+        """Record a submission; whatever goes wrong, the client of a paid job gets its answer."""
         try:
             return await self._note_submission(path, raw, media_type, response)
         except Exception as error:
@@ -138,13 +138,13 @@ class RecordingApi:
             return None
 
     async def _note_submission(self, path: str, raw: bytes, media_type: str, response: httpx.Response | None) -> Any:
-        """Write down a submission; its answer with a polling address that points here, or None to leave it as it is."""
+        """Record a submission; return its answer with a polling address here, or None to leave it unchanged."""
         value: Any = decoded(response.content) if response is not None else None
-        said = value.get("polling_url") if isinstance(value, dict) else None
+        named = value.get("polling_url") if isinstance(value, dict) else None
         job_id = value.get("id") if isinstance(value, dict) else None
         job_id = job_id if isinstance(job_id, str) else ""
-        polling_url = self._upstream.polling_address(job_id, said)
-        is_named = bool(job_id) and isinstance(said, str)
+        polling_url = self._upstream.polling_address(job_id, named)
+        is_named = bool(job_id) and isinstance(named, str)
         if is_named:
             value["polling_url"] = f"{SERVER}{POLL}?id={quote(job_id, safe='')}"
         asked = await asyncio.to_thread(Asked.of, raw, media_type, frozenset(self._hidden))
@@ -160,7 +160,7 @@ class RecordingApi:
         )
         if job_id:
             self._jobs[job_id] = _Exchange(pair, polling_url, {asked.hook})
-        await self._keep(pair)
+        await self._save(pair)
         return value if is_named else None
 
     # -- poll and fetch -------------------------------------------------------------------------------------------
@@ -184,8 +184,8 @@ class RecordingApi:
             _log.warning("%s: no answer: %s", host_of(url), reason_of(error))
             if not isinstance(error, NOT_SENT):
                 pair.observe(Poll(cut=True))
-                await self._keep(pair)
-            return say({"detail": f"{host_of(url)}: no answer ({reason_of(error)})"}, 502)
+                await self._save(pair)
+            return json_answer({"detail": f"{host_of(url)}: no answer ({reason_of(error)})"}, 502)
         value = decoded(response.content)
         sample = _sample(value)
         if sample is not None:
@@ -194,21 +194,21 @@ class RecordingApi:
                 try:
                     data, media_type = await self._upstream.fetch(sample)
                 except DeliveryFailed as error:
-                    return say({"detail": f"the delivery did not arrive: {error}"}, 502)
-                if not await self._keep(pair) or not await self._keep(pair, data, media_type):
-                    return self._pass_on(response, None, request)  # it is paid for: the client may fetch it itself
-            assert pair.delivery is not None  # noqa: S101 - kept a line above
+                    return json_answer({"detail": f"the delivery did not arrive: {error}"}, 502)
+                if not await self._save(pair) or not await self._save(pair, data, media_type):
+                    return self._pass_on(response, None, request)  # it is paid for: let the client fetch it itself
+            assert pair.delivery is not None  # noqa: S101 - written a line above
             self._deliveries[pair.delivery.path] = pair.delivery
             value["result"]["sample"] = f"{SERVER}{pair.delivery.path}"
         try:
             pair.observe(_reply(Poll, response, value, Scrubber(self._hidden | exchange.secrets)))
-            await self._keep(pair)
+            await self._save(pair)
         except (ValueError, RecursionError) as error:
             _log.error("an answer to %s %s is not recorded: %s", pair.tool, pair.id or "", type(error).__name__)
         return self._pass_on(response, None if sample is None else value, request)
 
-    async def _keep(self, pair: Pair, data: bytes = b"", media_type: str = "") -> bool:
-        """Write ``pair`` and what was delivered; False if that cannot be done."""
+    async def _save(self, pair: Pair, data: bytes = b"", media_type: str = "") -> bool:
+        """Write ``pair`` and its delivery; return False if that fails."""
         try:
             if data:
                 await asyncio.to_thread(pair.deliver, data, media_type)
@@ -248,7 +248,7 @@ def _reply(kind: type[AnyReply], response: httpx.Response, value: Any, scrub: Sc
 
 
 def _sample(value: Any) -> str | None:
-    """The delivery address in a ``Ready`` answer."""
+    """Return the delivery address in a ``Ready`` answer."""
     result = value.get("result") if isinstance(value, dict) and value.get("status") == "Ready" else None
     found = result.get("sample") if isinstance(result, dict) else None
     return found if isinstance(found, str) else None

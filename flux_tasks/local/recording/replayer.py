@@ -1,4 +1,4 @@
-"""The API from recordings: what was asked before is answered as it was then, without key and network."""
+"""The API from recordings: a recorded request is answered as it was then, without key and network."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from flux_tasks.local.recording.pairs import Delivery, Pair, Reply, serve_delive
 from flux_tasks.local.recording.scrub import REMOVED, Asked, Scrubber, decoded
 from flux_tasks.local.service.checks import Refused
 from flux_tasks.local.web.connections import Cut
-from flux_tasks.local.web.wire import answering, base_of, path_of, read_body, say
+from flux_tasks.local.web.wire import answering, base_of, json_answer, path_of, read_body
 
 __all__ = ["IDENTITY", "ReplayApi"]
 
 _log = logging.getLogger("flux_tasks.local")
 
 IDENTITY = "local:replay@1"
-"""What results are keyed by: they are never taken for those of another engine."""
+"""The engine in job keys: its results are never taken for those of another engine."""
 
 
-class _Walk:
-    """Answers, each once and in turn, the last one from then on."""
+class _Replies:
+    """Recorded answers, each once and in order, then the last one again and again."""
 
     def __init__(self, replies: Iterable[Reply] = ()) -> None:
         self.replies = list(replies)
         self._at = 0
 
     def next(self) -> Reply | None:
-        """The next answer; None if there is none at all."""
+        """Return the next answer; None if there is none at all."""
         if not self.replies:
             return None
         reply = self.replies[min(self._at, len(self.replies) - 1)]
@@ -53,10 +53,10 @@ class ReplayApi:
 
     Args:
         url: the server's own address, for answers to requests that name no host.
-        folder: with the recordings.
+        folder: has the recordings.
 
     Raises:
-        RecipeError: there are none, or some are damaged or of something else; all problems at once.
+        RecipeError: there are none, or some are damaged or no recordings; all problems at once.
     """
 
     def __init__(self, *, url: str, folder: Path) -> None:
@@ -69,16 +69,16 @@ class ReplayApi:
             )
         self._jobs: dict[tuple[str, str], list[Pair]] = defaultdict(list)
         self._turns: dict[tuple[str, str], int] = defaultdict(int)
-        self._walks: dict[str, _Walk] = {}
-        self._gets: dict[str, _Walk] = {}
+        self._polls: dict[str, _Replies] = {}
+        self._gets: dict[str, _Replies] = {}
         self._deliveries: dict[str, Delivery] = {}
         for pair in self._pairs:
             if pair.kind == "get":
-                self._gets.setdefault(pair.path, _Walk()).replies.extend(pair.polls)
+                self._gets.setdefault(pair.path, _Replies()).replies.extend(pair.polls)
             else:
                 self._jobs[pair.path, pair.key].append(pair)
             if pair.id is not None:
-                self._walks.setdefault(pair.id, _Walk(pair.polls))
+                self._polls.setdefault(pair.id, _Replies(pair.polls))
             if pair.delivery is not None:
                 self._deliveries[pair.delivery.path] = pair.delivery
             if pair.file is not None and not pair.is_finished:
@@ -95,7 +95,7 @@ class ReplayApi:
         self.app.router.redirect_slashes = False
 
     async def close(self) -> None:
-        """Nothing is open; here for the sake of those who close every application."""
+        """Do nothing; every application can be closed."""
 
     async def _submit(self, request: Request) -> Response:
         raw = await read_body(request)
@@ -103,12 +103,12 @@ class ReplayApi:
         path = Scrubber().text(path_of(request))
         recorded = self._jobs.get((path, asked.key))
         if not recorded:
-            return say({"detail": f"not recorded: {self._nearest(path, asked.request)}"}, 404)
+            return json_answer({"detail": f"not recorded: {self._nearest(path, asked.request)}"}, 404)
         turn = self._turns[path, asked.key]
         self._turns[path, asked.key] += 1
         pair = recorded[min(turn, len(recorded) - 1)]
         if pair.id is not None:
-            self._walks[pair.id] = _Walk(pair.polls)
+            self._polls[pair.id] = _Replies(pair.polls)
         reply = pair.submit
         assert reply is not None  # noqa: S101 - every job has one
         if isinstance(reply.body, dict) and reply.body.get("webhook_url") == REMOVED:
@@ -117,18 +117,18 @@ class ReplayApi:
 
     async def _poll(self, request: Request) -> Response:
         job_id = request.query_params.get("id")
-        if job_id not in self._walks and (job_id is None or path_of(request) in self._gets):
+        if job_id not in self._polls and (job_id is None or path_of(request) in self._gets):
             return await self._get(request)
-        reply = self._walks[job_id].next() if job_id in self._walks else None
+        reply = self._polls[job_id].next() if job_id in self._polls else None
         if reply is None:
             unknown = dict.fromkeys(("result", "progress", "details", "preview"))
-            return say({"id": job_id, "status": "Task not found", **unknown}, 404)
+            return json_answer({"id": job_id, "status": "Task not found", **unknown}, 404)
         return _respond(reply, base_of(request, self._url))
 
     async def _get(self, request: Request) -> Response:
         path = Scrubber().text(path_of(request))
-        walk = self._gets.get(path)
-        reply = walk.next() if walk is not None else None
+        replies = self._gets.get(path)
+        reply = replies.next() if replies is not None else None
         if reply is None:
             raise Refused(404, f"not recorded: GET {path}")
         return _respond(reply, base_of(request, self._url))
@@ -138,10 +138,10 @@ class ReplayApi:
 
     async def _local(self, _: Request) -> Response:
         tools = dict.fromkeys(pair.tool for pair in self._pairs if pair.kind == "job")
-        return say({"engine": IDENTITY, "contract": CONTRACT_VERSION, "tools": list(tools)})
+        return json_answer({"engine": IDENTITY, "contract": CONTRACT_VERSION, "tools": list(tools)})
 
     def _nearest(self, path: str, request: Any) -> str:
-        """Why nothing is recorded for ``request``, in one sentence."""
+        """Return in one sentence why nothing is recorded for ``request``."""
         tool = path.partition("?")[0].rpartition("/")[2]
         same = [pair for (known, _), found in self._jobs.items() if known == path for pair in found]
         if not same:
@@ -150,12 +150,12 @@ class ReplayApi:
         found = [(_differences(pair.request, request), pair) for pair in same]
         differing, nearest = min(found, key=lambda one: len(one[0]))
         name = nearest.file.name if nearest.file is not None else ""
-        said = "; ".join(differing) or f"it differs in what stands as {REMOVED} there"
-        return f"{tool} was not called like this; the nearest is {name}: {said}"
+        difference = "; ".join(differing) or f"it differs in what is {REMOVED} there"
+        return f"{tool} was not called like this; the nearest is {name}: {difference}"
 
 
 def _respond(reply: Reply, server: str) -> Response:
-    """A recorded answer, with addresses that point to ``server``."""
+    """Return a recorded answer, with addresses that point to ``server``."""
     if reply.status is None:
         return Cut()
     return Response(
@@ -164,18 +164,18 @@ def _respond(reply: Reply, server: str) -> Response:
 
 
 def _differences(recorded: Any, asked: Any) -> list[str]:
-    """What tells two recorded request bodies apart, field by field."""
+    """Return how two recorded request bodies differ, field by field."""
     if not isinstance(recorded, dict) or not isinstance(asked, dict):
         return [] if recorded == asked else ["another body"]
-    said = []
+    found = []
     for name in sorted({*recorded, *asked} - set(CALLER_FIELDS)):
         if name not in asked:
-            said.append(f"{name} is missing (recorded: {_short(recorded[name])})")
+            found.append(f"{name} is missing (recorded: {_short(recorded[name])})")
         elif name not in recorded:
-            said.append(f"{name} was not given then (now: {_short(asked[name])})")
+            found.append(f"{name} was not given then (now: {_short(asked[name])})")
         elif recorded[name] != asked[name]:
-            said.append(f"{name} is {_short(asked[name])}, recorded is {_short(recorded[name])}")
-    return said
+            found.append(f"{name} is {_short(asked[name])}, recorded is {_short(recorded[name])}")
+    return found
 
 
 def _short(value: Any) -> str:

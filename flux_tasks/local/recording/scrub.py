@@ -1,4 +1,4 @@
-"""What of an exchange may be written down: no key, no secret, no signed address, and of a picture only its hash."""
+"""Remove what must not be recorded: keys, secrets, signed addresses; of a picture only the hash stays."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from flux_tasks.catalog import CALLER_FIELDS
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.encoding import inspect
+from flux_tasks.local.service.checks import body_key
 
 __all__ = ["REMOVED", "Asked", "Scrubber", "decoded", "media_type_of", "request_key", "secrets_of"]
 
 REMOVED = "<removed>"
-"""Stands where something was that is nobody's business."""
+"""Written in place of what was removed."""
 
 _URL = re.compile(r"""https?:(?:\\?/){2}[^\s"'<>]+""", re.IGNORECASE)
-_SURE = 8  # characters; a shorter secret is looked for as a whole word only, or it would eat up the text
-_DEPTH = 100  # levels of JSON; recursion goes further than that, but not everywhere
-_UNKNOWN = 4096  # bytes; base64 that is no picture is taken for data from this length on
+_SURE = 8  # characters; a shorter secret is removed as a whole word only, or it would be found everywhere
+_DEPTH = 100  # levels of JSON; Python can recurse deeper than that
+_UNKNOWN = 4096  # bytes; base64 that is no picture counts as data from this length on
 
 
 def decoded(raw: bytes) -> Any:
-    """``raw`` as a JSON object or list; None for anything else, and for one that is nested beyond reason."""
+    """Return ``raw`` as a JSON object or list; None for anything else, and for JSON that is nested too deeply."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError):
@@ -47,12 +48,9 @@ def decoded(raw: bytes) -> Any:
 
 
 def request_key(raw: bytes) -> str:
-    """SHA-256 of a body as canonical JSON without call-back fields, as ``checks.examine`` has it; of others as is."""
+    """Return the SHA-256 of a body: see ``checks.body_key``, or of the bytes if they are no JSON object."""
     body = decoded(raw)
-    if not isinstance(body, dict):
-        return hashlib.sha256(raw).hexdigest()
-    job = {name: value for name, value in body.items() if name not in CALLER_FIELDS}
-    return hashlib.sha256(json.dumps(job, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return body_key(body) if isinstance(body, dict) else hashlib.sha256(raw).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +58,9 @@ class Asked:
     """A request body as it is recorded.
 
     Attributes:
-        key: by which it is found again.
+        key: a replay finds the pair by it.
         request: the body, secrets removed, pictures described.
-        secret: the call-back's, which must not be written down wherever it turns up again.
+        secret: of the call-back; it must not be recorded wherever it appears.
         hook: the call-back's address, which may hold a secret of its own.
     """
 
@@ -73,7 +71,7 @@ class Asked:
 
     @classmethod
     def of(cls, raw: bytes, media_type: str, secrets: Iterable[str] = ()) -> Asked:
-        """What is kept of ``raw``."""
+        """Return what is recorded of ``raw``."""
         body = decoded(raw)
         given = body if isinstance(body, dict) else {}
         secret, hook = (str(given.get(name) or "") for name in ("webhook_secret", "webhook_url"))
@@ -81,7 +79,7 @@ class Asked:
 
 
 def media_type_of(data: bytes) -> str:
-    """What kind of picture ``data`` is; ``application/octet-stream`` if it is none."""
+    """Return the media type of a picture; ``application/octet-stream`` for anything else."""
     try:
         return inspect(data).media_type
     except InvalidImage:
@@ -89,7 +87,7 @@ def media_type_of(data: bytes) -> str:
 
 
 def secrets_of(url: str) -> set[str]:
-    """The parts of a signed address that must not be written down wherever they turn up again: itself and its query."""
+    """Return the parts of a signed address that must not be recorded wherever they appear: itself and its query."""
     try:
         query = urlsplit(url).query
     except ValueError:
@@ -101,7 +99,7 @@ class Scrubber:
     """Writes ``<removed>`` over secrets, and over the query and the user of every http(s) address.
 
     Args:
-        secrets: texts that are removed wherever they stand, also where JSON or an address spells them its own way.
+        secrets: texts to remove, also in the forms that they have in JSON and in addresses.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -118,15 +116,15 @@ class Scrubber:
         self._in_text = re.compile("|".join([*sure, *words])) if spellings else None
 
     def text(self, text: str) -> str:
-        """``text`` without what is removed."""
+        """Return ``text`` without secrets."""
         return _URL.sub(_bare, self._in_text.sub(REMOVED, text) if self._in_text is not None else text)
 
     def _name(self, text: str) -> str:
-        """The name of a field; a secret that is as short as one may be one."""
+        """Return the name of a field without secrets; a short secret may be a common name."""
         return self._in_names.sub(REMOVED, text) if self._in_names is not None else text
 
     def value(self, value: Any) -> Any:
-        """The same for every string of a JSON value, names of fields included."""
+        """Return a JSON value with every string in it scrubbed, names of fields included."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -136,15 +134,15 @@ class Scrubber:
         return value
 
     def answer(self, value: Any) -> Any:
-        """An answer's JSON as it is recorded; it may repeat what was sent, pictures and call-backs included."""
+        """Return an answer's JSON as it is recorded; it may repeat the request, pictures and call-backs included."""
         return self.value(_echoed(_described(value)))
 
     def data(self, data: bytes) -> bytes:
-        """The same for bytes that are no text."""
+        """Return bytes that are no text without secrets."""
         return self.text(data.decode("latin-1")).encode("latin-1")
 
     def request(self, raw: bytes, media_type: str) -> Any:
-        """A request body as it is recorded: secrets removed, pictures described."""
+        """Return a request body as it is recorded: secrets removed, pictures described."""
         body = decoded(raw)
         if body is None:
             return {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw), "media_type": self.text(media_type)}
@@ -175,7 +173,7 @@ def _described(value: Any) -> Any:
 
 
 def _echoed(value: Any) -> Any:
-    """What a schema error repeats of a request, without the fields that are never recorded."""
+    """Return what a schema error repeats of a request, without the fields that are never recorded."""
     if isinstance(value, list):
         return [_echoed(item) for item in value]
     if isinstance(value, dict):
@@ -185,7 +183,7 @@ def _echoed(value: Any) -> Any:
 
 
 def _picture(text: str) -> dict[str, Any] | None:
-    """The description of base64 data; None for any other text."""
+    """Return the description of base64 data; None for any other text."""
     encoded = text.partition(",")[2] if text[:5].lower() == "data:" else text
     if len(encoded) < 32:
         return None

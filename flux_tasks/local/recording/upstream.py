@@ -32,12 +32,12 @@ class Upstream:
     Args:
         own: address of the server that asks, which must be another one.
         endpoint: ``bfl``, ``eu``, ``us``, or an address.
-        key: sent as ``x-key``; empty sends the one that each request brings.
+        key: sent as ``x-key``; if empty, the ``x-key`` of each request is passed on.
         transport: any httpx transport, for tests and proxies.
 
     Attributes:
         url: its address, without a trailing slash.
-        keys: every key that was seen so far.
+        keys: every key so far.
 
     Raises:
         RecipeError: an endpoint that cannot be used, or a key that must not go there.
@@ -59,7 +59,7 @@ class Upstream:
             "transport": transport,
         }
         self._api = httpx.AsyncClient(**options, headers={"accept": "application/json"})
-        self._downloads = httpx.AsyncClient(**options)  # has never heard of the key
+        self._downloads = httpx.AsyncClient(**options)  # never has the key
 
     async def close(self) -> None:
         """Close all connections."""
@@ -67,17 +67,17 @@ class Upstream:
         await self._downloads.aclose()
 
     async def post(self, path: str, raw: bytes, media_type: str, key: str) -> httpx.Response:
-        """Send ``raw`` as it is; ``key`` is the request's own."""
+        """Send ``raw`` unchanged; ``key`` is that of the client's request."""
         url = f"{self.url}{path}"
         headers = {"content-type": media_type} if media_type else {}
         try:
-            async with asyncio.timeout(300.0):  # however it drips: a server that stops waits for it
+            async with asyncio.timeout(300.0):  # for the whole answer, because a server that stops waits for it
                 return await self._api.post(url, content=raw, headers=headers | self._key_for(url, key))
         except TimeoutError:
             raise httpx.ReadTimeout("no whole answer in 300 s") from None
 
     async def get(self, url: str, key: str) -> httpx.Response:
-        """Ask at ``url``; ``key`` is the request's own."""
+        """Send a GET to ``url``; ``key`` is that of the client's request."""
         try:
             async with asyncio.timeout(60.0):
                 return await self._api.get(url, headers=self._key_for(url, key))
@@ -85,7 +85,7 @@ class Upstream:
             raise httpx.ReadTimeout("no whole answer in 60 s") from None
 
     async def fetch(self, sample: str) -> tuple[bytes, str]:
-        """The bytes of a delivery and their media type.
+        """Return the bytes of a delivery and their media type.
 
         Raises:
             DeliveryFailed: they did not arrive whole.
@@ -95,12 +95,12 @@ class Upstream:
         named = mimetypes.guess_type(urlsplit(sample).path)[0]
         return data, media_type if media_type.startswith("image/") or named is None else named
 
-    def polling_address(self, job_id: str, said: object) -> str:
-        """Where ``job_id`` is polled: the address or host that the service named, if that may have the key."""
+    def polling_address(self, job_id: str, named: object) -> str:
+        """Return where ``job_id`` is polled: the address or host that the service named, if it may have the key."""
         own = f"{POLL}?id={quote(job_id, safe='')}"
-        if not isinstance(said, str) or not may_have_key(said, self.url):
+        if not isinstance(named, str) or not may_have_key(named, self.url):
             return f"{self.url}{own}"
-        return said if urlsplit(said).path else f"{said}{own}"
+        return named if urlsplit(named).path else f"{named}{own}"
 
     def _key_for(self, url: str, given: str) -> dict[str, str]:
         given = given.strip()
@@ -110,6 +110,6 @@ class Upstream:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of ``url``."""
+    """Return scheme, host and port of ``url``."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,7 +1,7 @@
-"""The charge log: one entry for every charge, and the balance of the account.
+"""The log of charges, and the balance of the account.
 
-Written by the server alone and read from anywhere; what it hands out are copies. With a file, every charge and every
-settlement is also a JSON line there, written before the answer goes out: what a killed server charged can be read.
+Only the server writes it; any thread may read it, and gets copies. With a file, every charge and every settlement is
+also a JSON line there, written before the answer is sent: so the file shows what a killed server has charged.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from flux_tasks.errors import Problem, RecipeError
 __all__ = ["STAND_IN_PRICE", "ChargeLog", "Entry"]
 
 STAND_IN_PRICE = 1.0
-"""Credits charged where the catalogue knows no price (deblur, fast outpaint, finetuned ultra). It is made up, so that
-the credits on the local account move; it says nothing about what BFL charges."""
+"""Credits charged where the catalogue knows no price (deblur, fast outpaint, finetuned ultra). It is invented, so
+that the credits on the local account change; BFL charges something else."""
 
-_LONGEST = 100_000  # entries; the sum over all of them is kept for good
+_LONGEST = 100_000  # entries; the sum over all of them stays
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One charge and what became of it.
+    """One charge and its settlement.
 
     Attributes:
         id: of the job.
         tool: that was called.
-        key: SHA-256 of the request body as canonical JSON, without call-back fields: two entries with the same key
+        key: SHA-256 of the request body as canonical JSON, without the caller's fields: two entries with the same key
             are the same job paid twice.
         time: of the charge, ISO 8601 in UTC.
         cost: credits charged at submission.
         status: of the job: ``Pending`` until it ends; ``Stopped`` if the server was stopped before it did.
-        settled: credits kept in the end, 0 after a refund; None until the job ends.
-        deliveries: how often the result was sent on its way whole.
-        faults: names of the faults that were made to happen to it.
+        settled: credits charged in the end, 0 after a refund; None until the job ends.
+        deliveries: how often the whole result was sent.
+        faults: names of the faults that it had.
     """
 
     id: str
@@ -59,9 +59,9 @@ class ChargeLog:
 
     Args:
         credits: balance to begin with.
-        file: takes a JSON line for every charge and settlement, after what it holds already.
+        file: gets a JSON line for every charge and settlement, appended to its content.
 
-    Each server begins with a new account, whatever the file holds already.
+    Each server begins with a new account, whatever the file has already.
 
     Raises:
         RecipeError: the file cannot be written.
@@ -73,7 +73,7 @@ class ChargeLog:
             try:
                 self._file = Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open as long as the charge log
                 if self._file.tell():
-                    self._file.write("\n")  # after a line that a killed server left half written
+                    self._file.write("\n")  # a killed server may have left half a line
             except OSError as error:
                 raise RecipeError([Problem("charges", f"{file} cannot be written ({error.strerror})")]) from None
         self._balance = credits
@@ -84,12 +84,12 @@ class ChargeLog:
 
     @property
     def credits(self) -> float:
-        """What is left on the account."""
+        """Credits left on the account."""
         return round(self._balance, 4)
 
     @property
     def charged(self) -> float:
-        """Credits charged so far, refunds taken off."""
+        """Credits charged so far, without those refunded."""
         return round(self._charged, 4)
 
     @property
@@ -99,17 +99,17 @@ class ChargeLog:
             return tuple(self._entries.values())
 
     def __len__(self) -> int:
-        """How many charges were made, ever."""
+        """Count all charges, also those that ``entries`` no longer has."""
         return self._count
 
     def charge(self, job_id: str, tool: str, key: str, cost: float) -> bool:
-        """Take ``cost`` off the balance; False, with nothing written, if there is not enough."""
+        """Take ``cost`` off the balance; return False, and write nothing, if there is not enough."""
         with self._lock:
             if cost > self._balance + 1e-9:
                 return False
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             entry = Entry(job_id, tool, key, now, cost)
-            self._write("charge", entry)  # first: what cannot be written is not charged
+            self._write("charge", entry)  # first: a charge that cannot be written is not made
             self._balance -= cost
             self._charged += cost
             self._count += 1
@@ -119,7 +119,7 @@ class ChargeLog:
             return True
 
     def settle(self, job_id: str, status: str, *, refund: bool) -> None:
-        """Write down how a job ended and give the credits back if it is not to be paid for."""
+        """Note how a job ended, and refund its credits if it is not to be paid for."""
         with self._lock:
             entry = self._entries.get(job_id)
             if entry is None or entry.settled is not None:
@@ -136,7 +136,7 @@ class ChargeLog:
             self._file.flush()
 
     def close(self) -> None:
-        """Write what is still running as ``Stopped``, given back, and close the file."""
+        """Refund the jobs that are still running, as ``Stopped``, and close the file."""
         for entry in self.entries:
             if entry.settled is None:
                 self.settle(entry.id, "Stopped", refund=True)
@@ -146,7 +146,7 @@ class ChargeLog:
             self._file = None
 
     def add_fault(self, job_id: str, fault: str) -> None:
-        """Write down that a fault was made to happen to a job."""
+        """Note that a job had a fault."""
         with self._lock:
             entry = self._entries.get(job_id)
             if entry is not None:

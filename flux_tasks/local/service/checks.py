@@ -1,8 +1,8 @@
-"""What a request must be before a job is made of it.
+"""The checks that a request must pass before it becomes a job.
 
-The order is the service's, as far as it was observed with invalid keys, and a guess beyond that: key → body → pictures
-and what they mean together. Credits and active tasks come after, in ``jobs``. A body that breaks the schema is
-answered with a list of ``{loc, msg, type}``, anything later with one sentence (OAS-0919, SEED-0, SEED-1).
+Their order is the service's, as far as it was observed with invalid keys, and a guess beyond that: key → body →
+pictures and parameters together. ``jobs`` checks credits and active jobs after that. A body that breaks the schema is
+answered with a list of ``{loc, msg, type}``, any later problem with one sentence (OAS-0919, SEED-0, SEED-1).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 HEAVY = 65_536
-"""Bytes of a body beyond which it is read off the event loop."""
+"""Bytes of a body above which it is read on a thread."""
 
 STRICT_DILATION = 25
 """Pixels of ``dilate_pixels`` that OAS-0919 allows; SEED-1 says 100."""
@@ -61,14 +61,14 @@ class Refused(Exception):
 
 
 def violation(kind: str, message: str, *place: str | int) -> Refused:
-    """A schema error of one entry, as the service's framework words it."""
+    """Return a schema error with one entry, worded as by the service's framework."""
     return Refused(422, [{"type": kind, "loc": list(place), "msg": message}])
 
 
 def check_key(given: str | None, key: str | None) -> None:
-    """Refuse a key that is not ``key``; with no ``key`` any is as good as none.
+    """Refuse a key that is not ``key``; without ``key``, accept any, and none.
 
-    The shape of a key is not known (a UUID to some, ``bfl_…`` to others); only what no key can be is called malformed.
+    The form of a key is not known (some name a UUID, others ``bfl_…``); only what no key can be is called malformed.
 
     Raises:
         Refused: 422 for a malformed key, 403 for a missing or wrong one (observed at the service in 2026).
@@ -83,11 +83,11 @@ def check_key(given: str | None, key: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body that keeps the schema.
+    """A body that satisfies the schema.
 
     Attributes:
         values: every field of the request model, defaults filled in.
-        key: SHA-256 of the body as canonical JSON, without call-back fields.
+        key: see ``body_key``.
     """
 
     values: dict[str, Any]
@@ -95,7 +95,7 @@ class Body:
 
 
 def parse(raw: bytes, media_type: str = "") -> dict[str, Any]:
-    """The JSON object in ``raw``.
+    """Return the JSON object in ``raw``.
 
     Raises:
         Refused: 422, worded as FastAPI words it, which the service is built with.
@@ -123,9 +123,9 @@ def _not_an_object() -> Refused:
 
 
 def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = False) -> Body:
-    """``raw`` checked against the tool's request model, leniently: unknown fields are refused by strict tools only.
+    """Check ``raw`` against the tool's request model, leniently: only strict tools refuse unknown fields.
 
-    ``strict`` keeps to OAS-0919 alone: no field of a seed document under another name, ``dilate_pixels`` up to 25.
+    With ``strict``, OAS-0919 alone holds: no field of a seed document under another name, ``dilate_pixels`` up to 25.
 
     Raises:
         Refused: 422 with all violations.
@@ -150,12 +150,17 @@ def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = Fals
     if strict and getattr(model, "dilate_pixels", 0) > STRICT_DILATION:
         message = f"Input should be less than or equal to {STRICT_DILATION}"
         raise violation("less_than_equal", message, "body", "dilate_pixels")
-    job = {name: value for name, value in body.items() if name not in CALLER_FIELDS}
     try:
-        canonical = json.dumps(job, sort_keys=True, separators=(",", ":"))
-    except RecursionError:  # nested just a little less deep than what cannot be read
+        key = body_key(body)
+    except RecursionError:  # nested almost too deeply to be read
         raise violation("json_invalid", "JSON decode error: RecursionError", "body", 0) from None
-    return Body(model.model_dump(), hashlib.sha256(canonical.encode()).hexdigest())
+    return Body(model.model_dump(), key)
+
+
+def body_key(body: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a request body as canonical JSON, without the caller's fields."""
+    job = {name: value for name, value in body.items() if name not in CALLER_FIELDS}
+    return hashlib.sha256(json.dumps(job, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _written(place: tuple[int | str, ...], renamed: Mapping[str, str]) -> list[int | str]:
@@ -164,7 +169,7 @@ def _written(place: tuple[int | str, ...], renamed: Mapping[str, str]) -> list[i
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image of the request: its bytes, undecoded, and what its header says."""
+    """An image of the request: its bytes, undecoded, and its header."""
 
     data: bytes
     header: Header
@@ -182,7 +187,7 @@ class Picture:
 
 
 async def pictures(tool: Tool, values: Mapping[str, Any], client: httpx.AsyncClient) -> dict[str, Picture]:
-    """Every image of the request, in its order. Base64 and addresses are taken in every image field.
+    """Return every image of the request, in its order. Base64 and addresses are accepted in every image field.
 
     Raises:
         Refused: 422: not base64, not an image, too large, or an address that cannot be read.
@@ -234,7 +239,7 @@ def _picture(name: str, data: bytes) -> Picture:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A request that passed every check: what is to be made, and for how much.
+    """A request that passed every check: the work and its price.
 
     Attributes:
         cost: credits; ``STAND_IN_PRICE`` where the price is unknown.
@@ -254,7 +259,7 @@ class Order:
 
 
 def order(tool: Tool, body: Body, given: Mapping[str, Picture]) -> Order:
-    """What the request asks for, once parameters and pictures fit together.
+    """Return what the request asks for, once parameters and pictures are checked together.
 
     Raises:
         Refused: 422 with one sentence (SEED-0, SEED-1, SEED-4, DOCS-OUT).
@@ -327,10 +332,10 @@ def _check_overhang(parameters: Mapping[str, Any], size: tuple[int, int], pictur
 
 
 def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, int] | None) -> tuple[int, int]:
-    """(width, height) of the result: the catalogue's word where it has one.
+    """Return (width, height) of the result, from the catalogue where it has a rule.
 
-    Else by ``aspect_ratio``, or the first picture's shape, at the usual area: about 4 MP for ultra, 1 MP for everything
-    else, in multiples of 32 (Kontext, DOCS-F2) or what the tool rounds to.
+    Elsewhere from ``aspect_ratio``, or the first picture's shape, at the usual area: about 4 MP for ultra, 1 MP for the
+    other tools, in multiples of 32 (Kontext, DOCS-F2) or of what the tool rounds to.
 
     Raises:
         Refused: 422: a ratio beyond 21:9.
@@ -339,9 +344,9 @@ def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, i
     if rule.reduces and picture is not None and rule.max_area and picture[0] * picture[1] > rule.max_area:
         scale = ((rule.reduced_area or rule.max_area) / (picture[0] * picture[1])) ** 0.5
         picture = int(picture[0] * scale), int(picture[1] * scale)
-    said = tool.output_size(parameters, picture)
-    if said is not None:
-        return said
+    known = tool.output_size(parameters, picture)
+    if known is not None:
+        return known
     width, height = parameters.get("width"), parameters.get("height")
     ratio = min(max(picture[0] / picture[1], _RATIOS[0]), _RATIOS[1]) if picture else 1.0
     if parameters.get("aspect_ratio"):
@@ -351,9 +356,9 @@ def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, i
     area = 4 * PIXELS_PER_MP if "ultra" in tool.name else PIXELS_PER_MP
     grid = rule.multiple if rule.multiple > 1 else 32
     if width or height:  # one of the two: the other follows the shape of the picture, or makes 1 MP
-        known = min(int(width or height or 0), MAX_PIXELS)  # beyond that it is refused whatever the other is
-        other = (known / ratio if width else known * ratio) if picture else area / known
-        found = (known, other) if width else (other, known)
+        side = min(int(width or height or 0), MAX_PIXELS)  # more is refused, whatever the other is
+        other = (side / ratio if width else side * ratio) if picture else area / side
+        found = (side, other) if width else (other, side)
     else:
         found = ((area * ratio) ** 0.5, (area / ratio) ** 0.5)
     return max(grid * 2, round(found[0] / grid) * grid), max(grid * 2, round(found[1] / grid) * grid)

@@ -1,4 +1,4 @@
-"""Time as the local server sees it: the machine's own, or one that a test moves by hand."""
+"""The time of the local server: the machine's own, or one that a test moves."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class Clock:
     """Real time."""
 
     def now(self) -> float:
-        """Seconds since some fixed moment."""
+        """Return the seconds since some fixed moment."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Come back after ``seconds``."""
+        """Wait for ``seconds``."""
         await asyncio.sleep(seconds)
 
 
 class VirtualClock(Clock):
-    """Stands still until ``advance``: latency, expiry, retention and webhook retries happen when a test says so.
+    """Time that stands still until ``advance``: a test decides when latency, expiry, retention and retries are over.
 
-    Belongs to the server's event loop, like everything that sleeps on it.
+    Used on the server's event loop only.
     """
 
     def __init__(self) -> None:
@@ -35,11 +35,11 @@ class VirtualClock(Clock):
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
     def now(self) -> float:
-        """Seconds that were advanced so far."""
+        """Return the seconds that the clock was moved by so far."""
         return self._now
 
     async def sleep(self, seconds: float) -> None:
-        """Come back once the clock was moved by ``seconds``."""
+        """Wait until the clock has been moved by ``seconds``."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -48,9 +48,9 @@ class VirtualClock(Clock):
         await waking
 
     async def advance(self, seconds: float) -> None:
-        """Move on, waking one sleeper after the other at its own moment; what it starts then may sleep again.
+        """Move the clock, and wake each sleeper at its own moment; it may sleep again.
 
-        What waits for something outside of the clock, an engine or somebody's answer, is not waited for.
+        A task that waits for something else, an engine or a client, is not waited for.
         """
         async with self._moving:
             await self._advance(seconds)
@@ -61,6 +61,6 @@ class VirtualClock(Clock):
             self._now, _, waking = heapq.heappop(self._sleepers)
             if not waking.done():
                 waking.set_result(None)
-            for _ in range(20):  # let it go on until it sleeps again or waits for something outside
+            for _ in range(20):  # let it run until it sleeps again or waits for something else
                 await asyncio.sleep(0)
         self._now = until

@@ -1,7 +1,7 @@
-"""The job table: what was ordered, how far it is, where its result lies, and when it is forgotten.
+"""The table of jobs: what each is to make, how far it is, where its result is, and when it is forgotten.
 
-Lives on the server's event loop and is touched there alone; only the engine's work runs on threads. Encoded results
-lie in a folder, so that what is kept in memory of a finished job is about a kilobyte.
+Used on the server's event loop only; only the engine's work runs on threads. Encoded results are in a folder, so that a
+finished job needs about a kilobyte of memory.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["Delivery", "Job", "Jobs"]
 _log = logging.getLogger("flux_tasks.local")
 
 KEPT_BYTES = 2 * 1024**3
-"""Bytes of results that are kept at most; beyond that the oldest are forgotten early, those already fetched first."""
+"""Bytes of results at most; above that the oldest are removed early, those already fetched first."""
 
 
 @dataclass(slots=True)
@@ -58,12 +58,12 @@ class Job:
     """One job from its submission until it is forgotten.
 
     Attributes:
-        base: address under which its submitter reached the server; its delivery addresses begin with it.
-        status: ``Pending`` until it ends: ``Ready``, ``Error``, or what a fault says.
+        base: the server's address in the submission; its delivery addresses begin with it.
+        status: ``Pending`` until it ends: then ``Ready``, ``Error``, or the status of a fault.
         progress: 0 to 1.
-        result: what the answer says of it besides the address.
+        result: the result in the answer, without the address.
         size: bytes of the encoded result.
-        faults: what still waits to happen to it.
+        faults: those that it is still to have.
     """
 
     id: str
@@ -91,11 +91,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A file on its way out.
+    """A file to be delivered.
 
     Attributes:
-        fault: what is to happen to it on that way.
-        sent: to be called once it went out whole.
+        fault: that the delivery is to have, or None.
+        sent: to be called once the whole file was sent.
     """
 
     data: bytes
@@ -148,10 +148,10 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._tokens: dict[str, tuple[Job, float]] = {}
-        self._held = 0
+        self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="flux-engine")
-        # Waiting jobs wait here and not in the pool, which Python empties to the end before it exits.
+        # Jobs wait here and not in the pool: Python finishes all that is in a pool before it exits.
         self._turn = asyncio.Semaphore(workers)
 
     # -- submit ---------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class Jobs:
             try:
                 making = asyncio.get_running_loop().run_in_executor(self._pool, self._make, job, work, fault)
             except RuntimeError:
-                return  # the program is ending and takes no new work: nobody will ask for this job
+                return  # the program is ending: nobody will ask for this job
             try:
                 job.size = await making
                 failure = None
@@ -260,9 +260,9 @@ class Jobs:
         self._charges.settle(job.id, status, refund=refund)
         job.cost = 0.0 if refund else job.cost
         self._finished[job.id] = None
-        self._held += job.size + len(job.result.get("prompt", ""))
+        self._bytes += job.size + len(job.result.get("prompt", ""))
         self._start(self._forget_later(job.id))
-        while self._held > KEPT_BYTES and len(self._finished) > 1:
+        while self._bytes > KEPT_BYTES and len(self._finished) > 1:
             fetched = next((known for known in self._finished if self._jobs[known].fetched), None)
             self._forget(fetched or next(iter(self._finished)))
 
@@ -275,7 +275,7 @@ class Jobs:
         if job is None:
             return
         self._finished.pop(job_id, None)
-        self._held -= job.size + len(job.result.get("prompt", ""))
+        self._bytes -= job.size + len(job.result.get("prompt", ""))
         for token in job.tokens:
             self._tokens.pop(token, None)
         self._path(job).unlink(missing_ok=True)
@@ -286,12 +286,12 @@ class Jobs:
     # -- poll and fetch -------------------------------------------------------------------------------------------
 
     def fault(self, job_id: str) -> Rule | None:
-        """What is to happen to this poll."""
+        """Return the fault for this poll, or None."""
         job = self._jobs.get(job_id)
         return job.faults.take("poll") if job is not None else None
 
     def answer(self, job_id: str) -> tuple[int, dict[str, Any]]:
-        """HTTP status and body of a poll (OAS-0919: SettledCostResultResponse)."""
+        """Return HTTP status and body of a poll (OAS-0919: SettledCostResultResponse)."""
         job = self._jobs.get(job_id)
         answer: dict[str, Any] = {
             "id": job_id,
@@ -321,10 +321,10 @@ class Jobs:
             self._tokens.pop(job.tokens.pop(0), None)
 
     async def fetch(self, token: str, name: str) -> Delivery:
-        """The file behind a delivery address.
+        """Return the file behind a delivery address.
 
         Raises:
-            Refused: 404 for an address that was never given out, 403 for one that has expired.
+            Refused: 404 for an address that never existed, 403 for one that has expired.
         """
         job, expires = self._tokens.get(token, (None, 0.0))
         if job is None or name != f"sample.{job.output_format}":
@@ -345,23 +345,23 @@ class Jobs:
     # -- call back and close --------------------------------------------------------------------------------------
 
     async def _call_back(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> None:
-        """Tell ``url`` in the words of a poll, again after each of ``retries`` until it answers with 2xx in 30 s."""
+        """Send the answer of a poll to ``url``, again after each of ``retries`` until it answers with 2xx in 30 s."""
         fault = job.faults.take("webhook")
         if isinstance(fault, WebhookLost):
             return
         if isinstance(fault, WebhookForged):
-            await self._tell(job, client, url, "forged")
+            await self._send(job, client, url, "forged")
         for pause in (*self._retries, None):
-            if await self._tell(job, client, url, secret):
+            if await self._send(job, client, url, secret):
                 if isinstance(fault, WebhookDuplicate):
-                    await self._tell(job, client, url, secret)
+                    await self._send(job, client, url, secret)
                 return
             if pause is not None:
                 await self._clock.sleep(pause)
         _log.warning("the webhook of %s was not delivered", job.id)
 
-    async def _tell(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> bool:
-        """One call-back. The secret goes along verbatim (DOCS-F2), and as HMAC (SKILL)."""
+    async def _send(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> bool:
+        """Send one call-back, with the secret verbatim (DOCS-F2) and as HMAC (SKILL); return whether it succeeded."""
         content = json.dumps(self.answer(job.id)[1]).encode()
         headers = {b"content-type": b"application/json"}
         if secret:
@@ -369,7 +369,7 @@ class Jobs:
             headers |= {b"x-webhook-secret": secret.encode(), b"x-bfl-signature": f"sha256={signature}".encode()}
         try:
             async with (
-                asyncio.timeout(30.0),  # to answer with 2xx (SKILL); what else the answer holds is not read
+                asyncio.timeout(30.0),  # to answer with 2xx (SKILL); the body is not read
                 client.stream("POST", url, content=content, headers=headers) as response,
             ):
                 return bool(response.is_success)
@@ -378,7 +378,7 @@ class Jobs:
             return False
 
     async def close(self) -> None:
-        """Give up what is waiting and wait for what an engine is just doing."""
+        """End the jobs that wait, and wait for the engine to finish what it is doing."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

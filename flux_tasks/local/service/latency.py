@@ -25,13 +25,13 @@ class Latency:
     jitter: float = 0.0
 
     def draw(self, key: str) -> float:
-        """Between ``mean - jitter`` and ``mean + jitter``; the same for the same request."""
+        """Return seconds between ``mean - jitter`` and ``mean + jitter``; the same for the same request."""
         share = random.Random(key).uniform(-1.0, 1.0)  # noqa: S311 - no secret
         return max(0.0, self.mean + self.jitter * share)
 
 
 def latencies(spec: LatencySpec | Mapping[str, LatencySpec]) -> dict[str, Latency]:
-    """By the API's tool names; ``*`` for all others.
+    """Return latencies by the API's tool names; ``*`` for all others.
 
     Raises:
         RecipeError: no such tool, or not a number of seconds.
@@ -56,10 +56,10 @@ def latencies(spec: LatencySpec | Mapping[str, LatencySpec]) -> dict[str, Latenc
 
 
 def parse(text: str) -> dict[str, LatencySpec]:
-    """What a command line says: ``2``, ``2~0.5``, ``deblur-v1=3~1,*=2``.
+    """Parse the text of a command line: ``2``, ``2~0.5``, ``deblur-v1=3~1,*=2``.
 
     Raises:
-        ValueError: it says something else.
+        ValueError: it has another form.
     """
     found: dict[str, LatencySpec] = {}
     for part in text.split(","):

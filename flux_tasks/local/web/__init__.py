@@ -1,1 +1,1 @@
-"""The local server's side of the wire: routes, sockets, the OpenAPI document, faulty answers."""
+"""The HTTP side of the local server: routes, sockets, the OpenAPI document, faulty answers."""

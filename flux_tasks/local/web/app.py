@@ -1,7 +1,7 @@
 """The BFL API as an ASGI application: routes from the catalogue, answers from the job table.
 
-What each route answers follows OAS-0919; what goes wrong is told as the service tells it: ``detail`` is a list for a
-body that breaks the schema and a sentence otherwise.
+What each route answers follows OAS-0919. Errors have the service's form: ``detail`` is a list for a body that breaks
+the schema, a sentence otherwise.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.checks import HEAVY, Refused, violation
 from flux_tasks.local.service.clock import Clock, VirtualClock
 from flux_tasks.local.service.jobs import Jobs
-from flux_tasks.local.web.faulty_answers import deliver, troubled
+from flux_tasks.local.web.faulty_answers import deliver, with_fault
 from flux_tasks.local.web.openapi import SHORT_PATHS, openapi
-from flux_tasks.local.web.wire import Handler, answering, base_of, read_body, say
+from flux_tasks.local.web.wire import Handler, answering, base_of, json_answer, read_body
 
 __all__ = ["LocalApi"]
 
@@ -52,7 +52,7 @@ _log = logging.getLogger("flux_tasks.local")
 
 
 def package_version() -> str:
-    """Of this package, or ``0`` in a checkout that was never installed."""
+    """Return this package's version, or ``0`` in a checkout that was never installed."""
     try:
         return importlib.metadata.version("flux-pipelines")
     except importlib.metadata.PackageNotFoundError:
@@ -60,17 +60,17 @@ def package_version() -> str:
 
 
 class LocalApi:
-    """The application and what it needs to know.
+    """The application.
 
     Args:
         url: the server's own address, for answers to requests that name no host.
         engine: name of the engine.
         key: the only key that is accepted; None accepts any, and none.
-        strict: keep to the newest specification alone, without what only seed documents show.
+        strict: follow the newest specification alone, without what only seed documents show.
         charges: where charges are written.
         jobs: the job table.
-        faults: what is to go wrong.
-        clock: for answers that are to be slow.
+        faults: the fault schedule.
+        clock: for slow answers.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LocalApi:
         self._charges = charges
         self._jobs = jobs
         direct: dict[str, None] = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)  # one that hangs holds up no other
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)  # one that hangs delays no other
         self._client = httpx.AsyncClient(timeout=30.0, mounts=direct, limits=limits)  # no proxy leads back here
         self._document: bytes | None = None
         self.app = self._application()
@@ -130,7 +130,7 @@ class LocalApi:
             ],
             exception_handlers={HTTPException: _http_error},
         )
-        app.router.redirect_slashes = False  # the service has no second spelling, and clients follow no redirect
+        app.router.redirect_slashes = False  # the service has one spelling of each path, and clients follow no redirect
         return app
 
     def _answering(self, handler: Handler, *, guarded: bool) -> Handler:
@@ -161,7 +161,7 @@ class LocalApi:
         order = checks.order(tool, body, given)
         fault = self._faults.submission(tool.name, order.key)
         if isinstance(fault, (SubmitAnswer, SubmitCut)) and not fault.charged:
-            return troubled(fault, say({}), self._clock)
+            return with_fault(fault, json_answer({}), self._clock)
         hook = body.values.get("webhook_url")
         webhook = (str(hook), str(body.values.get("webhook_secret") or "")) if hook else None
         base = base_of(request, self._url)
@@ -181,7 +181,7 @@ class LocalApi:
             answer.pop("polling_url", None)
         elif isinstance(fault, SubmitForeignPollingUrl):
             answer["polling_url"] = f"https://{fault.host}/v1/get_result?id={job.id}"
-        return troubled(fault, say(answer), self._clock)
+        return with_fault(fault, json_answer(answer), self._clock)
 
     async def _get_result(self, request: Request) -> Response:
         self.requests["poll"] += 1
@@ -190,7 +190,7 @@ class LocalApi:
             raise violation("missing", "Field required", "query", "id")
         fault = self._jobs.fault(job_id)
         if isinstance(fault, PollUnknown):
-            return say({"id": job_id, "status": "Task not found"}, 404)
+            return json_answer({"id": job_id, "status": "Task not found"}, 404)
         status, answer = self._jobs.answer(job_id)
         if isinstance(fault, PollCode):
             status = fault.status
@@ -199,7 +199,7 @@ class LocalApi:
             answer.pop("cost", None)
         elif isinstance(fault, PollNoSample):
             answer = {**answer, "status": "Ready", "result": None}
-        return troubled(fault, say(answer, status), self._clock)
+        return with_fault(fault, json_answer(answer, status), self._clock)
 
     async def _delivery(self, request: Request) -> Response:
         self.requests["fetch"] += 1
@@ -212,10 +212,10 @@ class LocalApi:
     # -- account --------------------------------------------------------------------------------------------------
 
     async def _credits(self, _: Request) -> Response:
-        return say({"credits": self._charges.credits})
+        return json_answer({"credits": self._charges.credits})
 
     async def _my_finetunes(self, _: Request) -> Response:
-        return say({"finetunes": []})
+        return json_answer({"finetunes": []})
 
     async def _finetune_details(self, request: Request) -> Response:
         if "finetune_id" not in request.query_params:
@@ -232,10 +232,10 @@ class LocalApi:
             raise violation("string_type", "Input should be a valid string", "body", "finetune_id")
         raise Refused(404, "Finetune not found: a local server has none")
 
-    # -- about itself ---------------------------------------------------------------------------------------------
+    # -- about the server -------------------------------------------------------------------------------------------
 
     async def _local(self, _: Request) -> Response:
-        return say(
+        return json_answer(
             {
                 "engine": self._engine,
                 "version": package_version(),
@@ -246,14 +246,14 @@ class LocalApi:
         )
 
     async def _schedule(self, request: Request) -> Response:
-        """The fault schedule: shown, replaced, or taken away while the server runs."""
+        """Show, replace or remove the fault schedule while the server runs."""
         if request.method == "PUT":
             raw = await read_body(request)
             try:
                 schedule = json.loads(raw)
             except (ValueError, RecursionError) as error:
                 raise Refused(422, f"not JSON: {error}") from None
-            if not isinstance(schedule, (dict, list)):  # text would be the path of a file on this machine
+            if not isinstance(schedule, (dict, list)):  # a text would be the path of a file on this machine
                 raise Refused(422, "a schedule is a list of faults, or an object with seed and faults")
             try:
                 self._faults.set(schedule)
@@ -263,7 +263,7 @@ class LocalApi:
                 ) from None
         elif request.method == "DELETE":
             self._faults.clear()
-        return say(self._faults.to_dict())
+        return json_answer(self._faults.to_dict())
 
     async def _advance(self, request: Request) -> Response:
         """Move the virtual clock by ``{"seconds": …}``."""
@@ -273,22 +273,22 @@ class LocalApi:
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e9:
             raise violation("float_type", "Input should be seconds, 0 or more", "body", "seconds")
         await self._clock.advance(seconds)
-        return say({"now": self._clock.now()})
+        return json_answer({"now": self._clock.now()})
 
     async def _show_charges(self, _: Request) -> Response:
-        return say(self._charges.to_dict())
+        return json_answer(self._charges.to_dict())
 
     async def _welcome(self, request: Request) -> Response:
         base = base_of(request, self._url)
         listed = "\n".join(f"  POST {tool.path:<36} {tool.summary}" for tool in catalog.TOOLS.values())
         return PlainTextResponse(
             f"The BFL HTTP API, served from this machine by flux-pipelines {package_version()}.\n"
-            f"Engine: {self._engine}. What it makes is a preview, not made by FLUX, and says so in its metadata.\n\n"
+            f"Engine: {self._engine}. Its pictures are previews, not made by FLUX; their metadata says so.\n\n"
             f"{listed}\n\n"
             f"  GET  {base}/v1/get_result?id=…   a job\n"
             f"  GET  {base}/v1/credits           the local account\n"
             f"  GET  {base}/local/charges           every charge\n"
-            f"  GET  {base}/local/faults         what is made to go wrong; PUT replaces it, DELETE ends it\n"
+            f"  GET  {base}/local/faults         the fault schedule; PUT replaces it, DELETE removes it\n"
             f"  GET  {base}/openapi.json         the contract\n"
         )
 
@@ -300,4 +300,4 @@ class LocalApi:
 
 async def _http_error(_: Request, error: Exception) -> Response:
     status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
-    return say({"detail": getattr(error, "detail", "Internal Server Error")}, status, headers=headers)
+    return json_answer({"detail": getattr(error, "detail", "Internal Server Error")}, status, headers=headers)

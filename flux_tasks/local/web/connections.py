@@ -1,4 +1,4 @@
-"""What an ASGI answer cannot say: a connection that is cut, or a body that comes drop by drop."""
+"""Answers that ASGI has no form for: a connection that is cut, or a body that comes in small pieces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Cut", "Drip", "Protocol", "departure"]
 
 
 class Protocol(H11Protocol):
-    """uvicorn's own, which can also be found by the address of its client."""
+    """uvicorn's own protocol, which can be found by the address of its client."""
 
     def connection_made(self, transport: Any) -> None:
         """See ``asyncio.Protocol``."""
@@ -30,7 +30,7 @@ _connections: WeakValueDictionary[tuple[str, int], Protocol] = WeakValueDictiona
 
 
 class Cut(Response):
-    """Ends the connection after ``sent`` bytes of ``answer``, its head counted in; 0 says nothing at all."""
+    """Ends the connection after ``sent`` bytes of ``answer``, headers included; 0 sends nothing at all."""
 
     def __init__(self, answer: Response | None = None, *, sent: int = 0) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Cut(Response):
             raise RuntimeError("the connection to cut was not found")
         if self._answer is not None and self._sent:
             connection.transport.write(_raw(self._answer)[: self._sent])
-        connection.transport.close()  # what was written still goes out
+        connection.transport.close()  # what was written is still sent
         while (await receive())["type"] != "http.disconnect":
             pass
 

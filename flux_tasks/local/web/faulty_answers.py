@@ -1,4 +1,4 @@
-"""How a fault changes an answer on its way out."""
+"""Answers with faults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from flux_tasks.local.service.clock import Clock
 from flux_tasks.local.service.jobs import Delivery
 from flux_tasks.local.web.connections import Cut, Drip, departure
 
-__all__ = ["deliver", "troubled"]
+__all__ = ["deliver", "with_fault"]
 
 
 class _Late(Response):
@@ -56,8 +56,8 @@ class _Late(Response):
             await self._answer(scope, receive, send)
 
 
-def troubled(fault: Rule | None, answer: Response, clock: Clock) -> Response:
-    """What goes out instead of ``answer`` to a submission or a poll."""
+def with_fault(fault: Rule | None, answer: Response, clock: Clock) -> Response:
+    """Return what is sent instead of ``answer`` to a submission or a poll."""
     match fault:
         case SubmitAnswer() | PollAnswer():
             headers = {} if fault.retry_after is None else {"retry-after": _retry_after(fault.retry_after)}
@@ -78,7 +78,7 @@ def _retry_after(value: float | str) -> str:
 
 
 def deliver(delivery: Delivery, url: str, clock: Clock) -> Response:
-    """The answer to a fetch of ``url``."""
+    """Return the answer to a download of ``url``."""
     data, kind = delivery.data, delivery.media_type
     whole = Response(data, media_type=kind)
     match fault := delivery.fault:
@@ -115,6 +115,6 @@ async def _flood(data: bytes, megabytes: int) -> AsyncIterator[bytes]:
 
 
 def _elsewhere(url: str, to: str) -> str:
-    if to == "foreign":  # the same server under a name that is not the one asked for
+    if to == "foreign":  # the same server under another name
         return url.replace("127.0.0.1", "localhost") if "127.0.0.1" in url else "http://127.0.0.1:9/"
     return url

@@ -1,6 +1,6 @@
 """The contract as an OpenAPI 3.1 document, made from the catalogue's own request models.
 
-Statuses and bodies are those of normal operation; a server that was told to fail on purpose answers beyond them.
+Statuses and bodies are those of normal operation; a server with a fault schedule has further answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STATUSES = (
     "Ready",
     "Error",
 )
-"""Every status of OAS-0919. Clients must be prepared for others: the service has added to them before."""
+"""Every status of OAS-0919. Clients must be prepared for others: the service has added some before."""
 
 SHORT_PATHS = {"/v1/flux-kontext": "flux-kontext-pro", "/v1/flux-fill": "flux-pro-1.0-fill"}
 """Paths that SEED-2 shows and the service no longer has, each with the tool it leads to."""
@@ -34,21 +34,21 @@ SAMPLE = (
 )
 """A PNG of 64x64 px, black with a white square: small enough for an example, as a picture and as its mask."""
 
-ABOUT = """The HTTP API of Black Forest Labs as of {version}, answered by this machine. What it makes is a preview.
+ABOUT = """The HTTP API of Black Forest Labs as of {version}, answered by this machine. Its pictures are previews.
 
-A POST to a tool answers at once with an id and an address to poll, or, given a `webhook_url`, calls that back when the
-job ends. The poll of a job that is `Ready` names the address of the result, which is valid for 10 minutes by default
-and needs no key; a poll after that names a new one. Be prepared for statuses that are not listed here, and read the
-body of a poll before its HTTP status: the service also answers 422, 500 or 503 with a status in it.
+A POST to a tool is answered at once with an id and an address to poll. With a `webhook_url`, that address is called
+when the job ends. The poll of a job that is `Ready` has the address of the result, which is valid for 10 minutes by
+default and needs no key; a poll after that has a new one. Be prepared for statuses that are not listed here, and read
+the body of a poll before its HTTP status: the service also answers 422, 500 or 503 with a status in it.
 
 Error bodies have `detail`: a list for a body that breaks the schema, a sentence for everything else."""
 
 
 def openapi(*, strict: bool = False) -> dict[str, Any]:
-    """The document that the server publishes at ``/openapi.json``.
+    """Return the document that the server publishes at ``/openapi.json``.
 
     Args:
-        strict: of a server that keeps to the newest specification alone, without what only seed documents show.
+        strict: of a server that follows the newest specification alone, without what only seed documents show.
     """
     paths: dict[str, Any] = {tool.path: {"post": _submission(tool)} for tool in catalog.TOOLS.values()}
     for path, name in () if strict else SHORT_PATHS.items():
@@ -64,7 +64,7 @@ def openapi(*, strict: bool = False) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "tools", "description": "Each submits one job."},
-            {"name": "jobs", "description": "What became of it."},
+            {"name": "jobs", "description": "Status and result of a job."},
             {"name": "account", "description": "Credits and finetunes."},
         ],
         "paths": {**paths, **_jobs(), **_account()},
@@ -102,7 +102,7 @@ def _submission(tool: Tool) -> dict[str, Any]:
             "content": {
                 "application/json": {
                     "schema": _ref(tool.request.__name__),
-                    "examples": {"least": {"summary": "The least it takes", "value": _least(tool)}},
+                    "examples": {"least": {"summary": "The smallest body", "value": _least(tool)}},
                 }
             },
         },
@@ -126,12 +126,12 @@ def _jobs() -> dict[str, Any]:
             "get": {
                 "operationId": "get_result",
                 "tags": ["jobs"],
-                "summary": "How far a job is, and where its result lies.",
-                "parameters": [_query("id", "The id that the submission was answered with.")],
+                "summary": "How far a job is, and where its result is.",
+                "parameters": [_query("id", "The id in the answer to the submission.")],
                 "responses": {
                     "200": {"description": "The job; with its settled cost once it has ended.", **_json(job)},
                     "404": {
-                        "description": "No such job, or it has been forgotten.",
+                        "description": "No such job, or the server has forgotten it.",
                         **_json(_ref("ResultResponse")),
                     },
                     "422": {"description": "No id was given.", **_json(_ref("HTTPValidationError"))},
@@ -145,7 +145,7 @@ def _jobs() -> dict[str, Any]:
                 "operationId": "delivery",
                 "tags": ["jobs"],
                 "summary": "The result's file, for 10 minutes after a poll has named this address.",
-                "parameters": [_path("token", "Known to who has polled the job."), _path("name", "sample.<format>")],
+                "parameters": [_path("token", "From the answer to a poll."), _path("name", "sample.<format>")],
                 "responses": {
                     "200": {"description": "The file.", "content": file},
                     "403": {"description": "The address has expired: poll again.", "content": sentence},
@@ -178,11 +178,11 @@ def _account() -> dict[str, Any]:
         }
 
     return {
-        "/v1/credits": get("credits", "What is left on the account.", "CreditsResponse"),
+        "/v1/credits": get("credits", "Credits left on the account.", "CreditsResponse"),
         "/v1/my_finetunes": get("my_finetunes", "Ids of your finetunes.", "MyFinetunesResponse"),
         "/v1/finetune_details": get(
             "finetune_details",
-            "What a finetune was made of.",
+            "How a finetune was made.",
             "FinetuneDetailResponse",
             parameters=[_query("finetune_id", "One of your finetunes.")],
             responses={"404": finetune},
@@ -211,13 +211,13 @@ def _callback() -> dict[str, Any]:
     }
     return {
         "operationId": "ended",
-        "summary": "The job has ended: what a poll would say now.",
+        "summary": "The job has ended: the same content as a poll.",
         "parameters": [
             {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
             for name, text in headers.items()
         ],
         "requestBody": {"required": True, **_json(_ref("SettledCostResultResponse"))},
-        "responses": {"2XX": {"description": "Heard."}},
+        "responses": {"2XX": {"description": "Received."}},
     }
 
 
@@ -225,7 +225,7 @@ def _callback() -> dict[str, Any]:
 
 
 def _bodies() -> Iterator[tuple[type[Request], Tool]]:
-    """Every request model once, with a tool that takes it."""
+    """Return every request model once, with a tool that takes it."""
     known: set[type[Request]] = set()
     for tool in catalog.TOOLS.values():
         if tool.request not in known:
@@ -273,7 +273,7 @@ def _picture(*, url: bool) -> list[dict[str, Any]]:
 
 
 def _least(tool: Tool) -> dict[str, Any]:
-    """The least body that the tool takes."""
+    """Return the smallest body that the tool takes."""
     values = {"prompt": "a lake at dawn", "finetune_id": "my-finetune", "width": 128, "height": 96}
     pictures = {name: SAMPLE for name, mark in tool.image_fields.items() if mark.role == "mask"}
     return {
@@ -320,7 +320,7 @@ def _answers() -> dict[str, Any]:
         "StatusResponse": {
             "type": "string",
             "enum": list(STATUSES),
-            "description": "Take one that is not listed here for a job that is still at work.",
+            "description": "A status that is not listed here means that the job is still running.",
         },
         "Result": _object(result, "sample"),
         "ResultResponse": _object(job, "id", "status"),
@@ -339,13 +339,16 @@ def _answers() -> dict[str, Any]:
 
 
 _REFUSALS = {
-    "402": ("InsufficientCredits", "Not enough credits. Nothing was made or charged."),
+    "402": ("InsufficientCredits", "Not enough credits. No job was created, nothing was charged."),
     "403": ("NotAuthenticated", "No key, or not the right one."),
     "413": ("TooLarge", "The body is too large."),
-    "421": ("Misdirected", "Asked for by a name that is not this machine's own."),
+    "421": ("Misdirected", "The request used a name that is not this machine's own."),
     "422": ("Unprocessable", "A list for a body that breaks the schema, a sentence for everything else."),
-    "429": ("TooManyTasks", "Too many active jobs. Nothing was made or charged: try again when one has ended."),
-    "500": ("ServerError", "Something went wrong inside."),
+    "429": (
+        "TooManyTasks",
+        "Too many active jobs. No job was created, nothing was charged: try again later.",
+    ),
+    "500": ("ServerError", "An error inside the server."),
 }
 
 

@@ -1,4 +1,4 @@
-"""What every application here does alike at the socket: whom it answers, what it reads, and how it says no."""
+"""What all applications here share: which requests they answer, how they read a body, and how they refuse."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from starlette.responses import Response
 from flux_tasks.local.service.checks import Refused
 from flux_tasks.settings import is_loopback
 
-__all__ = ["MAX_BODY", "Handler", "answering", "base_of", "path_of", "read_body", "say"]
+__all__ = ["MAX_BODY", "Handler", "answering", "base_of", "json_answer", "path_of", "read_body"]
 
 _log = logging.getLogger("flux_tasks.local")
 
 MAX_BODY = 200 * 1024 * 1024
-"""Bytes of the longest body that is read: nine pictures of 20 MB in base64 do not reach it together at once."""
+"""Bytes of the longest body that is read: nine pictures of 20 MB as base64 have about that many."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def say(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer in JSON, in ASCII: whatever a request held, the answer can be encoded."""
+def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer in JSON, in ASCII: whatever a request contains, the answer can be encoded."""
     return Response(json.dumps(content, separators=(",", ":")), status, headers, media_type="application/json")
 
 
 def answering(handler: Handler, *, pages: bool = True) -> Handler:
-    """``handler`` for this machine alone, with its refusals as answers; ``pages=False`` for programs only, no web page
-    of another host."""
+    """Return ``handler`` for requests of this machine, with its refusals as answers.
+
+    ``pages=False`` refuses web pages of other hosts.
+    """
 
     async def answer(request: Request) -> Response:
         try:
@@ -40,25 +42,25 @@ def answering(handler: Handler, *, pages: bool = True) -> Handler:
                 _check_origin(request)
             return await handler(request)
         except Refused as refused:
-            return say({"detail": refused.detail}, refused.status)
+            return json_answer({"detail": refused.detail}, refused.status)
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception:
             _log.exception("%s %s", request.method, request.url.path)
-            return say({"detail": "Internal Server Error"}, 500)
+            return json_answer({"detail": "Internal Server Error"}, 500)
 
     return answer
 
 
 def _check_host(request: Request) -> None:
-    """A web page whose name was bent to this machine (DNS rebinding) must not read answers."""
+    """Refuse foreign host names: a web page whose name leads here (DNS rebinding) must not read answers."""
     host = request.headers.get("host")
     if host and not _is_here(f"http://{host}"):
         raise Refused(421, "this server answers on loopback names only")
 
 
 def _check_origin(request: Request) -> None:
-    """No web page may spend the credits behind the recorder's key."""
+    """Refuse web pages: none may spend the credits behind the recorder's key."""
     origin = request.headers.get("origin")
     if origin and not _is_here(origin):
         raise Refused(403, "this server does not answer web pages of other hosts")
@@ -73,22 +75,22 @@ def _is_here(url: str) -> bool:
 
 
 def base_of(request: Request, url: str) -> str:
-    """The address under which ``request`` reached the server; ``url`` if it does not say."""
+    """Return the address under which ``request`` reached the server; ``url`` if it names none."""
     host = request.headers.get("host")
     return f"http://{host}" if host else url
 
 
 def path_of(request: Request) -> str:
-    """What is asked for below the address, spelled as it came."""
+    """Return the path and query of ``request``, spelled as it came."""
     path = bytes(request.scope.get("raw_path") or request.url.path.encode()).decode("latin-1")
     return f"{path}?{request.url.query}" if request.url.query else path
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Raises:
-        Refused: 413; the rest is read and dropped first, because a client that is still sending hears no answer.
+        Refused: 413; the rest is read first, because a client that is still sending reads no answer.
     """
     chunks: list[bytes] = []
     length = 0

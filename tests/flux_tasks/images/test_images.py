@@ -32,7 +32,7 @@ FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"]
 @pytest.fixture(autouse=True)
 def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees bytes that another one read."""
-    monkeypatch.setattr(byte_cache, "kept", byte_cache.RecentBytes(capacity=1 << 20))
+    monkeypatch.setattr(byte_cache, "shared", byte_cache.ByteCache(capacity=1 << 20))
 
 
 def oriented(orientation: int, kind: str = "JPEG") -> bytes:
@@ -96,7 +96,7 @@ def test_a_reference_travels_through_pickle_and_json(tmp_path: Path) -> None:
 
 def test_an_image_without_a_place_takes_its_bytes_along_in_pickle_but_not_in_json() -> None:
     image = ImageRef.of(encoded())
-    byte_cache.kept = byte_cache.RecentBytes(capacity=1)
+    byte_cache.shared = byte_cache.ByteCache(capacity=1)
     assert pickle.loads(pickle.dumps(image)).read() == encoded()
     with pytest.raises(InvalidImage, match="stored nowhere"):
         ImageRef.from_dict(image.to_dict()).read()
@@ -110,7 +110,7 @@ def test_a_file_that_changed_after_it_was_referred_to_is_invalid(tmp_path: Path)
     place = tmp_path / "a.png"
     place.write_bytes(encoded())
     image = pickle.loads(pickle.dumps(ImageRef.of(place)))
-    byte_cache.kept = byte_cache.RecentBytes(capacity=1)
+    byte_cache.shared = byte_cache.ByteCache(capacity=1)
     assert image.read() == encoded()
     place.write_bytes(encoded(seed=1))
     with pytest.raises(InvalidImage, match=r"a\.png: the file has changed"):
@@ -145,7 +145,7 @@ def test_people_call_an_image_by_the_stem_of_its_file(location: str, stem: str) 
 
 
 def test_the_memory_of_recent_bytes_stays_within_its_bounds_and_forgets_the_oldest() -> None:
-    memory = byte_cache.RecentBytes(capacity=1000)
+    memory = byte_cache.ByteCache(capacity=1000)
     for n in range(100):
         memory.put(str(n), bytes(200))
         memory.get("0")
@@ -155,7 +155,7 @@ def test_the_memory_of_recent_bytes_stays_within_its_bounds_and_forgets_the_olde
 
 
 def test_one_large_picture_does_not_drive_out_all_the_others() -> None:
-    memory = byte_cache.RecentBytes(capacity=1000)
+    memory = byte_cache.ByteCache(capacity=1000)
     memory.put("small", bytes(100))
     memory.put("large", bytes(900))
     assert memory.get("large") is None

@@ -469,12 +469,12 @@ def test_a_429_lowers_the_limit_and_submissions_that_are_taken_raise_it_again() 
     async def scenario() -> None:
         slots = Slots(16)
         async with slots.hold("account"), slots.hold("account"), slots.hold("account"), slots.hold("account"):
-            slots.refused("account")
+            slots.lower("account")
             assert slots.allowed == 3
-            slots.refused("account")
+            slots.lower("account")
             assert slots.allowed == 3, "answers that come together are one piece of news"
         for _ in range(200):
-            slots.taken("account")
+            slots.raise_again("account")
         assert slots.allowed == 16
 
     asyncio.run(scenario())
@@ -490,7 +490,7 @@ def test_a_lowered_limit_holds_back_calls_until_slots_are_given_back() -> None:
                 await asyncio.sleep(0)
 
         async with slots.hold("account"), slots.hold("account"):
-            slots.refused("account")  # two are held, one is allowed
+            slots.lower("account")  # two are held, one is allowed
             waiting = [asyncio.create_task(one()) for _ in range(5)]
             await asyncio.sleep(0.01)
             assert seen == []

@@ -36,7 +36,7 @@ PHOTOS = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"
 @pytest.fixture(autouse=True)
 def _nothing_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes used lately must not answer for a file that has been taken away."""
-    monkeypatch.setattr(byte_cache, "kept", byte_cache.RecentBytes(capacity=1))
+    monkeypatch.setattr(byte_cache, "shared", byte_cache.ByteCache(capacity=1))
 
 
 @pytest.fixture

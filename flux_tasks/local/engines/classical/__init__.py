@@ -1,4 +1,4 @@
-"""The classical engine: blur undone, holes filled and edges continued without learned weights.
+"""The classical engine undoes blur, fills holes and continues edges without learned weights.
 
 Pure functions on uint8 RGB arrays (H, W, 3); the same input and seed give the same pixels, whatever the number of
 threads. Needs NumPy, SciPy and OpenCV (the `local` extra).

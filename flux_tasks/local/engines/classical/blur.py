@@ -1,12 +1,12 @@
-"""What is the blur? Measured from the picture alone, and acted upon only when independent measurements agree.
+"""Measure the blur of a picture, from the picture alone, and undo it only if independent measurements agree.
 
 The verdict is one of
 
-- *motion*: a streak. Several crops were solved blindly, agree on it, and the spectrum of the picture is dark where the
-  spectrum of such a streak is dark;
-- *kernel*: a compact shape on which the crops agree almost perfectly, as wide as the edges say;
-- *gauss*: no agreement on a shape, yet even the sharpest edges are soft: a Gaussian as wide as the edges say;
-- *unchanged*: anything else. Sharp, noisy and JPEG-compressed pictures end here and keep their very pixels.
+- *motion*: a streak. Several crops, each solved by itself, agree on it, and the spectrum of the picture is dark where
+  the spectrum of such a streak is dark;
+- *kernel*: a compact shape on which the crops agree almost perfectly, as wide as the edges show;
+- *gauss*: no agreement on a shape, yet even the sharpest edges are soft: a Gaussian as wide as the edges show;
+- *unchanged*: anything else. Sharp, noisy and JPEG-compressed pictures end here, and no pixel of them changes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KERNEL_SIDE = 25
 CROP_SIDE = 320
 SMALLEST_SIDE = 48  # below this there are too few edges to measure anything
 SHARP_SIGMA = 0.10
-WIDEST_SIGMA = 6.0  # softer than this is a smooth subject, or lost for good
+WIDEST_SIGMA = 6.0  # a softer picture has a smooth subject, or cannot be restored
 MOTION_AGREEMENT = 0.92
 SHAPE_AGREEMENT = 0.97
 SPECTRAL_EVIDENCE = -2.4
@@ -46,7 +46,7 @@ SPECTRAL_EVIDENCE = -2.4
 
 @dataclass(frozen=True)
 class Blur:
-    """The verdict. `sigma` (pixels) and `noise` (grey levels of 255) are measured whatever the mode."""
+    """The verdict. `sigma` (pixels) and `noise` (grey levels of 255) are measured in every mode."""
 
     mode: Mode
     sigma: float
@@ -59,7 +59,7 @@ class Blur:
 
 @dataclass(frozen=True)
 class Deblurred:
-    """A deblurred picture and what was found in it.
+    """A deblurred picture, and what was measured.
 
     `sigma` is the blur of the strong edges in pixels (Gaussian equivalent), `noise` the noise in grey levels of 255,
     `agreement` how well the crops agreed on one kernel (0..1), `length` and `angle` (pixels, degrees) its longer axis.
@@ -75,9 +75,9 @@ class Deblurred:
 
 
 def deblur(rgb: NDArray[np.uint8]) -> Deblurred:
-    """Undo the blur of an RGB picture (H, W, 3), or return the very same pixels where that is not safe.
+    """Undo the blur of an RGB picture (H, W, 3), or return the same pixels where that is not safe.
 
-    Only luma is sharpened: blur of colour is hardly seen, and sharpening it shows the blocks of JPEG.
+    Only luma is sharpened: blur of colour is hardly visible, and sharpening it shows the blocks of JPEG.
     """
     if min(rgb.shape[:2]) < SMALLEST_SIDE:
         return Deblurred(rgb.copy(), "unchanged", 0.0, 0.0)
@@ -114,7 +114,7 @@ def measure(luma: Plane) -> Blur:
         return verdict("kernel", kernel)
     may_be_motion = (looks_moved and agreement > 0.85) or (agreement < 0.85 and streak.length > 14)
     if sigma >= 1.35 or (sigma >= 0.85 and not may_be_motion):
-        # A slight blur is undone in part only: there the estimate is least certain and overshoot shows most.
+        # A slight blur is undone in part only: there the estimate is least certain and overshoot is most visible.
         return verdict("gauss", gaussian(sigma * min(1.0, 0.325 + 0.5 * sigma)))
     return verdict("unchanged")
 
@@ -123,7 +123,7 @@ def measure(luma: Plane) -> Blur:
 
 
 def noise_sigma(luma: Plane) -> float:
-    """Standard deviation of the noise, in units of the plane.
+    """Return the standard deviation of the noise, in units of the plane.
 
     Immerkaer, "Fast noise variance estimation", 1996, with the median in place of the mean so that edges do not count.
     """
@@ -132,7 +132,7 @@ def noise_sigma(luma: Plane) -> float:
 
 
 def edge_sigma(luma: Plane) -> float:
-    """Blur of the sharpest strong edges: the sigma, in pixels, of the Gaussian that would soften a step as much.
+    """Return the blur of the sharpest strong edges: the sigma, in pixels, of the Gaussian that softens a step as much.
 
     An edge of width s blurred once more by b loses a factor √(1 + b²/s²) of its slope; the ratio gives s (Zhuo & Sim,
     "Defocus map estimation from a single image", 2011). The lower quartile is taken: depth of field blurs the rest.
@@ -153,7 +153,7 @@ def edge_sigma(luma: Plane) -> float:
 
 
 def slopes(plane: Plane) -> Plane:
-    """Magnitude of the Sobel gradient."""
+    """Return the magnitude of the Sobel gradient."""
     return np.asarray(np.hypot(cv2.Sobel(plane, cv2.CV_32F, 1, 0), cv2.Sobel(plane, cv2.CV_32F, 0, 1)), np.float32)
 
 
@@ -165,7 +165,7 @@ def _smooth(plane: Plane, sigma: float) -> Plane:
 
 
 def blind_kernel(crop: Plane, side: int = KERNEL_SIDE) -> Plane:
-    """Kernel of a crop, found from coarse to fine by turns with a cartoon of the sharp crop (Xu et al. 2013).
+    """Find the kernel of a crop, from coarse to fine, in turns with a cartoon of the sharp crop (Xu et al. 2013).
 
     The kernel step is least squares on gradients in Fourier space (Cho & Lee, "Fast motion deblurring", 2009).
     """
@@ -191,7 +191,7 @@ def _resized(plane: Plane, scale: float) -> Plane:
 
 
 def _fit_kernel(sharp: Plane, blurred: Periodic, side: int, ridge: float = 2.0) -> Plane:
-    """The kernel that turns the strong gradients of `sharp` into those of `blurred`, cleaned and centred."""
+    """Return the kernel that turns the strong gradients of `sharp` into those of `blurred`, cleaned and centred."""
     along_x, along_y = gradients(sharp)
     magnitude = np.hypot(along_x, along_y)
     strongest = int(0.12 * magnitude.size)
@@ -208,7 +208,7 @@ def _fit_kernel(sharp: Plane, blurred: Periodic, side: int, ridge: float = 2.0) 
 
 
 def _cleaned(kernel: Plane) -> Plane:
-    """Without faint values and small islands, moved (by whole pixels) so that its centre of mass is the middle."""
+    """Remove faint values and small islands, and move the centre of mass to the middle, by whole pixels."""
     side = kernel.shape[0]
     kernel = np.where(kernel < 0.05 * kernel.max(), 0, kernel).astype(np.float32)
     count, labels = cv2.connectedComponents((kernel > 0).astype(np.uint8), connectivity=8)
@@ -230,7 +230,7 @@ def _centre_of_mass(kernel: Plane) -> tuple[float, float]:
 
 
 def centred(kernel: Plane) -> Plane:
-    """Moved by a fraction of a pixel so that the centre of mass is exactly the middle; sum 1."""
+    """Move a kernel by a fraction of a pixel, so that its centre of mass is exactly the middle; its sum is 1."""
     height, width = kernel.shape
     row, column = _centre_of_mass(kernel)
     shift = np.array([[1, 0, (width - 1) / 2 - column], [0, 1, (height - 1) / 2 - row]], np.float32)
@@ -242,7 +242,7 @@ def centred(kernel: Plane) -> Plane:
 
 
 def agreed_kernel(luma: Plane) -> tuple[Plane, float]:
-    """The mean kernel of the crops that agree best, and their agreement: the likeness (0..1) of the closest pair."""
+    """Return the mean kernel of the crops that agree best, and the likeness (0..1) of the closest pair."""
     kernels = [centred(blind_kernel(crop)) for crop in rich_crops(luma)]
     if len(kernels) == 1:
         return kernels[0], 0.0
@@ -259,7 +259,7 @@ def agreed_kernel(luma: Plane) -> tuple[Plane, float]:
 
 
 def rich_crops(luma: Plane) -> list[Plane]:
-    """One crop from each quarter (half, or the whole) of the picture: the place with most gradient; richest first."""
+    """Return one crop from each quarter (half, or the whole) of the picture, with most gradient; richest first."""
     height, width = luma.shape
     side = min(CROP_SIDE, height, width)
     crops = [
@@ -270,7 +270,7 @@ def rich_crops(luma: Plane) -> list[Plane]:
 
 
 def _halves(length: int, side: int) -> list[slice]:
-    """Two overlapping halves where they can differ enough, else the whole."""
+    """Return two overlapping halves if they can differ enough, else the whole."""
     if length < 1.35 * side:
         return [slice(0, length)]
     half = length // 2
@@ -279,7 +279,7 @@ def _halves(length: int, side: int) -> list[slice]:
 
 
 def richest_crop(plane: Plane, side: int) -> Plane:
-    """The square of this side with the largest sum of (clipped) gradients, on a grid of about 7 × 7 places."""
+    """Return the square of this side with the largest sum of (clipped) gradients, on a grid of about 7 × 7 places."""
     height, width = min(side, plane.shape[0]), min(side, plane.shape[1])
     gradient = slopes(plane)
     total = cv2.integral(np.minimum(gradient, np.percentile(gradient, 98)))
@@ -294,7 +294,7 @@ def richest_crop(plane: Plane, side: int) -> Plane:
 
 
 def likeness(a: Plane, b: Plane, reach: int = 2) -> float:
-    """Largest normalised correlation of two kernels, slightly smoothed, over shifts of up to `reach` pixels."""
+    """Return the largest normalised correlation of two smoothed kernels, over shifts of up to `reach` pixels."""
     side = max(*a.shape, *b.shape) + 2 * reach
     a, b = _smooth(_framed(a, side), 0.8), _smooth(_framed(b, side), 0.8)
     around = range(-reach, reach + 1)
@@ -346,7 +346,7 @@ def gaussian(sigma: float) -> Plane:
 
 
 def line(length: float, angle: float) -> Plane:
-    """The kernel of even motion along a line of this length (pixels) and angle (degrees), one pixel wide."""
+    """Return the kernel of even motion along a line of this length (pixels) and angle (degrees), one pixel wide."""
     middle = int(np.ceil(length / 2)) + 1
     along = np.linspace(-length / 2, length / 2, 16 * middle)
     across, down = along * np.cos(np.radians(angle)), along * np.sin(np.radians(angle))
@@ -358,7 +358,7 @@ def line(length: float, angle: float) -> Plane:
 
 
 def straightened(kernel: Plane) -> Plane:
-    """The clean line most like a streaky kernel, or the kernel itself if none is close: blind kernels are ragged."""
+    """Return the line most like a streaky kernel, or the kernel if none is close: blind kernels are ragged."""
     streak = Streak.of(kernel)
     best, closest = 0.9, kernel
     for length in np.linspace(0.7, 1.1, 9) * streak.length:
@@ -373,7 +373,7 @@ def straightened(kernel: Plane) -> Plane:
 
 
 def spectral_evidence(luma: Plane, kernel: Plane) -> float:
-    """Log power of the picture where the kernel passes little, minus where it passes much, at equal radius.
+    """Return the log power of the picture where the kernel passes little, minus where it passes much, at equal radius.
 
     Independent of how the kernel was found: real motion blur leaves dark bands (about −3), streaky subjects do not (0).
     """
@@ -393,7 +393,7 @@ def spectral_evidence(luma: Plane, kernel: Plane) -> float:
         gain, level = passed[ring], log_power[ring]
         little, much = np.percentile(gain, [20, 80])
         if much < max(0.15, 2.5 * little):
-            continue  # the kernel does not tell directions apart at this radius
+            continue  # the kernel passes all directions alike at this radius
         total += float(level[gain <= little].mean() - level[gain >= much].mean()) * gain.size
         count += gain.size
     return total / count if count else 0.0

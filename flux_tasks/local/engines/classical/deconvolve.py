@@ -34,8 +34,8 @@ OVERLAP = 128
 class Periodic:
     """A plane made periodic, with the transforms every solve needs.
 
-    `plane` is the input framed by `margin` pixels of its own reflection (more at the far ends, up to a size the FFT
-    likes), faded to the mean, so that opposite borders meet without a step and do not ring.
+    `plane` is the input framed by `margin` pixels of its own reflection (more at the far ends, up to a size that is
+    fast in the FFT), faded to the mean, so that opposite borders meet without a step and do not ring.
     """
 
     plane: Plane
@@ -56,13 +56,13 @@ class Periodic:
         return cls(whole, fft(whole), _gradient_power(whole.shape), margin, (height, width))
 
     def crop(self, solution: Plane) -> Plane:
-        """The part of a solution that lies under the original plane."""
+        """Return the part of a solution that is over the original plane."""
         height, width = self.size
         return solution[self.margin : self.margin + height, self.margin : self.margin + width]
 
 
 def _fade(length: int, before: int, after: int) -> Plane:
-    """Weights along one axis: a cosine from 0 to 1 over `before` samples, 1, and back to 0 over `after` samples."""
+    """Return weights along one axis: from 0 to 1 over `before` samples, 1, and back to 0 over `after` samples."""
     weights = np.ones(length, np.float32)
     for count, part in ((before, weights[:before]), (after, weights[::-1][:after])):
         part[:] = 0.5 - 0.5 * np.cos(np.pi * (np.arange(count) + 0.5) / count)
@@ -78,7 +78,7 @@ def inverse_fft(spectrum: Spectrum, shape: tuple[int, ...]) -> Plane:
 
 
 def transfer_function(kernel: Plane, shape: tuple[int, ...]) -> Spectrum:
-    """The spectrum of a centred kernel on a periodic plane of this shape."""
+    """Return the spectrum of a centred kernel on a periodic plane of this shape."""
     height, width = kernel.shape
     plane = np.zeros(shape, np.float32)
     plane[:height, :width] = kernel
@@ -94,24 +94,24 @@ def divided(spectrum: Spectrum, weight: Plane) -> Spectrum:
 
 
 def _gradient_power(shape: tuple[int, ...]) -> Plane:
-    """|Dx|² + |Dy|² of the forward differences, in closed form: 4 sin²(πf) along each axis."""
+    """Return |Dx|² + |Dy|² of the forward differences, in closed form: 4 sin²(πf) along each axis."""
     down = 4 * np.sin(np.pi * np.arange(shape[0]) / shape[0]) ** 2
     across = 4 * np.sin(np.pi * np.arange(shape[1] // 2 + 1) / shape[1]) ** 2
     return np.asarray(down[:, None] + across[None, :], np.float32)
 
 
 def gradients(plane: Plane) -> tuple[Plane, Plane]:
-    """Forward differences along x and y, wrapping around."""
+    """Return forward differences along x and y, wrapping around."""
     return np.roll(plane, -1, 1) - plane, np.roll(plane, -1, 0) - plane
 
 
 def _divergence(along_x: Plane, along_y: Plane) -> Plane:
-    """The adjoint of `gradients`."""
+    """Return the adjoint of `gradients`."""
     return (np.roll(along_x, 1, 1) - along_x) + (np.roll(along_y, 1, 0) - along_y)
 
 
 def sharp_guess(blurred: Periodic, kernel: Plane, weight: float, *, growth: float = 4.0, ceiling: float = 1e5) -> Plane:
-    """A cartoon of what `kernel` blurred: gradients below √(weight/β) are set to zero while β grows to `ceiling`."""
+    """Return a cartoon of what `kernel` blurred: gradients below √(weight/β) become zero while β grows to `ceiling`."""
     shape = blurred.plane.shape
     blur = transfer_function(kernel, shape)
     data, data_power = np.conj(blur) * blurred.spectrum, power(blur)
@@ -131,7 +131,7 @@ class _Shrinkage:
     """The gradient that minimises |x|^(2/3) + β/2 (x − v)², tabulated over |v| once for each β."""
 
     ENTRIES = 8192
-    REACH = 1.5  # gradients of an image in 0..1 stay below this; beyond it the last entry answers
+    REACH = 1.5  # gradients of an image in 0..1 stay below this; above it the last entry is used
 
     def __init__(self, beta: float) -> None:
         value = np.linspace(0, self.REACH, self.ENTRIES)
@@ -152,9 +152,9 @@ class _Shrinkage:
 
 
 def deconvolve(plane: Plane, kernel: Plane, data_weight: float) -> Plane:
-    """The sharp plane whose blur by `kernel` is `plane`.
+    """Return the sharp plane whose blur by `kernel` is `plane`.
 
-    `data_weight` (λ of the paper) says how far the input is trusted: 3000 for a clean image, 300 for a noisy one.
+    `data_weight` (λ of the paper) is the trust in the input: 3000 for a clean image, 300 for a noisy one.
     Large planes are solved in overlapping tiles, so memory stays at about 150 MB whatever the size.
     """
     margin = max(16, *kernel.shape)
@@ -186,7 +186,7 @@ Box = tuple[slice, slice]
 
 
 def _tiles(shape: tuple[int, ...], overlap: int) -> Iterator[tuple[Box, Box]]:
-    """Boxes that partition a plane, each with the larger box to solve for it."""
+    """Yield boxes that partition a plane, each with the larger box to solve for it."""
     for rows in _spans(shape[0]):
         for columns in _spans(shape[1]):
             outer = tuple(
@@ -203,7 +203,7 @@ def _spans(length: int) -> list[slice]:
 
 
 def within_neighbourhood(sharp: Plane, plane: Plane, slack: float) -> Plane:
-    """Clip `sharp` to the range `plane` has within 3 pixels, widened by `slack` of that range: no ringing survives."""
+    """Clip `sharp` to the range of `plane` within 3 pixels, widened by `slack` of that range, against ringing."""
     around = np.ones((7, 7), np.uint8)
     high, low = cv2.dilate(plane, around), cv2.erode(plane, around)
     extra = slack * (high - low) + 2 / 255

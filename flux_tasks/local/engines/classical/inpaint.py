@@ -33,7 +33,7 @@ LEAST_CONTEXT = 96  # pixels around a hole, and at least its own size
 MOST_PIXELS = 1_500_000  # in a window; larger ones are solved at a reduced scale
 
 COARSEST_SIDE = 32
-GUIDED_SIDE = 57  # of the known part, with a guide: the coarsest level must still show what the guide shows
+GUIDED_SIDE = 57  # of the known part, with a guide: the coarsest level must still show its content
 HOLD = 0.5  # share of the guide's colours that the votes of the coarsest level leave in place
 
 Window = tuple[slice, slice]
@@ -42,7 +42,7 @@ Window = tuple[slice, slice]
 def inpaint(rgb: Picture, mask: Mask, *, dilate: int = 0, seed: int = 0) -> Picture:
     """Fill the masked pixels of an RGB picture (H, W, 3) from what surrounds them.
 
-    `mask` is (H, W), True where to fill; `dilate` grows it by a square of that many pixels first, to swallow the halo
+    `mask` is (H, W), True where to fill; `dilate` grows it by a square of that many pixels first, to include the halo
     of what is erased. Pixels outside the grown mask stay bit-exact. The same seed gives the same picture.
     """
     hole = grown(mask, dilate)
@@ -65,7 +65,7 @@ def inpaint(rgb: Picture, mask: Mask, *, dilate: int = 0, seed: int = 0) -> Pict
         here = np.zeros_like(hole)
         here[group.window] = group.hole
         waiting &= ~here
-        # Other holes in this window still show what is to be erased: cover them, and take no patches from there.
+        # Other holes in this window still have what is to be erased: cover them, and take no patches from there.
         view = membrane_fill(picture[window], waiting[window])
         filled = fill(view, here[window], allowed=~grown(waiting[window], 3), seed=seed)
         picture[window][here[window]] = filled[here[window]]
@@ -152,7 +152,7 @@ def complete(
 
 
 def _pyramid(image: Colours, hole: Mask, allowed: Mask, coarsest: float) -> list[Level]:
-    """Levels from fine to coarse, until the hole is a few pixels wide or the picture small; none if it is hopeless."""
+    """Return levels from fine to coarse, until hole or picture is a few pixels wide; none without enough sources."""
     level = Level.of(image, hole, allowed)
     levels: list[Level] = []
     radius = hole_radius(hole)
@@ -167,7 +167,7 @@ def _pyramid(image: Colours, hole: Mask, allowed: Mask, coarsest: float) -> list
 def fill(
     image: Picture, hole: Mask, *, allowed: Mask | None = None, guide: Guide | None = None, seed: int = 0
 ) -> Picture:
-    """`complete` for pictures of any size: large ones are solved small and get their detail back."""
+    """Fill a hole in a picture of any size: large ones are solved small with `complete`, and get their detail back."""
     height, width = hole.shape
     scale = (MOST_PIXELS / hole.size) ** 0.5
     if scale >= 1:
@@ -191,8 +191,11 @@ def _resized_guide(guide: Guide, size: tuple[int, int]) -> Guide:
 
 
 def _with_detail(image: Picture, hole: Mask, solved: Completion) -> Picture:
-    """The hole from a solution at reduced scale, with the detail that shrinking takes away (the difference between the
-    picture and its shrunken self) fetched for every pixel from the place its patch was taken from."""
+    """Fill the hole from a solution at reduced scale.
+
+    Shrinking loses detail, the difference between the picture and its shrunken self: each pixel gets that of the place
+    its patch was taken from.
+    """
     height, width = hole.shape
     small_height, small_width = solved.rows.shape
     soft = _resized(image, (small_width, small_height))

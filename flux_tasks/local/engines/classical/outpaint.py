@@ -20,12 +20,12 @@ from flux_tasks.local.engines.classical.patchmatch import Colours, Guide, Indice
 BAND = 0.22  # of the picture's side: where patches are taken from, so that no subject is cloned
 LEAST_BAND = 24  # pixels
 CALM_FROM, CALM_AT = 0.3, 0.75  # distances, as shares of the picture's shorter side, between which patches fade out
-# Sigma in pixels of each further blur, and the distance (share of the same side) at which it begins to tell.
+# Sigma in pixels of each further blur, and the distance (share of the same side) at which it begins to show.
 SOFTENING = ((2.0, 0.02), (5.0, 0.08), (12.0, 0.2), (28.0, 0.45), (60.0, 0.9))
 
 
 def outpaint(rgb: Picture, width: int, height: int, left: int, top: int, *, seed: int = 0) -> Picture:
-    """The picture (H, W, 3) at (`left`, `top`) of a canvas of `width` × `height`, continued to fill it.
+    """Continue the picture (H, W, 3) at (`left`, `top`) of a canvas of `width` × `height` until the canvas is full.
 
     The offsets may be negative and the picture may overhang; the part of it that is on the canvas stays bit-exact.
     """
@@ -44,7 +44,7 @@ def outpaint(rgb: Picture, width: int, height: int, left: int, top: int, *, seed
 
 
 def outpaint_fast(rgb: Picture, width: int, height: int, left: int, top: int, *, seed: int = 0) -> Picture:
-    """The same with a mirrored, ever more blurred border: calm, and about ten times faster. `seed` plays no part."""
+    """Do the same with a mirrored, increasingly blurred border: about ten times faster. `seed` has no effect."""
     canvas = Canvas.place(rgb, width, height, left, top)
     if canvas is None:
         return np.broadcast_to(np.round(rgb.mean((0, 1))), (height, width, 3)).astype(np.uint8)
@@ -53,7 +53,7 @@ def outpaint_fast(rgb: Picture, width: int, height: int, left: int, top: int, *,
 
 @dataclass(frozen=True)
 class Canvas:
-    """What is `seen` of the picture (h, w, 3), and the rows and columns of the canvas it lies on."""
+    """The part of the picture that is `seen` (h, w, 3), and its rows and columns on the canvas."""
 
     seen: Picture
     rows: slice
@@ -63,7 +63,7 @@ class Canvas:
 
     @classmethod
     def place(cls, rgb: Picture, width: int, height: int, left: int, top: int) -> Canvas | None:
-        """None if no part of the picture is on the canvas."""
+        """Return the canvas, or None if no part of the picture is on it."""
         rows = slice(max(0, top), min(height, top + rgb.shape[0]))
         columns = slice(max(0, left), min(width, left + rgb.shape[1]))
         if rows.start >= rows.stop or columns.start >= columns.stop:
@@ -72,7 +72,7 @@ class Canvas:
         return cls(seen, rows, columns, height, width)
 
     def surroundings(self, reach: int) -> tuple[tuple[slice, slice], Canvas]:
-        """The part of the canvas within `reach` pixels of the picture, and a canvas of just that part."""
+        """Return the part of the canvas within `reach` pixels of the picture, and a canvas of that part."""
         top, left = max(0, self.rows.start - reach), max(0, self.columns.start - reach)
         bottom, right = min(self.height, self.rows.stop + reach), min(self.width, self.columns.stop + reach)
         rows = slice(self.rows.start - top, self.rows.stop - top)
@@ -91,7 +91,7 @@ class Canvas:
         return max(8.0, float(min(self.seen.shape[:2])))
 
     def distance(self) -> NDArray[np.float32]:
-        """Of every pixel of the canvas from the picture."""
+        """Return the distance of every pixel of the canvas from the picture."""
         return np.asarray(cv2.distanceTransform(self.new.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
 
     @property
@@ -118,21 +118,23 @@ class Canvas:
         return border
 
     def origins(self, depth: tuple[int, ...]) -> tuple[Indices, Indices]:
-        """For every row and every column of the canvas the one that it repeats when each edge of the picture is
-        reflected to and fro within `depth` rows and columns of it."""
+        """Return for every row and column of the canvas the one that it repeats.
+
+        Each edge of the picture is reflected to and fro within `depth` rows and columns of it.
+        """
         return (
             self.rows.start + _fold(self.height, self.rows, depth[0]),
             self.columns.start + _fold(self.width, self.columns, depth[1]),
         )
 
     def folded(self, depth: tuple[int, ...]) -> Picture:
-        """The canvas filled by such reflections."""
+        """Fill the canvas by such reflections."""
         rows, columns = self.origins(depth)
         folded: Picture = self.seen[rows[:, None] - self.rows.start, columns[None, :] - self.columns.start]
         return folded
 
     def softened(self, canvas: Picture) -> Picture:
-        """The canvas blurred more and more away from the picture, which itself stays as it is."""
+        """Blur the canvas, more with the distance from the picture, which itself does not change."""
         new = self.new
         if not new.any():
             return canvas
@@ -145,7 +147,7 @@ class Canvas:
 
 
 def _blurred(image: Colours, sigma: float) -> Colours:
-    """Gaussian blur; wide ones are done on a smaller picture, which cannot be told apart and is many times faster."""
+    """Return a Gaussian blur; wide ones are made on a smaller picture: the result looks the same, many times faster."""
     height, width = image.shape[:2]
     factor = max(1, int(sigma / 3))
     small = image if factor == 1 else shrunk(image, (max(1, width // factor), max(1, height // factor)))
@@ -154,7 +156,7 @@ def _blurred(image: Colours, sigma: float) -> Colours:
 
 
 def _fold(length: int, seen: slice, depth: int) -> Indices:
-    """For every canvas coordinate the one inside `seen` (relative to its start) that it repeats."""
+    """Return for every canvas coordinate the one inside `seen` (relative to its start) that it repeats."""
     last = seen.stop - seen.start - 1
     depth = min(depth, last + 1)
     position = np.arange(length) - seen.start
@@ -164,6 +166,6 @@ def _fold(length: int, seen: slice, depth: int) -> Indices:
 
 
 def _triangle(steps: NDArray[np.intp], depth: int) -> NDArray[np.intp]:
-    """0, 1, … depth−1, depth−1, … 1, 0, 0, 1, …"""
+    """Return 0, 1, … depth−1, depth−1, … 1, 0, 0, 1, …"""
     turned = np.mod(steps, 2 * depth)
     return np.asarray(np.minimum(turned, 2 * depth - 1 - turned), np.intp)

@@ -1,9 +1,9 @@
-"""Fill a hole with patches of its surroundings: the work on one scale, each `Matcher` going on from a coarser one.
+"""Fill a hole with patches of its surroundings, on one scale; each `Matcher` begins with the result of a coarser one.
 
 Wexler, Shechtman & Irani, "Space-time completion of video", 2007: by turns, find for every 7 × 7 patch that
 touches the hole the most similar patch outside it, and let all patches vote on the colour of each missing pixel.
-The search is PatchMatch (Barnes et al. 2009): keep a match, try those of neighbours and random ones ever closer by.
-At the end the difference still seen on the rim of the hole is spread smoothly over it and taken off, like a
+The search is PatchMatch (Barnes et al. 2009): for each match, try those of neighbours, and random ones ever closer.
+At the end the difference that is left on the rim of the hole is spread smoothly over it and subtracted, like a
 membrane (Pérez et al., "Poisson image editing", 2003), so that no step in brightness remains.
 
 Pixels are rows of four float32: red, green, blue and 1. The fourth makes a row 16 bytes long, which NumPy gathers much
@@ -29,12 +29,12 @@ SIDE = 2 * RADIUS + 1
 PATCH = [(row, column) for row in range(-RADIUS, RADIUS + 1) for column in range(-RADIUS, RADIUS + 1)]
 CHECKERED = [(row, column) for row, column in PATCH if (row + column) % 2 == 0]
 ROUNDS = (1, 3, 5, 6, 8, 10, 12)  # of search and vote, from the finest level to the coarsest
-FIRST_SEARCHES = 4  # before the first vote: a vote on bad matches would wash the first colours away
+FIRST_SEARCHES = 4  # before the first vote: a vote on bad matches would blur the first colours
 DECISION = 3.0  # how much good matches outvote bad ones; at 1 texture is averaged away
 REACH = 0.6  # first radius of the random search, as a share of the longer side
 LEASH = 0.35  # with a guide: how far from home a patch may be taken, as a share of the known part's shorter side
 FEWEST_SOURCES = 64
-MANY_TARGETS = 40_000  # beyond this a level is only polished: one round, near the matches of the coarser level
+MANY_TARGETS = 40_000  # above this a level is only polished: one round, near the matches of the coarser level
 BLOCK = 1 << 14  # rows handled at once: they stay in the processor's cache
 
 
@@ -48,7 +48,7 @@ class Level:
 
     @classmethod
     def of(cls, image: Colours, hole: Mask, allowed: Mask) -> Level:
-        """Sources are the allowed pixels whose whole patch is known and inside the picture."""
+        """Make a level; its sources are the allowed pixels whose whole patch is known and inside the picture."""
         sources = allowed & ~grown(hole, RADIUS)
         for edge in (slice(0, RADIUS), slice(-RADIUS, None)):
             sources[edge] = False
@@ -56,7 +56,7 @@ class Level:
         return cls(image, hole, sources)
 
     def halved(self, allowed: Mask) -> tuple[Level, Mask]:
-        """This level at half the size, missing pixels left out of the averages; and `allowed` likewise."""
+        """Return this level at half the size, averaged over known pixels only, and `allowed` at that size."""
         size = ((self.hole.shape[1] + 1) // 2, (self.hole.shape[0] + 1) // 2)
         known = (~self.hole).astype(np.float32)
         share = shrunk(known, size)
@@ -72,9 +72,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Guide:
-    """What the hole should look like: its first colours, and for every pixel of the picture the `rows` and `columns` of
-    a home, from the neighbourhood of which its patch must be taken. `side` is the shorter side of the known part, as a
-    share of the shorter side of the whole."""
+    """What the hole should look like.
+
+    Attributes:
+        start: its first colours.
+        rows, columns: for every pixel of the picture its home; its patch must be taken from near it.
+        side: the shorter side of the known part, as a share of the shorter side of the whole.
+    """
 
     start: Picture
     rows: Indices
@@ -83,7 +87,7 @@ class Guide:
 
 
 class Matcher:
-    """The search on one level: a *target* is a patch that touches the hole; each has one *source*, its best match yet.
+    """The search on one level. A *target* is a patch that touches the hole; it has one *source*, its best match so far.
 
     Patches are named by the flat index of their centre in the padded picture; the neighbour one row down is `stride`
     further on.
@@ -104,7 +108,7 @@ class Matcher:
         self.sources: Indices = np.zeros_like(self.targets)
         self.costs: Colours = np.zeros(len(self.targets), np.float32)
         self.votes: Colours = np.zeros_like(self.known)
-        # Pixels count less the deeper they lie in the hole: there they are guesses themselves.
+        # Pixels deep in the hole count less: they are guesses themselves.
         depth_in_hole = np.asarray(cv2.distanceTransform(framed_hole, cv2.DIST_L2, 3), np.float32).ravel()
         self.confidence = np.maximum(1.3**-depth_in_hole, 0.05).astype(np.float32)
         self.polishing = len(self.targets) > MANY_TARGETS
@@ -123,11 +127,11 @@ class Matcher:
     # Where a level starts from
 
     def begin(self, start: Colours, hold: float) -> None:
-        """The coarsest level: given colours; sources at home or, without a guide, anywhere."""
+        """Begin the coarsest level: given colours; sources at home or, without a guide, anywhere."""
         self._colour(start)
         self.sources = self._default(np.ones(len(self.targets), np.bool_))
-        # A blurred start without a guide says nothing: were it compared, only the smoothest patches would match it.
-        # So at first only known pixels count; on the coarsest level almost every patch reaches some.
+        # A blurred start without a guide has no information: only the smoothest patches would match it. So at first
+        # only known pixels count; on the coarsest level almost every patch includes some.
         confidence = self.confidence
         if self.homes is None:
             self.confidence = np.where(self.missing, np.float32(1e-3), confidence)
@@ -138,7 +142,7 @@ class Matcher:
         self._solve(hold)
 
     def go_on_from(self, coarser: Matcher) -> None:
-        """Twice the size: the coarser level's colours and sources, scaled up."""
+        """Begin a level of twice the size, with the coarser level's colours and sources, scaled up."""
         core = coarser._core(coarser.current)[..., :3]
         self._colour(np.asarray(cv2.resize(core, (self.width, self.height)), np.float32))
         field = np.full(len(coarser.known), -1, np.intp)
@@ -160,7 +164,7 @@ class Matcher:
         self.current[self.missing] = _rows(core)[self.missing]
 
     def _homes(self, guide: Guide) -> Indices:
-        """For each target the usable source nearest to the place the guide names."""
+        """Return for each target the usable source nearest to the place in the guide."""
         height, width = guide.rows.shape
         row, column = self._position(self.targets)
         fine = row * height // self.height, column * width // self.width
@@ -180,7 +184,7 @@ class Matcher:
         return self.places[self.rng.integers(0, len(self.places), int(np.count_nonzero(chosen)))]
 
     def _near_home(self, sources: Indices, numbers: Indices) -> Mask:
-        """Which of these sources, one for each of the targets of these numbers, are near enough to home."""
+        """Check which of these sources, one for each of the targets of these numbers, are near enough to home."""
         if self.homes is None:
             return np.ones(len(sources), np.bool_)
         row, column = self._position(sources)
@@ -223,7 +227,7 @@ class Matcher:
             radius //= shrink
 
     def _ask_neighbours(self, step: int) -> None:
-        """Propagation: if the neighbour's match is good, the place beside it is likely to be good for me."""
+        """Try the matches of the neighbours: the place beside a neighbour's good match is likely to be good too."""
         found = np.full(len(self.known) + 2 * step * self.stride, -1, np.intp)
         inner = found[step * self.stride :]
         for offset in (step, step * self.stride, -step, -step * self.stride):
@@ -232,7 +236,7 @@ class Matcher:
             self._try(np.where(neighbour < 0, -1, neighbour - offset))
 
     def _look_around(self, radius: int) -> None:
-        """Random search within `radius` pixels of the match."""
+        """Try random places within `radius` pixels of the match."""
         row, column = self._position(self.sources)
         row = row + self.rng.integers(-radius, radius + 1, len(row))
         column = column + self.rng.integers(-radius, radius + 1, len(column))
@@ -251,7 +255,7 @@ class Matcher:
         self.costs[chosen] = cost[better]
 
     def _cost(self, sources: Indices, targets: Indices) -> Colours:
-        """Sum of squared differences of patches, weighted by the confidence in the target's pixels."""
+        """Return the sum of squared differences of patches, weighted by the confidence in the target's pixels."""
         cost = np.empty(len(sources), np.float32)
         offsets = CHECKERED if self.depth <= 1 else PATCH
         for block in _blocks(len(sources)):
@@ -268,8 +272,7 @@ class Matcher:
         return cost
 
     def _vote(self, sharpness: float) -> None:
-        """Every missing pixel becomes the mean of what the matches of the patches around it say, good ones counting
-        most."""
+        """Set every missing pixel to the mean of the matches of all patches around it; good matches weigh most."""
         typical = max(float(np.median(self.costs)), 1.0)
         weight = np.exp(-self.costs * np.float32(sharpness / typical)) * self.confidence[self.targets]
         weight = (weight + np.float32(1e-6))[:, None]
@@ -277,16 +280,16 @@ class Matcher:
         for block in _blocks(len(self.targets)):
             for row, column in PATCH:
                 offset = row * self.stride + column
-                said = np.take(self.known, self.sources[block] + offset, 0)
-                said *= weight[block]
-                self.votes[self.targets[block] + offset] += said
-        told = self.missing & (self.votes[:, 3] > 0)
-        self.current[told] = self.votes[told] / self.votes[told, 3:]
+                colours = np.take(self.known, self.sources[block] + offset, 0)
+                colours *= weight[block]
+                self.votes[self.targets[block] + offset] += colours
+        voted = self.missing & (self.votes[:, 3] > 0)
+        self.current[voted] = self.votes[voted] / self.votes[voted, 3:]
 
     # The answer
 
     def _core(self, rows: Colours) -> Colours:
-        """Rows of pixels as a picture again, without the padding."""
+        """Return rows of pixels as a picture again, without the padding."""
         return rows.reshape(-1, self.stride, 4)[RADIUS:-RADIUS, RADIUS:-RADIUS]
 
     def origins(self) -> tuple[Indices, Indices]:
@@ -297,7 +300,7 @@ class Matcher:
         return rows, columns
 
     def result(self, image: Picture) -> Picture:
-        """The picture with its hole filled and the rim's remaining difference taken off."""
+        """Return the picture with its hole filled, less the remaining difference on the rim."""
         hole = self.level.hole
         core, votes = self._core(self.current)[..., :3], self._core(self.votes)
         rim = grown(hole, 1) & ~hole & (votes[..., 3] > 0)
@@ -320,7 +323,7 @@ def _framed(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _rows(image: Colours) -> Colours:
-    """Padded by a reflection, with a fourth channel of ones, one row per pixel."""
+    """Pad an image by a reflection, add a fourth channel of ones, and return one row per pixel."""
     rows = cv2.copyMakeBorder(image, RADIUS, RADIUS, RADIUS, RADIUS, cv2.BORDER_REFLECT_101)
     return np.concatenate([rows, np.ones((*rows.shape[:2], 1), np.float32)], 2, dtype=np.float32).reshape(-1, 4)
 
@@ -330,7 +333,7 @@ def shrunk(image: Colours, size: tuple[int, ...]) -> Colours:
 
 
 def grown(mask: Mask, radius: int) -> Mask:
-    """The mask and everything within a square of `radius` pixels around it."""
+    """Return the mask with everything within a square of `radius` pixels around it."""
     if radius == 0:
         return mask.copy()
     square = np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
@@ -338,7 +341,7 @@ def grown(mask: Mask, radius: int) -> Mask:
 
 
 def hole_radius(hole: Mask) -> float:
-    """Radius of the largest disc inside the hole, in pixels; what lies beyond the picture counts as known."""
+    """Return the radius of the largest disc inside the hole, in pixels; outside the picture counts as known."""
     framed = np.pad(hole.astype(np.uint8), 1)
     return float(np.max(cv2.distanceTransform(framed, cv2.DIST_L2, 3)))
 
@@ -347,8 +350,10 @@ def hole_radius(hole: Mask) -> float:
 
 
 def membrane(values: Colours, known: Mask) -> Colours:
-    """A smooth surface through the known values (H, W, 3), everywhere else interpolated: pull-push, a quick stand-in
-    for the Laplace equation (Gortler et al., "The Lumigraph", 1996). Without any known value: zeros."""
+    """Return a smooth surface through the known values (H, W, 3), interpolated everywhere else; without any: zeros.
+
+    The method is pull-push, a fast approximation of the Laplace equation (Gortler et al., "The Lumigraph", 1996).
+    """
     weight = known.astype(np.float32)[..., None]
     pulled: list[tuple[Colours, Colours]] = []
     total = values * weight
@@ -367,7 +372,7 @@ def membrane(values: Colours, known: Mask) -> Colours:
 
 
 def membrane_fill(image: Picture, hole: Mask) -> Picture:
-    """The hole covered by a membrane over its rim; a picture that is all hole becomes its own mean colour."""
+    """Cover the hole with a membrane over its rim; a picture that is all hole gets its mean colour."""
     if hole.all():
         return np.broadcast_to(np.round(image.mean((0, 1))), image.shape).astype(np.uint8)
     filled = image.copy()

@@ -1,8 +1,8 @@
-"""The stand-in for what only a model can do: a picture that says what was asked for, and that FLUX did not make it.
+"""Previews of what only a model can do: pictures that show the request, with a label that FLUX did not make them.
 
-The first picture fills the frame, further ones hang in it as prints, the prompt stands on a banner. Without a picture
-the frame is filled with colours drawn from prompt and seed. Everything is decided by pictures, prompt, tool and seed,
-the font included, which is the one that Pillow carries.
+The first picture fills the frame, further ones are small prints in it, the prompt is on a banner. Without a picture the
+frame has colours chosen by prompt and seed. The result depends on pictures, prompt, tool and seed only; the font is the
+one in Pillow.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ SIGNAL: Colour = (255, 204, 0)
 
 
 def label(tool: str) -> str:
-    """The words on the label."""
+    """Return the words on the label."""
     return f"LOCAL PREVIEW · {tool} · not made by FLUX"
 
 
 def compose(
     size: tuple[int, int], pictures: Sequence[Image.Image], *, tool: str, prompt: str = "", seed: int = 0
 ) -> Image.Image:
-    """An RGB picture of ``size`` (width, height in pixels), labelled as a preview of ``tool``.
+    """Return an RGB picture of ``size`` (width, height in pixels), labelled as a preview of ``tool``.
 
     Args:
-        pictures: what the request brought along; the first one is shown large.
+        pictures: those of the request; the first one is shown large.
     """
     digest = hashlib.sha256(f"{seed}\n{prompt}".encode("utf-8", "replace")).digest()
     chance = random.Random(digest)  # noqa: S311 - for colours
@@ -54,7 +54,7 @@ def compose(
 
 
 def flattened(image: Image.Image) -> Image.Image:
-    """``image`` as RGB, white where it is transparent."""
+    """Return ``image`` as RGB, white where it is transparent."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -66,7 +66,7 @@ def flattened(image: Image.Image) -> Image.Image:
 
 
 def _palette(chance: random.Random) -> list[Colour]:
-    """Four neighbouring hues and a contrasting one, none of them glaring."""
+    """Return four neighbouring hues and a contrasting one."""
     hue = chance.random()
     shades = ((0.0, 0.6, 0.35), (0.07, 0.55, 0.6), (0.14, 0.47, 0.8), (0.21, 0.35, 0.94), (0.5, 0.47, 0.78))
     drawn = [colorsys.hsv_to_rgb((hue + turn) % 1.0, saturation, value) for turn, saturation, value in shades]
@@ -74,13 +74,13 @@ def _palette(chance: random.Random) -> list[Colour]:
 
 
 def _tinted(image: Image.Image, colours: Sequence[Colour]) -> Image.Image:
-    """A breath of colour over the picture, so that another seed or prompt is another result."""
+    """Add a little colour to the picture, so that another seed or prompt gives another result."""
     veil = ImageOps.colorize(image.convert("L"), colours[0], PAPER, colours[2])
     return Image.blend(image, veil, 0.14)
 
 
 def _aurora(size: tuple[int, int], colours: Sequence[Colour], chance: random.Random) -> Image.Image:
-    """Bands of soft light under a clear sky."""
+    """Paint bands of soft light under a clear sky."""
     scale = 128 / max(size)
     small = Image.new("L", (max(8, round(size[0] * scale)), max(8, round(size[1] * scale))))
     sky = Image.linear_gradient("L").resize(small.size)
@@ -98,7 +98,7 @@ def _aurora(size: tuple[int, int], colours: Sequence[Colour], chance: random.Ran
     return ground.filter(ImageFilter.GaussianBlur(1.5)).resize(size, Image.Resampling.BICUBIC)
 
 
-# -- what lies on it ------------------------------------------------------------------------------------------------
+# -- what is on it --------------------------------------------------------------------------------------------------
 
 
 def _banner(canvas: Image.Image, prompt: str, unit: float) -> int:
@@ -124,7 +124,7 @@ def _banner(canvas: Image.Image, prompt: str, unit: float) -> int:
 
 
 def _prints(canvas: Image.Image, pictures: Sequence[Image.Image], unit: float, foot: int) -> None:
-    """Hang the further pictures as small prints above the banner, from the right, as many as there is room for."""
+    """Paste the further pictures as small prints above the banner, from the right, as many as there is room for."""
     gap, edge = round(unit * 2.5), max(1, round(unit * 0.7))
     room = canvas.width - 2 * gap
     if not pictures:
@@ -146,7 +146,7 @@ def _prints(canvas: Image.Image, pictures: Sequence[Image.Image], unit: float, f
 
 
 def _sign(canvas: Image.Image, words: str, unit: float) -> None:
-    """Frame the picture and put the label into its upper left corner; it is made to fit whatever the size."""
+    """Frame the picture and put the label into its upper left corner, in a size that fits."""
     draw = ImageDraw.Draw(canvas)
     frame = max(1, round(unit * 0.4))
     draw.rectangle((0, 0, canvas.width - 1, canvas.height - 1), outline=SIGNAL, width=frame)
@@ -180,18 +180,18 @@ def _font(pixels: float) -> Font:
 
 @lru_cache(maxsize=4096)
 def _is_drawn(character: str) -> bool:
-    """Whether the font has a shape for it."""
+    """Check whether the font has a shape for ``character``."""
     font = _font(16)
     return bytes(font.getmask(character)) != bytes(font.getmask("\uffff"))
 
 
 def _readable(words: str) -> str:
-    """At most 600 characters, a dot for each that the font cannot draw."""
+    """Return at most 600 characters, with a dot for each that the font cannot draw."""
     return "".join(c if c == " " or _is_drawn(c) else "·" for c in words[:600])
 
 
 def _wrapped(words: str, font: Font, width: float, most: int) -> list[str]:
-    """``words`` in at most ``most`` lines of ``width`` pixels, with an ellipsis where some are left out."""
+    """Return ``words`` in at most ``most`` lines of ``width`` pixels, with an ellipsis where some are left out."""
     lines: list[str] = []
     line = ""
     for word in words.split(" "):

@@ -1,7 +1,7 @@
-"""Which classical method answers which tool of the catalogue.
+"""The classical method for each tool of the catalogue.
 
-Deblur, erase, fill, outpaint and expand have classical methods of their own. Edit, generate and try-on have none: they
-answer with a labelled preview of what was asked for.
+Deblur, erase, fill, outpaint and expand have methods of their own. Edit, generate and try-on have none: their result is
+a labelled preview of the request.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from flux_tasks.local.engines.classical import deblur, inpaint, outpaint, outpai
 __all__ = ["ClassicalEngine", "received"]
 
 EXEMPLAR_LIMIT = 4_194_304
-"""Pixels of the largest canvas that is continued from exemplars; expand has no documented limit and goes on calmly."""
+"""Pixels of the largest canvas that is continued from exemplars; above it, expand uses the fast method."""
 
 
 class ClassicalEngine:
-    """Blur undone, holes filled and edges continued without learned weights."""
+    """Undoes blur, fills holes and continues edges without learned weights."""
 
     def __init__(self) -> None:
         cv2.setNumThreads(1)  # several jobs run at once, a thread each; results do not depend on it
@@ -91,7 +91,7 @@ def _preview(work: Work, progress: Progress) -> Image.Image:
 
 
 def received(image: Image.Image, rule: SizeRule) -> Image.Image:
-    """``image`` as a tool that reduces its inputs sees it: scaled into its area, sides cut to its grid (DOCS-F2)."""
+    """Return ``image`` as a tool that reduces its inputs gets it: scaled into its area, cut to its grid (DOCS-F2)."""
     if not rule.reduces or rule.max_area is None:
         return image
     area = image.width * image.height
@@ -110,10 +110,10 @@ def _main(work: Work) -> Image.Image:
 
 
 def _pixels(image: Image.Image, *, flatten: bool = True) -> NDArray[np.uint8]:
-    """``image`` as RGB; what is transparent becomes white, unless the colour beneath is of no matter."""
+    """Return ``image`` as RGB; transparent pixels become white, unless the colour below them does not matter."""
     if image.has_transparency_data and flatten:
         image = preview.flattened(image)
-    return np.array(image.convert("RGB"))  # a copy: the methods are given arrays they may own
+    return np.array(image.convert("RGB"))  # a copy, because the methods may change it
 
 
 def _like(image: Image.Image, pixels: NDArray[np.uint8]) -> Image.Image:
