@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from flux_tasks.errors import SubmissionUncertain
 from flux_tasks.units import price
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
+    from pipelines.data.manifest import ManifestRow
     from pipelines.run.run import Run
     from pipelines.run.summary import Summary
 
@@ -58,15 +60,17 @@ def print_summary(run: Run) -> None:
         print_line(f"report:   {summary.report}")
 
 
-def _failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _failures(rows: Sequence[ManifestRow]) -> list[str]:
     """Return a line for each error; items that were held for the same reason share one."""
+    from pipelines.data.manifest import ItemOutcome, errors_of
+
     lines: list[str] = []
     held: dict[str, list[str]] = {}
     for row in rows:
-        for error in row["errors"] or [row["error"]]:
-            if row["outcome"] == "held" and error["kind"] != "SubmissionUncertain":
-                reason = str(error["message"]).removeprefix("not begun, because the run was stopped: ")
-                held.setdefault(reason, []).append(str(row["item"]))
+        for error in errors_of(row):
+            if row["outcome"] == ItemOutcome.HELD and error["kind"] != SubmissionUncertain.__name__:
+                reason = error["message"].removeprefix("not begun, because the run was stopped: ")
+                held.setdefault(reason, []).append(row["item"])
             else:
                 lines.append(f"{row['outcome']}: {row['item']}: {error['step']}: {error['message']}")
     for reason, items in held.items():

@@ -32,7 +32,7 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
 from pipelines.language.names import SOURCE
 
-__all__ = ["Attempt", "NeedsJob", "NodeAnswers", "Outcome", "Place", "Walked", "walk"]
+__all__ = ["Attempt", "NeedsJob", "NodeAnswers", "Outcome", "Place", "WalkResult", "walk"]
 
 T = TypeVar("T")
 
@@ -134,8 +134,8 @@ class NodeAnswers(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Walked:
-    """What a walk came to.
+class WalkResult:
+    """The result of a walk.
 
     Attributes:
         results: by node (and ``source``); nodes that failed or were blocked are not in it.
@@ -146,13 +146,13 @@ class Walked:
     paths: Sequence[tuple[OutputTarget, str]] = ()
 
 
-async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> Walked:
+async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
     """Take one item through every node of ``recipe``.
 
     One bad item, whatever is wrong with it, never stops a run: it is noted with ``answers.fail``.
 
     Raises:
-        NeedsJob: an answer said so.
+        NeedsJob: an answer has raised it.
     """
     return await _Walk(item, recipe, answers).run()
 
@@ -165,7 +165,7 @@ class _Walk:
         self._context = {**recipe.constants, **item.context}
         self._results: dict[str, ImageRef | None] = {}
 
-    async def run(self) -> Walked:
+    async def run(self) -> WalkResult:
         place: Place = "source"
         try:
             if self._item.error:
@@ -177,9 +177,9 @@ class _Walk:
             self._results[SOURCE] = await self._answers.off_loop(ImageRef.of, path) if path else None
         except Exception as problem:
             self._answers.fail(place, problem)
-            return Walked(self._results)
+            return WalkResult(self._results)
         await self._nodes(self._graph.nodes)
-        return Walked(self._results, paths)
+        return WalkResult(self._results, paths)
 
     def _claimed_paths(self) -> Iterator[tuple[OutputTarget, str]]:
         """Reserve the path of each result.
