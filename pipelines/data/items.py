@@ -92,16 +92,16 @@ def items_of(source: Source, extra: Mapping[str, Any] | None = None) -> Iterator
         RecipeError: there are no items, or the source cannot be read. A file may turn out to be damaged only after
             some of its items were returned.
     """
-    makes = _Maker(source, dict(extra or {}))
-    chosen = _chosen(source, makes)
+    maker = _Maker(source, dict(extra or {}))
+    chosen = _chosen(source, maker)
     count = read = 0
-    for kept, (entry, item) in enumerate(makes.kept()):
+    for number, (entry, item) in enumerate(maker.filtered()):
         read += 1
-        if chosen is not None and kept not in chosen:
+        if chosen is not None and number not in chosen:
             continue
         if isinstance(source.sample, float) and _draw(source.seed, entry) >= source.sample:
             continue
-        yield item if item.index == count else makes.renumbered(entry, item, count)
+        yield item if item.index == count else maker.renumbered(entry, item, count)
         count += 1
         if count == source.limit:
             return
@@ -178,24 +178,24 @@ class _Maker:
         texts = (source.image, *source.columns.values())
         self._counts = any("index" in _names(text) for text in texts)
 
-    def kept(self) -> Iterator[tuple[_Entry, Item]]:
+    def filtered(self) -> Iterator[tuple[_Entry, Item]]:
         """Return the items that the filter lets through, numbered, each with its entry.
 
         Raises:
             RecipeError: there are none, or the source cannot be read.
         """
-        read = kept = 0
+        read = passed = 0
         for entry in _entries(self._source):
             read += 1
-            item = self._filtered(entry, *self._item(entry, kept))
+            item = self._filtered(entry, *self._item(entry, passed))
             if item is not None:
-                kept += 1
+                passed += 1
                 yield entry, item
         if not read and self._source.table:
             raise RecipeError([Problem("source.table", f"{self._source.table} has no rows")])
         if not read:
             raise RecipeError([Problem("source.images", f"no file matches {', '.join(self._source.images)}")])
-        if not kept:
+        if not passed:
             what = "row" if self._source.table else "picture"
             count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"
             raise RecipeError([Problem("source.filter", f"'{self._source.filter}' is not true of {count}")])
@@ -287,11 +287,11 @@ def _is_plain(name: str) -> bool:
     return name.isidentifier() and name not in RESERVED
 
 
-def _chosen(source: Source, makes: _Maker) -> set[int] | None:
+def _chosen(source: Source, maker: _Maker) -> set[int] | None:
     """Return the numbers of the items in a sample of so many; None if the source has no such sample."""
     if source.sample is None or isinstance(source.sample, float):
         return None
-    entries = (entry for entry, _ in makes.kept()) if source.filter else _entries(source)
+    entries = (entry for entry, _ in maker.filtered()) if source.filter else _entries(source)
     drawn = ((_draw(source.seed, entry), number) for number, entry in enumerate(entries))
     return {number for _, number in heapq.nsmallest(source.sample, drawn)}
 

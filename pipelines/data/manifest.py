@@ -18,40 +18,23 @@ from typing import Any, NotRequired, TypedDict
 from flux_tasks import errors, files
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Moderated, RunStopped, SubmissionUncertain
 
-__all__ = [
-    "FINE",
-    "SEVERITY",
-    "ErrorRow",
-    "ItemOutcome",
-    "Manifest",
-    "ManifestRow",
-    "OutputRow",
-    "StepOutcome",
-    "StepRow",
-    "error_row",
-    "errors_of",
-    "outcome_of",
-    "paid_steps",
-    "read_manifest",
-]
+__all__ = ["FINE", "SEVERITY", "ItemOutcome", "Manifest", "ManifestRow", "StepOutcome", "StepRow", "read_manifest"]
 
 
 class ItemOutcome(StrEnum):
-    """How an item ended."""
+    """How an item ended.
+
+    ``done`` (something was made for it), ``cached`` (all was in the store), ``skipped`` (no step applied),
+    ``moderated``, ``invalid`` (bad input), ``failed``, ``held`` (may be paid for, or the run was stopped).
+    """
 
     DONE = "done"
-    """Something was made for it now."""
     CACHED = "cached"
-    """Everything was in the store."""
     SKIPPED = "skipped"
-    """No step applied to it."""
     MODERATED = "moderated"
-    """The safety filter refused it."""
     INVALID = "invalid"
-    """Its input cannot be used."""
     FAILED = "failed"
     HELD = "held"
-    """It may be paid for, or the run was stopped."""
 
 
 FINE = frozenset({ItemOutcome.DONE, ItemOutcome.CACHED, ItemOutcome.SKIPPED})
@@ -62,48 +45,35 @@ SEVERITY = (ItemOutcome.HELD, ItemOutcome.FAILED, ItemOutcome.MODERATED, ItemOut
 
 
 class StepOutcome(StrEnum):
-    """How a step ended for one item. The last three are of a plan: no row of a manifest has them."""
+    """How a step ended for one item.
+
+    ``done`` (a job was paid for, or an operation done), ``collected`` (an earlier run had paid for the job), ``cached``
+    (the store had the result), ``unchanged`` (the result is the input), ``skipped`` (it does not apply, or a picture is
+    missing). A plan has three more, a manifest never: ``shared`` (another item's job answers it), ``held`` (its job may
+    have been charged, and nobody knows its id), ``blocked`` (something before it cannot be done).
+    """
 
     DONE = "done"
-    """A job was paid for, or an operation done, in this run."""
     COLLECTED = "collected"
-    """An earlier run had paid for the job; its result was collected."""
     CACHED = "cached"
-    """The result was in the store."""
     UNCHANGED = "unchanged"
-    """It would change nothing: the result is the input."""
     SKIPPED = "skipped"
-    """It does not apply: its condition is false, or a picture that it needs is not there."""
     SHARED = "shared"
-    """Another item's job answers it."""
     HELD = "held"
-    """Its job may have been charged, and nobody knows its id."""
     BLOCKED = "blocked"
-    """Something before it cannot be done."""
 
 
 _EARLIER_WORDS = {"attached": "collected", "made": "done", "kept": "cached", "nothing_to_do": "unchanged"}
+_From = TypedDict("_From", {"from": Any})
 
 
-_Inputs = TypedDict("_Inputs", {"from": list[str]})
+class StepRow(_From):
+    """One step of an item; what is empty is left out. Pictures are as ``ImageRef.to_dict``, costs in credits.
 
-
-class StepRow(_Inputs):
-    """One step of an item; what is empty is left out.
-
-    Keys:
-        id: of the node: the step's id, with the values that are varied.
-        task: what the recipe calls it by; of a user's function its module and name.
-        is_paid: whether it calls a tool, named as ``tool``.
-        from: the nodes (or ``source``) whose pictures it gets, its main picture's first.
-        varied: values of its matrix by name.
-        reason: why it is skipped or changes nothing.
-        cost: credits that its job cost; of a local preview what BFL would ask for.
-        estimate: credits that it was expected to cost.
-        seconds: from its beginning to its end, waiting for a slot included.
-        image, mask: its result and its mask as it was sent, as ``ImageRef.to_dict``.
-        drift: how much the result differs from its input outside the mask: ``mean``, ``peak``, ``changed``.
-        preview: whether a local engine made the result.
+    ``id`` is the node's, with the values that are varied (``varied``); ``task`` what the recipe calls the step by;
+    ``from`` the nodes (or ``source``) whose pictures it gets, its main picture's first; ``seconds`` include waiting for
+    a slot; ``cost`` of a local preview is what BFL would ask for; ``mask`` is as it was sent; ``drift`` is how much the
+    result differs from the input outside the mask.
     """
 
     id: str
@@ -113,49 +83,38 @@ class StepRow(_Inputs):
     tool: NotRequired[str]
     varied: NotRequired[dict[str, Any]]
     reason: NotRequired[str]
-    cost: NotRequired[float | None]
-    estimate: NotRequired[float | None]
+    cost: NotRequired[float]
+    estimate: NotRequired[float]
     job_id: NotRequired[str]
     seconds: NotRequired[float]
     image: NotRequired[dict[str, Any]]
-    mask: NotRequired[dict[str, Any] | None]
-    drift: NotRequired[dict[str, float] | None]
+    mask: NotRequired[dict[str, Any]]
+    drift: NotRequired[dict[str, float]]
     parameters: NotRequired[dict[str, Any]]
     warnings: NotRequired[list[str]]
-    preview: NotRequired[bool | None]
+    preview: NotRequired[bool]
 
 
 class ErrorRow(TypedDict):
-    """An error of an item: the step (or ``source``, ``input``, ``output``), the class of the error, and its message."""
+    """An error of an item: its step (or ``source``, ``input``, ``output``), its class, its message."""
 
     step: str
     kind: str
     message: str
 
 
-_Origin = TypedDict("_Origin", {"from": str})
-
-
-class OutputRow(_Origin):
-    """A file that was written: where, the node (or ``source``) whose result it is, and that result's picture."""
+class OutputRow(_From):
+    """A file that was written, and the picture in it, which is the result of the node ``from``."""
 
     path: str
     image: dict[str, Any]
 
 
 class ManifestRow(TypedDict):
-    """One item of a run.
+    """One item of a run. Pictures are as ``ImageRef.to_dict``.
 
-    Keys:
-        item: what people call it: the stem of its picture's name.
-        index: its number in the source, from 0.
-        source: where its picture is, or ``item`` without a picture.
-        error: the one that decided the outcome; ``errors`` are all of them where there are several.
-        input, output: its picture and its first result, as ``ImageRef.to_dict``.
-        output_path: where that result was written.
-        cost: credits of the jobs that this run paid for.
-        seconds: from its beginning to its end.
-        preview: whether a local engine made any of it.
+    ``source`` is where its picture is, or ``item`` without one; ``error`` decided the outcome, and ``errors`` are all
+    where there are several; ``output`` is the first result; ``cost`` are the credits that this run paid for it.
     """
 
     item: str
@@ -194,7 +153,7 @@ def error_row(step: str, problem: Exception) -> ErrorRow:
 
 
 def errors_of(row: ManifestRow) -> list[ErrorRow]:
-    """Return all errors of an item, the one that decided its outcome among them."""
+    """Return all errors of an item."""
     return row["errors"] or ([row["error"]] if row["error"] else [])
 
 

@@ -42,14 +42,14 @@ class Facts:
 
     Args:
         store: where numbers are kept from run to run (``facts/<digest>.json``); None keeps them in memory only.
-        keep: False reads what the store has and writes nothing, as a plan must.
+        write: False reads what the store has and writes nothing, as a plan must.
 
     A record that is damaged, or cannot be read or written, is no error: the numbers are measured again.
     """
 
-    def __init__(self, store: Store | None, *, keep: bool = True) -> None:
+    def __init__(self, store: Store | None, *, write: bool = True) -> None:
         self._store = store
-        self._keep = keep
+        self._write = write
         self._lock = threading.Lock()
         self._known: OrderedDict[str, Mapping[str, float]] = OrderedDict()
         self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -159,7 +159,7 @@ class Facts:
         return numbers if len(numbers) == len(ranges) else None
 
     def _record(self, name: str, numbers: Mapping[str, float]) -> None:
-        if self._store is not None and self._keep:
+        if self._store is not None and self._write:
             with contextlib.suppress(OSError):
                 self._store.put_record(_KIND, name, {"version": _VERSION, **numbers})
 

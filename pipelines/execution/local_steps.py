@@ -36,13 +36,13 @@ class LocalResult:
 
 
 def operate(
-    node: Node, arguments: Mapping[str, Any], image: ImageRef | None, store: Store, *, keep: bool = True
+    node: Node, arguments: Mapping[str, Any], image: ImageRef | None, store: Store, *, write: bool = True
 ) -> LocalResult:
     """Return the result of a local operation, from the store if it was worked out before. Call it on a thread.
 
     Args:
         arguments: with pictures in their places, the main one aside.
-        keep: write the result into the store.
+        write: put the result into the store.
 
     Raises:
         InvalidImage: a picture cannot be worked on.
@@ -75,7 +75,7 @@ def operate(
     for picture in (image, *pictures.values()):
         if isinstance(picture, ImageRef) and made.digest == picture.digest:
             return LocalResult(picture)
-    return LocalResult(_stored(store, key, made, {"operation": identity, "parameters": parameters}) if keep else made)
+    return LocalResult(_stored(store, key, made, {"operation": identity, "parameters": parameters}) if write else made)
 
 
 def _digest(value: Any) -> Any:
@@ -99,7 +99,7 @@ def _stored(store: Store, key: str, made: ImageRef, facts: Mapping[str, Any]) ->
 
 
 def preserve(
-    call: Call, before: ImageRef, after: ImageRef, store: Store, feather: float, *, keep: bool = True
+    call: Call, before: ImageRef, after: ImageRef, store: Store, feather: float, *, write: bool = True
 ) -> ImageRef:
     """Return ``after`` where the tool was asked to change something, and ``before`` elsewhere, pixel for pixel.
 
@@ -107,7 +107,7 @@ def preserve(
 
     Args:
         feather: softens the edge by so many pixels, inwards.
-        keep: write the result into the store.
+        write: put the result into the store.
 
     Raises:
         InvalidImage: a picture cannot be decoded.
@@ -125,7 +125,7 @@ def preserve(
     white = masks.match(grown(call, mask), after.upright_size, resize=True)
     put = masks.composite(before.open(), after.open(), white, feather=feather)
     made = replace(encode(put, {"after": [after], "before": [before]}), engine=after.engine)
-    kept = _stored(store, key, made, document) if keep else made
+    kept = _stored(store, key, made, document) if write else made
     return replace(kept, cost=after.cost, job_id=after.job_id)
 
 

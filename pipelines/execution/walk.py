@@ -1,9 +1,9 @@
 """The walk of one item through the graph of a recipe, by a run and by a plan alike.
 
 What happens at a node is decided here, once: whether it applies, which arguments and pictures it gets, how often it is
-tried, whether its result is as expected, whether untouched pixels are put back. What a run and a plan do differently
-are the answers: a run pays for a job and works on pictures, a plan counts them and goes on with placeholders. So a plan
-asks the same questions as its run, in the same order.
+tried, whether its result is as expected, whether untouched pixels are put back. A run and a plan answer differently: a
+run pays for a job and works on pictures, a plan counts and goes on with placeholders. They are asked the same
+questions, in the same order.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
 from pipelines.language.names import SOURCE
 
-__all__ = ["Attempt", "NeedsJob", "NodeAnswers", "Outcome", "Place", "Walked", "walk"]
+__all__ = ["Attempt", "NeedsJob", "NodeAnswers", "Outcome", "Place", "WalkResult", "walk"]
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ Place: TypeAlias = 'Node | Literal["source", "input", "output"]'
 
 
 class NeedsJob(Exception):
-    """The store has no answer for a step, and this is not the time to pay for one. It ends a walk."""
+    """The store has no answer for a step, and this is not the time to pay for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,10 @@ class Attempt:
     Attributes:
         arguments: with templates filled in and pictures in their places, the main picture aside.
         image: the main picture, or None.
-        call: the checked call of a node that calls a tool; None while it depends on pictures that are not made yet.
-        is_decided: whether it is certain that the node applies; in a plan its condition may ask about such pictures.
-        started: when it began, by ``time.monotonic``.
+        call: of a node that calls a tool; None while it depends on pictures that are not made yet.
+        is_decided: whether the node certainly applies; a condition may depend on such pictures.
         notes: why it is tried again.
+        started: by ``time.monotonic``.
     """
 
     node: Node
@@ -62,8 +62,8 @@ class Attempt:
     image: ImageRef | None = None
     call: Call | None = None
     is_decided: bool = True
-    started: float = field(default_factory=time.monotonic)
     notes: tuple[str, ...] = ()
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def pictures(self) -> list[ImageRef]:
@@ -87,35 +87,21 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     call: Call | None = None
 
-    def warn(self, *warnings: str) -> Outcome:
-        """Return the same outcome with further warnings."""
-        return replace(self, warnings=(*self.warnings, *warnings))
-
 
 class NodeAnswers(Protocol):
-    """What a run and a plan do differently.
-
-    Attributes:
-        facts: of pictures, for conditions and expectations.
-        outputs: the paths that results of any item go to.
-    """
+    """What a run and a plan do differently. Nodes that do not wait for one another are ``is_parallel`` or in turn."""
 
     facts: Facts
     outputs: Outputs
 
     @property
-    def is_parallel(self) -> bool:
-        """Whether nodes that do not wait for one another are answered side by side."""
+    def is_parallel(self) -> bool: ...
 
     async def off_loop(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that blocks."""
 
     async def paid(self, attempt: Attempt) -> Outcome:
-        """Answer a node that calls a tool.
-
-        Raises:
-            NeedsJob: not now.
-        """
+        """Answer a node that calls a tool; may raise NeedsJob, which ends the walk."""
 
     async def local(self, attempt: Attempt) -> Outcome:
         """Answer a node that costs nothing."""
@@ -124,35 +110,28 @@ class NodeAnswers(Protocol):
         """Return a result with the untouched pixels of its input put back; itself if it has another size."""
 
     async def retry(self, attempt: Attempt) -> None:
-        """Take note of a job that may follow, if the placeholder of an earlier try turns out to be not as expected."""
+        """Note a job that may follow: the result before it is a placeholder, which cannot be judged."""
 
     async def note(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Take note of how an attempt ended."""
+        """Note how an attempt ended."""
 
     def fail(self, place: Place, problem: Exception) -> None:
-        """Take note of what is wrong; whatever needs the result of this place is blocked."""
+        """Note what is wrong; whatever needs the result of this place is blocked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Walked:
-    """What a walk came to.
-
-    Attributes:
-        results: by node (and ``source``); nodes that failed or were blocked are not in it.
-        paths: where results go.
-    """
+class WalkResult:
+    """The results by node (and ``source``), without those that failed or were blocked, and the paths they go to."""
 
     results: Results
     paths: Sequence[tuple[OutputTarget, str]] = ()
 
 
-async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> Walked:
-    """Take one item through every node of ``recipe``.
-
-    One bad item, whatever is wrong with it, never stops a run: it is noted with ``answers.fail``.
+async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
+    """Take one item through every node of ``recipe``; whatever is wrong with it is noted, not raised.
 
     Raises:
-        NeedsJob: an answer said so.
+        NeedsJob: an answer has raised it.
     """
     return await _Walk(item, recipe, answers).run()
 
@@ -165,7 +144,7 @@ class _Walk:
         self._context = {**recipe.constants, **item.context}
         self._results: dict[str, ImageRef | None] = {}
 
-    async def run(self) -> Walked:
+    async def run(self) -> WalkResult:
         place: Place = "source"
         try:
             if self._item.error:
@@ -177,16 +156,11 @@ class _Walk:
             self._results[SOURCE] = await self._answers.off_loop(ImageRef.of, path) if path else None
         except Exception as problem:
             self._answers.fail(place, problem)
-            return Walked(self._results)
+            return WalkResult(self._results)
         await self._nodes(self._graph.nodes)
-        return Walked(self._results, paths)
+        return WalkResult(self._results, paths)
 
     def _claimed_paths(self) -> Iterator[tuple[OutputTarget, str]]:
-        """Reserve the path of each result.
-
-        Raises:
-            InvalidRequest: another result goes to the same path, or a name in it is not known.
-        """
         for number, target in enumerate(self._graph.targets):
             path = target_path(target, self._context)
             if not self._answers.outputs.claim(path, self._item.index, number):
@@ -236,8 +210,8 @@ class _Walk:
             return await self._skip(node, image, "a picture that it needs was not made")
         attempt = Attempt(node, arguments, image)
         try:
-            applied = (node, context, arguments, image, self._answers.facts)
-            if node.step.when and not await self._answers.off_loop(applies, *applied):
+            condition = (node, context, arguments, image, self._answers.facts)
+            if node.step.when and not await self._answers.off_loop(applies, *condition):
                 return await self._skip(node, image, f"when: {node.step.when}")
         except Undecided:
             attempt = replace(attempt, is_decided=False)
@@ -246,8 +220,6 @@ class _Walk:
     async def _skip(self, node: Node, image: ImageRef | None, reason: str) -> ImageRef | None:
         await self._answers.note(Attempt(node), Outcome(StepOutcome.SKIPPED, reason=reason))
         return image if node.passes_input_through else None
-
-    # -- the tries at one node ------------------------------------------------------------------------------------
 
     async def _tries(self, first: Attempt, tries: Sequence[Mapping[str, Any]]) -> ImageRef | None:
         """Return the first result that is as expected, or the last one if the step says so.
@@ -263,9 +235,9 @@ class _Walk:
             try:
                 outcome = await self._preserved(attempt, outcome)
                 failures = await self._failures(attempt, outcome)
-                is_taken = bool(failures) and number == len(tries) - 1 and node.step.on_failure.then == "keep"
-                if is_taken:
-                    outcome = outcome.warn(f"kept, though {'; '.join(failures)}")
+                is_last = number == len(tries) - 1
+                if is_taken := bool(failures) and is_last and node.step.on_failure.then == "keep":
+                    outcome = _warned(outcome, f"kept, though {'; '.join(failures)}")
             finally:  # what was paid for is noted, whatever happens to its picture
                 await self._answers.note(attempt, outcome)
             if isinstance(outcome.image, Placeholder) and outcome.kind is not StepOutcome.UNCHANGED:
@@ -275,7 +247,7 @@ class _Walk:
         raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
 
     async def _checked(self, attempt: Attempt) -> Attempt:
-        """Return an attempt with its call; without one if it can only be made once pictures are.
+        """Return an attempt with its call, or without one if that can only be made once its pictures are.
 
         Raises:
             InvalidRequest: everything that is wrong with it.
@@ -292,24 +264,25 @@ class _Walk:
 
     async def _preserved(self, attempt: Attempt, outcome: Outcome) -> Outcome:
         """Return an outcome with the untouched pixels put back, if the step says so."""
-        wanted, call, result = attempt.node.step.preserve, attempt.call, outcome.image
-        is_edit = call is not None and call.mask is not None and attempt.image is not None
-        if wanted is None or call is None or not is_edit or result is None or outcome.kind is StepOutcome.UNCHANGED:
+        preserve, result = attempt.node.step.preserve, outcome.image
+        mask = attempt.call.mask if attempt.call is not None and attempt.image is not None else None
+        if preserve is None or mask is None or result is None or outcome.kind is StepOutcome.UNCHANGED:
             return outcome
         if isinstance(result, Placeholder):
-            parts = ("preserve", wanted.feather, call.mask.identity if call.mask else "", result)
+            parts = ("preserve", preserve.feather, mask.identity, result)
             return replace(outcome, image=Placeholder.made_of(*parts, size=result.known_size, name=result.name))
-        put = await self._answers.preserve(attempt, result, wanted.feather)
+        put = await self._answers.preserve(attempt, result, preserve.feather)
         if put is result:
-            return outcome.warn("the untouched pixels were not put back: the result has another size than its input")
+            return _warned(
+                outcome, "the untouched pixels were not put back: the result has another size than its input"
+            )
         return replace(outcome, image=put)
 
     async def _failures(self, attempt: Attempt, outcome: Outcome) -> list[str]:
-        """Return what of the step's expectations does not hold."""
+        """Return what of the step's expectations does not hold, as far as that can be judged."""
         expect, call, before, after = attempt.node.step.expect, attempt.call, attempt.image, outcome.image
-        if expect is None or after is None or outcome.kind is StepOutcome.UNCHANGED:
-            return []
-        if isinstance(before, Placeholder) or isinstance(after, Placeholder):
+        is_unknown = isinstance(before, Placeholder) or isinstance(after, Placeholder)
+        if expect is None or after is None or is_unknown or outcome.kind is StepOutcome.UNCHANGED:
             return []
 
         def failures() -> list[str]:
@@ -319,7 +292,7 @@ class _Walk:
         return await self._answers.off_loop(failures)
 
     async def _unjudged(self, first: Attempt, result: Placeholder, tries: Sequence[Mapping[str, Any]]) -> Placeholder:
-        """Return what stands for the result of whichever try will be as expected."""
+        """Return the placeholder for the result of whichever try will be as expected."""
         sizes: set[tuple[int, int] | None] = set()
         for changes in tries if first.node.is_paid else ():
             attempt = _changed(first, changes)
@@ -328,20 +301,23 @@ class _Walk:
             await self._answers.retry(attempt)
             if attempt.call is not None:
                 sizes.add(attempt.call.output_size)
-        if sizes - {result.upright_size}:
-            return Placeholder.made_of("tries", result, size=None, name=result.name)
-        return result
+        is_same = sizes <= {result.upright_size}
+        return result if is_same else Placeholder.made_of("tries", result, size=None, name=result.name)
 
 
 def _changed(attempt: Attempt, changes: Mapping[str, Any], failures: Sequence[str] = ()) -> Attempt:
-    """Return the attempt that is made with changed arguments, because earlier ones failed."""
-    told = ", ".join(f"{name} {value}" for name, value in changes.items())
-    notes = (f"tried again with {told}, because {'; '.join(failures)}",) if failures else ()
-    return replace(attempt, arguments={**attempt.arguments, **changes}, started=time.monotonic(), notes=notes)
+    """Return the attempt with changed arguments that is made because earlier ones failed."""
+    shown = ", ".join(f"{name} {value}" for name, value in changes.items())
+    notes = (f"tried again with {shown}, because {'; '.join(failures)}",) if failures else ()
+    return replace(attempt, arguments={**attempt.arguments, **changes}, notes=notes, started=time.monotonic())
+
+
+def _warned(outcome: Outcome, warning: str) -> Outcome:
+    return replace(outcome, warnings=(*outcome.warnings, warning))
 
 
 def _may_succeed(attempt: Attempt) -> bool:
-    """Check whether a call that cannot be made of placeholders may still be made of the pictures they stand for."""
+    """Check whether a call that cannot be made of placeholders may still be made of the pictures themselves."""
     placeholders = [picture for picture in attempt.pictures if isinstance(picture, Placeholder)]
     mask = attempt.arguments.get("mask")
     wants_alpha = mask is None or (mask.get("alpha") if isinstance(mask, dict) else getattr(mask, "alpha", False))

@@ -72,7 +72,7 @@ class ItemPlan:
         found = background.run(lookup(call, tally.settings))
         if found is not None:
             return Outcome(StepOutcome.CACHED, found.image)
-        if not _is_mask_open(call) and call.is_noop():
+        if not _is_mask_unknown(call) and call.is_noop():
             return Outcome(StepOutcome.UNCHANGED, attempt.image)
         key = call.key(tally.engine)
         if key in tally.planned:
@@ -94,7 +94,7 @@ class ItemPlan:
         return Outcome(StepOutcome.DONE, result)
 
     def _operate(self, attempt: Attempt, image: ImageRef | None) -> ImageRef:
-        return local_steps.operate(attempt.node, attempt.arguments, image, self._tally.store, keep=False).image
+        return local_steps.operate(attempt.node, attempt.arguments, image, self._tally.store, write=False).image
 
     def _local_placeholder(self, attempt: Attempt) -> ImageRef:
         """Return what stands for the result of an operation on a picture that is not made yet."""
@@ -114,7 +114,7 @@ class ItemPlan:
         """Put the untouched pixels back in memory."""
         call, before = attempt.call, attempt.image
         assert call is not None and before is not None, attempt.node.id  # noqa: S101, PT018 - the walk has looked
-        return local_steps.preserve(call, before, image, self._tally.store, feather, keep=False)
+        return local_steps.preserve(call, before, image, self._tally.store, feather, write=False)
 
     async def retry(self, attempt: Attempt) -> None:
         """Count a job that comes on top if the result before it is not as expected."""
@@ -137,7 +137,7 @@ class ItemPlan:
         if kind is not StepOutcome.BLOCKED:
             begin = max((self._ends.get(name, 0.0) for name in node.dependencies), default=0.0)
             self._ends.setdefault(node.id, begin)
-        is_certain = attempt.is_decided and call is not None and not _is_mask_open(call)
+        is_certain = attempt.is_decided and call is not None and not _is_mask_unknown(call)
         if is_new:
             self._ends[node.id] += self._tally.add_job(node, is_certain=is_certain)
         if kind is not StepOutcome.DONE:
@@ -156,7 +156,7 @@ class ItemPlan:
         self._tally.plan.add_problem(f"{self._item.stem}: {where}{error_row('', problem)['message']}")
 
 
-def _is_mask_open(call: Call) -> bool:
+def _is_mask_unknown(call: Call) -> bool:
     """Check whether a picture that is not made yet decides which pixels the mask has, and so whether it has any."""
     mask = call.mask.mask if call.mask is not None else None
     if mask is None or mask.boxes is not None:

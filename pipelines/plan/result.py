@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from flux_tasks.units import duration, price, table_text
 from pipelines.data.manifest import StepOutcome
@@ -103,32 +103,27 @@ class Plan:
     @property
     def jobs(self) -> int:
         """Jobs that the run would pay for, as far as that is certain."""
-        return sum(step.paid.jobs for step in self.steps)
+        return self.total("paid").jobs
 
     @property
     def credits(self) -> float:
         """Credits that they are expected to cost, those without a published price left out."""
-        return sum(step.paid.credits for step in self.steps)
+        return self.total("paid").credits
 
     @property
     def unpriced(self) -> int:
         """How many of them have no published price."""
-        return sum(step.paid.unpriced for step in self.steps)
+        return self.total("paid").unpriced
 
     @property
     def collected(self) -> int:
         """Jobs that an interrupted run has paid for, and this one would collect."""
         return sum(step.collected for step in self.steps)
 
-    def total(self, kind: str) -> Amount:
-        """Return the sum of ``undecided`` or ``retries`` over all steps."""
-        found = Amount()
-        for step in self.steps:
-            amount: Amount = getattr(step, kind)
-            found.jobs += amount.jobs
-            found.credits += amount.credits
-            found.unpriced += amount.unpriced
-        return found
+    def total(self, kind: Literal["paid", "undecided", "retries"]) -> Amount:
+        """Return the sum over all steps."""
+        amounts: list[Amount] = [getattr(step, kind) for step in self.steps]
+        return Amount(*(sum(getattr(amount, name) for amount in amounts) for name in ("jobs", "credits", "unpriced")))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as data for JSON."""

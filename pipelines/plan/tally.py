@@ -44,7 +44,7 @@ class Tally:
         self.settings = settings
         self.engine = background.run(engine_of(settings))
         self.store = Store(settings.store)
-        self.facts = Facts(self.store, keep=False)
+        self.facts = Facts(self.store, write=False)
         self.outputs = Outputs()
         self.planned: dict[str, ImageRef] = {}
         try:

@@ -32,30 +32,18 @@ CallTool: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[JobResult]]
 
 
 class EventKind(StrEnum):
-    """What a progress display is informed of."""
+    """What happened: a job begins or ends (well or not), a step or an item ended, or a person should know something."""
 
     BEGIN = "begin"
-    """A job of an item's step begins."""
     END = "end"
-    """That job ended, well or not."""
     STEP = "step"
-    """An item's step ended."""
     ITEM = "item"
-    """An item ended."""
     WARNING = "warning"
-    """A sentence for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run.
-
-    Attributes:
-        item: what people call it.
-        outcome: of the step or the item.
-        cost: credits of the step.
-        text: of a warning.
-    """
+    """Something that happened in a run, for a progress display; ``cost`` in credits, ``text`` of a warning."""
 
     kind: EventKind
     item: str = ""
@@ -73,38 +61,32 @@ class _Turn:
         self.problem: FluxError | None = None
 
 
+@dataclass
 class RunContext:
     """What the items of one run share.
 
     Attributes:
+        cap: the most credits that it may spend, or None.
         seed: instead of the seeds of the recipe, or None.
+        emit: informs the progress display.
         engine: which engine answers; known once the run has asked the endpoint.
-        facts: of pictures.
-        outputs: the paths that results go to.
-        durations: of jobs, by tool.
         stopped: why no new job is begun, or None.
     """
 
-    def __init__(
-        self,
-        recipe: CompiledRecipe,
-        settings: Settings,
-        *,
-        cap: float | None,
-        seed: int | None,
-        on_event: Callable[[Event], None],
-    ) -> None:
-        self.recipe = recipe
-        self.settings = settings
-        self.seed = seed
-        self.emit = on_event
-        self.engine = ""
-        self.store = Store(settings.store)
+    recipe: CompiledRecipe
+    settings: Settings
+    cap: float | None
+    seed: int | None
+    emit: Callable[[Event], None]
+    engine: str = ""
+    stopped: RunStopped | None = None
+
+    def __post_init__(self) -> None:
+        self.store = Store(self.settings.store)
         self.facts = Facts(self.store)
         self.outputs = Outputs()
         self.durations = JobDurations(self.store)
-        self.budget = RunBudget(cap, self.store, recipe.digest, warn=self._warn)
-        self.stopped: RunStopped | None = None
+        self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self._warn)
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
 
     def _warn(self, text: str) -> None:

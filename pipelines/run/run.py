@@ -79,8 +79,7 @@ class Run:
             "",
             manifest=manifest or files.join(self.folder, "manifest.jsonl"),
         )
-        cap = budget_cap(recipe, budget)
-        self.context = RunContext(recipe, settings, cap=cap, seed=seed, on_event=on_event)
+        self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event)
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()

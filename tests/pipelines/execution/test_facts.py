@@ -245,11 +245,11 @@ def test_a_later_run_finds_the_numbers_in_the_store(tmp_path: Path, store: Store
 
 def test_without_keeping_the_store_is_read_and_not_written(tmp_path: Path, store: Store) -> None:
     image = on_disk(tmp_path)
-    plan = Facts(store, keep=False)
+    plan = Facts(store, write=False)
     worked_out = plan.of(image, PIXEL_FACTS)
     assert not Path(store.url).exists()
     Facts(store).of(image, PIXEL_FACTS)
-    assert Facts(store, keep=False).of(gone(image), PIXEL_FACTS) == worked_out
+    assert Facts(store, write=False).of(gone(image), PIXEL_FACTS) == worked_out
 
 
 def test_many_threads_decode_one_picture_once(tmp_path: Path, store: Store) -> None:
@@ -369,7 +369,7 @@ def test_the_coverage_of_another_mask_under_the_same_name_is_worked_out_anew(hal
 
 def test_a_mask_is_decoded_once_from_run_to_run(half: Path, store: Store) -> None:
     source, image = ImageRef.of(half), in_memory(noise())
-    assert Facts(store, keep=False).coverage(Mask(source), image) == pytest.approx(0.5)
+    assert Facts(store, write=False).coverage(Mask(source), image) == pytest.approx(0.5)
     assert not Path(store.url).exists()
     Facts(store).coverage(Mask(source), image)
     gone(source)

@@ -23,7 +23,7 @@ from pipelines.data.outputs import Outputs
 from pipelines.execution import local_steps
 from pipelines.execution.facts import Facts
 from pipelines.execution.precheck import items
-from pipelines.execution.walk import Attempt, NodeAnswers, Outcome, Walked, walk
+from pipelines.execution.walk import Attempt, NodeAnswers, Outcome, WalkResult, walk
 from pipelines.execution.walk import Place as Where
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.plan.planner import plan
@@ -101,7 +101,7 @@ def listening() -> Iterator[Questions]:
     """Write down what runs and plans are asked in the block."""
     found = Questions()
 
-    async def heard(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> Walked:
+    async def heard(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
         asked = found.asked[item.index] = []  # a walk that ended for want of a job begins anew
         return await walk(item, recipe, Listening(answers, asked))
 
@@ -134,14 +134,14 @@ class Paper:
 
     async def local(self, attempt: Attempt) -> Outcome:
         image = attempt.image
-        result = local_steps.operate(attempt.node, attempt.arguments, image, self._store, keep=False).image
+        result = local_steps.operate(attempt.node, attempt.arguments, image, self._store, write=False).image
         is_same = image is not None and image.digest == result.digest
         return Outcome(StepOutcome.UNCHANGED if is_same else StepOutcome.DONE, image if is_same else result)
 
     async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
         assert attempt.call is not None
         assert attempt.image is not None
-        return local_steps.preserve(attempt.call, attempt.image, image, self._store, feather, keep=False)
+        return local_steps.preserve(attempt.call, attempt.image, image, self._store, feather, write=False)
 
     async def retry(self, attempt: Attempt) -> None:
         raise AssertionError("every picture is there, so that each can be judged")
