@@ -22,6 +22,8 @@ PAGE = Path(__file__).parents[1] / "recipe-reference.md"
 Schema = Mapping[str, Any]
 
 _WHOLE = schema()
+_STEP = _WHOLE["$defs"]["step"]
+_STEP_NAMES = {name for choice in _STEP["oneOf"] for name in choice["required"]}
 _NAMED = {"picture": "picture", "mask": "mask", "template": "", "templates": ""}
 _MOST_NAMES = 20
 _KINDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}
@@ -68,6 +70,7 @@ def _lines() -> Iterator[str]:
     yield from _section(2, "Tools", _tools())
     for task in catalog.TASKS:
         yield from _section(3, f"`{task}`", _task(task))
+    yield from _section(2, "Functions and recipes", _table({"properties": _others()}))
     yield from _section(2, "Operations", _operations())
     for name in OPERATIONS:
         if table := _table(_step(name)):
@@ -80,14 +83,17 @@ def _section(level: int, title: str, lines: Iterable[str]) -> Iterator[str]:
 
 def _options() -> Iterator[str]:
     """Return the table of what stands beside a step, and a table of each option that is a mapping of its own."""
-    step = _WHOLE["$defs"]["step"]
-    names = {name for choice in step["oneOf"] for name in choice["required"]}
-    options = {name: found for name, found in step["properties"].items() if name not in names}
+    options = {name: found for name, found in _STEP["properties"].items() if name not in _STEP_NAMES}
     yield from (_OPTIONS, "")
     yield from _table({"properties": options})
     for name, option in options.items():
         if inner := _table(_mapping_in(option)):
             yield from _section(3, f"`{name}`", inner)
+
+
+def _others() -> dict[str, Schema]:
+    """Return the steps that are neither tools nor operations: they are a value, not a mapping of parameters."""
+    return {name: found for name, found in _STEP["properties"].items() if name in _STEP_NAMES and "$ref" not in found}
 
 
 def _names() -> Iterator[str]:
@@ -152,7 +158,7 @@ def _operations() -> Iterator[str]:
 
 def _step(name: str) -> dict[str, Any]:
     """Return the description and the parameters of a step."""
-    found = _WHOLE["$defs"]["step"]["properties"][name]
+    found = _STEP["properties"][name]
     return {**_resolved(found), "description": found["description"]}
 
 
