@@ -65,7 +65,7 @@ from flux_tasks.errors import (
     StillRunning,
     SubmissionUncertain,
 )
-from flux_tasks.images.download import download
+from flux_tasks.images.download import certificates, download
 from flux_tasks.images.encoding import inspect, is_complete
 from flux_tasks.images.loading import MAX_BYTES
 from flux_tasks.settings import is_bfl, is_loopback
@@ -177,7 +177,7 @@ class BflClient:
             "timeout": httpx.Timeout(timeout, connect=self._connect_timeout, pool=None),
             "limits": limits,
             "transport": transport,
-            "verify": verify,
+            "verify": certificates() if verify is True else verify,
             "trust_env": not is_loopback(base_url),
         }
         self._api = httpx.AsyncClient(**options, headers={"accept": "application/json", "accept-encoding": "identity"})
