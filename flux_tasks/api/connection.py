@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from flux_tasks.errors import DeliveryFailed
-from flux_tasks.images.download import download
+from flux_tasks.images.download import certificates, download
 from flux_tasks.images.loading import MAX_BYTES
 from flux_tasks.settings import is_bfl, is_loopback
 
@@ -71,7 +71,7 @@ class Connection:
             "timeout": httpx.Timeout(timeout, connect=self.connect_timeout, pool=None),
             "limits": httpx.Limits(max_connections=100, max_keepalive_connections=32, keepalive_expiry=20.0),
             "transport": transport,
-            "verify": verify,
+            "verify": certificates() if verify is True else verify,
             "trust_env": not is_loopback(base_url),
         }
         self._api = httpx.AsyncClient(**options, headers={"accept": "application/json", "accept-encoding": "identity"})

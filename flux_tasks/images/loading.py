@@ -34,11 +34,11 @@ def _fetch(url: str) -> bytes:
     import httpx
 
     from flux_tasks import background
-    from flux_tasks.images.download import download
+    from flux_tasks.images.download import certificates, download
 
     async def get() -> bytes:
         try:
-            async with asyncio.timeout(120), httpx.AsyncClient(timeout=30) as client:
+            async with asyncio.timeout(120), httpx.AsyncClient(timeout=30, verify=certificates()) as client:
                 return await download(url, client=client, limit=MAX_BYTES)
         except TimeoutError:
             raise InvalidImage("not delivered within 120 s") from None

@@ -12,6 +12,7 @@ import httpx
 from flux_tasks.api.answers import host_of
 from flux_tasks.api.connection import fetch_delivery, may_have_key
 from flux_tasks.errors import Problem, RecipeError
+from flux_tasks.images.download import certificates
 from flux_tasks.local.recording.scrub import media_type_of
 from flux_tasks.settings import Settings, is_loopback
 
@@ -57,6 +58,7 @@ class Upstream:
             "timeout": httpx.Timeout(60.0, connect=10.0, pool=None),
             "trust_env": not is_loopback(self.url),
             "transport": transport,
+            "verify": certificates(),
         }
         self._api = httpx.AsyncClient(**options, headers={"accept": "application/json"})
         self._downloads = httpx.AsyncClient(**options)  # never has the key

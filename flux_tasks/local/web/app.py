@@ -24,6 +24,7 @@ from starlette.routing import Route
 from flux_tasks import catalog
 from flux_tasks.catalog import CONTRACT_VERSION, Tool
 from flux_tasks.errors import RecipeError
+from flux_tasks.images.download import certificates
 from flux_tasks.local import engines
 from flux_tasks.local.faults.kinds import (
     PollCode,
@@ -96,7 +97,9 @@ class LocalApi:
         self._jobs = jobs
         direct: dict[str, None] = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)  # one that hangs delays no other
-        self._client = httpx.AsyncClient(timeout=30.0, mounts=direct, limits=limits)  # no proxy leads back here
+        self._client = httpx.AsyncClient(  # no proxy leads back here
+            timeout=30.0, mounts=direct, limits=limits, verify=certificates()
+        )
         self._document: bytes | None = None
         self.app = self._application()
 
