@@ -24,9 +24,8 @@ def print_summary(run: Run) -> None:
 
     summary = run.summary
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
-    print_line(
-        f"{summary.name}: {summary.items} of {summary.total} items in {measured_duration(summary.seconds)}: {counts}"
-    )
+    time = measured_duration(summary.seconds)
+    print_line(f"{summary.name}: {summary.items} of {summary.total} items in {time}: {counts}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
     unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
     cost = f"{price(summary.cost)}{unpriced}"
@@ -35,13 +34,15 @@ def print_summary(run: Run) -> None:
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
         print_line(f"no job was made and nothing was paid: {summary.cached} results came from the store")
     elif preview:
-        print_line(f"jobs: {summary.jobs} made here, nothing was paid; by the price table they are {cost}{collected}")
+        print_line(f"jobs: {summary.jobs} made here, nothing was paid; BFL would charge {cost}{collected}")
     else:
         print_line(f"jobs: {summary.jobs} paid, {cost}{collected}; {summary.cached} results from the store")
     if summary.uncollected:
         print_line(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
     if summary.uncertain:
-        print_line(f"may be paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held")
+        print_line(
+            f"may have been paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held"
+        )
     if preview and (summary.jobs or summary.cached):
         print_line(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     for line in _by_tool(summary):

@@ -27,7 +27,7 @@ def local(
     ] = 8765,
     key: Annotated[str | None, option("ask callers for this key", "KEY")] = None,
     credits: Annotated[float, option("credits on the account (default 1000)", "N", parse=number)] = 1000.0,
-    cap: Annotated[int, option("active tasks at a time (default 24)", "N", parse=positive)] = 24,
+    cap: Annotated[int, option("how many jobs may be active at a time (default 24)", "N", parse=positive)] = 24,
     expiry: Annotated[float, option("how long a delivery URL is valid (default 600)", "SECONDS", parse=number)] = 600.0,
     latency: Annotated[
         Any,

@@ -51,7 +51,7 @@ class Outputs:
     manifest: Annotated[Location, option("where to write the manifest (default: in the store)", "FILE")] = ""
     no_report: Annotated[bool, option("write no report")] = False
     grace: Annotated[
-        float, option("after Ctrl-C, wait so long for jobs in flight (default 30)", "SECONDS", parse=number)
+        float, option("after Ctrl-C, wait this long for jobs in flight (default 30)", "SECONDS", parse=number)
     ] = 30.0
 
 

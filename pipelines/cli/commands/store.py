@@ -1,4 +1,4 @@
-"""``store held``: jobs that may be paid for and whose id is not known, and what a person decides about them."""
+"""``store held``: jobs that may have been paid for and whose id is not known, and what a person decides about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["store"]
 
-store = App(name="store", help="List jobs that may be paid for.", group_parameters=OPTIONS)
+store = App(name="store", help="List jobs that may have been paid for.", group_parameters=OPTIONS)
 
 _TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time
 
@@ -40,7 +40,7 @@ def held(
         Parameter(help="leave these jobs out for good; `all` for all of them", metavar="KEY", consume_multiple=1),
     ] = (),
 ) -> Exit:
-    """List the jobs that may be paid for, and decide about them.
+    """List the jobs that may have been paid for, and decide about them.
 
     The answer to their submission never came: nobody knows their id. Look
     into your account, then name a job by the beginning of its key.
