@@ -1,9 +1,9 @@
-"""What the commands share: exit codes, the options that several of them take, and what these options name."""
+"""What the commands share: exit codes, types of values, and the options that several of them take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,17 +21,16 @@ __all__ = [
     "Json",
     "Limit",
     "Location",
+    "Number",
     "Places",
+    "Positive",
     "RecipeFile",
     "StoreFolder",
     "Variables",
+    "Whole",
     "load_recipe",
-    "number",
-    "option",
-    "positive",
-    "whole_number",
+    "value",
 ]
-
 
 OPTIONS = Group("Options")
 """The heading of the options in the help."""
@@ -40,77 +39,41 @@ OPTIONS = Group("Options")
 class Exit(IntEnum):
     """The exit codes."""
 
-    OK = 0
-    """All items are fine."""
-    ITEMS = 1
-    """Some items are not."""
-    WRONG = 2
-    """The recipe or the arguments are wrong; nothing was begun."""
-    STOPPED = 3
-    """The run was stopped, or something that it needs did not work."""
+    OK = 0  # all items are fine
+    ITEMS = 1  # some items are not
+    WRONG = 2  # the recipe or the arguments are wrong; nothing was begun
+    STOPPED = 3  # the run was stopped, or something that it needs did not work
 
 
-def option(
-    text: str, metavar: str | None = None, *, name: str = "", parse: Callable[[str], Any] | None = None
-) -> Parameter:
-    """Return the declaration of an option or argument, for ``Annotated``.
+def value(parse: Callable[[str], Any], what: str, metavar: str | None = None, **declared: Any) -> Parameter:
+    """Declare a value that ``parse`` makes of a text.
 
     Args:
-        text: its help, in ASCII: it must be printable on every terminal.
-        metavar: the word for its value in the help.
-        name: what a person writes, where the parameter's own name would not do.
-        parse: makes the value of the text that was written; raises ``ValueError`` with a message for a person.
+        parse: raises ``ValueError`` for a text that is not ``what``.
+        metavar: the word for the value in the help.
+        declared: further arguments of ``Parameter``.
     """
 
     def convert(_type: Any, tokens: Sequence[Token]) -> Any:
-        return parse(tokens[-1].value) if parse else None
+        text = tokens[-1].value  # the last one counts where an option is repeated
+        try:
+            return parse(text)
+        except ValueError:
+            raise ValueError(f"'{text}' is not {what}") from None
 
-    return Parameter(name=name or None, help=text, metavar=metavar, converter=convert if parse else None)
-
-
-def whole_number(text: str) -> int:
-    """Return the whole number in ``text``.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"'{text}' is not a whole number") from None
+    return Parameter(converter=convert, metavar=metavar, n_tokens=1, **declared)
 
 
-def positive(text: str) -> int:
-    """Return the whole number above 0 in ``text``.
-
-    Raises:
-        ValueError: it is none.
-    """
+def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"'{text}' is not a whole number above 0")
+        raise ValueError
     return int(text)
 
 
-def number(text: str) -> float:
-    """Return the number in ``text``.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"'{text}' is not a number") from None
-
-
 def _credits(text: str) -> float:
-    try:
-        credits = float(text)
-    except ValueError:
-        credits = -1.0
-    if not 0 <= credits < float("inf"):
-        raise ValueError(f"'{text}' is not a number of credits")
-    return credits
+    if not 0 <= float(text) < float("inf"):
+        raise ValueError
+    return float(text)
 
 
 def _assignments(_type: Any, tokens: Sequence[Token]) -> list[tuple[str, str]]:
@@ -124,15 +87,21 @@ def _assignments(_type: Any, tokens: Sequence[Token]) -> list[tuple[str, str]]:
 Location = str | Path
 """A path or an fsspec URL. The command line gives a ``str``; ``Path`` makes shells complete names of files."""
 
-RecipeFile = Annotated[Location, option("the recipe: a YAML file")]
-StoreFolder = Annotated[
-    Location | None, option("where results are stored: a folder or an fsspec URL (default: FLUX_STORE)", "FOLDER|URL")
-]
-Limit = Annotated[int | None, option("take the first N items only", "N", parse=positive)]
+Whole = Annotated[int, value(int, "a whole number", "N")]
+Positive = Annotated[int, value(_positive, "a whole number above 0", "N")]
+Number = Annotated[float, value(float, "a number", "N")]
+
+RecipeFile = Annotated[Location, Parameter(help="the recipe: a YAML file")]
+Limit = Annotated[Positive | None, Parameter(help="take the first N items only")]
 Budget = Annotated[
-    float | None, option("spend at most so many credits, whatever the recipe says", "CREDITS", parse=_credits)
+    float | None,
+    value(_credits, "a number of credits", "CREDITS", help="spend at most so many credits, whatever the recipe says"),
 ]
-Json = Annotated[bool, option("print JSON")]
+Json = Annotated[bool, Parameter(help="print JSON")]
+StoreFolder = Annotated[
+    Location | None,
+    Parameter(help="where results are stored: a folder or an fsspec URL (default: FLUX_STORE)", metavar="FOLDER|URL"),
+]
 Variables = Annotated[
     Sequence[tuple[str, str]],
     Parameter(
@@ -148,14 +117,16 @@ Variables = Annotated[
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Places:
-    """The options that say where jobs are made and where results are stored; without one, the environment decides."""
+    """The options that say where jobs are made and where results are stored; the environment has the defaults.
 
-    endpoint: Annotated[
-        str | None,
-        option("who makes the jobs: bfl, eu, us, local, or the address of a server that speaks the API", "NAME|URL"),
-    ] = None
+    Attributes:
+        endpoint: who makes the jobs: bfl, eu, us, local, or the address of a server that speaks the API
+        max_jobs: how many jobs at a time (default 24)
+    """
+
+    endpoint: Annotated[str | None, Parameter(metavar="NAME|URL")] = None
     store: StoreFolder = None
-    max_jobs: Annotated[int | None, option("how many jobs at a time (default 24)", "N", parse=positive)] = None
+    max_jobs: Positive | None = None
 
     def settings(self, *, needs_key: bool = True) -> Settings:
         """Return the settings of the environment, replaced where an option was given.
@@ -163,16 +134,14 @@ class Places:
         Raises:
             RunStopped: ``needs_key``, and there is no key for an endpoint that asks for one.
         """
-        from dataclasses import replace
-
         from flux_tasks.settings import from_environment
 
-        settings = from_environment()
+        found = from_environment()
         settings = replace(
-            settings,
-            endpoint=self.endpoint or settings.endpoint,
-            store=str(self.store or settings.store),
-            max_jobs=self.max_jobs or settings.max_jobs,
+            found,
+            endpoint=self.endpoint or found.endpoint,
+            store=str(self.store or found.store),
+            max_jobs=self.max_jobs or found.max_jobs,
         )
         if needs_key:
             settings.require_key()

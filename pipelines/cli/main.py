@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
+from typing import Literal
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
@@ -23,13 +24,13 @@ from pipelines.cli.commands.store import store
 from pipelines.cli.commands.tools import tools
 from pipelines.cli.commands.validate import validate
 from pipelines.cli.common import OPTIONS, Exit
-from pipelines.cli.completion import add_completion
-from pipelines.cli.terminal import LogHandler, Terminal, print_error
+from pipelines.cli.terminal import LogHandler, Terminal, print_error, print_line
 
 __all__ = ["command_line", "main"]
 
 PROGRAM = "flux-pipelines"
 
+_Shell = Literal["bash", "zsh", "fish", "powershell"]
 _SECTIONS: dict[str, Sequence[Callable[..., Exit] | App]] = {
     "Write a recipe": (init, validate, graph, schema),
     "Run a recipe": (plan, run, retry),
@@ -65,7 +66,18 @@ def command_line() -> App:
             else:
                 app.command(command, group=group, sort_key=next(place))
     others = Group("Help", sort_key=next(place))
-    add_completion(app, others)
+    app.register_install_completion_command(group=others, help="Install completion for your shell.")
+
+    @app.command(name="--show-completion", group=others)
+    def show_completion(shell: _Shell, /) -> Exit:
+        """Print the completion script of a shell.
+
+        Args:
+            shell: the name of the shell
+        """
+        print_line(app.generate_completion(shell=shell))
+        return Exit.OK
+
     for flag, text in (("--help", "Show this help."), ("--version", "Show the version.")):
         app[flag].group, app[flag].help = others, text
     return app
@@ -104,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return Exit.STOPPED
     if code is not None:
         return int(code)
-    if not any(token.startswith(("-", "_")) for token in tokens):  # help was printed, but nobody asked for it
+    if not any(token.startswith(("-", "_")) for token in tokens):  # the help was printed, but not asked for
         print_error("a command is missing: write one of those above")
         return Exit.WRONG
     raise SystemExit(Exit.OK)

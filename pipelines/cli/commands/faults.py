@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Annotated
 
-from pipelines.cli.common import Exit, option
+from pipelines.cli.common import Exit
 from pipelines.cli.terminal import print_line
 
 __all__ = ["faults", "kinds_text"]
 
 
-def faults(
-    *, measure: Annotated[bool, option("make each fault happen, and show what a caller sees of it")] = False
-) -> Exit:
+def faults(*, measure: bool = False) -> Exit:
     """List the faults that the local server can make.
 
     A file with some of them is for `flux-pipelines local --faults FILE`.
+
+    Args:
+        measure: make each fault happen, and show what a caller sees of it
     """
     from pipelines.cli import fault_table
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pipelines.cli.common import Exit, Location, RecipeFile, Variables, load_recipe, option
+from cyclopts import Parameter
+
+from pipelines.cli.common import Exit, Location, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line
 
 __all__ = ["graph"]
@@ -14,12 +16,15 @@ def graph(
     recipe: RecipeFile,
     /,
     *,
-    svg: Annotated[Location | None, option("write an SVG picture to this file", "FILE")] = None,
+    svg: Annotated[Location | None, Parameter(metavar="FILE")] = None,
     variables: Variables = (),
 ) -> Exit:
     """Draw the steps of a recipe.
 
     Prints Mermaid text, or writes an SVG picture.
+
+    Args:
+        svg: write an SVG picture to this file
     """
     from flux_tasks import files
     from pipelines.report.drawing.mermaid import mermaid

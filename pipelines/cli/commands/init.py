@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from flux_tasks.errors import Problem, RecipeError
-from pipelines.cli.common import Exit, Location, option
+from pipelines.cli.common import Exit, Location
 from pipelines.cli.terminal import print_line
 
 __all__ = ["SCHEMA", "STARTER", "init"]
@@ -57,11 +55,14 @@ budget: {{credits: 200}}
 """
 
 
-def init(recipe: Annotated[Location, option("the file to write (default recipe.yaml)")] = "recipe.yaml", /) -> Exit:
+def init(recipe: Location = "recipe.yaml", /) -> Exit:
     """Write a commented recipe to begin with.
 
     The schema by which editors complete it is written beside it. A recipe
     that is there already is left as it is.
+
+    Args:
+        recipe: the file to write (default recipe.yaml)
     """
     from flux_tasks import files
     from pipelines.language.schema import text

@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from pipelines.cli.common import (
-    Budget,
-    Exit,
-    Limit,
-    Location,
-    Places,
-    RecipeFile,
-    Variables,
-    load_recipe,
-    number,
-    option,
-    whole_number,
-)
+from pipelines.cli.common import Budget, Exit, Limit, Location, Places, RecipeFile, Variables, Whole, load_recipe, value
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
@@ -33,26 +21,32 @@ if TYPE_CHECKING:
 __all__ = ["Outputs", "retry", "run"]
 
 _OUTCOMES = ("failed", "moderated", "held", "invalid")
+_File = Annotated[Location, Parameter(metavar="FILE")]
 
 
 def _outcomes(text: str) -> Sequence[str]:
     given = tuple(word.strip() for word in text.split(",") if word.strip())
     if not given or set(given) - set(_OUTCOMES):
-        raise ValueError(f"'{text}' is not a list of {', '.join(_OUTCOMES)}")
+        raise ValueError
     return given
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Outputs:
-    """The options that say what a run writes besides its results, and how long it may take to end."""
+    """The options that say what a run writes besides its results, and how it ends.
 
-    report: Annotated[Location, option("where to write the HTML report (default: in the store)", "FILE")] = ""
-    manifest: Annotated[Location, option("where to write the manifest (default: in the store)", "FILE")] = ""
-    no_report: Annotated[bool, option("write no report")] = False
-    grace: Annotated[
-        float, option("after Ctrl-C, wait this long for jobs in flight (default 30)", "SECONDS", parse=number)
-    ] = 30.0
+    Attributes:
+        report: where to write the HTML report (default: in the store)
+        manifest: where to write the manifest (default: in the store)
+        no_report: write no report
+        grace: after Ctrl-C, wait this long for jobs in flight (default 30)
+    """
+
+    report: _File = ""
+    manifest: _File = ""
+    no_report: bool = False
+    grace: Annotated[float, value(float, "a number", "SECONDS")] = 30.0
 
 
 def run(
@@ -75,22 +69,11 @@ def run(
 
 
 def retry(
-    run_id: Annotated[str, option("the run: its id, its manifest, or `last`", name="RUN")],
+    run_id: Annotated[str, Parameter(name="RUN")],
     /,
     *,
-    only: Annotated[
-        Sequence[str],
-        Parameter(
-            help="which items, by outcome: failed (default), moderated, held, invalid, with commas between. Held items "
-            "are submitted again, though they may have been charged",
-            metavar="OUTCOMES",
-            converter=lambda _, tokens: _outcomes(tokens[-1].value),
-            n_tokens=1,
-        ),
-    ] = ("failed",),
-    seed: Annotated[
-        int | None, option("use another seed for every tool that takes one", "N", parse=whole_number)
-    ] = None,
+    only: Annotated[Sequence[str], value(_outcomes, f"a list of {', '.join(_OUTCOMES)}", "OUTCOMES")] = ("failed",),
+    seed: Whole | None = None,
     budget: Budget = None,
     places: Places = Places(),
     outputs: Outputs = Outputs(),
@@ -98,7 +81,13 @@ def retry(
     """Run items of an earlier run again.
 
     The recipe, its variables and the endpoint are those of the earlier run;
-    --endpoint names another one.
+    --endpoint names another one. Held items are submitted again, though
+    they may have been charged.
+
+    Args:
+        run_id: the run: its id, its manifest, or `last`
+        only: which items, by outcome, with commas between: failed (default), moderated, held, invalid
+        seed: use another seed for every tool that takes one
     """
     from pipelines.data.history import PastRun
 

@@ -24,26 +24,25 @@ store = App(name="store", help="List jobs that may have been paid for.", group_p
 _TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time
 
 
+_Keys = Annotated[Sequence[str], Parameter(metavar="KEY", consume_multiple=1)]
+
+
 @store.command
 def held(
     *,
     place: Annotated[StoreFolder, Parameter(name="--store")] = None,
     json: Json = False,
-    resubmit: Annotated[
-        Sequence[str],
-        Parameter(
-            help="let the next run submit these jobs again; `all` for all of them", metavar="KEY", consume_multiple=1
-        ),
-    ] = (),
-    drop: Annotated[
-        Sequence[str],
-        Parameter(help="leave these jobs out for good; `all` for all of them", metavar="KEY", consume_multiple=1),
-    ] = (),
+    resubmit: _Keys = (),
+    drop: _Keys = (),
 ) -> Exit:
     """List the jobs that may have been paid for, and decide about them.
 
     The answer to their submission never came: nobody knows their id. Look
     into your account, then name a job by the beginning of its key.
+
+    Args:
+        resubmit: let the next run submit these jobs again; `all` for all of them
+        drop: leave these jobs out for good; `all` for all of them
     """
     from json import dumps
 

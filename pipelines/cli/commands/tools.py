@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from flux_tasks.units import table_text
-from pipelines.cli.common import Exit, Json, option
+from pipelines.cli.common import Exit, Json
 from pipelines.cli.terminal import print_line, terminal_width
 
 if TYPE_CHECKING:
@@ -20,10 +20,12 @@ _LIMITS = {"ge": "at least", "le": "at most", "multiple_of": "a multiple of"}
 _TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
 
 
-def tools(
-    name: Annotated[str | None, option("show this tool with all its parameters")] = None, /, *, json: Json = False
-) -> Exit:
-    """List the tools with their prices."""
+def tools(name: str | None = None, /, *, json: Json = False) -> Exit:
+    """List the tools with their prices.
+
+    Args:
+        name: show this tool with all its parameters
+    """
     from json import dumps
 
     from flux_tasks import catalog

@@ -50,20 +50,9 @@ def test_it_is_installed_for_the_shell_that_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert main(["--install-completion", "bash"]) == 0
+    with pytest.raises(SystemExit) as stop:
+        main(["--install-completion", "--shell", "bash"])
+    assert stop.value.code == 0
     [script] = tmp_path.rglob("completions/flux-pipelines")
     assert str(script) in capsys.readouterr().out
     assert str(script) in (tmp_path / ".bashrc").read_text()
-
-
-def test_a_shell_that_is_not_known_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from cyclopts.completion import detect
-
-    def unknown() -> str:
-        raise detect.ShellDetectionError
-
-    monkeypatch.setattr(detect, "detect_shell", unknown)
-    assert main(["--show-completion"]) == 2
-    assert "name bash, zsh, fish or powershell" in capsys.readouterr().err

@@ -31,6 +31,7 @@ from pipelines.cli.main import main
         ("retry last --seed 1.7", ["--seed: '1.7' is not a whole number"]),
         ("store held --drop", ["--drop needs a value"]),
         ("local --cap many", ["--cap: 'many' is not a whole number above 0"]),
+        ("local --replay a --book b", ["charges: means nothing with replay"]),
         ("local --latency soon", ["--latency: 'soon' is not seconds, nor tool=seconds~jitter"]),
         ("--show-completion tcsh", ['"tcsh"', "Choose from", '"bash"', '"zsh"', '"fish"', '"powershell"']),
         ("", ["a command is missing"]),
@@ -54,7 +55,7 @@ def test_a_wrong_argument_cannot_steer_the_terminal(capsys: pytest.CaptureFixtur
 
 def test_the_last_of_repeated_options_counts_and_variables_add_up(here: Here, folder: Path) -> None:
     recipe = folder / "recipe.yaml"
-    recipe.write_text("vars: {pixels: 10, where: out}\n" + recipe.read_text().replace("12", '"{{ pixels }}"'))
+    recipe.write_text("vars: {pixels: 10, where: out}\n" + recipe.read_text().replace(": 12", ': "{{ pixels }}"'))
     written = ["--limit", "2", "--limit=1", "--json", "--json", "--set", "pixels=1", "--set", "where=a=b"]
     done = here("plan", str(recipe), "--endpoint", "local", *written)
     assert done.returncode == 0, done.stderr
