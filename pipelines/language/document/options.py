@@ -115,7 +115,7 @@ class StepOptions(Part):
     matrix: Annotated[
         dict[Name, Values],
         Field(min_length=1),
-        Wording("a mapping of names to lists", "one such as {seed: [1, 2, 3]}", is_container=True),
+        Wording("a mapping of names to lists", "one such as {seed: [1, 2, 3]}"),
         OrNull(),
     ] = Field(
         default={},
