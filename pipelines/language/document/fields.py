@@ -57,7 +57,7 @@ class Wording:
             try:
                 return validate(value)
             except ValidationError as error:
-                if isinstance(value, dict) and any(problem["loc"] for problem in error.errors(include_url=False)):
+                if isinstance(value, dict) and value and any(problem["loc"] for problem in error.errors(include_url=False)):
                     raise  # each entry has its own problem
                 raise PydanticCustomError("wording", "not as it has to be", {"wording": self}) from None
 
@@ -183,6 +183,11 @@ def _is_text(value: Any) -> str:
 def as_tuple(value: Any) -> Any:
     """Return a list as a tuple, and everything else as it is."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def as_several(value: Any) -> Any:
+    """Return a list as a tuple, and one text as a tuple of one."""
+    return (value,) if isinstance(value, str) else as_tuple(value)
 
 
 def _as_expression(value: Any) -> Any:

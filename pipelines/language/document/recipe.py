@@ -17,6 +17,7 @@ from pipelines.language.document.fields import (
     ResultPath,
     Text,
     Wording,
+    as_several,
     as_tuple,
     ending,
 )
@@ -35,10 +36,6 @@ def _no_template(value: Any) -> Any:
     if templates.is_template(value):
         raise ValueError("a variable has one value for all items: write this template as a column of the source")
     return value
-
-
-def _as_globs(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else as_tuple(value)
 
 
 _Table = Annotated[
@@ -84,7 +81,7 @@ class Source(Part):
     images: Annotated[
         tuple[Text, ...],
         Field(min_length=1),
-        BeforeValidator(_as_globs, json_schema_input_type=_Glob | _Globs),
+        BeforeValidator(as_several, json_schema_input_type=_Glob | _Globs),
         Wording("a glob or a list of globs", "a glob such as 'photos/*.jpg'"),
         OrNull(),
     ] = Field((), description="Globs of pictures, on any path or fsspec URL; each picture is an item.")
