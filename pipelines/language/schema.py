@@ -15,10 +15,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -27,7 +26,7 @@ from flux_tasks.catalog import Tool, signatures
 from flux_tasks.catalog.signatures import tools_of
 from flux_tasks.images.masks import Mask
 from pipelines.language.actions import WEBHOOKS, image_inputs
-from pipelines.language.document.fields import TEMPLATE, Part
+from pipelines.language.document.fields import NULL, TEMPLATE, Part, Schema, choices_of, one_of, words_of
 from pipelines.language.document.options import FunctionStep, RecipeStep, StepOptions
 from pipelines.language.document.recipe import RecipeDocument
 from pipelines.operations.base import ImageInput
@@ -35,12 +34,8 @@ from pipelines.operations.registry import OPERATIONS, Operation
 
 __all__ = ["schema", "text"]
 
-Schema: TypeAlias = dict[str, Any]
-
-_NULL: Schema = {"type": "null"}
 _PATH: Schema = {"type": "string", "minLength": 1}
 _STEP: Schema = {**_PATH, "description": "The id of the step whose result it is."}
-_WORDS = ("description", "default", "examples")
 _CALLED: dict[str, type[Part]] = {"call": FunctionStep, "recipe": RecipeStep}
 
 
@@ -133,7 +128,7 @@ def _step(names: Mapping[str, _StepName], bodies: Mapping[str, Schema], options:
             },
             {"if": {"required": ["with"]}, "then": {"anyOf": [{"required": [name]} for name in called]}},
             {
-                "if": {"required": ["on_failure"], "properties": {"on_failure": {"not": _NULL}}},
+                "if": {"required": ["on_failure"], "properties": {"on_failure": {"not": NULL}}},
                 "then": {"required": ["expect"]},
             },
         ],
@@ -209,7 +204,10 @@ def _of_tools(tools: tuple[Tool, ...], task: str) -> Schema:
 
 
 def _of_operation(operation: Operation) -> Schema:
-    fields = {name: _open(_or_null(found)) for name, found in _of_fields(operation.parameters).items()}
+    fields = {
+        name: _open(one_of([*choices_of(found, null=False), NULL], words_of(found)))
+        for name, found in _of_fields(operation.parameters).items()
+    }
     pictures = {name: _picture(found) for name, found in operation.inputs.items() if not found.is_primary}
     return _mapping({**pictures, **fields}, {})
 
@@ -227,8 +225,9 @@ def _picture(found: ImageInput) -> Schema:
 
 def _definitions() -> dict[str, Schema]:
     """Return what parameters refer to."""
-    mask = {name: _open(_without_null(found)) for name, found in _of_fields(Mask).items() if name != "file"}
-    file = {**_words(_of_fields(Mask)["file"]), **_PATH}
+    fields = _of_fields(Mask)
+    mask = {name: _open(one_of(choices_of(found, null=False), words_of(found))) for name, found in fields.items()}
+    mask["file"] = {**words_of(fields["file"]), **_PATH}
     step = {"type": "object", "required": ["step"], "additionalProperties": False, "properties": {"step": _STEP}}
     return {
         "template": {
@@ -256,7 +255,7 @@ def _definitions() -> dict[str, Schema]:
                 {
                     "type": "object",
                     "additionalProperties": False,
-                    "properties": {"step": _STEP, "file": file, **mask},
+                    "properties": {"step": _STEP, **mask},
                     "oneOf": [
                         *({"required": [name]} for name in ("step", "file", "boxes")),
                         {"required": ["alpha"], "properties": {"alpha": {"not": {"const": False}}}},
@@ -289,7 +288,7 @@ def _tidy(value: Any, definitions: Mapping[str, Any], *, is_named: bool = False,
     if not isinstance(value, dict):
         return value
     if "$ref" in value and not is_named:
-        return {**_tidy(definitions[value["$ref"].rpartition("/")[2]], definitions), **_words(value)}
+        return {**_tidy(definitions[value["$ref"].rpartition("/")[2]], definitions), **words_of(value)}
     kept = value
     if not is_named:
         kept = {k: v for k, v in value.items() if k not in ("title", "source") and (k != "default" or v is not None)}
@@ -301,42 +300,21 @@ def _tidy(value: Any, definitions: Mapping[str, Any], *, is_named: bool = False,
     }
 
 
-def _words(value: Mapping[str, Any]) -> Schema:
-    return {k: v for k, v in value.items() if k in _WORDS and v is not None}
-
-
-def _choices(found: Schema) -> list[Schema]:
-    """Return what a field may be, without the words about it."""
-    bare = {name: value for name, value in found.items() if name not in _WORDS}
-    return list(deepcopy(bare["anyOf"])) if set(bare) == {"anyOf"} else [bare]
-
-
-def _without_null(found: Schema) -> Schema:
-    choices = [one for one in _choices(found) if one != _NULL]
-    return {**(choices[0] if len(choices) == 1 else {"anyOf": choices}), **_words(found)}
-
-
-def _or_null(found: Schema) -> Schema:
-    return {**_words(found), "anyOf": [*_choices(_without_null(found)), _NULL]}
-
-
 def _open(found: Schema) -> Schema:
     """Return a field that may also be a template; lists and mappings may hold one anywhere."""
-    choices = _choices(found)
-    if any(one == {"type": "string"} for one in choices):
+    choices = choices_of(found)
+    if {"type": "string"} in choices:
         return found
     is_deep = any(one.get("type") in ("array", "object") for one in choices)
-    return {**_words(found), "anyOf": [*choices, {"$ref": f"#/$defs/{'templates' if is_deep else 'template'}"}]}
+    return one_of([*choices, {"$ref": f"#/$defs/{'templates' if is_deep else 'template'}"}], words_of(found))
 
 
-def _merged(choices: list[Schema]) -> Schema:
+def _merged(found: Sequence[Schema]) -> Schema:
     """Return what any of several tools takes, in the words of the first."""
-    if all(one == choices[0] for one in choices):
-        return choices[0]
-    inner: list[Schema] = []
-    for one in choices:
-        inner += [choice for choice in _choices(one) if choice not in inner]
-    return {**_words(choices[0]), "anyOf": [c for c in inner if "$ref" not in c] + [c for c in inner if "$ref" in c]}
+    choices: list[Schema] = []
+    for one in found:
+        choices += [choice for choice in choices_of(one) if choice not in choices]
+    return one_of(sorted(choices, key=lambda choice: "$ref" in choice), words_of(found[0]))
 
 
 if __name__ == "__main__":

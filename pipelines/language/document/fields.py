@@ -1,14 +1,14 @@
-"""What the parts of a recipe document have in common: their base class, and the kinds of fields that several have.
+"""What the parts of a recipe document have in common: their base class, and kinds of fields.
 
-From these classes come the reading of recipes, the JSON Schema, the Python signatures and ``to_data``. So a field says
-everything about itself: its type and limits, its description (which editors show), and its ``Wording`` for messages.
+Reading, the JSON Schema, the Python signatures and ``to_data`` all come from these classes. So a field has all that is
+known about it: its type and limits, its description (which editors show), and its ``Wording`` for messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainValidator,
     TypeAdapter,
     ValidationError,
     WithJsonSchema,
@@ -27,40 +28,16 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from pipelines.language.names import RESERVED, SOURCE
 
-__all__ = [
-    "RESULT_TYPES",
-    "TEMPLATE",
-    "AnyText",
-    "Condition",
-    "Id",
-    "Name",
-    "OrNull",
-    "Part",
-    "PythonType",
-    "ResultPath",
-    "Several",
-    "SeveralProblems",
-    "Text",
-    "Values",
-    "Wording",
-    "as_data",
-    "as_tuple",
-    "ending",
-    "key_of",
-    "name_problem",
-    "shown",
-]
-
-T = TypeVar("T")
-
-TEMPLATE = "\\{\\{|\\{%"
-"""What a template has in it, as a regular expression."""
+TEMPLATE = r"\{\{|\{%"
+"""A regular expression for what a template has in it."""
 
 RESULT_TYPES = ("png", "jpg", "jpeg", "webp")
-"""What the path of a result may end in; it decides the file type."""
+"""What the path of a result can end in; it decides the file type."""
 
-# Signs of a word, about as str.isidentifier has them; an id may also have hyphens.
-_FIRST, _NEXT = "[^\\s\\d./\\\\{}()\\[\\]:;,'\"-]", "[^\\s./\\\\{}()\\[\\]:;,'\"-]"
+Schema: TypeAlias = dict[str, Any]
+NULL: Schema = {"type": "null"}
+WORDS = ("description", "default", "examples")
+"""Keys of a JSON Schema that only explain."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +47,18 @@ class Wording:
     Attributes:
         what: what the value is not.
         remedy: what to write instead.
-        is_container: problems inside the value are reported one by one, not as one problem of the whole.
     """
 
     what: str
     remedy: str
-    is_container: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def check(value: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:
             try:
                 return validate(value)
             except ValidationError as error:
-                if self.is_container and any(problem["loc"] for problem in error.errors(include_url=False)):
-                    raise
+                if isinstance(value, dict) and value and any(problem["loc"] for problem in error.errors(include_url=False)):
+                    raise  # each entry has its own problem
                 raise PydanticCustomError("wording", "not as it has to be", {"wording": self}) from None
 
         return core_schema.no_info_wrap_validator_function(check, handler(source))
@@ -95,22 +70,6 @@ class SeveralProblems(ValueError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(problems))
-
-
-@dataclass(frozen=True)
-class TextType:
-    """Marks text of at least ``least`` characters; the name of a file may hold what UTF-8 does not."""
-
-    least: int = 0
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def check(value: Any) -> str:
-            if not isinstance(value, str) or len(value) < self.least:
-                raise ValueError("is not text: write some in quotes")
-            return value
-
-        text = core_schema.str_schema(min_length=self.least or None)
-        return core_schema.no_info_plain_validator_function(check, json_schema_input_schema=text)
 
 
 class OrNull:
@@ -144,45 +103,44 @@ class Part(BaseModel):
 
     @classmethod
     def fields(cls) -> dict[str, FieldInfo]:
-        """Return the fields by the names that a document uses."""
-        return {key_of(name, info): info for name, info in cls.model_fields.items() if not info.exclude}
+        """Return the fields by the names that a document uses: ``from`` is no name in Python."""
+        return {info.alias or name: info for name, info in cls.model_fields.items() if not info.exclude}
 
     def to_data(self) -> Any:
-        """Return the part as plain data: all that is not left out."""
-        given = {
-            key_of(name, info): getattr(self, name)
-            for name, info in type(self).model_fields.items()
-            if not info.exclude and getattr(self, name) != info.default
-        }
-        return as_data(given)
+        """Return the part as plain data, without what is left out."""
+        values = {info.alias or name: getattr(self, name) for name, info in type(self).model_fields.items()}
+        return as_data({key: values[key] for key, info in self.fields().items() if values[key] != info.default})
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
         found = handler.resolve_ref_schema(handler(core))
-        properties = {name: _written(found["properties"][name], info) for name, info in cls.fields().items()}
         mapping = {name: value for name, value in found.items() if name not in ("title", "description")}
-        mapping["properties"] = properties
+        mapping["properties"] = {name: _written(found["properties"][name], info) for name, info in cls.fields().items()}
         return mapping if cls.short is None else {"anyOf": [TypeAdapter(cls.short).json_schema(), mapping]}
 
 
-def _written(found: Mapping[str, Any], info: FieldInfo) -> dict[str, Any]:
+def _written(found: Schema, info: FieldInfo) -> Schema:
     """Return the JSON Schema of a field as a document has it: null only where it counts as left out."""
-    schema = {name: value for name, value in found.items() if name != "title"}
-    choices = [one for one in schema.pop("anyOf", ()) if one != {"type": "null"}]
-    if schema.get("default") in (None, "", [], {}):
-        schema.pop("default", None)
-    if not any(isinstance(mark, OrNull) for mark in info.metadata):
-        return {**schema, **(choices[0] if len(choices) == 1 else {"anyOf": choices} if choices else {})}
-    if not choices:
-        names = ("description", "default", "examples")
-        choices = [{name: value for name, value in schema.items() if name not in names}]
-        schema = {name: value for name, value in schema.items() if name in names}
-    return {**schema, "anyOf": [*choices, {"type": "null"}]}
+    choices = choices_of(found, null=False)
+    if any(isinstance(mark, OrNull) for mark in info.metadata):
+        choices.append(NULL)
+    return one_of(choices, {key: value for key, value in words_of(found).items() if value not in ("", [], {})})
 
 
-def key_of(name: str, info: FieldInfo) -> str:
-    """Return what a document calls a field: ``from`` is no name in Python."""
-    return info.alias or name
+def words_of(found: Schema) -> Schema:
+    """Return what explains a JSON Schema."""
+    return {key: found[key] for key in WORDS if found.get(key) is not None}
+
+
+def choices_of(found: Schema, *, null: bool = True) -> list[Schema]:
+    """Return the types that a JSON Schema allows, without what explains it."""
+    bare = {key: value for key, value in found.items() if key not in (*WORDS, "title")}
+    return [one for one in (bare["anyOf"] if set(bare) == {"anyOf"} else [bare]) if null or one != NULL]
+
+
+def one_of(choices: Sequence[Schema], words: Schema) -> Schema:
+    """Return the JSON Schema that allows each of ``choices``."""
+    return {**words, **(choices[0] if len(choices) == 1 else {"anyOf": [*choices]})}
 
 
 def as_data(value: Any) -> Any:
@@ -205,12 +163,21 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def ending(types: Sequence[str]) -> str:
+def ending(types: Iterable[str]) -> str:
     """Return a regular expression for the end of a path, in small or capital letters."""
     return "|".join("".join(f"[{c}{c.upper()}]" for c in name) for name in types)
 
 
 # -- kinds of fields --------------------------------------------------------------------------------------------------
+
+# Signs of a word, about as str.isidentifier has them; an id may also have hyphens.
+_FIRST, _NEXT = r"""[^\s\d./\\{}()\[\]:;,'"-]""", r"""[^\s./\\{}()\[\]:;,'"-]"""
+
+
+def _is_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - pydantic takes no TypeError
+    return value
 
 
 def as_tuple(value: Any) -> Any:
@@ -218,8 +185,21 @@ def as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def as_several(value: Any) -> Any:
+    """Return a list as a tuple, and one text as a tuple of one."""
+    return (value,) if isinstance(value, str) else as_tuple(value)
+
+
 def _as_expression(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def _is_id(text: str) -> str:
+    if not text.replace("-", "_").isidentifier():
+        raise ValueError(f"{shown(text)} is not an id: write a plain word")
+    if text == SOURCE:
+        raise ValueError(f"'{SOURCE}' is the id of the item's own picture: choose another id")
+    return text
 
 
 def name_problem(name: str) -> str:
@@ -227,60 +207,40 @@ def name_problem(name: str) -> str:
     return f"'{name}' cannot be a name here, because it is taken or not a plain word: choose another"
 
 
-def _word(text: str) -> str:
-    if not text.replace("-", "_").isidentifier():
-        raise ValueError
-    return text
-
-
-def _not_the_source(text: str) -> str:
-    if text == SOURCE:
-        raise ValueError(f"'{SOURCE}' is the id of the item's own picture: choose another id")
-    return text
-
-
-def _free_name(text: str) -> str:
+def _is_free(text: str) -> str:
     if text in RESERVED or not text.isidentifier():
         raise ValueError(name_problem(text))
     return text
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def _are_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len({repr(value) for value in values}) != len(values):
         raise ValueError("has a value twice, and each would be paid for: keep one")
     return values
 
 
-AnyText: TypeAlias = Annotated[str, TextType()]
-Text: TypeAlias = Annotated[str, TextType(1)]
-
-Several: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(as_tuple)]
-"""A list in a document."""
+# The name of a file may have characters that UTF-8 does not, which pydantic's own str refuses.
+AnyText: TypeAlias = Annotated[str, PlainValidator(_is_text, json_schema_input_type=str)]
+Text: TypeAlias = Annotated[AnyText, Field(min_length=1)]
 
 Condition: TypeAlias = Annotated[
     Text,
     BeforeValidator(_as_expression, json_schema_input_type=Text | bool),
     Wording("a condition", "one such as 'width > 800'"),
 ]
-"""An expression; ``true`` is one, too."""
 
 Id: TypeAlias = Annotated[
     AnyText,
-    AfterValidator(_word),
     Wording("an id", "a plain word"),
-    AfterValidator(_not_the_source),
+    AfterValidator(_is_id),
     WithJsonSchema({"type": "string", "pattern": f"^({_FIRST}|-)({_NEXT}|-)*$", "not": {"const": SOURCE}}),
 ]
 
 Name: TypeAlias = Annotated[
     AnyText,
-    AfterValidator(_free_name),
+    AfterValidator(_is_free),
     WithJsonSchema(
-        {
-            "type": "string",
-            "allOf": [{"pattern": f"^{_FIRST}{_NEXT}*$"}],
-            "not": {"enum": sorted(RESERVED)},
-        }
+        {"type": "string", "allOf": [{"pattern": f"^{_FIRST}{_NEXT}*$"}], "not": {"enum": sorted(RESERVED)}}
     ),
 ]
 """A name that templates can refer to."""
@@ -290,18 +250,17 @@ Values: TypeAlias = Annotated[
     Field(min_length=1),
     BeforeValidator(as_tuple),
     Wording("a list of values", "its values, such as [1, 2, 3]"),
-    AfterValidator(_distinct),
+    AfterValidator(_are_distinct),
 ]
 
+_RESULT = {
+    "type": "string",
+    "pattern": rf"({TEMPLATE})[\s\S]*\.({ending(RESULT_TYPES)})$",
+    "examples": ["out/{{ stem }}.png"],
+}
 ResultPath: TypeAlias = Annotated[
     Text,
     Wording("a path template", "a template such as 'out/{{ stem }}.png'"),
     PythonType("str | PathLike[str]"),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "examples": ["out/{{ stem }}.png"],
-            "pattern": f"({TEMPLATE})[\\s\\S]*\\.({ending(RESULT_TYPES)})$",
-        }
-    ),
+    WithJsonSchema(_RESULT),
 ]

@@ -23,6 +23,7 @@ from pipelines.language.document.fields import (
     Text,
     Values,
     Wording,
+    as_several,
     as_tuple,
 )
 from pipelines.language.names import IMAGE_FACTS
@@ -33,8 +34,8 @@ _Then: TypeAlias = Literal["fail", "keep"]
 _Changes: TypeAlias = Annotated[dict[AnyText, Any], Field(min_length=1)]
 
 
-def _one_or_several(value: Any) -> Any:
-    return (value,) if isinstance(value, (str, dict)) else as_tuple(value)
+def _as_tries(value: Any) -> Any:
+    return (value,) if isinstance(value, dict) else as_tuple(value)
 
 
 class OnFailure(Part):
@@ -47,7 +48,7 @@ class OnFailure(Part):
         tuple[_Changes, ...],
         Field(min_length=1, max_length=10),
         BeforeValidator(
-            _one_or_several,
+            _as_tries,
             json_schema_input_type=_Changes | Annotated[list[_Changes], Field(min_length=1, max_length=10)],
         ),
         Wording("changed parameters, or a list of at most 10 such", "{seed: 2}, or a list of such"),
@@ -96,7 +97,7 @@ class StepOptions(Part):
     id: Annotated[Id, OrNull()] = Field(default="", description="What other steps call it; its name if left out.")
     inputs: Annotated[
         tuple[Text, ...] | None,
-        BeforeValidator(_one_or_several, json_schema_input_type=Text | list[Text]),
+        BeforeValidator(as_several, json_schema_input_type=Text | list[Text]),
         Wording("the id of a step, or a list of ids", "source, or the id of a step"),
         OrNull(),
         PythonType("_From"),
@@ -115,7 +116,7 @@ class StepOptions(Part):
     matrix: Annotated[
         dict[Name, Values],
         Field(min_length=1),
-        Wording("a mapping of names to lists", "one such as {seed: [1, 2, 3]}", is_container=True),
+        Wording("a mapping of names to lists", "one such as {seed: [1, 2, 3]}"),
         OrNull(),
     ] = Field(
         default={},

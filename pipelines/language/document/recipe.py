@@ -15,9 +15,9 @@ from pipelines.language.document.fields import (
     OrNull,
     Part,
     ResultPath,
-    Several,
     Text,
     Wording,
+    as_several,
     as_tuple,
     ending,
 )
@@ -38,10 +38,6 @@ def _no_template(value: Any) -> Any:
     return value
 
 
-def _as_globs(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else as_tuple(value)
-
-
 _Table = Annotated[
     Text,
     Wording("the path of a table", f"the path of a file that ends in {', '.join('.' + name for name in TABLE_TYPES)}"),
@@ -60,10 +56,8 @@ _Credits = Annotated[
     Field(ge=0),
     Wording("a number of credits (1 credit is 0.01 USD)", "0 or more, such as 200"),
 ]
-_PATH = (
-    "A path or URL with a template in it, such as 'out/{{ stem }}.png'; it ends in .png, .jpg, .jpeg or .webp, which "
-    "is the file type."
-)
+_PATH = "A path or URL with a template in it, such as 'out/{{ stem }}.png'; it ends in .png, .jpg, .jpeg or .webp, "
+_PATH += "and that is the file type."
 _Glob = Annotated[Text, Field(examples=["photos/*.jpg"])]
 _Globs = Annotated[list[_Glob], Field(min_length=1)]
 _Constant = Annotated[
@@ -87,7 +81,7 @@ class Source(Part):
     images: Annotated[
         tuple[Text, ...],
         Field(min_length=1),
-        BeforeValidator(_as_globs, json_schema_input_type=_Glob | _Globs),
+        BeforeValidator(as_several, json_schema_input_type=_Glob | _Globs),
         Wording("a glob or a list of globs", "a glob such as 'photos/*.jpg'"),
         OrNull(),
     ] = Field((), description="Globs of pictures, on any path or fsspec URL; each picture is an item.")
@@ -97,7 +91,7 @@ class Source(Part):
     image: _Image = Field("", description="With a table: where each row's picture is, such as 'photos/{{ file }}'.")
     columns: Annotated[
         dict[Name, _Template],
-        Wording("a mapping of names to templates", "one such as {mask: 'masks/{{ stem }}.png'}", is_container=True),
+        Wording("a mapping of names to templates", "one such as {mask: 'masks/{{ stem }}.png'}"),
         OrNull(),
     ] = Field({}, description="Names with templates, filled in for each item, such as mask: 'masks/{{ stem }}.png'.")
     filter: Annotated[Condition, OrNull()] = Field(
@@ -169,11 +163,14 @@ class RecipeDocument(Part):
     name: Annotated[Text, Wording("a name", "some text")] = Field("recipe", description="What people call it.")
     vars: Annotated[
         dict[Name, _Constant],
-        Wording("a mapping of names to values", "one such as {style: oil}", is_container=True),
+        Wording("a mapping of names to values", "one such as {style: oil}"),
         OrNull(),
     ] = Field({}, description="Constants for templates: {style: oil} is {{ style }}. --set style=ink changes it.")
     env: Annotated[
-        Several[AnyText], Wording("a list of names of environment variables", "one such as [USER]"), OrNull()
+        tuple[AnyText, ...],
+        BeforeValidator(as_tuple),
+        Wording("a list of names of environment variables", "one such as [USER]"),
+        OrNull(),
     ] = Field((), description="Environment variables that templates may see, as {{ env.NAME }}. No secrets.")
     source: Source | None = Field(
         None, description="Where items come from: a glob of pictures, or a mapping with images or a table."
