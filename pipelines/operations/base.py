@@ -1,6 +1,6 @@
-"""Steps that cost nothing: what a runner needs of one, and how its pictures come in and go out.
+"""Steps that cost nothing: what a run needs of one, and the pictures that it gets.
 
-Two kinds there are: the operations of ``ops``, and a user's own function (``functions``).
+There are two kinds: the operations of ``registry``, and a user's own function (``user_function``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef
 
-__all__ = ["ImageInput", "ImageKind", "LocalStep", "Pictures", "choose", "said"]
+__all__ = ["ImageInput", "ImageKind", "LocalStep", "Pictures", "describe", "pictures_by_input"]
 
 ImageKind: TypeAlias = Literal["image", "mask"]
 Pictures: TypeAlias = Mapping[str, "ImageRef | Sequence[ImageRef] | None"]
@@ -20,12 +20,12 @@ Pictures: TypeAlias = Mapping[str, "ImageRef | Sequence[ImageRef] | None"]
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """One place for pictures among the inputs of a local step.
+    """One parameter of a step that takes pictures.
 
     Attributes:
         role: what it takes; ``any`` takes images and masks.
         required: the step does nothing without it.
-        many: it takes several, at least ``least``.
+        many: it takes several pictures, at least ``least``.
         is_primary: the picture that the step works on; the result has its name.
         description: what a picture besides the primary one is for.
     """
@@ -39,51 +39,54 @@ class ImageInput:
 
 
 class LocalStep(Protocol):
-    """A step that costs nothing: an operation of ``ops``, or a user's function."""
+    """A step that costs nothing: an operation of ``registry``, or a user's function."""
 
     @property
     def output_kind(self) -> Literal["image", "mask", "same"]:
-        """What it gives; ``same``: what its main picture is."""
+        """What it gives; ``same``: what its primary picture is."""
 
     @property
     def inputs(self) -> Mapping[str, ImageInput]:
-        """Its pictures by parameter; exactly one is the main one."""
+        """Its pictures by parameter; exactly one is the primary one."""
 
     @property
     def keeps_when_same_size(self) -> bool:
-        """Whether the result is its main picture, unchanged, if both have the same size."""
+        """Whether the result is its primary picture, unchanged, if both have the same size."""
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether the result depends on pixels; if not, the size of the main picture is enough to work it out."""
+        """Whether the result depends on pixels; if not, the size of the primary picture is enough to work it out."""
 
     @property
     def identity(self) -> dict[str, str]:
         """What tells it from any other step, for the key of its results."""
 
     def for_role(self, role: ImageKind) -> LocalStep:
-        """The step for a main picture that is an image or a mask; its ``output_kind`` is never ``same``."""
+        """Return the step for a primary picture that is an image or a mask; its ``output_kind`` is never ``same``."""
 
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """``parameters`` as they go into the key."""
+        """Return ``parameters`` as they are part of the key."""
 
     def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
-        """Everything that is wrong with the parameters, pictures aside."""
+        """Return everything that is wrong with the parameters, pictures aside."""
 
     def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int] | None:
-        """The size of the result in pixels by that of the main picture, where it is known beforehand."""
+        """Return the size of the result in pixels for a primary picture of ``size``; None if it is not known."""
 
     def perform(self, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
-        """The result, in memory."""
+        """Return the result, in memory."""
 
 
-def choose(
+def pictures_by_input(
     inputs: Mapping[str, ImageInput], pictures: Pictures, *, where: str, problems: Sequence[Problem] = ()
 ) -> dict[str, list[ImageRef]]:
-    """The pictures that were given, by slot, the main one first; None counts as not given.
+    """Return the pictures that are given, by parameter, the primary one first; None counts as not given.
+
+    Args:
+        problems: reported together with what is wrong with the pictures.
 
     Raises:
-        InvalidRequest: one is missing, unknown or too many; ``problems`` are told with it.
+        InvalidRequest: a picture is missing, not known, or one too many.
     """
     found: dict[str, list[ImageRef]] = {}
     wrong = list(problems)
@@ -91,16 +94,16 @@ def choose(
         if name not in inputs:
             hint = nearest(str(name), inputs) or f"; it takes {', '.join(inputs)}"
             wrong.append(Problem(f"{where}.{name}", f"there is no such picture{hint}"))
-    for name, slot in sorted(inputs.items(), key=lambda entry: not entry[1].is_primary):
+    for name, needed in sorted(inputs.items(), key=lambda entry: not entry[1].is_primary):
         value = pictures.get(name)
         given = [] if value is None else [value] if isinstance(value, ImageRef) else list(value)
         if any(not isinstance(picture, ImageRef) for picture in given):
             wrong.append(Problem(f"{where}.{name}", "is no ImageRef: make one with ImageRef.of(…)"))
-        elif slot.required and not given:
+        elif needed.required and not given:
             wrong.append(Problem(f"{where}.{name}", "is required: give it a picture"))
-        elif slot.many and given and len(given) < slot.least:
-            wrong.append(Problem(f"{where}.{name}", f"{len(given)} given: it takes {slot.least} pictures or more"))
-        elif len(given) > 1 and not slot.many:
+        elif needed.many and given and len(given) < needed.least:
+            wrong.append(Problem(f"{where}.{name}", f"{len(given)} given: it takes {needed.least} pictures or more"))
+        elif len(given) > 1 and not needed.many:
             wrong.append(Problem(f"{where}.{name}", f"{len(given)} pictures given: it takes one"))
         elif given:
             found[name] = given
@@ -109,8 +112,8 @@ def choose(
     return found
 
 
-def said(error: BaseException) -> str:
-    """``ValueError: what it says``, of an error of any class."""
+def describe(error: BaseException) -> str:
+    """Return ``ValueError: its message`` for an error of any class."""
     try:
         text = str(error)
     except Exception:

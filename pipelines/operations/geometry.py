@@ -1,7 +1,4 @@
-"""What the local operations do that change a picture's size or place: images and masks alike.
-
-One class an operation, as in ``edits``.
-"""
+"""Operations that change the size or the shape of images and masks; one class for each, as in ``images``."""
 
 from __future__ import annotations
 
@@ -15,7 +12,8 @@ from pydantic import AfterValidator, Field
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.canvas import ANCHORS, parse_aspect_ratio
 from flux_tasks.images.reference import ImageRef
-from pipelines.operations.parameters import AnyColor, Box, Edit, Others, Size, colour, px
+from flux_tasks.units import px_size
+from pipelines.operations.parameters import AnyColor, Box, Edit, Others, Size, parse_colour
 
 __all__ = ["AutoOrient", "Crop", "Pad", "PadMask", "Resize", "ResizeMask"]
 
@@ -39,13 +37,13 @@ class AutoOrient(Edit):
     """Turn the picture upright, as its EXIF orientation says."""
 
     def is_unchanged(self, main: ImageRef) -> bool | None:
-        """Whether it is upright."""
+        """Check whether it is upright."""
         return main.orientation == 1
 
 
 class _Geometry(Edit):
     def is_unchanged(self, main: ImageRef) -> bool | None:
-        """Whether it has the size already."""
+        """Check whether it has the size already."""
         return self.size(main.upright_size) == main.upright_size
 
 
@@ -75,7 +73,7 @@ class Resize(_Geometry):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """``fit`` needs both sides, ``anchor`` needs ``cover``."""
+        """Return what ``fit`` and ``anchor`` lack: both sides, ``cover``."""
         found = {}
         if given.get("fit") in ("cover", "stretch") and not ("width" in given and "height" in given):
             found["fit"] = f"{given['fit']} needs a width and a height: write both, or leave it out"
@@ -84,7 +82,7 @@ class Resize(_Geometry):
         return found
 
     def size(self, given: Size) -> Size:
-        """As the parameters say; at least 1 px a side."""
+        """Return the size that the parameters ask for; at least 1 px a side."""
         width, height = given
         if self.width and self.height and self.fit != "contain":
             shrink = 1.0 if self.upscale else min(1.0, width / self.width, height / self.height)
@@ -101,7 +99,7 @@ class Resize(_Geometry):
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """Scaled; colours below transparent pixels do not bleed."""
+        """Return the picture, scaled; the colours of transparent pixels do not spread."""
         size = self.size(image.size)
         if size == image.size:
             return image
@@ -115,7 +113,7 @@ class Resize(_Geometry):
 
 
 class ResizeMask(Resize):
-    """Scale a mask: no grey may come of it."""
+    """Scale a mask, without greys."""
 
     filter: Literal["nearest"] = Field(
         "nearest", description="A mask takes the nearest pixel, so that it has no greys."
@@ -135,16 +133,16 @@ class Crop(_Geometry):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """A box needs no anchor."""
+        """Return that a box needs no anchor."""
         return {"anchor": "follows from the box: leave it out"} if {"anchor", "box"} <= given.keys() else {}
 
     def size(self, given: Size) -> Size:
-        """As the parameters say; at least 1 px a side."""
+        """Return the size that the parameters ask for; at least 1 px a side."""
         if self.box:
             size = self.box[2] - self.box[0], self.box[3] - self.box[1]
             if self.box[0] < 0 or self.box[1] < 0 or self.box[2] > given[0] or self.box[3] > given[1]:
                 raise InvalidImage(
-                    f"the box {list(self.box)} reaches beyond the picture of {px(given)}: make it smaller"
+                    f"the box {list(self.box)} reaches beyond the picture of {px_size(given)}: make it smaller"
                 )
             return size
         if self.aspect_ratio:
@@ -152,11 +150,13 @@ class Crop(_Geometry):
             return max(1, min(given[0], round(given[1] * ratio))), max(1, min(given[1], round(given[0] / ratio)))
         size = self.width or given[0], self.height or given[1]
         if size[0] > given[0] or size[1] > given[1]:
-            raise InvalidImage(f"{px(size)} cannot be cut out of a picture of {px(given)}: resize or pad it first")
+            raise InvalidImage(
+                f"{px_size(size)} cannot be cut out of a picture of {px_size(given)}: resize or pad it first"
+            )
         return size
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """The part; its pixels are the picture's own."""
+        """Return the part; its pixels are those of the picture."""
         width, height = self.size(image.size)
         left, top = self.box[:2] if self.box else _place(image.size, (width, height), self.anchor)
         return image.crop((left, top, left + width, top + height))
@@ -185,30 +185,32 @@ class Pad(_Geometry):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """Four sides need no anchor."""
+        """Return that margins need no anchor."""
         sides = any(side in given for side in cls.exclusive_groups[0])
         return (
             {"anchor": "follows from left, right, top and bottom: leave it out"} if sides and "anchor" in given else {}
         )
 
     def size(self, given: Size) -> Size:
-        """As the parameters say."""
+        """Return the size that the parameters ask for."""
         if self.aspect_ratio:
             ratio = parse_aspect_ratio(self.aspect_ratio) or 1.0
             return max(given[0], math.ceil(given[1] * ratio - 1e-6)), max(given[1], math.ceil(given[0] / ratio - 1e-6))
         if self.width or self.height:
             size = self.width or given[0], self.height or given[1]
             if size[0] < given[0] or size[1] < given[1]:
-                raise InvalidImage(f"the picture of {px(given)} does not fit into {px(size)}: resize or crop it first")
+                raise InvalidImage(
+                    f"the picture of {px_size(given)} does not fit into {px_size(size)}: resize or crop it first"
+                )
             return size
         return given[0] + self.left + self.right, given[1] + self.top + self.bottom
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """The picture on the colour; greys get colours, and an opaque picture alpha, only if the border needs it."""
+        """Return the picture on the colour; it gets colours, or alpha, only if the border needs them."""
         size = self.size(image.size)
         sides = not (self.aspect_ratio or self.width or self.height)
         place = (self.left, self.top) if sides else _place(size, image.size, self.anchor)
-        red, green, blue, alpha = colour(self.color)
+        red, green, blue, alpha = parse_colour(self.color)
         grey = image.mode in ("L", "LA") and (red == green == blue or alpha == 0)
         clear = image.mode in ("LA", "RGBA") or alpha < 255
         mode = ("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")
@@ -225,6 +227,6 @@ class PadMask(Pad):
 
 
 def _place(whole: Size, part: Size, anchor: Anchor) -> tuple[int, int]:
-    """Where the left top corner of ``part`` lies on ``whole``."""
+    """Return where the left top corner of ``part`` lies on ``whole``."""
     share = ANCHORS[anchor]
     return round((whole[0] - part[0]) * share[0]), round((whole[1] - part[1]) * share[1])

@@ -1,7 +1,7 @@
-"""What the local operations do that change colours, types and masks, and the base of all of them.
+"""Operations that change colours, file types and transparency, or put pictures together.
 
-One class an operation. Its fields are what is written in a recipe, so their descriptions, ranges and defaults are the
-schema and the documentation. Pictures come upright, as L, LA, RGB or RGBA; masks as L of 0 and 255.
+There is one class for each operation. Its fields are what a recipe can contain: their descriptions, ranges and defaults
+are the schema and the documentation. Pictures are upright, and L, LA, RGB or RGBA; masks are L with 0 and 255 only.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from flux_tasks.errors import InvalidImage
 from flux_tasks.images import masks
 from flux_tasks.images.encoding import inspect
 from flux_tasks.images.reference import ImageRef
-from pipelines.operations.parameters import Edit, OpaqueColor, Others, colour, px
+from flux_tasks.units import px_size
+from pipelines.operations.parameters import Edit, OpaqueColor, Others, parse_colour
 
 __all__ = ["Composite", "Convert", "Cutout", "Flatten", "Load"]
 _CANNOT = (("jpeg", "RGBA"), ("webp", "L"))
-
-
-# -- images -----------------------------------------------------------------------------------------------------------
 
 
 class Convert(Edit):
@@ -41,7 +39,7 @@ class Convert(Edit):
 
     @classmethod
     def conflicts(cls, given: Mapping[str, Any]) -> dict[str, str]:
-        """PNG has no quality; JPEG holds no alpha, WebP no greys."""
+        """Return what PNG, JPEG and WebP cannot hold: a quality, alpha, greys."""
         found = {}
         if "quality" in given and given.get("format", "png") == "png":
             found["quality"] = "is for jpeg and webp: write format: jpeg or format: webp, too, or leave it out"
@@ -50,7 +48,7 @@ class Convert(Edit):
         return found
 
     def is_unchanged(self, main: ImageRef) -> bool | None:
-        """Whether it has the type and the mode already, and no quality is asked for."""
+        """Check whether it has the type and the mode already, and no quality is given."""
         header = inspect(main.read())
         own = header.media_type == f"image/{self._format(main)}" and self.quality is None
         return (
@@ -64,7 +62,7 @@ class Convert(Edit):
         return self.format or (own if own in ("jpeg", "webp") and (own, self.mode) not in _CANNOT else "png")
 
     def encoding(self, image: Image.Image, main: ImageRef) -> tuple[Image.Image, str, dict[str, Any]]:
-        """In the mode and the type that are asked for."""
+        """Return the picture in the mode, and the type that the parameters ask for."""
         kind = self._format(main)
         mode = self.mode or (image.mode.removesuffix("A") if kind == "jpeg" else image.mode)
         if not mode.endswith("A"):
@@ -74,10 +72,10 @@ class Convert(Edit):
 
 
 class Load(Edit):
-    """Take another picture from a file, to work on it here or to give it to a tool."""
+    """Take another picture from a file."""
 
     def is_unchanged(self, main: ImageRef) -> bool | None:
-        """Its bytes stay as they are."""
+        """Return True: the file stays as it is."""
         return True
 
 
@@ -89,10 +87,12 @@ class Cutout(Edit):
     )
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """RGBA, or LA of greys; what was transparent before stays so."""
+        """Return RGBA, or LA for greys; what was transparent stays transparent."""
         [mask] = others["mask"]
         if mask.size != image.size:
-            raise InvalidImage(f"the mask is {px(mask.size)} but the image is {px(image.size)}: resize one first")
+            raise InvalidImage(
+                f"the mask is {px_size(mask.size)} but the image is {px_size(image.size)}: resize one first"
+            )
         weight = masks.softened(mask, self.feather)
         clear = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")
         clear.putalpha(ImageChops.darker(clear.getchannel("A"), weight))
@@ -105,15 +105,15 @@ class Flatten(Edit):
     color: OpaqueColor = Field("white", description="An opaque name or '#rrggbb'.")
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """L or RGB; a grey picture on a grey stays grey."""
-        return _flat(image, colour(self.color)[:3])
+        """Return L or RGB; a grey picture on a grey stays grey."""
+        return _flat(image, parse_colour(self.color)[:3])
 
 
 class Composite(Edit):
-    """Put the picture on another one: where the mask is white, or else where the picture is not transparent.
+    """Put the picture on another one: where the mask is white or, without a mask, where the picture is not transparent.
 
-    What is transparent in the picture shows the other one within the mask, too. Outside, the other one's pixels stay
-    exactly as they are. The result has the colour profile of the one below.
+    Where the picture is transparent, the other one shows within the mask, too. Outside the mask, the pixels of the
+    other one do not change. The result has the colour profile of the one below.
     """
 
     profile_of: ClassVar[str] = "over"
@@ -123,12 +123,12 @@ class Composite(Edit):
     )
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """RGB, or RGBA if the one below has alpha; greys if both are grey."""
+        """Return RGB, or RGBA if the one below has alpha; greys if both are grey."""
         below, mask = others["over"][0], others["mask"][0] if "mask" in others else None
         for name, picture in (("the one below it", below), ("the mask", mask)):
             if picture is not None and picture.size != image.size:
                 raise InvalidImage(
-                    f"the picture is {px(image.size)} but {name} is {px(picture.size)}: resize one first"
+                    f"the picture is {px_size(image.size)} but {name} is {px_size(picture.size)}: resize one first"
                 )
         clear = image.mode in ("LA", "RGBA")
         if mask is None and not clear:
@@ -143,7 +143,7 @@ class Composite(Edit):
 
 
 def _flat(image: Image.Image, colour: Sequence[int]) -> Image.Image:
-    """``image`` without alpha, on ``colour``."""
+    """Return ``image`` without alpha, on ``colour``."""
     if not image.mode.endswith("A"):
         return image
     below = Image.new("RGBA", image.size, (*colour, 255))

@@ -9,19 +9,17 @@ from pydantic import Field
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images import masks
-from pipelines.operations.parameters import Box, Edit, OpaqueColor, Others, colour, px
+from flux_tasks.units import px_size
+from pipelines.operations.parameters import Box, Edit, OpaqueColor, Others, parse_colour
 
 __all__ = ["Dilate", "FromAlpha", "FromBoxes", "FromColor", "Invert", "Union"]
 
 
-# -- masks ------------------------------------------------------------------------------------------------------------
-
-
 class FromAlpha(Edit):
-    """Make a mask of what is transparent."""
+    """Make a mask of the transparent part."""
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """White where the picture is more than half transparent."""
+        """Return a mask that is white where the picture is more than half transparent."""
         return masks.from_alpha(image)
 
 
@@ -33,7 +31,7 @@ class FromBoxes(Edit):
     )
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """White in the boxes."""
+        """Return a mask that is white in the boxes."""
         return masks.from_boxes(image.size, self.boxes)
 
 
@@ -44,9 +42,9 @@ class FromColor(Edit):
     tolerance: int = Field(0, ge=0, le=255, description="How far each of red, green and blue may be off.")
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """White where the colour is; what is more than half transparent has no colour."""
+        """Return a mask that is white where the colour is; what is more than half transparent has no colour."""
         mask = Image.new("L", image.size, 255)
-        for band, wanted in zip(image.convert("RGB").split(), colour(self.color), strict=False):
+        for band, wanted in zip(image.convert("RGB").split(), parse_colour(self.color), strict=False):
             near = band.point([255 if abs(value - wanted) <= self.tolerance else 0 for value in range(256)])
             mask = ImageChops.darker(mask, near)
         if image.mode.endswith("A"):
@@ -58,10 +56,12 @@ class Union(Edit):
     """Put masks together."""
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """White where any mask is white."""
+        """Return a mask that is white where any mask is white."""
         for mask in others["masks"]:
             if mask.size != image.size:
-                raise InvalidImage(f"masks of {px(image.size)} and {px(mask.size)} have no union: resize one first")
+                raise InvalidImage(
+                    f"masks of {px_size(image.size)} and {px_size(mask.size)} have no union: resize one first"
+                )
             image = ImageChops.lighter(image, mask)
         return image
 
@@ -72,7 +72,7 @@ class Dilate(Edit):
     pixels: int = Field(ge=-500, le=500, description="To grow by in every direction; below 0, to shrink by.")
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """A square neighbourhood, as ``masks.dilate``."""
+        """Return the mask, grown by a square, as ``masks.dilate`` does."""
         return masks.dilate(image, self.pixels)
 
 
@@ -80,5 +80,5 @@ class Invert(Edit):
     """Swap black and white."""
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
-        """The other way round."""
+        """Return the mask with black and white swapped."""
         return masks.invert(image)

@@ -1,4 +1,4 @@
-"""Pixels between operations: colour modes, comparison, encoding."""
+"""Pixels of local steps: open, compare and encode them."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from PIL import Image
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images import encoding
 from flux_tasks.images.reference import ImageRef
-from pipelines.operations.base import said
+from pipelines.operations.base import describe
 
-__all__ = ["encode", "plain", "same_pixels", "untouched", "working"]
+__all__ = ["encode", "has_same_pixels", "normalised", "open_pixels", "own_bytes"]
 
 _SPACES = {"L": b"GRAY", "LA": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}
 
 
-def working(picture: ImageRef) -> Image.Image:
-    """The picture, upright, as L, LA, RGB or RGBA: 8 bits a channel, nothing turned white, its colour profile kept.
+def open_pixels(picture: ImageRef) -> Image.Image:
+    """Return the picture, upright, as L, LA, RGB or RGBA, with 8 bits a channel and its colour profile.
 
     Raises:
-        InvalidImage: unreadable, damaged, or of a mode that nothing converts.
+        InvalidImage: it is damaged, or of a mode that Pillow does not convert.
     """
     image = picture.open()
     clear = image.info.get("transparency")
     if image.mode == "L" and isinstance(clear, int) and encoding.inspect(picture.read()).mode.startswith("I;16"):
-        image.info["transparency"] = round(clear / 257)  # it was said in 16 bits
+        image.info["transparency"] = round(clear / 257)  # it was given in 16 bits
     try:
-        return plain(image)
+        return normalised(image)
     except Exception as error:  # a mode that Pillow reads and does not convert
-        raise InvalidImage(f"{picture.uri or picture.name}: the mode {image.mode} is not converted: {error}") from None
+        what = f"the mode {image.mode} cannot be converted: {error}"
+        raise InvalidImage(f"{picture.uri or picture.name}: {what}") from None
 
 
-def plain(image: Image.Image) -> Image.Image:
-    """A copy as L, LA, RGB or RGBA, with its colour profile and nothing else in ``info``.
+def normalised(image: Image.Image) -> Image.Image:
+    """Return a copy as L, LA, RGB or RGBA, with its colour profile and nothing else in ``info``.
 
     Raises:
-        ValueError: of a mode that Pillow does not convert.
+        ValueError: it is of a mode that Pillow does not convert.
     """
     profile = image.info.get("icc_profile")
     image = encoding.eight_bit(image)
@@ -47,13 +48,13 @@ def plain(image: Image.Image) -> Image.Image:
         image = _by_range(image)
     grey, clear = image.mode in ("1", "L", "LA", "La"), image.has_transparency_data
     mode = ("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")
-    plain = image.convert(mode) if image.mode != mode or "transparency" in image.info else image.copy()
-    plain.info = {"icc_profile": profile} if isinstance(profile, bytes) else {}
-    return plain
+    found = image.convert(mode) if image.mode != mode or "transparency" in image.info else image.copy()
+    found.info = {"icc_profile": profile} if isinstance(profile, bytes) else {}
+    return found
 
 
 def _by_range(image: Image.Image) -> Image.Image:
-    """Greys of 32 bits as ``L``. No file says their white, so it is the least of 1.0, 8 bits and 16 bits that fits."""
+    """Return greys of 32 bits as ``L``. No file says their white: it is the least of 1.0, 255 and 65,535 that fits."""
     highest = float(image.getextrema()[1])  # type: ignore[arg-type]
     white = next((top for top in ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0) if highest <= top), highest)
     scaled = image.point(lambda value: value * (255 / white) + 0.5).convert("L")
@@ -61,13 +62,13 @@ def _by_range(image: Image.Image) -> Image.Image:
     return scaled
 
 
-def same_pixels(one: Image.Image, other: Image.Image) -> bool:
-    """Whether mode, size and every pixel are equal."""
+def has_same_pixels(one: Image.Image, other: Image.Image) -> bool:
+    """Check whether mode, size and every pixel are equal."""
     return one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes()
 
 
-def untouched(picture: ImageRef) -> ImageRef:
-    """The picture's own bytes as a result: not paid for, in memory."""
+def own_bytes(picture: ImageRef) -> ImageRef:
+    """Return the picture's own bytes as a result that cost nothing, in memory."""
     return replace(ImageRef.of(picture.read(), name=picture.name), engine=picture.engine)
 
 
@@ -79,10 +80,13 @@ def encode(
     kind: str = "PNG",
     **options: Any,
 ) -> ImageRef:
-    """``image`` as a result that is made of ``sources``, of which the first is the main one.
+    """Return ``image`` as a file, in memory.
 
     A preview mark of any source is kept. Of the metadata only ``profile`` is written, where it fits: a profile for
     RGB in RGB and RGBA, one for greys in L and LA.
+
+    Args:
+        sources: the pictures that it was made from, the primary one first.
 
     Raises:
         InvalidImage: the file type cannot hold it.
@@ -104,5 +108,5 @@ def encode(
             data = buffer.getvalue()
     except Exception as error:  # too many pixels for the file type, or for the memory
         size = f"{image.width}×{image.height} px"
-        raise InvalidImage(f"{given[0].name}: {size} cannot be written as {kind}: {said(error)}") from None
+        raise InvalidImage(f"{given[0].name}: {size} cannot be written as {kind}: {describe(error)}") from None
     return ImageRef.of(data, name=given[0].name)

@@ -1,11 +1,10 @@
-"""Local operations: steps that cost nothing. Each is a pure function of pictures and parameters.
+"""Local operations: steps that cost nothing. Each result depends on its pictures and parameters alone.
 
-What is made is PNG of 8 bits a channel, unless ``convert`` says otherwise. Where an operation changes no pixel, the
-file's own bytes are its result. A colour profile is kept in a result of the same kind (colours or greys); other
-metadata are not, save the mark of a local preview. A mask may be any picture; what is made of one is strictly black
-and white.
+Results are PNG with 8 bits a channel, unless ``convert`` says otherwise. Where an operation changes no pixel, the
+result is the file itself. A result of the same kind (colours or greys) keeps the colour profile; of other metadata it
+keeps only the mark of a local preview. Every picture can be a mask; a result that is a mask has black and white only.
 
-To add an operation, write its class in ``edits`` or ``geometry`` and add one entry to ``OPERATIONS``.
+To add an operation, write its class in ``images``, ``masks`` or ``geometry``, and add one entry to ``OPERATIONS``.
 """
 
 from __future__ import annotations
@@ -21,13 +20,14 @@ from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, ItemError
 from flux_tasks.images import masks
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.units import px_size
 from pipelines.operations import geometry, images
-from pipelines.operations.base import ImageInput, ImageKind, Pictures, choose, said
+from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input
 from pipelines.operations.masks import Dilate, FromAlpha, FromBoxes, FromColor, Invert, Union
 from pipelines.operations.parameters import Edit
-from pipelines.operations.pixels import encode, same_pixels, untouched, working
+from pipelines.operations.pixels import encode, has_same_pixels, open_pixels, own_bytes
 
-__all__ = ["OPERATIONS", "Operation", "perform"]
+__all__ = ["OPERATIONS", "Operation"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Operation:
     Attributes:
         name: what the recipe calls it.
         summary: one line for people.
-        output_kind: ``image``, ``mask``, or ``same``: what its main picture is (see ``for_role``).
+        output_kind: ``image``, ``mask``, or ``same``: what its primary picture is (see ``for_role``).
         inputs: its pictures by parameter.
         parameters: everything else that it takes, as a pydantic model.
-        version: raised when the pixels change that it gives; part of the key.
-        for_masks: the parameters where the main picture is a mask, if they are others.
-        keeps_when_same_size: the result is the main picture, unchanged, if both have the same size.
-        needs_pixels: the result depends on pixels; if not, the size of the main picture is enough to work it out.
+        version: raised when the pixels of its results change; part of the key.
+        for_masks: the parameters for a primary picture that is a mask, if they are others.
+        keeps_when_same_size: the result is the primary picture, unchanged, if both have the same size.
+        needs_pixels: the result depends on pixels; if not, the size of the primary picture is enough to work it out.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Operation:
 
     @property
     def primary(self) -> str:
-        """The parameter of the main picture; of what loads one, its file."""
+        """The parameter of the primary picture; for an operation that loads one, its file."""
         return next((name for name, slot in self.inputs.items() if slot.is_primary), next(iter(self.inputs)))
 
     @property
@@ -68,9 +68,9 @@ class Operation:
         return {"operation": self.name, "version": str(self.version), "gives": gives}
 
     def for_role(self, role: ImageKind) -> Operation:
-        """The operation for a main picture that is an image or a mask; one that takes either gives the same.
+        """Return the operation for a primary picture that is an image or a mask; one that takes either gives the same.
 
-        What is done to a mask keeps it black and white: it is scaled without greys, and padded with black.
+        A mask stays black and white: it is scaled without greys, and padded with black.
         """
         if self.output_kind != "same":
             return self
@@ -79,7 +79,7 @@ class Operation:
         return replace(self, output_kind=role, inputs=inputs, parameters=parameters)
 
     def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
-        """Everything that is wrong with ``parameters``, pictures aside; an empty list when all is well.
+        """Return everything that is wrong with ``parameters``, pictures aside.
 
         Args:
             parameters: None counts as not given.
@@ -103,8 +103,8 @@ class Operation:
         try:
             self.parameters.model_validate(given)
         except ValidationError as error:
-            told = [e for e in error.errors(include_url=False) if not (partial and _is_absent(e))]
-            found = {_place(e["loc"]): _sentence(e) for e in told}
+            wrong = [e for e in error.errors(include_url=False) if not (partial and _is_absent(e))]
+            found = {_place(e["loc"]): _sentence(e) for e in wrong}
             problems += [Problem(f"{where}.{place}", what) for place, what in found.items()]
         problems += [Problem(f"{where}.{name}", what) for name, what in self.parameters.conflicts(given).items()]
         used = [way for way in self.parameters.exclusive_groups if any(name in given for name in way)]
@@ -117,7 +117,7 @@ class Operation:
         return problems
 
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """``parameters`` with every default filled in, as they go into the key.
+        """Return ``parameters`` with every default, as they are part of the key.
 
         Raises:
             InvalidRequest: they are wrong.
@@ -131,9 +131,10 @@ class Operation:
         return self.parameters.model_validate({name: v for name, v in parameters.items() if v is not None})
 
     def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int] | None:
-        """The size of the result in pixels, by that of the main picture as people see it; None if there is none.
+        """Return the size of the result in pixels for a primary picture of ``size``, as people see it.
 
-        There is none where the parameters are wrong, or do not suit a picture of that size.
+        Returns:
+            None if the parameters are wrong, or do not suit a picture of that size.
         """
         try:
             return self._sized(self._read(parameters), size)
@@ -143,25 +144,26 @@ class Operation:
     def _sized(self, edit: Edit, size: tuple[int, int]) -> tuple[int, int]:
         width, height = edit.size(size)
         if width * height > MAX_PIXELS:
-            raise InvalidImage(f"the result would be {width}×{height} px: {MAX_PIXELS // 1_000_000} MP are the most")
+            what = f"the result would be {px_size((width, height))}"
+            raise InvalidImage(f"{what}: {MAX_PIXELS // 1_000_000} MP are the most")
         return width, height
 
     def perform(self, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
-        """The result, in memory: the main picture's own bytes where nothing of it changes, else a new file.
+        """Return the result, in memory: the file of the primary picture where nothing changes, else a new file.
 
         Raises:
             InvalidRequest: parameters or pictures are missing or wrong.
-            InvalidImage: a picture is unreadable, or the operation cannot be done to it.
-            ServerUnavailable: the place of a picture fails, and has been tried several times.
+            InvalidImage: a picture cannot be read, or the operation cannot use it.
+            ServerUnavailable: a picture could not be fetched after several tries.
         """
-        given = choose(self.inputs, pictures, where=self.name, problems=self.check(parameters))
+        given = pictures_by_input(self.inputs, pictures, where=self.name, problems=self.check(parameters))
         edit, main = self._read(parameters), given[self.primary][0]
         try:
             self._sized(edit, main.upright_size)
             keeps = edit.is_unchanged(main)
             if keeps and self.output_kind != "mask":
-                return untouched(main)
-            opened = {name: [working(picture) for picture in chosen] for name, chosen in given.items()}
+                return own_bytes(main)
+            opened = {name: [open_pixels(picture) for picture in chosen] for name, chosen in given.items()}
             shown, profile = opened[self.primary][0], opened.get(edit.profile_of, [None])[0]
             for name, slot in self.inputs.items():
                 if slot.role == "mask" and name in opened:
@@ -172,12 +174,12 @@ class Operation:
             if isinstance(error, InvalidImage):
                 raise InvalidImage(f"{self.name}: {error}") from None
             raise
-        except Exception as error:  # Pillow's own limits, and the memory's
-            raise InvalidImage(f"{self.name}: {main.name} cannot be worked on: {said(error)}") from None
+        except Exception as error:  # a limit of Pillow, or of the memory
+            raise InvalidImage(f"{self.name}: {main.name} cannot be processed: {describe(error)}") from None
         kept = profile.info.get("icc_profile") if profile is not None and self.output_kind != "mask" else None
         recoloured = self.output_kind != "mask" and kept != shown.info.get("icc_profile")
-        if keeps is not False and not recoloured and same_pixels(made, shown):
-            return untouched(main)
+        if keeps is not False and not recoloured and has_same_pixels(made, shown):
+            return own_bytes(main)
         made, kind, options = edit.encoding(made, main)
         return encode(made, given, profile=kept, kind=kind, **options)
 
@@ -185,18 +187,13 @@ class Operation:
         return f"Operation({self.name!r})"
 
 
-def perform(operation: Operation, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
-    """What ``operation`` makes of ``pictures``, as ``Operation.perform``."""
-    return operation.perform(parameters, pictures)
-
-
 def _is_absent(error: Any) -> bool:
-    """Whether a required parameter is not there; a box that lacks a number is something else."""
+    """Check whether a required parameter is missing; a box that lacks a number is something else."""
     return error["type"] == "missing" and len(error["loc"]) == 1
 
 
 def _place(location: tuple[int | str, ...]) -> str:
-    """The path of what is wrong; of a box, the box as a whole."""
+    """Return the path of what is wrong; for a box, that of the whole box."""
     depth = {"box": 1, "boxes": 2}.get(str(location[0]), len(location))
     return ".".join(map(str, location[:depth]))
 
@@ -232,82 +229,45 @@ def _sentence(error: Any) -> str:
     return f"{found}: {str(error['msg'])[:1].lower()}{str(error['msg'])[1:]}"
 
 
+_WHITE = "A mask; white is what counts."
+_FILE = "Where it is: a path, or a template of one."
 _IMAGE = {"image": ImageInput("image", is_primary=True)}
 _EITHER = {"image": ImageInput("any", is_primary=True)}
 _MASK = {"mask": ImageInput("mask", is_primary=True)}
-_WHITE = "A mask; white is what counts."
+_MASKS = {"masks": ImageInput("mask", many=True, is_primary=True, least=2)}
+_MASKED = {**_IMAGE, "mask": ImageInput("mask", description=_WHITE)}
 _TWO = {
     **_IMAGE,
     "over": ImageInput("image", description="The picture below it."),
     "mask": ImageInput("mask", required=False, description=_WHITE),
 }
-_MASKED = {**_IMAGE, "mask": ImageInput("mask", description=_WHITE)}
-_FILE = "Where it is: a path, or a template of one."
-_MASKS = {"masks": ImageInput("mask", many=True, is_primary=True, least=2)}
+_IMAGE_FILE = {"file": ImageInput("image", description=_FILE)}
+_MASK_FILE = {"file": ImageInput("mask", description=_FILE)}
 
-OPERATIONS: dict[str, Operation] = {
-    operation.name: operation
-    for operation in (
-        Operation(
-            "auto_orient",
-            "Turns a picture upright, as its EXIF data say.",
-            "same",
-            _EITHER,
-            geometry.AutoOrient,
-            keeps_when_same_size=True,
-        ),
-        Operation(
-            "resize",
-            "Scales a picture or a mask.",
-            "same",
-            _EITHER,
-            geometry.Resize,
-            for_masks=geometry.ResizeMask,
-            keeps_when_same_size=True,
-        ),
-        Operation(
-            "crop",
-            "Cuts a part out of a picture or a mask.",
-            "same",
-            _EITHER,
-            geometry.Crop,
-            keeps_when_same_size=True,
-        ),
-        Operation(
-            "pad",
-            "Puts a border around a picture or a mask.",
-            "same",
-            _EITHER,
-            geometry.Pad,
-            for_masks=geometry.PadMask,
-            keeps_when_same_size=True,
-        ),
-        Operation("convert", "Changes the file type or the colours.", "image", _IMAGE, images.Convert),
-        Operation(
-            "load_image",
-            "Takes another picture from a file.",
-            "image",
-            {"file": ImageInput("image", description=_FILE)},
-            images.Load,
-        ),
-        Operation(
-            "load_mask",
-            "Takes a mask from a file.",
-            "mask",
-            {"file": ImageInput("mask", description=_FILE)},
-            images.Load,
-        ),
-        Operation("cutout", "Makes transparent what a mask leaves black.", "image", _MASKED, images.Cutout),
-        Operation("flatten", "Puts a picture on a colour, dropping its alpha.", "image", _IMAGE, images.Flatten),
-        Operation(
-            "composite", "Puts a picture on another, through a mask or its alpha.", "image", _TWO, images.Composite
-        ),
-        Operation("mask_from_alpha", "Makes a mask of what is transparent.", "mask", _IMAGE, FromAlpha),
-        Operation("mask_from_boxes", "Makes a mask of rectangles.", "mask", _IMAGE, FromBoxes, needs_pixels=False),
-        Operation("mask_from_color", "Makes a mask of what has a colour.", "mask", _IMAGE, FromColor),
-        Operation("mask_union", "Puts masks together: white where any is.", "mask", _MASKS, Union),
-        Operation("mask_dilate", "Grows the white of a mask, or shrinks it.", "mask", _MASK, Dilate),
-        Operation("mask_invert", "Swaps black and white of a mask.", "mask", _MASK, Invert),
-    )
-}
+
+def _reshaping(name: str, summary: str, parameters: type[Edit], for_masks: type[Edit] | None = None) -> Operation:
+    """Return an operation that changes the size or the shape of an image or a mask, and nothing else."""
+    return Operation(name, summary, "same", _EITHER, parameters, for_masks=for_masks, keeps_when_same_size=True)
+
+
+_ALL = (
+    _reshaping("auto_orient", "Turns a picture upright, as its EXIF data say.", geometry.AutoOrient),
+    _reshaping("resize", "Scales a picture or a mask.", geometry.Resize, geometry.ResizeMask),
+    _reshaping("crop", "Cuts a part out of a picture or a mask.", geometry.Crop),
+    _reshaping("pad", "Puts a border around a picture or a mask.", geometry.Pad, geometry.PadMask),
+    Operation("convert", "Changes the file type or the colours.", "image", _IMAGE, images.Convert),
+    Operation("load_image", "Takes another picture from a file.", "image", _IMAGE_FILE, images.Load),
+    Operation("load_mask", "Takes a mask from a file.", "mask", _MASK_FILE, images.Load),
+    Operation("cutout", "Makes transparent what a mask leaves black.", "image", _MASKED, images.Cutout),
+    Operation("flatten", "Puts a picture on a colour, dropping its alpha.", "image", _IMAGE, images.Flatten),
+    Operation("composite", "Puts a picture on another, through a mask or its alpha.", "image", _TWO, images.Composite),
+    Operation("mask_from_alpha", "Makes a mask of what is transparent.", "mask", _IMAGE, FromAlpha),
+    Operation("mask_from_boxes", "Makes a mask of rectangles.", "mask", _IMAGE, FromBoxes, needs_pixels=False),
+    Operation("mask_from_color", "Makes a mask of what has a colour.", "mask", _IMAGE, FromColor),
+    Operation("mask_union", "Puts masks together: white where any is.", "mask", _MASKS, Union),
+    Operation("mask_dilate", "Grows the white of a mask, or shrinks it.", "mask", _MASK, Dilate),
+    Operation("mask_invert", "Swaps black and white of a mask.", "mask", _MASK, Invert),
+)
+
+OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in _ALL}
 """Every local operation by its name."""

@@ -1,12 +1,12 @@
 """The user's own function as a step of a recipe: ``call: package.module:function``.
 
-A plain function will do: it takes an upright Pillow image of mode L, LA, RGB or RGBA, and returns one::
+Any function that takes an upright Pillow image of mode L, LA, RGB or RGBA, and returns one, can be a step::
 
     def grain(image: Image.Image, strength: int = 4) -> Image.Image: ...
 
 Further parameters that are annotated ``Image.Image`` are further pictures; all others are written in the recipe.
-``@operation(gives="mask")`` above it says that it gives a mask. The source of the function's module is part of the key
-of what it made, so an edited module makes it anew; other modules that it imports are not.
+``@operation(gives="mask")`` marks a function that returns masks. The source of the function's module is part of the key
+of a result, so that results are new after an edit of the module; other modules that it imports are not.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.masks import binarise
 from flux_tasks.images.reference import ImageRef
-from pipelines.operations.base import ImageInput, ImageKind, Pictures, choose, said
-from pipelines.operations.importing import imported, source_of
-from pipelines.operations.pixels import encode, plain, same_pixels, untouched, working
+from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input
+from pipelines.operations.importing import import_user_module, source_digest
+from pipelines.operations.pixels import encode, has_same_pixels, normalised, open_pixels, own_bytes
 
 __all__ = ["UserFunction", "load", "operation"]
 
@@ -43,7 +43,7 @@ def operation(function: Function) -> Function: ...
 @overload
 def operation(function: None = None, *, gives: ImageKind = "image") -> Callable[[Function], Function]: ...
 def operation(function: Any = None, *, gives: ImageKind = "image") -> Any:
-    """Mark a function as a step, and say what it gives. The function itself stays as it is.
+    """Mark a function as a step that gives an image or a mask. The function itself does not change.
 
     Raises:
         InvalidRequest: ``gives`` is neither ``image`` nor ``mask``, or what is decorated is no function.
@@ -63,16 +63,16 @@ def operation(function: Any = None, *, gives: ImageKind = "image") -> Any:
 
 
 def load(reference: str, *, where: str = "call") -> UserFunction:
-    """The function that ``package.module:function`` names; modules beside you, in the current folder, come first.
+    """Return the function that ``package.module:function`` names; modules in the current folder come first.
 
     Raises:
-        InvalidRequest: no such module or function, the module raises, or the function cannot be a step.
+        InvalidRequest: there is no such module or function, the module raises, or the function cannot be a step.
     """
     if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
         what = f"{reference!r} names no function: write it as package.module:function, such as my_ops:grain"
         raise InvalidRequest.of([Problem(where, what)])
     module_name, _, name = reference.partition(":")
-    module = imported(module_name, where)
+    module = import_user_module(module_name, where)
     try:
         function = getattr(module, name)
     except AttributeError:
@@ -80,12 +80,16 @@ def load(reference: str, *, where: str = "call") -> UserFunction:
         hint = nearest(name, offered) or (f"; it has {', '.join(offered[:12])}" if offered else "; it has no function")
         raise InvalidRequest.of([Problem(where, f"{module_name} has no '{name}'{hint}")]) from None
     except Exception as error:  # a module may answer for its own names
-        raise InvalidRequest.of([Problem(where, f"{reference} cannot be imported: {said(error)}")]) from None
+        raise InvalidRequest.of([Problem(where, f"{reference} cannot be imported: {describe(error)}")]) from None
     return _step(function, reference, module, where)
 
 
 def _step(function: Any, reference: str, module: types.ModuleType | None, where: str) -> UserFunction:
-    """Raises InvalidRequest unless ``function`` can be a step."""
+    """Return ``function`` as a step.
+
+    Raises:
+        InvalidRequest: it cannot be one.
+    """
 
     def refuse(what: str) -> InvalidRequest:
         return InvalidRequest.of([Problem(where, f"{reference} {what}")])
@@ -108,7 +112,7 @@ def _step(function: Any, reference: str, module: types.ModuleType | None, where:
     if any(p.kind == p.POSITIONAL_ONLY and p.default is p.empty for p in others):
         raise refuse("has further parameters without a name (before '/'): let only the first one stand there")
     try:
-        source = source_of(bare, module)
+        source = source_digest(bare, module)
     except (OSError, TypeError):
         raise refuse("has no source that can be read, and its source is part of the key of what it makes") from None
     step = UserFunction(reference, getattr(function, "__flux_gives__", "image"), function, source)
@@ -126,7 +130,7 @@ def _annotated(function: Any, parameters: Sequence[inspect.Parameter]) -> list[t
 
 
 def _is_picture(annotation: Any) -> bool:
-    """Whether it says ``Image.Image``, alone or with None; as a class or, where that failed, as text."""
+    """Check whether it is ``Image.Image``, alone or with None; as a class or, where that failed, as text."""
     if isinstance(annotation, str):
         return any(re.fullmatch(r"(PIL\.)?Image\.Image", part.strip()) for part in annotation.split("|"))
     return annotation is Image.Image or Image.Image in getattr(annotation, "__args__", ())
@@ -152,7 +156,7 @@ class UserFunction:
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, where: str = "call") -> UserFunction:
-        """The step that a function of a module, a script or a notebook makes.
+        """Return a function of a module, a script or a notebook as a step.
 
         Raises:
             InvalidRequest: it cannot be a step, or has no name of its own (a lambda, a function in a function).
@@ -170,7 +174,7 @@ class UserFunction:
 
     @cached_property
     def inputs(self) -> Mapping[str, ImageInput]:
-        """Its pictures: ``image``, the main one, and each further parameter that is annotated ``Image.Image``."""
+        """Its pictures: ``image``, the primary one, and each further parameter that is annotated ``Image.Image``."""
         further = {
             p.name: ImageInput("any", required=p.default is p.empty)
             for p, annotation in _annotated(self.function, self._others)
@@ -184,18 +188,18 @@ class UserFunction:
         return {"call": self.reference, "source": self.source, "gives": self.output_kind}
 
     def for_role(self, role: ImageKind) -> UserFunction:
-        """The step itself: it takes images and masks."""
+        """Return the step itself: it takes images and masks."""
         return self
 
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """``parameters``: those of the function's signature are part of its source."""
+        """Return ``parameters``: the defaults of the function are part of its source."""
         return dict(parameters)
 
     def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> None:
-        """Not known beforehand."""
+        """Return None: the size is not known."""
 
     def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
-        """Parameters that the function does not have, and required ones that are missing.
+        """Return the problems of parameters that the function does not have, and of required ones that are missing.
 
         Args:
             where: prefix of each problem's path; the reference if empty.
@@ -217,31 +221,31 @@ class UserFunction:
         return problems
 
     def perform(self, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
-        """What the function makes of ``pictures``; the main picture's own bytes where it changes nothing.
+        """Return what the function returns, in memory; the file of the primary picture where it changes nothing.
 
         Raises:
             InvalidRequest: a parameter or a picture is missing or unknown.
-            InvalidImage: a picture is unreadable, the function raises, or it gives something else than an image.
+            InvalidImage: a picture cannot be read, the function raises, or it returns something else than an image.
         """
-        given = choose(self.inputs, pictures, where=self.reference, problems=self.check(parameters))
+        given = pictures_by_input(self.inputs, pictures, where=self.reference, problems=self.check(parameters))
         main = given["image"][0]
-        opened = {name: working(chosen[0]) for name, chosen in given.items()}
+        opened = {name: open_pixels(chosen[0]) for name, chosen in given.items()}
         image = opened.pop("image")
         before = image.copy()
         try:
             result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
             made = _made(result, mask=self.output_kind == "mask")
         except (Exception, SystemExit) as error:
-            what = str(error) if isinstance(error, _NoImage) else said(error)
+            what = str(error) if isinstance(error, _NoImage) else describe(error)
             raise InvalidImage(f"{self.reference}: {what}") from None
-        if same_pixels(made, before):
-            return untouched(main)
+        if has_same_pixels(made, before):
+            return own_bytes(main)
         profile = made.info.get("icc_profile") or before.info.get("icc_profile")
         return encode(made, given, profile=None if self.output_kind == "mask" else profile)
 
 
 class _NoImage(Exception):
-    """A function gave something else than a usable image."""
+    """A function returned something else than an image that can be used."""
 
 
 def _made(result: Any, *, mask: bool) -> Image.Image:
@@ -250,5 +254,5 @@ def _made(result: Any, *, mask: bool) -> Image.Image:
         raise _NoImage(f"gave {'nothing' if result is None else f'a {type(result).__name__}'}, no image: {hint}")
     if not 0 < result.width * result.height <= MAX_PIXELS:
         raise _NoImage(f"gave {result.width}×{result.height} px: between 1 px and {MAX_PIXELS // 1_000_000} MP will do")
-    made = plain(result)
+    made = normalised(result)
     return binarise(made) if mask else made

@@ -57,11 +57,8 @@ class Wording:
             try:
                 return validate(value)
             except ValidationError as error:
-                if (
-                    isinstance(value, dict)
-                    and value
-                    and any(problem["loc"] for problem in error.errors(include_url=False))
-                ):
+                is_inside = any(problem["loc"] for problem in error.errors(include_url=False))
+                if isinstance(value, dict) and value and is_inside:
                     raise  # each entry has its own problem
                 raise PydanticCustomError("wording", "not as it has to be", {"wording": self}) from None
 

@@ -135,7 +135,7 @@ def _sentences(error: Any) -> Iterator[str]:
     elif isinstance(context.get("error"), SeveralProblems):
         yield from context["error"].problems
     else:
-        yield str(context["error"])
+        yield str(context.get("error", f"{shown(error['input'])} cannot be written here"))
 
 
 def _sentence(wording: Wording, value: Any) -> str:

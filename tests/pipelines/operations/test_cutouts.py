@@ -13,7 +13,7 @@ from recipes import perform as perform_recipe
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.settings import Settings
-from pipelines.operations.registry import OPERATIONS, perform
+from pipelines.operations.registry import OPERATIONS
 from pipelines.recipe import Recipe
 
 
@@ -25,25 +25,25 @@ def test_a_cutout_is_transparent_where_its_mask_is_black_and_keeps_its_pixels_wh
     picture = Image.new("RGB", (8, 6), (200, 30, 90))
     mask = Image.new("L", (8, 6))
     mask.paste(255, (0, 0, 4, 6))
-    made = perform(OPERATIONS["cutout"], {}, {"image": ref(picture), "mask": ref(mask)}).open()
+    made = OPERATIONS["cutout"].perform({}, {"image": ref(picture), "mask": ref(mask)}).open()
     assert made.mode == "RGBA"
     assert made.getpixel((1, 1)) == (200, 30, 90, 255)
     assert made.getpixel((6, 1)) == (200, 30, 90, 0)
     half = Image.new("RGBA", (8, 6), (1, 2, 3, 100))
-    assert perform(OPERATIONS["cutout"], {}, {"image": ref(half), "mask": ref(mask)}).open().getpixel((1, 1))[3] == 100
+    assert OPERATIONS["cutout"].perform({}, {"image": ref(half), "mask": ref(mask)}).open().getpixel((1, 1))[3] == 100
 
 
 def test_a_cutout_with_a_mask_of_another_size_says_both_sizes() -> None:
     pictures = {"image": ref(Image.new("RGB", (8, 6))), "mask": ref(Image.new("L", (6, 8)))}
     with pytest.raises(InvalidImage, match="the mask is 6×8 px but the image is 8×6 px"):
-        perform(OPERATIONS["cutout"], {}, pictures)
+        OPERATIONS["cutout"].perform({}, pictures)
 
 
 def test_a_loaded_picture_keeps_its_own_bytes_and_a_loaded_mask_is_black_and_white() -> None:
     picture = ref(Image.new("RGB", (8, 6), "teal"))
-    assert perform(OPERATIONS["load_image"], {}, {"file": picture}).digest == picture.digest
+    assert OPERATIONS["load_image"].perform({}, {"file": picture}).digest == picture.digest
     painted = Image.linear_gradient("L").resize((8, 6))
-    loaded = perform(OPERATIONS["load_mask"], {}, {"file": ref(painted)}).open()
+    loaded = OPERATIONS["load_mask"].perform({}, {"file": ref(painted)}).open()
     assert {value for _, value in loaded.getcolors()} <= {0, 255}
 
 

@@ -19,7 +19,7 @@ from flux_tasks.images.encoding import MAX_PIXELS, mark_preview
 from flux_tasks.images.reference import ImageRef
 from pipelines.operations import registry
 from pipelines.operations.geometry import Anchor
-from pipelines.operations.registry import OPERATIONS, perform
+from pipelines.operations.registry import OPERATIONS
 
 W, B = 255, 0
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -48,7 +48,7 @@ def do(name: str, image: Any = None, /, *, on: Any = "image", **given: Any) -> I
     """One operation; pictures and parameters together, as they stand in a recipe."""
     operation = OPERATIONS[name].for_role(on)
     pictures = {operation.primary: image} | {n: v for n, v in given.items() if n in operation.inputs}
-    return perform(operation, {n: v for n, v in given.items() if n not in operation.inputs}, pictures)
+    return operation.perform({n: v for n, v in given.items() if n not in operation.inputs}, pictures)
 
 
 def problems(name: str, *, on: Any = "image", partial: bool = False, **parameters: Any) -> dict[str, str]:
@@ -551,7 +551,7 @@ def test_any_picture_gives_a_result_of_the_size_foretold_or_an_error_that_says_w
     }
     foretold = operation.output_size(parameters, main.upright_size)
     try:
-        result = perform(operation, parameters, pictures)
+        result = operation.perform(parameters, pictures)
     except ItemError as error:
         assert str(error)
         return
@@ -612,7 +612,7 @@ def test_any_picture_gives_a_result_of_the_size_foretold_or_an_error_that_says_w
             "pad",
             {"left": 1, "color": "whit"},
             "pad.color",
-            "'whit' is no colour (did you mean 'white'?): write a name such as white, or '#rrggbb', '#rrggbbaa'",
+            "'whit' is not a colour (did you mean 'white'?): write a name such as white, or '#rrggbb', '#rrggbbaa'",
         ),
         (
             "flatten",
@@ -663,7 +663,7 @@ def test_what_is_wrong_is_said_with_the_place_and_the_remedy(
 
 def test_all_problems_are_told_at_once_and_before_any_picture_is_opened() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        perform(OPERATIONS["composite"], {"fether": 3, "feather": -1}, {"image": None, "ovr": ref(ROW)})
+        OPERATIONS["composite"].perform({"fether": 3, "feather": -1}, {"image": None, "ovr": ref(ROW)})
     assert [problem.where for problem in caught.value.problems] == [
         "composite.fether",
         "composite.feather",
@@ -774,4 +774,4 @@ def test_something_else_than_a_reference_is_refused() -> None:
         do("flatten", "apple.png")
     with pytest.raises(InvalidRequest, match=r"flatten\.image: 2 pictures given: it takes one"):
         do("flatten", [ref(ROW), ref(ROW)])
-    assert registry.__all__ == ["OPERATIONS", "Operation", "perform"]
+    assert registry.__all__ == ["OPERATIONS", "Operation"]
