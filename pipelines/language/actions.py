@@ -25,14 +25,14 @@ Action: TypeAlias = Tool | Operation | UserFunction
 
 
 class HasAction:
-    """What steps and their nodes have in common: an action."""
+    """Base of steps and their nodes: both have an action."""
 
     id: str
     action: Action
 
     @property
     def is_paid(self) -> bool:
-        """Whether it calls a tool."""
+        """Whether it calls a tool, which costs credits."""
         return isinstance(self.action, Tool)
 
     @property
@@ -40,7 +40,7 @@ class HasAction:
         """The tool that it calls.
 
         Raises:
-            TypeError: it calls none.
+            TypeError: it calls no tool.
         """
         if not isinstance(self.action, Tool):
             raise TypeError(f"{self.id} calls no tool")

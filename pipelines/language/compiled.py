@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import yaml
 
 from flux_tasks.errors import Problem, RecipeError
+from pipelines.language.document.fields import as_data
 from pipelines.language.graph import Graph
 from pipelines.language.model import Budget, Output, Source, Step
 from pipelines.operations.user_function import UserFunction
@@ -30,7 +31,7 @@ class HasCompiled(Protocol):
 
 @dataclass(frozen=True)
 class ColumnReference:
-    """A name that a template refers to and only the source's table can have."""
+    """A mention of a name by a template; a column of the source's table may be meant."""
 
     name: str
     text: str
@@ -45,17 +46,17 @@ class CompiledRecipe:
     Attributes:
         name: what people call it.
         source: where its items come from.
-        steps: as written.
+        steps: with all options and inputs, in the order of the document.
         outputs: where results go.
         vars: its variables, with the caller's values.
         env: names of the environment variables that its templates may read.
         budget: the most that a run may spend.
-        wanted: names that only the source's table can have; looked up when the table is opened.
-        own: uses of an item's own name, stem and path, where a column of the table may be meant.
+        wanted: mentions of names that only the source's table can have; checked when the table is opened.
+        own: mentions of an item's own name, stem and path, where a column of the table may be meant.
         file: where it was read, or an empty string.
         written: the document as it was written.
         yaml: its text as it was written, or an empty string.
-        variables: values of its ``vars`` that the caller has set.
+        variables: the values of ``vars`` that the caller has set.
     """
 
     name: str
@@ -74,12 +75,12 @@ class CompiledRecipe:
 
     @property
     def constants(self) -> dict[str, Any]:
-        """What templates know besides the item: variables, and what is allowed of the environment."""
+        """What templates know besides the item: variables, and the listed part of the environment."""
         return {**self.vars, **({"env": {name: os.environ.get(name, "") for name in self.env}} if self.env else {})}
 
     @cached_property
     def graph(self) -> Graph:
-        """Its steps as a graph, matrices spread out."""
+        """Its steps as a graph, with a node for each combination of a matrix."""
         return Graph.of(self.steps, self.outputs)
 
     @property
@@ -89,9 +90,9 @@ class CompiledRecipe:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the recipe's meaning.
+        """SHA-256 of what the recipe does.
 
-        Layout, comments and budget do not change it, nor does the order of steps that feed one another all the same.
+        Layout, comments and budget do not change it, nor does the order of steps with the same inputs.
         """
         data = self.to_data()
         data.pop("budget", None)
@@ -102,17 +103,16 @@ class CompiledRecipe:
 
     def to_data(self) -> dict[str, Any]:
         """Return the recipe as plain data, everything written out: ids, inputs, models."""
-        data: dict[str, Any] = {"name": self.name}
-        if self.vars:
-            data["vars"] = dict(self.vars)
-        if self.env:
-            data["env"] = list(self.env)
-        data["source"] = self.source.to_data()
-        data["steps"] = [step.to_data() for step in self.steps]
-        data["output"] = [output.to_data() for output in self.outputs]
-        if self.budget is not None:
-            data["budget"] = self.budget.to_data()
-        return data
+        data = {
+            "name": self.name,
+            "vars": self.vars,
+            "env": self.env,
+            "source": self.source,
+            "steps": self.steps,
+            "output": self.outputs,
+            "budget": self.budget,
+        }
+        return {name: as_data(value) for name, value in data.items() if value not in ({}, (), None)}
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML that is read back to the same digest."""

@@ -1,17 +1,17 @@
-"""Names that mean something in every recipe: of items, of facts of pictures, and those that are reserved."""
+"""Names with a meaning in every recipe: of items, of facts of pictures, and reserved names."""
 
 from __future__ import annotations
 
 __all__ = ["IMAGE_FACTS", "ITEM_NAMES", "MASK_FACTS", "RESERVED", "SOURCE"]
 
 IMAGE_FACTS = ("width", "height", "aspect", "megapixels", "has_alpha", "sharpness", "brightness", "entropy")
-"""What is known of a picture; see ``Facts.of``."""
+"""Facts of a picture; see ``Facts.of``."""
 
 MASK_FACTS = ("exists", "coverage")
-"""What is known of a mask, in conditions ``mask_exists``, ``mask_coverage`` and so on for each column."""
+"""Facts of a mask: conditions know ``mask_exists``, ``mask_coverage``, and the same for each column."""
 
 ITEM_NAMES = ("stem", "name", "path", "index")
-"""What every item has: file name without and with extension, location, and its number from 0."""
+"""What every item has: file name without and with extension, location, and number from 0."""
 
 _SYNTAX = ("and", "or", "not", "in", "is", "if", "elif", "else", "endif", "self")
 _CONSTANTS = ("true", "false", "none", "True", "False", "None")
@@ -19,7 +19,7 @@ _CONSTANTS = ("true", "false", "none", "True", "False", "None")
 RESERVED = frozenset(
     (*ITEM_NAMES, *IMAGE_FACTS, "row", "vars", "env", *_SYNTAX, *_CONSTANTS, "variant", "before", "source")
 )
-"""Names that nothing else in a recipe can have. A table's column that has one is reached as ``row["width"]``."""
+"""Names that no variable, column or matrix can have. A column of a table that has one is ``row["width"]``."""
 
 SOURCE = "source"
-"""What ``from`` calls the item's own picture."""
+"""The id of the item's own picture."""

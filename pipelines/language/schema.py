@@ -270,7 +270,7 @@ def _definitions() -> dict[str, Schema]:
 
 
 def _of_fields(model: type[BaseModel]) -> dict[str, Schema]:
-    """Return the fields of a model of parameters, without references and without what only pydantic says."""
+    """Return the fields of a model of parameters, without references, and without what only pydantic needs."""
     whole = model.model_json_schema()
     found: dict[str, Schema] = _tidy(whole.get("properties", {}), whole.get("$defs", {}), is_named=True)
     return found

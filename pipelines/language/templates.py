@@ -1,7 +1,7 @@
 """Sandboxed Jinja: ``{{ }}`` in paths, prompts and parameters, and ``when`` conditions.
 
 A small part of it: expressions and ``{% if %}``, with the methods and filters that names and prompts need. So whatever
-a recipe or a column holds, working it out takes no time and no memory to speak of, and reaches nothing else.
+a recipe or a column holds, its evaluation takes little time and memory, and has no effect outside.
 """
 
 from __future__ import annotations
@@ -21,29 +21,16 @@ from flux_tasks.errors import InvalidRequest, Problem
 
 __all__ = ["evaluate", "is_template", "names_in", "names_in_calls", "names_in_expression", "render", "syntax_problem"]
 
-_LONGEST = 100_000  # signs, or items, of anything that is worked out
-_METHODS = {
-    *("capitalize", "casefold", "count", "endswith", "find", "get", "index", "isalnum", "isalpha", "isdigit", "items"),
-    *(
-        "keys",
-        "lower",
-        "lstrip",
-        "partition",
-        "removeprefix",
-        "removesuffix",
-        "rpartition",
-        "rsplit",
-        "rstrip",
-        "split",
-    ),
-    *("startswith", "strip", "swapcase", "title", "upper", "values"),
-}
-_FILTERS = {
-    *("abs", "capitalize", "count", "d", "default", "first", "float", "int", "join", "last", "length", "list", "lower"),
-    *("max", "min", "replace", "reverse", "round", "sort", "string", "sum", "title", "trim", "unique", "upper"),
-    *("urlencode",),
-}
-_WIDE = re.compile(r"%[^%a-zA-Z]*(\*|[0-9]{4})")  # a width from elsewhere, or of more than 999
+_LONGEST = 100_000  # characters, or entries, of any value
+_METHODS = (
+    "capitalize casefold count endswith find get index isalnum isalpha isdigit items keys lower lstrip partition "
+    "removeprefix removesuffix rpartition rsplit rstrip split startswith strip swapcase title upper values"
+)
+_FILTERS = (
+    "abs capitalize count d default first float int join last length list lower max min replace reverse round sort "
+    "string sum title trim unique upper urlencode"
+)
+_WIDE = re.compile(r"%[^%a-zA-Z]*(\*|[0-9]{4})")  # a width that is a value, or has more than three digits
 _STATEMENTS = (nodes.Output, nodes.If)
 
 
@@ -51,7 +38,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """``left operator right``, unless the result would be huge."""
+        """Return ``left operator right``, unless the result would be huge."""
         numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
         if operator == "**":
             fits = numbers and abs(left) <= 1_000_000 and abs(right) <= 64
@@ -62,48 +49,48 @@ class _Environment(ImmutableSandboxedEnvironment):
         else:
             fits = numbers or _size(left) + _size(right) <= _LONGEST
         if not fits:
-            raise SecurityError(f"{operator} is not worked out with these: the result could be huge")
+            raise SecurityError(f"{operator} is not evaluated for these values: the result could be huge")
         return super().call_binop(context, operator, left, right)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Whether a template may have ``obj.attr``: data, and methods that give something small."""
-        return super().is_safe_attribute(obj, attr, value) and (not callable(value) or attr in _METHODS)
+        """Check whether a template may use ``obj.attr``: data, and methods with small results."""
+        return super().is_safe_attribute(obj, attr, value) and (not callable(value) or attr in _METHODS.split())
 
 
 def _size(value: Any) -> int:
-    """How often, or how long: what a product or a sum of texts and numbers is measured by."""
+    """Return the length of a text or list, or the amount of a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str, list, tuple)):
         return 1
     return abs(int(value)) if isinstance(value, (int, float)) else len(value)
 
 
 def _is_narrow(text: str, value: Any) -> bool:
-    """Whether ``text % value`` gives nothing much longer than the two are."""
+    """Check whether ``text % value`` is not much longer than both together."""
     return not _WIDE.search(text) and _size(text) + _size(value) <= _LONGEST
 
 
 def _format(text: str, *values: Any, **named: Any) -> str:
     if not _is_narrow(str(text), values):
-        raise SecurityError("format is not worked out with these: the result could be huge")
+        raise SecurityError("format is not evaluated for these values: the result could be huge")
     return str(text) % (named or values)
 
 
 def _replace(text: Any, old: str, new: str, count: int | None = None) -> str:
     found = str(text)
     if len(found) * max(1, len(str(new))) > _LONGEST:
-        raise SecurityError("replace is not worked out with these: the result could be huge")
+        raise SecurityError("replace is not evaluated for these values: the result could be huge")
     return found.replace(str(old), str(new), -1 if count is None else count)
 
 
 def _join(values: Any, between: str = "") -> str:
     parts = [str(value) for value in values]
     if sum(map(len, parts)) + len(between) * len(parts) > _LONGEST:
-        raise SecurityError("join is not worked out with these: the result could be huge")
+        raise SecurityError("join is not evaluated for these values: the result could be huge")
     return between.join(parts)
 
 
 def _printed(value: Any) -> Any:
-    """What a template prints; nothing is nothing to print: "a photo by None" would be paid for."""
+    """Return what a template prints, which is never null: "a photo by None" would be paid for."""
     if value is None:
         raise SecurityError("a value in it is null: write a default, such as {{ name | default('', true) }}")
     return value
@@ -112,7 +99,7 @@ def _printed(value: Any) -> Any:
 _environment = _Environment(undefined=StrictUndefined, autoescape=False)  # paths and prompts, not HTML
 _environment.finalize = _printed
 _environment.globals.clear()  # no range() of a billion, no lipsum, no namespaces
-_environment.filters = {name: _environment.filters[name] for name in sorted(_FILTERS)}
+_environment.filters = {name: _environment.filters[name] for name in _FILTERS.split()}
 _environment.filters |= {"replace": _replace, "join": _join, "format": _format}
 
 
@@ -130,12 +117,12 @@ def _expression(text: str) -> TemplateExpression:
 
 
 def is_template(value: Any) -> bool:
-    """Whether ``value`` is text with something to fill in."""
+    """Check whether ``value`` is text with something to fill in."""
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
 def syntax_problem(text: str, where: str, *, expression: bool = False) -> Problem | None:
-    """What is wrong with the syntax of a template, or of an expression such as a ``when``."""
+    """Return what is wrong with the syntax of a template, or of an expression such as a ``when``."""
     try:
         if expression:
             _expression(text)
@@ -152,29 +139,29 @@ def syntax_problem(text: str, where: str, *, expression: bool = False) -> Proble
 
 @cache
 def names_in(text: str) -> frozenset[str]:
-    """Names that a template refers to."""
+    """Return the names that a template refers to."""
     return frozenset(meta.find_undeclared_variables(_environment.parse(text)))
 
 
 def names_in_expression(text: str) -> frozenset[str]:
-    """Names that an expression refers to."""
+    """Return the names that an expression refers to."""
     return names_in("{{ " + text + " }}")
 
 
 _PLAIN = (nodes.And, nodes.Or, nodes.Not, nodes.Compare, nodes.Name, nodes.Const, nodes.TemplateData, nodes.CondExpr)
-"""Expressions that do nothing with a value but compare it, or pass it on."""
+"""Expressions that only compare a value, or return it."""
 
 
 @cache
 def names_in_calls(expression: str) -> frozenset[str]:
-    """Names in an expression that are not just compared: filters, tests, methods, sums and the like are given them."""
+    """Return names whose values an expression does not only compare: it gives them to filters, tests, methods, sums."""
     tree = _environment.parse("{{ " + expression + " }}")
     used = (node for node in tree.find_all(nodes.Expr) if not isinstance(node, _PLAIN))
     return frozenset(name.name for node in used for name in node.find_all(nodes.Name))
 
 
 def render(value: Any, context: Mapping[str, Any], where: str) -> Any:
-    """``value`` with every template in it filled in, through lists and mappings.
+    """Return ``value`` with every template in it filled in, also in lists and mappings.
 
     Text that is one single ``{{ expression }}`` keeps the type of its value: ``"{{ seed }}"`` gives a number.
 
@@ -192,17 +179,17 @@ def render(value: Any, context: Mapping[str, Any], where: str) -> Any:
         return evaluate(inner[2:-2].strip(), context, where)
     try:
         return _compiled(value).render(context)
-    except Exception as error:  # whatever a template stumbles over is the template's trouble
+    except Exception as error:  # whatever a value raises is a mistake of the template
         raise InvalidRequest.of([_problem(error, value, context, where)]) from None
 
 
 def evaluate(
     expression: str, context: Mapping[str, Any], where: str, *, passing: tuple[type[Exception], ...] = ()
 ) -> Any:
-    """The value of an expression such as ``width > 800 and mask_exists``.
+    """Return the value of an expression such as ``width > 800 and mask_exists``.
 
     Args:
-        passing: errors of the values themselves that are the caller's business.
+        passing: errors of the values themselves that the caller handles.
 
     Raises:
         InvalidRequest: a name is missing, or it cannot be evaluated.
@@ -213,7 +200,7 @@ def evaluate(
             str(value)  # raises, naming what is missing
     except passing:
         raise
-    except Exception as error:  # whatever a template stumbles over is the template's trouble
+    except Exception as error:  # whatever a value raises is a mistake of the template
         raise InvalidRequest.of([_problem(error, expression, context, where)]) from None
     return value
 
@@ -222,4 +209,4 @@ def _problem(error: Exception, text: str, context: Mapping[str, Any], where: str
     if isinstance(error, UndefinedError):
         known = ", ".join(sorted(context))
         return Problem(where, f"'{text}': {error.message}; known here: {known}")
-    return Problem(where, f"'{text}' cannot be worked out: {error}")
+    return Problem(where, f"'{text}' cannot be evaluated: {error}")

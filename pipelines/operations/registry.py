@@ -10,7 +10,7 @@ To add an operation, write its class in ``images``, ``masks`` or ``geometry``, a
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -87,34 +87,39 @@ class Operation:
             partial: do not ask for required parameters.
         """
         where = where or self.name
-        fields, problems = self.parameters.model_fields, []
-        for name in parameters:
+        fields = self.parameters.model_fields
+        given = {name: value for name, value in parameters.items() if name in fields and value is not None}
+        wrong = [*self._wrong_names(parameters), *self._wrong_values(given, partial=partial)]
+        wrong += self.parameters.conflicts(given).items()
+        problems = [Problem(f"{where}.{name}", what) for name, what in wrong]
+        groups = self.parameters.exclusive_groups
+        used = [group for group in groups if any(name in given for name in group)]
+        choice = ", or ".join((" and " if len(groups) > 1 else " or ").join(group) for group in groups)
+        if len(used) > 1:
+            problems.append(Problem(where, f"has {len(used)} sizes: keep one of {choice}"))
+        elif groups and not used and not partial:
+            problems.append(Problem(where, f"changes nothing as it is: write {choice}"))
+        return problems
+
+    def _wrong_names(self, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        fields = self.parameters.model_fields
+        for name, value in parameters.items():
             if name in self.inputs:
-                problems.append(Problem(f"{where}.{name}", "is a picture: give it a step or a file, no plain value"))
+                yield name, "is a picture: give it a step or a file, no plain value"
             elif name not in fields:
                 known = [*fields, *self.inputs]
                 hint = nearest(str(name), known) or f"; it takes {', '.join(known)}"
-                problems.append(Problem(f"{where}.{name}", f"{self.name} has no such parameter{hint}"))
-            elif name == "color" and parameters[name] is None:
-                problems.append(
-                    Problem(f"{where}.{name}", "is empty: put #rrggbb in quotes, YAML takes # for a comment")
-                )
-        given = {name: value for name, value in parameters.items() if name in fields and value is not None}
+                yield name, f"{self.name} has no such parameter{hint}"
+            elif name == "color" and value is None:
+                yield name, "is empty: put #rrggbb in quotes, because # begins a comment in YAML"
+
+    def _wrong_values(self, given: Mapping[str, Any], *, partial: bool) -> Iterable[tuple[str, str]]:
         try:
             self.parameters.model_validate(given)
         except ValidationError as error:
-            wrong = [e for e in error.errors(include_url=False) if not (partial and _is_absent(e))]
-            found = {_place(e["loc"]): _sentence(e) for e in wrong}
-            problems += [Problem(f"{where}.{place}", what) for place, what in found.items()]
-        problems += [Problem(f"{where}.{name}", what) for name, what in self.parameters.conflicts(given).items()]
-        used = [way for way in self.parameters.exclusive_groups if any(name in given for name in way)]
-        several = len(self.parameters.exclusive_groups) > 1
-        ways = ", or ".join((" and " if several else " or ").join(way) for way in self.parameters.exclusive_groups)
-        if len(used) > 1:
-            problems.append(Problem(where, f"says its size in {len(used)} ways: keep one of {ways}"))
-        elif self.parameters.exclusive_groups and not used and not partial:
-            problems.append(Problem(where, f"says nothing of what is wanted: write {ways}"))
-        return problems
+            wrong = (e for e in error.errors(include_url=False) if not (partial and _is_absent(e)))
+            return {_place(e["loc"]): _sentence(e) for e in wrong}.items()
+        return ()
 
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``parameters`` with every default, as they are part of the key.

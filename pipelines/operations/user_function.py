@@ -27,6 +27,7 @@ from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.masks import binarise
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.units import px_size
 from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input
 from pipelines.operations.importing import import_user_module, source_digest
 from pipelines.operations.pixels import encode, has_same_pixels, normalised, open_pixels, own_bytes
@@ -100,7 +101,7 @@ def _step(function: Any, reference: str, module: types.ModuleType | None, where:
         bare = inspect.unwrap(function)
         takes = list(inspect.signature(function).parameters.values())
     except (ValueError, TypeError):
-        raise refuse("does not say its parameters: call it from a function that is written with def") from None
+        raise refuse("does not show its parameters: call it from a function that is written with def") from None
     for called in (function, bare, function.__call__):
         if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
             raise refuse("is async: write it with a plain def, it runs on a thread of its own")
@@ -251,8 +252,9 @@ class _NoImage(Exception):
 def _made(result: Any, *, mask: bool) -> Image.Image:
     if not isinstance(result, Image.Image):
         hint = "return Image.fromarray(…)" if hasattr(result, "__array_interface__") else "return a Pillow image"
-        raise _NoImage(f"gave {'nothing' if result is None else f'a {type(result).__name__}'}, no image: {hint}")
+        found = "nothing" if result is None else f"a {type(result).__name__}"
+        raise _NoImage(f"returned {found}, not an image: {hint}")
     if not 0 < result.width * result.height <= MAX_PIXELS:
-        raise _NoImage(f"gave {result.width}×{result.height} px: between 1 px and {MAX_PIXELS // 1_000_000} MP will do")
+        raise _NoImage(f"returned {px_size(result.size)}: return from 1 px to {MAX_PIXELS // 1_000_000} MP")
     made = normalised(result)
     return binarise(made) if mask else made

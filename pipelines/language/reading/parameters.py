@@ -89,10 +89,10 @@ class _StepCheck:
             elif needed.role == "mask" and kind == "image":
                 what = "the source" if fed == SOURCE else f"'{fed}'"
                 remedy = "make one of it with mask_from_alpha, mask_from_color or mask_from_boxes"
-                self._add(at, f"{what} gives an image where a mask is due: {remedy}")
+                self._add(at, f"{what} gives an image where a mask is needed: {remedy}")
             elif needed.role == "image" and kind == "mask":
                 remedy = "write the id of a step that gives an image"
-                self._add(at, f"'{fed}' gives a mask where an image is due: {remedy}")
+                self._add(at, f"'{fed}' gives a mask where an image is needed: {remedy}")
 
     def _fed(self) -> Iterator[tuple[str, ImageInput, Path]]:
         """Yield each step that feeds this one, what is needed of it, and where that is written."""
@@ -224,7 +224,7 @@ class _StepCheck:
         if isinstance(step.action, Tool):
             shapes = {"width", "height"} if step.action.options.model_fields else set()
             if shapes and not any(name in fixed for name in (*shapes, "aspect_ratio", "expand")):
-                self._add(at, "says no canvas: write aspect_ratio, expand, or width and height")
+                self._add(at, "has no canvas: write aspect_ratio, expand, or width and height")
             missing_canvas = shapes if not shapes & fixed.keys() else set()
             variant, fit = step.parameters.get("variant", 0), step.parameters.get("fit", "error")
             if not templates.is_template(variant) and (isinstance(variant, bool) or not isinstance(variant, int)):

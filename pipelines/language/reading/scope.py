@@ -98,7 +98,7 @@ def _check_names(names: Collection[str], text: str, path: Path, scope: Scope, pr
     for name in sorted(set(names) - scope.names):
         if name == "env":
             wanted = ", ".join(read) or "NAME"
-            what = f"'{text}': the recipe lists nothing of the environment: write env: [{wanted}] at its top"
+            what = f"'{text}': the recipe has no list env: write env: [{wanted}] at its top"
             problems.add(path, what)
         elif scope.has_table:
             problems.wanted.append(problems.reference(name, text, path))

@@ -118,7 +118,7 @@ class _Parser:
             return self._miss(data)
         task, action, parameters = found
         if data.get("on_failure") is not None and data.get("expect") is None:
-            what = "belongs to expect, which is not there: say what is expected of the result"
+            what = "belongs to expect, which is missing: write what is expected of the result"
             self._problems.add((*path, "on_failure"), what)
         for varied in self._names & options.matrix.keys():
             self._problems.add((*path, "matrix", varied), name_problem(varied))

@@ -1,4 +1,4 @@
-"""YAML documents with the line of every value, so that an error can say where it is."""
+"""YAML documents with the line of every value, so that a message can show where a mistake is."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed file: plain data, the line of every path in it, and what is wrong with the YAML itself."""
+    """A parsed file: plain data, the line of every path in it, and mistakes of the YAML itself."""
 
     data: Any
     lines: dict[Path, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
     def line(self, path: Path) -> int | None:
-        """The line of ``path``, or of the nearest thing around it."""
+        """Return the line of ``path``, or of the nearest value around it."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path)
 
 
 def load(text: str) -> Document:
-    """Parse YAML safely: plain data only, no tags that make objects, no aliases, no key twice."""
+    """Parse YAML safely: plain data, without tags for objects, without aliases, without a key twice."""
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
@@ -53,7 +53,7 @@ def load(text: str) -> Document:
 
 
 def _remedy(what: str, line: str) -> str:
-    """What to write instead, for the mistakes that people make most."""
+    """Return what to write instead, for the most frequent mistakes."""
     if "\t" in line:
         return "; indent with spaces, not with tabs"
     if "{{" in line and not any(f"{quote}{{{{" in line for quote in "\"'"):

@@ -254,7 +254,7 @@ def test_every_column_that_fails_is_told_and_none_that_fails_because_of_another(
     told = item.error.splitlines()
     assert len(told) == 2
     assert "source.columns.a: '{{ none1 }}': nothing is called 'none1'; known here: id, index, name" in told[0]
-    assert "source.columns.c: 'id / 0' cannot be worked out: division by zero" in told[1]
+    assert "source.columns.c: 'id / 0' cannot be evaluated: division by zero" in told[1]
     assert item.columns == {"id": 1, "e": 1}
 
 
@@ -270,11 +270,11 @@ def test_a_hidden_column_is_named_with_what_to_write_instead(tmp_path: Path) -> 
         (Source(image="in/{{ file }}.png"), "source.image: 'in/{{ file }}.png': nothing is called 'file'"),
         (Source(image="{{ empty }}"), "source.image: '{{ empty }}' is empty here: write where the picture is"),
         (Source(image="{{ id.x.y }}"), "source.image: '"),
-        (Source(filter="id > 'a'"), "source.filter: 'id > 'a'' cannot be worked out: '>' not supported"),
+        (Source(filter="id > 'a'"), "source.filter: 'id > 'a'' cannot be evaluated: '>' not supported"),
         (Source(filter="nothing"), "source.filter: 'nothing': nothing is called 'nothing'"),
-        (Source(filter="9 ** 9 ** 9"), "source.filter: '9 ** 9 ** 9' cannot be worked out"),
-        (Source(filter="id >"), "source.filter: 'id >' cannot be worked out"),
-        (Source(columns={"c": "{% for"}), "source.columns.c: '{% for' cannot be worked out"),
+        (Source(filter="9 ** 9 ** 9"), "source.filter: '9 ** 9 ** 9' cannot be evaluated"),
+        (Source(filter="id >"), "source.filter: 'id >' cannot be evaluated"),
+        (Source(columns={"c": "{% for"}), "source.columns.c: '{% for' cannot be evaluated"),
         (Source(columns={"c": "{{ id.__class__.mro() }}"}), "source.columns.c: "),
     ],
 )

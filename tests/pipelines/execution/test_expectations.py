@@ -218,7 +218,7 @@ def test_every_fact_is_known_of_both() -> None:
 def test_a_condition_that_cannot_be_worked_out_has_failed() -> None:
     flat = ref(Image.new("L", SIZE))
     (told,) = judge(expected(condition="sharpness / before.sharpness > 1"), FACTS, flat, flat)
-    assert told.startswith("condition: 'sharpness / before.sharpness > 1' cannot be worked out: ")
+    assert told.startswith("condition: 'sharpness / before.sharpness > 1' cannot be evaluated: ")
     assert told.endswith("division by zero")
 
 

@@ -110,9 +110,9 @@ FACT_NAMES = f"{', '.join(IMAGE_FACTS)}, and before.width and so on of the input
         ),
         (
             {"condition": "width > '800'"},
-            ".condition: 'width > '800'' cannot be worked out: '>' not supported between instances of 'int' and 'str'",
+            ".condition: 'width > '800'' cannot be evaluated: '>' not supported between instances of 'int' and 'str'",
         ),
-        ({"condition": "width(3)"}, ".condition: 'width(3)' cannot be worked out: 'int' object is not callable"),
+        ({"condition": "width(3)"}, ".condition: 'width(3)' cannot be evaluated: 'int' object is not callable"),
     ],
 )
 def test_what_is_wrong_is_told_with_what_to_write_instead(data: Any, message: str) -> None:

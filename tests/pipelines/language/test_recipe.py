@@ -88,7 +88,7 @@ def test_equal_steps_get_ids_of_their_own() -> None:
         ),
         (
             steps("  - outpaint: {}"),
-            "r.yaml:3: steps.0.outpaint: says no canvas: write aspect_ratio, expand, or width and height",
+            "r.yaml:3: steps.0.outpaint: has no canvas: write aspect_ratio, expand, or width and height",
         ),
         (
             steps("  - outpaint: {aspect_ratio: wide}"),

@@ -570,12 +570,12 @@ def test_any_picture_gives_a_result_of_the_size_foretold_or_an_error_that_says_w
     [
         ("resize", {"widht": 3, "height": 2}, "resize.widht", "resize has no such parameter (did you mean 'width'?)"),
         ("mask_invert", {"x": 1}, "mask_invert.x", "mask_invert has no such parameter; it takes mask"),
-        ("resize", {}, "resize", "says nothing of what is wanted: write width and height, or max_side, or megapixels"),
+        ("resize", {}, "resize", "changes nothing as it is: write width and height, or max_side, or megapixels"),
         (
             "resize",
             {"width": 3, "max_side": 4},
             "resize",
-            "says its size in 2 ways: keep one of width and height, or max_side, or megapixels",
+            "has 2 sizes: keep one of width and height, or max_side, or megapixels",
         ),
         (
             "resize",
@@ -618,7 +618,7 @@ def test_any_picture_gives_a_result_of_the_size_foretold_or_an_error_that_says_w
             "flatten",
             {"color": None},
             "flatten.color",
-            "is empty: put #rrggbb in quotes, YAML takes # for a comment",
+            "is empty: put #rrggbb in quotes, because # begins a comment in YAML",
         ),
         (
             "flatten",
@@ -626,7 +626,7 @@ def test_any_picture_gives_a_result_of_the_size_foretold_or_an_error_that_says_w
             "flatten.color",
             "'#fff0' is transparent: write an opaque colour, such as white or '#rrggbb'",
         ),
-        ("convert", {}, "convert", "says nothing of what is wanted: write format or quality or mode"),
+        ("convert", {}, "convert", "changes nothing as it is: write format or quality or mode"),
         (
             "convert",
             {"quality": 80},

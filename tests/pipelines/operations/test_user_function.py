@@ -160,11 +160,14 @@ def test_a_function_is_called_from_several_threads_at_once_each_with_its_own_val
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("raise KeyError", "KeyError"),
         ("return 1 / 0", "ZeroDivisionError: division by zero"),
-        ("return None", "gave nothing, no image: return a Pillow image"),
-        ("return 'a.png'", "gave a str, no image: return a Pillow image"),
-        ("import numpy; return numpy.zeros((3, 3), 'uint8')", "gave a ndarray, no image: return Image.fromarray(…)"),
-        ("return Image.new('RGB', (0, 5))", "gave 0×5 px: between 1 px and 100 MP will do"),
-        ("return Image.new('1', (100_000, 1_001))", "gave 100000×1001 px: between 1 px and 100 MP will do"),
+        ("return None", "returned nothing, not an image: return a Pillow image"),
+        ("return 'a.png'", "returned a str, not an image: return a Pillow image"),
+        (
+            "import numpy; return numpy.zeros((3, 3), 'uint8')",
+            "returned a ndarray, not an image: return Image.fromarray(…)",
+        ),
+        ("return Image.new('RGB', (0, 5))", "returned 0×5 px: return from 1 px to 100 MP"),
+        ("return Image.new('1', (100_000, 1_001))", "returned 100000×1001 px: return from 1 px to 100 MP"),
         ("image.close(); return image", "ValueError"),
     ],
 )
@@ -194,7 +197,7 @@ def test_whatever_picture_a_function_returns_is_a_result_or_the_items_trouble(
     try:
         assert step.perform({}, {"image": ref()}).upright_size == size
     except ItemError as error:
-        assert "tests:fn: gave" in str(error)
+        assert "tests:fn: returned" in str(error)
 
 
 # -- references -------------------------------------------------------------------------------------------------------
@@ -251,7 +254,7 @@ def test_a_current_folder_that_has_gone_is_no_other_trouble(tmp_path: Path, monk
         ("def fn(*, image): return image", "takes no picture: its first parameter is the picture"),
         ("def fn(image, other, /): return image", "has further parameters without a name"),
         ("def fn(photo, image: Image.Image): return image", "calls a further picture 'image'"),
-        ("fn = dict.update", "does not say its parameters"),
+        ("fn = dict.update", "does not show its parameters"),
     ],
 )
 def test_what_cannot_be_a_step_is_refused(module: Module, text: str, told: str) -> None:
