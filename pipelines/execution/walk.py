@@ -171,8 +171,7 @@ class _Walk:
 
     async def _nodes(self, nodes: Sequence[Node]) -> None:
         """Answer every node once those that it depends on are answered."""
-        is_chain = all(set(node.dependencies) <= {SOURCE, before.id} for before, node in pairwise(nodes))
-        if is_chain or not self._answers.is_parallel:
+        if not self._answers.is_parallel or _is_chain(nodes):
             for node in nodes:
                 await self._node(node)
             return
@@ -230,7 +229,7 @@ class _Walk:
         node = first.node
         failures: list[str] = []
         for number, changes in enumerate(tries):
-            attempt = await self._checked(_changed(first, changes, failures))
+            attempt = await self._checked(_changed(first, changes, failures) if number else first)
             outcome = await (self._answers.paid(attempt) if node.is_paid else self._answers.local(attempt))
             try:
                 outcome = await self._preserved(attempt, outcome)
@@ -303,6 +302,10 @@ class _Walk:
                 sizes.add(attempt.call.output_size)
         is_same = sizes <= {result.upright_size}
         return result if is_same else Placeholder.made_of("tries", result, size=None, name=result.name)
+
+
+def _is_chain(nodes: Sequence[Node]) -> bool:
+    return all(set(node.dependencies) <= {SOURCE, before.id} for before, node in pairwise(nodes))
 
 
 def _changed(attempt: Attempt, changes: Mapping[str, Any], failures: Sequence[str] = ()) -> Attempt:

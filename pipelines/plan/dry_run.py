@@ -118,16 +118,15 @@ class ItemPlan:
 
     async def retry(self, attempt: Attempt) -> None:
         """Count a job that comes on top if the result before it is not as expected."""
-        call, price = attempt.call, None
+        call, is_stored = attempt.call, False
         try:
-            if call is not None and background.run(lookup(call, self._tally.settings)) is not None:
-                return
-            price = call.estimate() if call is not None else None
+            is_stored = call is not None and background.run(lookup(call, self._tally.settings)) is not None
         except Moderated:  # refused earlier, and free
             return
-        except FluxError:  # not known: a run would see
-            pass
-        self._tally.step(attempt.node).retries.add(price)
+        except FluxError:
+            call = None
+        if not is_stored:
+            self._tally.step(attempt.node).retries.add(call.estimate() if call is not None else None)
 
     async def note(self, attempt: Attempt, outcome: Outcome) -> None:
         """Count the attempt, and the time that its job would take."""
