@@ -25,7 +25,7 @@ demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, n
 	PREFECT_HOME=$(CURDIR)/$(DEMO)/prefect PREFECT_API_URL= $(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --store $(DEMO)/store --report $(DEMO)/report.html
 
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
-	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

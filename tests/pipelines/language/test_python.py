@@ -42,6 +42,7 @@ from pipelines.steps import (
     try_on,
 )
 
+ROOT = Path(steps.__file__).parents[1]
 PHOTOS = "photos/*.jpg"
 OUT = "out/{{ stem }}.png"
 
@@ -540,12 +541,12 @@ def test_type_checkers_find_mistakes_and_nothing_else(tmp_path: Path) -> None:
     wrong = "from pipelines.steps import deblur, edit, erase, outpaint, resize\n" + "\n".join(BAD)
     (tmp_path / "bad.py").write_text(wrong)
     command = ["-m", "mypy", "--strict", "--config-file=", "--no-color-output", "--follow-imports=silent"]
-    cache = f"--cache-dir={tmp_path / 'cache'}"
+    cache = f"--cache-dir={ROOT / '.cache' / 'mypy'}"
     done = subprocess.run(
         [sys.executable, *command, cache, str(tmp_path / "good.py"), str(tmp_path / "bad.py")],
         capture_output=True,
         text=True,
-        cwd=Path(steps.__file__).parents[1],
+        cwd=ROOT,
     )
     said = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert not [line for line in said if "good.py" in line], done.stdout
