@@ -120,8 +120,7 @@ class Call:
             picture = given.picture
             by_address = urls and self.tool.image_fields[name].url and picture.uri.startswith(("http://", "https://"))
             images[name] = picture.uri if by_address else base64.b64encode(picture.read()).decode("ascii")
-        given = {name: value for name, value in self.parameters.items() if value is not None}
-        return {**images, **given, **self.notify}
+        return {**images, **self.parameters, **self.notify}
 
     @property
     def main(self) -> ImageRef | None:
