@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flux_tasks.catalog import Tool, contract_0919
+from flux_tasks.catalog import TOOLS, Tool, contract_0919
 
 __all__ = ["Identity"]
 
@@ -34,6 +34,33 @@ class Identity:
     parameters: Mapping[str, Any]
     images: Mapping[str, str]
     variant: int = 0
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Identity | None:
+        """Return what a result record says of its call; None if it does not say enough, or its tool is not known.
+
+        A record from before revisions were written down is of the first one, and does not hold the variant: it counts
+        as 0.
+        """
+        tool = TOOLS.get(str(record.get("tool")))
+        number = record.get("revision", 1)
+        parameters, images = record.get("parameters"), record.get("inputs")
+        is_whole = isinstance(parameters, dict) and isinstance(images, dict) and isinstance(record.get("engine"), str)
+        if tool is None or not is_whole or not isinstance(number, int) or not 1 <= number <= tool.revision.number:
+            return None
+        tool = tool if number == tool.revision.number else replace(tool, revisions=tool.revisions[:number])
+        return cls(tool, record["engine"], record["parameters"], record["inputs"], record.get("variant", 0))
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as a result record holds it."""
+        return {
+            "tool": self.tool.name,
+            "revision": self.tool.revision.number,
+            "engine": self.engine,
+            "parameters": dict(self.parameters),
+            "inputs": dict(self.images),
+            "variant": self.variant,
+        }
 
     @cached_property
     def chosen(self) -> dict[str, Any]:

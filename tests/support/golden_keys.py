@@ -1,4 +1,4 @@
-"""The keys of many calls, written down. `python tests/support/golden_keys.py` adds what is new and changes nothing else.
+"""The keys of many calls, written down. `python tests/support/golden_keys.py` adds what is new, and changes nothing.
 
 A key may change only together with the revision of its tool (``flux_tasks.catalog.Revision``), and so may a default.
 """
