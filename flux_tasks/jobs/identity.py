@@ -17,6 +17,8 @@ from flux_tasks.catalog import TOOLS, Tool, contract_0919
 
 __all__ = ["Identity"]
 
+_VARIANTS = range(100)  # tried for a record that does not hold its own
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -39,8 +41,8 @@ class Identity:
     def of_record(cls, record: Mapping[str, Any]) -> Identity | None:
         """Return what a result record says of its call; None if it does not say enough, or its tool is not known.
 
-        A record from before revisions were written down is of the first one, and does not hold the variant: it counts
-        as 0.
+        A record of September 2026 holds neither the revision, which was the first one, nor the variant; see
+        ``with_variant_of``.
         """
         tool = TOOLS.get(str(record.get("tool")))
         number = record.get("revision", 1)
@@ -97,6 +99,11 @@ class Identity:
             "variant": self.variant,
         }
         return _digest({**document, "parameters": _normalized(document["parameters"])})
+
+    def with_variant_of(self, key: str) -> Identity | None:
+        """Return the identity with the variant that has ``key`` among its keys; None if no variant below 100 has."""
+        variants = (replace(self, variant=variant) for variant in (self.variant, *_VARIANTS))
+        return next((identity for identity in variants if key in identity.keys), None)
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -21,7 +21,6 @@ from flux_tasks.store.records import Store
 
 __all__ = ["Migration", "migrate"]
 
-_VARIANTS = range(100)  # tried for a record that does not hold its own
 _THREADS = 16  # nearly all the time is spent waiting for the store
 _BATCH = 1_000
 
@@ -108,11 +107,10 @@ def _migrate_one(store: Store, key: str, *, is_dry: bool, substitutes: Mapping[s
         return "left", "it does not say which call of which tool it is the result of"
     if "revision" in record:
         return "present", ""
-    for variant in _VARIANTS:
-        identity = replace(identity, variant=variant)
-        if identity.former_key == key:
-            return _move(store, record, identity, is_dry=is_dry, refusals=substitutes.get(key, []))
-    return "left", f"its key does not follow from what it holds, with no variant below {len(_VARIANTS)}"
+    verified = identity.with_variant_of(key)
+    if verified is None:
+        return "left", "its key does not follow from what it holds"
+    return _move(store, record, verified, is_dry=is_dry, refusals=substitutes.get(key, []))
 
 
 def _move(
