@@ -40,7 +40,7 @@ class Operation:
         output_kind: ``image``, ``mask``, or ``same``: what its main picture is (see ``for_role``).
         inputs: its pictures by parameter.
         parameters: everything else that it takes, as a pydantic model.
-        version: raised when the pixels change that it gives; part of the key.
+        version: raised when the pixels change that it gives, or a default; part of the key.
         for_masks: the parameters where the main picture is a mask, if they are others.
         keeps_when_same_size: the result is the main picture, unchanged, if both have the same size.
         needs_pixels: the result depends on pixels; if not, the size of the main picture is enough to work it out.
@@ -116,8 +116,16 @@ class Operation:
             problems.append(Problem(where, f"says nothing of what is wanted: write {ways}"))
         return problems
 
+    def chosen(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that differ from their defaults, as they go into the key.
+
+        Raises:
+            InvalidRequest: they are wrong.
+        """
+        return self._read(parameters).model_dump(mode="json", exclude_defaults=True)
+
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """``parameters`` with every default filled in, as they go into the key.
+        """Return ``parameters`` with every default filled in, as they went into the key up to September 2026.
 
         Raises:
             InvalidRequest: they are wrong.

@@ -187,8 +187,12 @@ class UserFunction:
         """The step itself: it takes images and masks."""
         return self
 
+    def chosen(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """``parameters``: the defaults of the function's signature are part of its source."""
+        return dict(parameters)
+
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """``parameters``: those of the function's signature are part of its source."""
+        """``parameters``, as for ``chosen``."""
         return dict(parameters)
 
     def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> None:

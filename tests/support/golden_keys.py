@@ -11,9 +11,13 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
 from flux_tasks import catalog
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import Call, prepare
+from pipelines.operations.registry import OPERATIONS
 
 FILE = Path(__file__).parents[1] / "data" / "golden_keys.json"
 PICTURES = Path(__file__).parents[1] / "data" / "store_of_68a6cf4"
@@ -21,9 +25,10 @@ PICTURES = Path(__file__).parents[1] / "data" / "store_of_68a6cf4"
 
 REMEDY = """
 If results of the tool may differ from before, give it a new revision in the catalogue (``Revision``: number, date,
-reason), then run `python tests/support/golden_keys.py`. Users then pay again for what the old revision has settled.
-If results cannot differ, mend what has changed the key. Where a default has changed and nothing else, note the old one
-in the revision that holds (``Revision.defaults``): calls that set the parameter keep their keys."""
+reason), or the operation a new version; then run `python tests/support/golden_keys.py`. Users then pay again for what
+the old revision has settled. If results cannot differ, mend what has changed the key. Where a default has changed and
+nothing else, note the old one in the revision that holds (``Revision.defaults``): calls that set the parameter keep
+their keys."""
 
 
 def read() -> dict[str, Any]:
@@ -48,9 +53,19 @@ def key_problem(entry: dict[str, Any]) -> str:
 
 
 def present_defaults() -> dict[str, dict[str, Any]]:
-    """The defaults of today: of every tool at its revision, and of what can be written for a mask."""
-    found = {f"{tool.name} {tool.revision.number}": _begun(tool) for tool in catalog.TOOLS.values()}
-    return {**found, "mask": {n: i.default for n, i in Mask.model_fields.items()}}
+    """The defaults of today: of tools at their revisions, of operations at their versions, and of masks."""
+    return {
+        **{f"{tool.name} {tool.revision.number}": _begun(tool) for tool in catalog.TOOLS.values()},
+        **{f"{one.name} {one.version}": _fields(one.parameters) for one in OPERATIONS.values()},
+        **{f"{one.name} {one.version}, mask": _fields(one.for_masks) for one in OPERATIONS.values() if one.for_masks},
+        "mask": _fields(Mask),
+    }
+
+
+def _fields(model: type[BaseModel]) -> dict[str, Any]:
+    return {
+        name: to_jsonable_python(info.default) for name, info in model.model_fields.items() if not info.is_required()
+    }
 
 
 def _begun(tool: catalog.Tool) -> dict[str, Any]:
