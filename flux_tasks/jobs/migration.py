@@ -105,11 +105,11 @@ def _migrate_one(store: Store, key: str, *, is_dry: bool, substitutes: Mapping[s
     identity = Identity.of_record(record)
     if identity is None:
         return "left", "it does not say which call of which tool it is the result of"
-    if "revision" in record:
-        return "present", ""
     verified = identity.with_variant_of(key)
     if verified is None:
         return "left", "its key does not follow from what it holds"
+    if verified.key == key:
+        return "present", ""
     return _move(store, record, verified, is_dry=is_dry, refusals=substitutes.get(key, []))
 
 
