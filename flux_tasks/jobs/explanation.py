@@ -69,7 +69,7 @@ class KeyRecord:
             return f"{job}: {record.get('tool')} for {record.get('name')}"
         if "operation" in record or "preserve" in record:
             return f"a result made on this machine, free; {_picture_of(record)}"
-        cost = record.get("cost")
+        cost = None if str(record.get("engine")).startswith("local:") else record.get("cost")
         paid = "" if cost is None else f", {credits(cost)} credits"
         made = f"{record.get('created', 'at an unknown time')} by job {record.get('job_id')}{paid}"
         return f"the result of {record.get('tool')}, made {made}; {_picture_of(record)}"
@@ -195,25 +195,48 @@ def _image_differences(name: str, stored: str | None, given: str | None) -> Iter
 
 
 def find_records(store: Store, text: str) -> list[KeyRecord]:
-    """Return what a store holds under a key, or about a picture.
+    """Return what a store holds under a key, of a job, or about a picture.
 
     Args:
-        text: a key, the beginning of one, or the location of a picture that a job gave.
+        text: a key or the beginning of one, the service's id of a job, or the location of a picture that a job gave.
 
     Raises:
         InvalidRequest: there is none, or the beginning is that of several keys.
         StoreUnavailable: the store cannot be read.
     """
+    is_key = re.fullmatch(r"[0-9a-f]{4,64}", text) is not None
     try:
-        is_key = re.fullmatch(r"[0-9a-f]{4,64}", text) is not None
         found = list(_named(store, text)) if is_key else []
-        if not found and is_key:
-            found = [one for one in _all(store) if one.identity and one.identity.key.startswith(text)]
-        if len({one.key for one in found}) > 1:
-            raise _problem(text, f"begins {len({one.key for one in found})} keys of this store: write more of it")
-        return found or _of_picture(store, text)
+        if not found:
+            digest = _digest_of(text)
+            found = [one for one in _all(store) if _is_meant(one, text, digest, is_key=is_key)]
     except OSError as error:
         raise StoreUnavailable(f"the store cannot be read: {error}") from error
+    keys = {one.key for one in found}
+    if not found and digest:
+        raise _problem(text, "is not a picture that this store has: it was made elsewhere, or converted when written")
+    if not found:
+        raise _problem(text, "is no file, no job, and not the beginning of a key of this store")
+    if is_key and len(keys) > 1:
+        raise _problem(text, f"begins {len(keys)} keys of this store: write more of it")
+    return found
+
+
+def _digest_of(location: str) -> str:
+    """Return the digest of a file; empty if there is none."""
+    try:
+        return hashlib.sha256(files.read(location)).hexdigest()
+    except OSError:
+        return ""
+
+
+def _is_meant(one: KeyRecord, text: str, digest: str, *, is_key: bool) -> bool:
+    if digest:
+        image = one.record.get("image")
+        return isinstance(image, dict) and image.get("digest") == digest
+    if is_key and one.identity is not None and one.identity.key.startswith(text):
+        return True
+    return one.record.get("job_id") == text
 
 
 def _problem(text: str, what: str) -> InvalidRequest:
@@ -242,19 +265,3 @@ def _read(store: Store, place: tuple[str, str]) -> KeyRecord:
     key = name.partition("~")[0]
     identity = Identity.of_record(record)
     return KeyRecord(key, kind, record, identity and identity.with_variant_of(key))
-
-
-def _of_picture(store: Store, location: str) -> list[KeyRecord]:
-    try:
-        digest = hashlib.sha256(files.read(location)).hexdigest()
-    except OSError:
-        raise _problem(location, "is neither a file nor the beginning of a key of this store") from None
-    found = [one for one in _all(store) if one.kind == "results" and _digest_of(one.record) == digest]
-    if not found:
-        raise _problem(location, "is not a picture that this store has: it was made elsewhere, or written anew")
-    return found
-
-
-def _digest_of(record: Mapping[str, Any]) -> Any:
-    image = record.get("image")
-    return image.get("digest") if isinstance(image, dict) else None

@@ -50,10 +50,13 @@ def test_the_variant_of_an_old_record_is_found_by_trying() -> None:
     assert "  variant             2" in described(CALLS[9]["key"])
 
 
-def test_a_result_is_found_by_the_beginning_of_its_key_by_the_key_of_today_and_by_its_picture(tmp_path: Path) -> None:
+def test_a_result_is_found_by_the_beginning_of_its_key_the_key_of_today_its_job_and_its_picture(tmp_path: Path) -> None:
     by_key = described(CALLS[0]["key"])
     assert described(CALLS[0]["key"][:8]) == by_key
     assert described(golden_keys.prepared(CALLS[0]).key("local:classical@1")[:12]) == by_key
+    record = STORE.record("results", CALLS[0]["key"])
+    assert record is not None
+    assert described(record["job_id"]) == by_key
     place = tmp_path / "copy.png"
     place.write_bytes(next(Path(STORE.url).glob(f"blobs/*/{CALLS[0]['digest']}.png")).read_bytes())
     assert CALLS[0]["key"] in {one.key for one in find_records(STORE, str(place))}
@@ -67,8 +70,8 @@ def test_refusals_and_unsettled_jobs_are_explained_too() -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("nowhere.png", "neither a file nor the beginning of a key"),
-        ("f" * 64, "neither a file nor the beginning of a key"),
+        ("nowhere.png", "no file, no job, and not the beginning of a key"),
+        ("f" * 64, "no file, no job, and not the beginning of a key"),
         (str(INPUTS / "a.png"), "is not a picture that this store has"),
     ],
 )
