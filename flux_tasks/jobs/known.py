@@ -13,7 +13,7 @@ from flux_tasks.errors import Moderated, StoreUnavailable
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import JobContext
-from flux_tasks.jobs.endpoint import engine_of
+from flux_tasks.jobs.endpoint import endpoint_for, engine_of
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import commit, patiently
@@ -44,10 +44,7 @@ async def find_result(job: JobContext) -> JobResult | None:
         StoreUnavailable: the store cannot be read.
     """
     try:
-        for key in job.keys:
-            if (record := await patiently(job.store.result, key)) is not None:
-                return _cached(job, key, record["image"])
-        found = await patiently(_read_refusal, job)
+        found = await patiently(_read_result, job) or await _read_refusal(job)
     except StoreUnavailable:
         if (spooled := await _read_spool(job)) is not None:
             return spooled
@@ -55,7 +52,14 @@ async def find_result(job: JobContext) -> JobResult | None:
     return found or await _read_spool(job)
 
 
-def _read_refusal(job: JobContext) -> JobResult | None:
+def _read_result(job: JobContext) -> JobResult | None:
+    for key in job.keys:
+        if (record := job.store.result(key)) is not None:
+            return _cached(job, key, record["image"])
+    return None
+
+
+async def _read_refusal(job: JobContext) -> JobResult | None:
     """Return the result that replaces one that moderation refused earlier, if there is one.
 
     Raises:
@@ -63,10 +67,10 @@ def _read_refusal(job: JobContext) -> JobResult | None:
     """
     if job.settings.retry_moderated:
         return None
-    _, refusal = _find_refusal(job)
-    if refusal is None or job.journal.entry(*job.keys) is not None:  # a later attempt is to be collected first
+    _, refusal = await _find_refusal(job)
+    if refusal is None or await patiently(job.journal.entry, *job.keys) is not None:  # that is to be collected first
         return None
-    replacement = job.store.result(str(refusal["instead"])) if refusal.get("instead") else None
+    replacement = await patiently(job.store.result, str(refusal["instead"])) if refusal.get("instead") else None
     if replacement is not None:
         return _cached(
             job, job.key, replacement["image"], "made with another seed, because moderation refused the first one"
@@ -80,19 +84,25 @@ def _read_refusal(job: JobContext) -> JobResult | None:
     )
 
 
-def _find_refusal(job: JobContext) -> tuple[str, dict[str, Any] | None]:
-    """Return the record of a refusal and its key. A damaged one counts for nothing: the service is asked again."""
-    for key in job.keys:
+async def _find_refusal(job: JobContext) -> tuple[str, dict[str, Any] | None]:
+    """Return the record of a refusal and its key. A damaged one counts for nothing: the service is asked again.
+
+    Nobody adds refusals under former keys any more, so that one look into the folder is enough for all jobs.
+    """
+    names = endpoint_for(job.settings).refusals
+    if job.store.url not in names:
+        names[job.store.url] = frozenset(await patiently(job.store.records, _KIND))
+    present, *former = job.keys
+    for key in (present, *(key for key in former if key in names[job.store.url])):
         with suppress(ValueError):
-            if (refusal := job.store.record(_KIND, key)) is not None:
+            if (refusal := await patiently(job.store.record, _KIND, key)) is not None:
                 return key, refusal
-    return job.key, None
+    return present, None
 
 
 async def _read_spool(job: JobContext) -> JobResult | None:
     """Return the result that waits in the spool, and write it into the store if that is possible now."""
-    found = [await asyncio.to_thread(job.spool.job, key) for key in job.keys]
-    spooled = next((one for one in found if one is not None), None)
+    spooled = await asyncio.to_thread(job.spool.job, *job.keys)
     if spooled is None or spooled.facts is None or spooled.image is None:
         return None
     data = await asyncio.to_thread(spooled.image.read)
@@ -116,19 +126,19 @@ async def is_answered(job: JobContext, entry: Entry) -> bool:
     Raises:
         StoreUnavailable: the store cannot be read.
     """
-    for key in job.keys:
-        if await patiently(job.store.result, key) is not None:
-            return True
+    if await patiently(_read_result, job) is not None:
+        return True
     if job.settings.retry_moderated or entry.attempt > 1:
         return False
-    return (await patiently(_find_refusal, job))[1] is not None
+    return (await _find_refusal(job))[1] is not None
 
 
 async def remember_refusal(job: JobContext, refusal: Moderated, entry: Entry) -> None:
     """Write down that moderation refused ``job``; without a store the next run asks the service again."""
+    key = job.keys[0]
     record = {
         **job.identity.to_record(),
-        "key": job.key,
+        "key": key,
         "name": job.call.name,
         "stage": refusal.stage,
         "reasons": list(refusal.reasons),
@@ -136,7 +146,7 @@ async def remember_refusal(job: JobContext, refusal: Moderated, entry: Entry) ->
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     with suppress(StoreUnavailable):
-        await patiently(job.store.put_record, _KIND, job.key, record)
+        await patiently(job.store.put_record, _KIND, key, record)
 
 
 async def substitute(refused: Call, replacement: Call, settings: Settings) -> None:
@@ -147,7 +157,7 @@ async def substitute(refused: Call, replacement: Call, settings: Settings) -> No
     """
     engine = await engine_of(settings)
     job, keys = JobContext(refused, settings, engine), replacement.identity(engine).keys
-    key, refusal = await patiently(_find_refusal, job)
+    key, refusal = await _find_refusal(job)
     if refusal is not None:
         there = [one for one in keys if await patiently(job.store.result, one) is not None]
         await patiently(job.store.put_record, _KIND, key, {**refusal, "instead": (there or keys)[0]})

@@ -128,6 +128,19 @@ def test_a_job_that_was_submitted_under_the_former_key_is_collected_and_not_paid
     assert bfl.jobs == 1
 
 
+def test_a_job_of_the_former_key_that_moderation_refuses_is_not_tried_again(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    assert background.run(lookup(call, settings)) is None
+    entry = submitted(bfl, call, settings)
+    bfl.on("GET /v1/get_result", Answer(200, {"id": entry.id, "status": "Request Moderated"}))
+    for attempt in (job.execute(call, settings), lookup(call, settings), job.execute(call, settings)):
+        with pytest.raises(Moderated):
+            background.run(attempt)
+    assert bfl.jobs == 1
+    assert journal(settings).entries() == []
+
+
 def test_a_refresh_collects_what_was_begun_under_the_former_key(bfl: FakeBfl, settings: Settings, call: Call) -> None:
     submitted(bfl, call, settings)
     assert run(call, settings, refresh=True).outcome is JobOutcome.COLLECTED
@@ -226,7 +239,7 @@ def test_a_miss_looks_for_one_key_more(
     assert background.run(lookup(call, settings)) is None
     places = [os.path.relpath(place, settings.store) for place in read if place.startswith(settings.store)]
     keys = call.identity("custom:loopback").keys
-    assert places == [f"{kind}/{key}.json" for kind in ("results", "refusals") for key in keys]
+    assert places == [*(f"results/{key}.json" for key in keys), f"refusals/{keys[0]}.json"]
     run(call, settings)
     read.clear()
     assert background.run(lookup(call, settings)) is not None
