@@ -65,7 +65,7 @@ class Spool:
         files.write(self._place(entry.key, "json"), text)
 
     def job(self, *keys: str) -> Spooled | None:
-        """Return what waits of a job, under the first of ``keys`` that has it, or None; a damaged file counts as missing."""
+        """Return what waits of a job, under the first of ``keys`` that has it; a damaged file counts as missing."""
         return next((found for key in keys if (found := self._job(key)) is not None), None)
 
     def _job(self, key: str) -> Spooled | None:

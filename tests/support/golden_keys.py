@@ -25,7 +25,7 @@ PICTURES = Path(__file__).parents[1] / "data" / "store_of_68a6cf4"
 
 REMEDY = """
 If results of the tool may differ from before, give it a new revision in the catalogue (``Revision``: number, date,
-reason), or the operation a new version; then run `python tests/support/golden_keys.py`. Users then pay again for what
+reason), or the operation a new version; then run `make stubs`. Users then pay again for what
 the old revision has settled. If results cannot differ, mend what has changed the key. Where a default has changed and
 nothing else, note the old one in the revision that holds (``Revision.defaults``): calls that set the parameter keep
 their keys."""

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
-from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, StoreFolder, Variables, load_recipe, option
+from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
 from pipelines.cli.terminal import print_line, terminal_width
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ store = App(name="store", help="List held jobs, explain results, migrate keys.",
 _TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time
 
 
+_Result = Annotated[Location, Parameter(metavar="RESULT|KEY")]
 _Keys = Annotated[Sequence[str], Parameter(metavar="KEY", consume_multiple=1)]
 
 
@@ -63,14 +64,12 @@ def held(
 
 @store.command
 def explain(
-    result: Annotated[
-        Location, option("a key, the beginning of one, the id of a job, or a picture that a run wrote", "RESULT|KEY")
-    ],
-    other: Annotated[Location | None, option("another one, to compare the first with", "RESULT|KEY")] = None,
+    result: _Result,
+    other: _Result | None = None,
     /,
     *,
-    recipe: Annotated[Location | None, option("compare it with the calls of this recipe", "RECIPE")] = None,
-    item: Annotated[str, option("the recipe's item: its stem or its location", "ITEM")] = "",
+    recipe: Annotated[Location | None, Parameter(metavar="RECIPE")] = None,
+    item: Annotated[str, Parameter(metavar="ITEM")] = "",
     variables: Variables = (),
     places: Places = Places(),
 ) -> Exit:
@@ -78,6 +77,12 @@ def explain(
 
     A second result, or a recipe and an item, are compared with the first:
     each difference is a line, such as `seed 7 is 8`.
+
+    Args:
+        result: a key, the beginning of one, the id of a job, or a picture that a run wrote
+        other: another one, to compare the first with
+        recipe: compare it with the calls of this recipe
+        item: the recipe's item: its stem or its location
     """
     from flux_tasks.jobs.explanation import find_records
     from flux_tasks.store.records import Store
@@ -132,12 +137,15 @@ def _answered(call: PlannedCall, records: Sequence[KeyRecord]) -> Iterator[str]:
 def migrate(
     *,
     place: Annotated[StoreFolder, Parameter(name="--store")] = None,
-    yes: Annotated[bool, option("do it; without this, only say what would be done")] = False,
+    yes: bool = False,
 ) -> Exit:
     """Give results of an earlier version the keys of today.
 
     Nothing depends on it: earlier keys are found, too, at a second look.
     Stop it whenever you like: no result is without a record at any moment.
+
+    Args:
+        yes: do it; without this, only say what would be done
     """
     from flux_tasks import background
     from flux_tasks.jobs.migration import migrate as migrate_store

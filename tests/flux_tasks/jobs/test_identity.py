@@ -54,7 +54,7 @@ def test_no_default_has_changed_without_a_new_revision() -> None:
 
 
 def test_what_is_written_down_is_complete() -> None:
-    run = "run `python tests/support/golden_keys.py`"
+    run = "run `make stubs`"
     assert GOLDEN["defaults"].items() >= golden_keys.present_defaults().items(), run
     calls = [golden_keys.prepared(entry) for entry in GOLDEN["calls"]]
     assert [call.tool.revision.number for call in calls] == [entry["revision"] for entry in GOLDEN["calls"]], run
