@@ -45,8 +45,8 @@ chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults against the local s
 bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py
 
-stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks/__init__.pyi, steps.pyi, the JSON Schema of recipes
-	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema
+stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks/__init__.pyi, steps.pyi, the JSON Schema of recipes, golden keys
+	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema && $(BIN)/python tests/support/golden_keys.py
 
 docs: $(VENV)/.demo  ## the tables of docs/recipe-reference.md, from the models of the language
 	$(BIN)/python docs/make/reference.py

@@ -22,6 +22,7 @@ from flux_tasks.catalog.tool import (
     MAX_INPUT_PIXELS,
     PIXELS_PER_MP,
     Price,
+    Revision,
     SizeRule,
     Tool,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "ImageField",
     "Price",
     "Request",
+    "Revision",
     "SizeRule",
     "Tool",
     "find",

@@ -22,12 +22,13 @@ __all__ = [
     "PIXELS_PER_MP",
     "NoOptions",
     "Price",
+    "Revision",
     "SizeRule",
     "Tool",
 ]
 
 CONTRACT_VERSION = "2026-09-19"
-"""Date of the official OpenAPI document that the request models follow; part of every job key."""
+"""Date of the official OpenAPI document that the request models follow."""
 
 PIXELS_PER_MP = 1_048_576
 """BFL's megapixel: an observed answer gives 1.98 for 1920×1080."""
@@ -105,6 +106,26 @@ class SizeRule:
     source: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A time in which equal calls of a tool give results that can stand for one another.
+
+    Attributes:
+        number: part of every job key of the tool, from 1.
+        date, reason: when it began, and why results may differ from those of the revision before.
+        defaults: defaults of that time, of the parameters whose default has changed since. A call that leaves such a
+            parameter out gets another key than before; a call that sets it keeps its key.
+    """
+
+    number: int
+    date: str
+    reason: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FIRST = Revision(1, "2026-09-19", "the first in this catalogue")
+
+
 class NoOptions(Request):
     """No parameters of our own, as for most tools."""
 
@@ -127,6 +148,8 @@ class Tool:
         strict: the service refuses unknown fields (it ignores them elsewhere).
         slots: concurrency class; ``account`` is 24 active jobs, ``kontext-max`` 6 of its own (SEED-2).
         deadline: seconds after which polling a job ends.
+        revisions: from the first to the one that holds. Add one only where results may differ: settled results of the
+            revision before no longer answer, and are paid for again.
         accepts: fields of seed documents that the local server takes under another name.
         price_when: chooses another price by parameters.
         output_size: (width, height) of the result by parameters and input size, where it is known beforehand.
@@ -147,6 +170,7 @@ class Tool:
     strict: bool = False
     slots: Literal["account", "kontext-max"] = "account"
     deadline: float = 300.0
+    revisions: tuple[Revision, ...] = (_FIRST,)
     accepts: Mapping[str, str] = field(default_factory=dict)
     price_when: Callable[[Mapping[str, Any]], Price | None] = lambda _: None
     output_size: Callable[[Mapping[str, Any], tuple[int, int] | None], tuple[int, int] | None] = lambda _, size: size
@@ -201,11 +225,20 @@ class Tool:
         """Return the price for these parameters."""
         return self.price_when(parameters) or self.price
 
+    @property
+    def revision(self) -> Revision:
+        """The revision that holds."""
+        return self.revisions[-1]
+
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``parameters`` with every default of the contract; images and the caller's fields are left out."""
+        """Return ``parameters`` with every default of the contract; None counts as left out.
+
+        Images and the caller's fields are taken away.
+        """
         left_out = {*self.image_fields, *CALLER_FIELDS}
         filled = {n: i.default for n, i in self.request.model_fields.items() if not i.is_required()}
-        return {n: v for n, v in {**filled, **parameters}.items() if n not in left_out}
+        given = {n: v for n, v in parameters.items() if v is not None}
+        return {n: v for n, v in {**filled, **given}.items() if n not in left_out}
 
     def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
         """Return everything that is wrong with ``parameters``, images aside; an empty list if nothing is.

@@ -7,7 +7,6 @@ sending. So a call that the store can answer never opens a picture.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -19,7 +18,6 @@ from pydantic import ValidationError
 
 from flux_tasks.catalog import (
     CALLER_FIELDS,
-    CONTRACT_VERSION,
     MAX_INPUT_BYTES,
     MAX_INPUT_PIXELS,
     MEDIA_TYPES,
@@ -32,6 +30,7 @@ from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
 from flux_tasks.images.encoding import decode, encode_png, inspect, is_complete
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.identity import Identity
 from flux_tasks.units import px_size
 
 __all__ = ["Call", "Fit", "Input", "mask_problems", "prepare"]
@@ -98,18 +97,14 @@ class Call:
     variant: int = 0
     notify: Mapping[str, Any] = field(default_factory=dict)
 
+    def identity(self, engine: str) -> Identity:
+        """Return what identifies the call when ``engine`` answers it."""
+        images = {name: given.identity for name, given in self.inputs.items()}
+        return Identity(self.tool, engine, self.parameters, images, self.variant)
+
     def key(self, engine: str) -> str:
-        """Return the job key: SHA-256 of tool, contract, engine, parameters with their defaults, and image contents."""
-        document = {
-            "tool": self.tool.name,
-            "contract": CONTRACT_VERSION,
-            "engine": engine,
-            "parameters": _canonical(self.tool.defaults(self.parameters)),
-            "images": {name: given.identity for name, given in self.inputs.items()},
-            "variant": self.variant,
-        }
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """Return the job key."""
+        return self.identity(engine).key
 
     def body(self, *, urls: bool = False) -> dict[str, Any]:
         """Return the request body: base64 images without a data-URI prefix, and only the parameters that were set.
@@ -362,8 +357,3 @@ def _needs_alpha(main: Input | None, where: str) -> list[Problem]:
 
 def _has_alpha(source: ImageRef) -> bool:
     return source.media_type != "image/jpeg" and inspect(source.read()).has_alpha
-
-
-def _canonical(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Write equal numbers the same way: 60 and 60.0 make one key."""
-    return {n: int(v) if isinstance(v, float) and v.is_integer() else v for n, v in parameters.items()}

@@ -104,12 +104,9 @@ class Collector:
         image = ImageRef.of(data, name=job.call.name)
         image = replace(image, engine=image.engine or job.engine, cost=cost, job_id=entry.id, data=data)
         facts = {
-            "tool": job.call.tool.name,
-            "engine": job.engine,
+            **job.identity.to_record(),
             "cost": cost,
             "job_id": entry.id,
-            "parameters": dict(job.call.parameters),
-            "inputs": {name: given.identity for name, given in job.call.inputs.items()},
             "warnings": [*job.call.warnings, *warnings, *picture_warnings(job.call, image)],
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from flux_tasks.jobs.call import Call
+from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
@@ -25,6 +26,7 @@ class JobContext:
     Attributes:
         engine: the identity of the engine behind the endpoint, a part of the job key.
         refresh: pay again even if the store has a result, and replace it.
+        is_former: go on under the key of September 2026, because an unsettled job was begun under it.
     """
 
     call: Call
@@ -32,11 +34,22 @@ class JobContext:
     engine: str
     refresh: bool = False
     on_progress: Progress | None = None
+    is_former: bool = False
 
     @cached_property
+    def identity(self) -> Identity:
+        """What identifies the call."""
+        return self.call.identity(self.engine)
+
+    @property
     def key(self) -> str:
-        """The job key."""
-        return self.call.key(self.engine)
+        """The key that the job is submitted and stored under."""
+        return self.identity.keys[-1 if self.is_former else 0]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that its result or its refusal may be stored under, the present one first."""
+        return self.identity.keys
 
     @cached_property
     def store(self) -> Store:

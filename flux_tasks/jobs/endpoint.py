@@ -25,6 +25,8 @@ class Endpoint:
     engine: str = ""
     server: Any = None
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refusals: dict[str, frozenset[str]] = field(default_factory=dict)
+    """By store, the keys of the refusals that it had when this process first looked."""
     stopped: RunStopped | None = None
     """Why nothing is submitted any more, or None."""
     submitted: set[str] = field(default_factory=set)

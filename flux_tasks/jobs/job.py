@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
@@ -79,6 +80,7 @@ async def _run(job: JobContext) -> JobResult:
     """Take one job from its key to its stored result."""
     if not job.refresh and (found := await _find_settled(job)) is not None:
         return found
+    job = await _continued(job)
     job.settings.require_key()
     endpoint = endpoint_for(job.settings)
     client = await endpoint.connect()
@@ -117,12 +119,18 @@ async def _run(job: JobContext) -> JobResult:
     )
 
 
+async def _continued(job: JobContext) -> JobContext:
+    """Return ``job`` under its former key if that has an unsettled job, which is collected or held as it is."""
+    is_former = await patiently(job.journal.entry, *job.keys[1:]) is not None
+    return replace(job, is_former=True) if is_former else job
+
+
 async def _find_settled(job: JobContext) -> JobResult | None:
     """Return the result of ``job`` if it is known, without an entry in the journal."""
     found = await find_result(job)
     if found is not None:
         # A crash may have come between the record and the end of the entry; an entry of another job is not touched.
-        await patiently(job.journal.settle, job.key, found.job_id or "-")
+        await patiently(job.journal.settle, found.key, found.job_id or "-")
     return found
 
 

@@ -7,17 +7,17 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from flux_tasks.errors import Moderated, StoreUnavailable
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import JobContext
-from flux_tasks.jobs.endpoint import engine_of
+from flux_tasks.jobs.endpoint import endpoint_for, engine_of
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.journal import Entry
-from flux_tasks.store.records import Store
 
 __all__ = ["find_result", "is_answered", "lookup", "remember_refusal", "substitute"]
 
@@ -44,7 +44,7 @@ async def find_result(job: JobContext) -> JobResult | None:
         StoreUnavailable: the store cannot be read.
     """
     try:
-        found = await patiently(_read_store, job)
+        found = await patiently(_read_result, job) or await _read_refusal(job)
     except StoreUnavailable:
         if (spooled := await _read_spool(job)) is not None:
             return spooled
@@ -52,12 +52,14 @@ async def find_result(job: JobContext) -> JobResult | None:
     return found or await _read_spool(job)
 
 
-def _read_store(job: JobContext) -> JobResult | None:
-    record = job.store.result(job.key)
-    return _read_refusal(job) if record is None else _cached(job, record["image"])
+def _read_result(job: JobContext) -> JobResult | None:
+    for key in job.keys:
+        if (record := job.store.result(key)) is not None:
+            return _cached(job, key, record["image"])
+    return None
 
 
-def _read_refusal(job: JobContext) -> JobResult | None:
+async def _read_refusal(job: JobContext) -> JobResult | None:
     """Return the result that replaces one that moderation refused earlier, if there is one.
 
     Raises:
@@ -65,15 +67,14 @@ def _read_refusal(job: JobContext) -> JobResult | None:
     """
     if job.settings.retry_moderated:
         return None
-    try:
-        refusal = job.store.record(_KIND, job.key)
-    except ValueError:  # damaged: ask the service again
+    _, refusal = await _find_refusal(job)
+    if refusal is None or await patiently(job.journal.entry, *job.keys) is not None:  # that is to be collected first
         return None
-    if refusal is None or job.journal.entry(job.key) is not None:  # a later attempt is to be collected first
-        return None
-    replacement = job.store.result(str(refusal["instead"])) if refusal.get("instead") else None
+    replacement = await patiently(job.store.result, str(refusal["instead"])) if refusal.get("instead") else None
     if replacement is not None:
-        return _cached(job, replacement["image"], "made with another seed, because moderation refused the first one")
+        return _cached(
+            job, job.key, replacement["image"], "made with another seed, because moderation refused the first one"
+        )
     reasons = refusal.get("reasons")
     raise Moderated(
         str(refusal.get("stage")),
@@ -83,24 +84,40 @@ def _read_refusal(job: JobContext) -> JobResult | None:
     )
 
 
+async def _find_refusal(job: JobContext) -> tuple[str, dict[str, Any] | None]:
+    """Return the record of a refusal and its key. A damaged one counts for nothing: the service is asked again.
+
+    Nobody adds refusals under former keys any more, so that one look into the folder is enough for all jobs.
+    """
+    names = endpoint_for(job.settings).refusals
+    if job.store.url not in names:
+        names[job.store.url] = frozenset(await patiently(job.store.records, _KIND))
+    present, *former = job.keys
+    for key in (present, *(key for key in former if key in names[job.store.url])):
+        with suppress(ValueError):
+            if (refusal := await patiently(job.store.record, _KIND, key)) is not None:
+                return key, refusal
+    return present, None
+
+
 async def _read_spool(job: JobContext) -> JobResult | None:
     """Return the result that waits in the spool, and write it into the store if that is possible now."""
-    spooled = await asyncio.to_thread(job.spool.job, job.key)
+    spooled = await asyncio.to_thread(job.spool.job, *job.keys)
     if spooled is None or spooled.facts is None or spooled.image is None:
         return None
     data = await asyncio.to_thread(spooled.image.read)
     image = replace(spooled.image, cost=spooled.facts.get("cost"), job_id=spooled.entry.id)
     try:
         image = await commit(job.store, spooled.entry, spooled.facts, data)
-        await asyncio.to_thread(job.spool.remove, job.key)
+        await asyncio.to_thread(job.spool.remove, spooled.entry.key)
     except (OSError, StoreUnavailable) as error:
         _log.warning("%s: the result still waits in the spool: %s", job.title, error)
-    return _cached(job, image)
+    return _cached(job, spooled.entry.key, image)
 
 
-def _cached(job: JobContext, image: ImageRef, *warnings: str) -> JobResult:
+def _cached(job: JobContext, key: str, image: ImageRef, *warnings: str) -> JobResult:
     image = replace(image, name=job.call.name)
-    return JobResult(image, job.key, JobOutcome.CACHED, image.cost, image.job_id, warnings=warnings)
+    return JobResult(image, key, JobOutcome.CACHED, image.cost, image.job_id, warnings=warnings)
 
 
 async def is_answered(job: JobContext, entry: Entry) -> bool:
@@ -109,21 +126,19 @@ async def is_answered(job: JobContext, entry: Entry) -> bool:
     Raises:
         StoreUnavailable: the store cannot be read.
     """
-    if await patiently(job.store.result, job.key) is not None:
+    if await patiently(_read_result, job) is not None:
         return True
     if job.settings.retry_moderated or entry.attempt > 1:
         return False
-    try:
-        return await patiently(job.store.record, _KIND, job.key) is not None
-    except ValueError:  # damaged: ask the service again
-        return False
+    return (await _find_refusal(job))[1] is not None
 
 
 async def remember_refusal(job: JobContext, refusal: Moderated, entry: Entry) -> None:
     """Write down that moderation refused ``job``; without a store the next run asks the service again."""
+    key = job.keys[0]
     record = {
-        "key": entry.key,
-        "tool": job.call.tool.name,
+        **job.identity.to_record(),
+        "key": key,
         "name": job.call.name,
         "stage": refusal.stage,
         "reasons": list(refusal.reasons),
@@ -131,7 +146,7 @@ async def remember_refusal(job: JobContext, refusal: Moderated, entry: Entry) ->
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     with suppress(StoreUnavailable):
-        await patiently(job.store.put_record, _KIND, job.key, record)
+        await patiently(job.store.put_record, _KIND, key, record)
 
 
 async def substitute(refused: Call, replacement: Call, settings: Settings) -> None:
@@ -141,8 +156,8 @@ async def substitute(refused: Call, replacement: Call, settings: Settings) -> No
         StoreUnavailable: the store cannot be read or written.
     """
     engine = await engine_of(settings)
-    store, key = Store(settings.store), refused.key(engine)
-    with suppress(ValueError):
-        refusal = await patiently(store.record, _KIND, key)
-        if refusal is not None:
-            await patiently(store.put_record, _KIND, key, {**refusal, "instead": replacement.key(engine)})
+    job, keys = JobContext(refused, settings, engine), replacement.identity(engine).keys
+    key, refusal = await _find_refusal(job)
+    if refusal is not None:
+        there = [one for one in keys if await patiently(job.store.result, one) is not None]
+        await patiently(job.store.put_record, _KIND, key, {**refusal, "instead": (there or keys)[0]})

@@ -164,15 +164,18 @@ class Journal:
         for attempt in range(last.attempt, 0, -1):
             self._store.remove_record(_KIND, _name(key, attempt))
 
-    def entry(self, key: str) -> Entry | None:
-        """Return the last attempt at a job, or None.
+    def entry(self, *keys: str) -> Entry | None:
+        """Return the last attempt at a job, under the first of ``keys`` that has one, or None.
 
         An entry that cannot be read counts as an old ``intent``: a submission was begun, and nothing else is known.
         """
-        found = self._attempt(key, 1)
-        while found is not None and (later := self._attempt(key, found.attempt + 1)) is not None:
-            found = later
-        return found
+        for key in keys:
+            found = self._attempt(key, 1)
+            while found is not None and (later := self._attempt(key, found.attempt + 1)) is not None:
+                found = later
+            if found is not None:
+                return found
+        return None
 
     def _attempt(self, key: str, attempt: int) -> Entry | None:
         try:

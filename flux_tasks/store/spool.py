@@ -64,8 +64,11 @@ class Spool:
         text = json.dumps(document, indent=1).encode()
         files.write(self._place(entry.key, "json"), text)
 
-    def job(self, key: str) -> Spooled | None:
-        """Return what waits of a job, or None; a damaged file counts as missing."""
+    def job(self, *keys: str) -> Spooled | None:
+        """Return what waits of a job, under the first of ``keys`` that has it; a damaged file counts as missing."""
+        return next((found for key in keys if (found := self._job(key)) is not None), None)
+
+    def _job(self, key: str) -> Spooled | None:
         try:
             document = json.loads(files.read(self._place(key, "json")))
             entry = Entry(**document["entry"])

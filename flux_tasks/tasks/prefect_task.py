@@ -62,7 +62,7 @@ def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call
 
 
 class JobKeyPolicy(CachePolicy):
-    """Caches by job key: tool, contract, engine, parameters and image contents; not by paths or run."""
+    """Caches by job key (see ``flux_tasks.jobs.identity``); not by paths or run."""
 
     def __init__(self, task: str) -> None:
         self._task = task

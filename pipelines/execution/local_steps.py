@@ -66,8 +66,11 @@ def operate(
         raise InvalidRequest.of(problems)
     digests = {name: _digest(value) for name, value in pictures.items()}
     identity = dict(action.identity)
-    key = _key({"operation": identity, "parameters": action.defaults(parameters), "pictures": digests})
-    found = store.result(key)
+    key, former = (
+        _key({"operation": identity, "parameters": given, "pictures": digests})
+        for given in (action.chosen(parameters), action.defaults(parameters))
+    )
+    found = store.result(key) or (store.result(former) if former != key else None)
     if found is not None:
         stored: ImageRef = found["image"]
         return LocalResult(replace(stored, name=_name(image, pictures)), from_store=True)

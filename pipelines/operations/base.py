@@ -64,8 +64,11 @@ class LocalStep(Protocol):
     def for_role(self, role: ImageKind) -> LocalStep:
         """Return the step for a primary picture that is an image or a mask; its ``output_kind`` is never ``same``."""
 
+    def chosen(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that go into the key: those that differ from their defaults."""
+
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``parameters`` as they are part of the key."""
+        """Return the parameters that went into the key up to September 2026: all of them."""
 
     def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
         """Return everything that is wrong with the parameters, pictures aside."""

@@ -40,7 +40,7 @@ class Operation:
         output_kind: ``image``, ``mask``, or ``same``: what its primary picture is (see ``for_role``).
         inputs: its pictures by parameter.
         parameters: everything else that it takes, as a pydantic model.
-        version: raised when the pixels of its results change; part of the key.
+        version: raised when the pixels of its results or a default change; part of the key.
         for_masks: the parameters for a primary picture that is a mask, if they are others.
         keeps_when_same_size: the result is the primary picture, unchanged, if both have the same size.
         needs_pixels: the result depends on pixels; if not, the size of the primary picture is enough to work it out.
@@ -121,8 +121,16 @@ class Operation:
             return {_place(e["loc"]): _sentence(e) for e in wrong}.items()
         return ()
 
+    def chosen(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters that differ from their defaults, as they go into the key.
+
+        Raises:
+            InvalidRequest: they are wrong.
+        """
+        return self._read(parameters).model_dump(mode="json", exclude_defaults=True)
+
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``parameters`` with every default, as they are part of the key.
+        """Return ``parameters`` with every default filled in, as they went into the key up to September 2026.
 
         Raises:
             InvalidRequest: they are wrong.

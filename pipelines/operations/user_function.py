@@ -192,8 +192,12 @@ class UserFunction:
         """Return the step itself: it takes images and masks."""
         return self
 
+    def chosen(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """``parameters``: the defaults of the function's signature are part of its source."""
+        return dict(parameters)
+
     def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ``parameters``: the defaults of the function are part of its source."""
+        """Return ``parameters``, as for ``chosen``."""
         return dict(parameters)
 
     def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> None:

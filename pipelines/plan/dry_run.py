@@ -74,11 +74,12 @@ class ItemPlan:
             return Outcome(StepOutcome.CACHED, found.image)
         if not _is_mask_unknown(call) and call.is_noop():
             return Outcome(StepOutcome.UNCHANGED, attempt.image)
-        key = call.key(tally.engine)
+        keys = call.identity(tally.engine).keys
+        key = keys[0]
         if key in tally.planned:
             return Outcome(StepOutcome.SHARED, tally.planned[key])
         image = tally.planned[key] = Placeholder.made_of(key, size=call.output_size, name=call.name)
-        entry = tally.journal.get(key)
+        entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
         return Outcome(_OUTCOMES[standing], image)
 

@@ -125,7 +125,7 @@ class RunContext:
         """
         if self.budget.cap is None:
             return False
-        entry = await patiently(Journal(self.store).entry, call.key(self.engine))
+        entry = await patiently(Journal(self.store).entry, *call.identity(self.engine).keys)
         return entry is not None and entry.standing(self.settings) is not Standing.FREE
 
     def check_not_stopped(self, *, is_paid: bool) -> None:

@@ -1,4 +1,4 @@
-"""``store held``: jobs that may have been paid for and whose id is not known, and what a person decides about them."""
+"""``store``: jobs that may have been paid for, what identifies a result, and the keys of earlier versions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from cyclopts import App, Parameter
 
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
-from pipelines.cli.common import OPTIONS, Exit, Json, Places, StoreFolder
+from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
 from pipelines.cli.terminal import print_line, terminal_width
 
 if TYPE_CHECKING:
+    from flux_tasks.jobs.explanation import KeyRecord
+    from flux_tasks.jobs.migration import Migration
     from flux_tasks.store.journal import Entry, Journal
+    from pipelines.plan.calls import PlannedCall
 
 __all__ = ["store"]
 
-store = App(name="store", help="List jobs that may have been paid for.", group_parameters=OPTIONS)
+store = App(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
 
 _TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time
 
 
+_Result = Annotated[Location, Parameter(metavar="RESULT|KEY")]
 _Keys = Annotated[Sequence[str], Parameter(metavar="KEY", consume_multiple=1)]
 
 
@@ -56,6 +60,128 @@ def held(
     listed = [asdict(entry) | {"age": entry.age} for entry in entries]
     print_line(dumps(listed, indent=2) if json else _table(entries))
     return Exit.OK
+
+
+@store.command
+def explain(
+    result: _Result,
+    other: _Result | None = None,
+    /,
+    *,
+    recipe: Annotated[Location | None, Parameter(metavar="RECIPE")] = None,
+    item: Annotated[str, Parameter(metavar="ITEM")] = "",
+    variables: Variables = (),
+    places: Places = Places(),
+) -> Exit:
+    """Say what identifies a result, and why a call does not find it.
+
+    A second result, or a recipe and an item, are compared with the first:
+    each difference is a line, such as `seed 7 is 8`.
+
+    Args:
+        result: a key, the beginning of one, the id of a job, or a picture that a run wrote
+        other: another one, to compare the first with
+        recipe: compare it with the calls of this recipe
+        item: the recipe's item: its stem or its location
+    """
+    from flux_tasks.jobs.explanation import find_records
+    from flux_tasks.store.records import Store
+
+    if bool(recipe) != bool(item):
+        raise RecipeError([Problem("--item" if recipe else "--recipe", "is missing: write both, or none of them")])
+    settings = places.settings(needs_key=False)
+    records = find_records(Store(settings.store), str(result))
+    for record in records:
+        print_line(record.describe())
+    if other:
+        print_line(f"\nCompared with {other}:")
+        for line in _compared(records, find_records(Store(settings.store), str(other))):
+            print_line(f"  {line}")
+    if recipe:
+        from pipelines.plan.calls import calls_of_item
+
+        print_line(f"\nItem {item} of {recipe}:")
+        for call in calls_of_item(load_recipe(recipe, variables), item, settings):
+            for line in _answered(call, records):
+                print_line(f"  {line}")
+    return Exit.OK
+
+
+def _compared(records: Sequence[KeyRecord], others: Sequence[KeyRecord]) -> list[str]:
+    """Return how the nearest two of two lists of records differ."""
+    from flux_tasks.jobs.explanation import differences
+
+    pairs = [(one.identity, two.identity) for one in records for two in others if one.identity and two.identity]
+    if not pairs:
+        return ["one of them does not say what identifies its call"]
+    found = min((differences(*pair) for pair in pairs), key=len)
+    return found or ["the same call"]
+
+
+def _answered(call: PlannedCall, records: Sequence[KeyRecord]) -> Iterator[str]:
+    """Yield how a run would answer a call, and what keeps ``records`` from doing so."""
+    from flux_tasks.jobs.explanation import differences
+
+    if any(record.key in call.identity.keys for record in records):
+        yield f"{call.node}: this is its result"
+        return
+    yield f"{call.node}: {call.answer}"
+    same = [one.identity for one in records if one.identity and one.identity.tool.name == call.identity.tool.name]
+    for line in min((differences(one, call.identity) for one in same), key=len, default=[]):
+        yield f"  {line}"
+    if same and not call.has_pictures:
+        yield "  (a picture that it needs is not made yet)"
+
+
+@store.command
+def migrate(
+    *,
+    place: Annotated[StoreFolder, Parameter(name="--store")] = None,
+    yes: bool = False,
+) -> Exit:
+    """Give results of an earlier version the keys of today.
+
+    Nothing depends on it: earlier keys are found, too, at a second look.
+    Stop it whenever you like: no result is without a record at any moment.
+
+    Args:
+        yes: do it; without this, only say what would be done
+    """
+    from flux_tasks import background
+    from flux_tasks.jobs.migration import migrate as migrate_store
+    from flux_tasks.store.commit import reconcile
+    from flux_tasks.store.records import Store
+
+    settings = Places(store=place).settings(needs_key=False)
+    if yes:
+        background.run(reconcile(settings))
+    found = migrate_store(Store(settings.store), is_dry=not yes)
+    for line in _migration(found, is_dry=not yes):
+        print_line(line)
+    return Exit.OK
+
+
+def _migration(found: Migration, *, is_dry: bool) -> Iterator[str]:
+    count = found.moved.total()
+    if count:
+        yield (
+            f"{count:,} {'result has' if count == 1 else 'results have'} a key of September 2026, made of a date and "
+            f"every default, and {'would get' if is_dry else 'got'} the key of today:"
+        )
+        rows = [(tool, f"{number:,}") for tool, number in sorted(found.moved.items())]
+        yield from (f"  {line}" for line in table_text(rows, right=[1]).splitlines())
+    else:
+        yield "no result has a key of September 2026"
+    yield f"with the key of today: {found.present:,}; free results, which keep their keys: {found.free:,}"
+    if found.refusals or found.unsettled:
+        yield (
+            f"refusals ({found.refusals:,}) and unsettled jobs ({found.unsettled:,}) keep their keys: they do not hold "
+            "what was asked for, and are found as they are"
+        )
+    for key, why in found.left.items():
+        yield f"left: results/{key}.json: {why}"
+    if count and is_dry:
+        yield "nothing was changed: write --yes to do it"
 
 
 def _held(journal: Journal) -> list[Entry]:
