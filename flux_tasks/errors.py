@@ -29,8 +29,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "BudgetReached",
@@ -56,7 +57,9 @@ __all__ = [
     "StoreUnavailable",
     "SubmissionUncertain",
     "Transient",
+    "explain",
     "nearest",
+    "shown",
 ]
 
 
@@ -225,3 +228,54 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the closest of ``choices``, or an empty string if none is close."""
     close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f" (did you mean '{close[0]}'?)" if close else ""
+
+
+def shown(value: object) -> str:
+    """Return ``value`` as a message quotes it, with at most 60 characters."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of 5,000 digits, a list that is nested too deeply
+        return f"this {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+_WHOLE = "is not a whole number: write one without quotes"
+_NUMBER = "is not a number: write one without quotes"
+_EXPLAINED = {  # by pydantic's name of the error
+    "less_than_equal": "is above {le}: write {le} or less",
+    "less_than": "is not below {lt}: write less than that",
+    "greater_than_equal": "is below {ge}: write {ge} or more",
+    "greater_than": "is not above {gt}: write more than that",
+    "multiple_of": "is not a multiple of {multiple_of}",
+    "literal_error": "is not one of {expected}",
+    "int_type": _WHOLE,
+    "int_from_float": _WHOLE,
+    "int_parsing": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": "is not a finite number",
+    "bool_type": "is not true or false: write one of these, without quotes",
+    "bool_parsing": "is not true or false: write one of these, without quotes",
+    "string_type": "is not text: write it in quotes",
+    "string_too_short": "is too short: write at least {min_length} character(s)",
+    "string_too_long": "is too long: write at most {max_length} characters",
+    "too_short": "has {actual_length}: write at least {min_length}",
+}
+
+
+def explain(error: Mapping[str, Any]) -> str:
+    """Say in our own words what pydantic found; ``error`` is one of ``ValidationError.errors()``."""
+    kind, found, context = error["type"], error.get("input"), error.get("ctx", {})
+    if kind == "missing":
+        return "is required: write a value for it"
+    if kind == "extra_forbidden":
+        return "is not known here"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return (
+            f"{shown(found)} is not {'an http(s) address' if 'http' in context['pattern'] else 'a ratio such as 16:9'}"
+        )
+    what = _EXPLAINED.get(kind, f"is not as it has to be ({kind.replace('_', ' ')})").format(**context)
+    hint = " (YAML takes 16:9 without quotes for a number)" if kind == "string_type" and isinstance(found, int) else ""
+    return f"{shown(found)} {what}{hint}"

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from flux_tasks.catalog.fields import CALLER_FIELDS, WEBHOOK_FIELDS, ImageField, Request
-from flux_tasks.errors import Problem, nearest
+from flux_tasks.errors import Problem, explain, nearest
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -283,7 +283,7 @@ def _violations(
         model.model_validate(values, strict=True)
     except ValidationError as error:
         return [
-            Problem(".".join([where, *(str(part) for part in e["loc"] if not _is_type_tag(part))]), _sentence(e))
+            Problem(".".join([where, *(str(part) for part in e["loc"] if not _is_type_tag(part))]), explain(e))
             for e in error.errors(include_url=False)
             if not (e["type"] == "missing" and e["loc"][0] in ignore_missing)
         ]
@@ -293,36 +293,3 @@ def _violations(
 def _is_type_tag(part: str | int) -> bool:
     """Check whether a location part names a member of a union (``int``, ``literal[...]``), not a field."""
     return isinstance(part, str) and (part in ("int", "str", "float", "bool") or "[" in part)
-
-
-def _sentence(error: Any) -> str:
-    found, context = error.get("input"), error.get("ctx", {})
-    match error["type"]:
-        case "missing":
-            return "is required: write a value for it"
-        case "less_than_equal":
-            return f"{found!r} is above {context['le']}"
-        case "greater_than_equal":
-            return f"{found!r} is below {context['ge']}"
-        case "multiple_of":
-            return f"{found!r} is not a multiple of {context['multiple_of']}"
-        case "literal_error":
-            return f"{found!r} is not one of {context['expected']}"
-        case "int_type" | "int_from_float" | "int_parsing":
-            return f"{found!r} is not a whole number"
-        case "float_type" | "float_parsing":
-            return f"{found!r} is not a number"
-        case "bool_type" | "bool_parsing":
-            return f"{found!r} is not true or false"
-        case "string_type":
-            hint = " (YAML takes 16:9 without quotes for a number)" if isinstance(found, int) else ""
-            return f"{found!r} is not text: write it in quotes{hint}"
-        case "string_pattern_mismatch":
-            return (
-                f"{found!r} is not {'an http(s) address' if 'http' in context['pattern'] else 'a ratio such as 16:9'}"
-            )
-        case "extra_forbidden":
-            return "is not known here"
-        case _:
-            message = str(error["msg"]).removeprefix("Value error, ")
-            return f"{found!r}: {message[:1].lower()}{message[1:]}"

@@ -24,7 +24,7 @@ from flux_tasks.catalog import (
     PIXELS_PER_MP,
     Tool,
 )
-from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
 from flux_tasks.images.encoding import decode, encode_png, inspect, is_complete
@@ -270,7 +270,7 @@ def mask_problems(error: ValidationError, where: str) -> list[Problem]:
             found[f"{where}.{name}"] = f"is not known here{hint}"
         else:
             place = ".".join([where, *map(str, e["loc"])])
-            found[place] = str(e["msg"]).removeprefix("Value error, ")
+            found[place] = explain(e)
     return [Problem(place, what) for place, what in found.items()]
 
 

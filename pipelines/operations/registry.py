@@ -9,14 +9,13 @@ To add an operation, write its class in ``images``, ``masks`` or ``geometry``, a
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, ItemError, Problem, nearest
+from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, ItemError, Problem, explain, nearest, shown
 from flux_tasks.images import masks
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.reference import ImageRef
@@ -212,34 +211,11 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def _sentence(error: Any) -> str:
-    context = error.get("ctx", {})
-    try:
-        found = reprlib.repr(error.get("input"))
-    except ValueError:  # a number of thousands of digits
-        found = "it"
-    kind = str(error["type"])
-    if kind == "value_error":
-        return f"{found} {context['error']}"
-    if len(error["loc"]) > 1 or (kind != "missing" and error["loc"][0] in ("box", "boxes")):
+    if error["type"] == "value_error":
+        return f"{shown(error['input'])} {explain(error)}"
+    if len(error["loc"]) > 1 or (error["type"] != "missing" and error["loc"][0] in ("box", "boxes")):
         return "is not a box: write four whole numbers, [left, top, right, bottom]"
-    limits = {
-        "less_than_equal": "above {le}: write {le} or less",
-        "greater_than_equal": "below {ge}: write {ge} or more",
-        "greater_than": "not above {gt}: write more than that",
-        "literal_error": "not one of {expected}",
-        "int_type": "not a whole number: write one without quotes",
-        "float_type": "not a number: write one without quotes",
-        "finite_number": "not a finite number",
-        "bool_type": "not true or false: write one of these, without quotes",
-    }
-    if kind == "missing":
-        return "is required: write a value for it"
-    if kind == "string_type":
-        hint = " (YAML takes 16:9 without quotes for a number)" if error["loc"] == ("aspect_ratio",) else ""
-        return f"{found} is not text: write it in quotes{hint}"
-    if kind in limits:
-        return f"{found} is {limits[kind].format(**context)}"
-    return f"{found}: {str(error['msg'])[:1].lower()}{str(error['msg'])[1:]}"
+    return explain(error)
 
 
 _WHITE = "A mask; white is what counts."

@@ -23,10 +23,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from jinja2 import Environment, nodes
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from flux_tasks.errors import InvalidRequest, nearest
+from flux_tasks.errors import InvalidRequest, nearest, shown
 from flux_tasks.images.canvas import GRID, parse_aspect_ratio
 from pipelines.language import templates
-from pipelines.language.document.fields import Part, SeveralProblems, Wording, as_tuple, shown
+from pipelines.language.document.fields import Part, SeveralProblems, Wording, as_tuple
 from pipelines.language.names import IMAGE_FACTS
 
 __all__ = ["BEFORE", "Expect"]

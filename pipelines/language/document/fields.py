@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from flux_tasks.errors import shown
 from pipelines.language.names import RESERVED, SOURCE
 
 TEMPLATE = r"\{\{|\{%"
@@ -151,17 +152,6 @@ def as_data(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: as_data(inner) for name, inner in value.items()}
     return [as_data(inner) for inner in value] if isinstance(value, (list, tuple)) else value
-
-
-def shown(value: Any) -> str:
-    """Return ``value`` as a message quotes it: as YAML has it, and at most 60 characters."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    try:
-        text = repr(value)
-    except Exception:  # a number of 5,000 digits, a list that is nested too deeply
-        return f"this {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def ending(types: Iterable[str]) -> str:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from flux_tasks.errors import Problem, nearest
+from flux_tasks.errors import Problem, explain, nearest, shown
 from pipelines.language.compiled import ColumnReference
-from pipelines.language.document.fields import OrNull, Part, SeveralProblems, Wording, shown
+from pipelines.language.document.fields import OrNull, Part, SeveralProblems, Wording
 from pipelines.language.reading import yaml
 
 __all__ = ["Path", "ProblemCollector", "check_keys", "read_part"]
@@ -135,7 +135,7 @@ def _sentences(error: Any) -> Iterator[str]:
     elif isinstance(context.get("error"), SeveralProblems):
         yield from context["error"].problems
     else:
-        yield str(context.get("error", f"{shown(error['input'])} cannot be written here"))
+        yield explain(error)
 
 
 def _sentence(wording: Wording, value: Any) -> str:

@@ -184,10 +184,10 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     )
     assert sorted(str(p) for p in problems) == [
         "erase.dilate_pixel: erase has no such parameter (did you mean 'dilate_pixels'?)",
-        "erase.dilate_pixels: 140 is above 100",
+        "erase.dilate_pixels: 140 is above 100: write 100 or less",
         "erase.output_format: 'gif' is not one of 'jpeg', 'png' or 'webp'",
-        "erase.safety_tolerance: '2' is not a whole number",
-        "erase.user: '': string should have at least 1 character",
+        "erase.safety_tolerance: '2' is not a whole number: write one without quotes",
+        "erase.user: '' is too short: write at least 1 character(s)",
     ]
 
 

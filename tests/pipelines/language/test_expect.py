@@ -69,7 +69,7 @@ FACT_NAMES = f"{', '.join(IMAGE_FACTS)}, and before.width and so on of the input
         ({"changed": 2}, ".changed: 2 is not a share from 0 to 1: write one such as 0.02"),
         ({"changed": "2 %"}, ".changed: '2 %' is not a share from 0 to 1: write one such as 0.02"),
         ({"sharpness_gain": 0}, ".sharpness_gain: 0 is not a number above 0: write one such as 1.1"),
-        ({"min_side": True}, ".min_side: true is not a whole number of px from 1: write one such as 512"),
+        ({"min_side": True}, ".min_side: True is not a whole number of px from 1: write one such as 512"),
         ({"min_side": 0}, ".min_side: 0 is not a whole number of px from 1: write one such as 512"),
         (
             {"size": "1024x768"},
@@ -81,11 +81,11 @@ FACT_NAMES = f"{', '.join(IMAGE_FACTS)}, and before.width and so on of the input
         ({"aspect": "0:9"}, ".aspect: '0:9' is not a ratio: write width and height in quotes, such as \"16:9\""),
         ({"aspect": 969}, '.aspect: 969 is how YAML reads 16:9 without quotes: write "16:9"'),
         ({"aspect": 1.5}, '.aspect: 1.5 is not a ratio: write width and height in quotes, such as "16:9"'),
-        ({"solid": True}, ".solid: true cannot be expected: write false, or leave it out"),
+        ({"solid": True}, ".solid: True cannot be expected: write false, or leave it out"),
         ({"solid": 0}, ".solid: 0 cannot be expected: write false, or leave it out"),
         (
             {"condition": True},
-            '.condition: true is not a condition of at most 2,000 characters: write one such as "brightness > 20"',
+            '.condition: True is not a condition of at most 2,000 characters: write one such as "brightness > 20"',
         ),
         (
             {"condition": ""},

@@ -679,7 +679,7 @@ def test_a_partial_check_asks_for_nothing() -> None:
 
 
 def test_a_number_of_thousands_of_digits_is_refused_like_any_other() -> None:
-    assert problems("crop", width=10**5000) == {"steps.2.crop.width": "it is above 65535: write 65535 or less"}
+    assert problems("crop", width=10**5000) == {"steps.2.crop.width": "this int is above 65535: write 65535 or less"}
     assert list(problems("crop", box=[0, 0, 10**5000, 1])) == ["steps.2.crop.box"]
     assert OPERATIONS["crop"].output_size({"box": [0, 0, 10**5000, 1]}, (9, 9)) is None
 
