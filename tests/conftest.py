@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
-from hypothesis import HealthCheck, settings
+from fake_bfl import FakeBfl
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from flux_tasks.settings import Settings
 
 pytest_plugins = ["prefect_server"]
 
 # No test asserts a time or leaves anything behind.
-settings.register_profile("ours", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("ours")
+hypothesis_settings.register_profile("ours", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("ours")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.option.randomly_reset_seed = False  # pytest-randomly orders the tests; their random numbers stay random
+
+
+@pytest.fixture
+def bfl() -> Iterator[FakeBfl]:
+    """A server that keeps the contract and takes any key."""
+    with FakeBfl() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(bfl: FakeBfl, tmp_path: Path) -> Settings:
+    return Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"), poll_interval=0.002)

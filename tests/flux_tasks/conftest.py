@@ -7,6 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 from object_stores import fake_gcs, moto_s3
+from pictures import encoded, noise
+
+from flux_tasks import catalog
+from flux_tasks.jobs.call import Call, prepare
 
 pytest.register_assert_rewrite("store_conformance")
 
@@ -40,3 +44,9 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in ("BFL_API_KEY", "BFL_BASE_URL", "FLUX_ENDPOINT", "FLUX_STORE", "FLUX_MAX_JOBS", "FLUX_ON_UNCERTAIN"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
+
+
+@pytest.fixture
+def call() -> Call:
+    """A small photo to be deblurred."""
+    return prepare(catalog.TOOLS["deblur-v1"], {"image": encoded(noise((96, 80)))})

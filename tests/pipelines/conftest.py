@@ -1,4 +1,4 @@
-"""The command line as people use it: a process, its output, its exit code; and two pictures to run a recipe over."""
+"""Pictures to run a recipe over, by the command line as people use it or in Python against a server that paints."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from command_line import Cli, Here
-from fake_bfl import FakeBfl
 from PIL import Image
+from recipes import Painter, Place, place
 
 RECIPE = """\
 name: clean
@@ -19,12 +19,6 @@ steps:
   - erase: {{mask: "{{{{ mask }}}}", dilate_pixels: 12}}
 output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}
 """
-
-
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl(key="right-key") as server:
-        yield server
 
 
 @pytest.fixture
@@ -47,9 +41,29 @@ def cli(folder: Path, prefect_server: str) -> Cli:
 
 
 @pytest.fixture
-def here(folder: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+def here_cli(folder: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     """The same in this process: quicker, for tests that kill nothing."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield Here(folder, monkeypatch)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def painter() -> Iterator[Painter]:
+    with Painter() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_painter() -> Iterator[Painter]:
+    """One for all examples of property tests."""
+    with Painter() as server:
+        yield server
+
+
+@pytest.fixture
+def here(request: pytest.FixtureRequest, painter: Painter) -> Iterator[Place]:
+    """As many pictures as the module's ``PICTURES`` says, or two; the last of several has no mask."""
+    with place(painter, getattr(request.module, "PICTURES", 2)) as found:
+        yield found

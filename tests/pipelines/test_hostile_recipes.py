@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from recipes import Painter, Place, perform, place
+from recipes import Place, perform
 
 from flux_tasks.errors import RecipeError
 from pipelines.execution.precheck import check_items
 from pipelines.recipe import Recipe
-
-
-@pytest.fixture
-def server() -> Iterator[Painter]:
-    with Painter() as running:
-        yield running
-
-
-@pytest.fixture
-def here(server: Painter) -> Iterator[Place]:
-    with place(server) as found:
-        yield found
 
 
 def parsed(here: Place, steps: str, output: str = "{folder}/out/{{{{ stem }}}}.png") -> Recipe:

@@ -20,12 +20,6 @@ from pipelines.recipe import Recipe
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 
-@pytest.fixture(scope="module")
-def bfl() -> Iterator[Painter]:
-    with Painter() as server:
-        yield server
-
-
 def nothing_is_paid_twice(place: Place, recipe: Recipe) -> None:
     paid = place.jobs
     again = plan(recipe.compiled, settings=place.settings)
@@ -37,9 +31,9 @@ def nothing_is_paid_twice(place: Place, recipe: Recipe) -> None:
 @given(recipes(), st.integers(1, 3))
 @settings(deadline=None, max_examples=45, suppress_health_check=slow)
 def test_the_plan_says_how_many_jobs_the_run_pays_for_exactly(
-    bfl: Painter, data: dict[str, Any], pictures: int
+    shared_painter: Painter, data: dict[str, Any], pictures: int
 ) -> None:
-    with place(bfl, pictures) as here:
+    with place(shared_painter, pictures) as here:
         recipe = here.recipe(data)
         planned = plan(recipe.compiled, settings=here.settings)
         assert not (here.folder / "store").exists()
@@ -54,9 +48,9 @@ def test_the_plan_says_how_many_jobs_the_run_pays_for_exactly(
 @given(recipes(doubtful=True), st.integers(1, 2))
 @settings(deadline=None, max_examples=25, suppress_health_check=slow)
 def test_what_cannot_be_decided_beforehand_is_told_apart_and_bounds_what_is_paid(
-    bfl: Painter, data: dict[str, Any], pictures: int
+    shared_painter: Painter, data: dict[str, Any], pictures: int
 ) -> None:
-    with place(bfl, pictures) as here:
+    with place(shared_painter, pictures) as here:
         recipe = here.recipe(data)
         planned = plan(recipe.compiled, settings=here.settings)
         run, _ = perform(recipe, here.settings)
@@ -69,14 +63,14 @@ def test_what_cannot_be_decided_beforehand_is_told_apart_and_bounds_what_is_paid
 @given(recipes(), st.integers(0, 30), st.integers(1, 4))
 @settings(deadline=None, max_examples=25, suppress_health_check=slow)
 def test_a_run_that_the_budget_stops_halfway_is_planned_and_finished_for_what_is_left(
-    bfl: Painter, data: dict[str, Any], cap: int, at_a_time: int
+    shared_painter: Painter, data: dict[str, Any], cap: int, at_a_time: int
 ) -> None:
-    with place(bfl, 2, max_jobs=at_a_time) as here:
+    with place(shared_painter, 2, max_jobs=at_a_time) as here:
         recipe = here.recipe(data)
         whole = plan(recipe.compiled, settings=here.settings)
         run, rows = perform(recipe, here.settings, budget=cap)
         first = here.jobs
-        assert here.spent <= cap + bfl.unknown * any("deblur" in step for step in data["steps"])
+        assert here.spent <= cap + shared_painter.unknown * any("deblur" in step for step in data["steps"])
         assert (first < whole.jobs) == bool(run.summary.stopped)
         assert bool(run.summary.stopped) == any(row["outcome"] == "held" for row in rows)
         left = plan(recipe.compiled, settings=here.settings)
@@ -89,12 +83,12 @@ def test_a_run_that_the_budget_stops_halfway_is_planned_and_finished_for_what_is
 @given(recipes(), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=40, suppress_health_check=slow)
 def test_the_order_of_the_steps_in_the_file_changes_neither_digest_nor_plan(
-    bfl: Painter, data: dict[str, Any], chance: Any
+    shared_painter: Painter, data: dict[str, Any], chance: Any
 ) -> None:
     other = copy.deepcopy(data)
     chance.shuffle(other["steps"])
     chance.shuffle(other["output"])
-    with place(bfl, 1) as here:
+    with place(shared_painter, 1) as here:
         one, another = here.recipe(data), here.recipe(other)
         assert one.digest == another.digest == Recipe.parse(one.to_yaml()).digest == Recipe(**one.to_data()).digest
         plans = [plan(recipe.compiled, settings=here.settings) for recipe in (one, another)]
@@ -192,9 +186,9 @@ def test_whatever_is_written_makes_a_recipe_or_problems_with_a_place_and_a_remed
 @given(odd_recipes(), st.integers(1, 2))
 @settings(deadline=None, max_examples=120, suppress_health_check=slow)
 def test_an_odd_recipe_that_is_accepted_is_planned_and_ends_every_item_in_a_row(
-    bfl: Painter, data: dict[str, Any], pictures: int
+    shared_painter: Painter, data: dict[str, Any], pictures: int
 ) -> None:
-    with place(bfl, pictures) as here:
+    with place(shared_painter, pictures) as here:
         try:
             recipe = here.recipe(data)
             planned = plan(recipe.compiled, settings=here.settings)

@@ -14,7 +14,6 @@ from typing import Any
 import httpx
 import pytest
 from fake_bfl import FakeBfl
-from pictures import encoded, noise
 from scripted import Answer, ScriptedServer
 from waiting import PATIENCE, wait_until
 
@@ -35,7 +34,7 @@ from flux_tasks.errors import (
 )
 from flux_tasks.images.download import download
 from flux_tasks.jobs import collection, job
-from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.endpoint import stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Journal
@@ -51,17 +50,6 @@ KEY = "bfl-the-key-of-these-tests"
 def server() -> Iterator[ScriptedServer]:
     with ScriptedServer() as running:
         yield running
-
-
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl() as running:
-        yield running
-
-
-@pytest.fixture
-def call() -> Call:
-    return prepare(DEBLUR, {"image": encoded(noise((96, 80)))})
 
 
 def settings_for(server: ScriptedServer, tmp_path: Path, **options: Any) -> Settings:

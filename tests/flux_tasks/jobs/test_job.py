@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,17 +35,6 @@ from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
-
-
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl() as server:
-        yield server
-
-
-@pytest.fixture
-def settings(bfl: FakeBfl, tmp_path: Path) -> Settings:
-    return Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"), poll_interval=0.002)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,27 +49,11 @@ ELSEWHERE = "another-machine:77"
 DEBLUR = catalog.TOOLS["deblur-v1"]
 
 
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl() as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLUX_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     return tmp_path / "spool"
-
-
-@pytest.fixture
-def settings(bfl: FakeBfl, tmp_path: Path) -> Settings:
-    return Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"), poll_interval=0.002)
-
-
-@pytest.fixture
-def call() -> Call:
-    return prepare(DEBLUR, {"image": encoded(noise((96, 80)))})
 
 
 def run(call: Call, settings: Settings) -> JobResult:

@@ -40,28 +40,28 @@ def test_every_part_of_it_has_a_word_of_explanation() -> None:
     assert max(map(len, STARTER.splitlines())) <= 120
 
 
-def test_it_is_written_checked_and_planned_in_a_folder_with_two_photos(here: Here, empty: Path) -> None:
-    written = here("init")
+def test_it_is_written_checked_and_planned_in_a_folder_with_two_photos(here_cli: Here, empty: Path) -> None:
+    written = here_cli("init")
     assert written.returncode == 0
     assert "flux-pipelines plan recipe.yaml --endpoint local" in written.stdout
-    checked = here("validate", "recipe.yaml")
+    checked = here_cli("validate", "recipe.yaml")
     assert (checked.returncode, "2 items, auto_orient → deblur → erase → outpaint" in checked.stdout) == (0, True)
-    planned = here("plan", "recipe.yaml", "--endpoint", "local", "--json")
+    planned = here_cli("plan", "recipe.yaml", "--endpoint", "local", "--json")
     assert planned.returncode == 0
     assert json.loads(planned.stdout)["items"] == 2
 
 
-def test_the_schema_that_its_first_line_names_is_beside_it(here: Here, empty: Path) -> None:
-    assert here("init", "deep/other.yaml").returncode == 0
+def test_the_schema_that_its_first_line_names_is_beside_it(here_cli: Here, empty: Path) -> None:
+    assert here_cli("init", "deep/other.yaml").returncode == 0
     first, *rest = (empty / "deep" / "other.yaml").read_text(encoding="utf-8").splitlines()
     assert first == f"# yaml-language-server: $schema={SCHEMA}"
     assert (empty / "deep" / SCHEMA).read_text(encoding="utf-8") == text()
     assert any("flux-pipelines run deep/other.yaml" in line for line in rest)
 
 
-def test_a_recipe_that_is_there_is_left_as_it_is(here: Here, empty: Path) -> None:
+def test_a_recipe_that_is_there_is_left_as_it_is(here_cli: Here, empty: Path) -> None:
     (empty / "recipe.yaml").write_text("mine")
-    refused = here("init")
+    refused = here_cli("init")
     assert (refused.returncode, "is there already, and is left as it is" in refused.stderr) == (2, True)
     assert (empty / "recipe.yaml").read_text() == "mine"
     assert not (empty / SCHEMA).exists()

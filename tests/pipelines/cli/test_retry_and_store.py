@@ -20,12 +20,12 @@ def entries(folder: Path) -> list[Any]:
     return Journal(Store(str(folder / "store"))).entries()
 
 
-def perform(here: Any, bfl: FakeBfl, folder: Path) -> Any:
-    return here("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--no-report", key="right-key")
+def perform(here_cli: Any, bfl: FakeBfl, folder: Path) -> Any:
+    return here_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--no-report", key="right-key")
 
 
-def retry(here: Any, bfl: FakeBfl, *arguments: str) -> Any:
-    return here("retry", "last", *arguments, "--endpoint", bfl.url, "--no-report", key="right-key")
+def retry(here_cli: Any, bfl: FakeBfl, *arguments: str) -> Any:
+    return here_cli("retry", "last", *arguments, "--endpoint", bfl.url, "--no-report", key="right-key")
 
 
 def cut_the_first(bfl: FakeBfl, count: int = 1) -> None:
@@ -43,68 +43,68 @@ def cut_the_first(bfl: FakeBfl, count: int = 1) -> None:
     bfl._submit = submit  # type: ignore[method-assign]
 
 
-def test_held_jobs_are_listed_with_age_and_price(here: Any, bfl: FakeBfl, folder: Path) -> None:
-    assert here("store", "held").stdout == "no job is held\n"
+def test_held_jobs_are_listed_with_age_and_price(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
+    assert here_cli("store", "held").stdout == "no job is held\n"
     cut_the_first(bfl, 2)
-    done = perform(here, bfl, folder)
+    done = perform(here_cli, bfl, folder)
     assert done.returncode == 1
     assert "2 held" in done.stdout
-    shown = here("store", "held")
+    shown = here_cli("store", "held")
     lines = shown.stdout.splitlines()
     assert lines[0].split() == ["key", "tool", "image", "age", "credits"]
     assert {line.split()[2] for line in lines[1:3]} == {"p0", "p1"}
     assert all("deblur-v1" in line and line.endswith("unknown") for line in lines[1:3])
     assert "each may have been charged" in shown.stdout
-    listed = json.loads(here("store", "held", "--json").stdout)
+    listed = json.loads(here_cli("store", "held", "--json").stdout)
     assert {entry["key"] for entry in listed} == {entry.key for entry in entries(folder)}
     assert all(entry["age"] >= 0 and entry["phase"] == "intent" for entry in listed)
-    assert perform(here, bfl, folder).returncode == 1
+    assert perform(here_cli, bfl, folder).returncode == 1
     assert bfl.jobs == 2, "a held job is never submitted again by itself"
 
 
-def test_a_person_settles_held_jobs_one_by_one(here: Any, bfl: FakeBfl, folder: Path) -> None:
+def test_a_person_settles_held_jobs_one_by_one(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
     cut_the_first(bfl, 2)
-    perform(here, bfl, folder)
+    perform(here_cli, bfl, folder)
     first, second = sorted(entry.key for entry in entries(folder))
-    settled = here("store", "held", "--resubmit", first[:12], "--drop", second)
+    settled = here_cli("store", "held", "--resubmit", first[:12], "--drop", second)
     assert settled.returncode == 0
     assert "the next run submits it again" in settled.stdout
     assert "left out from now on" in settled.stdout
     assert settled.stdout.endswith("no job is held\n")
-    done = perform(here, bfl, folder)
+    done = perform(here_cli, bfl, folder)
     assert done.returncode == 1
     assert "1 done, 1 held" in done.stdout
     assert "dropped by a person" in done.stdout
     assert bfl.jobs == 4, "two that were cut, one made again, its second step"
-    assert here("store", "held", "--resubmit", "nothing").returncode == 2
+    assert here_cli("store", "held", "--resubmit", "nothing").returncode == 2
 
 
-def test_failed_items_alone_are_tried_again(here: Any, bfl: FakeBfl, folder: Path) -> None:
+def test_failed_items_alone_are_tried_again(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
     bfl.on("GET /v1/get_result", *([Answer(200, {"id": "x", "status": "Error", "details": {"error": "oops"}})] * 1))
-    assert perform(here, bfl, folder).returncode == 1
+    assert perform(here_cli, bfl, folder).returncode == 1
     del bfl._scripts["GET /v1/get_result"]
     (folder / "photos" / "p9.png").write_bytes((folder / "photos" / "p0.png").read_bytes())
-    done = retry(here, bfl)
+    done = retry(here_cli, bfl)
     assert done.returncode == 0
     assert "2 of 2 items" in done.stdout, "the new photo is no item of that run"
-    again = retry(here, bfl)
+    again = retry(here_cli, bfl)
     assert "no item ended failed" in again.stdout
     assert again.returncode == 0
 
 
-def test_several_keys_may_stand_after_one_option(here: Any, bfl: FakeBfl, folder: Path) -> None:
+def test_several_keys_may_stand_after_one_option(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
     cut_the_first(bfl, 2)
-    perform(here, bfl, folder)
+    perform(here_cli, bfl, folder)
     first, second = (entry.key for entry in entries(folder))
-    settled = here("store", "held", "--drop", first, second[:20])
+    settled = here_cli("store", "held", "--drop", first, second[:20])
     assert (settled.returncode, settled.stdout.count("left out from now on")) == (0, 2)
     assert settled.stdout.endswith("no job is held\n")
 
 
-def test_a_run_on_the_local_engine_is_retried_without_a_key(here: Any, folder: Path) -> None:
+def test_a_run_on_the_local_engine_is_retried_without_a_key(here_cli: Any, folder: Path) -> None:
     (folder / "photos" / "p0.png").write_bytes(b"not an image")
-    assert here("run", str(folder / "recipe.yaml"), "--endpoint", "local", "--no-report").returncode == 1
-    done = here("retry", "last", "--only", "invalid", "--no-report")
+    assert here_cli("run", str(folder / "recipe.yaml"), "--endpoint", "local", "--no-report").returncode == 1
+    done = here_cli("retry", "last", "--only", "invalid", "--no-report")
     assert "invalid" in done.stdout
     assert (done.returncode, "no key" in done.stderr) == (1, False)
 
@@ -114,50 +114,50 @@ def moderate(bfl: FakeBfl) -> None:
     bfl.on("GET /v1/get_result", Answer(200, refusal))
 
 
-def test_moderated_items_are_tried_again_only_when_asked_for(here: Any, bfl: FakeBfl, folder: Path) -> None:
+def test_moderated_items_are_tried_again_only_when_asked_for(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
     moderate(bfl)
-    done = perform(here, bfl, folder)
+    done = perform(here_cli, bfl, folder)
     assert "2 moderated" in done.stdout
     assert "(Violence)" in done.stdout
     del bfl._scripts["GET /v1/get_result"]
-    done = perform(here, bfl, folder)
+    done = perform(here_cli, bfl, folder)
     assert "2 moderated" in done.stdout
     assert "not tried again unless asked for" in done.stdout
     assert bfl.jobs == 2
-    assert "no item ended failed" in retry(here, bfl).stdout
-    done = retry(here, bfl, "--only", "failed,moderated")
+    assert "no item ended failed" in retry(here_cli, bfl).stdout
+    done = retry(here_cli, bfl, "--only", "failed,moderated")
     assert done.returncode == 0, done.stdout
     assert bfl.jobs == 6
 
 
-def test_another_seed_is_another_job(here: Any, bfl: FakeBfl, folder: Path) -> None:
+def test_another_seed_is_another_job(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
     moderate(bfl)
-    perform(here, bfl, folder)
+    perform(here_cli, bfl, folder)
     del bfl._scripts["GET /v1/get_result"]
-    done = retry(here, bfl, "--only", "moderated", "--seed", "5")
+    done = retry(here_cli, bfl, "--only", "moderated", "--seed", "5")
     assert done.returncode == 0
     assert [body.get("seed") for body in bfl.bodies] == [None, None, 5, 5, 5, 5]
 
 
-def test_what_was_made_with_another_seed_stands_for_what_was_refused(here: Any, bfl: FakeBfl, folder: Path) -> None:
+def test_what_was_made_with_another_seed_stands_for_what_was_refused(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
     (folder / "recipe.yaml").write_text(
         (folder / "recipe.yaml").read_text().split("  - erase")[0] + OUTPUT.format(folder=folder)
     )
     moderate(bfl)
-    perform(here, bfl, folder)
+    perform(here_cli, bfl, folder)
     del bfl._scripts["GET /v1/get_result"]
-    retry(here, bfl, "--only", "moderated", "--seed", "5")
-    done = perform(here, bfl, folder)
+    retry(here_cli, bfl, "--only", "moderated", "--seed", "5")
+    done = perform(here_cli, bfl, folder)
     assert (done.returncode, bfl.jobs) == (0, 4)
     assert "2 cached" in done.stdout
     rows = [json.loads(line) for line in newest_manifest(folder).read_text().splitlines()]
     assert all("another seed" in row["steps"][0]["warnings"][0] for row in rows)
 
 
-def test_held_items_are_submitted_anew_by_retry(here: Any, bfl: FakeBfl, folder: Path) -> None:
+def test_held_items_are_submitted_anew_by_retry(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
     cut_the_first(bfl, 2)
-    perform(here, bfl, folder)
-    done = retry(here, bfl, "--only", "held")
+    perform(here_cli, bfl, folder)
+    done = retry(here_cli, bfl, "--only", "held")
     assert done.returncode == 0
     assert bfl.jobs == 6
     assert entries(folder) == []
@@ -177,7 +177,7 @@ def newest_manifest(folder: Path) -> Path:
         (["retry", "last", "--only", "cached"], "'cached' is not a list of failed, moderated, held, invalid"),
     ],
 )
-def test_what_cannot_be_retried_is_said(here: Any, arguments: list[str], says: str) -> None:
-    done = here(*arguments, "--endpoint", "local")
+def test_what_cannot_be_retried_is_said(here_cli: Any, arguments: list[str], says: str) -> None:
+    done = here_cli(*arguments, "--endpoint", "local")
     assert done.returncode == 2
     assert says in done.stderr

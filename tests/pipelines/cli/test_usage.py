@@ -53,10 +53,10 @@ def test_a_wrong_argument_cannot_steer_the_terminal(capsys: pytest.CaptureFixtur
     assert "\x1b" not in capsys.readouterr().err
 
 
-def test_the_last_of_repeated_options_counts_and_variables_add_up(here: Here, folder: Path) -> None:
+def test_the_last_of_repeated_options_counts_and_variables_add_up(here_cli: Here, folder: Path) -> None:
     recipe = folder / "recipe.yaml"
     recipe.write_text("vars: {pixels: 10, where: out}\n" + recipe.read_text().replace(": 12", ': "{{ pixels }}"'))
     written = ["--limit", "2", "--limit=1", "--json", "--json", "--set", "pixels=1", "--set", "where=a=b"]
-    done = here("plan", str(recipe), "--endpoint", "local", *written)
+    done = here_cli("plan", str(recipe), "--endpoint", "local", *written)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["items"] == 1

@@ -173,24 +173,18 @@ def asked_of(here: Place, recipe: Recipe) -> tuple[Questions, Questions, Questio
     return first_plan, paying, second_plan, settled
 
 
-@pytest.fixture(scope="module")
-def bfl() -> Iterator[Painter]:
-    with Painter() as server:
-        yield server
-
-
 @pytest.fixture
-def here(bfl: Painter) -> Iterator[Place]:
-    """Three pictures, the last one without a mask, and a file that is no picture."""
-    with place(bfl, 3) as found:
-        (found.folder / "photos" / "p9.png").write_bytes(b"hello")
-        yield found
+def here(here: Place) -> Place:
+    """With a file that is no picture among the pictures."""
+    (here.folder / "photos" / "p9.png").write_bytes(b"hello")
+    return here
 
 
 def parsed(here: Place, steps: str) -> Recipe:
     return Recipe.parse(f"{HEAD}{steps}\noutput: {OUTPUT}".replace("FOLDER", str(here.folder)))
 
 
+PICTURES = 3
 CHAIN = "  - deblur: {}\n  - erase: {mask: '{{ mask }}'}\n    when: mask_exists\n  - resize: {max_side: 40}"
 BRANCHES = """\
   - deblur: {}
@@ -259,9 +253,9 @@ def test_further_tries_are_asked_for_when_a_result_is_not_as_expected(here: Plac
 @given(recipes(), st.integers(1, 3))
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_of_any_recipe_a_run_a_plan_and_a_third_are_asked_the_same(
-    bfl: Painter, data: dict[str, Any], pictures: int
+    shared_painter: Painter, data: dict[str, Any], pictures: int
 ) -> None:
-    with place(bfl, pictures) as here:
+    with place(shared_painter, pictures) as here:
         recipe = here.recipe(data)
         expected = on_paper(here, recipe)
         first_plan, paying, second_plan, settled = asked_of(here, recipe)

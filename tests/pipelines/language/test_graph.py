@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image, ImageChops
-from recipes import HEAD, OUTPUT, Painter, Place, perform, place
+from recipes import HEAD, OUTPUT, Painter, Place, perform
 from scripted import Answer
 
 from flux_tasks import ImageRef
 from pipelines.language.graph import NodeRef
 from pipelines.recipe import Recipe
-
-
-@pytest.fixture(scope="module")
-def bfl() -> Iterator[Painter]:
-    with Painter() as server:
-        yield server
-
-
-@pytest.fixture
-def here(bfl: Painter) -> Iterator[Place]:
-    """One picture of 80×80 px with a mask."""
-    with place(bfl, 1) as found:
-        yield found
 
 
 def recipe(here: Place | None, steps: str, output: str = OUTPUT) -> Recipe:
@@ -62,6 +47,7 @@ def test_values_that_are_no_plain_words_are_numbered_in_paths() -> None:
     assert [node.parameters["prompt"] for node in graph.nodes] == ["a red house", "a/b"]
 
 
+PICTURES = 1
 FORK = """\
   - edit: {prompt: x}
     id: paint
@@ -170,7 +156,7 @@ def test_a_variable_that_is_set_from_outside_is_a_number_where_it_was_one() -> N
 # -- in a run ---------------------------------------------------------------------------------------------------------
 
 
-def test_one_branch_that_fails_does_not_keep_another_from_delivering(here: Place, bfl: Painter) -> None:
+def test_one_branch_that_fails_does_not_keep_another_from_delivering(here: Place, painter: Painter) -> None:
     steps = (
         "  - deblur: {}\n    id: sharp\n"
         "  - erase: {mask: nowhere.png}\n    id: clean\n    from: source\n"
@@ -283,14 +269,14 @@ def test_no_further_try_is_made_of_a_result_that_is_as_expected(here: Place) -> 
     assert (row["outcome"], here.jobs) == ("done", 1)
 
 
-def test_a_refused_branch_is_told_and_what_needs_it_is_not_paid_for(here: Place, bfl: Painter) -> None:
+def test_a_refused_branch_is_told_and_what_needs_it_is_not_paid_for(here: Place, painter: Painter) -> None:
     refusal = Answer(200, {"id": "x", "status": "Request Moderated", "details": {"Moderation Reasons": ["Nudity"]}})
-    plain = bfl._poll
-    bfl._poll = lambda job_id: refusal if bfl.bodies[-1].get("seed") == 9 else plain(job_id)  # type: ignore[method-assign]
+    plain = painter._poll
+    painter._poll = lambda job_id: refusal if painter.bodies[-1].get("seed") == 9 else plain(job_id)  # type: ignore[method-assign]
     try:
         steps = "  - deblur: {seed: 9}\n    id: one\n  - edit: {prompt: x}\n    from: one"
         _, [row] = perform(recipe(here, steps), here.settings)
     finally:
-        del bfl._poll  # type: ignore[method-assign]
+        del painter._poll  # type: ignore[method-assign]
     assert (row["outcome"], here.jobs) == ("moderated", 1)
     assert [step["id"] for step in row["steps"]] == []

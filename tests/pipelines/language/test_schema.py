@@ -117,8 +117,8 @@ def test_the_copy_beside_the_recipes_is_fresh() -> None:
     assert (REPOSITORY / "configs" / "recipe.schema.json").read_text(encoding="utf-8") == text(), "make stubs"
 
 
-def test_the_command_line_prints_it(here: Here) -> None:
-    done = here("schema")
+def test_the_command_line_prints_it(here_cli: Here) -> None:
+    done = here_cli("schema")
     assert (done.returncode, json.loads(done.stdout)) == (0, schema())
 
 

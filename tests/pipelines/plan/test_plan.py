@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from PIL import Image
-from recipes import HEAD, OUTPUT, Painter, Place, perform, place
+from recipes import HEAD, OUTPUT, Painter, Place, perform
 from scripted import Answer
 from waiting import wait_until
 
@@ -27,20 +26,8 @@ from pipelines.plan.result import Plan, StepPlan
 from pipelines.recipe import Recipe
 from pipelines.run.run import Run
 
+PICTURES = 3
 TWO_STEPS = "  - deblur: {}\n  - erase: {mask: '{{ mask }}'}\n    when: mask_exists"
-
-
-@pytest.fixture(scope="module")
-def bfl() -> Iterator[Painter]:
-    with Painter() as server:
-        yield server
-
-
-@pytest.fixture
-def here(bfl: Painter) -> Iterator[Place]:
-    """Three pictures of 80×80, 96×80 and 80×80 px; the last one has no mask."""
-    with place(bfl, 3) as found:
-        yield found
 
 
 def recipe(here: Place, steps: str, more: str = "", output: str = OUTPUT) -> Recipe:
@@ -167,7 +154,7 @@ def test_a_result_in_the_store_that_is_not_as_expected_is_planned_with_its_furth
     assert here.jobs - before == 3
 
 
-def interrupted(here: Place, bfl: Painter) -> None:
+def interrupted(here: Place, painter: Painter) -> None:
     """A run that ends by itself while its first three jobs are under way."""
 
     async def cut_short() -> None:
@@ -186,27 +173,27 @@ def interrupted(here: Place, bfl: Painter) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await work
 
-    bfl.hold = True
+    painter.hold = True
     try:
         asyncio.run(cut_short())
     finally:
-        bfl.hold = False
+        painter.hold = False
 
 
-def test_jobs_that_an_interrupted_run_left_are_collected_not_paid_for(here: Place, bfl: Painter) -> None:
-    interrupted(here, bfl)
+def test_jobs_that_an_interrupted_run_left_are_collected_not_paid_for(here: Place, painter: Painter) -> None:
+    interrupted(here, painter)
     found = planned(here, TWO_STEPS)
     assert (found.jobs, found.collected, here.jobs) == (2, 3, 3)
     run, _ = perform(recipe(here, TWO_STEPS), here.settings)
     assert (here.jobs, run.summary.jobs + run.summary.collected) == (5, 5)
 
 
-def test_jobs_that_may_have_been_charged_are_held_not_paid_for(here: Place, bfl: Painter) -> None:
-    bfl.submit_answer = Answer(200, cut=0)
+def test_jobs_that_may_have_been_charged_are_held_not_paid_for(here: Place, painter: Painter) -> None:
+    painter.submit_answer = Answer(200, cut=0)
     try:
         perform(recipe(here, TWO_STEPS), here.settings)
     finally:
-        bfl.submit_answer = None
+        painter.submit_answer = None
     found = planned(here, TWO_STEPS)
     assert (step(found, "deblur").held, step(found, "deblur").paid.jobs) == (3, 0)
     paid = here.jobs
@@ -217,14 +204,14 @@ def test_jobs_that_may_have_been_charged_are_held_not_paid_for(here: Place, bfl:
 @pytest.mark.parametrize("policy", ["hold", "resubmit"])
 @pytest.mark.parametrize("decision", ["", "drop", "resubmit"])
 def test_plan_budget_and_run_agree_on_jobs_that_may_have_been_charged(
-    here: Place, bfl: Painter, policy: Literal["hold", "resubmit"], decision: Literal["", "drop", "resubmit"]
+    here: Place, painter: Painter, policy: Literal["hold", "resubmit"], decision: Literal["", "drop", "resubmit"]
 ) -> None:
     edit = recipe(here, "  - edit: {model: flux-2-pro, prompt: x}")
-    bfl.submit_answer = Answer(200, cut=0)
+    painter.submit_answer = Answer(200, cut=0)
     try:
         perform(edit, here.settings)
     finally:
-        bfl.submit_answer = None
+        painter.submit_answer = None
     journal = Journal(Store(here.settings.store))
     for entry in journal.entries():
         journal.put(replace(entry, decision=decision))
@@ -237,13 +224,13 @@ def test_plan_budget_and_run_agree_on_jobs_that_may_have_been_charged(
     assert (found.jobs, step(found, "edit").held) == ((3, 0) if is_paid else (0, 3))
 
 
-def test_what_moderation_refused_is_not_planned_again(here: Place, bfl: Painter) -> None:
+def test_what_moderation_refused_is_not_planned_again(here: Place, painter: Painter) -> None:
     refusal = Answer(200, {"id": "x", "status": "Request Moderated", "details": {"Moderation Reasons": ["Nudity"]}})
-    plain, bfl._poll = bfl._poll, lambda job_id: refusal  # type: ignore[method-assign]
+    plain, painter._poll = painter._poll, lambda job_id: refusal  # type: ignore[method-assign]
     try:
         perform(recipe(here, TWO_STEPS), here.settings)
     finally:
-        bfl._poll = plain  # type: ignore[method-assign]
+        painter._poll = plain  # type: ignore[method-assign]
     found = planned(here, TWO_STEPS)
     assert (found.jobs, step(found, "deblur").moderated, step(found, "erase").blocked) == (0, 3, 3)
 
@@ -251,7 +238,7 @@ def test_what_moderation_refused_is_not_planned_again(here: Place, bfl: Painter)
 # -- what it does not do ----------------------------------------------------------------------------------------------
 
 
-def test_it_writes_nothing_and_sends_no_job(here: Place, bfl: Painter) -> None:
+def test_it_writes_nothing_and_sends_no_job(here: Place, painter: Painter) -> None:
     steps = (
         "  - auto_orient: {}\n  - resize: {max_side: 90}\n  - deblur: {}\n    when: sharpness < 5000\n"
         "  - erase: {mask: {boxes: [[1, 1, 9, 9]]}}\n    preserve: true\n    save: 'FOLDER/c/{{ stem }}.png'"
@@ -261,11 +248,11 @@ def test_it_writes_nothing_and_sends_no_job(here: Place, bfl: Painter) -> None:
     assert files_in(here.folder) == before
     assert not (here.folder / "store").exists()
     perform(recipe(here, steps), here.settings)
-    before, requests = files_in(here.folder), len(bfl.requests)
+    before, requests = files_in(here.folder), len(painter.requests)
     assert planned(here, steps).jobs == 0
     assert planned(here, steps.replace("90", "78")).jobs == 6
     assert files_in(here.folder) == before
-    assert len(bfl.requests) == requests
+    assert len(painter.requests) == requests
 
 
 def test_it_needs_nobody_at_the_endpoint_unless_that_has_to_be_asked_who_it_is(here: Place) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Here
 from fake_bfl import FakeBfl
 from hypothesis import given
 from hypothesis import settings as trials
@@ -28,21 +27,9 @@ from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
 from pipelines.run.budget import RunBudget
 
+PICTURES = 4
 EDIT = "  - edit: {model: flux-2-pro, prompt: x}\n  - outpaint: {expand: {left: 16}}"
 """4.5 and 10 credits for each picture."""
-
-
-@pytest.fixture
-def server() -> Iterator[Painter]:
-    with Painter() as found:
-        yield found
-
-
-@pytest.fixture
-def here(server: Painter) -> Iterator[Place]:
-    """Four pictures."""
-    with place(server, 4) as found:
-        yield found
 
 
 def recipe(here: Place, steps: str = EDIT, more: str = "") -> Recipe:
@@ -70,7 +57,7 @@ def test_a_run_with_a_cap_below_its_estimate_stays_within_it_and_holds_the_rest(
 
 
 def test_the_same_cap_again_pays_for_nothing_and_a_larger_one_completes_the_run_without_paying_twice(
-    here: Place, server: Painter
+    here: Place, painter: Painter
 ) -> None:
     perform(recipe(here), here.settings, budget=30)
     spent = here.spent
@@ -83,7 +70,7 @@ def test_the_same_cap_again_pays_for_nothing_and_a_larger_one_completes_the_run_
     assert here.spent == pytest.approx(58)
     assert (last.summary.stopped, here.jobs) == ("", 8)
     assert {row["outcome"] for row in rows} <= {"done", "cached"}
-    assert is_paid_once(server)
+    assert is_paid_once(painter)
 
 
 def test_a_cap_of_nothing_pays_for_nothing(here: Place) -> None:
@@ -97,8 +84,8 @@ def test_a_cap_of_exactly_the_estimate_is_enough(here: Place) -> None:
     assert (run.summary.stopped, here.jobs) == ("", 8)
 
 
-def test_jobs_in_flight_are_reserved_for(here: Place, server: Painter) -> None:
-    server.pending_polls = 5
+def test_jobs_in_flight_are_reserved_for(here: Place, painter: Painter) -> None:
+    painter.pending_polls = 5
     _, rows = perform(recipe(here, "  - edit: {model: flux-2-pro, prompt: x}"), here.settings, budget=10)
     assert (here.jobs, here.spent) == (2, 9)
     assert sorted(row["outcome"] for row in rows) == ["done", "done", "held", "held"]
@@ -119,17 +106,17 @@ def test_a_run_without_a_cap_that_completes_what_a_cap_had_stopped_forgets_what_
     assert (run.summary.stopped, here.jobs) == ("", 10)
 
 
-def test_what_a_run_that_was_stopped_otherwise_has_spent_counts_for_the_next_one(here: Place, server: Painter) -> None:
-    submit = server._submit
+def test_what_a_run_that_was_stopped_otherwise_has_spent_counts_for_the_next_one(here: Place, painter: Painter) -> None:
+    submit = painter._submit
 
     def until_empty(path: str, request: Request) -> Answer:
-        return submit(path, request) if server.jobs < 3 else Answer(402, {"detail": "empty"})
+        return submit(path, request) if painter.jobs < 3 else Answer(402, {"detail": "empty"})
 
-    server._submit = until_empty  # type: ignore[method-assign]
+    painter._submit = until_empty  # type: ignore[method-assign]
     perform(recipe(here), here.settings, budget=50)
     spent = here.spent
     assert spent > 0
-    server._submit = submit  # type: ignore[method-assign]
+    painter._submit = submit  # type: ignore[method-assign]
     run, _ = perform(recipe(here), here.settings, budget=50)
     assert run.context.budget.earlier == pytest.approx(spent)
     assert here.spent <= 50
@@ -138,25 +125,25 @@ def test_what_a_run_that_was_stopped_otherwise_has_spent_counts_for_the_next_one
 # -- what is free, what has no price ----------------------------------------------------------------------------------
 
 
-def test_what_moderation_refuses_takes_nothing_out_of_the_budget(here: Place, server: Painter) -> None:
+def test_what_moderation_refuses_takes_nothing_out_of_the_budget(here: Place, painter: Painter) -> None:
     refusal = Answer(200, {"id": "x", "status": "Content Moderated", "details": {"Moderation Reasons": ["Nudity"]}})
-    server._poll = lambda job_id: refusal  # type: ignore[method-assign]
+    painter._poll = lambda job_id: refusal  # type: ignore[method-assign]
     run, _ = perform(recipe(here), here.settings, budget=5)
     assert (run.summary.stopped, run.summary.counts, run.context.budget.spent) == ("", {"moderated": 4}, 0)
 
 
 def test_jobs_without_a_published_price_go_one_at_a_time_until_the_service_names_it(
-    here: Place, server: Painter
+    here: Place, painter: Painter
 ) -> None:
-    server.pending_polls = 3
+    painter.pending_polls = 3
     waiting: list[int] = []
-    submit = server._submit
+    submit = painter._submit
 
     def counted(path: str, request: Request) -> Answer:
-        waiting.append(sum(job["polls"] <= server.pending_polls for job in server.known.values()))
+        waiting.append(sum(job["polls"] <= painter.pending_polls for job in painter.known.values()))
         return submit(path, request)
 
-    server._submit = counted  # type: ignore[method-assign]
+    painter._submit = counted  # type: ignore[method-assign]
     run, _ = perform(recipe(here, "  - deblur: {}"), here.settings, budget=100)
     assert (run.summary.stopped, len(waiting)) == ("", 4)
     assert waiting[:2] == [0, 0], "the second one waited for the first one's price"
@@ -203,15 +190,6 @@ def test_the_command_line_ends_with_3_when_the_budget_is_reached_and_with_0_when
     assert is_paid_once(bfl)
 
 
-@pytest.fixture
-def here_cli(folder: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
-    """The command line in this process; ``here`` is the name of a place in this file."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield Here(folder, monkeypatch)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def test_what_a_killed_run_has_spent_and_had_in_flight_counts_for_the_next_one(
     cli: Any, bfl: FakeBfl, folder: Path
 ) -> None:
@@ -243,11 +221,11 @@ def test_what_a_killed_run_has_spent_and_had_in_flight_counts_for_the_next_one(
 
 
 def test_submissions_that_may_have_been_charged_count_once_however_often_the_run_is_repeated(
-    here: Place, server: Painter
+    here: Place, painter: Painter
 ) -> None:
-    server.submit_answer = Answer(200, cut=0)
+    painter.submit_answer = Answer(200, cut=0)
     first, _ = perform(recipe(here), here.settings, budget=50)
-    server.submit_answer = None
+    painter.submit_answer = None
     assert (first.context.budget.spent, here.jobs) == (pytest.approx(18), 4)
     for _ in range(3):
         run, rows = perform(recipe(here), here.settings, budget=50)

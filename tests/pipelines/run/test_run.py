@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,6 @@ output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}
 
 
 @pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl() as server:
-        yield server
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "photos").mkdir()
     (tmp_path / "masks").mkdir()
@@ -56,11 +49,6 @@ def folder(tmp_path: Path) -> Path:
     mask.paste(255, (10, 10, 30, 30))
     mask.save(tmp_path / "masks" / "apple.png")
     return tmp_path
-
-
-@pytest.fixture
-def settings(bfl: FakeBfl, tmp_path: Path) -> Settings:
-    return Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"), poll_interval=0.002)
 
 
 def perform(folder: Path, settings: Settings, text: str = RECIPE, **options: Any) -> tuple[Run, dict[str, Any]]:

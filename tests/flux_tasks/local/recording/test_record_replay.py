@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +37,6 @@ from flux_tasks.local.recording.recorder import RecordingApi
 from flux_tasks.local.recording.scrub import REMOVED
 from flux_tasks.local.service import checks
 from flux_tasks.settings import Settings
-
-
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl(key=KEY) as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "recorded"
-
 
 # -- one session, twice -----------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from flux_tasks.local.service import checks
 from flux_tasks.local.web import wire
 from flux_tasks.local.web.openapi import SAMPLE, SHORT_PATHS, STATUSES, openapi
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[3] / "data"
 FACTS = json.loads(DATA.joinpath("contract_facts.json").read_text(encoding="utf-8"))
 SEED_3 = json.loads(DATA.joinpath("seed_003_openapi.json").read_text(encoding="utf-8"))
 

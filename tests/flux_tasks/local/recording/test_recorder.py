@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,6 @@ from flux_tasks.local.recording.recorder import RecordingApi
 from flux_tasks.local.recording.scrub import REMOVED, Scrubber
 
 SECRET = "call-back/secret+1"
-
-
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl(key=KEY) as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "recorded"
 
 
 # -- no id is lost ----------------------------------------------------------------------------------------------------

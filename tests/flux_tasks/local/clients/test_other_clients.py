@@ -32,7 +32,7 @@ pytestmark = pytest.mark.xdist_group("other clients")  # one worker runs the cli
 
 pytest_plugins = ["other_clients"]
 
-SCRIPTS = Path(__file__).with_name("clients")
+SCRIPTS = Path(__file__).parent
 KEY = "3b3c0f1e-0000-4000-8000-00000000beef"
 WRONG_KEY = "3b3c0f1e-0000-4000-8000-00000000dead"
 GONE = {"flux-pro", "flux-pro-1.0-canny", "flux-pro-1.0-depth"}

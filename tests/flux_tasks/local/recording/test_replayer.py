@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import httpx
 import pytest
 from fake_bfl import FakeBfl
 from recorded import (
-    KEY,
     POST,
     body,
     deblur,
@@ -27,18 +25,6 @@ from scripted import Answer
 from flux_tasks.errors import RecipeError
 from flux_tasks.local.recording.replayer import ReplayApi
 from flux_tasks.local.recording.scrub import request_key
-
-
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl(key=KEY) as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "recorded"
-
 
 # -- what was not recorded --------------------------------------------------------------------------------------------
 
