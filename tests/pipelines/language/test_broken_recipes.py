@@ -88,7 +88,9 @@ def test_a_value_for_a_variable_that_the_recipe_has_not_is_said_with_those_that_
 
 def test_a_variable_that_is_set_is_checked_where_it_is_used() -> None:
     text = SEPIA.replace('{prompt: "{{ tone }}"}', '{prompt: x, seed: "{{ tone }}"}').replace("warm", "1")
-    assert said_of(text, tone="cold") == ["r.yaml:5: steps.0.edit.seed: 'cold' is not a whole number: write one without quotes"]
+    assert said_of(text, tone="cold") == [
+        "r.yaml:5: steps.0.edit.seed: 'cold' is not a whole number: write one without quotes"
+    ]
 
 
 def test_a_step_that_is_not_understood_makes_no_further_problem_of_those_that_name_it() -> None:
