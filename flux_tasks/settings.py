@@ -21,8 +21,8 @@ import ipaddress
 import os
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
@@ -174,51 +174,63 @@ _of_main_thread: list[Settings] = []  # for threads that do not inherit the cont
 
 
 def from_environment() -> Settings:
-    """Return the settings in the environment variables.
+    """Return the settings in the environment variables; an empty variable counts as not set.
 
     Raises:
-        RecipeError: a variable has a value that cannot be used.
+        RecipeError: variables have values that cannot be used; all of them at once.
     """
-    number = _variable("FLUX_MAX_JOBS", "")
-    if number and not number.strip().isdecimal():
-        raise RecipeError([Problem("FLUX_MAX_JOBS", f"'{number}' is not a whole number")])
-    policy = _variable("FLUX_ON_UNCERTAIN", "").strip() or "hold"
-    if policy not in ("hold", "resubmit"):
-        raise RecipeError([Problem("FLUX_ON_UNCERTAIN", f"'{policy}' is not one of hold, resubmit")])
+    given: dict[str, Any] = {}
     problems: list[Problem] = []
-    deadline = _seconds("FLUX_DEADLINE", problems)
-    timeout = _seconds("FLUX_TIMEOUT", problems)
-    send_urls = _variable("FLUX_SEND_URLS", "").strip().lower()
-    if send_urls not in ("", "0", "1", "true", "false"):
-        problems.append(Problem("FLUX_SEND_URLS", f"'{send_urls}' is not one of true, false"))
+    for variable, (name, parse) in _VARIABLES.items():
+        text = os.environ.get(variable, "")
+        try:
+            if text.strip() and name not in given:
+                given[name] = parse(text)
+        except ValueError as error:
+            problems.append(Problem(variable, str(error)))
     if problems:
         raise RecipeError(problems)
-    return Settings(
-        endpoint=_variable("FLUX_ENDPOINT") or _variable("BFL_BASE_URL") or "bfl",
-        key=_variable("BFL_API_KEY", ""),
-        store=_variable("FLUX_STORE") or DEFAULT_STORE,
-        max_jobs=int(number) if number else MAX_ACTIVE_JOBS,
-        on_uncertain="resubmit" if policy == "resubmit" else "hold",
-        deadline=deadline,
-        timeout=timeout or 60.0,
-        send_urls=send_urls in ("1", "true"),
-    )
+    return Settings(**given)
 
 
-def _variable(name: str, default: str = "") -> str:
-    return os.environ.get(name, default)
+def _whole(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise ValueError(f"'{text}' is not a whole number")
+    return int(text)
 
 
-def _seconds(name: str, problems: list[Problem]) -> float | None:
-    text = os.environ.get(name, "").strip()
-    try:
-        seconds = float(text) if text else None
-    except ValueError:
-        seconds = -1.0
-    if seconds is not None and not 0 < seconds < float("inf"):
-        problems.append(Problem(name, f"'{text}' is not a number of seconds above 0"))
-        return None
-    return seconds
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise ValueError(f"'{text.strip()}' is not a number of seconds above 0")
+
+
+def _policy(text: str) -> str:
+    if text.strip() not in ("hold", "resubmit"):
+        raise ValueError(f"'{text.strip()}' is not one of hold, resubmit")
+    return text.strip()
+
+
+def _flag(text: str) -> bool:
+    value = text.strip().lower()
+    if value not in ("0", "1", "true", "false"):
+        raise ValueError(f"'{value}' is not one of true, false")
+    return value in ("1", "true")
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "FLUX_ENDPOINT": ("endpoint", str),
+    "BFL_BASE_URL": ("endpoint", str),
+    "BFL_API_KEY": ("key", str),
+    "FLUX_STORE": ("store", str),
+    "FLUX_MAX_JOBS": ("max_jobs", _whole),
+    "FLUX_ON_UNCERTAIN": ("on_uncertain", _policy),
+    "FLUX_DEADLINE": ("deadline", _seconds),
+    "FLUX_TIMEOUT": ("timeout", _seconds),
+    "FLUX_SEND_URLS": ("send_urls", _flag),
+}
+"""The setting that each variable sets, and how its text is read; of two variables the first holds."""
 
 
 def current() -> Settings:

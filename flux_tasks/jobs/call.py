@@ -223,7 +223,7 @@ def prepare(
     notify = {n: v for n, v in given.items() if n in CALLER_FIELDS}
     wire = {n: v for n, v in given.items() if n in tool.request.model_fields and n not in notify}
     wire = {n: v for n, v in wire.items() if v is not None or n not in ("width", "height")}  # null is refused
-    return Call(tool, wire, inputs, (*warnings, *tool.warnings(wire)), variant, notify)
+    return Call(tool, wire, inputs, (*warnings, *tool.warnings(wire)), variant=variant, notify=notify)
 
 
 def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Problem]]:

@@ -23,6 +23,12 @@ class Rule(BaseModel):
     phase: ClassVar[Phase]
     summary: ClassVar[str]
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Derive the phase from the fault's name."""
+        if "fault" in cls.model_fields:
+            cls.phase = cls.model_fields["fault"].default.partition(".")[0]
+
     @property
     def name(self) -> str:
         """``phase.what``, as a schedule names it."""
@@ -50,7 +56,6 @@ class _Waiting(Rule):
 
 
 class SubmitAnswer(Rule):
-    phase = "submit"
     summary = "HTTP `status` instead of an answer; with `charged` the job is created nevertheless"
     fault: Literal["submit.answer"] = "submit.answer"
     status: Annotated[int, Field(ge=300, le=599)] = 500
@@ -60,7 +65,6 @@ class SubmitAnswer(Rule):
 
 
 class SubmitCut(Rule):
-    phase = "submit"
     summary = "the connection is cut instead of an answer; with `charged` the job is created nevertheless"
     fault: Literal["submit.cut"] = "submit.cut"
     charged: bool = True
@@ -69,38 +73,32 @@ class SubmitCut(Rule):
 
 
 class SubmitSlow(_Waiting):
-    phase = "submit"
     summary = "the job is created, its answer comes after `seconds`"
     fault: Literal["submit.slow"] = "submit.slow"
 
 
 class SubmitDrip(_Waiting):
-    phase = "submit"
     summary = "the job is created, its answer comes byte by byte over `seconds`"
     fault: Literal["submit.drip"] = "submit.drip"
 
 
 class SubmitNoId(Rule):
-    phase = "submit"
     summary = "accepted and charged, but the answer names no job"
     fault: Literal["submit.no_id"] = "submit.no_id"
 
 
 class SubmitNoPollingUrl(Rule):
-    phase = "submit"
     summary = "the answer has an id and no polling_url"
     fault: Literal["submit.no_polling_url"] = "submit.no_polling_url"
 
 
 class SubmitForeignPollingUrl(Rule):
-    phase = "submit"
     summary = "polling_url points at another host, `host`"
     fault: Literal["submit.foreign_polling_url"] = "submit.foreign_polling_url"
     host: str = "elsewhere.invalid"
 
 
 class JobModerated(Rule):
-    phase = "job"
     summary = "refused (`stage: request`) or withheld (`content`) with `reasons`; not charged"
     fault: Literal["job.moderated"] = "job.moderated"
     stage: Literal["request", "content"] = "content"
@@ -108,7 +106,6 @@ class JobModerated(Rule):
 
 
 class JobError(Rule):
-    phase = "job"
     summary = "the job ends with status `says` (Error or Failed); refunded unless `refund: false`"
     fault: Literal["job.error"] = "job.error"
     says: Literal["Error", "Failed"] = "Error"
@@ -117,33 +114,28 @@ class JobError(Rule):
 
 
 class JobNeverEnds(Rule):
-    phase = "job"
     summary = "the job stays Pending for ever and keeps its slot"
     fault: Literal["job.never_ends"] = "job.never_ends"
 
 
 class JobWrongSize(Rule):
-    phase = "job"
     summary = "the picture comes back `scale` times as large"
     fault: Literal["job.wrong_size"] = "job.wrong_size"
     scale: Annotated[float, Field(gt=0, le=4)] = 0.5
 
 
 class JobSolid(Rule):
-    phase = "job"
     summary = "the picture is one solid `colour` (GRIDBUG)"
     fault: Literal["job.solid"] = "job.solid"
     colour: Annotated[str, AfterValidator(_colour)] = "#00b140"
 
 
 class PollUnknown(Rule):
-    phase = "poll"
     summary = "404 `Task not found`, though the job exists"
     fault: Literal["poll.unknown"] = "poll.unknown"
 
 
 class PollAnswer(Rule):
-    phase = "poll"
     summary = "HTTP `status` without a job status in the body"
     fault: Literal["poll.answer"] = "poll.answer"
     status: Annotated[int, Field(ge=300, le=599)] = 500
@@ -152,117 +144,99 @@ class PollAnswer(Rule):
 
 
 class PollCode(Rule):
-    phase = "poll"
     summary = "the true answer, under HTTP `status` (422, 500 and 503 were seen)"
     fault: Literal["poll.code"] = "poll.code"
     status: Annotated[int, Field(ge=400, le=599)] = 503
 
 
 class PollStatus(Rule):
-    phase = "poll"
     summary = "job status `says` instead of the true one, such as Processing"
     fault: Literal["poll.status"] = "poll.status"
     says: str = "Processing"
 
 
 class PollNoSample(Rule):
-    phase = "poll"
     summary = "Ready, but without a result"
     fault: Literal["poll.no_sample"] = "poll.no_sample"
 
 
 class PollCut(Rule):
-    phase = "poll"
     summary = "the connection is cut instead of an answer"
     fault: Literal["poll.cut"] = "poll.cut"
     sent: Annotated[int, Field(ge=0)] = 0
 
 
 class PollSlow(_Waiting):
-    phase = "poll"
     summary = "the answer comes after `seconds`"
     fault: Literal["poll.slow"] = "poll.slow"
 
 
 class PollDrip(_Waiting):
-    phase = "poll"
     summary = "the answer comes byte by byte over `seconds`"
     fault: Literal["poll.drip"] = "poll.drip"
 
 
 class DeliveryAnswer(Rule):
-    phase = "delivery"
     summary = "HTTP `status` instead of the picture"
     fault: Literal["delivery.answer"] = "delivery.answer"
     status: Annotated[int, Field(ge=400, le=599)] = 500
 
 
 class DeliveryExpired(Rule):
-    phase = "delivery"
     summary = "403, as an address that has expired; the next poll gives a fresh one"
     fault: Literal["delivery.expired"] = "delivery.expired"
 
 
 class DeliveryCut(Rule):
-    phase = "delivery"
     summary = "the connection is cut after `share` of the bytes"
     fault: Literal["delivery.cut"] = "delivery.cut"
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
 class DeliveryTruncated(Rule):
-    phase = "delivery"
     summary = "only `share` of the picture, as if that were all"
     fault: Literal["delivery.truncated"] = "delivery.truncated"
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
 class DeliveryGarbage(Rule):
-    phase = "delivery"
     summary = "bytes that are no picture"
     fault: Literal["delivery.garbage"] = "delivery.garbage"
 
 
 class DeliveryOversized(Rule):
-    phase = "delivery"
     summary = "`megabytes` and more, without saying so first"
     fault: Literal["delivery.oversized"] = "delivery.oversized"
     megabytes: Annotated[int, Field(ge=1, le=10_000)] = 80
 
 
 class DeliveryRedirect(Rule):
-    phase = "delivery"
     summary = "a redirect `to` a foreign host, or to the same address (with `times: 0` a loop)"
     fault: Literal["delivery.redirect"] = "delivery.redirect"
     to: Literal["foreign", "same"] = "foreign"
 
 
 class DeliverySlow(_Waiting):
-    phase = "delivery"
     summary = "the picture comes after `seconds`"
     fault: Literal["delivery.slow"] = "delivery.slow"
 
 
 class DeliveryDrip(_Waiting):
-    phase = "delivery"
     summary = "the picture comes in small pieces over `seconds`"
     fault: Literal["delivery.drip"] = "delivery.drip"
 
 
 class WebhookDuplicate(Rule):
-    phase = "webhook"
     summary = "the same call-back comes twice"
     fault: Literal["webhook.duplicate"] = "webhook.duplicate"
 
 
 class WebhookForged(Rule):
-    phase = "webhook"
     summary = "a call-back with a wrong secret comes before the true one"
     fault: Literal["webhook.forged"] = "webhook.forged"
 
 
 class WebhookLost(Rule):
-    phase = "webhook"
     summary = "the call-back never comes"
     fault: Literal["webhook.lost"] = "webhook.lost"
 

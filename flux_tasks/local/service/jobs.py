@@ -28,17 +28,7 @@ from flux_tasks.api.slots import CLASS_LIMITS
 from flux_tasks.catalog import MEDIA_TYPES
 from flux_tasks.local import engines
 from flux_tasks.local.engines import Work
-from flux_tasks.local.faults.kinds import (
-    JobError,
-    JobModerated,
-    JobNeverEnds,
-    JobSolid,
-    JobWrongSize,
-    Rule,
-    WebhookDuplicate,
-    WebhookForged,
-    WebhookLost,
-)
+from flux_tasks.local.faults import kinds
 from flux_tasks.local.faults.schedule import Armed, Faults
 from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.checks import Order, Refused
@@ -100,7 +90,7 @@ class Delivery:
 
     data: bytes
     media_type: str
-    fault: Rule | None
+    fault: kinds.Rule | None
     sent: Callable[[], None]
 
 
@@ -168,7 +158,14 @@ class Jobs:
         for name in {"account", tool.slots}:
             if self._active[name] >= self._limits[name]:
                 raise Refused(429, f"Too many active tasks: at most {self._limits[name]} ({name})")
-        job = Job(str(uuid.uuid4()), tool.name, tool.slots, order.cost, order.output_format, base)
+        job = Job(
+            id=str(uuid.uuid4()),
+            tool=tool.name,
+            slots=tool.slots,
+            cost=order.cost,
+            output_format=order.output_format,
+            base=base,
+        )
         self._charges.charge(job.id, tool.name, order.key, order.cost)
         job.faults = self._faults.job(
             tool.name, order.key, note=lambda rule: self._charges.add_fault(job.id, rule.name)
@@ -192,7 +189,7 @@ class Jobs:
     ) -> None:
         started, due = time.time(), self._clock.now() + seconds
         fault = job.faults.take("job")
-        if isinstance(fault, JobNeverEnds):
+        if isinstance(fault, kinds.JobNeverEnds):
             return
         async with self._turn:
             try:
@@ -206,10 +203,10 @@ class Jobs:
                 _log.warning("%s %s failed: %s: %s", job.tool, job.id, type(error).__name__, error)
                 failure = f"{type(error).__name__}: {error}"
         await self._clock.sleep(due - self._clock.now())
-        if isinstance(fault, JobModerated):
+        if isinstance(fault, kinds.JobModerated):
             job.details = {"Moderation Reasons": list(fault.reasons)}
             self._end(job, f"{fault.stage.capitalize()} Moderated", refund=True)
-        elif isinstance(fault, JobError):
+        elif isinstance(fault, kinds.JobError):
             job.details = dict(fault.details)
             self._end(job, fault.says, refund=fault.refund)
         elif failure:
@@ -229,9 +226,9 @@ class Jobs:
         if webhook is not None:
             await self._call_back(job, client, *webhook)
 
-    def _make(self, job: Job, work: Work, fault: Rule | None) -> int:
+    def _make(self, job: Job, work: Work, fault: kinds.Rule | None) -> int:
         """Run the engine and write the file; on a worker thread."""
-        if isinstance(fault, (JobModerated, JobError)):
+        if isinstance(fault, (kinds.JobModerated, kinds.JobError)):
             return 0
 
         def progress(share: float) -> None:
@@ -241,9 +238,9 @@ class Jobs:
         image = engines.load(self._engine).run(work, progress)
         if image.size != work.size:
             raise RuntimeError(f"the engine made {image.size[0]}x{image.size[1]} px")
-        if isinstance(fault, JobWrongSize):
+        if isinstance(fault, kinds.JobWrongSize):
             image = image.resize([max(1, round(side * fault.scale)) for side in image.size])
-        elif isinstance(fault, JobSolid):
+        elif isinstance(fault, kinds.JobSolid):
             image = Image.new("RGB", image.size, fault.colour)
         progress(0.9)
         data = engines.encode(image, job.output_format, self._identity)
@@ -285,7 +282,7 @@ class Jobs:
 
     # -- poll and fetch -------------------------------------------------------------------------------------------
 
-    def fault(self, job_id: str) -> Rule | None:
+    def fault(self, job_id: str) -> kinds.Rule | None:
         """Return the fault for this poll, or None."""
         job = self._jobs.get(job_id)
         return job.faults.take("poll") if job is not None else None
@@ -347,13 +344,13 @@ class Jobs:
     async def _call_back(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> None:
         """Send the answer of a poll to ``url``, again after each of ``retries`` until it answers with 2xx in 30 s."""
         fault = job.faults.take("webhook")
-        if isinstance(fault, WebhookLost):
+        if isinstance(fault, kinds.WebhookLost):
             return
-        if isinstance(fault, WebhookForged):
+        if isinstance(fault, kinds.WebhookForged):
             await self._send(job, client, url, "forged")
         for pause in (*self._retries, None):
             if await self._send(job, client, url, secret):
-                if isinstance(fault, WebhookDuplicate):
+                if isinstance(fault, kinds.WebhookDuplicate):
                     await self._send(job, client, url, secret)
                 return
             if pause is not None:

@@ -26,17 +26,7 @@ from flux_tasks.catalog import CONTRACT_VERSION, Tool
 from flux_tasks.errors import RecipeError
 from flux_tasks.images.download import certificates
 from flux_tasks.local import engines
-from flux_tasks.local.faults.kinds import (
-    PollCode,
-    PollNoSample,
-    PollStatus,
-    PollUnknown,
-    SubmitAnswer,
-    SubmitCut,
-    SubmitForeignPollingUrl,
-    SubmitNoId,
-    SubmitNoPollingUrl,
-)
+from flux_tasks.local.faults import kinds
 from flux_tasks.local.faults.schedule import Faults
 from flux_tasks.local.service import checks
 from flux_tasks.local.service.charges import ChargeLog
@@ -163,7 +153,7 @@ class LocalApi:
         given = await checks.pictures(tool, body.values, self._client)
         order = checks.order(tool, body, given)
         fault = self._faults.submission(tool.name, order.key)
-        if isinstance(fault, (SubmitAnswer, SubmitCut)) and not fault.charged:
+        if isinstance(fault, (kinds.SubmitAnswer, kinds.SubmitCut)) and not fault.charged:
             return with_fault(fault, json_answer({}), self._clock)
         hook = body.values.get("webhook_url")
         webhook = (str(hook), str(body.values.get("webhook_secret") or "")) if hook else None
@@ -178,11 +168,11 @@ class LocalApi:
         answer: dict[str, Any] = {"id": job.id, "polling_url": f"{base}/v1/get_result?id={job.id}", **price}
         if hook:
             answer = {"id": job.id, "status": "Pending", "webhook_url": hook, **price}
-        if isinstance(fault, SubmitNoId):
+        if isinstance(fault, kinds.SubmitNoId):
             del answer["id"]
-        elif isinstance(fault, SubmitNoPollingUrl):
+        elif isinstance(fault, kinds.SubmitNoPollingUrl):
             answer.pop("polling_url", None)
-        elif isinstance(fault, SubmitForeignPollingUrl):
+        elif isinstance(fault, kinds.SubmitForeignPollingUrl):
             answer["polling_url"] = f"https://{fault.host}/v1/get_result?id={job.id}"
         return with_fault(fault, json_answer(answer), self._clock)
 
@@ -192,15 +182,15 @@ class LocalApi:
         if job_id is None:
             raise violation("missing", "Field required", "query", "id")
         fault = self._jobs.fault(job_id)
-        if isinstance(fault, PollUnknown):
+        if isinstance(fault, kinds.PollUnknown):
             return json_answer({"id": job_id, "status": "Task not found"}, 404)
         status, answer = self._jobs.answer(job_id)
-        if isinstance(fault, PollCode):
+        if isinstance(fault, kinds.PollCode):
             status = fault.status
-        elif isinstance(fault, PollStatus):
+        elif isinstance(fault, kinds.PollStatus):
             answer = {**answer, "status": fault.says, "result": None}
             answer.pop("cost", None)
-        elif isinstance(fault, PollNoSample):
+        elif isinstance(fault, kinds.PollNoSample):
             answer = {**answer, "status": "Ready", "result": None}
         return with_fault(fault, json_answer(answer, status), self._clock)
 

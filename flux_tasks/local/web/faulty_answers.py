@@ -11,26 +11,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from flux_tasks.local.faults.kinds import (
-    DeliveryAnswer,
-    DeliveryCut,
-    DeliveryDrip,
-    DeliveryExpired,
-    DeliveryGarbage,
-    DeliveryOversized,
-    DeliveryRedirect,
-    DeliverySlow,
-    DeliveryTruncated,
-    PollAnswer,
-    PollCut,
-    PollDrip,
-    PollSlow,
-    Rule,
-    SubmitAnswer,
-    SubmitCut,
-    SubmitDrip,
-    SubmitSlow,
-)
+from flux_tasks.local.faults import kinds
 from flux_tasks.local.service.clock import Clock
 from flux_tasks.local.service.jobs import Delivery
 from flux_tasks.local.web.connections import Cut, Drip, departure
@@ -56,18 +37,18 @@ class _Late(Response):
             await self._answer(scope, receive, send)
 
 
-def with_fault(fault: Rule | None, answer: Response, clock: Clock) -> Response:
+def with_fault(fault: kinds.Rule | None, answer: Response, clock: Clock) -> Response:
     """Return what is sent instead of ``answer`` to a submission or a poll."""
     match fault:
-        case SubmitAnswer() | PollAnswer():
+        case kinds.SubmitAnswer() | kinds.PollAnswer():
             headers = {} if fault.retry_after is None else {"retry-after": _retry_after(fault.retry_after)}
             body: dict[str, Any] = {"detail": fault.detail}
             return Response(json.dumps(body), fault.status, headers, media_type="application/json")
-        case SubmitCut() | PollCut():
+        case kinds.SubmitCut() | kinds.PollCut():
             return Cut(answer, sent=fault.sent)
-        case SubmitSlow() | PollSlow():
+        case kinds.SubmitSlow() | kinds.PollSlow():
             return _Late(answer, fault.seconds, clock)
-        case SubmitDrip() | PollDrip():
+        case kinds.SubmitDrip() | kinds.PollDrip():
             return Drip(answer, seconds=fault.seconds, clock=clock)
         case _:
             return answer
@@ -82,25 +63,25 @@ def deliver(delivery: Delivery, url: str, clock: Clock) -> Response:
     data, kind = delivery.data, delivery.media_type
     whole = Response(data, media_type=kind)
     match fault := delivery.fault:
-        case DeliveryAnswer():
+        case kinds.DeliveryAnswer():
             return PlainTextResponse("injected", fault.status)
-        case DeliveryExpired():
+        case kinds.DeliveryExpired():
             return PlainTextResponse("The address has expired", 403)
-        case DeliveryCut():
+        case kinds.DeliveryCut():
             head = sum(len(name) + len(value) + 4 for name, value in whole.raw_headers) + 19
             return Cut(whole, sent=head + int(len(data) * fault.share))
-        case DeliveryTruncated():
+        case kinds.DeliveryTruncated():
             return Response(data[: int(len(data) * fault.share)], media_type=kind)
-        case DeliveryGarbage():
+        case kinds.DeliveryGarbage():
             return Response(random.Random(len(data)).randbytes(len(data)), media_type=kind)  # noqa: S311 - no secret
-        case DeliveryOversized():
+        case kinds.DeliveryOversized():
             return StreamingResponse(_flood(data, fault.megabytes), media_type=kind)
-        case DeliveryRedirect():
+        case kinds.DeliveryRedirect():
             return Response(status_code=302, headers={"location": _elsewhere(url, fault.to)})
-        case DeliverySlow():
+        case kinds.DeliverySlow():
             delivery.sent()
             return _Late(whole, fault.seconds, clock)
-        case DeliveryDrip():
+        case kinds.DeliveryDrip():
             delivery.sent()
             return Drip(whole, seconds=fault.seconds, clock=clock)
         case _:

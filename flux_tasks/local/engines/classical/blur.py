@@ -46,7 +46,11 @@ SPECTRAL_EVIDENCE = -2.4
 
 @dataclass(frozen=True)
 class Blur:
-    """The verdict. `sigma` (pixels) and `noise` (grey levels of 255) are measured in every mode."""
+    """The verdict.
+
+    `sigma` is the blur of the strong edges in pixels (Gaussian equivalent), `noise` the noise in grey levels of 255,
+    `agreement` how well the crops agreed on one kernel (0..1), `length` and `angle` (pixels, degrees) its longer axis.
+    """
 
     mode: Mode
     sigma: float
@@ -57,21 +61,11 @@ class Blur:
     kernel: Plane | None = None
 
 
-@dataclass(frozen=True)
-class Deblurred:
-    """A deblurred picture, and what was measured.
-
-    `sigma` is the blur of the strong edges in pixels (Gaussian equivalent), `noise` the noise in grey levels of 255,
-    `agreement` how well the crops agreed on one kernel (0..1), `length` and `angle` (pixels, degrees) its longer axis.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Deblurred(Blur):
+    """A deblurred picture, and what was measured."""
 
     image: NDArray[np.uint8]
-    mode: Mode
-    sigma: float
-    noise: float
-    agreement: float = 0.0
-    length: float = 0.0
-    angle: float = 0.0
 
 
 def deblur(rgb: NDArray[np.uint8]) -> Deblurred:
@@ -80,7 +74,7 @@ def deblur(rgb: NDArray[np.uint8]) -> Deblurred:
     Only luma is sharpened: blur of colour is hardly visible, and sharpening it shows the blocks of JPEG.
     """
     if min(rgb.shape[:2]) < SMALLEST_SIDE:
-        return Deblurred(rgb.copy(), "unchanged", 0.0, 0.0)
+        return Deblurred("unchanged", 0.0, 0.0, image=rgb.copy())
     coded = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb), np.uint8)
     luma = np.asarray(coded[..., 0] / np.float32(255), np.float32)
     blur = measure(luma)
@@ -91,7 +85,7 @@ def deblur(rgb: NDArray[np.uint8]) -> Deblurred:
         sharp = within_neighbourhood(deconvolve(luma, blur.kernel, trust), luma, slack)
         coded[..., 0] = np.clip(np.round(sharp * 255), 0, 255).astype(np.uint8)
         image = np.asarray(cv2.cvtColor(coded, cv2.COLOR_YCrCb2RGB), np.uint8)
-    return Deblurred(image, blur.mode, blur.sigma, blur.noise, blur.agreement, blur.length, blur.angle)
+    return Deblurred(**vars(blur), image=image)
 
 
 def measure(luma: Plane) -> Blur:
@@ -103,7 +97,7 @@ def measure(luma: Plane) -> Blur:
     streak = Streak.of(kernel)
 
     def verdict(mode: Mode, kernel: Plane | None = None) -> Blur:
-        return Blur(mode, sigma, noise, agreement, streak.length, streak.angle, kernel)
+        return Blur(mode, sigma, noise, agreement, length=streak.length, angle=streak.angle, kernel=kernel)
 
     looks_moved = streak.length >= 6.5 and streak.width < 0.35 * streak.length
     if looks_moved and agreement >= MOTION_AGREEMENT and streak.width <= min(2.3, 0.25 * streak.length):
