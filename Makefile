@@ -1,24 +1,26 @@
 # Every target is one line that also works by hand. `make demo` and `make test` need only Python 3.11+, make and git.
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: demo test lint types contract format bench chaos stubs docs site clean
+.PHONY: demo test test-oldest test-all lint types contract format bench chaos stubs docs site clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[local]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[local,docs]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, no network
@@ -26,6 +28,17 @@ demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, n
 
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
 	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+test-oldest:  ## the same with the oldest Prefect that pyproject.toml allows
+	@mkdir -p .cache
+	sed -e 's/^prefect==.*/prefect==3.8.8/' -e '/^whenever==/d' constraints.txt > .cache/constraints-oldest.txt
+	$(MAKE) test VENV=.cache/venv-oldest CONSTRAINTS=.cache/constraints-oldest.txt
+
+test-all:  ## the same on each of PYTHONS that is here, and with the oldest Prefect
+	@failed=; for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || { echo "no $$python here"; continue; }; \
+	  $(MAKE) test PYTHON=$$python VENV=.cache/venv-$$version || failed="$$failed $$version"; \
+	done; $(MAKE) test-oldest || failed="$$failed oldest"; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
