@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.names import numbered
 from pipelines.language.python.step_spec import StepSpec, ids_of, name_of, plain_data
 from pipelines.language.reading import loader
 
@@ -224,8 +225,6 @@ def _named(
     if not isinstance(data, Mapping) or not isinstance(data.get("recipe"), Recipe):
         return data
     recipe = data["recipe"].compiled
-    name, number = recipe.name, 2
-    while name in included:
-        name, number = f"{recipe.name}_{number}", number + 1
+    name = numbered(recipe.name, included)
     included[name] = recipe
     return {**data, "recipe": name}

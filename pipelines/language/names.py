@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["IMAGE_FACTS", "ITEM_NAMES", "MASK_FACTS", "RESERVED", "SOURCE"]
+from collections.abc import Collection
+
+__all__ = ["IMAGE_FACTS", "ITEM_NAMES", "MASK_FACTS", "RESERVED", "SOURCE", "numbered"]
 
 IMAGE_FACTS = ("width", "height", "aspect", "megapixels", "has_alpha", "sharpness", "brightness", "entropy")
 """Facts of a picture; see ``Facts.of``."""
@@ -23,3 +25,11 @@ RESERVED = frozenset(
 
 SOURCE = "source"
 """The id of the item's own picture."""
+
+
+def numbered(name: str, taken: Collection[str]) -> str:
+    """Return ``name``, or ``name_2``, ``name_3`` … if that is taken."""
+    found, number = name, 2
+    while found in taken:
+        found, number = f"{name}_{number}", number + 1
+    return found

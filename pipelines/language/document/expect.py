@@ -18,7 +18,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from jinja2 import Environment, nodes
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -153,37 +153,34 @@ class Expect(Part):
     @property
     def facts_of_result(self) -> list[str]:
         """The facts of the result that its condition names."""
-        return sorted(_parsed(self.condition).of_result) if self.condition else []
+        return sorted(_named(self.condition).result.intersection(IMAGE_FACTS)) if self.condition else []
 
     @property
     def facts_of_input(self) -> list[str]:
         """The facts of the step's input that its condition names."""
-        return sorted(_parsed(self.condition).of_input) if self.condition else []
+        return sorted(_named(self.condition).input.intersection(IMAGE_FACTS)) if self.condition else []
 
 
-class _Used:
-    """The facts that a condition uses, of the result and of the step's input, and the names that are no facts."""
+class _Named(NamedTuple):
+    """What a condition names: facts of the result, facts of the input, and whether it names the input as a whole."""
 
-    def __init__(self, text: str) -> None:
-        tree = Environment(autoescape=True).parse("{{ " + text + " }}")  # only parsed, never rendered
-        names = [node.name for node in tree.find_all(nodes.Name)]
-        inner: list[str] = []
-        for attribute in tree.find_all(nodes.Getattr):
-            if isinstance(attribute.node, nodes.Name) and attribute.node.name == BEFORE:
-                inner.append(attribute.attr)
-        for item in tree.find_all(nodes.Getitem):
-            if isinstance(item.node, nodes.Name) and item.node.name == BEFORE and isinstance(item.arg, nodes.Const):
-                inner.append(str(item.arg.value))
-        self.of_result = frozenset(names).intersection(IMAGE_FACTS)
-        self.of_input = frozenset(inner).intersection(IMAGE_FACTS)
-        self.unknown = sorted({*names} - {*IMAGE_FACTS, BEFORE})
-        self.unknown_of_input = sorted({*inner} - {*IMAGE_FACTS})
-        self.whole_input = names.count(BEFORE) > len(inner)
+    result: frozenset[str]
+    input: frozenset[str]
+    is_input_whole: bool
+
+
+def _is_input(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Name) and node.name == BEFORE
 
 
 @cache
-def _parsed(text: str) -> _Used:
-    return _Used(text)
+def _named(text: str) -> _Named:
+    tree = Environment(autoescape=True).parse("{{ " + text + " }}")  # only parsed, never rendered
+    names = [node.name for node in tree.find_all(nodes.Name)]
+    inner = [node.attr for node in tree.find_all(nodes.Getattr) if _is_input(node.node)]
+    keys = [node.arg for node in tree.find_all(nodes.Getitem) if _is_input(node.node)]
+    inner += [str(key.value) for key in keys if isinstance(key, nodes.Const)]
+    return _Named(frozenset(names) - {BEFORE}, frozenset(inner), names.count(BEFORE) > len(inner))
 
 
 def _condition_problems(text: str) -> list[str]:
@@ -191,18 +188,18 @@ def _condition_problems(text: str) -> list[str]:
         problem = templates.syntax_problem(text, "", expression=True)
         if problem is not None:
             return [problem.what]
-        used = _parsed(text)
+        named = _named(text)
     except Exception as error:  # whatever the parser fails at: 5,000 digits, half a character, deep nesting
         return [f"{shown(text)} is not understood: {error}"]
     facts = f"; known: {', '.join(IMAGE_FACTS)}, and {BEFORE}.width and so on of the input"
-    choices = [*IMAGE_FACTS, BEFORE]
-    problems = [f"'{text}': nothing is called '{name}'{nearest(name, choices) or facts}" for name in used.unknown]
-    for name in used.unknown_of_input:
-        hint = nearest(name, IMAGE_FACTS) or facts
-        problems.append(f"'{text}': '{BEFORE}.{name}' is no fact of a picture{hint}")
-    if used.whole_input:
-        problems.append(f"'{text}': '{BEFORE}' alone is no value: write {BEFORE}.width or another fact of the input")
-    return problems or _tried(text)
+    problems = []
+    for name in sorted(named.result.difference(IMAGE_FACTS)):
+        problems.append(f"nothing is called '{name}'{nearest(name, [*IMAGE_FACTS, BEFORE]) or facts}")
+    for name in sorted(named.input.difference(IMAGE_FACTS)):
+        problems.append(f"'{BEFORE}.{name}' is no fact of a picture{nearest(name, IMAGE_FACTS) or facts}")
+    if named.is_input_whole:
+        problems.append(f"'{BEFORE}' alone is no value: write {BEFORE}.width or another fact of the input")
+    return [f"'{text}': {problem}" for problem in problems] or _tried(text)
 
 
 def _tried(text: str) -> list[str]:

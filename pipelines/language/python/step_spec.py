@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from flux_tasks import catalog
 from flux_tasks.catalog.signatures import UNSET
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from pipelines.language.names import numbered
 from pipelines.operations.registry import OPERATIONS
 
 __all__ = ["Ref", "StepSpec", "Template", "ids_of", "make_step", "name_of", "plain_data", "step"]
@@ -157,15 +158,12 @@ def ids_of(steps: Iterable[Any]) -> dict[StepSpec, str]:
     found: dict[StepSpec, str] = {}
     taken: set[str] = set()
     for given in steps:
-        if not isinstance(given, (StepSpec, Mapping)):
-            continue
-        chosen, base = _id(given), _base(given)
-        name, number = chosen or base, 2
-        while not chosen and name in taken:
-            name, number = f"{base}_{number}", number + 1
-        taken.add(name)
-        if isinstance(given, StepSpec) and given in named and not chosen:
-            found.setdefault(given, name)
+        if isinstance(given, (StepSpec, Mapping)):
+            chosen = _id(given)
+            name = chosen or numbered(_base(given), taken)
+            taken.add(name)
+            if isinstance(given, StepSpec) and given in named and not chosen:
+                found.setdefault(given, name)
     return found
 
 
@@ -218,16 +216,20 @@ def _fed(given: Any, ids: Mapping[StepSpec, str]) -> Any:
     return _named(given, ids) if isinstance(given, StepSpec) else given.id if isinstance(given, Ref) else given
 
 
+def _entries(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Return what a value holds, each with its name or number."""
+    value = value.options if isinstance(value, Ref) else value
+    if isinstance(value, Mapping):
+        return value.items()
+    return enumerate(value) if isinstance(value, (list, tuple)) else value if isinstance(value, BaseModel) else ()
+
+
 def _specs_in(value: Any) -> Iterator[StepSpec]:
     if isinstance(value, StepSpec):
         yield value
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
+    else:
+        for _, inner in _entries(value):
             yield from _specs_in(inner)
-    elif isinstance(value, Mapping):
-        yield from _specs_in(list(value.values()))
-    elif isinstance(value, BaseModel):
-        yield from _specs_in([inner for _, inner in value])
 
 
 def _id(given: StepSpec | Mapping[str, Any]) -> str:
@@ -254,22 +256,12 @@ def _unwritable(value: Any, place: str, depth: int = 0) -> Iterator[tuple[str, s
         return
     if depth > _DEEPEST:
         yield place, "is nested too deeply to be written in a recipe"
-    elif isinstance(value, Ref):
-        yield from _unwritable(value.options, place, depth + 1)
-    elif isinstance(value, BaseModel):
-        for name, inner in value:
+    elif isinstance(value, (Ref, BaseModel, Mapping, list, tuple)):
+        for name, inner in _entries(value):
             yield from _unwritable(inner, f"{place}.{name}", depth + 1)
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _unwritable(inner, f"{place}.{name}", depth + 1)
-    elif isinstance(value, Sequence) and isinstance(value, (list, tuple)):
-        for index, inner in enumerate(value):
-            yield from _unwritable(inner, f"{place}.{index}", depth + 1)
     else:
-        what = (
-            f"is a {type(value).__name__}, which no recipe can hold: write a text, a number, a path, a list or a step"
-        )
-        yield place, what
+        remedy = "write a text, a number, a path, a list or a step"
+        yield place, f"is a {type(value).__name__}, which no recipe can hold: {remedy}"
 
 
 def _shown(given: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from flux_tasks.catalog import Tool
@@ -46,7 +47,7 @@ class Links:
     kinds: Mapping[str, ImageKind] = field(default_factory=lambda: {SOURCE: "image"})
     is_circular: bool = False
 
-    @property
+    @cached_property
     def by_id(self) -> dict[str, Step]:
         """The steps by their ids."""
         return {linked.step.id: linked.step for linked in self.steps}

@@ -11,8 +11,8 @@ from flux_tasks.errors import InvalidRequest, Problem, nearest
 from pipelines.language.actions import Action
 from pipelines.language.document.fields import name_problem
 from pipelines.language.document.options import FunctionStep, StepOptions
-from pipelines.language.names import SOURCE
-from pipelines.language.reading.includes import Expansion, Include, expand_recipes
+from pipelines.language.names import SOURCE, numbered
+from pipelines.language.reading.includes import Include, expand_recipes
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
 from pipelines.operations import user_function
 from pipelines.operations.registry import OPERATIONS
@@ -81,53 +81,66 @@ def parse_steps(data: Any, names: frozenset[str], include: Include, problems: Pr
         problems.add(("steps",), "is not a list of steps: write '- deblur: {}' and so on")
         return ParsedSteps()
     expansion = expand_recipes(data, include, problems)
-    parser = _Parser(names, expansion, problems)
+    parser = _Parser(names, expansion.stands_for, problems)
+    broken = set(expansion.broken)
     for given, path, included_by in expansion.steps:
-        parser.parse(given, path, included_by)
+        if not parser.parse(given, path, included_by) and isinstance(given, dict) and "id" in given:
+            broken.add(str(given["id"]))
     is_whole = not expansion.broken and len(parser.steps) == len(expansion.steps)
     is_whole = is_whole and not any((*step.path, "from") in problems.paths for step in parser.steps)
-    return ParsedSteps(tuple(parser.steps), expansion.stands_for, frozenset(parser.broken), is_whole)
+    return ParsedSteps(tuple(parser.steps), expansion.stands_for, frozenset(broken), is_whole)
 
 
 class _Parser:
-    def __init__(self, names: frozenset[str], expansion: Expansion, problems: ProblemCollector) -> None:
+    def __init__(self, names: frozenset[str], stands_for: Mapping[str, str], problems: ProblemCollector) -> None:
         self._names = names
+        self._stands_for = stands_for
         self._problems = problems
-        self._stands_for = expansion.stands_for
-        self.broken = set(expansion.broken)
         self.steps: list[ParsedStep] = []
 
-    def parse(self, data: Any, path: Path, included_by: str) -> None:
-        """Parse one step and keep it, if it is understood."""
+    def parse(self, data: Any, path: Path, included_by: str) -> bool:
+        """Add a step to ``steps``; return False if it is not understood."""
         if isinstance(data, str):
             data = {data: {}}
         names = [key for key in data if key not in OPTIONS] if isinstance(data, dict) else []
-        if not isinstance(data, dict) or not names:
+        if not names:
             self._problems.add(path, f"{data!r} is not a step: write a tool and its parameters, such as 'deblur: {{}}'")
-            return self._miss(data)
+            return False
         name, *extra = names
         for key in extra:
             what = f"a step has one tool, and beside it {', '.join(OPTIONS)}{nearest(str(key), OPTIONS)}"
             self._problems.add((*path, key), f"{what}; indent parameters below it")
-        if "with" in data and name != "call":
-            self._problems.add((*path, "with"), f"belongs to call: write what {name} is given below it")
-        options = read_part(StepOptions, {key: data[key] for key in OPTIONS if key in data}, path, self._problems)
-        options = options or StepOptions()
+        options = self._options(name, data, path)
         found = self._call(data, options, path) if name == "call" else self._named(str(name), data, path)
         if found is None:
-            return self._miss(data)
+            return False
         task, action, parameters = found
+        self.steps.append(
+            ParsedStep(
+                data=data,
+                name=str(name),
+                path=path,
+                included_by=included_by,
+                task=task,
+                action=action,
+                parameters=parameters,
+                options=options,
+                id=self._id(options.id, action, task, path),
+            )
+        )
+        return True
+
+    def _options(self, name: str, data: Mapping[str, Any], path: Path) -> StepOptions:
+        if "with" in data and name != "call":
+            self._problems.add((*path, "with"), f"belongs to call: write what {name} is given below it")
         if data.get("on_failure") is not None and data.get("expect") is None:
             what = "belongs to expect, which is missing: write what is expected of the result"
             self._problems.add((*path, "on_failure"), what)
+        written = {key: data[key] for key in OPTIONS if key in data}
+        options = read_part(StepOptions, written, path, self._problems) or StepOptions()
         for varied in self._names & options.matrix.keys():
             self._problems.add((*path, "matrix", varied), name_problem(varied))
-        step_id = self._id(options.id, action, task, path)
-        self.steps.append(ParsedStep(data, str(name), path, included_by, task, action, parameters, options, step_id))
-        return None
-
-    def _miss(self, data: Any) -> None:
-        self.broken |= {str(data["id"])} if isinstance(data, dict) and "id" in data else set()
+        return options
 
     def _named(self, name: str, data: Mapping[str, Any], path: Path) -> tuple[str, Action, dict[str, Any]] | None:
         """Return the task, the action and the parameters of a step that is called by a name."""
@@ -185,7 +198,4 @@ class _Parser:
         base = task
         if isinstance(action, UserFunction):
             base = action.reference.rpartition(":")[2].rpartition(".")[2]
-        name, number = base, 2
-        while name in taken or name == SOURCE:
-            name, number = f"{base}_{number}", number + 1
-        return name
+        return numbered(base, taken | {SOURCE})
