@@ -19,6 +19,7 @@ from flux_tasks.catalog import Tool
 from pipelines.language.actions import CALL_OPTIONS, Action, HasAction, image_inputs, parameter_types, tool_for
 from pipelines.language.model import Output, Step
 from pipelines.language.names import SOURCE
+from pipelines.operations.base import primary_of
 
 __all__ = [
     "Graph",
@@ -82,8 +83,8 @@ class Node(HasAction):
         """Whether its input is its result where it does not apply: an image is no mask, and a mask is no image."""
         if isinstance(self.action, Tool):
             return True
-        primary = next((found for found in self.action.inputs.values() if found.is_primary), None)
-        return primary is None or primary.role in ("any", self.action.output_kind)
+        primary = primary_of(self.action.inputs)
+        return primary is None or self.action.inputs[primary].role in ("any", self.action.output_kind)
 
     @property
     def names(self) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def _node(step: Step, feeds: Mapping[str, str], picked: Mapping[str, Any], axes:
     parameters = {**step.parameters, **own}
     action = tool_for(step.task, parameters) if step.is_paid and "model" in picked else step.action
     parameters |= _listed(step, action)
-    primary = next((name for name, found in image_inputs(action, step.task).items() if found.is_primary), None)
+    primary = primary_of(image_inputs(action, step.task))
     shown = ",".join(f"{name}={label}" for name, label in axes.labels.items())
     return Node(
         id=f"{step.id}[{shown}]" if shown else step.id,
@@ -218,7 +219,7 @@ def is_parameter(step: Step, name: str) -> bool:
 def _listed(step: Step, action: Action) -> dict[str, Any]:
     """Return what a list after ``from`` gives besides the primary picture: references, or further pictures in order."""
     inputs = image_inputs(action, step.task)
-    primary = next((name for name, found in inputs.items() if found.is_primary), None)
+    primary = primary_of(inputs)
     further = [{"step": name} for name in step.inputs[1:]]
     if primary and inputs[primary].many:
         return {primary: [{"step": name} for name in step.inputs]}

@@ -1,18 +1,15 @@
-"""Steps that cost nothing: what a run needs of one, and the pictures that it gets.
-
-There are two kinds: the operations of ``registry``, and a user's own function (``user_function``).
-"""
+"""The pictures of local steps. A local step is an ``Operation`` or a ``UserFunction``; both have the same methods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef
 
-__all__ = ["ImageInput", "ImageKind", "LocalStep", "Pictures", "describe", "pictures_by_input"]
+__all__ = ["ImageInput", "ImageKind", "Pictures", "describe", "pictures_by_input", "primary_of"]
 
 ImageKind: TypeAlias = Literal["image", "mask"]
 Pictures: TypeAlias = Mapping[str, "ImageRef | Sequence[ImageRef] | None"]
@@ -38,46 +35,9 @@ class ImageInput:
     description: str = ""
 
 
-class LocalStep(Protocol):
-    """A step that costs nothing: an operation of ``registry``, or a user's function."""
-
-    @property
-    def output_kind(self) -> Literal["image", "mask", "same"]:
-        """What it gives; ``same``: what its primary picture is."""
-
-    @property
-    def inputs(self) -> Mapping[str, ImageInput]:
-        """Its pictures by parameter; exactly one is the primary one."""
-
-    @property
-    def keeps_when_same_size(self) -> bool:
-        """Whether the result is its primary picture, unchanged, if both have the same size."""
-
-    @property
-    def needs_pixels(self) -> bool:
-        """Whether the result depends on pixels; if not, the size of the primary picture is enough to work it out."""
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What tells it from any other step, for the key of its results."""
-
-    def for_role(self, role: ImageKind) -> LocalStep:
-        """Return the step for a primary picture that is an image or a mask; its ``output_kind`` is never ``same``."""
-
-    def chosen(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that go into the key: those that differ from their defaults."""
-
-    def defaults(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that went into the key up to September 2026: all of them."""
-
-    def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
-        """Return everything that is wrong with the parameters, pictures aside."""
-
-    def output_size(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> tuple[int, int] | None:
-        """Return the size of the result in pixels for a primary picture of ``size``; None if it is not known."""
-
-    def perform(self, parameters: Mapping[str, Any], pictures: Pictures) -> ImageRef:
-        """Return the result, in memory."""
+def primary_of(inputs: Mapping[str, ImageInput]) -> str | None:
+    """Return the parameter of the picture that a step works on; None if it has no such picture."""
+    return next((name for name, found in inputs.items() if found.is_primary), None)
 
 
 def pictures_by_input(

@@ -21,7 +21,7 @@ from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 from pipelines.operations import geometry, images
-from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input
+from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input, primary_of
 from pipelines.operations.masks import Dilate, FromAlpha, FromBoxes, FromColor, Invert, Union
 from pipelines.operations.parameters import Edit
 from pipelines.operations.pixels import encode, has_same_pixels, open_pixels, own_bytes
@@ -58,7 +58,7 @@ class Operation:
     @property
     def primary(self) -> str:
         """The parameter of the primary picture; for an operation that loads one, its file."""
-        return next((name for name, slot in self.inputs.items() if slot.is_primary), next(iter(self.inputs)))
+        return primary_of(self.inputs) or next(iter(self.inputs))
 
     @property
     def identity(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pipelines.language.names import SOURCE
 from pipelines.language.reading.includes import GATE
 from pipelines.language.reading.problems import Path, ProblemCollector
 from pipelines.language.reading.steps import ParsedStep, ParsedSteps
-from pipelines.operations.base import ImageInput, ImageKind
+from pipelines.operations.base import ImageInput, ImageKind, primary_of
 
 __all__ = ["LinkedStep", "Links", "link_steps"]
 
@@ -101,7 +101,7 @@ class _Linker:
         if parsed.included_by and parsed.included_by not in self._gates:
             self._gates[parsed.included_by] = self._default(number, ImageInput("image"))[0]
         inputs = image_inputs(parsed.action, parsed.task)
-        primary = next((found for found in inputs.values() if found.is_primary), None)
+        primary = inputs.get(primary_of(inputs) or "")
         parameters = {name: self._refs(value, (*parsed.at, name)) for name, value in parsed.parameters.items()}
         fed: tuple[str, ...] = ()
         if parsed.options.inputs is not None:

@@ -24,7 +24,7 @@ from pipelines.language.reading.links import LinkedStep, Links
 from pipelines.language.reading.matrices import axes_of, check_variants
 from pipelines.language.reading.problems import Path, ProblemCollector, check_keys
 from pipelines.language.reading.scope import Scope, check_condition, check_template, check_templates
-from pipelines.operations.base import ImageInput
+from pipelines.operations.base import ImageInput, primary_of
 
 __all__ = ["check_path", "check_step"]
 
@@ -64,18 +64,16 @@ class _StepCheck:
         self._step = step = linked.step
         self._path, self._at = linked.parsed.path, linked.parsed.at
         self._problems = links.problems
+        self._add = links.problems.add
         self._kinds = links.kinds
         self._steps = links.by_id
         self._outer = scope
         self._axes = axes_of(step.id, self._steps)
         self._scope = scope.plus((*step.vars, *self._axes, "variant"))
         self._inputs = image_inputs(step.action, step.task)
-        self._primary = next((name for name, one in self._inputs.items() if one.is_primary), None)
+        self._primary = primary_of(self._inputs)
         self._has_mask = any(one.role == "mask" for one in self._inputs.values())
         self._varied = {name: values for name, values in step.matrix.items() if is_parameter(step, name)}
-
-    def _add(self, path: Path, what: str) -> None:
-        self._problems.add(path, what)
 
     # -- inputs -------------------------------------------------------------------------------------------------------
 

@@ -22,8 +22,7 @@ from waiting import PATIENCE
 from flux_tasks.errors import InvalidImage, InvalidRequest, ItemError
 from flux_tasks.images.encoding import mark_preview
 from flux_tasks.images.reference import ImageRef
-from pipelines.operations.base import LocalStep
-from pipelines.operations.registry import OPERATIONS
+from pipelines.operations.registry import OPERATIONS, Operation
 from pipelines.operations.user_function import UserFunction, load, operation
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -412,7 +411,7 @@ def test_a_decorator_that_is_used_wrongly_says_so() -> None:
 
 
 def test_a_runner_treats_operations_and_functions_alike() -> None:
-    steps: list[LocalStep] = [UserFunction.of(turned), OPERATIONS["flatten"]]
+    steps: list[UserFunction | Operation] = [UserFunction.of(turned), OPERATIONS["flatten"]]
     for step in steps:
         assert step.for_role("image").output_kind == "image"
         assert step.check({}) == []
