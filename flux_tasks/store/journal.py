@@ -34,6 +34,7 @@ LEASE = 60.0
 """Seconds for which an entry belongs to its last writer; owners renew it three times as often."""
 
 _KIND = "journal"
+_MOST_ATTEMPTS = 100  # where the folder is a link to itself, every attempt is there and cannot be read
 
 
 def _owner() -> str:
@@ -171,7 +172,10 @@ class Journal:
         """
         for key in keys:
             found = self._attempt(key, 1)
-            while found is not None and (later := self._attempt(key, found.attempt + 1)) is not None:
+            while found is not None and found.attempt < _MOST_ATTEMPTS:
+                later = self._attempt(key, found.attempt + 1)
+                if later is None:
+                    break
                 found = later
             if found is not None:
                 return found

@@ -132,6 +132,13 @@ def test_a_store_that_cannot_be_read_is_an_error_and_never_an_empty_journal(jour
         journal.entry(KEY)
 
 
+def test_a_journal_that_is_a_link_to_itself_has_an_end(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "journal").symlink_to(tmp_path / "journal")
+    found = journal.entry(KEY)
+    assert found is not None
+    assert found.phase == "intent"
+
+
 @given(content=st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists))
 def test_no_content_whatever_makes_an_entry_disappear(content: Any) -> None:
     forget_filesystems()
