@@ -61,8 +61,8 @@ bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
 stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks/__init__.pyi, steps.pyi, the JSON Schema of recipes, golden keys
 	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema && $(BIN)/python tests/support/golden_keys.py
 
-docs: $(VENV)/.demo  ## the tables of docs/recipe-reference.md, from the models of the language
-	$(BIN)/python docs/make/reference.py
+docs: $(VENV)/.demo  ## docs/recipe-reference.md, from the models of the language; docs/seeds.md, from tests/seeds
+	$(BIN)/python docs/make/reference.py && $(BIN)/python docs/make/seeds.py
 
 site: $(VENV)/.docs  ## these pages and the API reference as a site, in out/site; strict: a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

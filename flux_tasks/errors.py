@@ -13,7 +13,7 @@
     ├── ItemError             this item cannot succeed as it is; the others can
     │   ├── InvalidImage          not an image, too large, wrong mask, decompression bomb
     │   ├── InvalidRequest        400/422 with the server's reasons, or refused before it was sent
-    │   ├── Moderated             refused by the safety filter (request or content); not charged
+    │   ├── Moderated             refused by the safety filter (request or content); mostly not charged
     │   ├── JobFailed             the service ended the job with an error
     │   └── CheckFailed           the result is paid for and in the store, but not what the recipe expects
     ├── Transient             worth repeating
@@ -31,7 +31,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 __all__ = [
     "BudgetReached",
@@ -139,28 +139,39 @@ class InvalidRequest(ItemError):
 
 
 class Moderated(ItemError):
-    """The safety filter refused the request or withheld the content. It is not charged.
+    """The safety filter refused the request or withheld the content.
 
     ``stage`` is ``"request"`` or ``"content"``; ``reasons`` are the service's own words (may be empty). ``remembered``
-    says that an earlier attempt was refused, and that this one was not sent.
+    says that an earlier attempt was refused, and that this one was not sent; ``charged``, whether it is charged.
     """
 
-    def __init__(self, stage: str, reasons: Iterable[str] = (), *, job_id: str = "", remembered: bool = False) -> None:
+    def __init__(
+        self,
+        stage: str,
+        reasons: Iterable[str] = (),
+        *,
+        job_id: str = "",
+        remembered: bool = False,
+        charged: Literal["yes", "no", "unknown"] = "no",
+    ) -> None:
         self.stage = stage
         self.reasons: tuple[str, ...] = tuple(reasons)
         self.job_id = job_id
         self.remembered = remembered
+        self.charged = charged
         what = "the request was refused" if stage == "request" else "the result was withheld"
         why = f" ({', '.join(self.reasons)})" if self.reasons else ""
-        when = " earlier; it is not tried again unless asked for (flux-pipelines retry)" if remembered else ""
-        super().__init__(f"{what} by moderation{why}{when or '; it is not charged'}")
+        then = {"yes": "it is charged all the same", "no": "it is not charged", "unknown": "it may be charged"}[charged]
+        when = " earlier; it is not tried again unless asked for (flux-pipelines retry)" if remembered else f"; {then}"
+        super().__init__(f"{what} by moderation{why}{when}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_moderated, (self.stage, self.reasons, self.job_id, self.remembered))
+        options = {"job_id": self.job_id, "remembered": self.remembered, "charged": self.charged}
+        return (_moderated, (self.stage, self.reasons, options))
 
 
-def _moderated(stage: str, reasons: tuple[str, ...], job_id: str, remembered: bool) -> Moderated:
-    return Moderated(stage, reasons, job_id=job_id, remembered=remembered)
+def _moderated(stage: str, reasons: tuple[str, ...], options: dict[str, Any]) -> Moderated:
+    return Moderated(stage, reasons, **options)
 
 
 class JobFailed(ItemError):

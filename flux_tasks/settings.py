@@ -9,6 +9,7 @@
 ``FLUX_ON_UNCERTAIN``   ``hold`` (default) or ``resubmit`` a job whose POST may have been charged
 ``FLUX_DEADLINE``       seconds a job may take; if it is not set, each tool's own in the catalogue
 ``FLUX_TIMEOUT``        seconds to wait for one answer of the service (60)
+``FLUX_REGION``         ``strict`` polls and fetches in the endpoint's own region only; ``any`` (default)
 ``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 
@@ -30,7 +31,16 @@ from urllib.parse import SplitResult, urlsplit
 
 from flux_tasks.errors import KeyRefused, Problem, RecipeError, nearest
 
-__all__ = ["ENDPOINTS", "Settings", "current", "is_bfl", "is_loopback", "use"]
+__all__ = [
+    "ENDPOINTS",
+    "Settings",
+    "current",
+    "is_bfl",
+    "is_in_region",
+    "is_loopback",
+    "region_of",
+    "use",
+]
 
 ENDPOINTS = {
     "bfl": "https://api.bfl.ai",
@@ -62,6 +72,8 @@ class Settings:
         send_urls: send an input that was given as an http(s) address, and is not changed, as that address where the
             tool takes one. It is downloaded here too, for its digest, and must not change in the meantime.
         retry_moderated: submit again what moderation refused earlier.
+        region: ``strict`` neither polls nor fetches outside the region of the endpoint, whatever address it names; of
+            a server that is not BFL's, outside its own host.
     """
 
     endpoint: str = "bfl"
@@ -75,6 +87,7 @@ class Settings:
     timeout: float = 60.0
     send_urls: bool = False
     retry_moderated: bool = False
+    region: Literal["any", "strict"] = "any"
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -113,6 +126,10 @@ class Settings:
                 problems.append(Problem(name, f"{seconds!r} is not a number of seconds above 0"))
         if self.on_uncertain not in ("hold", "resubmit"):
             problems.append(Problem("on_uncertain", f"'{self.on_uncertain}' is not one of hold, resubmit"))
+        if self.region not in ("any", "strict"):
+            problems.append(Problem("region", f"'{self.region}' is not one of any, strict"))
+        elif self.region == "strict" and self.is_bfl and not region_of(self.base_url):
+            problems.append(Problem("region", f"{endpoint} has no region to keep to: set the endpoint to eu or us"))
         if problems:
             raise RecipeError(problems)
 
@@ -146,6 +163,18 @@ def is_bfl(url: str) -> bool:
     name = r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)*bfl\.ai"  # nothing that another parser may take for the end of a name
     is_name = re.fullmatch(name, host) is not None
     return parts.scheme == "https" and is_name and not (parts.username or parts.password)
+
+
+def region_of(url: str) -> str:
+    """Return the region that a host of BFL names (``api.eu2.bfl.ai``, ``delivery-us.bfl.ai``), or an empty string."""
+    found = re.search(r"[.-]([a-z]+)\d*\.bfl\.ai$", (_parts(url).hostname or "").lower()) if is_bfl(url) else None
+    return found[1] if found else ""
+
+
+def is_in_region(endpoint: str, url: str) -> bool:
+    """Check whether ``url`` lies on the host of ``endpoint``, or on one of BFL's in the same region."""
+    own = region_of(endpoint)
+    return _parts(url).hostname == _parts(endpoint).hostname or (bool(own) and region_of(url) == own)
 
 
 def is_loopback(url: str) -> bool:
@@ -206,10 +235,13 @@ def _seconds(text: str) -> float:
     raise ValueError(f"'{text.strip()}' is not a number of seconds above 0")
 
 
-def _policy(text: str) -> str:
-    if text.strip() not in ("hold", "resubmit"):
-        raise ValueError(f"'{text.strip()}' is not one of hold, resubmit")
-    return text.strip()
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.strip() not in choices:
+            raise ValueError(f"'{text.strip()}' is not one of {', '.join(choices)}")
+        return text.strip()
+
+    return parse
 
 
 def _flag(text: str) -> bool:
@@ -225,10 +257,11 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BFL_API_KEY": ("key", str),
     "FLUX_STORE": ("store", str),
     "FLUX_MAX_JOBS": ("max_jobs", _whole),
-    "FLUX_ON_UNCERTAIN": ("on_uncertain", _policy),
+    "FLUX_ON_UNCERTAIN": ("on_uncertain", _one_of("hold", "resubmit")),
     "FLUX_DEADLINE": ("deadline", _seconds),
     "FLUX_TIMEOUT": ("timeout", _seconds),
     "FLUX_SEND_URLS": ("send_urls", _flag),
+    "FLUX_REGION": ("region", _one_of("any", "strict")),
 }
 """The setting that each variable sets, and how its text is read; of two variables the first holds."""
 

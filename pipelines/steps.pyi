@@ -454,9 +454,9 @@ def edit(
     disable_pup: bool | str = ...,
     aspect_ratio: str | None = ...,
     prompt_upsampling: bool | str = ...,
-    input_image_blob_path: str | None = ...,
-    guidance: float | str | None = ...,
     steps: int | str | None = ...,
+    guidance: float | str | None = ...,
+    input_image_blob_path: str | None = ...,
     model: Literal['flux-2-pro', 'flux-kontext-pro', 'flux-kontext-max', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] | Template = ...,
     variant: int | str = ...,
     fit: Literal['error', 'downscale'] | Template = ...,
@@ -484,9 +484,9 @@ def edit(
         disable_pup: Turn off the service's prompt upsampling: exact prompts, lower latency.
         aspect_ratio: Width to height, 21:9 to 9:21.
         prompt_upsampling: Let the service rewrite the prompt in more detail.
+        steps: Denoising steps. Kontext ignores it today.
+        guidance: How closely to follow the prompt. Kontext ignores it today.
         input_image_blob_path: A picture that already lies in the service's storage.
-        guidance: How closely to follow the prompt (the docs say 4.5 by default).
-        steps: Denoising steps.
         model: Which tool; flux-2-pro by default.
         variant: Another result for the same request: a new job, which is paid for.
         fit: What to do with a picture that the tool does not accept as it is.

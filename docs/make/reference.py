@@ -137,6 +137,11 @@ def _task(task: str) -> Iterator[str]:
         yield from ("", "Some tools also take:", "")
         rows = [(*_row(name, table[name], required=False), where) for name, where in only.items()]
         yield from _rows(("name", "value", "default", "meaning", "tools"), rows)
+    if tips := dict.fromkeys(tip for tool in tools for tip in tool.tips if not tip.about.isdigit()):
+        yield from ("", "What the documents advise:", "")
+        for tip in tips:
+            text = f"where {tip.about}: {tip.text}" if tip.about else tip.text
+            yield f"- {text[:1].upper()}{text[1:]} ({tip.source})."
 
 
 def _operations() -> Iterator[str]:

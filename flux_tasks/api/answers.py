@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from flux_tasks.catalog import Tool
-from flux_tasks.errors import Problem
+from flux_tasks.errors import JobFailed, Moderated, Problem
 
-__all__ = ["detail_of", "host_of", "number", "problems_of", "read_json", "reason_of", "retry_after"]
+__all__ = [
+    "Finished",
+    "Submission",
+    "detail_of",
+    "ending_of",
+    "is_id",
+    "is_unknown",
+    "number",
+    "problems_of",
+    "read_json",
+    "reason_of",
+    "retry_after",
+]
 
-
-def host_of(url: str) -> str:
-    """Return host and port of an address, without anything in it that may be secret."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2] or "an address"
-    except ValueError:
-        return "an address that cannot be read"
+_FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
+_MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 
 
 def reason_of(error: Exception) -> str:
@@ -85,3 +93,82 @@ def retry_after(response: httpx.Response) -> float | None:
         except (ValueError, TypeError, OverflowError):
             return None
     return min(max(seconds, 0.0), 60.0) if math.isfinite(seconds) else None
+
+
+def is_id(value: Any) -> bool:
+    """Check whether ``value`` can be put into an address: some text, without lone surrogates."""
+    return isinstance(value, str) and bool(value) and not any("\ud800" <= sign <= "\udfff" for sign in value)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The service's answer to a POST.
+
+    Attributes:
+        polling_url: where to ask; None after a webhook submission, whose answer has none (OAS-0919).
+        cost: credits, as estimated by the service at submission; optional in the contract.
+        input_mp, output_mp: megapixels (of 1,048,576 px) that the price is made of.
+        status: only in the answer to a webhook submission.
+    """
+
+    id: str
+    polling_url: str | None = None
+    cost: float | None = None
+    input_mp: float | None = None
+    output_mp: float | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that is ready.
+
+    Attributes:
+        sample: the delivery address, valid for 10 minutes.
+        cost: settled credits; None if the service named none.
+        details: the rest of the result: prompt, seed, durations …
+    """
+
+    id: str
+    sample: str = field(repr=False)
+    cost: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ending_of(job_id: str, status: str, answer: Mapping[str, Any]) -> Finished | None:
+    """Return the result that ``status`` means, or None while the job runs (an unknown status counts as running).
+
+    Raises:
+        Moderated: the service refused the request or the result.
+        JobFailed: the service ended the job with an error.
+    """
+    result = answer.get("result")
+    if status == "Ready":
+        sample = result.get("sample") if isinstance(result, dict) else None
+        if not isinstance(sample, str):
+            return None
+        details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
+        return Finished(job_id, sample, number(answer.get("cost")), details)
+    if status in _MODERATED:
+        said = answer.get("details")
+        reasons = said.get("Moderation Reasons", []) if isinstance(said, dict) else []
+        listed = [str(r) for r in reasons] if isinstance(reasons, list) else [str(reasons)]
+        raise Moderated(_MODERATED[status], listed, job_id=job_id)
+    if status in _FAILED:
+        words = answer.get("details") or answer.get("error") or answer.get("result")
+        if isinstance(words, dict):
+            words = {name: value for name, value in words.items() if name != "sample"}
+        if isinstance(words, dict) and isinstance(words.get("error"), str):
+            words = words["error"]
+        raise JobFailed(f"job {job_id}: the service ended it with an error" + (f" ({words})" if words else ""))
+    return None
+
+
+def is_unknown(code: int, answer: Any) -> bool:
+    """Check whether an answer without a job status says that there is no such job (SEED-3: detail and status_code).
+
+    A bare ``{"detail": "Not Found"}`` may as well come from a path that does not exist.
+    """
+    if code not in (404, 410) or not isinstance(answer, dict) or isinstance(answer.get("status"), str):
+        return False
+    return answer.get("status_code") == code or "task" in detail_of(answer).lower()

@@ -18,8 +18,10 @@ submit   400, 404, 413, 422, other 4xx               ``InvalidRequest`` with the
 poll     a body with ``status``, whatever the code   the status decides (failed jobs answer with 422 or 503)
 poll     no connection, time-out, 429, 5xx           polled again with growing pauses until the deadline, then
                                                      ``StillRunning``; the job stays in the journal
-poll     ``Task not found``, whatever the code       5 more polls over 30 s at least (it can be too early; on
-                                                     loopback at once), then ``JobLost``
+poll     ``Task not found``, whatever the code; a    5 more polls over 30 s at least (it can be too early; on
+         404 or 410 that says so without a status    loopback at once), then ``JobLost``
+         (SEED-3)
+poll     a redirect that is not followed             the endpoint's own address is polled, until the deadline
 poll     ``Ready`` that names no result              still running, until the deadline
 poll     unknown status                              still running, until the deadline
 fetch    any failure, cut or damaged bytes           the job is polled once more for a fresh address, four
@@ -38,13 +40,24 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 
-from flux_tasks.api.answers import detail_of, host_of, number, problems_of, read_json, reason_of, retry_after
+from flux_tasks.api.answers import (
+    Finished,
+    Submission,
+    detail_of,
+    ending_of,
+    is_id,
+    is_unknown,
+    number,
+    problems_of,
+    read_json,
+    reason_of,
+    retry_after,
+)
 from flux_tasks.api.connection import Connection
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import (
@@ -53,10 +66,8 @@ from flux_tasks.errors import (
     FluxError,
     InvalidImage,
     InvalidRequest,
-    JobFailed,
     JobLost,
     KeyRefused,
-    Moderated,
     OutOfCredits,
     RateLimited,
     ServerUnavailable,
@@ -64,6 +75,7 @@ from flux_tasks.errors import (
     SubmissionUncertain,
 )
 from flux_tasks.images.encoding import inspect, is_complete
+from flux_tasks.images.redirects import RedirectRefused, host_of
 from flux_tasks.settings import is_bfl, is_loopback
 
 __all__ = ["BflClient", "Finished", "Submission"]
@@ -71,51 +83,9 @@ __all__ = ["BflClient", "Finished", "Submission"]
 _log = logging.getLogger("flux_tasks.client")
 
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.ProxyError)
-_FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
-_MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 _EARLY_POLLS = 5
 _EARLY_SECONDS = 30.0  # a job was seen to be unknown for ten seconds after its submission
 _BYTES_PER_SECOND = 100_000  # of the slowest upload that is waited for
-
-
-def _is_id(value: Any) -> bool:
-    """Check whether ``value`` can be put into an address: some text, without lone surrogates."""
-    return isinstance(value, str) and bool(value) and not any("\ud800" <= sign <= "\udfff" for sign in value)
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """The service's answer to a POST.
-
-    Attributes:
-        polling_url: where to ask; None after a webhook submission, whose answer has none (OAS-0919).
-        cost: credits, as estimated by the service at submission; optional in the contract.
-        input_mp, output_mp: megapixels (of 1,048,576 px) that the price is made of.
-        status: only in the answer to a webhook submission.
-    """
-
-    id: str
-    polling_url: str | None = None
-    cost: float | None = None
-    input_mp: float | None = None
-    output_mp: float | None = None
-    status: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A job that is ready.
-
-    Attributes:
-        sample: the delivery address, valid for 10 minutes.
-        cost: settled credits; None if the service named none.
-        details: the rest of the result: prompt, seed, durations …
-    """
-
-    id: str
-    sample: str = field(repr=False)
-    cost: float | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class BflClient:
@@ -128,6 +98,7 @@ class BflClient:
         timeout: seconds to wait for one answer, however it drips in; a submission has a second more for every 100 kB
             that it sends, a delivery five times as long.
         transport: any httpx transport, for tests and proxies.
+        is_region_strict: poll and fetch in the endpoint's own region only; see ``Settings.region``.
     """
 
     def __init__(
@@ -139,9 +110,11 @@ class BflClient:
         timeout: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
         verify: Any = True,
+        is_region_strict: bool = False,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._connection = Connection(base_url, key, timeout=timeout, transport=transport, verify=verify)
+        options: dict[str, Any] = {"transport": transport, "verify": verify, "is_region_strict": is_region_strict}
+        self._connection = Connection(base_url, key, timeout=timeout, **options)
         self._poll_interval = poll_interval
         self._timeout = timeout
         self._early_seconds = 0.0 if is_loopback(base_url) else _EARLY_SECONDS
@@ -216,7 +189,7 @@ class BflClient:
     def _submission(self, tool: Tool, response: httpx.Response) -> Submission:
         code, answer = response.status_code, self._connection.without_key(read_json(response))
         if 200 <= code < 300 or code == 303:  # 303: done, and the answer is elsewhere
-            if not isinstance(answer, dict) or not _is_id(answer.get("id")):
+            if not isinstance(answer, dict) or not is_id(answer.get("id")):
                 raise SubmissionUncertain(f"{tool.name}: accepted, but the answer has no id; it may be charged")
             return Submission(
                 id=answer["id"],
@@ -228,14 +201,18 @@ class BflClient:
             )
         detail = detail_of(answer) or self._connection.without_key(response.reason_phrase)
         if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
-            raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail})" + self._connection.key_hint)
+            hint = self._connection.key_hint or _advice(tool, 403)
+            raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail}){hint}")
         if code == 402:
             raise OutOfCredits(f"{host_of(self.base_url)}: out of credits ({detail}); top up, then run again")
         if code >= 500:
             raise SubmissionUncertain(f"{tool.name}: HTTP {code} on submission ({detail}); it may be charged")
         if 300 <= code < 400:
             raise InvalidRequest(f"{tool.name}: the endpoint redirects to another address, which is not followed")
-        raise InvalidRequest(f"{tool.name}: refused by the service ({code}): {detail}", problems_of(answer, tool))
+        advice = _advice(tool, code)
+        raise InvalidRequest(
+            f"{tool.name}: refused by the service ({code}): {detail}{advice}", problems_of(answer, tool)
+        )
 
     # -- poll -----------------------------------------------------------------------------------------------------
 
@@ -274,24 +251,26 @@ class BflClient:
                 raise StillRunning(f"job {job_id}: {reason} after {deadline:g} s; it can be asked for again")
             try:
                 async with asyncio.timeout(min(self._timeout, max(deadline - elapsed, 0.0) + 1.0)):
-                    response = await self._connection.ask("GET", url)
-            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+                    response = await self._connection.poll(url)
+            except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RedirectRefused) as error:
                 failures += 1
-                reason = f"no answer ({reason_of(error)})"
+                reason = str(error) if isinstance(error, RedirectRefused) else f"no answer ({reason_of(error)})"
                 if not isinstance(error, (httpx.HTTPError, TimeoutError)):
                     url = own  # an address that cannot be used
                 await asyncio.sleep(min(self._pause(elapsed, failures), max(0.0, deadline - elapsed)))
                 continue
             answer = self._connection.without_key(read_json(response))
             status = answer.get("status") if isinstance(answer, dict) else None
-            if status == "Task not found":
+            if status == "Task not found" or is_unknown(response.status_code, answer):
                 missing += 1
                 if missing == 1:
                     missing_since = time.monotonic()
                 if missing > _EARLY_POLLS and time.monotonic() - missing_since >= self._early_seconds:
-                    raise JobLost(f"job {job_id}: the service does not know it (any more)")
+                    if url == own or isinstance(status, str):
+                        raise JobLost(f"job {job_id}: the service does not know it (any more)")
+                    url, missing = own, 0  # perhaps only the address that the service named does not work
             elif isinstance(status, str):
-                finished = self._ending(job_id, status, answer)
+                finished = ending_of(job_id, status, answer)
                 if finished is not None:
                     return finished
                 if on_progress is not None:
@@ -308,34 +287,16 @@ class BflClient:
             pause = max(self._pause(elapsed, failures), retry_after(response) or 0.0)
             await asyncio.sleep(min(pause, max(0.0, deadline - (time.monotonic() - started)) + 0.01))
 
-    def _ending(self, job_id: str, status: str, answer: Mapping[str, Any]) -> Finished | None:
-        """Return the result that ``status`` means, or None while the job runs (an unknown status counts as running)."""
-        result = answer.get("result")
-        if status == "Ready":
-            sample = result.get("sample") if isinstance(result, dict) else None
-            if not isinstance(sample, str):
-                return None
-            details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
-            return Finished(job_id, sample, number(answer.get("cost")), details)
-        if status in _MODERATED:
-            said = answer.get("details")
-            reasons = said.get("Moderation Reasons", []) if isinstance(said, dict) else []
-            listed = [str(r) for r in reasons] if isinstance(reasons, list) else [str(reasons)]
-            raise Moderated(_MODERATED[status], listed, job_id=job_id)
-        if status in _FAILED:
-            words = answer.get("details") or answer.get("error") or answer.get("result")
-            if isinstance(words, dict):
-                words = {name: value for name, value in words.items() if name != "sample"}
-            if isinstance(words, dict) and isinstance(words.get("error"), str):
-                words = words["error"]
-            raise JobFailed(f"job {job_id}: the service ended it with an error" + (f" ({words})" if words else ""))
-        return None
-
     def _polling_address(self, job_id: str, polling_url: str | None) -> str:
         own = f"{self.base_url}/v1/get_result?id={quote(job_id, safe='')}"
         if not polling_url:
             return own
         if self._connection.may_have_key(polling_url):
+            try:
+                self._connection.check_region(polling_url)
+            except RedirectRefused as refused:
+                _log.warning("%s: the endpoint itself is polled", refused)
+                return own
             return polling_url
         if is_loopback(polling_url) and is_loopback(self.base_url):
             return own  # a local server that was started again on another port
@@ -412,6 +373,12 @@ class BflClient:
                 return await self._connection.ask("GET", url, keyed=keyed)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
+
+
+def _advice(tool: Tool, code: int) -> str:
+    """Return the end of a message about a refusal with the HTTP status ``code``: what the tool's documents advise."""
+    tips = "; ".join(tip.text for tip in tool.tips if tip.about == str(code))
+    return f" (the documents advise: {tips})" if tips else ""
 
 
 def is_free_to_repeat(error: FluxError) -> bool:

@@ -1,14 +1,15 @@
 """HTTP to one endpoint with one key.
 
 Who is given the key: ``https://*.bfl.ai`` and the configured endpoint's own host (over https, or loopback). Never a
-delivery address. No request that carries the key follows a redirect.
+delivery address. Polls and deliveries follow three redirects, see ``flux_tasks.images.redirects``: polls to hosts that
+may have the key, deliveries to any host over https. No other request follows one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,8 @@ import httpx
 from flux_tasks.errors import DeliveryFailed
 from flux_tasks.images.download import certificates, download
 from flux_tasks.images.loading import MAX_BYTES
-from flux_tasks.settings import is_bfl, is_loopback
+from flux_tasks.images.redirects import MAX_REDIRECTS, Hop, RedirectRefused, follow, host_of, redirect_of
+from flux_tasks.settings import is_bfl, is_in_region, is_loopback
 
 __all__ = ["Connection", "fetch_delivery", "may_have_key"]
 
@@ -52,6 +54,7 @@ class Connection:
         timeout: seconds to wait for a part of an answer.
         transport: any httpx transport, for tests and proxies.
         verify: what httpx checks certificates with.
+        is_region_strict: poll and fetch in the endpoint's own region only; see ``Settings.region``.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class Connection:
         timeout: float,
         transport: httpx.AsyncBaseTransport | None = None,
         verify: Any = True,
+        is_region_strict: bool = False,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self._is_region_strict = is_region_strict
         self.connect_timeout = min(10.0, timeout)
         self._key = key.strip()
         options: dict[str, Any] = {
@@ -97,9 +102,43 @@ class Connection:
         Raises:
             httpx.HTTPError, httpx.InvalidURL: no answer, or one of more than 16 MiB.
         """
-        auth = _XKey(self._key) if keyed and self._key and self.may_have_key(url) else None
         request = self._api.build_request(method, url, **options)
-        response = await self._api.send(request, auth=auth, follow_redirects=False, stream=True)
+        auth = self._auth_for(url) if keyed else None
+        return await self._whole(await self._api.send(request, auth=auth, follow_redirects=False, stream=True))
+
+    async def poll(self, url: str) -> httpx.Response:
+        """Ask ``url`` with the key, and where its answer redirects to.
+
+        Raises:
+            RedirectRefused: it redirects too often, or to where it is not followed.
+            httpx.HTTPError, httpx.InvalidURL: as ``ask``.
+        """
+        hop = Hop(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._whole(await hop.send(self._api, auth=self._auth_for(hop.url)))
+            if (target := redirect_of(hop.url, response)) is None:
+                return response
+            if not self.may_have_key(target):
+                raise RedirectRefused(f"{host_of(hop.url)} redirects to {host_of(target)}, which may not have the key")
+            self.check_region(target)
+            hop = await follow(hop.url, target)
+        raise RedirectRefused(f"{host_of(url)}: more than {MAX_REDIRECTS} redirects, the last to {host_of(hop.url)}")
+
+    def check_region(self, url: str) -> None:
+        """Refuse an address outside the region, if that is wanted.
+
+        Raises:
+            RedirectRefused: naming both hosts.
+        """
+        if self._is_region_strict and not is_in_region(self.base_url, url):
+            own, other = host_of(self.base_url), host_of(url)
+            raise RedirectRefused(f"{other} is not in the region of {own}, and the setting region is strict")
+
+    def _auth_for(self, url: str) -> httpx.Auth | None:
+        return _XKey(self._key) if self._key and self.may_have_key(url) else None
+
+    @staticmethod
+    async def _whole(response: httpx.Response) -> httpx.Response:
         try:
             chunks: list[bytes] = []
             length = 0
@@ -130,7 +169,11 @@ class Connection:
 
     async def fetch(self, sample: str, *, title: str, seconds: float) -> bytes:
         """Return the bytes at a delivery address, without the key; see ``fetch_delivery``."""
-        return await fetch_delivery(self._deliveries, sample, title=title, seconds=seconds)
+        try:
+            await follow(self.base_url, sample, is_looked_up=False)
+        except RedirectRefused as error:
+            raise DeliveryFailed(f"{title}: the delivery address is not https, or is refused ({error})") from None
+        return await fetch_delivery(self._deliveries, sample, title=title, seconds=seconds, check=self.check_region)
 
 
 def may_have_key(url: str, endpoint: str) -> bool:
@@ -143,13 +186,21 @@ def may_have_key(url: str, endpoint: str) -> bool:
     return is_bfl(url) or (is_own and (asked.scheme == "https" or is_loopback(url)))
 
 
-async def fetch_delivery(client: httpx.AsyncClient, sample: str, *, title: str, seconds: float) -> bytes:
+async def fetch_delivery(
+    client: httpx.AsyncClient,
+    sample: str,
+    *,
+    title: str,
+    seconds: float,
+    check: Callable[[str], None] = lambda _: None,
+) -> bytes:
     """Return the bytes at the delivery address ``sample``.
 
     Args:
         client: must not carry a key.
         title: what messages begin with.
         seconds: how long the download may take.
+        check: see ``download``.
 
     Raises:
         DeliveryFailed: they did not arrive whole, or the address is not https.
@@ -158,7 +209,7 @@ async def fetch_delivery(client: httpx.AsyncClient, sample: str, *, title: str, 
         raise DeliveryFailed(f"{title}: the delivery address is not https")
     try:
         async with asyncio.timeout(seconds):
-            data = await download(sample, client=client, limit=MAX_BYTES, same_host=True)
+            data = await download(sample, client=client, limit=MAX_BYTES, is_plain_allowed=False, check=check)
     except TimeoutError:
         raise DeliveryFailed(f"{title}: not delivered within {seconds:g} s") from None
     if not data:

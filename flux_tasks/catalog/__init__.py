@@ -16,16 +16,17 @@ from flux_tasks.catalog.fields import (
     ImageField,
     Request,
 )
-from flux_tasks.catalog.tool import (
-    CONTRACT_VERSION,
+from flux_tasks.catalog.rules import (
     MAX_INPUT_BYTES,
     MAX_INPUT_PIXELS,
     PIXELS_PER_MP,
     Price,
+    PromptLimit,
     Revision,
     SizeRule,
-    Tool,
+    Tip,
 )
+from flux_tasks.catalog.tool import CONTRACT_VERSION, Tool
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 
 __all__ = [
@@ -44,9 +45,11 @@ __all__ = [
     "WEBHOOK_FIELDS",
     "ImageField",
     "Price",
+    "PromptLimit",
     "Request",
     "Revision",
     "SizeRule",
+    "Tip",
     "Tool",
     "find",
     "tool",

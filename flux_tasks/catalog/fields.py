@@ -31,11 +31,13 @@ SOURCES: dict[str, str] = {
     "DOCS-F2": "docs.bfl.ai, pages FLUX.2 image editing and text to image (2026)",
     "DOCS-OUT": "docs.bfl.ai, page FLUX Outpainting (2026)",
     "DOCS-PRICE": "docs.bfl.ai, page pricing (mid 2026)",
+    "HELP-MOD": "help.bfl.ai, article 2916279050 on moderated jobs (2026-06-12)",
     "SKILL": "black-forest-labs/skills (2026-01/02)",
     "INF-11": "survey of bfl.ai/pricing (2026-10-07, third party)",
     "RUNWARE": "runware.ai model pages (2026, reseller)",
     "FAL": "fal.ai model pages (2026, reseller)",
     "COMFYPRICE": "Comfy-Org pricing page (2026-08-21, reseller)",
+    "KONTEXT-SIZES": "diffusers, preferred sizes of FLUX.1 Kontext (2025); 1392×752 was seen for 16:9",
     "GRIDBUG": "a note on unaligned outpaint canvases (2026, third party)",
 }
 
@@ -77,7 +79,9 @@ EXTENSIONS = ("png", "jpg", "jpeg", "webp")
 """Extensions of such files."""
 
 OptionalFormat = Annotated[OutputFormat | None, fact("File type of the result: jpeg, png or webp.")]
-Seed = Annotated[int | None, fact("Same seed and same parameters repeat a result.")]
+Seed = Annotated[int | None, fact("Same seed and same parameters repeat a result.", ge=0)]
+"""At least 0: SEED-3 says so, and no other document names a lowest one."""
+
 User = Annotated[str | None, fact("Opaque id of the end user, 1–256 characters.", min_length=1, max_length=256)]
 WebhookUrl = Annotated[
     str | None,

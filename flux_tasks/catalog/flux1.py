@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from flux_tasks.catalog import tips
 from flux_tasks.catalog.fields import (
     ImageBase64,
     MaskBase64,
@@ -20,7 +21,8 @@ from flux_tasks.catalog.fields import (
     WithWebhook,
     fact,
 )
-from flux_tasks.catalog.tool import MAX_INPUT_PIXELS, Price, SizeRule, Tool
+from flux_tasks.catalog.rules import MAX_INPUT_PIXELS, Price, PromptLimit, SizeRule
+from flux_tasks.catalog.tool import Tool
 
 __all__ = ["TOOLS"]
 
@@ -112,6 +114,10 @@ class KontextRequest(WithUser, WithWebhook):
     output_format: OptionalFormat = "png"
     prompt_upsampling: Upsampling = False
     safety_tolerance: Tolerance6 = 2
+    steps: Annotated[int | None, fact("Denoising steps. Kontext ignores it today.", "SEED-3", ge=1, le=50)] = None
+    guidance: Annotated[
+        float | None, fact("How closely to follow the prompt. Kontext ignores it today.", "SEED-3", ge=1.5, le=10)
+    ] = None
 
 
 Pixels = Annotated[int, fact("Pixels, a multiple of 32.", ge=256, le=1440, multiple_of=32)]
@@ -180,6 +186,20 @@ def _asked(parameters: Mapping[str, Any], _: tuple[int, int] | None) -> tuple[in
     return int(parameters.get("width", 1024)), int(parameters.get("height", 768))
 
 
+_KONTEXT_SIZES = (
+    *((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328), (832, 1248), (880, 1184), (944, 1104)),
+    (1024, 1024),
+    *((1104, 944), (1184, 880), (1248, 832), (1328, 800), (1392, 752), (1456, 720), (1504, 688), (1568, 672)),
+)
+"""(width, height) of every result of Kontext: about 1 MP each (KONTEXT-SIZES)."""
+
+
+def _kontext_size(parameters: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the size whose ratio is nearest to ``aspect_ratio``, or else to the first picture's, or else to 1:1."""
+    ratio = _ratio(parameters) or (size[0] / size[1] if size else 1.0)
+    return min(_KONTEXT_SIZES, key=lambda known: abs(known[0] / known[1] - ratio))
+
+
 def _unknown_size(*_: object) -> None:
     return None
 
@@ -190,6 +210,27 @@ def _image_price(credits: float, source: str = "DOCS-PRICE", date: str = "2026-0
 
 _SAME_SIZE = SizeRule(max_area=MAX_INPUT_PIXELS, same_size=True, source="SEED-4")
 _ANY_INPUT = SizeRule(max_area=MAX_INPUT_PIXELS, source="DOCS-F2")
+
+_NO_PIXELS = "the result has about 1 MP, write aspect_ratio"
+
+
+def _kontext(**facts: Any) -> Tool:
+    return Tool(
+        path=f"/v1/{facts['name']}",
+        task="edit",
+        request=KontextRequest,
+        sizes=_ANY_INPUT,
+        accepts={"image": "input_image"},
+        seed_fields=("steps", "guidance"),
+        sure_types=("image/png", "image/jpeg"),
+        instead={"width": _NO_PIXELS, "height": _NO_PIXELS},
+        prompt_limit=PromptLimit(10_000, "character", "SEED-3", is_refused=True),
+        output_size=_kontext_size,
+        limits=_ratio_problems,
+        tips=tips.KONTEXT,
+        **facts,
+    )
+
 
 TOOLS = (
     Tool(
@@ -202,6 +243,7 @@ TOOLS = (
         sizes=_SAME_SIZE,
         sources=("OAS-0919", "SEED-4"),
         aliases=("fill", "flux-fill"),
+        tips=tips.FILL,
     ),
     Tool(
         name="flux-pro-1.0-fill-finetuned",
@@ -213,6 +255,7 @@ TOOLS = (
         sizes=_SAME_SIZE,
         sources=("OAS-0919",),
         aliases=("fill-finetuned", "flux-fill-finetuned"),
+        tips=tips.FILL,
     ),
     Tool(
         name="flux-pro-1.0-expand",
@@ -226,34 +269,20 @@ TOOLS = (
         aliases=("expand", "flux-expand"),
         output_size=_expanded,
     ),
-    Tool(
+    _kontext(
         name="flux-kontext-pro",
-        path="/v1/flux-kontext-pro",
-        task="edit",
         summary="Edit a picture as a prompt says (FLUX.1 Kontext).",
-        request=KontextRequest,
         price=_image_price(4),
-        sizes=_ANY_INPUT,
         sources=("OAS-0919", "SEED-3"),
         aliases=("flux-kontext", "kontext", "kontext-pro"),
-        accepts={"image": "input_image"},
-        output_size=_unknown_size,
-        limits=_ratio_problems,
     ),
-    Tool(
+    _kontext(
         name="flux-kontext-max",
-        path="/v1/flux-kontext-max",
-        task="edit",
         summary="Kontext at its best quality; 6 active jobs at most.",
-        request=KontextRequest,
         price=_image_price(8),
-        sizes=_ANY_INPUT,
         sources=("OAS-0919", "SEED-2", "SEED-3"),
         aliases=("kontext-max",),
         slots="kontext-max",
-        accepts={"image": "input_image"},
-        output_size=_unknown_size,
-        limits=_ratio_problems,
     ),
     Tool(
         name="flux-pro-1.1",

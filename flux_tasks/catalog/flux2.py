@@ -17,7 +17,8 @@ from flux_tasks.catalog.fields import (
     WithWebhook,
     fact,
 )
-from flux_tasks.catalog.tool import Price, SizeRule, Tool
+from flux_tasks.catalog.rules import Price, PromptLimit, SizeRule
+from flux_tasks.catalog.tool import Tool
 from flux_tasks.units import px_size
 
 __all__ = ["TOOLS"]
@@ -82,13 +83,16 @@ def _flux2_size(parameters: Mapping[str, Any], size: tuple[int, int] | None) -> 
     return max(16, int(size[0] * scale) // 16 * 16), max(16, int(size[1] * scale) // 16 * 16)
 
 
+def _size_problems(parameters: Mapping[str, Any]) -> dict[str, str]:
+    width, height = parameters.get("width"), parameters.get("height")
+    if isinstance(width, int) and isinstance(height, int) and width * height > MAX_AREA:
+        return {"width": f"{px_size((width, height))} is more than 4 MP ({MAX_AREA:,} px): make the result smaller"}
+    return {}
+
+
 def _size_warnings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     off = [n for n in ("width", "height") if (parameters.get(n) or 0) % 16]
-    warnings = [f"{name} is not a multiple of 16: the service rounds it down" for name in off]
-    width, height = parameters.get("width") or 0, parameters.get("height") or 0
-    if width * height > MAX_AREA:
-        warnings.append(f"{px_size((width, height))} is more than the 4 MP that the documentation names as the limit")
-    return tuple(warnings)
+    return tuple(f"{name} is not a multiple of 16: the service rounds it down" for name in off)
 
 
 def _model(name: str, summary: str, request: type[Request], price: Price, *aliases: str) -> Tool:
@@ -103,7 +107,9 @@ def _model(name: str, summary: str, request: type[Request], price: Price, *alias
         sources=("OAS-0919", "DOCS-F2"),
         aliases=aliases,
         output_size=_flux2_size,
+        limits=_size_problems,
         warnings=_size_warnings,
+        prompt_limit=PromptLimit(32_000, "token", "SEED-2"),
     )
 
 
@@ -114,7 +120,7 @@ def _price(first: float, extra: float) -> Price:
 TOOLS = (
     _model("flux-2-pro", "Edit and generate: the balanced choice.", ProRequest, _price(3, 1.5), "flux-2"),
     _model("flux-2-pro-preview", "Newest weights of pro.", ProRequest, _price(3, 1.5)),
-    _model("flux-2-max", "Edit and generate at the best quality.", ProRequest, _price(7, 3)),
+    _model("flux-2-max", "Edit and generate at the best quality; supports grounding search.", ProRequest, _price(7, 3)),
     _model("flux-2-flex", "Typography; steps and guidance to set.", FlexRequest, _price(5, 5)),
     _model("flux-2-klein-4b", "Fastest and cheapest.", KleinRequest, _price(1.4, 0.1), "flux-2-klein"),
     _model("flux-2-klein-9b", "Fast, better quality than 4b.", KleinRequest, _price(1.5, 0.2)),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from flux_tasks.catalog import tips
 from flux_tasks.catalog.fields import (
     DisablePup,
     Image,
@@ -22,7 +23,8 @@ from flux_tasks.catalog.fields import (
     WithWebhook,
     fact,
 )
-from flux_tasks.catalog.tool import Price, SizeRule, Tool
+from flux_tasks.catalog.rules import PIXELS_PER_MP, Price, SizeRule
+from flux_tasks.catalog.tool import Tool
 from flux_tasks.images.canvas import ANCHORS, MAX_CANVAS
 
 __all__ = ["TOOLS"]
@@ -118,7 +120,9 @@ class TryOnRequest(WithUser, WithWebhook):
     output_format: OptionalFormat = "jpeg"
 
 
-_FAST_OUTPAINT = Price(None, date="2026-11-21", source="DOCS-OUT", note="only said to be cheaper than mode high")
+_FAST_OUTPAINT = Price(
+    None, date="2026-11-21", source="DOCS-OUT", note="only said to be cheaper than mode high", label="fast"
+)
 
 
 def _outpaint_price(parameters: Mapping[str, Any]) -> Price | None:
@@ -136,7 +140,7 @@ def _erase_warnings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-_TRY_ON_PRICE = Price(3.75, 0.5, date="2026-11-21", source="FAL", note="reseller figure; charged by input megapixel")
+_TRY_ON_PRICE = Price(3.75, 0.5, per="input", date="2026-11-21", source="FAL", note="reseller figure")
 
 TOOLS = (
     Tool(
@@ -146,9 +150,10 @@ TOOLS = (
         summary="Sharpen a blurred photo; scene, people and colours stay.",
         request=DeblurRequest,
         price=Price(None, date="2026-11-21", source="SEED-0", note="published nowhere; read it from the answer"),
-        sizes=SizeRule(max_area=MAX_CANVAS, same_size=True, source="SEED-0"),
+        sizes=SizeRule(max_area=MAX_CANVAS, sure_area=4_000_000, same_size=True, source="SEED-0"),
         sources=("OAS-0919", "SEED-0"),
         aliases=("deblur", "flux-deblur"),
+        tips=tips.DEBLUR,
     ),
     Tool(
         name="erase-v1",
@@ -159,9 +164,17 @@ TOOLS = (
         price=Price(
             3.0, 0.4, inputs=True, date="2026-10-07", source="INF-11", note="the input share is a reseller figure"
         ),
-        sizes=SizeRule(max_area=MAX_CANVAS, same_size=True, source="SEED-1"),
+        sizes=SizeRule(
+            max_area=MAX_CANVAS,
+            reduces=True,  # RUNWARE; no document names a limit
+            best_area=(PIXELS_PER_MP // 2, 2 * PIXELS_PER_MP),
+            best_ratio=2.0,
+            same_size=True,
+            source="SEED-1",
+        ),
         sources=("OAS-0919", "SEED-1"),
         aliases=("erase", "flux-erase"),
+        tips=tips.ERASE,
         warnings=_erase_warnings,
     ),
     Tool(
@@ -178,6 +191,7 @@ TOOLS = (
         aliases=("outpaint", "outpainting", "flux-outpaint", "flux-outpainting"),
         strict=True,
         output_size=_outpaint_size,
+        tips=tips.OUTPAINT,
     ),
     Tool(
         name="vto-v2",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -13,114 +12,15 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from flux_tasks.catalog.fields import CALLER_FIELDS, WEBHOOK_FIELDS, ImageField, Request
+from flux_tasks.catalog.rules import Price, PromptLimit, Revision, SizeRule, Tip
 from flux_tasks.errors import Problem, explain, nearest
 
-__all__ = [
-    "CONTRACT_VERSION",
-    "MAX_INPUT_BYTES",
-    "MAX_INPUT_PIXELS",
-    "PIXELS_PER_MP",
-    "NoOptions",
-    "Price",
-    "Revision",
-    "SizeRule",
-    "Tool",
-]
+__all__ = ["CONTRACT_VERSION", "NoOptions", "Tool"]
 
 CONTRACT_VERSION = "2026-09-19"
 """Date of the official OpenAPI document that the request models follow."""
 
-PIXELS_PER_MP = 1_048_576
-"""BFL's megapixel: an observed answer gives 1.98 for 1920×1080."""
-
-MAX_INPUT_BYTES = 20 * 1024 * 1024
-"""20 MB: the longest input file (DOCS-F2)."""
-
-MAX_INPUT_PIXELS = 20_000_000
-"""20 MP: the largest input picture (DOCS-F2)."""
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What one job is expected to cost, in credits (1 credit = 0.01 USD). What counts is ``cost`` in the answer.
-
-    Attributes:
-        first: credits for the first megapixel of output, or for the image; None means unknown.
-        extra: credits for each further megapixel, of output and of inputs, each rounded up by itself.
-        inputs: whether input megapixels are charged.
-        per: what ``first`` is for.
-        date, source: when and where this was read; ``note`` has anything else to know.
-    """
-
-    first: float | None
-    extra: float = 0.0
-    inputs: bool = False
-    per: Literal["megapixel", "image"] = "megapixel"
-    date: str = ""
-    source: str = ""
-    note: str = ""
-
-    def estimate(self, output_mp: float, input_mp: Sequence[float] = ()) -> float | None:
-        """Return the credits for a job of ``output_mp`` and inputs of ``input_mp`` megapixels; None if unknown."""
-        if self.first is None:
-            return None
-        if self.per == "image":
-            return self.first
-        further = max(1, math.ceil(output_mp)) - 1
-        if self.inputs:
-            further += sum(max(1, math.ceil(mp)) for mp in input_mp)
-        return round(self.first + self.extra * further, 4)
-
-    def __str__(self) -> str:
-        if self.first is None:
-            return "unknown"
-        if self.per == "image":
-            return f"{self.first:g} / image"
-        if self.extra == self.first and not self.inputs:
-            return f"{self.first:g} / MP"
-        return f"{self.first:g} first MP, {self.extra:g} each further"
-
-
-@dataclass(frozen=True, slots=True)
-class SizeRule:
-    """What a tool requires of its pictures, in pixels.
-
-    Attributes:
-        max_area: largest area of the edited picture, or None.
-        reduces: the service itself scales larger inputs down, so that they are no error.
-        reduced_area: the area it scales them to, if that is not ``max_area``.
-        min_side: shortest side that is accepted.
-        multiple: sizes the service crops or rounds to.
-        same_size: the result has the size of the edited picture (within ``multiple``).
-        source: where this was read.
-    """
-
-    max_area: int | None = None
-    reduces: bool = False
-    reduced_area: int | None = None
-    min_side: int = 64
-    multiple: int = 1
-    same_size: bool = False
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """A time in which equal calls of a tool give results that can stand for one another.
-
-    Attributes:
-        number: part of every job key of the tool, from 1.
-        date, reason: when it began, and why results may differ from those of the revision before.
-        defaults: defaults of that time, of the parameters whose default has changed since. A call that leaves such a
-            parameter out gets another key than before; a call that sets it keeps its key.
-    """
-
-    number: int
-    date: str
-    reason: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 _FIRST = Revision(1, "2026-09-19", "the first in this catalogue")
@@ -151,6 +51,12 @@ class Tool:
         revisions: from the first to the one that holds. Add one only where results may differ: settled results of the
             revision before no longer answer, and are paid for again.
         accepts: fields of seed documents that the local server takes under another name.
+        seed_fields: fields that only a seed document shows: today's service ignores them.
+        sure_types: media types of pictures that every document names; empty where they all agree.
+        instead: for a parameter that this tool does not have and others of its task do: what to write.
+        prompt_limit: the longest prompt, or None.
+        tips: advice of the documents.
+        charged_when_refused: whether a job that moderation refuses is charged: ``yes``, ``no`` or ``unknown``.
         price_when: chooses another price by parameters.
         output_size: (width, height) of the result by parameters and input size, where it is known beforehand.
         limits: what is wrong with parameters beyond what a schema can express, by parameter.
@@ -172,6 +78,12 @@ class Tool:
     deadline: float = 300.0
     revisions: tuple[Revision, ...] = (_FIRST,)
     accepts: Mapping[str, str] = field(default_factory=dict)
+    seed_fields: tuple[str, ...] = ()
+    sure_types: tuple[str, ...] = ()
+    instead: Mapping[str, str] = field(default_factory=dict)
+    prompt_limit: PromptLimit | None = None
+    tips: tuple[Tip, ...] = ()
+    charged_when_refused: Literal["yes", "no", "unknown"] = "no"
     price_when: Callable[[Mapping[str, Any]], Price | None] = lambda _: None
     output_size: Callable[[Mapping[str, Any], tuple[int, int] | None], tuple[int, int] | None] = lambda _, size: size
     limits: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _: {}
@@ -240,6 +152,25 @@ class Tool:
         given = {n: v for n, v in parameters.items() if v is not None}
         return {n: v for n, v in {**filled, **given}.items() if n not in left_out}
 
+    def result_size(self, parameters: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Return (width, height) of the result for an input of ``size``, or None where it is not known beforehand."""
+        return self.output_size(parameters, size and self.sizes.reduced(size))
+
+    def remarks(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Return warnings about parameters that are allowed."""
+        found = list(self.warnings(parameters))
+        ignored = [name for name in self.seed_fields if parameters.get(name) is not None]
+        if ignored:
+            found.append(f"{' and '.join(ignored)}: today's service ignores it, only SEED-3 shows it")
+        prompt = parameters.get("prompt")
+        if self.prompt_limit is not None and isinstance(prompt, str):
+            found += [f"prompt: {words}" for words in [self.prompt_limit.exceeded_by(prompt)] if words]
+        return found
+
+    def tips_about(self, status: int) -> str:
+        """Return what the documents advise when the service refuses a request with ``status``, as one sentence."""
+        return "; ".join(tip.text for tip in self.tips if tip.about == str(status))
+
     def check(self, parameters: Mapping[str, Any], *, where: str = "", partial: bool = False) -> list[Problem]:
         """Return everything that is wrong with ``parameters``, images aside; an empty list if nothing is.
 
@@ -259,7 +190,10 @@ class Tool:
             else:
                 known = [*self.parameters, *self.image_fields]
                 hint = nearest(name, known) or f"; it takes {', '.join(known)}"
-                problems.append(Problem(f"{where}.{name}", f"{self.task} has no such parameter{hint}"))
+                what = f"{self.task} has no such parameter{hint}"
+                if name in self.instead:
+                    what = f"{self.name} has no such parameter: {self.instead[name]}"
+                problems.append(Problem(f"{where}.{name}", what))
         placeholders = dict.fromkeys(self.image_fields, "-")
         optional = {n for n, i in self.request.model_fields.items() if i.is_required()} if partial else set()
         problems += _violations(self.request, {**placeholders, **request}, where, ignore_missing=optional)

@@ -7,12 +7,15 @@ made here carries a key.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
+from contextlib import aclosing
 from functools import cache
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
 from flux_tasks.errors import DeliveryFailed
+from flux_tasks.images.redirects import MAX_REDIRECTS, Hop, RedirectRefused, follow, host_of, redirect_of
 
 __all__ = ["certificates", "download"]
 
@@ -28,52 +31,45 @@ async def download(
     *,
     client: httpx.AsyncClient,
     limit: int,
-    redirects: int = 3,
-    same_host: bool = False,
+    redirects: int = MAX_REDIRECTS,
+    is_plain_allowed: bool = True,
+    check: Callable[[str], None] = lambda _: None,
 ) -> bytes:
     """Return the whole body at ``url``, at most ``limit`` bytes.
 
     Args:
         client: has time-outs and the connection pool; must not have credentials.
-        redirects: how many to follow; with ``same_host`` only those that stay on the host of ``url``.
+        redirects: how many to follow, see ``redirects.follow``.
+        is_plain_allowed: whether a redirect may lead from plain http to plain http.
+        check: raises ``RedirectRefused`` for an address that must not be asked, the first one too.
 
     Raises:
-        DeliveryFailed: any status but 200, too long, cut short, too many or foreign redirects, no connection. The
+        DeliveryFailed: any status but 200, too long, cut short, a redirect that is not followed, no connection. The
             message names host and reason, never the query (a signed URL is a secret while it is valid).
     """
-    host = _host(url)
+    host, hop = host_of(url), Hop(url)
     for _ in range(redirects + 1):
         try:
-            if urlsplit(url).scheme not in ("http", "https"):
+            check(hop.url)
+            if urlsplit(hop.url).scheme not in ("http", "https"):
                 raise DeliveryFailed(f"{host}: not an http(s) address")
             headers = {"accept-encoding": "identity"}  # pictures are compressed already; only a bomb would gain
-            async with client.stream("GET", url, headers=headers, follow_redirects=False) as response:
-                if response.has_redirect_location:
-                    secure = url.startswith("https://")
-                    url = urljoin(url, response.headers["location"])
-                    if secure and not url.startswith("https://"):
-                        raise DeliveryFailed(f"{host}: redirected out of https")
-                    if same_host and _host(url) != host:
-                        raise DeliveryFailed(f"{host}: redirected to another host, {_host(url)}")
+            async with aclosing(await hop.send(client, headers=headers)) as response:
+                if (target := redirect_of(hop.url, response)) is not None:
+                    hop = await follow(hop.url, target, is_plain_allowed=is_plain_allowed)
                     continue
                 if response.status_code != 200:
                     raise DeliveryFailed(f"{host}: HTTP {response.status_code}")
                 if response.headers.get("content-encoding", "identity").strip().lower() not in ("identity", "gzip", ""):
                     raise DeliveryFailed(f"{host}: packed in a way that is not unpacked here")
                 return await _body(response, host, limit)
+        except RedirectRefused as error:
+            raise DeliveryFailed(str(error)) from None
         except httpx.HTTPError as error:
             raise DeliveryFailed(f"{host}: {type(error).__name__}: {error}") from None
         except (httpx.InvalidURL, ValueError, OverflowError, ExceptionGroup) as error:
             raise DeliveryFailed(f"{host}: {error}") from None
     raise DeliveryFailed(f"{host}: more than {redirects} redirects")
-
-
-def _host(url: str) -> str:
-    """Return host and port of ``url``, without the user and password that may stand before them."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2].lower()
-    except ValueError:
-        return "the address"
 
 
 async def _body(response: httpx.Response, host: str, limit: int) -> bytes:

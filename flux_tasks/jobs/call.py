@@ -22,6 +22,7 @@ from flux_tasks.catalog import (
     MAX_INPUT_PIXELS,
     MEDIA_TYPES,
     PIXELS_PER_MP,
+    Price,
     Tool,
 )
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
@@ -156,13 +157,18 @@ class Call:
     def output_size(self) -> tuple[int, int] | None:
         """(width, height) of the result, where it is known beforehand."""
         found = self.inputs.get(self.tool.image_field or "")
-        return self.tool.output_size(self.parameters, found.size if found else None)
+        return self.tool.result_size(self.parameters, found.size if found else None)
+
+    @property
+    def price(self) -> Price:
+        """The row of the price table that holds for the call."""
+        return self.tool.price_for(self.parameters)
 
     def estimate(self) -> float | None:
         """Return the credits that the job is expected to cost; None where the price is unknown."""
         width, height = self.output_size or (1024, 1024)
         inputs = [i.size[0] * i.size[1] / PIXELS_PER_MP for i in self.inputs.values() if i.mask is None]
-        return self.tool.price_for(self.parameters).estimate(width * height / PIXELS_PER_MP, inputs)
+        return self.price.estimate(width * height / PIXELS_PER_MP, inputs)
 
 
 def prepare(
@@ -198,7 +204,6 @@ def prepare(
         if tool.image_fields[name].role != "mask":
             try:
                 inputs[name] = _fitted(tool, source, fit, edited=name == tool.image_field)
-                warnings += _alignment(tool, inputs[name])
             except InvalidImage as error:
                 problems.append(Problem(f"{where}.{name}", str(error)))
     main = inputs.get(tool.image_field or "")
@@ -223,7 +228,10 @@ def prepare(
     notify = {n: v for n, v in given.items() if n in CALLER_FIELDS}
     wire = {n: v for n, v in given.items() if n in tool.request.model_fields and n not in notify}
     wire = {n: v for n, v in wire.items() if v is not None or n not in ("width", "height")}  # null is refused
-    return Call(tool, wire, inputs, (*warnings, *tool.warnings(wire)), variant=variant, notify=notify)
+    warnings += tool.remarks(wire)
+    for name, given_picture in inputs.items():
+        warnings += _remarks(tool, given_picture, is_edited=name == tool.image_field)
+    return Call(tool, wire, inputs, tuple(warnings), variant=variant, notify=notify)
 
 
 def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Problem]]:
@@ -310,8 +318,9 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
             raise InvalidImage(f"{source.size:,} bytes, more than the 20 MB the service takes: {remedy}")
         scale = min(1.0, math.sqrt(MAX_CANVAS / (width * height)))
         size, reencode = (int(width * scale), int(height * scale)), True
-    if not reencode:
-        return Input(source, source.digest, size)
+    if not reencode:  # another file type for the same pixels is no other picture
+        is_converted = fit == "downscale" and bool(tool.sure_types) and source.media_type not in tool.sure_types
+        return Input(source, source.digest, size, reencode=is_converted)
     return _reencoded(source, size)
 
 
@@ -319,11 +328,15 @@ def _reencoded(source: ImageRef, size: tuple[int, int]) -> Input:
     return Input(source, f"{source.digest}:png:{size[0]}x{size[1]}", size, reencode=True)
 
 
-def _alignment(tool: Tool, given: Input) -> list[str]:
-    if tool.sizes.reduces and tool.sizes.multiple > 1 and any(side % tool.sizes.multiple for side in given.size):
-        width, height = (side // tool.sizes.multiple * tool.sizes.multiple for side in given.size)
-        return [f"{given.source.name}: the service crops {px_size(given.size)} to {px_size((width, height))}"]
-    return []
+def _remarks(tool: Tool, given: Input, *, is_edited: bool) -> list[str]:
+    """Return warnings about a picture that the tool accepts; a mask has the size of its picture, and gets none."""
+    if given.mask is not None:
+        return []
+    found = tool.sizes.remarks(given.size, is_edited=is_edited)
+    if tool.sure_types and given.source.media_type not in tool.sure_types and not given.reencode:
+        known = " and ".join(kind.removeprefix("image/") for kind in tool.sure_types)
+        found.append(f"{given.source.media_type}: a document names {known} only (fit: downscale converts it)")
+    return [f"{given.source.name}: {remark}" for remark in found]
 
 
 def _mask_input(mask: Mask, main: Input) -> Input:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from flux_tasks.api.client import BflClient, Finished
 from flux_tasks.errors import DeliveryFailed, ItemError, JobLost, Moderated, StoreUnavailable
+from flux_tasks.images.redirects import host_of
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.known import remember_refusal
@@ -56,10 +59,12 @@ class Collector:
             if is_recent or not self._claim.is_earlier:
                 raise
             return None
-        except Moderated as refusal:
+        except Moderated as answer:
+            charged = job.call.tool.charged_when_refused
+            refusal = Moderated(answer.stage, answer.reasons, job_id=answer.job_id, charged=charged)
             await remember_refusal(job, refusal, entry)
             await self._settle()
-            raise
+            raise refusal from None
         except ItemError:  # it ended without a result: nothing is left to collect
             await self._settle()
             raise
@@ -91,7 +96,17 @@ class Collector:
                 finished = await self._poll()
         raise AssertionError("unreachable")
 
-    async def store(self, data: bytes, cost: float | None, warnings: list[str]) -> tuple[ImageRef, list[str]]:
+    def settled(self, finished: Finished) -> dict[str, Any]:
+        """Return what the service said about the job: credits, the megapixels that it charges for, and who delivers."""
+        entry = self._entry
+        return {
+            "cost": finished.cost if finished.cost is not None else entry.cost,
+            "input_mp": entry.input_mp,
+            "output_mp": entry.output_mp,
+            "delivery_host": host_of(finished.sample),
+        }
+
+    async def store(self, data: bytes, settled: Mapping[str, Any], warnings: list[str]) -> tuple[ImageRef, list[str]]:
         """Write bytes first, then the record, then remove the journal entry: a paid job always leaves a trace.
 
         Returns:
@@ -102,10 +117,10 @@ class Collector:
         """
         job, entry = self._job, self._entry
         image = ImageRef.of(data, name=job.call.name)
-        image = replace(image, engine=image.engine or job.engine, cost=cost, job_id=entry.id, data=data)
+        image = replace(image, engine=image.engine or job.engine, cost=settled["cost"], job_id=entry.id, data=data)
         facts = {
             **job.identity.to_record(),
-            "cost": cost,
+            **settled,
             "job_id": entry.id,
             "warnings": [*job.call.warnings, *warnings, *picture_warnings(job.call, image)],
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

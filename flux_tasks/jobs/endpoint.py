@@ -42,6 +42,7 @@ class Endpoint:
                     self.settings.key,
                     poll_interval=self.settings.poll_interval,
                     timeout=self.settings.timeout,
+                    is_region_strict=self.settings.region == "strict",
                 )
             return self.client
 
@@ -71,7 +72,7 @@ _endpoints: dict[tuple[Any, ...], Endpoint] = {}
 
 def _about(settings: Settings) -> tuple[Any, ...]:
     interval, timeout = settings.poll_interval, settings.timeout
-    return settings.endpoint, settings.key, settings.max_jobs, interval, timeout, settings.engine
+    return settings.endpoint, settings.key, settings.max_jobs, interval, timeout, settings.engine, settings.region
 
 
 async def close(settings: Settings) -> None:

@@ -103,15 +103,15 @@ async def _run(job: JobContext) -> JobResult:
             await asyncio.sleep(pause)
     data, finished = await collector.fetch(finished)
     seconds = None if claim.submitted_at is None else time.monotonic() - claim.submitted_at
-    cost = finished.cost if finished.cost is not None else claim.entry.cost
-    image, warnings = await collector.store(data, cost, submitter.warnings)
+    settled = collector.settled(finished)
+    image, warnings = await collector.store(data, settled, submitter.warnings)
     is_submitted_here = claim.entry.id in endpoint.submitted
     endpoint.submitted.discard(claim.entry.id)  # it is stored, and is not collected again
     return JobResult(
         image=image,
         key=job.key,
         outcome=JobOutcome.COLLECTED if claim.is_earlier else JobOutcome.DONE,
-        cost=cost,
+        **settled,
         job_id=claim.entry.id,
         seconds=seconds,
         warnings=tuple(warnings),

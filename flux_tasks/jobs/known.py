@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from flux_tasks.api.answers import number
 from flux_tasks.errors import Moderated, StoreUnavailable
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
@@ -55,7 +57,7 @@ async def find_result(job: JobContext) -> JobResult | None:
 def _read_result(job: JobContext) -> JobResult | None:
     for key in job.keys:
         if (record := job.store.result(key)) is not None:
-            return _cached(job, key, record["image"])
+            return _cached(job, key, record["image"], record)
     return None
 
 
@@ -72,9 +74,8 @@ async def _read_refusal(job: JobContext) -> JobResult | None:
         return None
     replacement = await patiently(job.store.result, str(refusal["instead"])) if refusal.get("instead") else None
     if replacement is not None:
-        return _cached(
-            job, job.key, replacement["image"], "made with another seed, because moderation refused the first one"
-        )
+        why = "made with another seed, because moderation refused the first one"
+        return _cached(job, job.key, replacement["image"], replacement, why)
     reasons = refusal.get("reasons")
     raise Moderated(
         str(refusal.get("stage")),
@@ -112,12 +113,21 @@ async def _read_spool(job: JobContext) -> JobResult | None:
         await asyncio.to_thread(job.spool.remove, spooled.entry.key)
     except (OSError, StoreUnavailable) as error:
         _log.warning("%s: the result still waits in the spool: %s", job.title, error)
-    return _cached(job, spooled.entry.key, image)
+    return _cached(job, spooled.entry.key, image, spooled.facts)
 
 
-def _cached(job: JobContext, key: str, image: ImageRef, *warnings: str) -> JobResult:
-    image = replace(image, name=job.call.name)
-    return JobResult(image, key, JobOutcome.CACHED, image.cost, image.job_id, warnings=warnings)
+def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any], *warnings: str) -> JobResult:
+    return JobResult(
+        image=replace(image, name=job.call.name),
+        key=key,
+        outcome=JobOutcome.CACHED,
+        cost=image.cost,
+        input_mp=number(facts.get("input_mp")),
+        output_mp=number(facts.get("output_mp")),
+        delivery_host=str(facts.get("delivery_host") or ""),
+        job_id=image.job_id,
+        warnings=warnings,
+    )
 
 
 async def is_answered(job: JobContext, entry: Entry) -> bool:

@@ -35,6 +35,8 @@ class JobResult:
         key: the job key; empty where no job was due.
         outcome: how it was come by.
         cost: credits paid for the job, now or earlier; None if the service named none.
+        input_mp, output_mp: megapixels that the service charged for, as it said; they explain a cost.
+        delivery_host: the host that the result came from.
         job_id: the service's id of the job; empty where there was none.
         seconds: from the submission of the job to its last byte; None unless this call submitted it.
         warnings: sentences for a person: about the call, about what happened to the job, and about the picture.
@@ -45,6 +47,9 @@ class JobResult:
     key: str
     outcome: JobOutcome
     cost: float | None = None
+    input_mp: float | None = None
+    output_mp: float | None = None
+    delivery_host: str = ""
     job_id: str = ""
     seconds: float | None = None
     warnings: tuple[str, ...] = ()

@@ -173,6 +173,7 @@ class Submitter:
         submitted_at = time.monotonic()
         self._endpoint.submitted.add(answer.id)
         entry = intent.with_id(answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
+        entry = replace(entry, input_mp=answer.input_mp, output_mp=answer.output_mp)
         try:
             try:
                 await patiently(job.journal.put, entry)

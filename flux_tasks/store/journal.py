@@ -80,6 +80,9 @@ class Entry:
     polling_url: str = ""
     cost: float | None = None
     """Credits that it costs, by the answer to the submission."""
+    input_mp: float | None = None
+    output_mp: float | None = None
+    """Megapixels that the service charges for, by the same answer."""
     owner: str = field(default_factory=_owner)
     at: float = field(default_factory=time.time)
     """Seconds since 1970 of the last change."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
@@ -122,11 +122,13 @@ class Places:
     Attributes:
         endpoint: who makes the jobs: bfl, eu, us, local, or the address of a server that speaks the API
         max_jobs: how many jobs at a time (default 24)
+        region: strict: poll and fetch in the region of the endpoint only (eu, us), or refuse (default: FLUX_REGION)
     """
 
     endpoint: Annotated[str | None, Parameter(metavar="NAME|URL")] = None
     store: StoreFolder = None
     max_jobs: Positive | None = None
+    region: Literal["any", "strict"] | None = None
 
     def settings(self, *, needs_key: bool = True) -> Settings:
         """Return the settings of the environment, replaced where an option was given.
@@ -142,6 +144,7 @@ class Places:
             endpoint=self.endpoint or found.endpoint,
             store=str(self.store or found.store),
             max_jobs=self.max_jobs or found.max_jobs,
+            region=self.region or found.region,
         )
         if needs_key:
             settings.require_key()

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
+from flux_tasks.catalog import Price
 from flux_tasks.errors import Problem, RecipeError, nearest
+from flux_tasks.jobs.call import Call
 from flux_tasks.store.records import Store
 from pipelines.data.manifest import ManifestRow, read_manifest
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.reading import loader
 
-__all__ = ["USUAL", "JobDurations", "PastRun", "spent_before"]
+__all__ = ["USUAL", "JobDurations", "LearnedPrices", "PastRun", "spent_before"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,66 @@ class JobDurations:
         except (OSError, ValueError):
             return None
         return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None
+
+
+class LearnedPrices:
+    """What jobs of tools without a published price have cost on this store, for each engine by itself.
+
+    A local engine charges amounts that are made up: nothing is learned from it, and it is told what BFL's jobs cost.
+    """
+
+    def __init__(self, store: Store, engine: str) -> None:
+        self._store = store
+        self._is_local = engine.startswith("local:")
+        self._engine = "bfl" if self._is_local else engine
+        self._seen: dict[str, list[float]] = {}
+
+    def price(self, call: Call) -> Price:
+        """Return the published price of a call, or else the mean of what its tool has cost, or else an unknown one."""
+        price = call.price
+        if price.state != "unknown":
+            return price
+        credits, jobs = self._known(_row_of(call))
+        return replace(price, first=round(credits / jobs, 4), per="image", jobs=jobs) if jobs else price
+
+    def estimate(self, call: Call) -> float | None:
+        """Return the credits that a call is expected to cost, or None where nothing is known."""
+        published = call.estimate()
+        return self.price(call).estimate(0) if published is None else published
+
+    def add(self, call: Call, cost: float | None) -> None:
+        """Note what a job has cost, if its tool has no published price."""
+        if cost is not None and not self._is_local and call.price.state == "unknown":
+            sums = self._seen.setdefault(_row_of(call), [0.0, 0.0])
+            sums[0] += cost
+            sums[1] += 1
+
+    def close(self) -> None:
+        """Write what was learned; a store that cannot be written now learns it another time."""
+        for row, (credits, jobs) in self._seen.items():
+            before = self._known(row)
+            known = {"credits": round(before[0] + credits, 4), "jobs": int(before[1] + jobs)}
+            with suppress(OSError):
+                self._store.put_record("prices", row, {**self._records(row), self._engine: known})
+
+    def _known(self, row: str) -> tuple[float, int]:
+        """Return credits and jobs."""
+        found = self._records(row).get(self._engine)
+        try:
+            credits, jobs = float(found["credits"]), int(found["jobs"])  # type: ignore[index] # damaged: a TypeError
+        except (TypeError, KeyError, ValueError, OverflowError):
+            return 0.0, 0
+        return (credits, jobs) if 0 <= credits < 1e9 and jobs > 0 else (0.0, 0)
+
+    def _records(self, row: str) -> dict[str, Any]:
+        try:
+            return self._store.record("prices", row) or {}
+        except (OSError, ValueError):
+            return {}
+
+
+def _row_of(call: Call) -> str:
+    return "-".join(filter(None, (call.tool.name, call.price.label)))
 
 
 def spent_before(store: Store, recipe: str) -> float:

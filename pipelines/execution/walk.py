@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
+from flux_tasks.jobs.result import JobResult
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs, target_path
@@ -79,6 +80,7 @@ class Outcome:
         image: the result; the input where it is unchanged; None where there is no picture.
         reason: why it is skipped or unchanged.
         call: the call that was made, if it is not the attempt's own.
+        job: what its job came to, if there was one.
     """
 
     kind: StepOutcome
@@ -86,6 +88,7 @@ class Outcome:
     reason: str = ""
     warnings: tuple[str, ...] = ()
     call: Call | None = None
+    job: JobResult | None = None
 
 
 class NodeAnswers(Protocol):

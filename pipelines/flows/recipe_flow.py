@@ -33,7 +33,7 @@ async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
     with collect_results() as results:
         image: ImageRef = await getattr(tasks, f"a{task}")(**arguments)
     if not results:  # Prefect has found the result in the store, and has not run the task
-        return JobResult(image, "", JobOutcome.CACHED, image.cost, image.job_id)
+        return JobResult(image, "", JobOutcome.CACHED, image.cost, job_id=image.job_id)
     return replace(results[-1], image=image)
 
 

@@ -127,7 +127,7 @@ class ItemPlan:
         except FluxError:
             call = None
         if not is_stored:
-            self._tally.step(attempt.node).retries.add(call.estimate() if call is not None else None)
+            self._tally.step(attempt.node).retries.add(self._tally.estimate(call))
 
     async def note(self, attempt: Attempt, outcome: Outcome) -> None:
         """Count the attempt, and the time that its job would take."""
@@ -143,7 +143,7 @@ class ItemPlan:
         if kind is not StepOutcome.DONE:
             step.count(kind)
         elif node.is_paid:
-            (step.paid if is_certain else step.undecided).add(call.estimate() if call is not None else None)
+            (step.paid if is_certain else step.undecided).add(self._tally.estimate(call))
         else:
             step.local += 1
 

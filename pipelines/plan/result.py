@@ -76,6 +76,8 @@ class Plan:
         invalid: the first of them, as sentences.
         budget: the cap in credits, or None.
         spent: credits that count against it already, because earlier runs were stopped.
+        learned: prices that are the mean of what jobs of this store have cost, by tool: ``credits``, and of how many
+            ``jobs``.
     """
 
     recipe: str
@@ -90,6 +92,7 @@ class Plan:
     problems: int = 0
     budget: float | None = None
     spent: float = 0.0
+    learned: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return table(self)
@@ -216,6 +219,10 @@ def _notes(plan: Plan) -> list[str]:
     moderated = sum(step.moderated for step in plan.steps)
     if moderated:
         lines.append(f"moderated: {moderated:,} refused earlier, and not tried again (see flux-pipelines retry)")
+    for tool, learned in plan.learned.items():
+        cost, jobs = learned["credits"], learned["jobs"]
+        known = f"{price(cost)} is the mean of the {jobs:,} {_jobs(jobs)} that this store has settled"
+        lines.append(f"price: that of {tool} is published nowhere; {known}")
     if plan.seconds:
         assumed = f"; a job of {', '.join(plan.assumed)} is assumed to take 10 s" if plan.assumed else ""
         lines.append(f"duration: about {duration(plan.seconds)} with {plan.max_jobs} jobs at a time{assumed}")

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from flux_tasks import background
 from flux_tasks.errors import StoreUnavailable
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
-from pipelines.data.history import USUAL, JobDurations, spent_before
+from pipelines.data.history import USUAL, JobDurations, LearnedPrices, spent_before
 from pipelines.data.outputs import Outputs
 from pipelines.execution.facts import Facts
 from pipelines.language.compiled import CompiledRecipe
@@ -64,12 +65,22 @@ class Tally:
         )
         self._steps = steps
         self._durations = JobDurations(self.store)
+        self._prices = LearnedPrices(self.store, self.engine)
         self._busy: dict[str, float] = defaultdict(float)
         self._longest = 0.0
 
     def step(self, node: Node) -> StepPlan:
         """Return the counts of a node's step."""
         return self._steps[node.step.id]
+
+    def estimate(self, call: Call | None) -> float | None:
+        """Return the credits that a call is expected to cost; a price that was learned is named in the plan."""
+        if call is None:
+            return None
+        price = self._prices.price(call)
+        if price.state == "learned":
+            self.plan.learned[_name(call)] = {"credits": price.first, "jobs": price.jobs}
+        return self._prices.estimate(call)
 
     def add_job(self, node: Node, *, is_certain: bool) -> float:
         """Add the time of a job to that of its slots, if it is certain; returns its seconds."""
@@ -89,6 +100,10 @@ class Tally:
         slots = {"account": self.settings.max_jobs, "kontext-max": min(self.settings.max_jobs, KONTEXT_MAX_SLOTS)}
         by_slots = (seconds / slots[name] for name, seconds in self._busy.items())
         self.plan.seconds = round(max([self._longest, *by_slots]), 1)
+
+
+def _name(call: Call) -> str:
+    return " ".join(filter(None, (call.tool.name, call.price.label)))
 
 
 def _does(node: Node) -> str:

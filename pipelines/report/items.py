@@ -65,6 +65,7 @@ class Step:
     varied: tuple[tuple[str, str], ...]
     cost: float | None
     estimate: float | None
+    charged_for: str
     seconds: float | None
     job_id: str
     warnings: tuple[str, ...]
@@ -176,6 +177,14 @@ def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
         varied=formatting.pairs(step.get("varied")),
         cost=formatting.number(step.get("cost")),
         estimate=formatting.number(step.get("estimate")),
+        charged_for=" and ".join(
+            f"{megapixels:g} MP {word}"
+            for word, megapixels in (
+                ("in", formatting.number(step.get("input_mp"))),
+                ("out", formatting.number(step.get("output_mp"))),
+            )
+            if megapixels is not None
+        ),
         seconds=formatting.number(step.get("seconds")),
         job_id=formatting.text(step.get("job_id")),
         warnings=formatting.texts(step.get("warnings")),

@@ -1,10 +1,10 @@
 """The budget of a run: the most it may spend, what it has spent, and what its jobs in flight may cost.
 
 A job reserves what it is expected to cost before it is submitted; once the service has named its cost, the rest is free
-again. A tool without a published price is tried with one job at a time until the service has named its price: only that
-one job can take the run over its cap. What moderation refuses is free, and so is what was never submitted. What may
-have been charged counts as spent, also a job that the service ended with an error: no document says that its credits
-are given back.
+again. A tool without a price, published or learned from earlier jobs, is tried with one job at a time until the service
+has named its price: only that one job can take the run over its cap. What was never submitted is free, and so is what
+moderation refuses, unless the catalogue says otherwise. What may have been charged counts as spent, also a job that the
+service ended with an error: no document says that its credits are given back.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from flux_tasks.errors import (
     FluxError,
     JobFailed,
     JobLost,
+    Moderated,
     StillRunning,
     StoreUnavailable,
     SubmissionUncertain,
@@ -136,7 +137,9 @@ class RunBudget:
         try:
             yield job
         except FluxError as error:
-            await self._release(job, job.reserved if isinstance(error, _MAY_BE_CHARGED) else 0.0, estimate)
+            is_charged = isinstance(error, Moderated) and error.charged != "no" and not error.remembered
+            may_be_charged = is_charged or isinstance(error, _MAY_BE_CHARGED)
+            await self._release(job, job.reserved if may_be_charged else 0.0, estimate)
             raise
         except BaseException:  # cancelled: it may have been submitted
             await self._release(job, job.reserved, estimate)

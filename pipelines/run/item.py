@@ -121,7 +121,7 @@ class ItemRun:
             reason = "the mask is all black" if call.mask else "the canvas is the picture"
             return Outcome(StepOutcome.UNCHANGED, attempt.image, reason)
         warnings = (*attempt.notes, *result.warnings)
-        return Outcome(StepOutcome(result.outcome), result.image, warnings=warnings, call=call)
+        return Outcome(StepOutcome(result.outcome), result.image, warnings=warnings, call=call, job=result)
 
     async def _result(self, attempt: Attempt, call: Call) -> JobResult | None:
         """Return the result of a call, or None if it would change nothing."""
@@ -135,13 +135,16 @@ class ItemRun:
             raise NeedsJob
         is_paid = await context.is_paid(call)
         context.check_not_stopped(is_paid=is_paid)
-        async with context.budget.pay(call.tool.name, call.estimate(), is_paid=is_paid) as reservation:
+        estimate = context.prices.estimate(call)
+        async with context.budget.pay(call.tool.name, estimate, is_paid=is_paid) as reservation:
             context.emit(Event(EventKind.BEGIN, self.item.stem, step.id))
             try:
                 arguments = {**attempt.arguments, **pictures_for_task(attempt.node, call)}
                 result = await self._call_tool(step.task, arguments)
-                cost = result.cost if result.cost is not None else call.estimate()
+                cost = result.cost if result.cost is not None else estimate
                 reservation.cost = cost if result.is_submitted_here else 0.0
+                if result.outcome is not JobOutcome.CACHED:
+                    context.prices.add(call, result.cost)
             except RunStopped as reason:
                 context.stop(reason)
                 raise

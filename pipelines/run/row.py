@@ -107,6 +107,9 @@ def _facts_of(attempt: Attempt, outcome: Outcome, image: ImageRef, seen: Observe
         "parameters": dict(call.parameters),
         "cost": call.estimate() if image.is_preview else image.cost,  # a preview is free: what it would be worth
         "estimate": call.estimate(),
+        "input_mp": outcome.job.input_mp if outcome.job is not None else None,
+        "output_mp": outcome.job.output_mp if outcome.job is not None else None,
+        "delivery_host": outcome.job.delivery_host if outcome.job is not None else None,
         "job_id": image.job_id,
         "mask": seen.mask,
         "drift": seen.drift,

@@ -22,6 +22,7 @@ from flux_tasks.jobs.endpoint import engine_of, stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
 from flux_tasks.store.records import Store
+from pipelines.data.history import LearnedPrices
 from pipelines.data.items import Item
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.execution.precheck import budget_cap, check_items, items
@@ -107,6 +108,7 @@ class Run:
         self.summary.seconds = time.monotonic() - self._started
         self.summary.stopped = str(self.stopped or "")
         self.context.durations.close()
+        self.context.prices.close()
         self._manifest.__exit__(*error)
 
     @property
@@ -136,6 +138,7 @@ class Run:
             EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
         """
         self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
+        self.context.prices = LearnedPrices(self.context.store, self.context.engine)
         await background.arun(reconcile(self.settings))
         await background.arun(stop_submitting(self.settings, None))
         await self.context.budget.open()

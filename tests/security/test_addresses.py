@@ -299,18 +299,15 @@ async def test_a_delivery_is_fetched_without_the_key_also_from_bfl_and_from_the_
 @pytest.mark.parametrize(
     "location",
     [
-        "https://evil.example/1.png",
-        "//evil.example/1.png",
-        "https://delivery.bfl.ai.evil.example/1.png",
         "https://delivery.bfl.ai@evil.example/1.png",
-        "https://delivery.bfl.ai:444/1.png",
         "http://delivery.bfl.ai/1.png",
         "http://127.0.0.1/1.png",
+        "https://127.0.0.1/1.png",
         "file:///etc/passwd",
         "ftp://delivery.bfl.ai/1.png",
     ],
 )
-async def test_a_delivery_that_is_redirected_elsewhere_or_out_of_https_is_not_followed(
+async def test_a_delivery_that_is_redirected_out_of_https_or_to_this_machine_is_not_followed(
     server: ScriptedServer, key: str, location: str
 ) -> None:
     server.on("GET /moved.png", Answer(302, b"", {"location": location}))

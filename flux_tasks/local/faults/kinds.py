@@ -55,6 +55,11 @@ class _Waiting(Rule):
     seconds: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 5.0
 
 
+Elsewhere = Literal["same", "foreign", "http", "private", "link-local", "mapped", "decimal"]
+"""Where a redirect leads: the same server, by its own name or by another (``foreign``); out of https; or into a private
+network, as an IPv4 address, as a link-local one, mapped into IPv6, or as one decimal number."""
+
+
 class SubmitAnswer(Rule):
     summary = "HTTP `status` instead of an answer; with `charged` the job is created nevertheless"
     fault: Literal["submit.answer"] = "submit.answer"
@@ -106,10 +111,12 @@ class JobModerated(Rule):
 
 
 class JobError(Rule):
-    summary = "the job ends with status `says` (Error or Failed); refunded unless `refund: false`"
+    summary = "the job ends with status `says`; `error` is a text beside it (SEED-2); refunded unless `refund: false`"
     fault: Literal["job.error"] = "job.error"
     says: Literal["Error", "Failed"] = "Error"
     details: dict[str, Any] = {"error": "injected"}
+    error: str | None = None
+    """Answered as ``{status, error}``, without ``details``, as SEED-2 shows it."""
     refund: bool = True
 
 
@@ -158,6 +165,12 @@ class PollStatus(Rule):
 class PollNoSample(Rule):
     summary = "Ready, but without a result"
     fault: Literal["poll.no_sample"] = "poll.no_sample"
+
+
+class PollRedirect(Rule):
+    summary = "a redirect `to` the same address (with `times: 0` a loop), a foreign host, or one that is not public"
+    fault: Literal["poll.redirect"] = "poll.redirect"
+    to: Elsewhere = "foreign"
 
 
 class PollCut(Rule):
@@ -211,9 +224,9 @@ class DeliveryOversized(Rule):
 
 
 class DeliveryRedirect(Rule):
-    summary = "a redirect `to` a foreign host, or to the same address (with `times: 0` a loop)"
+    summary = "a redirect `to` a foreign host, the same address (with `times: 0` a loop), or one that is not public"
     fault: Literal["delivery.redirect"] = "delivery.redirect"
-    to: Literal["foreign", "same"] = "foreign"
+    to: Elsewhere = "foreign"
 
 
 class DeliverySlow(_Waiting):
@@ -246,7 +259,7 @@ KINDS: dict[str, type[Rule]] = {
     for kind in (
         *(SubmitAnswer, SubmitCut, SubmitSlow, SubmitDrip, SubmitNoId, SubmitNoPollingUrl, SubmitForeignPollingUrl),
         *(JobModerated, JobError, JobNeverEnds, JobWrongSize, JobSolid),
-        *(PollUnknown, PollAnswer, PollCode, PollStatus, PollNoSample, PollCut, PollSlow, PollDrip),
+        *(PollUnknown, PollAnswer, PollCode, PollStatus, PollNoSample, PollRedirect, PollCut, PollSlow, PollDrip),
         *(DeliveryAnswer, DeliveryExpired, DeliveryCut, DeliveryTruncated, DeliveryGarbage, DeliveryOversized),
         *(DeliveryRedirect, DeliverySlow, DeliveryDrip),
         *(WebhookDuplicate, WebhookForged, WebhookLost),

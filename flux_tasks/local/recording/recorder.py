@@ -21,8 +21,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from flux_tasks.api.answers import host_of, reason_of
+from flux_tasks.api.answers import reason_of
 from flux_tasks.errors import DeliveryFailed
+from flux_tasks.images.redirects import host_of
 from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import SERVER, Delivery, Pair, Poll, Reply, addressed, serve_delivery
 from flux_tasks.local.recording.scrub import Asked, Scrubber, decoded, request_key, secrets_of

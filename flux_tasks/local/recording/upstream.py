@@ -9,10 +9,10 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from flux_tasks.api.answers import host_of
 from flux_tasks.api.connection import fetch_delivery, may_have_key
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.images.download import certificates
+from flux_tasks.images.redirects import host_of
 from flux_tasks.local.recording.scrub import media_type_of
 from flux_tasks.settings import Settings, is_loopback
 

@@ -125,7 +125,7 @@ def _not_an_object() -> Refused:
 def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = False) -> Body:
     """Check ``raw`` against the tool's request model, leniently: only strict tools refuse unknown fields.
 
-    With ``strict``, OAS-0919 alone holds: no field of a seed document under another name, ``dilate_pixels`` up to 25.
+    With ``strict``, OAS-0919 alone holds: no field and no limit of a seed document alone, ``dilate_pixels`` up to 25.
 
     Raises:
         Refused: 422 with all violations.
@@ -134,6 +134,8 @@ def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = Fals
     accepted = {} if strict else tool.accepts
     renamed = {known: seed for seed, known in accepted.items() if seed in body and known not in body}
     fields = {**body, **{known: body[seed] for known, seed in renamed.items()}}
+    if strict:
+        fields = {name: value for name, value in fields.items() if name not in tool.seed_fields}
     if tool.strict:
         for seed in renamed.values():
             fields.pop(seed)
@@ -150,6 +152,9 @@ def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = Fals
     if strict and getattr(model, "dilate_pixels", 0) > STRICT_DILATION:
         message = f"Input should be less than or equal to {STRICT_DILATION}"
         raise violation("less_than_equal", message, "body", "dilate_pixels")
+    limit = tool.prompt_limit
+    if limit is not None and limit.is_refused and not strict and limit.exceeded_by(getattr(model, "prompt", "")):
+        raise violation("string_too_long", f"String should have at most {limit.most} characters", "body", "prompt")
     try:
         key = body_key(body)
     except RecursionError:  # nested almost too deeply to be read
@@ -335,24 +340,22 @@ def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, i
     """Return (width, height) of the result, from the catalogue where it has a rule.
 
     Elsewhere from ``aspect_ratio``, or the first picture's shape, at the usual area: about 4 MP for ultra, 1 MP for the
-    other tools, in multiples of 32 (Kontext, DOCS-F2) or of what the tool rounds to.
+    other tools, in multiples of 32 or of what the tool rounds to.
 
     Raises:
         Refused: 422: a ratio beyond 21:9.
     """
     rule = tool.sizes
-    if rule.reduces and picture is not None and rule.max_area and picture[0] * picture[1] > rule.max_area:
-        scale = ((rule.reduced_area or rule.max_area) / (picture[0] * picture[1])) ** 0.5
-        picture = int(picture[0] * scale), int(picture[1] * scale)
-    known = tool.output_size(parameters, picture)
-    if known is not None:
-        return known
-    width, height = parameters.get("width"), parameters.get("height")
+    picture = picture and rule.reduced(picture)
     ratio = min(max(picture[0] / picture[1], _RATIOS[0]), _RATIOS[1]) if picture else 1.0
     if parameters.get("aspect_ratio"):
         ratio = parse_aspect_ratio(parameters["aspect_ratio"]) or 0.0
         if not _RATIOS[0] - 1e-6 <= ratio <= _RATIOS[1] + 1e-6:
             raise Refused(422, "aspect_ratio must be between 21:9 and 9:21")
+    known = tool.result_size(parameters, picture)
+    if known is not None:
+        return known
+    width, height = parameters.get("width"), parameters.get("height")
     area = 4 * PIXELS_PER_MP if "ultra" in tool.name else PIXELS_PER_MP
     grid = rule.multiple if rule.multiple > 1 else 32
     if width or height:  # one of the two: the other follows the shape of the picture, or makes 1 MP

@@ -51,6 +51,7 @@ class Job:
         base: the server's address in the submission; its delivery addresses begin with it.
         status: ``Pending`` until it ends: then ``Ready``, ``Error``, or the status of a fault.
         progress: 0 to 1.
+        error: why it failed, for an answer in the form of SEED-2.
         result: the result in the answer, without the address.
         size: bytes of the encoded result.
         faults: those that it is still to have.
@@ -65,6 +66,7 @@ class Job:
     status: str = "Pending"
     progress: float = 0.0
     details: dict[str, Any] | None = None
+    error: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
     size: int = 0
     fetched: bool = False
@@ -205,9 +207,10 @@ class Jobs:
         await self._clock.sleep(due - self._clock.now())
         if isinstance(fault, kinds.JobModerated):
             job.details = {"Moderation Reasons": list(fault.reasons)}
-            self._end(job, f"{fault.stage.capitalize()} Moderated", refund=True)
+            is_free = work.tool.charged_when_refused != "yes"
+            self._end(job, f"{fault.stage.capitalize()} Moderated", refund=is_free)
         elif isinstance(fault, kinds.JobError):
-            job.details = dict(fault.details)
+            job.details, job.error = dict(fault.details), fault.error
             self._end(job, fault.says, refund=fault.refund)
         elif failure:
             job.details = {"error": failure}
@@ -300,6 +303,8 @@ class Jobs:
         }
         if job is None:
             return 404, answer
+        if job.error is not None:
+            return 200, {"id": job_id, "status": job.status, "error": job.error}
         answer |= {"status": job.status, "progress": job.progress, "details": job.details}
         if job.status == "Ready":
             if self._clock.now() >= job.token_expires:

@@ -35,7 +35,7 @@ from flux_tasks.local.service.clock import Clock, VirtualClock
 from flux_tasks.local.service.jobs import Jobs
 from flux_tasks.local.web.faulty_answers import deliver, with_fault
 from flux_tasks.local.web.openapi import SHORT_PATHS, openapi
-from flux_tasks.local.web.wire import Handler, answering, base_of, json_answer, read_body
+from flux_tasks.local.web.wire import Handler, answering, base_of, json_answer, read_body, refusal
 
 __all__ = ["LocalApi"]
 
@@ -121,7 +121,7 @@ class LocalApi:
                 get("/openapi.json", self._openapi),
                 get("/", self._welcome),
             ],
-            exception_handlers={HTTPException: _http_error},
+            exception_handlers={HTTPException: self._http_error},
         )
         app.router.redirect_slashes = False  # the service has one spelling of each path, and clients follow no redirect
         return app
@@ -131,7 +131,7 @@ class LocalApi:
             checks.check_key(request.headers.get("x-key"), self._key)
             return await handler(request)
 
-        return answering(guarding if guarded else handler)
+        return answering(guarding if guarded else handler, with_code=not self._strict)
 
     async def close(self) -> None:
         """End all work and close all connections."""
@@ -154,7 +154,7 @@ class LocalApi:
         order = checks.order(tool, body, given)
         fault = self._faults.submission(tool.name, order.key)
         if isinstance(fault, (kinds.SubmitAnswer, kinds.SubmitCut)) and not fault.charged:
-            return with_fault(fault, json_answer({}), self._clock)
+            return self._with_fault(fault, json_answer({}))
         hook = body.values.get("webhook_url")
         webhook = (str(hook), str(body.values.get("webhook_secret") or "")) if hook else None
         base = base_of(request, self._url)
@@ -174,7 +174,7 @@ class LocalApi:
             answer.pop("polling_url", None)
         elif isinstance(fault, kinds.SubmitForeignPollingUrl):
             answer["polling_url"] = f"https://{fault.host}/v1/get_result?id={job.id}"
-        return with_fault(fault, json_answer(answer), self._clock)
+        return self._with_fault(fault, json_answer(answer))
 
     async def _get_result(self, request: Request) -> Response:
         self.requests["poll"] += 1
@@ -192,7 +192,10 @@ class LocalApi:
             answer.pop("cost", None)
         elif isinstance(fault, kinds.PollNoSample):
             answer = {**answer, "status": "Ready", "result": None}
-        return with_fault(fault, json_answer(answer, status), self._clock)
+        return self._with_fault(fault, json_answer(answer, status), str(request.url))
+
+    def _with_fault(self, fault: kinds.Rule | None, answer: Response, url: str = "") -> Response:
+        return with_fault(fault, answer, self._clock, url=url, with_code=not self._strict)
 
     async def _delivery(self, request: Request) -> Response:
         self.requests["fetch"] += 1
@@ -290,7 +293,6 @@ class LocalApi:
             self._document = json.dumps(openapi(strict=self._strict)).encode()
         return Response(self._document, media_type="application/json")
 
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
-    return json_answer({"detail": getattr(error, "detail", "Internal Server Error")}, status, headers=headers)
+    async def _http_error(self, _: Request, error: Exception) -> Response:
+        status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "Internal Server Error")
+        return refusal(status, detail, with_code=not self._strict, headers=getattr(error, "headers", None))

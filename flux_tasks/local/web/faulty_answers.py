@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import AsyncIterator
-from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -15,6 +14,7 @@ from flux_tasks.local.faults import kinds
 from flux_tasks.local.service.clock import Clock
 from flux_tasks.local.service.jobs import Delivery
 from flux_tasks.local.web.connections import Cut, Drip, departure
+from flux_tasks.local.web.wire import refusal
 
 __all__ = ["deliver", "with_fault"]
 
@@ -37,13 +37,16 @@ class _Late(Response):
             await self._answer(scope, receive, send)
 
 
-def with_fault(fault: kinds.Rule | None, answer: Response, clock: Clock) -> Response:
-    """Return what is sent instead of ``answer`` to a submission or a poll."""
+def with_fault(
+    fault: kinds.Rule | None, answer: Response, clock: Clock, *, url: str = "", with_code: bool = False
+) -> Response:
+    """Return what is sent instead of ``answer`` to a submission or a poll of ``url``; see ``wire.refusal``."""
     match fault:
         case kinds.SubmitAnswer() | kinds.PollAnswer():
             headers = {} if fault.retry_after is None else {"retry-after": _retry_after(fault.retry_after)}
-            body: dict[str, Any] = {"detail": fault.detail}
-            return Response(json.dumps(body), fault.status, headers, media_type="application/json")
+            return refusal(fault.status, fault.detail, with_code=with_code, headers=headers)
+        case kinds.PollRedirect():
+            return Response(status_code=307, headers={"location": _elsewhere(url, fault.to)})
         case kinds.SubmitCut() | kinds.PollCut():
             return Cut(answer, sent=fault.sent)
         case kinds.SubmitSlow() | kinds.PollSlow():
@@ -95,7 +98,17 @@ async def _flood(data: bytes, megabytes: int) -> AsyncIterator[bytes]:
         yield bytes(1_000_000)
 
 
+_PLACES = {
+    "http": "http://192.0.2.1",  # for documentation; nobody is there
+    "private": "https://10.0.0.1",
+    "link-local": "https://169.254.169.254",
+    "mapped": "https://[::ffff:10.0.0.1]",
+    "decimal": "https://167772161",
+}
+
+
 def _elsewhere(url: str, to: str) -> str:
     if to == "foreign":  # the same server under another name
         return url.replace("127.0.0.1", "localhost") if "127.0.0.1" in url else "http://127.0.0.1:9/"
-    return url
+    parts = urlsplit(url)
+    return _PLACES[to] + parts.path if to in _PLACES else url

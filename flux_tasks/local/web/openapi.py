@@ -41,7 +41,8 @@ when the job ends. The poll of a job that is `Ready` has the address of the resu
 default and needs no key; a poll after that has a new one. Be prepared for statuses that are not listed here, and read
 the body of a poll before its HTTP status: the service also answers 422, 500 or 503 with a status in it.
 
-Error bodies have `detail`: a list for a body that breaks the schema, a sentence for everything else."""
+Error bodies have `detail`: a list for a body that breaks the schema, a sentence for everything else. Beside it stands
+`status_code`, unless the server is strict."""
 
 
 def openapi(*, strict: bool = False) -> dict[str, Any]:
@@ -50,9 +51,13 @@ def openapi(*, strict: bool = False) -> dict[str, Any]:
     Args:
         strict: of a server that follows the newest specification alone, without what only seed documents show.
     """
-    paths: dict[str, Any] = {tool.path: {"post": _submission(tool)} for tool in catalog.TOOLS.values()}
+    paths: dict[str, Any] = {tool.path: {"post": _submission(tool, strict=strict)} for tool in catalog.TOOLS.values()}
     for path, name in () if strict else SHORT_PATHS.items():
-        operation = {**_submission(catalog.TOOLS[name]), "operationId": path.rpartition("/")[2], "deprecated": True}
+        operation = {
+            **_submission(catalog.TOOLS[name], strict=strict),
+            "operationId": path.rpartition("/")[2],
+            "deprecated": True,
+        }
         paths[path] = {"post": operation}
     return {
         "openapi": "3.1.0",
@@ -69,7 +74,10 @@ def openapi(*, strict: bool = False) -> dict[str, Any]:
         ],
         "paths": {**paths, **_jobs(), **_account()},
         "components": {
-            "schemas": {**_answers(), **{model.__name__: _body(tool, strict=strict) for model, tool in _bodies()}},
+            "schemas": {
+                **_answers(strict=strict),
+                **{model.__name__: _body(tool, strict=strict) for model, tool in _bodies()},
+            },
             "responses": _refusals(),
             "callbacks": {"ended": {"{$request.body#/webhook_url}": {"post": _callback()}}},
             "securitySchemes": {
@@ -87,7 +95,7 @@ def openapi(*, strict: bool = False) -> dict[str, Any]:
 # -- operations -------------------------------------------------------------------------------------------------------
 
 
-def _submission(tool: Tool) -> dict[str, Any]:
+def _submission(tool: Tool, *, strict: bool) -> dict[str, Any]:
     answer = _ref("AsyncResponse")
     if tool.webhooks:
         answer = {"anyOf": [answer, _ref("AsyncWebhookResponse")]}
@@ -108,7 +116,7 @@ def _submission(tool: Tool) -> dict[str, Any]:
         },
         "responses": {
             "200": {"description": "Submitted and charged.", **_json(answer), "links": {"result": poll}},
-            **_refused("402", "403", "413", "421", "422", "429", "500"),
+            **_refused("400", *(() if strict else ("401",)), "402", "403", "413", "421", "422", "429", "500", "503"),
         },
         "security": [{"key": []}],
     }
@@ -250,6 +258,10 @@ def _body(tool: Tool, *, strict: bool) -> dict[str, Any]:
             _refine(field, [{**_text(field), "format": "uri"}])
     if strict and "dilate_pixels" in schema["properties"]:
         schema["properties"]["dilate_pixels"]["maximum"] = STRICT_DILATION
+    for name in tool.seed_fields if strict else ():
+        del schema["properties"][name]
+    if tool.prompt_limit is not None and tool.prompt_limit.is_refused and not strict:
+        schema["properties"]["prompt"]["maxLength"] = tool.prompt_limit.most
     for seed, known in () if strict else tool.accepts.items():
         alias = {"description": f"Another name of {known}; ignored beside it.", "deprecated": True}
         schema["properties"][seed] = {**schema["properties"][known], **alias}
@@ -286,7 +298,7 @@ def _least(tool: Tool) -> dict[str, Any]:
 # -- answers ----------------------------------------------------------------------------------------------------------
 
 
-def _answers() -> dict[str, Any]:
+def _answers(*, strict: bool) -> dict[str, Any]:
     text, number = {"type": "string"}, {"type": "number"}
     uri = {"type": "string", "format": "uri"}
     price = {
@@ -311,6 +323,7 @@ def _answers() -> dict[str, Any]:
         "end_time": {**number, "description": "Seconds since 1970."},
         "duration": {**number, "description": "Seconds."},
     }
+    code = {} if strict else {"status_code": {"type": "integer", "description": "The HTTP status (SEED-3)."}}
     place = {"type": "array", "items": {"anyOf": [text, {"type": "integer"}]}}
     return {
         "AsyncResponse": _object({"id": text, "polling_url": uri, **price}, "id", "polling_url"),
@@ -332,13 +345,17 @@ def _answers() -> dict[str, Any]:
         "DeleteFinetuneResponse": _object(
             fields := dict.fromkeys(("status", "message", "deleted_finetune_id", "timestamp"), text), *fields
         ),
-        "Detail": _object({"detail": text}, "detail"),
-        "HTTPValidationError": _object({"detail": {"type": "array", "items": _ref("ValidationError")}}, "detail"),
+        "Detail": _object({"detail": text, **code}, "detail"),
+        "HTTPValidationError": _object(
+            {"detail": {"type": "array", "items": _ref("ValidationError")}, **code}, "detail"
+        ),
         "ValidationError": _object({"loc": place, "msg": text, "type": text}, "loc", "msg", "type"),
     }
 
 
 _REFUSALS = {
+    "400": ("BadRequest", "Bad parameters. This server answers 422 instead, unless a fault says otherwise."),
+    "401": ("Unauthorized", "No key, or not the right one. This server answers 403, unless a fault says otherwise."),
     "402": ("InsufficientCredits", "Not enough credits. No job was created, nothing was charged."),
     "403": ("NotAuthenticated", "No key, or not the right one."),
     "413": ("TooLarge", "The body is too large."),
@@ -349,6 +366,7 @@ _REFUSALS = {
         "Too many active jobs. No job was created, nothing was charged: try again later.",
     ),
     "500": ("ServerError", "An error inside the server."),
+    "503": ("Unavailable", "It cannot take the job now, for example because its log of charges cannot be written."),
 }
 
 

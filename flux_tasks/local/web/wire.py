@@ -14,7 +14,7 @@ from starlette.responses import Response
 from flux_tasks.local.service.checks import Refused
 from flux_tasks.settings import is_loopback
 
-__all__ = ["MAX_BODY", "Handler", "answering", "base_of", "json_answer", "path_of", "read_body"]
+__all__ = ["MAX_BODY", "Handler", "answering", "base_of", "json_answer", "path_of", "read_body", "refusal"]
 
 _log = logging.getLogger("flux_tasks.local")
 
@@ -29,10 +29,15 @@ def json_answer(content: Any, status: int = 200, headers: Mapping[str, str] | No
     return Response(json.dumps(content, separators=(",", ":")), status, headers, media_type="application/json")
 
 
-def answering(handler: Handler, *, pages: bool = True) -> Handler:
+def refusal(status: int, detail: Any, *, with_code: bool = False, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an error answer: ``detail``, and ``status_code`` beside it where that is wanted (SEED-3)."""
+    return json_answer({"detail": detail, **({"status_code": status} if with_code else {})}, status, headers)
+
+
+def answering(handler: Handler, *, pages: bool = True, with_code: bool = False) -> Handler:
     """Return ``handler`` for requests of this machine, with its refusals as answers.
 
-    ``pages=False`` refuses web pages of other hosts.
+    ``pages=False`` refuses web pages of other hosts. ``with_code``: see ``refusal``.
     """
 
     async def answer(request: Request) -> Response:
@@ -42,12 +47,12 @@ def answering(handler: Handler, *, pages: bool = True) -> Handler:
                 _check_origin(request)
             return await handler(request)
         except Refused as refused:
-            return json_answer({"detail": refused.detail}, refused.status)
+            return refusal(refused.status, refused.detail, with_code=with_code)
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception:
             _log.exception("%s %s", request.method, request.url.path)
-            return json_answer({"detail": "Internal Server Error"}, 500)
+            return refusal(500, "Internal Server Error", with_code=with_code)
 
     return answer
 

@@ -73,6 +73,9 @@ def _describe(tool: Tool) -> dict[str, Any]:
             "source": SOURCES.get(price.source, price.source),
             "note": price.note,
         },
+        "charged_when_refused": tool.charged_when_refused,
+        "prompt_limit": tool.prompt_limit and {"most": tool.prompt_limit.most, "unit": tool.prompt_limit.unit},
+        "tips": [{"about": tip.about, "text": tip.text, "source": tip.source} for tip in tool.tips],
         "sources": {tag: SOURCES.get(tag, tag) for tag in tool.sources},
     }
 
@@ -82,7 +85,8 @@ def _overview(tools: Sequence[Tool]) -> Iterator[str]:
     from flux_tasks.catalog import SOURCES
 
     yield _prices(tools)
-    yield "\ncredits: 1 credit = 0.01 USD; MP = 1,048,576 px; prices were read in:"
+    yield "\ncredits: 1 credit = 0.01 USD; MP = 1,048,576 px; if refused: a job that moderation refuses (HELP-MOD)"
+    yield "prices were read in:"
     tags = dict.fromkeys(tool.price.source for tool in tools)
     yield table_text([(f"  {tag}", SOURCES.get(tag, tag)) for tag in tags], width=terminal_width())
 
@@ -99,11 +103,17 @@ def _details(tool: Tool) -> Iterator[str]:
     images = [(n, i.role, "", "", described[n].description or "") for n, i in tool.image_fields.items()]
     others = [(n, _type(i), _range(i), _default(tool, n, i), i.description or "") for n, i in tool.parameters.items()]
     yield "\n" + table_text([*images, *others], width=terminal_width())
+    if tool.tips:
+        tips = [(f"  {tip.about or '-'}", tip.text, tip.source) for tip in tool.tips]
+        yield "\ntips, or what to do when\n" + table_text(tips, width=terminal_width())
 
 
 def _prices(tools: Sequence[Tool]) -> str:
-    rows = [("tool", "step", "credits", "as of", "from", "also called")]
-    rows += [(t.name, t.task, str(t.price), t.price.date, t.price.source, ", ".join(t.aliases) or "-") for t in tools]
+    rows = [("tool", "step", "credits", "as of", "from", "if refused", "also called")]
+    words = {"yes": "charged", "no": "free", "unknown": "unknown"}
+    for tool in tools:
+        price = (str(tool.price), tool.price.date, tool.price.source, words[tool.charged_when_refused])
+        rows.append((tool.name, tool.task, *price, ", ".join(tool.aliases) or "-"))
     return table_text(rows, width=terminal_width())
 
 

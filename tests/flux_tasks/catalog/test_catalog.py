@@ -25,7 +25,11 @@ DELIBERATELY_DIFFERENT = {
     ("erase-v1", "dilate_pixels"): ("integer 0..25 = 10", "integer 0..100 = 10"),
     # The specification's default of 0 violates its own minimum of 64: left out instead, which means automatic.
     **{(name, side): ("integer? 64.. = 0", "integer? 64..") for name in FLUX_2 for side in ("width", "height")},
+    # Only SEED-3 names a lowest seed.
+    **{(name, "seed"): ("integer?", "integer? 0..") for name in TOOLS if name != "outpainting-v1"},
 }
+
+SEED_3_FIELDS = {"steps": "integer? 1..50", "guidance": "number? 1.5..10"}  # of Kontext; today's service ignores them
 
 
 def as_fact(info: FieldInfo) -> str:
@@ -77,7 +81,11 @@ def test_every_field_of_a_tool_is_as_the_contract_says(name: str) -> None:
         if tool_name == name:
             assert expected[field] == specified
             expected[field] = ours
-    assert {field: as_fact(info) for field, info in tool.request.model_fields.items()} == expected
+    fields = {field: as_fact(info) for field, info in tool.request.model_fields.items()}
+    assert {field: fields.pop(field) for field in tool.seed_fields} == {
+        field: SEED_3_FIELDS[field] for field in tool.seed_fields
+    }
+    assert fields == expected
     assert tool.strict is body["strict"]
     assert tool.webhooks is ("webhook_url" in expected)
 
@@ -306,7 +314,10 @@ def test_the_size_of_a_result_is_known_where_the_contract_says_it() -> None:
     assert size("flux-2-pro", None) is None
     assert size("flux-pro-1.0-expand", left=10, top=5) == (1010, 705)
     assert size("flux-pro-1.1", None) == (1024, 768)
-    assert size("flux-kontext-pro") is None
+    assert size("flux-kontext-pro") == (1248, 832)
+    assert size("flux-kontext-pro", aspect_ratio="16:9") == (1392, 752)
+    assert size("flux-kontext-pro", (640, 480), aspect_ratio="9:21") == (672, 1568)
+    assert size("flux-kontext-max", None) == (1024, 1024)
 
 
 # -- signatures -------------------------------------------------------------------------------------------------------

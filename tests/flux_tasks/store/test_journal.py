@@ -162,6 +162,8 @@ def test_an_entry_holds_neither_a_key_nor_bytes_nor_a_delivery_address(journal: 
         "id",
         "polling_url",
         "cost",
+        "input_mp",
+        "output_mp",
         "owner",
         "at",
         "attempt",

@@ -89,6 +89,7 @@ EXPECTED: dict[str, Expected] = {
     "job: moderated, HTTP 422": moderated("withheld by moderation"),
     "job: Error": not_charged("JobFailed", "ended it with an error (injected)"),
     "job: Error, HTTP 503": not_charged("JobFailed", "ended it with an error (injected)"),
+    "job: Error, its reason beside the status": not_charged("JobFailed", "ended it with an error (out of luck)"),
     "job: Failed": not_charged("JobFailed", "ended it with an error"),
     "job: never ends": Expected(
         "StillRunning", "still running after 0.5 s; it can be asked for again", again="StillRunning", credits=0
@@ -97,6 +98,13 @@ EXPECTED: dict[str, Expected] = {
     "job: one solid colour": done(said="one solid colour"),
     "poll: 404 on the first polls": done(),
     "poll: 404 for good": collected("JobLost", "the service does not know it"),
+    "poll: 404 with detail and status_code": collected("JobLost", "the service does not know it"),
+    "poll: 410 with detail and status_code": collected("JobLost", "the service does not know it"),
+    "poll: redirected to itself": done(),
+    "poll: redirected in a loop": collected("StillRunning", "more than 3 redirects"),
+    "poll: redirected to another host": done(),
+    "poll: redirected elsewhere for good": collected("StillRunning", "redirects to localhost:"),
+    "poll: redirected into a private network": done(),
     "poll: 429": done(),
     "poll: 500": done(),
     "poll: 500 for good": collected("StillRunning", "HTTP 500 after 0.7 s"),
@@ -121,6 +129,15 @@ EXPECTED: dict[str, Expected] = {
     "delivery: redirected to another host": done(fetches=2),
     "delivery: redirected to itself": done(fetches=2),
     "delivery: redirected in a loop": collected("DeliveryFailed", "more than 3 redirects", fetches=16),
+    "delivery: redirected, http": collected("DeliveryFailed", "redirects to 192.0.2.1: out of https", fetches=4),
+    "delivery: redirected, private": collected(
+        "DeliveryFailed", "redirects to 10.0.0.1: that is in a private network", fetches=4
+    ),
+    "delivery: redirected, link-local": collected("DeliveryFailed", "redirects to 169.254.169.254", fetches=4),
+    "delivery: redirected, mapped": collected("DeliveryFailed", "redirects to [::ffff:10.0.0.1]", fetches=4),
+    "delivery: redirected, decimal": collected(
+        "DeliveryFailed", "redirects to 167772161: that is in a private network", fetches=4
+    ),
     "delivery: too slow": done(fetches=2),
     "delivery: drips too slowly": done(fetches=2),
     "webhook: no fault": done(),

@@ -27,3 +27,16 @@ def test_a_piped_table_has_a_line_for_each_tool_whatever_the_terminal_is(cli: Cl
     lines = cli("tools").stdout.splitlines()
     assert [line.split()[0] for line in lines[1 : len(catalog.TOOLS) + 1]] == list(catalog.TOOLS)
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_a_tool_is_shown_with_the_advice_of_its_documents(cli: Cli) -> None:
+    for tool in catalog.TOOLS.values():
+        shown = cli("tools", tool.name).stdout
+        assert [tip.text for tip in tool.tips if tip.text not in shown] == []
+        assert bool(tool.tips) is ("tips, or what to do when" in shown)
+        break
+    erase = json.loads(cli("tools", "erase", "--json").stdout)
+    assert erase["charged_when_refused"] == "no"
+    assert {"about": "an edge or a halo is left", "text": "raise dilate_pixels", "source": "SEED-1"} in erase["tips"]
+    kontext = json.loads(cli("tools", "kontext", "--json").stdout)
+    assert kontext["prompt_limit"] == {"most": 10_000, "unit": "character"}

@@ -50,9 +50,10 @@ def _deblur(work: Work, progress: Progress) -> Image.Image:
 
 
 def _inpaint(work: Work, progress: Progress) -> Image.Image:
-    image = _main(work)
+    image = received(_main(work), work.tool.sizes)
     given = work.pictures.get("mask")
     mask = masks.binarise(encoding.decode(given)) if given else masks.from_alpha(image)
+    mask = mask.resize(image.size, Image.Resampling.NEAREST)  # of a picture that was reduced
     progress(0.2)
     hole = np.asarray(mask) > 0
     grow = int(work.parameters.get("dilate_pixels") or 0)
@@ -92,12 +93,9 @@ def _preview(work: Work, progress: Progress) -> Image.Image:
 
 def received(image: Image.Image, rule: SizeRule) -> Image.Image:
     """Return ``image`` as a tool that reduces its inputs gets it: scaled into its area, cut to its grid (DOCS-F2)."""
-    if not rule.reduces or rule.max_area is None:
+    if not rule.reduces:
         return image
-    area = image.width * image.height
-    scale = 1.0 if area <= rule.max_area else ((rule.reduced_area or rule.max_area) / area) ** 0.5
-    if scale < 1:
-        size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
+    if (size := rule.reduced(image.size)) != image.size:
         image = preview.flattened(image).resize(size, Image.Resampling.LANCZOS)
     grid = rule.multiple
     width, height = max(grid, image.width // grid * grid), max(grid, image.height // grid * grid)

@@ -295,7 +295,7 @@ def check_refused(official: Told, name: str, status: int, reason: str, body: Any
     """The client raises ``BFLError`` with the status; the body it keeps to itself, in the exception's cause."""
     answer = official.answers[name]
     assert answer["error"].partition(f"{status} Client Error: {reason}")[1], answer
-    assert (answer["status_code"], answer["body"]) == (status, body)
+    assert (answer["status_code"], answer["body"]) == (status, {**body, "status_code": status})
 
 
 # -- litellm ----------------------------------------------------------------------------------------------------------
@@ -461,4 +461,4 @@ def check_raised(through_litellm: Told, name: str, status: int, reason: str, bod
     answer = through_litellm.answers[name]
     assert answer.get("kind") == "InternalServerError", answer
     assert f"Client error '{status} {reason}" in answer["error"]
-    assert (answer["status_code"], answer["body"]) == (status, body)
+    assert (answer["status_code"], answer["body"]) == (status, {**body, "status_code": status})

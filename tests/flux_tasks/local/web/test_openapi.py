@@ -41,8 +41,11 @@ DELIBERATELY_DIFFERENT = {
     ("/v1/flux-tools/erase-v1", "dilate_pixels"): "integer 0..100 = 10",
     # The specification's default of 0 violates its own minimum of 64: left out means automatic.
     **{(p, side): "integer? 64.." for p in FACTS["bodies"] if "flux-2-" in p for side in ("width", "height")},
+    # Only SEED-3 names a lowest seed, and a longest prompt.
+    **{(p, "seed"): "integer? 0.." for p, body in FACTS["bodies"].items() if "seed" in body["fields"]},
+    **{(p, "prompt"): "string! ..10000" for p in FACTS["bodies"] if "kontext" in p},
 }
-SEED_3_FIELDS = {"/v1/flux-kontext-pro": {"image"}, "/v1/flux-kontext-max": {"image"}}
+SEED_3_FIELDS = {f"/v1/flux-kontext-{name}": {"image", "steps", "guidance"} for name in ("pro", "max")}
 
 
 def validator(document: Mapping[str, Any], schema: Mapping[str, Any], *, formats: bool = True) -> Draft202012Validator:
@@ -181,8 +184,17 @@ def test_only_outpainting_cannot_call_back() -> None:
 def test_a_strict_server_documents_nothing_that_only_seed_documents_show() -> None:
     document = openapi(strict=True)
     assert set(DOCUMENT["paths"]) - set(document["paths"]) == set(SHORT_PATHS)
-    assert "image" in DOCUMENT["components"]["schemas"]["KontextRequest"]["properties"]
-    assert "image" not in document["components"]["schemas"]["KontextRequest"]["properties"]
+    lenient, strict = (d["components"]["schemas"] for d in (DOCUMENT, document))
+    fields = {name: set(schema.get("properties", ())) for name, schema in lenient.items()}
+    shown = {name: names - set(strict[name].get("properties", ())) for name, names in fields.items()}
+    assert {name: names for name, names in shown.items() if names} == {
+        "KontextRequest": {"image", "steps", "guidance"},
+        "Detail": {"status_code"},
+        "HTTPValidationError": {"status_code"},
+    }
+    assert "maxLength" not in strict["KontextRequest"]["properties"]["prompt"]
+    assert "401" not in document["paths"]["/v1/flux-kontext-pro"]["post"]["responses"]
+    assert {"400", "401", "503"} <= set(DOCUMENT["paths"]["/v1/flux-kontext-pro"]["post"]["responses"])
 
 
 # -- what the server does ---------------------------------------------------------------------------------------------

@@ -1,0 +1,53 @@
+"""Advice on a recipe that is valid: where it goes against what the documents of a tool advise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flux_tasks.catalog import Tool
+from flux_tasks.errors import Problem
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.graph import Node
+from pipelines.operations.geometry import Resize
+from pipelines.operations.images import Convert
+from pipelines.operations.registry import Operation
+
+__all__ = ["advice"]
+
+_WORDS = {"upscale": ", which enlarges its picture", "jpeg": ", which gives a JPEG"}
+
+
+def advice(recipe: CompiledRecipe) -> list[Problem]:
+    """Return a warning for each step that comes after one that it should come before, with the document's reason."""
+    nodes = {node.id: node for node in recipe.graph.nodes}
+    found: dict[Problem, None] = {}
+    for node in recipe.graph.nodes:
+        for tip in node.action.tips if isinstance(node.action, Tool) else ():
+            for earlier in _before(node, nodes):
+                kind = next((kind for kind in _kinds_of(earlier) if kind in tip.not_after), None)
+                if kind is not None:
+                    named = "" if earlier.step.id == earlier.step.task else f" ({earlier.step.id})"
+                    what = f"comes after {earlier.step.task}{named}{_WORDS.get(kind, '')}: {tip.text} ({tip.source})"
+                    found[Problem(node.step.id, what)] = None
+    return list(found)
+
+
+def _before(node: Node, nodes: dict[str, Node]) -> Iterator[Node]:
+    """Yield the nodes whose pictures become the main picture of ``node``, the nearest first."""
+    while node.image in nodes:
+        node = nodes[node.image]
+        yield node
+
+
+def _kinds_of(node: Node) -> Iterator[str]:
+    """Yield what a node does to its picture, in the words of ``Tip.not_after``."""
+    action, given = node.action, node.parameters
+    if isinstance(action, Tool):
+        yield action.task
+        if (given.get("output_format") or action.output_format) == "jpeg":
+            yield "jpeg"
+    elif isinstance(action, Operation):
+        if action.parameters is Resize and given.get("upscale") is True:
+            yield "upscale"
+        if action.parameters is Convert and given.get("format") == "jpeg":
+            yield "jpeg"
