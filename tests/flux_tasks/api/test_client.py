@@ -279,7 +279,7 @@ async def test_a_ready_job_whose_result_is_not_named_is_asked_for_again_and_neve
         assert (await client.wait("job-1")).id == "job-1"
     server.on(POLL, status("Ready", result={}))
     async with client_of(server) as client:
-        with pytest.raises(ServerUnavailable, match="its result is not named"):
+        with pytest.raises(ServerUnavailable, match="ready, but without a result"):
             await client.wait("job-1", deadline=0.05)
 
 

@@ -98,7 +98,7 @@ def test_an_image_without_a_place_takes_its_bytes_along_in_pickle_but_not_in_jso
     image = ImageRef.of(encoded())
     byte_cache.shared = byte_cache.ByteCache(capacity=1)
     assert pickle.loads(pickle.dumps(image)).read() == encoded()
-    with pytest.raises(InvalidImage, match="stored nowhere"):
+    with pytest.raises(InvalidImage, match="no longer in memory, and were not stored"):
         ImageRef.from_dict(image.to_dict()).read()
 
 
@@ -149,7 +149,7 @@ def test_the_memory_of_recent_bytes_stays_within_its_bounds_and_forgets_the_olde
     for n in range(100):
         memory.put(str(n), bytes(200))
         memory.get("0")
-    assert memory._held == sum(len(v) for v in memory._entries.values()) <= 1000
+    assert memory._size == sum(len(v) for v in memory._entries.values()) <= 1000
     assert list(memory._entries) == ["96", "97", "98", "99", "0"] or memory.get("0") is not None
     assert memory.get("1") is None
 

@@ -220,9 +220,10 @@ def test_a_larger_sample_holds_the_smaller_one_and_no_sample_is_larger_than_its_
     tmp_path_factory: pytest.TempPathFactory, count: int, small: int, more: int, seed: int, wanted: str
 ) -> None:
     place = numbered(tmp_path_factory.mktemp("rows"), count)
-    everything = ids(items_of(Source(table=place, filter=wanted)))
-    few = ids(items_of(Source(table=place, filter=wanted, sample=small, seed=seed)))
-    many = ids(items_of(Source(table=place, filter=wanted, sample=small + more, seed=seed)))
+    source = Source(table=place, seed=seed, **({"filter": wanted} if wanted else {}))
+    everything = ids(items_of(source))
+    few = ids(items_of(source.model_copy(update={"sample": small})))
+    many = ids(items_of(source.model_copy(update={"sample": small + more})))
     assert len(few) == min(small, len(everything))
     assert set(few) <= set(many) <= set(everything)
 
@@ -282,7 +283,7 @@ def test_image_filter_and_columns_that_fail_are_errors_of_the_item_and_never_exc
     tmp_path: Path, source: Source, told: str
 ) -> None:
     place = table(tmp_path, {"id": 1, "empty": " "})
-    given = Source(table=place, image=source.image, filter=source.filter, columns=source.columns)
+    given = source.model_copy(update={"table": place})
     [item] = items_of(given)
     assert f"row 0 (line 1) of {place}: {told}" in item.error
 
