@@ -58,8 +58,8 @@ budget: {{credits: 200}}
 def init(recipe: Location = "recipe.yaml", /) -> Exit:
     """Write a commented recipe to begin with.
 
-    The schema by which editors complete it is written beside it. A recipe
-    that is there already is left as it is.
+    Writes recipe.schema.json beside it, with which editors complete it. A
+    recipe that exists already is not changed.
 
     Args:
         recipe: the file to write (default recipe.yaml)
@@ -69,9 +69,9 @@ def init(recipe: Location = "recipe.yaml", /) -> Exit:
 
     place = str(recipe)
     if not files.create(place, STARTER.replace("recipe.yaml", place).encode()):
-        raise RecipeError([Problem(place, "is there already, and is left as it is: name another file")])
+        raise RecipeError([Problem(place, "exists already, and was not changed: name another file")])
     folder, sign, _ = place.rpartition("/")
     files.write(f"{folder}{sign}{SCHEMA}", text().encode())
-    print_line(f"{place}: written, and {SCHEMA} beside it, by which editors complete it")
-    print_line(f"look through it, then: flux-pipelines plan {place} --endpoint local")
+    print_line(f"{place}: written, and {SCHEMA} beside it, with which editors complete it")
+    print_line(f"write in it where your pictures are, then: flux-pipelines plan {place} --endpoint local")
     return Exit.OK
