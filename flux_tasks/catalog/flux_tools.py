@@ -63,7 +63,7 @@ class OutpaintRequest(WithUser):
     input_image: Image
     width: Side
     height: Side
-    auto_crop: Annotated[bool, fact("Crop an input that overhangs the canvas instead of refusing it.")] = False
+    auto_crop: Annotated[bool, fact("Crop an input that reaches beyond the canvas instead of refusing it.")] = False
     safety_tolerance: Tolerance5 = 2
     output_format: OptionalFormat = "png"
     prompt: OptionalPrompt = None
