@@ -40,7 +40,7 @@ class Exit(IntEnum):
     """The exit codes."""
 
     OK = 0  # all items are fine
-    ITEMS = 1  # some items are not
+    ITEMS = 1  # some items are not fine
     WRONG = 2  # the recipe or the arguments are wrong; nothing was begun
     STOPPED = 3  # the run was stopped, or something that it needs did not work
 
