@@ -157,7 +157,7 @@ TOOLS = (
         summary="Remove what a mask covers and rebuild the background.",
         request=EraseRequest,
         price=Price(
-            3.0, 0.4, inputs=True, date="2026-10-07", source="INF-11", note="the input share is a reseller figure"
+            3.0, 0.4, inputs=True, date="2026-10-07", source="INF-11", note="the price per input is a reseller's"
         ),
         sizes=SizeRule(max_area=MAX_CANVAS, same_size=True, source="SEED-1"),
         sources=("OAS-0919", "SEED-1"),

@@ -38,7 +38,7 @@ class Links:
 
     Attributes:
         kinds: what each step gives, by its id, and ``source``.
-        is_circular: some steps feed one another in a circle.
+        is_circular: some steps need each other's results.
     """
 
     parsed: ParsedSteps
