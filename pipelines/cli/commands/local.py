@@ -64,7 +64,9 @@ def local(
     if upstream and not record:
         raise RecipeError([Problem("--upstream", "belongs to --record DIR")])
     if record and replay:
-        raise RecipeError([Problem("--record", "cannot stand beside --replay: a server does one or the other")])
+        raise RecipeError(
+            [Problem("--record", "cannot be used together with --replay: a server does one or the other")]
+        )
     serve(
         port=port,
         key=key,

@@ -222,7 +222,7 @@ Condition: TypeAlias = Annotated[
 
 Id: TypeAlias = Annotated[
     AnyText,
-    Wording("an id", "a plain word"),
+    Wording("an id", "a word of letters, digits, _ and -"),
     AfterValidator(_is_id),
     WithJsonSchema({"type": "string", "pattern": f"^({_FIRST}|-)({_NEXT}|-)*$", "not": {"const": SOURCE}}),
 ]
