@@ -149,7 +149,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The recipe's name, for reports."""
         return self.compiled.name
 
     @property

@@ -108,15 +108,15 @@ def deblur(
         safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
         output_format: File type of the result: jpeg, png or webp.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -153,15 +153,15 @@ def erase(
         safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
         output_format: File type of the result: jpeg, png or webp.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -203,7 +203,7 @@ def outpaint(
         user: Opaque id of the end user, 1–256 characters.
         width: Pixels of the final canvas; sides at least 64, area at most 4,194,304.
         height: Pixels of the final canvas; sides at least 64, area at most 4,194,304.
-        auto_crop: Crop an input that overhangs the canvas instead of refusing it.
+        auto_crop: Crop an input that reaches beyond the canvas instead of refusing it.
         safety_tolerance: Moderation: 0 is strictest, 5 most tolerant.
         output_format: File type of the result: jpeg, png or webp.
         prompt: What to put there, in words.
@@ -216,15 +216,15 @@ def outpaint(
         expand: Pixels to add: left, right, top, bottom; instead of width and height.
         exact: Keep sizes that are not multiples of 16.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -263,15 +263,15 @@ def try_on(
         output_format: File type of the result: jpeg, png or webp.
         model: Which tool; vto-v2 by default.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -314,15 +314,15 @@ def fill(
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -369,15 +369,15 @@ def fill_finetuned(
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -426,15 +426,15 @@ def expand(
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -489,15 +489,15 @@ def edit(
         input_image_blob_path: A picture that already lies in the service's storage.
         model: Which tool; flux-2-pro by default.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -560,15 +560,15 @@ def generate(
         input_image_blob_path: A picture that already lies in the service's storage.
         model: Which tool; flux-2-pro by default.
         variant: Another result for the same request: a new job, which is paid for.
-        fit: What to do with a picture that the tool does not accept as it is.
-        id: What other steps call it; its name if left out.
+        fit: error refuses a picture that does not suit the tool; downscale makes it suit.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -590,14 +590,14 @@ def auto_orient(
     """Turns a picture upright, as its EXIF data say.
 
     Args:
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -635,14 +635,14 @@ def resize(
         anchor: With fit: cover, the part that is kept.
         upscale: Whether the picture may grow. Without it, a small picture stays as it is; with fit: cover or stretch, it gets the shape of width and height at a smaller size.
         filter: How pixels are averaged.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -674,14 +674,14 @@ def crop(
         height: Pixels. Without it, the whole height.
         aspect_ratio: Such as '16:9': the largest part of that shape.
         anchor: Which part is kept, where no box says so.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -718,17 +718,17 @@ def pad(
         bottom: Pixels to add.
         width: Pixels of the result. Without it, as wide as the picture.
         height: Pixels of the result. Without it, as high as the picture.
-        aspect_ratio: Such as '1:1': the least that is of that shape.
+        aspect_ratio: Such as '1:1': adds only as much as this shape needs.
         anchor: Where the picture sits, where the four sides do not say so.
         color: A name, '#rrggbb', '#rrggbbaa' or transparent. A mask is padded with black.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -753,17 +753,17 @@ def convert(
     """Changes the file type or the colours.
 
     Args:
-        format: File type. By default the picture's own, or png where that is another or cannot hold the mode.
+        format: File type. By default the picture's own; png if that is none of these or cannot hold the mode.
         quality: Of jpeg and webp; 95 by default.
-        mode: Colours, colours with alpha, or greys. Without alpha, what was transparent lies on white.
-        id: What other steps call it; its name if left out.
+        mode: L: greys; RGB: colours; RGBA: colours with alpha. L and RGB put transparent parts on white.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -787,14 +787,14 @@ def load_image(
 
     Args:
         file: Where it is: a path, or a template of one.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -818,14 +818,14 @@ def load_mask(
 
     Args:
         file: Where it is: a path, or a template of one.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -849,16 +849,16 @@ def cutout(
     """Makes transparent what a mask leaves black.
 
     Args:
-        mask: A mask; white is what counts.
+        mask: A mask: the picture shows where it is white.
         feather: Pixels over which the edge of the mask is softened, inwards only.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -882,14 +882,14 @@ def flatten(
 
     Args:
         color: An opaque name or '#rrggbb'.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -914,17 +914,17 @@ def composite(
     """Puts a picture on another, through a mask or its alpha.
 
     Args:
-        over: The picture below it.
-        mask: A mask; white is what counts.
+        over: The picture on which it is put.
+        mask: A mask: the picture shows where it is white.
         feather: Pixels over which the edge of the mask is softened, inwards only.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -946,14 +946,14 @@ def mask_from_alpha(
     """Makes a mask of what is transparent.
 
     Args:
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -977,14 +977,14 @@ def mask_from_boxes(
 
     Args:
         boxes: Rectangles: left, top, right, bottom in pixels; right and bottom excluded.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1010,14 +1010,14 @@ def mask_from_color(
     Args:
         color: An opaque name or '#rrggbb'.
         tolerance: How far each of red, green and blue may be off.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1036,17 +1036,17 @@ def mask_union(
     preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
-    """Puts masks together: white where any is.
+    """Puts masks together: white where any of them is white.
 
     Args:
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1070,14 +1070,14 @@ def mask_dilate(
 
     Args:
         pixels: To grow by in every direction; below 0, to shrink by.
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1099,14 +1099,14 @@ def mask_invert(
     """Swaps black and white of a mask.
 
     Args:
-        id: What other steps call it; its name if left out.
+        id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
         when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by so many pixels.
+        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:

@@ -72,9 +72,11 @@ def _lines() -> Iterator[str]:
         yield from _section(3, f"`{task}`", _task(task))
     yield from _section(2, "Functions and recipes", _table({"properties": _others()}))
     yield from _section(2, "Operations", _operations())
-    for name in OPERATIONS:
-        if table := _table(_step(name)):
-            yield from _section(3, f"`{name}`", [OPERATIONS[name].summary, "", *table])
+    for name, operation in OPERATIONS.items():
+        needed = {n for n, info in operation.parameters.model_fields.items() if info.is_required()}
+        needed |= {n for n, slot in operation.inputs.items() if slot.required}
+        if table := _table({**_step(name), "required": needed}):
+            yield from _section(3, f"`{name}`", [operation.summary, "", *table])
 
 
 def _section(level: int, title: str, lines: Iterable[str]) -> Iterator[str]:

@@ -67,7 +67,7 @@ class FlexRequest(_EightReferences):
     prompt_upsampling: Annotated[bool | None, fact("Let the service rewrite the prompt in more detail.")] = True
     input_image_blob_path: Annotated[str | None, fact("A picture that already lies in the service's storage.")] = None
     guidance: Annotated[
-        float | None, fact("How closely to follow the prompt (the docs say 4.5 by default).", ge=1.5, le=10)
+        float | None, fact("How closely to follow the prompt. BFL's pages say 4.5 by default.", ge=1.5, le=10)
     ] = 5.0
     steps: Annotated[int | None, fact("Denoising steps.", ge=1, le=50)] = 50
 

@@ -65,7 +65,7 @@ class OutpaintRequest(WithUser):
     input_image: Image
     width: Side
     height: Side
-    auto_crop: Annotated[bool, fact("Crop an input that overhangs the canvas instead of refusing it.")] = False
+    auto_crop: Annotated[bool, fact("Crop an input that reaches beyond the canvas instead of refusing it.")] = False
     safety_tolerance: Tolerance5 = 2
     output_format: OptionalFormat = "png"
     prompt: OptionalPrompt = None
@@ -162,7 +162,7 @@ TOOLS = (
         summary="Remove what a mask covers and rebuild the background.",
         request=EraseRequest,
         price=Price(
-            3.0, 0.4, inputs=True, date="2026-10-07", source="INF-11", note="the input share is a reseller figure"
+            3.0, 0.4, inputs=True, date="2026-10-07", source="INF-11", note="the price per input is a reseller's"
         ),
         sizes=SizeRule(
             max_area=MAX_CANVAS,

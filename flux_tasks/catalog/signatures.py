@@ -83,7 +83,9 @@ def parameters(task: str) -> tuple[Parameter, ...]:
     found["variant"] = Parameter("variant", "int", "Another result for the same request: a new job, which is paid for.")
     if any(p.annotation.startswith(("ImageLike", "Sequence[ImageLike]")) for p in found.values()):
         found["fit"] = Parameter(
-            "fit", "Literal['error', 'downscale']", "What to do with a picture that the tool does not accept as it is."
+            "fit",
+            "Literal['error', 'downscale']",
+            "error refuses a picture that does not suit the tool; downscale makes it suit.",
         )
     ordered = sorted(found.values(), key=lambda p: (p.keyword, not p.required))
     return tuple(ordered)

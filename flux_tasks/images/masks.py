@@ -228,7 +228,7 @@ class Mask(BaseModel):
         default=None, description="Rectangles: left, top, right, bottom in pixels; right and bottom excluded."
     )
     invert: bool = Field(default=False, description="Swap black and white.")
-    dilate: int = Field(default=0, ge=-500, le=500, description="Grow the white by so many pixels, here.")
+    dilate: int = Field(default=0, ge=-500, le=500, description="Grow the white by this many pixels, before sending.")
     resize: bool = Field(default=False, description="Scale a mask of another size to the image's size.")
 
     def __init__(self, file: Any = None, **given: Any) -> None:

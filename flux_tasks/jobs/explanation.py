@@ -108,26 +108,26 @@ def _beside(identity: Identity) -> list[str]:
 
 
 def differences(stored: Identity, given: Identity) -> list[str]:
-    """Return what is different about a call and a stored result, such as ``seed 7 is 8``; nothing for the same call.
+    """Return what is different about a call and a stored result, such as ``seed: 7 → 8``; nothing for the same call.
 
     Each sentence has the stored value first, then what the call has instead.
     """
     if stored.tool.name != given.tool.name:
-        return [f"tool {stored.tool.name} is {given.tool.name}"]
+        return [f"tool: {stored.tool.name} → {given.tool.name}"]
     found = []
     revision, present = stored.tool.revision, given.tool.revision
     if revision.number != present.number:
-        found.append(f"revision {revision.number} is {present.number} ({present.date}: {present.reason})")
+        found.append(f"revision: {revision.number} → {present.number} ({present.date}: {present.reason})")
     if stored.engine != given.engine:
-        found.append(f"engine {stored.engine} is {given.engine}")
+        found.append(f"engine: {stored.engine} → {given.engine}")
     for name in dict.fromkeys((*stored.chosen, *given.chosen)):
         before, now = stored.chosen.get(name), given.chosen.get(name)
         if before != now:
-            found.append(f"{name} {_value(stored, name, now)} is {_value(given, name, before)}")
+            found.append(f"{name}: {_value(stored, name, now)} → {_value(given, name, before)}")
     for name in dict.fromkeys((*stored.images, *given.images)):
         found += _image_differences(name, stored.images.get(name), given.images.get(name))
     if stored.variant != given.variant:
-        found.append(f"variant {stored.variant} is {given.variant}")
+        found.append(f"variant: {stored.variant} → {given.variant}")
     return found
 
 
@@ -185,10 +185,10 @@ def _image_differences(name: str, stored: str | None, given: str | None) -> Iter
             continue
         if part in ("picture", "file", "of"):
             both = [_part(part, one[part]) for one in (before, now) if part in one]
-            yield f"the {name} is another {'file' if part == 'file' else 'picture'} ({' is '.join(both)})"
+            yield f"the {name} is another {'file' if part == 'file' else 'picture'} ({' → '.join(both)})"
             continue
         values = [_part(part, one.get(part, defaults.get(part, "as it is"))) for one in (before, now)]
-        yield f"{name}: {part} {values[0]} is {values[1]}"
+        yield f"{name}: {part}: {values[0]} → {values[1]}"
 
 
 # -- finding ----------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def find_records(store: Store, text: str) -> list[KeyRecord]:
     if not found and digest:
         raise _problem(text, "is not a picture that this store has: it was made elsewhere, or converted when written")
     if not found:
-        raise _problem(text, "is no file, no job, and not the beginning of a key of this store")
+        raise _problem(text, "is no file, no job, and not the beginning of a key of this store: write one of these")
     if is_key and len(keys) > 1:
         raise _problem(text, f"begins {len(keys)} keys of this store: write more of it")
     return found

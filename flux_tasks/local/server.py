@@ -102,7 +102,9 @@ class LocalServer:
     ) -> None:
         _check(key=key, credits=credits, cap=cap, expiry=expiry, retention=retention, workers=workers)
         if record is not None and replay is not None:
-            raise RecipeError([Problem("record", "excludes replay: a server does one or the other")])
+            raise RecipeError(
+                [Problem("record", "cannot be used together with replay: a server does one or the other")]
+            )
         if record is not None or replay is not None:
             meaningless = {
                 "key": key is not None,

@@ -40,7 +40,7 @@ class Exit(IntEnum):
     """The exit codes."""
 
     OK = 0  # all items are fine
-    ITEMS = 1  # some items are not
+    ITEMS = 1  # some items are not fine
     WRONG = 2  # the recipe or the arguments are wrong; nothing was begun
     STOPPED = 3  # the run was stopped, or something that it needs did not work
 
@@ -95,7 +95,7 @@ RecipeFile = Annotated[Location, Parameter(help="the recipe: a YAML file")]
 Limit = Annotated[Positive | None, Parameter(help="take the first N items only")]
 Budget = Annotated[
     float | None,
-    value(_credits, "a number of credits", "CREDITS", help="spend at most so many credits, whatever the recipe says"),
+    value(_credits, "a number of credits", "CREDITS", help="the most to spend, instead of the recipe's budget"),
 ]
 Json = Annotated[bool, Parameter(help="print JSON")]
 StoreFolder = Annotated[

@@ -45,7 +45,7 @@ def command_line() -> App:
     app = App(
         name=PROGRAM,
         help="Image pipelines over FLUX: what was paid for is never paid for again.",
-        help_epilogue="Exit codes: 0 all items are fine, 1 some items are not,\n"
+        help_epilogue="Exit codes: 0 all items are fine, 1 some items are not fine,\n"
         "2 the recipe or the arguments are wrong, 3 the run was stopped.",
         help_format="plaintext",
         version=_version,

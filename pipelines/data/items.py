@@ -194,7 +194,9 @@ class _Maker:
         if not read and self._source.table:
             raise RecipeError([Problem("source.table", f"{self._source.table} has no rows")])
         if not read:
-            raise RecipeError([Problem("source.images", f"no file matches {', '.join(self._source.images)}")])
+            raise RecipeError(
+                [Problem("source.images", f"no file matches {', '.join(self._source.images)}: write another glob")]
+            )
         if not passed:
             what = "row" if self._source.table else "picture"
             count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"

@@ -92,7 +92,7 @@ def found(pattern: str) -> list[str]:
     except OSError as error:
         raise _broken(f"'{pattern}' cannot be listed: {error}") from None
     if not locations:
-        raise _broken(f"no file matches {pattern}")
+        raise _broken(f"no file matches {pattern}: write another path")
     if strange := [location for location in locations if _kind(location) not in EXTENSIONS]:
         known = ", ".join(f".{extension}" for extension in EXTENSIONS)
         raise _broken(f"{strange[0]} is not a table that is read here: give a file that ends in one of {known}")

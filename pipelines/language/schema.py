@@ -198,7 +198,7 @@ def _of_tools(tools: tuple[Tool, ...], task: str) -> Schema:
         patterns["^model$"] = {"type": ["string", "null"]}
     words = "Another result for the same request: a new job, paid anew."
     properties["variant"] = _open({"type": "integer", "description": words, "default": 0})
-    words = "What to do with a picture that the tool does not take as it is."
+    words = "error refuses a picture that does not suit the tool; downscale makes it suit."
     properties["fit"] = _open({"enum": ["error", "downscale"], "description": words, "default": "error"})
     return _mapping(properties, patterns)
 

@@ -111,6 +111,13 @@ def _compiled(text: str) -> Template:
     return _environment.from_string(text)
 
 
+_PLAIN_WORDS = {
+    "chunk after expression": "something is left over at its end",
+    "unexpected 'end of template'": "something is missing at its end",
+}
+"""What to say of an expression instead of what Jinja says."""
+
+
 @cache
 def _expression(text: str) -> TemplateExpression:
     return _environment.compile_expression(text, undefined_to_none=False)
@@ -129,7 +136,8 @@ def syntax_problem(text: str, where: str, *, expression: bool = False) -> Proble
         else:
             _compiled(text)
     except TemplateSyntaxError as error:
-        return Problem(where, f"'{text}' is not understood: {error.message}")
+        said = _PLAIN_WORDS.get(str(error.message), error.message) if expression else error.message
+        return Problem(where, f"'{text}' is not understood: {said}")
     except (RecursionError, MemoryError):
         return Problem(where, "is nested too deeply to be understood")
     except ValueError as error:  # a number of thousands of digits, half a character

@@ -177,7 +177,7 @@ class Pad(_Geometry):
     bottom: Margin = Field(0, description="Pixels to add.")
     width: Side | None = Field(None, description="Pixels of the result. Without it, as wide as the picture.")
     height: Side | None = Field(None, description="Pixels of the result. Without it, as high as the picture.")
-    aspect_ratio: Ratio | None = Field(None, description="Such as '1:1': the least that is of that shape.")
+    aspect_ratio: Ratio | None = Field(None, description="Such as '1:1': adds only as much as this shape needs.")
     anchor: Anchor = Field("center", description="Where the picture sits, where the four sides do not say so.")
     color: AnyColor = Field(
         "white", description="A name, '#rrggbb', '#rrggbbaa' or transparent. A mask is padded with black."

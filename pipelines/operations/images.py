@@ -30,11 +30,11 @@ class Convert(Edit):
 
     format: Literal["png", "jpeg", "webp"] | None = Field(
         None,
-        description="File type. By default the picture's own, or png where that is another or cannot hold the mode.",
+        description="File type. By default the picture's own; png if that is none of these or cannot hold the mode.",
     )
     quality: int | None = Field(None, ge=1, le=100, description="Of jpeg and webp; 95 by default.")
     mode: Literal["RGB", "RGBA", "L"] | None = Field(
-        None, description="Colours, colours with alpha, or greys. Without alpha, what was transparent lies on white."
+        None, description="L: greys; RGB: colours; RGBA: colours with alpha. L and RGB put transparent parts on white."
     )
 
     @classmethod

@@ -218,7 +218,7 @@ def _sentence(error: Any) -> str:
     return explain(error)
 
 
-_WHITE = "A mask; white is what counts."
+_WHITE = "A mask: the picture shows where it is white."
 _FILE = "Where it is: a path, or a template of one."
 _IMAGE = {"image": ImageInput("image", is_primary=True)}
 _EITHER = {"image": ImageInput("any", is_primary=True)}
@@ -227,7 +227,7 @@ _MASKS = {"masks": ImageInput("mask", many=True, is_primary=True, least=2)}
 _MASKED = {**_IMAGE, "mask": ImageInput("mask", description=_WHITE)}
 _TWO = {
     **_IMAGE,
-    "over": ImageInput("image", description="The picture below it."),
+    "over": ImageInput("image", description="The picture on which it is put."),
     "mask": ImageInput("mask", required=False, description=_WHITE),
 }
 _IMAGE_FILE = {"file": ImageInput("image", description=_FILE)}
@@ -253,7 +253,7 @@ _ALL = (
     Operation("mask_from_alpha", "Makes a mask of what is transparent.", "mask", _IMAGE, FromAlpha),
     Operation("mask_from_boxes", "Makes a mask of rectangles.", "mask", _IMAGE, FromBoxes, needs_pixels=False),
     Operation("mask_from_color", "Makes a mask of what has a colour.", "mask", _IMAGE, FromColor),
-    Operation("mask_union", "Puts masks together: white where any is.", "mask", _MASKS, Union),
+    Operation("mask_union", "Puts masks together: white where any of them is white.", "mask", _MASKS, Union),
     Operation("mask_dilate", "Grows the white of a mask, or shrinks it.", "mask", _MASK, Dilate),
     Operation("mask_invert", "Swaps black and white of a mask.", "mask", _MASK, Invert),
 )

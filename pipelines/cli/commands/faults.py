@@ -12,7 +12,7 @@ __all__ = ["faults", "kinds_text"]
 
 
 def faults(*, measure: bool = False) -> Exit:
-    """List the faults that the local server can make.
+    """List the faults that the local server can cause.
 
     A file with some of them is for `flux-pipelines local --faults FILE`.
 

@@ -18,7 +18,7 @@ STARTER = f"""\
 #
 #   flux-pipelines plan recipe.yaml --endpoint local    # what a run would do and cost: spends nothing
 #   flux-pipelines run recipe.yaml --endpoint local     # a preview made on this machine: no key, no network
-#   BFL_API_KEY=… flux-pipelines run recipe.yaml        # by BFL: a second run pays for new photos alone
+#   BFL_API_KEY=… flux-pipelines run recipe.yaml        # made by BFL: a second run pays for new photos only
 
 name: my-photos
 
@@ -26,14 +26,14 @@ name: my-photos
 vars:
   ratio: "16:9"
 
-# Every photo is an item. Paths are relative to the folder you are in; s3://bucket/photos/*.jpg will do, too.
+# Every photo is an item. Paths are relative to the folder you are in; s3://bucket/photos/*.jpg works, too.
 source:
   images: "photos/*.jpg"
   columns:
-    mask: "masks/{{{{ stem }}}}.png" # black and white; white is what has to go. It need not be there.
+    mask: "masks/{{{{ stem }}}}.png" # black and white; white is what has to go. A photo may have none.
   # limit: 5 # the first five, to try it out
 
-# Each step gets the picture of the step before it. What stands below a step's name are its parameters.
+# Each step gets the picture of the step before it. After a step's name stand its parameters.
 steps:
   - auto_orient: {{}} # costs nothing; so do resize, crop, pad, convert and others
 
@@ -58,8 +58,8 @@ budget: {{credits: 200}}
 def init(recipe: Location = "recipe.yaml", /) -> Exit:
     """Write a commented recipe to begin with.
 
-    The schema by which editors complete it is written beside it. A recipe
-    that is there already is left as it is.
+    Writes recipe.schema.json beside it, with which editors complete it. A
+    recipe that exists already is not changed.
 
     Args:
         recipe: the file to write (default recipe.yaml)
@@ -69,9 +69,9 @@ def init(recipe: Location = "recipe.yaml", /) -> Exit:
 
     place = str(recipe)
     if not files.create(place, STARTER.replace("recipe.yaml", place).encode()):
-        raise RecipeError([Problem(place, "is there already, and is left as it is: name another file")])
+        raise RecipeError([Problem(place, "exists already, and was not changed: name another file")])
     folder, sign, _ = place.rpartition("/")
     files.write(f"{folder}{sign}{SCHEMA}", text().encode())
-    print_line(f"{place}: written, and {SCHEMA} beside it, by which editors complete it")
-    print_line(f"look through it, then: flux-pipelines plan {place} --endpoint local")
+    print_line(f"{place}: written, and {SCHEMA} beside it, with which editors complete it")
+    print_line(f"write in it where your pictures are, then: flux-pipelines plan {place} --endpoint local")
     return Exit.OK

@@ -46,13 +46,13 @@ def local(
 
     Args:
         port: port on 127.0.0.1 (default 8765; 0 takes a free one)
-        key: ask callers for this key
+        key: require this key as x-key of every request
         credits: credits on the account (default 1000)
         cap: how many jobs may be active at a time (default 24)
         expiry: how long a delivery URL is valid (default 600)
         latency: how long a job takes at least: 2, or 2~0.5 (give or take), or deblur-v1=3~1,*=2
-        faults: a file with the faults to make; `flux-pipelines faults` lists the kinds
-        charges: write every charge to this file too, a JSON line each
+        faults: a file with the faults to cause; `flux-pipelines faults` lists the kinds
+        charges: write every charge to this file, too: one JSON line each
         strict: refuse what the newest specification does not allow
         virtual_time: stop the clock: only POST /local/clock moves it
         record: pass every request on to --upstream and store the answers here; costs credits
@@ -64,7 +64,9 @@ def local(
     if upstream and not record:
         raise RecipeError([Problem("--upstream", "belongs to --record DIR")])
     if record and replay:
-        raise RecipeError([Problem("--record", "excludes --replay: a server does one or the other")])
+        raise RecipeError(
+            [Problem("--record", "cannot be used together with --replay: a server does one or the other")]
+        )
     serve(
         port=port,
         key=key,

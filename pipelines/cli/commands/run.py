@@ -62,8 +62,8 @@ def run(
     """Run a recipe over its images.
 
     Results that are in the store already are taken from there: a second run
-    pays for new images only. Start an interrupted run again to go on: it
-    collects the jobs that were paid for.
+    pays for new images only. After an interruption, give the same command
+    again: it collects the jobs that were paid for, and continues.
     """
     return _carry_out(load_recipe(recipe, variables), places.settings(), outputs, limit=limit, budget=budget)
 

@@ -41,12 +41,12 @@ def held(
 ) -> Exit:
     """List the jobs that may have been paid for, and decide about them.
 
-    The answer to their submission never came: nobody knows their id. Look
-    into your account, then name a job by the beginning of its key.
+    The answer to their submission never came, so nobody knows their id.
+    Check your BFL account first. Then name a job by the beginning of its key.
 
     Args:
         resubmit: let the next run submit these jobs again; `all` for all of them
-        drop: leave these jobs out for good; `all` for all of them
+        drop: never submit these jobs; `all` for all of them
     """
     from json import dumps
 
@@ -76,11 +76,11 @@ def explain(
     """Say what identifies a result, and why a call does not find it.
 
     A second result, or a recipe and an item, are compared with the first:
-    each difference is a line, such as `seed 7 is 8`.
+    each difference is a line with both values, such as `seed: 7 → 8`.
 
     Args:
         result: a key, the beginning of one, the id of a job, or a picture that a run wrote
-        other: another one, to compare the first with
+        other: a second result, to compare the first with
         recipe: compare it with the calls of this recipe
         item: the recipe's item: its stem or its location
     """
@@ -139,10 +139,10 @@ def migrate(
     place: Annotated[StoreFolder, Parameter(name="--store")] = None,
     yes: bool = False,
 ) -> Exit:
-    """Give results of an earlier version the keys of today.
+    """Give results of an earlier version the keys that this version uses.
 
-    Nothing depends on it: earlier keys are found, too, at a second look.
-    Stop it whenever you like: no result is without a record at any moment.
+    You need not do this: results with earlier keys are found, too, only
+    later. You may stop it at any time: no result is ever without a record.
 
     Args:
         yes: do it; without this, only say what would be done
@@ -212,7 +212,9 @@ def _decide(journal: Journal, keys: Sequence[str], decision: Literal["resubmit",
     for key in keys:
         found = [entry for entry in entries if key == "all" or entry.key.startswith(key)]
         if key != "all" and len(found) != 1:
-            what = "is held by no job" if not found else f"begins the keys of {len(found)} jobs: write more of it"
+            what = "no held job has a key that begins so: flux-pipelines store held lists the keys"
+            if found:
+                what = f"the keys of {len(found)} jobs begin so: write more of the key"
             problems.append(Problem(key, what))
         chosen |= {entry.key: entry for entry in found}
     if problems:
@@ -233,7 +235,7 @@ def _table(entries: Sequence[Entry]) -> str:
         f"{table_text(rows, width=terminal_width())}\n\n"
         f"{len(entries)} held: the answer to their submission never came, so that each may have been charged "
         f"({credits(known)} credits as far as prices are known).\n"
-        "Look into your account, then: flux-pipelines store held --resubmit KEY to pay again, or --drop KEY to leave "
+        "Check your BFL account, then: flux-pipelines store held --resubmit KEY to pay again, or --drop KEY to leave "
         "it out."
     )
 

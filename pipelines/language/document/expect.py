@@ -125,7 +125,7 @@ class Expect(Part):
         default=None, description="Sharpness of the result over that of the step's input is at least this."
     )
     solid: _Solid | None = Field(
-        default=None, description="false: the result is not one single colour, which is how some failures look."
+        default=None, description="false: the result must not be one single colour, as after some failures."
     )
     condition: _Condition | None = Field(
         default=None,

@@ -187,7 +187,7 @@ def _as_expression(value: Any) -> Any:
 
 def _is_id(text: str) -> str:
     if not text.replace("-", "_").isidentifier():
-        raise ValueError(f"{shown(text)} is not an id: write a plain word")
+        raise ValueError(f"{shown(text)} is not an id: write a word of letters, digits, _ and -")
     if text == SOURCE:
         raise ValueError(f"'{SOURCE}' is the id of the item's own picture: choose another id")
     return text
@@ -195,7 +195,7 @@ def _is_id(text: str) -> str:
 
 def name_problem(name: str) -> str:
     """Return what to say of a name that cannot be used."""
-    return f"'{name}' cannot be a name here, because it is taken or not a plain word: choose another"
+    return f"'{name}' cannot be a name here: choose a word of letters, digits and _ that has no other meaning"
 
 
 def _is_free(text: str) -> str:
@@ -206,7 +206,7 @@ def _is_free(text: str) -> str:
 
 def _are_distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len({repr(value) for value in values}) != len(values):
-        raise ValueError("has a value twice, and each would be paid for: keep one")
+        raise ValueError("has the same value twice, and both would be paid for: keep one")
     return values
 
 
@@ -222,7 +222,7 @@ Condition: TypeAlias = Annotated[
 
 Id: TypeAlias = Annotated[
     AnyText,
-    Wording("an id", "a plain word"),
+    Wording("an id", "a word of letters, digits, _ and -"),
     AfterValidator(_is_id),
     WithJsonSchema({"type": "string", "pattern": f"^({_FIRST}|-)({_NEXT}|-)*$", "not": {"const": SOURCE}}),
 ]

@@ -94,7 +94,9 @@ class Preserve(Part):
 class StepOptions(Part):
     """What can be written beside a step's name and parameters."""
 
-    id: Annotated[Id, OrNull()] = Field(default="", description="What other steps call it; its name if left out.")
+    id: Annotated[Id, OrNull()] = Field(
+        default="", description="The name that other steps use; its tool's name if left out."
+    )
     inputs: Annotated[
         tuple[Text, ...] | None,
         BeforeValidator(as_several, json_schema_input_type=Text | list[Text]),
@@ -134,7 +136,7 @@ class StepOptions(Part):
     )
     preserve: Annotated[Preserve | None, OrNull()] = Field(
         default=None,
-        description="Put the pixels outside the mask back; feather softens the edge by so many pixels.",
+        description="Put the pixels outside the mask back; feather softens the edge by this many pixels.",
     )
     save: Annotated[ResultPath, OrNull()] = Field(
         default="", description="Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'."
@@ -144,7 +146,7 @@ class StepOptions(Part):
     ] = Field(
         default={},
         alias="with",
-        description="Of call: what the function is given besides its picture. Of recipe: values of its vars.",
+        description="With call: the arguments of the function besides its picture. With recipe: values for its vars.",
     )
 
 
@@ -162,7 +164,7 @@ class RecipeStep(Part):
     """Another recipe in the place of a step."""
 
     recipe: Annotated[Text, Wording("the path of a recipe", "one such as other.yaml")] = Field(
-        description="Another recipe, whose steps are done; with sets its vars."
+        description="Another recipe, whose steps run here; the option with sets its vars."
     )
     id: Annotated[Any, OrNull()] = None
     inputs: Annotated[Text, Wording("the id of one step", "the id of the step whose picture the recipe gets")] = Field(

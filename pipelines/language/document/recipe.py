@@ -100,7 +100,7 @@ class Source(Part):
     sample: Annotated[_Sample | None, OrNull()] = Field(
         None, description="So many items at random (a whole number), or that share of them (below 1)."
     )
-    seed: Annotated[_Seed, OrNull()] = Field(0, description="Of the sample.")
+    seed: Annotated[_Seed, OrNull()] = Field(0, description="The same seed takes the same sample.")
     limit: Annotated[_Limit | None, OrNull()] = Field(
         None, description="So many items at most, after filter and sample."
     )
@@ -160,7 +160,9 @@ class RecipeDocument(Part):
 
     model_config = ConfigDict(json_schema_extra={"required": [*REQUIRED]})
 
-    name: Annotated[Text, Wording("a name", "some text")] = Field("recipe", description="What people call it.")
+    name: Annotated[Text, Wording("a name", "some text")] = Field(
+        "recipe", description="The recipe's name, for reports."
+    )
     vars: Annotated[
         dict[Name, _Constant],
         Wording("a mapping of names to values", "one such as {style: oil}"),

@@ -51,7 +51,7 @@ def expand_recipes(data: list[Any], include: Include, problems: ProblemCollector
         location = step.recipe if step is not None else ""
         prefix = str(given.get("id") or re.sub(r"\W", "_", location.rsplit("/", 1)[-1].split(".")[0]) or "recipe")
         if not prefix.replace("-", "_").isidentifier() or prefix in (*found.stands_for, SOURCE):
-            problems.add((*path, "id"), f"{prefix!r} is not an id, or is taken: write a plain word of its own, id: …")
+            problems.add((*path, "id"), f"{prefix!r} is no id, or is used already: write id: … beside recipe")
             continue
         try:
             steps, last = include(location) if location else ([], "")

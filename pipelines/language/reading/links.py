@@ -38,7 +38,7 @@ class Links:
 
     Attributes:
         kinds: what each step gives, by its id, and ``source``.
-        is_circular: some steps feed one another in a circle.
+        is_circular: some steps need each other's results.
     """
 
     parsed: ParsedSteps
@@ -80,8 +80,8 @@ def link_steps(parsed: ParsedSteps, problems: ProblemCollector) -> Links:
     if circle:
         way = " → ".join(step.id for step in (*circle, circle[0]))
         at = next(linked.parsed.path for linked in steps if linked.step is circle[0])
-        what = f"goes round in a circle, {way}: take one of these out of the other's from or parameters"
-        alone = f"'{circle[0].id}' feeds itself: name another step, or source"
+        what = f"these steps wait for each other, {way}: change from or a parameter of one of them"
+        alone = f"'{circle[0].id}' cannot take its own result: name another step, or source"
         problems.add(at, what if len(circle) > 1 else alone)
     return Links(parsed, problems, steps, kinds, bool(circle))
 
@@ -160,7 +160,7 @@ class _Linker:
         if not found and primary.required:
             self._problems.add(at, f"is empty, but {parsed.name} needs a picture: write the id of a step, or source")
         elif len(found) > 1 and not is_open and len(found) - 1 > len(free):
-            self._problems.add(at, f"{len(found)} pictures, but {parsed.name} takes {1 + len(free)}")
+            self._problems.add(at, f"{len(found)} pictures, but {parsed.name} takes {1 + len(free)}: leave some out")
         return found
 
 

@@ -68,7 +68,9 @@ class _Loader:
             return self.included[location].as_steps()
         users = (*self.within, self.file)
         if location in users:
-            raise RecipeError([Problem("", f"uses itself: {' → '.join((*filter(None, users), location))}")])
+            raise RecipeError(
+                [Problem("", f"is a step of itself: take it out: {' → '.join((*filter(None, users), location))}")]
+            )
         if location not in self.known:
             try:
                 inner = _Loader(location, users, self.known)

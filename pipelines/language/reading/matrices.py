@@ -38,12 +38,14 @@ def check_matrices(links: Links) -> None:
         before = [{fed, *ancestors(fed, steps)} for fed in dependencies_of(step)]
         for name, ids in by_name.items():
             if len(ids) > 1 and not any(len(set(ids) & way) > 1 for way in before):  # reported where they meet
-                what = f"'{name}' is varied by {' and '.join(ids)}: call one of them otherwise, "
-                example = f'such as take: […] with {name}: "{{{{ take }}}}"'
+                what = f"'{name}' is varied by {' and '.join(ids)}: give one of them another name, "
+                example = f'such as matrix: {{take: […]}} and the parameter {name}: "{{{{ take }}}}"'
                 links.problems.add((*path, "matrix", name) if name in step.matrix else path, what + example)
         total += prod(len(values) for other in varying for values in other.matrix.values())
         if total > MAX_NODES:
-            links.problems.add(path, f"the matrices make more than {MAX_NODES:,} combinations of steps: vary less")
+            links.problems.add(
+                path, f"the matrices make more than {MAX_NODES:,} combinations of steps: shorten their lists"
+            )
             return
 
 
@@ -61,12 +63,12 @@ def check_unused(links: Links, outputs: Sequence[str]) -> None:
         step, path = linked.step, linked.parsed.path
         if step.id not in used and links.is_whole and all(outputs):
             remedy = "name it in output, in another step's from, or save it"
-            links.problems.add(path, f"'{step.id}' leads to no output: {remedy}")
+            links.problems.add(path, f"'{step.id}' is used by no output: {remedy}")
         for name in step.matrix:
             if name not in links.problems.used and not is_parameter(step, name):
                 hint = nearest(name, parameter_types(step.action))
                 what = f"is no parameter of {linked.parsed.name}, and no template uses it{hint}"
-                links.problems.add((*path, "matrix", name), f"{what}: every value gives the same")
+                links.problems.add((*path, "matrix", name), f"{what}: every value would give the same result")
 
 
 def check_variants(template: str, axes: Collection[str], path: Path, problems: ProblemCollector) -> None:

@@ -86,7 +86,7 @@ class _StepCheck:
                 self._add(at, f"{name} needs a picture, but the source's rows have none: write source.image")
             elif needed.role == "mask" and kind == "image":
                 what = "the source" if fed == SOURCE else f"'{fed}'"
-                remedy = "make one of it with mask_from_alpha, mask_from_color or mask_from_boxes"
+                remedy = "make a mask of it with mask_from_alpha, mask_from_color or mask_from_boxes"
                 self._add(at, f"{what} gives an image where a mask is needed: {remedy}")
             elif needed.role == "image" and kind == "mask":
                 remedy = "write the id of a step that gives an image"
@@ -134,7 +134,10 @@ class _StepCheck:
         if step.expect is not None and step.expect.needs_mask and not is_masked:
             self._add((*path, "expect"), f"{name} has no mask: leave drift and changed out")
         if step.expect is not None and step.expect.needs_before and not step.inputs:
-            self._add((*path, "expect"), f"{name} has no input to compare its result with")
+            self._add(
+                (*path, "expect"),
+                f"{name} has no input picture to compare its result with: leave such expectations out",
+            )
 
     def condition(self) -> None:
         """Check the condition, which knows more than templates: facts of pictures and masks."""
@@ -206,7 +209,7 @@ class _StepCheck:
         for tool in self._tools():
             most = sum(mark.role != "mask" for mark in tool.image_fields.values())
             if count > most:
-                self._add(at, f"{count} pictures in all, but {tool.name} takes {most}")
+                self._add(at, f"{count} pictures in all, but {tool.name} takes {most}: leave some out")
 
     def _tools(self) -> Iterator[Tool]:
         if "model" not in self._varied:
@@ -258,7 +261,9 @@ class _StepCheck:
                 continue
             known = {*CALL_OPTIONS, *tool.parameters, *image_inputs(tool, step.task)}
             for name in step.parameters.keys() - known:
-                self._add((*at, index), f"{tool.name} has no parameter {name}, which this step is given")
+                self._add(
+                    (*at, index), f"{tool.name} has no parameter {name}, which this step sets: leave one of them out"
+                )
 
     def _tries(self, fixed: Mapping[str, Any]) -> None:
         """Check the parameters of further tries."""

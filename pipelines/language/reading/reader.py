@@ -116,7 +116,7 @@ def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, probl
     """
     at: Path = ("source",)
     if "table" in data and data.get("images") is not None:
-        what = "excludes table: keep one, because items come from globs or from a table"
+        what = "cannot be used together with table: keep one, because items come from globs or from a table"
         problems.add((*at, "images"), what)
         source = source.model_copy(update={"images": ()})
     elif "table" not in data and data.get("images") is None:

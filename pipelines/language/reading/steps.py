@@ -132,9 +132,12 @@ class _Parser:
 
     def _options(self, name: str, data: Mapping[str, Any], path: Path) -> StepOptions:
         if "with" in data and name != "call":
-            self._problems.add((*path, "with"), f"belongs to call: write what {name} is given below it")
+            self._problems.add(
+                (*path, "with"),
+                f"is for call and recipe only: write the parameters of {name} after its name, {name}: {{…}}",
+            )
         if data.get("on_failure") is not None and data.get("expect") is None:
-            what = "belongs to expect, which is missing: write what is expected of the result"
+            what = "has no meaning without expect: write expect, too, such as {solid: false}"
             self._problems.add((*path, "on_failure"), what)
         written = {key: data[key] for key in OPTIONS if key in data}
         options = read_part(StepOptions, written, path, self._problems) or StepOptions()

@@ -110,40 +110,40 @@ def test_the_same_call_has_no_differences() -> None:
 @pytest.mark.parametrize(
     ("stored", "given", "said"),
     [
-        (identity("deblur", seed=7), identity("deblur", seed=8), ["seed 7 is 8"]),
-        (identity("deblur", seed=7), identity("deblur"), ["seed 7 is not set"]),
+        (identity("deblur", seed=7), identity("deblur", seed=8), ["seed: 7 → 8"]),
+        (identity("deblur", seed=7), identity("deblur"), ["seed: 7 → not set"]),
         (
             identity("deblur", safety_tolerance=1),
             identity("deblur"),
-            ["safety_tolerance 1 is 2 (the default)"],
+            ["safety_tolerance: 1 → 2 (the default)"],
         ),
-        (identity("deblur", "local:classical@1"), identity("deblur"), ["engine local:classical@1 is bfl"]),
-        (identity("deblur"), identity("deblur", variant=2), ["variant 0 is 2"]),
+        (identity("deblur", "local:classical@1"), identity("deblur"), ["engine: local:classical@1 → bfl"]),
+        (identity("deblur"), identity("deblur", variant=2), ["variant: 0 → 2"]),
         (
             identity("deblur"),
             identity("deblur", image=INPUTS / "b.png"),
-            ["the image is another picture (b13b5ba4eb9d is f06457835e3c)"],
+            ["the image is another picture (b13b5ba4eb9d → f06457835e3c)"],
         ),
         (
             identity("erase", mask=INPUTS / "mask.png"),
             identity("erase", mask=INPUTS / "b.png", dilate_pixels=12),
-            ["dilate_pixels 10 (the default) is 12", "the mask is another file (febd7c6fd3de is f06457835e3c)"],
+            ["dilate_pixels: 10 (the default) → 12", "the mask is another file (febd7c6fd3de → f06457835e3c)"],
         ),
         (
             identity("erase", mask={"file": INPUTS / "mask.png", "dilate": 2}),
             identity("erase", mask=INPUTS / "mask.png"),
-            ["mask: dilate 2 is 0"],
+            ["mask: dilate: 2 → 0"],
         ),
         (
             identity("edit", prompt="x"),
             identity("edit", prompt="x", references=[INPUTS / "b.png"]),
             ["input_image_2 is given"],
         ),
-        (identity("edit", prompt="x"), identity("deblur"), ["tool flux-2-pro is deblur-v1"]),
+        (identity("edit", prompt="x"), identity("deblur"), ["tool: flux-2-pro → deblur-v1"]),
         (
             identity("generate", prompt="a" * 100 + " red house"),
             identity("generate", prompt="a" * 100 + " green house"),
-            ["prompt '…aaaaaaaaaaaaaaaaaaa red house' is '…aaaaaaaaaaaaaaaaaaa green house'"],
+            ["prompt: '…aaaaaaaaaaaaaaaaaaa red house' → '…aaaaaaaaaaaaaaaaaaa green house'"],
         ),
     ],
 )
@@ -154,4 +154,4 @@ def test_each_difference_is_a_sentence_with_both_values(stored: Identity, given:
 def test_a_new_revision_says_its_reason() -> None:
     tool = TOOLS["deblur-v1"]
     now = replace(identity("deblur"), tool=replace(tool, revisions=(*tool.revisions, Revision(2, "2026-12-01", "new"))))
-    assert differences(identity("deblur"), now) == ["revision 1 is 2 (2026-12-01: new)"]
+    assert differences(identity("deblur"), now) == ["revision: 1 → 2 (2026-12-01: new)"]

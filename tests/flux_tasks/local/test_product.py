@@ -124,7 +124,7 @@ def test_the_program_takes_faults_latency_and_a_book(tmp_path: Path) -> None:
         (["--latency", "derase=2"], "there is no tool 'derase'"),
         (["--faults", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["--upstream", "eu"], "--upstream: belongs to --record"),
-        (["--record", "a", "--replay", "b"], "excludes --replay"),
+        (["--record", "a", "--replay", "b"], "cannot be used together with --replay"),
         (["--replay", "b", "--credits", "5", "--charges", "c"], "charges: means nothing with replay"),
         (["--credits", "nan"], "credits: nan is not a number"),
         (["--expiry", "-1"], "expiry: -1.0 is not a number"),

@@ -109,8 +109,8 @@ def test_explain_says_why_the_call_of_a_recipe_is_no_hit(program: Program) -> No
     said = program("store", "explain", sharp[:8], *options, "--endpoint", "bfl").stdout.splitlines()
     assert said[-5:] == [
         "  deblur: the store has no result: a run would pay for a job",
-        "    engine local:classical@1 is bfl",
-        "    seed 4 is 8",
+        "    engine: local:classical@1 → bfl",
+        "    seed: 4 → 8",
         "  erase: the store has no result: a run would pay for a job",
         "  outpaint: the store has no result: a run would pay for a job",
     ]
@@ -119,7 +119,7 @@ def test_explain_says_why_the_call_of_a_recipe_is_no_hit(program: Program) -> No
 def test_explain_compares_two_results(program: Program) -> None:
     first, second = CALLS[2]["key"], CALLS[3]["key"]
     said = program("store", "explain", first, second).stdout.splitlines()
-    assert said[-3:] == [f"Compared with {second}:", "  dilate_pixels 10 (the default) is 12", "  seed not set is 3"]
+    assert said[-3:] == [f"Compared with {second}:", "  dilate_pixels: 10 (the default) → 12", "  seed: not set → 3"]
     assert program("store", "explain", first, first[:10]).stdout.endswith("  the same call\n")
     assert "does not say what identifies its call" in program("store", "explain", first, "45c5c206").stdout
 

@@ -312,9 +312,12 @@ def problem(source: Source) -> str:
 
 
 def test_a_source_without_items_says_why(tmp_path: Path, photos: Path) -> None:
-    assert problem(Source(images=("none/*.png", "no.png"))) == "source.images: no file matches none/*.png, no.png"
+    assert (
+        problem(Source(images=("none/*.png", "no.png")))
+        == "source.images: no file matches none/*.png, no.png: write another glob"
+    )
     assert "cannot be listed" in problem(Source(images=("nosuch://x/*.png",)))
-    assert problem(Source(table="none.csv")) == "source.table: no file matches none.csv"
+    assert problem(Source(table="none.csv")) == "source.table: no file matches none.csv: write another path"
     header = csv_table(tmp_path, "id,file\n")
     assert problem(Source(table=header)) == f"source.table: {header} has no rows"
     five = numbered(tmp_path, 5)

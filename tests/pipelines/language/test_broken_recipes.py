@@ -103,7 +103,8 @@ def test_a_recipe_that_uses_another_that_uses_the_first_says_the_way_round() -> 
     step = '  - edit: {prompt: "{{ tone }}"}'
     Path("other.yaml").write_text(SEPIA.replace(step, "  - recipe: r.yaml"))
     assert said_of(SEPIA.replace(step, "  - recipe: other.yaml")) == [
-        "r.yaml:5: steps.0.recipe: other.yaml:5: steps.0.recipe: uses itself: r.yaml → other.yaml → r.yaml"
+        "r.yaml:5: steps.0.recipe: other.yaml:5: steps.0.recipe: "
+        "is a step of itself: take it out: r.yaml → other.yaml → r.yaml"
     ]
 
 

@@ -96,7 +96,7 @@ FACT_NAMES = f"{', '.join(IMAGE_FACTS)}, and before.width and so on of the input
             f".condition: '{'1+' * 28}… is not a condition of at most 2,000 characters: "
             'write one such as "brightness > 20"',
         ),
-        ({"condition": "width >"}, ".condition: 'width >' is not understood: unexpected 'end of template'"),
+        ({"condition": "width >"}, ".condition: 'width >' is not understood: something is missing at its end"),
         ({"condition": "widht > 3"}, ".condition: 'widht > 3': nothing is called 'widht' (did you mean 'width'?)"),
         ({"condition": "mask > 3"}, f".condition: 'mask > 3': nothing is called 'mask'; known: {FACT_NAMES}"),
         (
