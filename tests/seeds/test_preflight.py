@@ -174,7 +174,7 @@ def test_the_result_of_kontext_has_one_of_seventeen_sizes(ratio: str, size: tupl
 
 @pytest.mark.parametrize("name", [name for name, tool in catalog.TOOLS.items() if "seed" in tool.parameters])
 def test_a_seed_below_0_is_refused(name: str) -> None:
-    assert any(str(problem).endswith(".seed: -1 is below 0") for problem in catalog.TOOLS[name].check({"seed": -1}))
+    assert any(".seed: -1 is below 0" in str(problem) for problem in catalog.TOOLS[name].check({"seed": -1}))
 
 
 @pytest.mark.parametrize("name", ["vto-v1", "vto-v2"])

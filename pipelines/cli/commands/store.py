@@ -76,7 +76,7 @@ def explain(
     """Say what identifies a result, and why a call does not find it.
 
     A second result, or a recipe and an item, are compared with the first:
-    each difference is a line with both values, such as `seed: 7 → 8`.
+    each difference is a line with both values.
 
     Args:
         result: a key, the beginning of one, the id of a job, or a picture that a run wrote
