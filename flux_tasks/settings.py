@@ -218,6 +218,7 @@ def from_environment() -> Settings:
         except ValueError as error:
             problems.append(Problem(variable, str(error)))
     if problems:
+        given.clear()  # a traceback with variables must not show the key
         raise RecipeError(problems)
     return Settings(**given)
 

@@ -187,7 +187,7 @@ def test_a_result_that_waits_in_the_spool_under_its_former_key_answers(
 ) -> None:
     store = Store(settings.store)
     entry = Entry(key=former(call), tool=DEBLUR.name, phase="submitted", id="theirs")
-    Spool(store).keep(entry, facts={"engine": "custom:loopback", "cost": 3.0}, data=encoded())
+    Spool(store).put(entry, facts={"engine": "custom:loopback", "cost": 3.0}, data=encoded())
     assert run(call, settings).job_id == "theirs"
     assert bfl.jobs == 0
     assert store.result(former(call)) is not None
