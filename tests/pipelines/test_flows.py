@@ -15,8 +15,9 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
-from flux_tasks import KeyRefused, use
-from pipelines.flows.recipe_flow import run_recipe
+from flux_tasks import ImageRef, KeyRefused, use
+from flux_tasks.jobs.result import JobResult
+from pipelines.flows.recipe_flow import call_task, run_recipe
 from pipelines.flows.restore import restore
 
 pytestmark = [
@@ -105,6 +106,22 @@ async def test_a_recipe_that_has_nothing_left_to_do_makes_no_flow_run(bfl: FakeB
         named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
         found = await client.read_flow_runs(flow_run_filter=named, sort=FlowRunSort.END_TIME_DESC, limit=1)
         assert found == []
+
+
+async def test_a_paid_call_through_prefect_says_how_its_result_was_come_by(bfl: FakeBfl, folder: Path) -> None:
+    photo = ImageRef.of(folder / "photos" / "p0.png")
+
+    @flow
+    async def twice() -> list[JobResult]:
+        return [await call_task("deblur", {"image": photo}), await call_task("deblur", {"image": photo})]
+
+    with use(endpoint=bfl.url, key="k", store=str(folder / "store"), poll_interval=0.005):
+        paid, cached = await twice()
+    assert (paid.outcome, paid.cost, paid.job_id, paid.is_submitted_here) == ("done", 3.0, "job-1", True)
+    assert paid.seconds is not None
+    assert (cached.outcome, cached.cost, cached.job_id, cached.is_submitted_here) == ("cached", 3.0, "job-1", False)
+    assert cached.seconds is None
+    assert (bfl.jobs, cached.image) == (1, paid.image)
 
 
 def test_a_recipe_can_be_run_inside_a_flow_of_ones_own(bfl: FakeBfl, folder: Path) -> None:

@@ -198,7 +198,24 @@ def test_a_job_that_outlives_its_deadline_is_collected_by_the_next_attempt(
     bfl.hold = False
     result = run(call, settings)
     assert (result.outcome, result.job_id) == ("collected", "job-1")
+    assert (result.is_submitted_here, result.seconds) == (True, None)
     assert bfl.jobs == 1
+
+
+def test_a_result_names_seconds_and_submission_of_the_call_that_paid_only(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
+    paid = run(deblur(photo), settings)
+    assert paid.seconds is not None
+    assert (paid.outcome, paid.is_submitted_here) == ("done", True)
+    cached = run(deblur(photo), settings)
+    assert (cached.outcome, cached.is_submitted_here, cached.seconds) == ("cached", False, None)
+    bfl.known["elsewhere"] = bfl.known["job-1"]
+    call = deblur(photo, seed=2)
+    entry = Entry(key=call.key("custom:loopback"), tool="deblur-v1", phase="submitted", id="elsewhere", owner="")
+    Journal(Store(settings.store)).put(entry)
+    collected = run(call, settings)
+    assert (collected.outcome, collected.is_submitted_here, collected.seconds) == ("collected", False, None)
 
 
 def test_a_delivery_that_fails_once_is_fetched_again_from_a_fresh_address(
