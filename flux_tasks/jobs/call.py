@@ -100,8 +100,15 @@ class Call:
 
     def identity(self, engine: str) -> Identity:
         """Return what identifies the call when ``engine`` answers it."""
-        images = {name: given.identity for name, given in self.inputs.items()}
-        return Identity(self.tool, engine, self.parameters, images, self.variant)
+        if engine not in self._identities:
+            images = {name: given.identity for name, given in self.inputs.items()}
+            self._identities[engine] = Identity(self.tool, engine, self.parameters, images, self.variant)
+        return self._identities[engine]
+
+    @cached_property
+    def _identities(self) -> dict[str, Identity]:
+        """By engine: a run asks several times for each call, and a key takes a digest."""
+        return {}
 
     def key(self, engine: str) -> str:
         """Return the job key."""

@@ -100,10 +100,11 @@ _WEIGHT = 0.3  # of this run's mean against the one before
 
 
 class JobDurations:
-    """Mean seconds of a job, by tool."""
+    """Mean seconds of a job, by tool; the store is asked once for each, until ``close``."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._known: dict[str, float | None] = {}
         self._seen: dict[str, list[float]] = {}
 
     def add(self, tool: str, seconds: float) -> None:
@@ -116,13 +117,19 @@ class JobDurations:
         """Write the means; a store that cannot be written now learns them from a later run."""
         for tool, (seconds, jobs) in self._seen.items():
             mean = seconds / jobs
-            before = self.of(tool)
+            before = self._read(tool)
             known = mean if before is None else (1 - _WEIGHT) * before + _WEIGHT * mean
             with suppress(OSError):
                 self._store.put_record("timings", tool, {"seconds": round(known, 3)})
+        self._known.clear()
 
     def of(self, tool: str) -> float | None:
         """Return the mean seconds of a job of ``tool``, or None if no run on this store has timed one."""
+        if tool not in self._known:
+            self._known[tool] = self._read(tool)
+        return self._known[tool]
+
+    def _read(self, tool: str) -> float | None:
         try:
             seconds = (self._store.record("timings", tool) or {}).get("seconds")
         except (OSError, ValueError):
@@ -134,6 +141,7 @@ class LearnedPrices:
     """What jobs of tools without a published price have cost on this store, for each engine by itself.
 
     A local engine charges amounts that are made up: nothing is learned from it, and it is told what BFL's jobs cost.
+    The store is asked once for each price, until ``close``.
     """
 
     def __init__(self, store: Store, engine: str) -> None:
@@ -141,13 +149,17 @@ class LearnedPrices:
         self._is_local = engine.startswith("local:")
         self._engine = "bfl" if self._is_local else engine
         self._seen: dict[str, list[float]] = {}
+        self._known: dict[str, tuple[float, int]] = {}
 
     def price(self, call: Call) -> Price:
         """Return the published price of a call, or else the mean of what its tool has cost, or else an unknown one."""
         price = call.price
         if price.state != "unknown":
             return price
-        credits, jobs = self._known(_row_of(call))
+        row = _row_of(call)
+        if row not in self._known:
+            self._known[row] = self._read(row)
+        credits, jobs = self._known[row]
         return replace(price, first=round(credits / jobs, 4), per="image", jobs=jobs) if jobs else price
 
     def estimate(self, call: Call) -> float | None:
@@ -165,12 +177,13 @@ class LearnedPrices:
     def close(self) -> None:
         """Write what was learned; a store that cannot be written now learns it another time."""
         for row, (credits, jobs) in self._seen.items():
-            before = self._known(row)
+            before = self._read(row)
             known = {"credits": round(before[0] + credits, 4), "jobs": int(before[1] + jobs)}
             with suppress(OSError):
                 self._store.put_record("prices", row, {**self._records(row), self._engine: known})
+        self._known.clear()
 
-    def _known(self, row: str) -> tuple[float, int]:
+    def _read(self, row: str) -> tuple[float, int]:
         """Return credits and jobs."""
         found = self._records(row).get(self._engine)
         try:

@@ -40,11 +40,9 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ColumnSchema, ParquetFile
 
 from pipelines.data.number import Number, cell
+from pipelines.language.document.recipe import TABLE_TYPES
 
-__all__ = ["EXTENSIONS", "Row", "found", "header", "rows"]
-
-EXTENSIONS = ("csv", "tsv", "jsonl", "ndjson", "parquet")
-"""Extensions of the files that are read as tables."""
+__all__ = ["Row", "found", "header", "rows"]
 
 LONGEST_LINE = 16 * 1024 * 1024
 """The most bytes of one line of JSONL; with a longer one the file is of another kind."""
@@ -93,8 +91,8 @@ def found(pattern: str) -> list[str]:
         raise _broken(f"'{pattern}' cannot be listed: {error}") from None
     if not locations:
         raise _broken(f"no file matches {pattern}: write another path")
-    if strange := [location for location in locations if _kind(location) not in EXTENSIONS]:
-        known = ", ".join(f".{extension}" for extension in EXTENSIONS)
+    if strange := [location for location in locations if _kind(location) not in TABLE_TYPES]:
+        known = ", ".join(f".{extension}" for extension in TABLE_TYPES)
         raise _broken(f"{strange[0]} is not a table that is read here: give a file that ends in one of {known}")
     return locations
 

@@ -12,13 +12,7 @@ from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import Operation
 from pipelines.operations.user_function import UserFunction
 
-__all__ = ["CALL_OPTIONS", "WEBHOOKS", "Action", "HasAction", "image_inputs", "parameter_types", "tool_for"]
-
-CALL_OPTIONS = ("fit", "variant", "model")
-"""Parameters of a step that calls a tool which are no part of the request."""
-
-WEBHOOKS = ("webhook_url", "webhook_secret")
-"""Parameters of tools that a recipe does not take: it waits for its jobs."""
+__all__ = ["Action", "HasAction", "image_inputs", "parameter_types", "tool_for"]
 
 Action: TypeAlias = Tool | Operation | UserFunction
 """What a step does: call a tool, work on the picture here, or call the user's own function."""

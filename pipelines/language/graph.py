@@ -16,7 +16,8 @@ from operator import or_
 from typing import Any, NamedTuple
 
 from flux_tasks.catalog import Tool
-from pipelines.language.actions import CALL_OPTIONS, Action, HasAction, image_inputs, parameter_types, tool_for
+from flux_tasks.catalog.signatures import CALL_OPTIONS
+from pipelines.language.actions import Action, HasAction, image_inputs, parameter_types, tool_for
 from pipelines.language.model import Output, Step
 from pipelines.language.names import SOURCE
 from pipelines.operations.base import primary_of

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from flux_tasks import catalog
-from flux_tasks.catalog import Tool, signatures
+from flux_tasks.catalog import WEBHOOK_FIELDS, Tool, signatures
 from flux_tasks.catalog.signatures import tools_of
 from flux_tasks.images.masks import Mask
-from pipelines.language.actions import WEBHOOKS, image_inputs
+from pipelines.language.actions import image_inputs
 from pipelines.language.document.fields import NULL, TEMPLATE, Part, Schema, choices_of, one_of, words_of
 from pipelines.language.document.options import FunctionStep, RecipeStep, StepOptions
 from pipelines.language.document.recipe import RecipeDocument
@@ -180,7 +180,7 @@ def _of_tools(tools: tuple[Tool, ...], task: str) -> Schema:
     for tool in tools:
         fields = {**_of_fields(tool.request), **_of_fields(tool.options)}
         for name in tool.parameters:
-            if name not in WEBHOOKS:
+            if name not in WEBHOOK_FIELDS:  # a recipe waits for its jobs
                 choices.setdefault(name, []).append(_open(fields[name]))
         for name, found in image_inputs(tool, task).items():
             if not found.is_primary:

@@ -26,14 +26,12 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from flux_tasks.catalog import EXTENSIONS
 from flux_tasks.errors import shown
 from pipelines.language.names import RESERVED, SOURCE
 
 TEMPLATE = r"\{\{|\{%"
 """A regular expression for what a template has in it."""
-
-RESULT_TYPES = ("png", "jpg", "jpeg", "webp")
-"""What the path of a result can end in; it decides the file type."""
 
 Schema: TypeAlias = dict[str, Any]
 NULL: Schema = {"type": "null"}
@@ -246,7 +244,7 @@ Values: TypeAlias = Annotated[
 
 _RESULT = {
     "type": "string",
-    "pattern": rf"({TEMPLATE})[\s\S]*\.({ending(RESULT_TYPES)})$",
+    "pattern": rf"({TEMPLATE})[\s\S]*\.({ending(EXTENSIONS)})$",
     "examples": ["out/{{ stem }}.png"],
 }
 ResultPath: TypeAlias = Annotated[

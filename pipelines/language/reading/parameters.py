@@ -10,13 +10,13 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from flux_tasks.catalog import Tool
+from flux_tasks.catalog import EXTENSIONS, WEBHOOK_FIELDS, Tool
+from flux_tasks.catalog.signatures import CALL_OPTIONS
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import mask_problems
 from pipelines.language import templates
-from pipelines.language.actions import CALL_OPTIONS, WEBHOOKS, image_inputs, parameter_types, tool_for
-from pipelines.language.document.fields import RESULT_TYPES
+from pipelines.language.actions import image_inputs, parameter_types, tool_for
 from pipelines.language.document.recipe import Source
 from pipelines.language.graph import is_parameter
 from pipelines.language.names import IMAGE_FACTS, MASK_FACTS, SOURCE
@@ -53,8 +53,8 @@ def check_path(text: str, path: Path, problems: ProblemCollector) -> None:
     if not templates.is_template(text):
         problems.add(path, f"'{text}' is one file for all items: write a template such as '{{{{ stem }}}}'")
     extension = text.rsplit(".", 1)[-1].lower() if "." in text.rsplit("/", 1)[-1] else ""
-    if extension not in RESULT_TYPES:
-        *others, last = (f".{name}" for name in RESULT_TYPES)
+    if extension not in EXTENSIONS:
+        *others, last = (f".{name}" for name in EXTENSIONS)
         problems.add(path, f"'{text}' must end in {', '.join(others)} or {last}")
 
 
@@ -158,7 +158,7 @@ class _StepCheck:
                 self._add((*self._path, "matrix", name), f"is written below {self._parsed.name}, too: keep one")
         fixed: dict[str, Any] = {}
         for name, value in {**step.parameters, **{n: v[0] for n, v in self._varied.items()}}.items():
-            if name in WEBHOOKS:
+            if name in WEBHOOK_FIELDS:
                 self._add((*at, name), "a recipe waits for its jobs: leave the webhook out")
             elif self._is_primary(name):
                 self._add((*at, name), "comes from the step before: leave it out, or write from: beside the step")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,17 +38,6 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLUX_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     return tmp_path / "spool"
-
-
-@pytest.fixture
-def bfl() -> Iterator[FakeBfl]:
-    with FakeBfl() as server:
-        yield server
-
-
-@pytest.fixture
-def settings(bfl: FakeBfl, tmp_path: Path) -> Settings:
-    return Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"), poll_interval=0.002)
 
 
 @pytest.fixture

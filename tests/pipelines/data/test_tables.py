@@ -25,6 +25,7 @@ from pipelines.data import tables
 from pipelines.data.number import Number
 from pipelines.data.tables import Row
 from pipelines.language import templates
+from pipelines.language.document.recipe import TABLE_TYPES
 
 
 def values(place: Path | str) -> list[dict[str, Any]]:
@@ -357,7 +358,7 @@ def test_what_is_missing_or_a_folder_says_so(tmp_path: Path) -> None:
         list(tables.rows("nosuch://bucket/items.csv"))
 
 
-@given(data=st.binary(max_size=300), extension=st.sampled_from(tables.EXTENSIONS), cut=st.integers(0, 400))
+@given(data=st.binary(max_size=300), extension=st.sampled_from(TABLE_TYPES), cut=st.integers(0, 400))
 @settings(deadline=None, max_examples=300)
 def test_bytes_of_any_kind_give_rows_or_a_recipe_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, extension: str, cut: int
