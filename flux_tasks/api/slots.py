@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 
 __all__ = ["CLASS_LIMITS", "Slots"]
 
-CLASS_LIMITS = {"kontext-max": 6}
-"""Classes with a limit of their own, below the account's."""
+CLASS_LIMITS: dict[str, int | None] = {"kontext-max": 6, "flux-3": None}
+"""Classes of their own, each with its limit below the account's; None where it is published nowhere."""
 
 _QUIET = 1.0  # seconds: 429s that come together count once
 
@@ -79,7 +79,7 @@ class Slots:
     def __init__(self, total: int) -> None:
         self.total = total
         self._account = _Pool(total)
-        self._classes = {name: _Pool(min(limit, total)) for name, limit in CLASS_LIMITS.items()}
+        self._classes = {name: _Pool(min(limit or total, total)) for name, limit in CLASS_LIMITS.items()}
 
     @property
     def active(self) -> int:

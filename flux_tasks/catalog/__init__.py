@@ -6,7 +6,7 @@ Client, checks, prices, local server, JSON Schema, docs and task signatures read
 
 from __future__ import annotations
 
-from flux_tasks.catalog import flux1, flux2, flux_tools
+from flux_tasks.catalog import flux1, flux2, flux3, flux_tools
 from flux_tasks.catalog.fields import (
     CALLER_FIELDS,
     EXTENSIONS,
@@ -51,14 +51,24 @@ __all__ = [
     "SizeRule",
     "Tip",
     "Tool",
+    "contested",
     "find",
     "tool",
 ]
 
-TOOLS: dict[str, Tool] = {t.name: t for t in (*flux_tools.TOOLS, *flux1.TOOLS, *flux2.TOOLS)}
+TOOLS: dict[str, Tool] = {t.name: t for t in (*flux_tools.TOOLS, *flux1.TOOLS, *flux2.TOOLS, *flux3.TOOLS)}
 """Every tool by the API's own name."""
 
 _ALIASES: dict[str, str] = {alias: t.name for t in TOOLS.values() for alias in t.aliases}
+
+_CONTESTED = {
+    name: f"{name} means {t.name} here and {other} in {place}: write one of the two"
+    for t in TOOLS.values()
+    for name, (other, place) in t.contested.items()
+}
+"""Names that mean one tool here and another elsewhere, each with the reason why it is refused."""
+
+_BOTH = (*flux2.TOOLS, *flux3.TOOLS)
 
 DEFAULT_MODELS = {"try_on": "vto-v2", "edit": "flux-2-pro", "generate": "flux-2-pro"}
 """The tool of a task that takes ``model=``, if none is given."""
@@ -66,9 +76,9 @@ DEFAULT_MODELS = {"try_on": "vto-v2", "edit": "flux-2-pro", "generate": "flux-2-
 MODELS: dict[str, tuple[str, ...]] = {
     "try_on": tuple(t.name for t in TOOLS.values() if t.task == "try_on"),
     "edit": tuple(t.name for t in TOOLS.values() if t.task == "edit"),
-    "generate": tuple(t.name for t in TOOLS.values() if t.task == "generate" or t in flux2.TOOLS),
+    "generate": tuple(t.name for t in TOOLS.values() if t.task == "generate" or t in _BOTH),
 }
-"""The tools behind each task that takes ``model=``. FLUX.2 both edits and generates."""
+"""The tools behind each task that takes ``model=``. FLUX.2 and FLUX 3 both edit and generate."""
 
 TASKS: tuple[str, ...] = (*dict.fromkeys(t.task for t in TOOLS.values()),)
 """Names of the Python tasks, and of the steps in recipes."""
@@ -76,8 +86,17 @@ TASKS: tuple[str, ...] = (*dict.fromkeys(t.task for t in TOOLS.values()),)
 
 def find(name: str) -> Tool | None:
     """Return the tool called ``name``, by the API's name or an alias, or None."""
-    name = name.strip().lower().replace("_", "-")
+    name = _plain(name)
     return TOOLS.get(name) or TOOLS.get(_ALIASES.get(name, ""))
+
+
+def contested(name: str) -> str:
+    """Return why ``name`` is refused, if it means one tool here and another elsewhere; else an empty string."""
+    return _CONTESTED.get(_plain(name), "")
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
 
 
 def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
@@ -95,12 +114,13 @@ def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
             known = MODELS[task_name]
             hint = nearest(str(model), known)
             what = f"{model!r} is not a model of {task_name}{hint}; it has {', '.join(known)}"
+            what = contested(str(model)) or what
             raise InvalidRequest.of([Problem(f"{where or task_name}.model", what)])
         return found
     found = find(task)
     if found is None:
         hint = nearest(task, [*TASKS, *TOOLS, *_ALIASES])
-        raise InvalidRequest.of([Problem(where, f"there is no tool '{task}'{hint}")])
+        raise InvalidRequest.of([Problem(where, contested(task) or f"there is no tool '{task}'{hint}")])
     if model is not None and (not isinstance(model, str) or find(model) is not found):
         raise InvalidRequest.of([Problem(f"{where or task_name}.model", f"{task_name} takes no model")])
     return found

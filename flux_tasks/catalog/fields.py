@@ -39,6 +39,13 @@ SOURCES: dict[str, str] = {
     "COMFYPRICE": "Comfy-Org pricing page (2026-08-21, reseller)",
     "KONTEXT-SIZES": "diffusers, preferred sizes of FLUX.1 Kontext (2025); 1392×752 was seen for 16:9",
     "GRIDBUG": "a note on unaligned outpaint canvases (2026, third party)",
+    "SDK": "black-forest-labs/blackforest, SDK 0.2 (2026)",
+    "LORA": "docs.bfl.ai, page FLUX.2 LoRA inference, public beta (2026-09)",
+    "F3-DOCS": "docs.bfl.ai, pages FLUX 3 Image (2026-10-01)",
+    "F3-BOXES": "docs.bfl.ai, page FLUX 3 Image, bounding boxes (2026-10-01)",
+    "F3-PRICE": "docs.bfl.ai, page pricing, as quoted in 2026-10",
+    "F3-COMFY": "docs.comfy.org, FLUX 3 Image in Router and node (2026-10, partner)",
+    "VERCEL": "vercel.com, AI gateway pages of FLUX 3 (2026-10, reseller)",
 }
 
 
@@ -49,10 +56,12 @@ class ImageField:
     Attributes:
         role: ``image`` (the picture to edit), ``mask`` (where), or ``reference`` (a further picture).
         url: whether the service also takes an http(s) URL instead of base64.
+        most: pictures that it takes; above 1 the field is a list.
     """
 
     role: Literal["image", "mask", "reference"]
     url: bool = True
+    most: int = 1
 
 
 class Request(BaseModel):
@@ -94,6 +103,7 @@ Tolerance5 = Annotated[int, fact("Moderation: 0 is strictest, 5 most tolerant.",
 Tolerance6 = Annotated[int, fact("Moderation: 0 is strictest, 6 most tolerant.", ge=0, le=6)]
 Prompt = Annotated[str, fact("What to make or change, in words.")]
 OptionalPrompt = Annotated[str | None, fact("What to put there, in words.")]
+FinetuneId = Annotated[str, fact("Your finetune; write org-id/lora-name for one of another organisation.")]
 Upsampling = Annotated[bool, fact("Let the service rewrite the prompt in more detail.")]
 DisablePup = Annotated[bool, fact("Turn off the service's prompt upsampling: exact prompts, lower latency.")]
 

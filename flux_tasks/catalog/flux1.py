@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from flux_tasks.catalog import tips
 from flux_tasks.catalog.fields import (
+    FinetuneId,
     ImageBase64,
     MaskBase64,
     OptionalFormat,
@@ -28,7 +29,6 @@ __all__ = ["TOOLS"]
 
 Steps = Annotated[int | None, fact("Denoising steps.", ge=15, le=50)]
 Guidance = Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=100)]
-FinetuneId = Annotated[str, fact("Your finetune; write org-id/lora-name for one of another organisation.")]
 FinetuneStrength = Annotated[float, fact("How strongly the finetune acts.", ge=0, le=2)]
 AspectRatio = Annotated[str, fact("Width to height, 21:9 to 9:21.", pattern=r"^[0-9]{1,2}:[0-9]{1,2}$")]
 OptionalRatio = Annotated[str | None, fact("Width to height, 21:9 to 9:21.", pattern=r"^[0-9]{1,2}:[0-9]{1,2}$")]

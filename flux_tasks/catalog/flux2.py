@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
+from flux_tasks.catalog import tips
 from flux_tasks.catalog.fields import (
     DisablePup,
+    FinetuneId,
     OptionalFormat,
     Prompt,
     Reference,
@@ -46,6 +49,13 @@ class _Flux2(WithUser, WithWebhook):
 
 class KleinRequest(_Flux2):
     """FLUX.2 klein: fastest, up to four references, prompts are taken as written."""
+
+
+class KleinFinetunedRequest(KleinRequest):
+    """FLUX.2 klein with your own finetune: the body of its base tool and two fields (LORA)."""
+
+    finetune_id: FinetuneId
+    finetune_strength: Annotated[float, fact("How strongly the finetune acts.", "LORA")] = 1.0
 
 
 class _EightReferences(_Flux2):
@@ -95,7 +105,8 @@ def _size_warnings(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{name} is not a multiple of 16: the service rounds it down" for name in off)
 
 
-def _model(name: str, summary: str, request: type[Request], price: Price, *aliases: str) -> Tool:
+def _model(name: str, summary: str, request: type[Request], price: Price, *aliases: str, **facts: Any) -> Tool:
+    found: dict[str, Any] = {"sources": ("OAS-0919", "DOCS-F2"), **facts}
     return Tool(
         name=name,
         path=f"/v1/{name}",
@@ -104,12 +115,12 @@ def _model(name: str, summary: str, request: type[Request], price: Price, *alias
         request=request,
         price=price,
         sizes=SizeRule(max_area=MAX_AREA, reduces=True, multiple=16, source="DOCS-F2"),
-        sources=("OAS-0919", "DOCS-F2"),
         aliases=aliases,
         output_size=_flux2_size,
         limits=_size_problems,
         warnings=_size_warnings,
         prompt_limit=PromptLimit(32_000, "token", "SEED-2"),
+        **found,
     )
 
 
@@ -117,12 +128,35 @@ def _price(first: float, extra: float) -> Price:
     return Price(first, extra, inputs=True, date="2026-06-30", source="DOCS-PRICE")
 
 
+_KLEIN_4B, _KLEIN_9B = _price(1.4, 0.1), _price(1.5, 0.2)
+_LORA_PRICE = "public beta: the price of the base tool"
+
+
+def _finetuned(base: str, price: Price, which: str) -> Tool:
+    return _model(
+        f"{base}-finetuned",
+        f"{which} with your own finetune; public beta.",
+        KleinFinetunedRequest,
+        replace(price, note=_LORA_PRICE),
+        sources=("LORA", "OAS-0919"),
+        tips=tips.LORA,
+    )
+
+
+_CONTESTED = {"flux-2-klein": ("flux-2-klein-9b", "BFL's SDK")}  # SDK
+
 TOOLS = (
     _model("flux-2-pro", "Edit and generate: the balanced choice.", ProRequest, _price(3, 1.5), "flux-2"),
     _model("flux-2-pro-preview", "Newest weights of pro.", ProRequest, _price(3, 1.5)),
     _model("flux-2-max", "Edit and generate at the best quality; supports grounding search.", ProRequest, _price(7, 3)),
     _model("flux-2-flex", "Typography; steps and guidance to set.", FlexRequest, _price(5, 5)),
-    _model("flux-2-klein-4b", "Fastest and cheapest.", KleinRequest, _price(1.4, 0.1), "flux-2-klein"),
-    _model("flux-2-klein-9b", "Fast, better quality than 4b.", KleinRequest, _price(1.5, 0.2)),
-    _model("flux-2-klein-9b-preview", "Newest weights of klein 9b.", KleinRequest, _price(1.5, 0.2)),
+    _model("flux-2-klein-4b", "Fastest and cheapest.", KleinRequest, _KLEIN_4B, contested=_CONTESTED),
+    _model("flux-2-klein-9b", "Fast, better quality than 4b.", KleinRequest, _KLEIN_9B),
+    _model("flux-2-klein-9b-preview", "Newest weights of klein 9b.", KleinRequest, _KLEIN_9B),
+    _finetuned("flux-2-klein-4b", _KLEIN_4B, "Klein 4b"),
+    _finetuned("flux-2-klein-9b", _KLEIN_9B, "Klein 9b"),
+    _finetuned("flux-2-klein-9b-kv", _KLEIN_9B, "Klein 9b, faster with several pictures,"),
+    _finetuned("flux-2-klein-9b-kv-bf16", _KLEIN_9B, "Klein 9b kv at full precision"),
+    _finetuned("flux-2-klein-base-4b", _KLEIN_4B, "Klein 4b before its distillation"),
+    _finetuned("flux-2-klein-base-9b", _KLEIN_9B, "Klein 9b before its distillation"),
 )

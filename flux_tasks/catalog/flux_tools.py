@@ -125,10 +125,6 @@ _FAST_OUTPAINT = Price(
 )
 
 
-def _outpaint_price(parameters: Mapping[str, Any]) -> Price | None:
-    return _FAST_OUTPAINT if parameters.get("mode") == "fast" else None
-
-
 def _outpaint_size(parameters: Mapping[str, Any], _: tuple[int, int] | None) -> tuple[int, int] | None:
     width, height = parameters.get("width"), parameters.get("height")
     return (width, height) if width and height else None
@@ -185,7 +181,7 @@ TOOLS = (
         request=OutpaintRequest,
         options=OutpaintOptions,
         price=Price(10.0, 10.0, date="2026-11-21", source="RUNWARE", note="mode high; reseller figure"),
-        price_when=_outpaint_price,
+        price_by=("mode", {"fast": _FAST_OUTPAINT}),
         sizes=SizeRule(max_area=MAX_CANVAS, multiple=16, source="DOCS-OUT"),
         sources=("OAS-0919", "DOCS-OUT"),
         aliases=("outpaint", "outpainting", "flux-outpaint", "flux-outpainting"),

@@ -91,9 +91,11 @@ class SizeRule:
         reduced_area: the area it scales them to, if that is not ``max_area``.
         sure_area: area up to which every reading of the documents agrees that a picture is taken, or None.
         best_area, best_ratio: areas, and the widest ratio of the longer side to the shorter, with the best results.
+        max_input: largest area of any picture.
         min_side: shortest side that is accepted.
         multiple: sizes the service crops or rounds to.
         same_size: the result has the size of the edited picture (within ``multiple``).
+        is_about: the size of a result is published in megapixels only, so that its sides are known about.
         source: where this was read.
     """
 
@@ -103,9 +105,11 @@ class SizeRule:
     sure_area: int | None = None
     best_area: tuple[int, int] | None = None
     best_ratio: float = math.inf
+    max_input: int = MAX_INPUT_PIXELS
     min_side: int = 64
     multiple: int = 1
     same_size: bool = False
+    is_about: bool = False
     source: str = ""
 
     def reduced(self, size: tuple[int, int]) -> tuple[int, int]:

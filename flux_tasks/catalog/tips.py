@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flux_tasks.catalog.rules import Tip
 
-__all__ = ["DEBLUR", "ERASE", "FILL", "KONTEXT", "OUTPAINT"]
+__all__ = ["DEBLUR", "ERASE", "FILL", "FLUX3", "KONTEXT", "LORA", "OUTPAINT"]
 
 _NO_ACCESS = "the key is missing, or its project has no access to this tool"
 
@@ -42,3 +42,18 @@ OUTPAINT = (
 )
 FILL = (Tip("check that the mask has exactly the picture's size", "SEED-4", "422"),)
 KONTEXT = (Tip("say what to change and what to keep", "SEED-3"),)
+FLUX3 = (
+    Tip("with several pictures, call them image 1, image 2 and so on in the prompt", "F3-COMFY"),
+    Tip("say in the prompt, too, what boxes add and remove; call them <box_1> or by their id", "F3-BOXES"),
+    Tip("a box is the size of the thing, no mask: it may reach a little beyond", "F3-BOXES"),
+    Tip("write a keep box for each thing that has to stay; what no box names usually stays, too", "F3-BOXES"),
+    Tip("a new box of about 40 × 25 px often stays empty: make it larger", "F3-BOXES"),
+    Tip("lettering: a box for each line, with the words in quotes in its text", "F3-BOXES"),
+    Tip("the result can be fetched for about an hour", "F3-DOCS"),
+    Tip("look for unknown fields, an empty prompt, and a side below 256 px", "F3-DOCS", "422"),
+)
+LORA = (
+    Tip("take the tool of the base model and precision that the finetune was uploaded for", "LORA"),
+    Tip("begin with finetune_strength 1; lower it to 0.7–0.9 if the finetune outweighs the prompt", "LORA"),
+    Tip("write the finetune's trigger phrase into the prompt, if it has one", "LORA"),
+)

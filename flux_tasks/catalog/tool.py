@@ -46,18 +46,23 @@ class Tool:
         aliases: other names that mean this tool.
         options: parameters of our own that shape the request (an outpaint's ``aspect_ratio``, for one).
         strict: the service refuses unknown fields (it ignores them elsewhere).
-        slots: concurrency class; ``account`` is 24 active jobs, ``kontext-max`` 6 of its own (SEED-2).
+        slots: concurrency class; ``account`` is 24 active jobs, ``kontext-max`` 6 of its own (SEED-2). The limit of
+            ``flux-3`` is not published: a refusal for too many jobs slows down that class alone.
         deadline: seconds after which polling a job ends.
+        delivery: seconds that the address of a result is valid (SEED-0, F3-DOCS).
+        expands_prompt: the service rewrites the prompt, and its result says to what.
         revisions: from the first to the one that holds. Add one only where results may differ: settled results of the
             revision before no longer answer, and are paid for again.
         accepts: fields of seed documents that the local server takes under another name.
         seed_fields: fields that only a seed document shows: today's service ignores them.
         sure_types: media types of pictures that every document names; empty where they all agree.
         instead: for a parameter that this tool does not have and others of its task do: what to write.
+        service_defaults: defaults of the service that are not ours: such a parameter is always sent.
+        contested: names that mean this tool in one place and another tool elsewhere, each with that tool and the place.
         prompt_limit: the longest prompt, or None.
         tips: advice of the documents.
         charged_when_refused: whether a job that moderation refuses is charged: ``yes``, ``no`` or ``unknown``.
-        price_when: chooses another price by parameters.
+        price_by: a parameter, and other prices by its value.
         output_size: (width, height) of the result by parameters and input size, where it is known beforehand.
         limits: what is wrong with parameters beyond what a schema can express, by parameter.
         warnings: about parameters that are allowed but may surprise.
@@ -74,17 +79,21 @@ class Tool:
     aliases: tuple[str, ...] = ()
     options: type[Request] = NoOptions
     strict: bool = False
-    slots: Literal["account", "kontext-max"] = "account"
+    slots: Literal["account", "kontext-max", "flux-3"] = "account"
     deadline: float = 300.0
+    delivery: float = 600.0
+    expands_prompt: bool = False
     revisions: tuple[Revision, ...] = (_FIRST,)
     accepts: Mapping[str, str] = field(default_factory=dict)
     seed_fields: tuple[str, ...] = ()
     sure_types: tuple[str, ...] = ()
     instead: Mapping[str, str] = field(default_factory=dict)
+    service_defaults: Mapping[str, Any] = field(default_factory=dict)
+    contested: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     prompt_limit: PromptLimit | None = None
     tips: tuple[Tip, ...] = ()
     charged_when_refused: Literal["yes", "no", "unknown"] = "no"
-    price_when: Callable[[Mapping[str, Any]], Price | None] = lambda _: None
+    price_by: tuple[str, Mapping[Any, Price]] = ("", {})
     output_size: Callable[[Mapping[str, Any], tuple[int, int] | None], tuple[int, int] | None] = lambda _, size: size
     limits: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _: {}
     warnings: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
@@ -98,6 +107,21 @@ class Tool:
             for mark in info.metadata
             if isinstance(mark, ImageField)
         }
+
+    @cached_property
+    def image_slots(self) -> dict[str, ImageField]:
+        """The places of single pictures, in order: a field that takes one, or ``images.0`` and so on of a list."""
+        return {
+            slot: mark
+            for name, mark in self.image_fields.items()
+            for slot in ([name] if mark.most == 1 else [f"{name}.{n}" for n in range(mark.most)])
+        }
+
+    @cached_property
+    def main_slot(self) -> str:
+        """The place of the picture that is edited; empty if there is none."""
+        name = self.image_field or ""
+        return name if name in self.image_slots else f"{name}.0" if name else ""
 
     @cached_property
     def image_field(self) -> str | None:
@@ -122,20 +146,38 @@ class Tool:
         return set(WEBHOOK_FIELDS) <= self.request.model_fields.keys()
 
     @property
+    def has_canvas(self) -> bool:
+        """Whether a canvas is asked for, which our own options can describe in other ways."""
+        return "width" in self.request.model_fields and "aspect_ratio" in self.options.model_fields
+
+    @property
+    def takes_boxes(self) -> bool:
+        """Whether the prompt may have boxes; see ``flux_tasks.catalog.boxes``."""
+        return "boxes" in self.options.model_fields
+
+    @property
     def output_format(self) -> str:
         """File type of the result if none is asked for."""
-        return str(self.request.model_fields["output_format"].default)
+        asked = self.request.model_fields.get("output_format")
+        return str(asked.default) if asked else "png"
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """File types that can be asked for."""
-        return tuple(
-            str(a) for arg in get_args(self.request.model_fields["output_format"].annotation) for a in get_args(arg)
-        )
+        """File types that can be asked for; the only one there is where none can be."""
+        asked = self.request.model_fields.get("output_format")
+        if asked is None:
+            return (self.output_format,)
+        return tuple(str(a) for arg in get_args(asked.annotation) for a in get_args(arg))
+
+    @property
+    def prices(self) -> tuple[Price, ...]:
+        """Every row of the price table, the one that holds by default first."""
+        return tuple(dict.fromkeys((self.price, *self.price_by[1].values())))
 
     def price_for(self, parameters: Mapping[str, Any]) -> Price:
         """Return the price for these parameters."""
-        return self.price_when(parameters) or self.price
+        parameter, prices = self.price_by
+        return prices.get(parameters.get(parameter), self.price)
 
     @property
     def revision(self) -> Revision:

@@ -19,12 +19,12 @@ from pydantic import ValidationError
 from flux_tasks.catalog import (
     CALLER_FIELDS,
     MAX_INPUT_BYTES,
-    MAX_INPUT_PIXELS,
     MEDIA_TYPES,
     PIXELS_PER_MP,
     Price,
     Tool,
 )
+from flux_tasks.catalog.boxes import with_boxes
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
@@ -85,7 +85,7 @@ class Call:
 
     Attributes:
         parameters: what is sent besides images: what the caller set, and what follows from it (a canvas).
-        inputs: pictures by request field.
+        inputs: pictures by their places in the request (``Tool.image_slots``).
         warnings: about what is allowed but may surprise.
         variant: asks for another result of the same request, for tools without a seed.
         notify: the caller's fields; sent, but not part of the key.
@@ -124,16 +124,18 @@ class Call:
             InvalidImage: a picture cannot be read or decoded.
         """
         images: dict[str, Any] = {}
-        for name, given in self.inputs.items():
+        for slot, given in self.inputs.items():
+            name, _, is_listed = slot.partition(".")
             picture = given.picture
             by_address = urls and self.tool.image_fields[name].url and picture.uri.startswith(("http://", "https://"))
-            images[name] = picture.uri if by_address else base64.b64encode(picture.read()).decode("ascii")
+            text = picture.uri if by_address else base64.b64encode(picture.read()).decode("ascii")
+            images[name] = [*images.get(name, ()), text] if is_listed else text
         return {**images, **self.parameters, **self.notify}
 
     @property
     def main(self) -> ImageRef | None:
         """The picture that is edited, if there is one."""
-        found = self.inputs.get(self.tool.image_field or "")
+        found = self.inputs.get(self.tool.main_slot)
         return found.source if found else None
 
     @property
@@ -153,8 +155,8 @@ class Call:
         """
         if self.mask is not None:
             return self.mask.is_empty_mask
-        edited = self.inputs.get(self.tool.image_field or "")
-        if not self.tool.options.model_fields or edited is None or edited.reencode:
+        edited = self.inputs.get(self.tool.main_slot)
+        if not self.tool.has_canvas or edited is None or edited.reencode:
             return False
         offsets = (self.parameters.get("reference_offset_x") or 0, self.parameters.get("reference_offset_y") or 0)
         canvas = (self.parameters.get("width"), self.parameters.get("height"))
@@ -163,7 +165,7 @@ class Call:
     @property
     def output_size(self) -> tuple[int, int] | None:
         """(width, height) of the result, where it is known beforehand."""
-        found = self.inputs.get(self.tool.image_field or "")
+        found = self.inputs.get(self.tool.main_slot)
         return self.tool.result_size(self.parameters, found.size if found else None)
 
     @property
@@ -199,45 +201,48 @@ def prepare(
         problems.append(Problem(f"{where}.fit", f"{fit!r} is not one of error, downscale"))
     if isinstance(variant, bool) or not isinstance(variant, int):
         problems.append(Problem(f"{where}.variant", f"{variant!r} is not a whole number"))
-    has_canvas = "width" in tool.request.model_fields and bool(tool.options.model_fields)
-    derived = {"width": 64, "height": 64} if has_canvas and says_shape(given) else {}
-    if has_canvas and not derived and "width" not in given and "height" not in given:
+    derived = {"width": 64, "height": 64} if tool.has_canvas and says_shape(given) else {}
+    if tool.has_canvas and not derived and "width" not in given and "height" not in given:
         problems.append(Problem(where, "has no canvas: write aspect_ratio, expand, or width and height"))
         derived = {"width": 64, "height": 64}
     problems += tool.check({**derived, **given}, where=where)
     inputs: dict[str, Input] = {}
     warnings: list[str] = []
     for name, source in pictures.items():
-        if tool.image_fields[name].role != "mask":
+        if tool.image_slots[name].role != "mask":
             try:
-                inputs[name] = _fitted(tool, source, fit, edited=name == tool.image_field)
+                inputs[name] = _fitted(tool, source, fit, edited=name == tool.main_slot)
             except InvalidImage as error:
                 problems.append(Problem(f"{where}.{name}", str(error)))
-    main = inputs.get(tool.image_field or "")
+    main = inputs.get(tool.main_slot)
     for name, source in pictures.items():
-        if tool.image_fields[name].role == "mask" and main is not None:
+        if tool.image_slots[name].role == "mask" and main is not None:
             try:
                 inputs[name] = _mask_input(source, main)
             except InvalidImage as error:
                 problems.append(Problem(f"{where}.{name}", str(error)))
     if not problems and "mask" in tool.image_fields and "mask" not in inputs:
         problems += _needs_alpha(main, where)
-    if has_canvas and not problems and main is not None:
+    if tool.has_canvas and not problems and main is not None:
         try:
             given, size, snapped = resolve_canvas(given, main.size, may_shrink=fit == "downscale", where=where)
             warnings += snapped
             if size != main.size:
-                inputs[tool.image_field or ""] = _reencoded(main.source, size)
+                inputs[tool.main_slot] = _reencoded(main.source, size)
         except InvalidRequest as error:
             problems += error.problems
+    if tool.takes_boxes and not problems and given.get("boxes"):
+        given["prompt"], found = _prompt_with_boxes(tool, given, inputs)
+        problems += [replace(problem, where=f"{where}.boxes.{problem.where}") for problem in found]
     if problems:
         raise InvalidRequest.of(problems)
     notify = {n: v for n, v in given.items() if n in CALLER_FIELDS}
     wire = {n: v for n, v in given.items() if n in tool.request.model_fields and n not in notify}
     wire = {n: v for n, v in wire.items() if v is not None or n not in ("width", "height")}  # null is refused
+    wire = {**wire, **{n: tool.request.model_fields[n].default for n in tool.service_defaults if n not in wire}}
     warnings += tool.remarks(wire)
     for name, given_picture in inputs.items():
-        warnings += _remarks(tool, given_picture, is_edited=name == tool.image_field)
+        warnings += _remarks(tool, given_picture, is_edited=name == tool.main_slot)
     return Call(tool, wire, inputs, tuple(warnings), variant=variant, notify=notify)
 
 
@@ -245,9 +250,19 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
     """Take the images out of ``given``; an image that is missing or cannot be read becomes a problem."""
     problems: list[Problem] = []
     fields = tool.image_fields
-    if "image" in given and "image" not in fields and tool.image_field:
-        given[tool.image_field] = given.pop("image")
-    references = [n for n, mark in fields.items() if mark.role == "reference" and n not in given]
+    for name, mark in fields.items():
+        if mark.most > 1 and name in given:
+            listed = given.pop(name)
+            listed = listed if isinstance(listed, (list, tuple)) else [] if listed is None else [listed]
+            if len(listed) > mark.most:
+                problems.append(
+                    Problem(f"{where}.{name}", f"{len(listed)} pictures, but {tool.name} takes {mark.most}")
+                )
+            given.update({f"{name}.{n}": one for n, one in enumerate(listed[: mark.most])})
+    if "image" in given and "image" not in fields and tool.main_slot:
+        given[tool.main_slot] = given.pop("image")
+    slots = tool.image_slots
+    references = [n for n, mark in slots.items() if mark.role == "reference" and n not in given]
     if "references" in given and references:
         listed = given.pop("references") or ()
         listed = listed if isinstance(listed, (list, tuple)) else [listed]
@@ -257,9 +272,9 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
             )
         given.update(zip(references, listed, strict=False))
     pictures: dict[str, Any] = {}
-    for name, mark in fields.items():
+    for name, mark in slots.items():
         source = given.pop(name, None)
-        required = tool.request.model_fields[name].is_required()
+        required = name in fields and tool.request.model_fields[name].is_required()
         if source is None:
             if required:
                 problems.append(Problem(f"{where}.{name}", "is required: give a path, a URL, bytes or an image"))
@@ -270,7 +285,15 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
             problems.append(Problem(f"{where}.{name}", str(error)))
         except ValidationError as error:
             problems += mask_problems(error, f"{where}.{name}")
-    return {name: pictures[name] for name in fields if name in pictures}, problems
+    return {name: pictures[name] for name in slots if name in pictures}, problems
+
+
+def _prompt_with_boxes(tool: Tool, given: Mapping[str, Any], inputs: Mapping[str, Input]) -> tuple[str, list[Problem]]:
+    """Return the prompt with the rows of the boxes, and what is wrong with these."""
+    sizes = [found.source.upright_size for found in inputs.values()]
+    is_reshaped = bool(sizes) and given.get("aspect_ratio") not in (None, "auto")
+    frame = None if sizes else tool.result_size(given, None)
+    return with_boxes(given["prompt"], given["boxes"], sizes, frame, is_reshaped=is_reshaped)
 
 
 def mask_problems(error: ValidationError, where: str) -> list[Problem]:
@@ -303,7 +326,7 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
         raise InvalidImage(f"{px_size(size)}: {tool.name} takes at least {rule.min_side} px a side")
     reencode = source.orientation != 1  # turned upright: no document says whether the service obeys EXIF
     area = rule.max_area if edited and not rule.reduces else None
-    area = min(area or MAX_INPUT_PIXELS, MAX_INPUT_PIXELS)
+    area = min(area or rule.max_input, rule.max_input)
     remedy = "scale it down, or allow it (fit: downscale)"
     if width * height > area:
         if fit == "error":

@@ -54,7 +54,7 @@ class LocalServer:
         key: the only key that is accepted; None accepts any, and none.
         credits: on the account at the start.
         cap: active jobs at a time (24 at BFL).
-        expiry: seconds a delivery address is valid (600 at BFL).
+        expiry: seconds a delivery address is valid; None for BFL's own: 600, and 3600 for FLUX 3.
         engine: name of the engine.
         workers: engine threads; None for one per CPU.
         retention: seconds a finished job is remembered.
@@ -85,7 +85,7 @@ class LocalServer:
         key: str | None = None,
         credits: float = 1000.0,
         cap: int = 24,
-        expiry: float = 600.0,
+        expiry: float | None = None,
         engine: str = "classical",
         workers: int | None = None,
         retention: float = 3600.0,
@@ -110,7 +110,7 @@ class LocalServer:
                 "key": key is not None,
                 "credits": credits != 1000.0,
                 "cap": cap != 24,
-                "expiry": expiry != 600.0,
+                "expiry": expiry is not None,
                 "faults": bool(faults),
                 "latency": bool(latency),
                 "charges": charges is not None,
@@ -302,7 +302,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _check(*, key: str | None, workers: int | None, **numbers: float) -> None:
+def _check(*, key: str | None, workers: int | None, **numbers: float | None) -> None:
     """Check the numbers of an account and a server.
 
     Raises:
@@ -310,6 +310,8 @@ def _check(*, key: str | None, workers: int | None, **numbers: float) -> None:
     """
     problems = [Problem("key", "is empty: leave it out, and any key and none are accepted")] if key == "" else []
     for name, value in numbers.items():
+        if value is None:  # of each tool's own
+            continue
         if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= (1 if name == "cap" else 0)):
             problems.append(Problem(name, f"{value!r} is not a number of at least {1 if name == 'cap' else 0}"))
     if workers is not None and workers < 1:

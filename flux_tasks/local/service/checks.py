@@ -133,7 +133,7 @@ def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = Fals
     body = parse(raw, media_type)
     accepted = {} if strict else tool.accepts
     renamed = {known: seed for seed, known in accepted.items() if seed in body and known not in body}
-    fields = {**body, **{known: body[seed] for known, seed in renamed.items()}}
+    fields = {**tool.service_defaults, **body, **{known: body[seed] for known, seed in renamed.items()}}
     if strict:
         fields = {name: value for name, value in fields.items() if name not in tool.seed_fields}
     if tool.strict:
@@ -198,10 +198,14 @@ async def pictures(tool: Tool, values: Mapping[str, Any], client: httpx.AsyncCli
         Refused: 422: not base64, not an image, too large, or an address that cannot be read.
     """
     found: dict[str, Picture] = {}
-    for name in tool.image_fields:
-        text = values.get(name)
-        if text is None:
-            continue
+    texts: dict[str, str] = {}
+    for name, mark in tool.image_fields.items():
+        given = values.get(name)
+        if given is not None and mark.most == 1:
+            texts[name] = given
+        elif given is not None:
+            texts |= {f"{name}.{n}": text for n, text in enumerate([given] if isinstance(given, str) else given)}
+    for name, text in texts.items():
         if text[:8].lower().startswith(("http://", "https://")):
             try:
                 async with asyncio.timeout(60):
@@ -260,7 +264,7 @@ class Order:
     @property
     def output_format(self) -> str:
         """png, jpeg or webp."""
-        return str(self.work.parameters["output_format"] or self.work.tool.output_format)
+        return str(self.work.parameters.get("output_format") or self.work.tool.output_format)
 
 
 def order(tool: Tool, body: Body, given: Mapping[str, Picture]) -> Order:
@@ -270,17 +274,17 @@ def order(tool: Tool, body: Body, given: Mapping[str, Picture]) -> Order:
         Refused: 422 with one sentence (SEED-0, SEED-1, SEED-4, DOCS-OUT).
     """
     parameters = {n: v for n, v in body.values.items() if n not in tool.image_fields and n not in CALLER_FIELDS}
-    main = given.get(tool.image_field or "") or next(iter(given.values()), None)
+    main = given.get(tool.main_slot) or next(iter(given.values()), None)
     _check_sizes(tool, given)
     _check_mask(tool, given)
     size = result_size(tool, parameters, main.size if main else None)
     _check_area(tool, parameters, size)
     if "reference_offset_x" in parameters and main is not None:
         _check_overhang(parameters, size, main.size)
-    longest = _LONGEST_SIDE[str(parameters["output_format"] or tool.output_format)]
+    longest = _LONGEST_SIDE[str(parameters.get("output_format") or tool.output_format)]
     if max(size) > longest:
         raise Refused(422, f"a side of {max(size)} px is more than the output format can hold ({longest})")
-    inputs = [picture.megapixels for name, picture in given.items() if tool.image_fields[name].role != "mask"]
+    inputs = [picture.megapixels for name, picture in given.items() if tool.image_slots[name].role != "mask"]
     output = size[0] * size[1] / PIXELS_PER_MP
     price = tool.price_for(parameters).estimate(output, inputs)
     seed = parameters.get("seed")
@@ -298,11 +302,13 @@ def _check_sizes(tool: Tool, given: Mapping[str, Picture]) -> None:
     rule = tool.sizes
     for name, picture in given.items():
         width, height = picture.size
-        if tool.image_fields[name].role == "mask":
+        if tool.image_slots[name].role == "mask":
             continue
+        if width * height > rule.max_input:
+            raise Refused(422, f"{name}: {width}x{height} px exceeds the maximum image area of {rule.max_input} px")
         if min(width, height) < rule.min_side:
             raise Refused(422, f"{name}: {width}x{height} px, but each side must have at least {rule.min_side} px")
-        limited = tool.image_fields[name].role == "image" and rule.max_area is not None and not rule.reduces
+        limited = tool.image_slots[name].role == "image" and rule.max_area is not None and not rule.reduces
         if limited and rule.max_area is not None and width * height > rule.max_area:
             raise Refused(422, f"{name}: {width}x{height} px exceeds the maximum image area of {rule.max_area} px")
 
@@ -310,7 +316,7 @@ def _check_sizes(tool: Tool, given: Mapping[str, Picture]) -> None:
 def _check_mask(tool: Tool, given: Mapping[str, Picture]) -> None:
     if "mask" not in tool.image_fields:
         return
-    image, mask = given[tool.image_field or ""], given.get("mask")
+    image, mask = given[tool.main_slot], given.get("mask")
     if mask is None:
         if not image.header.has_alpha:
             raise Refused(422, "mask is required: the image has no alpha channel")
@@ -348,11 +354,11 @@ def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, i
     rule = tool.sizes
     picture = picture and rule.reduced(picture)
     ratio = min(max(picture[0] / picture[1], _RATIOS[0]), _RATIOS[1]) if picture else 1.0
-    if parameters.get("aspect_ratio"):
+    if parameters.get("aspect_ratio") not in (None, "", "auto"):
         ratio = parse_aspect_ratio(parameters["aspect_ratio"]) or 0.0
         if not _RATIOS[0] - 1e-6 <= ratio <= _RATIOS[1] + 1e-6:
             raise Refused(422, "aspect_ratio must be between 21:9 and 9:21")
-    known = tool.result_size(parameters, picture)
+    known = tool.result_size(parameters, picture or ((1, 1) if tool.sizes.is_about else None))
     if known is not None:
         return known
     width, height = parameters.get("width"), parameters.get("height")

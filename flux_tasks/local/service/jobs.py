@@ -25,7 +25,7 @@ import httpx
 from PIL import Image
 
 from flux_tasks.api.slots import CLASS_LIMITS
-from flux_tasks.catalog import MEDIA_TYPES
+from flux_tasks.catalog import MEDIA_TYPES, TOOLS
 from flux_tasks.local import engines
 from flux_tasks.local.engines import Work
 from flux_tasks.local.faults import kinds
@@ -80,6 +80,11 @@ class Job:
         """Whether it occupies a slot of the account."""
         return self.status == "Pending"
 
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes: of its file, and of the texts in its answer."""
+        return self.size + sum(len(text) for text in self.result.values() if isinstance(text, str))
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -103,7 +108,7 @@ class Jobs:
         engine: name of the engine that does the work.
         folder: for the encoded results.
         cap: active jobs at a time; of Kontext max 6 (SEED-2).
-        expiry: seconds a delivery address is valid (SEED-0: ten minutes).
+        expiry: seconds a delivery address is valid; None for as long as each tool's is (``Tool.delivery``).
         retention: seconds a finished job is remembered.
         workers: threads that run the engine.
         latency: by tool; ``*`` for all others.
@@ -117,7 +122,7 @@ class Jobs:
         charges: ChargeLog,
         folder: Path,
         cap: int,
-        expiry: float,
+        expiry: float | None,
         retention: float,
         workers: int,
         clock: Clock,
@@ -133,7 +138,7 @@ class Jobs:
         self._identity = engines.identity(engine)
         self._charges = charges
         self._folder = folder
-        self._limits = {"account": cap, **{name: min(limit, cap) for name, limit in CLASS_LIMITS.items()}}
+        self._limits = {"account": cap, **{name: min(limit or cap, cap) for name, limit in CLASS_LIMITS.items()}}
         self._active = dict.fromkeys(self._limits, 0)
         self._expiry = expiry
         self._retention = retention
@@ -225,6 +230,8 @@ class Jobs:
                 "end_time": ended,
                 "duration": ended - started,
             }
+            if work.tool.expands_prompt:
+                job.result["expanded_prompt"] = f"(local preview: not expanded) {job.result['prompt']}"
             self._end(job, "Ready", refund=False)
         if webhook is not None:
             await self._call_back(job, client, *webhook)
@@ -260,7 +267,7 @@ class Jobs:
         self._charges.settle(job.id, status, refund=refund)
         job.cost = 0.0 if refund else job.cost
         self._finished[job.id] = None
-        self._bytes += job.size + len(job.result.get("prompt", ""))
+        self._bytes += job.bytes
         self._start(self._forget_later(job.id))
         while self._bytes > KEPT_BYTES and len(self._finished) > 1:
             fetched = next((known for known in self._finished if self._jobs[known].fetched), None)
@@ -275,7 +282,7 @@ class Jobs:
         if job is None:
             return
         self._finished.pop(job_id, None)
-        self._bytes -= job.size + len(job.result.get("prompt", ""))
+        self._bytes -= job.bytes
         for token in job.tokens:
             self._tokens.pop(token, None)
         self._path(job).unlink(missing_ok=True)
@@ -316,7 +323,7 @@ class Jobs:
 
     def _sign(self, job: Job) -> None:
         job.token = secrets.token_urlsafe(24)
-        job.token_expires = self._clock.now() + self._expiry
+        job.token_expires = self._clock.now() + (TOOLS[job.tool].delivery if self._expiry is None else self._expiry)
         job.tokens.append(job.token)
         self._tokens[job.token] = (job, job.token_expires)
         if len(job.tokens) > 100:

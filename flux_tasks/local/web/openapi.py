@@ -253,7 +253,9 @@ def _body(tool: Tool, *, strict: bool) -> dict[str, Any]:
         if "source" in field:
             field["x-source"] = field.pop("source")
         if name in tool.image_fields:
-            _refine(field, _picture(url=tool.image_fields[name].url))
+            _refine(field, _picture(tool.image_fields[name]))
+        if name in tool.service_defaults:
+            field["default"] = tool.service_defaults[name]
         if name == "webhook_url":
             _refine(field, [{**_text(field), "format": "uri"}])
     if strict and "dilate_pixels" in schema["properties"]:
@@ -279,9 +281,12 @@ def _text(field: dict[str, Any]) -> dict[str, Any]:
     return next(shape for shape in field["anyOf"] if shape != {"type": "null"})
 
 
-def _picture(*, url: bool) -> list[dict[str, Any]]:
+def _picture(mark: catalog.ImageField) -> list[dict[str, Any]]:
     base64 = {"type": "string", "contentEncoding": "base64"}
-    return [base64, {"type": "string", "format": "uri", "pattern": "^https?://"}] if url else [base64]
+    one = [base64, {"type": "string", "format": "uri", "pattern": "^https?://"}] if mark.url else [base64]
+    if mark.most == 1:
+        return one
+    return [*one, {"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": mark.most}]
 
 
 def _least(tool: Tool) -> dict[str, Any]:
@@ -316,8 +321,12 @@ def _answers(*, strict: bool) -> dict[str, Any]:
     }
     settled = {"cost": {**number, "minimum": 0, "description": "Credits that were charged in the end."}}
     result = {
-        "sample": {**uri, "description": "Address of the file, valid for 10 minutes. No key is needed."},
+        "sample": {
+            **uri,
+            "description": "Address of the file, valid for 10 minutes; FLUX 3: an hour. No key is needed.",
+        },
         "prompt": text,
+        "expanded_prompt": {**text, "description": "What the service made of the prompt, for tools that expand it."},
         "seed": {"type": "integer"},
         "start_time": {**number, "description": "Seconds since 1970."},
         "end_time": {**number, "description": "Seconds since 1970."},

@@ -29,7 +29,7 @@ def local(
     key: Annotated[str | None, Parameter(metavar="KEY")] = None,
     credits: Number = 1000.0,
     cap: Positive = 24,
-    expiry: _Seconds = 600.0,
+    expiry: _Seconds | None = None,
     latency: Annotated[Any, value(_latency, "seconds, nor tool=seconds~jitter,…", "SECONDS")] = 0.0,
     faults: _File = None,
     charges: Annotated[_File, Parameter(alias="--book")] = None,
@@ -49,7 +49,7 @@ def local(
         key: require this key as x-key of every request
         credits: credits on the account (default 1000)
         cap: how many jobs may be active at a time (default 24)
-        expiry: how long a delivery URL is valid (default 600)
+        expiry: how long a delivery URL is valid (default: 600, and 3600 for FLUX 3, as at BFL)
         latency: how long a job takes at least: 2, or 2~0.5 (give or take), or deblur-v1=3~1,*=2
         faults: a file with the faults to cause; `flux-pipelines faults` lists the kinds
         charges: write every charge to this file, too: one JSON line each

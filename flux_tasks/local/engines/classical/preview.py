@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-__all__ = ["compose", "flattened", "label"]
+__all__ = ["compose", "flattened", "label", "mark_box"]
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -51,6 +51,27 @@ def compose(
     _prints(canvas, pictures[1:], unit, canvas.height - banner)
     _sign(canvas, label(tool), unit)
     return canvas
+
+
+def mark_box(canvas: Image.Image, box: tuple[int, int, int, int], words: str, *, is_empty: bool = False) -> None:
+    """Draw a frame around ``box`` (left, top, right, bottom in pixels) with a label in it.
+
+    Args:
+        is_empty: there is nothing in the box that could be shown: fill it.
+    """
+    left, top, right, bottom = box
+    unit = max(2.0, min(right - left, bottom - top) / 40)
+    draw = ImageDraw.Draw(canvas)
+    if is_empty:
+        veil = Image.new("RGB", (right - left, bottom - top), PAPER)
+        canvas.paste(Image.blend(canvas.crop(box), veil, 0.75), (left, top))
+    draw.rectangle((left, top, right - 1, bottom - 1), outline=SIGNAL, width=max(1, round(unit * 0.6)))
+    font = _font(max(9.0, min(unit * 5, 40.0)))
+    lines = _wrapped(_readable(" ".join(words.split())), font, max(20.0, right - left - 4 * unit), 4)
+    text = "\n".join(lines)
+    _, _, width, height = draw.multiline_textbbox((0, 0), text, font=font)
+    draw.rectangle((left, top, left + width + 2 * unit, top + height + 2 * unit), fill=SIGNAL)
+    draw.multiline_text((left + unit, top + unit / 2), text, font=font, fill=INK)
 
 
 def flattened(image: Image.Image) -> Image.Image:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flux_tasks.catalog import SizeRule
+from flux_tasks.catalog.boxes import rows_in, text_of
 from flux_tasks.images import encoding, masks
 from flux_tasks.local.engines import Progress, Work, offsets
-from flux_tasks.local.engines.classical import deblur, inpaint, outpaint, outpaint_fast, preview
+from flux_tasks.local.engines.classical import boxes, deblur, inpaint, outpaint, outpaint_fast, preview
 
 __all__ = ["ClassicalEngine", "received"]
 
@@ -82,13 +83,14 @@ def _extended(image: Image.Image, work: Work, left: int, top: int, *, fast: bool
 def _preview(work: Work, progress: Progress) -> Image.Image:
     progress(0.2)
     pictures = [received(encoding.decode(data), work.tool.sizes) for data in work.pictures.values()]
-    return preview.compose(
-        work.size,
-        pictures,
-        tool=work.tool.name,
-        prompt=str(work.parameters.get("prompt") or ""),
-        seed=work.seed,
-    )
+    prompt = str(work.parameters.get("prompt") or "")
+    rows = rows_in(prompt) if work.tool.takes_boxes else []
+    if rows and pictures:
+        return boxes.edited(work.size, pictures, rows, seed=work.seed)
+    words = text_of(prompt) if rows else prompt
+    canvas = preview.compose(work.size, pictures, tool=work.tool.name, prompt=words, seed=work.seed)
+    boxes.mark_new(canvas, rows)
+    return canvas
 
 
 def received(image: Image.Image, rule: SizeRule) -> Image.Image:
@@ -104,7 +106,7 @@ def received(image: Image.Image, rule: SizeRule) -> Image.Image:
 
 
 def _main(work: Work) -> Image.Image:
-    return encoding.decode(work.pictures[work.tool.image_field or ""])
+    return encoding.decode(work.pictures[work.tool.main_slot])
 
 
 def _pixels(image: Image.Image, *, flatten: bool = True) -> NDArray[np.uint8]:
