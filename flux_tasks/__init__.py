@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BflClient",
+    "Box",
     "BudgetReached",
     "CheckFailed",
     "DeliveryFailed",
@@ -121,6 +122,7 @@ __all__ = [
 
 _HOMES = {
     "BflClient": "api.client",
+    "Box": "catalog.boxes",
     "ImageRef": "images",
     "Mask": "images.masks",
     "Store": "store",

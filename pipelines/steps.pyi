@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
+from flux_tasks.catalog.boxes import Box
 from flux_tasks.images.masks import Mask
 from pipelines.language.python.step_spec import StepSpec as StepSpec
 from pipelines.language.python.step_spec import Ref as Ref
@@ -457,7 +458,13 @@ def edit(
     steps: int | str | None = ...,
     guidance: float | str | None = ...,
     input_image_blob_path: str | None = ...,
-    model: Literal['flux-2-pro', 'flux-kontext-pro', 'flux-kontext-max', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] | Template = ...,
+    finetune_id: str = ...,
+    finetune_strength: float | str = ...,
+    resolution: Literal['768sq', '1k', '1.5k', '2k', '4k'] | Template = ...,
+    grounding: bool | str = ...,
+    version: str = ...,
+    boxes: Sequence[Box | Mapping[str, Any]] | str | None = ...,
+    model: Literal['flux-2-pro', 'flux-kontext-pro', 'flux-kontext-max', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview', 'flux-2-klein-4b-finetuned', 'flux-2-klein-9b-finetuned', 'flux-2-klein-9b-kv-finetuned', 'flux-2-klein-9b-kv-bf16-finetuned', 'flux-2-klein-base-4b-finetuned', 'flux-2-klein-base-9b-finetuned', 'flux-3-image', 'flux-3-image-klein'] | Template = ...,
     variant: int | str = ...,
     fit: Literal['error', 'downscale'] | Template = ...,
     id: str = ...,
@@ -470,7 +477,7 @@ def edit(
     preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
-    """Edit and generate: the balanced choice. (9 models, see ``model``)
+    """Edit and generate: the balanced choice. (17 models, see ``model``)
 
     Args:
         prompt: What to make or change, in words.
@@ -487,6 +494,12 @@ def edit(
         steps: Denoising steps. Kontext ignores it today.
         guidance: How closely to follow the prompt. Kontext ignores it today.
         input_image_blob_path: A picture that already lies in the service's storage.
+        finetune_id: Your finetune; write org-id/lora-name for one of another organisation.
+        finetune_strength: How strongly the finetune acts.
+        resolution: Size of the result: 0.6, 1, 2.4, 4.2 or 16.8 MP.
+        grounding: Send the prompt to a web search. Off here, and sent so; the service's own default is on.
+        version: Release of the model.
+        boxes: What to keep, move, add, remove or take from another picture, and where: a list of boxes.
         model: Which tool; flux-2-pro by default.
         variant: Another result for the same request: a new job, which is paid for.
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
@@ -508,6 +521,7 @@ def generate(
     *,
     prompt: str = ...,
     image_prompt: _Picture = ...,
+    images: Sequence[_Picture] = ...,
     user: str | None = ...,
     seed: int | str | None = ...,
     width: int | str | None = ...,
@@ -524,7 +538,11 @@ def generate(
     steps: int | str | None = ...,
     guidance: float | str | None = ...,
     input_image_blob_path: str | None = ...,
-    model: Literal['flux-2-pro', 'flux-pro-1.1', 'flux-pro-1.1-ultra', 'flux-pro-1.1-ultra-finetuned', 'flux-dev', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] | Template = ...,
+    resolution: Literal['768sq', '1k', '1.5k', '2k', '4k'] | Template = ...,
+    grounding: bool | str = ...,
+    version: str = ...,
+    boxes: Sequence[Box | Mapping[str, Any]] | str | None = ...,
+    model: Literal['flux-2-pro', 'flux-pro-1.1', 'flux-pro-1.1-ultra', 'flux-pro-1.1-ultra-finetuned', 'flux-dev', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview', 'flux-2-klein-4b-finetuned', 'flux-2-klein-9b-finetuned', 'flux-2-klein-9b-kv-finetuned', 'flux-2-klein-9b-kv-bf16-finetuned', 'flux-2-klein-base-4b-finetuned', 'flux-2-klein-base-9b-finetuned', 'flux-3-image', 'flux-3-image-klein'] | Template = ...,
     variant: int | str = ...,
     fit: Literal['error', 'downscale'] | Template = ...,
     id: str = ...,
@@ -537,11 +555,12 @@ def generate(
     preserve: bool | _Preserve | Preserve = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
-    """Edit and generate: the balanced choice. (11 models, see ``model``)
+    """Edit and generate: the balanced choice. (19 models, see ``model``)
 
     Args:
         prompt: What to make or change, in words.
         image_prompt: A picture to go by (FLUX 1.1 models).
+        images: Pictures to go by (FLUX 3).
         user: Opaque id of the end user, 1–256 characters.
         seed: Same seed and same parameters repeat a result.
         width: Pixels of the result, at least 64; left out, the first picture's size rounded to 16.
@@ -558,6 +577,10 @@ def generate(
         steps: Denoising steps.
         guidance: How closely to follow the prompt.
         input_image_blob_path: A picture that already lies in the service's storage.
+        resolution: Size of the result: 0.6, 1, 2.4, 4.2 or 16.8 MP.
+        grounding: Send the prompt to a web search. Off here, and sent so; the service's own default is on.
+        version: Release of the model.
+        boxes: What to keep, move, add, remove or take from another picture, and where: a list of boxes.
         model: Which tool; flux-2-pro by default.
         variant: Another result for the same request: a new job, which is paid for.
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.

@@ -24,10 +24,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
 from flux_tasks.catalog.fields import Request
-from flux_tasks.errors import Problem
+from flux_tasks.errors import Problem, shown
 from flux_tasks.units import px_size
 
 __all__ = ["GRID", "KINDS", "Box", "Boxes", "Row", "rows_in", "text_of", "with_boxes"]
@@ -116,10 +116,20 @@ class Box(Request):
         return next(kind for kind in KINDS if getattr(self, kind) is not None)
 
 
-Boxes = Annotated[
-    list[Box],
-    BeforeValidator(lambda given: list(given) if isinstance(given, tuple) else given),
-]
+def _listed(given: Any) -> Any:
+    """Return a tuple as a list, and a column's JSON text as what it means."""
+    if isinstance(given, str):
+        try:
+            return json.loads(given)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{shown(given)} is not a list of boxes, nor JSON of one") from None
+    return list(given) if isinstance(given, tuple) else given
+
+
+Boxes = Annotated[list[Box], BeforeValidator(_listed, json_schema_input_type=list[Box] | str)]
+"""Boxes as a caller may write them: a list of boxes or mappings, or JSON text of one, as in a column of a table."""
+
+_BOXES: TypeAdapter[list[Box]] = TypeAdapter(Boxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +149,7 @@ class Row:
 
 def with_boxes(
     prompt: str,
-    boxes: Sequence[Box | Mapping[str, Any]],
+    boxes: Sequence[Box | Mapping[str, Any]] | str,
     pictures: Sequence[Size],
     frame: Size | None,
     *,
@@ -156,8 +166,7 @@ def with_boxes(
     rows: list[dict[str, Any]] = []
     names: set[str] = set()
     target_frame = (pictures[0] if pictures else frame) if not is_reshaped else None
-    for index, given in enumerate(boxes):
-        box = given if isinstance(given, Box) else Box.model_validate(given)
+    for index, box in enumerate(_BOXES.validate_python(boxes)):
         name = box.id or f"box_{index + 1}"
         if name in names:
             problems.append(Problem(f"{index}.id", f"'{name}' is the id of another box, too: choose another one"))

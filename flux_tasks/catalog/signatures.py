@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
+from flux_tasks.catalog.boxes import Box
 
 __all__ = ["CALL_OPTIONS", "UNSET", "Parameter", "Unset", "parameters", "signature", "source_of", "stub", "tools_of"]
 
@@ -69,7 +70,7 @@ def parameters(task: str) -> tuple[Parameter, ...]:
         for name, info in tool.parameters.items():
             if name in found or name in catalog.WEBHOOK_FIELDS:  # a task waits for its result
                 continue
-            required = info.is_required() and not (tool.options.model_fields and name in ("width", "height"))
+            required = info.is_required() and not (tool.has_canvas and name in ("width", "height"))
             required = required and all(
                 name in t.request.model_fields and t.request.model_fields[name].is_required() for t in tools
             )
@@ -95,6 +96,7 @@ def _pictures(task: str) -> Iterator[Parameter]:
     tool = tools_of(task)[0]
     if task == "generate":
         yield Parameter("image_prompt", "ImageLike | None", "A picture to go by (FLUX 1.1 models).")
+        yield Parameter("images", "Sequence[ImageLike]", "Pictures to go by (FLUX 3).")
         return
     for name, mark in tool.image_fields.items():
         info = tool.request.model_fields[name]
@@ -139,6 +141,10 @@ def source_of(annotation: Any) -> str:
         return source_of(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return " | ".join(source_of(a) for a in get_args(annotation))
+    if origin is list:
+        return f"Sequence[{source_of(get_args(annotation)[0])}]"
+    if annotation is Box:
+        return "Box | Mapping[str, Any]"
     if origin is Literal:
         return f"Literal[{', '.join(repr(a) for a in get_args(annotation))}]"
     if isinstance(annotation, type) and issubclass(annotation, catalog.Request):
@@ -164,6 +170,7 @@ def stub() -> str:
         "from collections.abc import Mapping, Sequence\n"
         "from typing import Any, Literal\n\n"
         "from prefect import task\n\n"
+        "from flux_tasks.catalog.boxes import Box\n"
         "from flux_tasks.images import ImageLike, ImageRef\n"
         "from flux_tasks.images.masks import Mask\n\n"
         "MaskLike = Mask | ImageLike | dict[str, Any]\n\n"

@@ -93,7 +93,7 @@ class Tool:
     prompt_limit: PromptLimit | None = None
     tips: tuple[Tip, ...] = ()
     charged_when_refused: Literal["yes", "no", "unknown"] = "no"
-    price_by: tuple[str, Mapping[Any, Price]] = ("", {})
+    price_by: tuple[str, Mapping[str, Price]] = ("", {})
     output_size: Callable[[Mapping[str, Any], tuple[int, int] | None], tuple[int, int] | None] = lambda _, size: size
     limits: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _: {}
     warnings: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
@@ -177,7 +177,8 @@ class Tool:
     def price_for(self, parameters: Mapping[str, Any]) -> Price:
         """Return the price for these parameters."""
         parameter, prices = self.price_by
-        return prices.get(parameters.get(parameter), self.price)
+        value = parameters.get(parameter)
+        return prices.get(value, self.price) if isinstance(value, str) else self.price
 
     @property
     def revision(self) -> Revision:

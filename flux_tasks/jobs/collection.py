@@ -104,7 +104,14 @@ class Collector:
             "input_mp": entry.input_mp,
             "output_mp": entry.output_mp,
             "delivery_host": host_of(finished.sample),
+            "expanded_prompt": self._expanded_prompt(finished),
         }
+
+    def _expanded_prompt(self, finished: Finished) -> str:
+        """Return what the service made of the prompt, if its result says so; empty where it took it as it was."""
+        asked = self._job.call.parameters.get("prompt")
+        told = (finished.details.get(name) for name in ("expanded_prompt", "prompt"))
+        return next((text for text in told if isinstance(text, str) and text not in ("", asked)), "") if asked else ""
 
     async def store(self, data: bytes, settled: Mapping[str, Any], warnings: list[str]) -> tuple[ImageRef, list[str]]:
         """Write bytes first, then the record, then remove the journal entry: a paid job always leaves a trace.

@@ -125,6 +125,7 @@ def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any]
         input_mp=number(facts.get("input_mp")),
         output_mp=number(facts.get("output_mp")),
         delivery_host=str(facts.get("delivery_host") or ""),
+        expanded_prompt=str(facts.get("expanded_prompt") or ""),
         job_id=image.job_id,
         warnings=warnings,
     )

@@ -37,6 +37,7 @@ class JobResult:
         cost: credits paid for the job, now or earlier; None if the service named none.
         input_mp, output_mp: megapixels that the service charged for, as it said; they explain a cost.
         delivery_host: the host that the result came from.
+        expanded_prompt: what the service made of the prompt, where it says so; empty where it took it as it was.
         job_id: the service's id of the job; empty where there was none.
         seconds: from the submission of the job to its last byte; None unless this call submitted it.
         warnings: sentences for a person: about the call, about what happened to the job, and about the picture.
@@ -50,6 +51,7 @@ class JobResult:
     input_mp: float | None = None
     output_mp: float | None = None
     delivery_host: str = ""
+    expanded_prompt: str = ""
     job_id: str = ""
     seconds: float | None = None
     warnings: tuple[str, ...] = ()

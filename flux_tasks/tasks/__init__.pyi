@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from prefect import task
 
+from flux_tasks.catalog.boxes import Box
 from flux_tasks.images import ImageLike, ImageRef
 from flux_tasks.images.masks import Mask
 
@@ -270,7 +271,13 @@ def edit(
     steps: int | None = ...,
     guidance: float | None = ...,
     input_image_blob_path: str | None = ...,
-    model: Literal['flux-2-pro', 'flux-kontext-pro', 'flux-kontext-max', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] = ...,
+    finetune_id: str = ...,
+    finetune_strength: float = ...,
+    resolution: Literal['768sq', '1k', '1.5k', '2k', '4k'] = ...,
+    grounding: bool = ...,
+    version: str = ...,
+    boxes: Sequence[Box | Mapping[str, Any]] | None = ...,
+    model: Literal['flux-2-pro', 'flux-kontext-pro', 'flux-kontext-max', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview', 'flux-2-klein-4b-finetuned', 'flux-2-klein-9b-finetuned', 'flux-2-klein-9b-kv-finetuned', 'flux-2-klein-9b-kv-bf16-finetuned', 'flux-2-klein-base-4b-finetuned', 'flux-2-klein-base-9b-finetuned', 'flux-3-image', 'flux-3-image-klein'] = ...,
     variant: int = ...,
     fit: Literal['error', 'downscale'] = ...,
 ) -> ImageRef: ...
@@ -293,7 +300,13 @@ async def aedit(
     steps: int | None = ...,
     guidance: float | None = ...,
     input_image_blob_path: str | None = ...,
-    model: Literal['flux-2-pro', 'flux-kontext-pro', 'flux-kontext-max', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] = ...,
+    finetune_id: str = ...,
+    finetune_strength: float = ...,
+    resolution: Literal['768sq', '1k', '1.5k', '2k', '4k'] = ...,
+    grounding: bool = ...,
+    version: str = ...,
+    boxes: Sequence[Box | Mapping[str, Any]] | None = ...,
+    model: Literal['flux-2-pro', 'flux-kontext-pro', 'flux-kontext-max', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview', 'flux-2-klein-4b-finetuned', 'flux-2-klein-9b-finetuned', 'flux-2-klein-9b-kv-finetuned', 'flux-2-klein-9b-kv-bf16-finetuned', 'flux-2-klein-base-4b-finetuned', 'flux-2-klein-base-9b-finetuned', 'flux-3-image', 'flux-3-image-klein'] = ...,
     variant: int = ...,
     fit: Literal['error', 'downscale'] = ...,
 ) -> ImageRef: ...
@@ -303,6 +316,7 @@ def generate(
     prompt: str,
     *,
     image_prompt: ImageLike | None = ...,
+    images: Sequence[ImageLike] = ...,
     user: str | None = ...,
     seed: int | None = ...,
     width: int | None = ...,
@@ -319,7 +333,11 @@ def generate(
     steps: int | None = ...,
     guidance: float | None = ...,
     input_image_blob_path: str | None = ...,
-    model: Literal['flux-2-pro', 'flux-pro-1.1', 'flux-pro-1.1-ultra', 'flux-pro-1.1-ultra-finetuned', 'flux-dev', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] = ...,
+    resolution: Literal['768sq', '1k', '1.5k', '2k', '4k'] = ...,
+    grounding: bool = ...,
+    version: str = ...,
+    boxes: Sequence[Box | Mapping[str, Any]] | None = ...,
+    model: Literal['flux-2-pro', 'flux-pro-1.1', 'flux-pro-1.1-ultra', 'flux-pro-1.1-ultra-finetuned', 'flux-dev', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview', 'flux-2-klein-4b-finetuned', 'flux-2-klein-9b-finetuned', 'flux-2-klein-9b-kv-finetuned', 'flux-2-klein-9b-kv-bf16-finetuned', 'flux-2-klein-base-4b-finetuned', 'flux-2-klein-base-9b-finetuned', 'flux-3-image', 'flux-3-image-klein'] = ...,
     variant: int = ...,
     fit: Literal['error', 'downscale'] = ...,
 ) -> ImageRef: ...
@@ -329,6 +347,7 @@ async def agenerate(
     prompt: str,
     *,
     image_prompt: ImageLike | None = ...,
+    images: Sequence[ImageLike] = ...,
     user: str | None = ...,
     seed: int | None = ...,
     width: int | None = ...,
@@ -345,7 +364,11 @@ async def agenerate(
     steps: int | None = ...,
     guidance: float | None = ...,
     input_image_blob_path: str | None = ...,
-    model: Literal['flux-2-pro', 'flux-pro-1.1', 'flux-pro-1.1-ultra', 'flux-pro-1.1-ultra-finetuned', 'flux-dev', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview'] = ...,
+    resolution: Literal['768sq', '1k', '1.5k', '2k', '4k'] = ...,
+    grounding: bool = ...,
+    version: str = ...,
+    boxes: Sequence[Box | Mapping[str, Any]] | None = ...,
+    model: Literal['flux-2-pro', 'flux-pro-1.1', 'flux-pro-1.1-ultra', 'flux-pro-1.1-ultra-finetuned', 'flux-dev', 'flux-2-pro-preview', 'flux-2-max', 'flux-2-flex', 'flux-2-klein-4b', 'flux-2-klein-9b', 'flux-2-klein-9b-preview', 'flux-2-klein-4b-finetuned', 'flux-2-klein-9b-finetuned', 'flux-2-klein-9b-kv-finetuned', 'flux-2-klein-9b-kv-bf16-finetuned', 'flux-2-klein-base-4b-finetuned', 'flux-2-klein-base-9b-finetuned', 'flux-3-image', 'flux-3-image-klein'] = ...,
     variant: int = ...,
     fit: Literal['error', 'downscale'] = ...,
 ) -> ImageRef: ...

@@ -73,8 +73,8 @@ class StepRow(_From):
     ``id`` is the node's, with the values that are varied (``varied``); ``task`` what the recipe calls the step by;
     ``from`` the nodes (or ``source``) whose pictures it gets, its main picture's first; ``seconds`` include waiting for
     a slot; ``cost`` of a local preview is what BFL would ask for; ``input_mp`` and ``output_mp`` are what the service
-    said that it charges for; ``mask`` is as it was sent; ``drift`` is how much the result differs from the input
-    outside the mask.
+    said that it charges for; ``expanded_prompt`` is what it made of the prompt; ``mask`` is as it was sent; ``drift``
+    is how much the result differs from the input outside the mask.
     """
 
     id: str
@@ -89,6 +89,7 @@ class StepRow(_From):
     input_mp: NotRequired[float]
     output_mp: NotRequired[float]
     delivery_host: NotRequired[str]
+    expanded_prompt: NotRequired[str]
     job_id: NotRequired[str]
     seconds: NotRequired[float]
     image: NotRequired[dict[str, Any]]

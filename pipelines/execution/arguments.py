@@ -5,7 +5,9 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import BaseModel
 
 from flux_tasks.catalog import Tool, signatures
 from flux_tasks.images.masks import Mask
@@ -71,10 +73,19 @@ def _typed(value: Any, annotation: Any) -> Any:
         if str not in kinds and kinds & {int, float}:
             return value.value
         return str(value)
+    if isinstance(value, list):
+        inner = next((get_args(kind)[0] for kind in _members(annotation) if get_origin(kind) is list), None)
+        return value if inner is None else [_typed(one, inner) for one in value]
+    if isinstance(value, dict):
+        models = (kind for kind in _members(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
+        fields = next((model.model_fields for model in models), {})
+        return {name: _typed(one, fields[name].annotation) if name in fields else one for name, one in value.items()}
     return value
 
 
 def _members(annotation: Any) -> set[Any]:
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return {kind for inner in get_args(annotation) for kind in _members(inner)}
     return {annotation}
@@ -129,16 +140,17 @@ def call_of(node: Node, arguments: Mapping[str, Any], image: ImageRef | None) ->
 
 def pictures_for_task(node: Node, call: Call) -> dict[str, Any]:
     """Return a call's pictures by the parameters of its task, as references and masks: nothing is read again."""
-    main = call.tool.image_field if node.image is not None else None
+    main = call.tool.main_slot if node.image is not None else None
     named = {parameter.name for parameter in signatures.parameters(node.step.task)}
     found: dict[str, Any] = {}
     further: list[Any] = []
-    for name, given in call.inputs.items():
+    for slot, given in call.inputs.items():
+        name, _, is_listed = slot.partition(".")
         picture = given.mask if given.mask is not None else given.source
-        if name == main:
+        if slot == main:
             found["image" if "image" in named else name] = picture
         elif name in named:
-            found[name] = picture
+            found[name] = [*found.get(name, ()), picture] if is_listed else picture
         else:
             further.append(picture)
     return found | ({"references": further} if further else {})

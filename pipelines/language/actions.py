@@ -57,8 +57,10 @@ def image_inputs(action: Action, task: str = "") -> dict[str, ImageInput]:
     for name, mark in others.items():
         description = (fields[name].description or "").partition(", as base64")[0].rstrip(".") + "."
         role: Literal["image", "mask"] = "mask" if mark.role == "mask" else "image"
-        found[name] = ImageInput(role, required=fields[name].is_required(), description=description)
-    if primary and any(mark.role == "reference" for mark in others.values()):
+        many = mark.most > 1
+        found[name] = ImageInput(role, required=fields[name].is_required(), many=many, description=description)
+    more = [mark for slot, mark in action.image_slots.items() if slot != action.main_slot]
+    if primary and any(mark.role == "reference" for mark in more):
         description = "Further pictures to go by, in the prompt's order."
         found["references"] = ImageInput("image", required=False, many=True, description=description)
     return found

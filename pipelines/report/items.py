@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from flux_tasks import catalog
+from flux_tasks.catalog.boxes import Row, rows_in
 from flux_tasks.units import px_size
 from pipelines.data.manifest import FINE, outcome_of
 from pipelines.report import formatting
 from pipelines.report.lineage import INPUT, Lineage, steps_in
-from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, size_of
+from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, boxes_outline, size_of
 
 __all__ = ["Item", "Mask", "PictureLimits", "Step", "View", "add_pictures", "count_results", "read_item"]
 
@@ -70,6 +72,8 @@ class Step:
     job_id: str
     warnings: tuple[str, ...]
     parameters: tuple[tuple[str, str], ...]
+    expanded_prompt: str
+    boxes: tuple[str, ...]
     drift: Mapping[str, float] | None
     size: str
     thumbnail: Picture | Missing | None = None
@@ -189,11 +193,20 @@ def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
         job_id=formatting.text(step.get("job_id")),
         warnings=formatting.texts(step.get("warnings")),
         parameters=formatting.pairs(step.get("parameters")),
+        expanded_prompt=formatting.text(step.get("expanded_prompt")),
+        boxes=tuple(f"{row.kind}: {row.text}" for row in _boxes(step)),
         drift={key: formatting.number(drift.get(key)) or 0.0 for key in ("mean", "peak", "changed")}
         if isinstance(drift, Mapping)
         else None,
         size=px_size(size) if size else "",
     )
+
+
+def _boxes(step: Mapping[str, Any]) -> list[Row]:
+    """Return the boxes in the prompt of a step whose tool reads them."""
+    parameters, tool = step.get("parameters"), catalog.find(formatting.text(step.get("tool")))
+    prompt = parameters.get("prompt") if isinstance(parameters, Mapping) else None
+    return rows_in(prompt) if tool is not None and tool.takes_boxes and isinstance(prompt, str) else []
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------
@@ -217,6 +230,7 @@ def add_pictures(item: Item, row: Mapping[str, Any], limits: PictureLimits) -> I
     pictures, lineage = Pictures(limits.side), Lineage(row)
     steps, original = steps_in(row), row.get("input")
     outlines = {n: pictures.outline(step["mask"]) for n, step in enumerate(steps) if step.get("mask")}
+    outlines |= {n: boxes_outline(rows) for n, step in enumerate(steps) if (rows := _boxes(step))}
     results = _results(row, lineage)
     selected = results[: limits.results]
     pictured = []

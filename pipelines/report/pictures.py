@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
+from flux_tasks.catalog.boxes import GRID, Row
 from flux_tasks.images import masks
 from flux_tasks.images.reference import ImageRef
 
-__all__ = ["WHOLE", "Box", "Missing", "Outline", "Picture", "Pictures", "place", "size_of"]
+__all__ = ["WHOLE", "Box", "Missing", "Outline", "Picture", "Pictures", "boxes_outline", "place", "size_of"]
 
 THUMBNAIL_SIDE = 224
 """Pixels of a thumbnail's long side: twice as many as the page shows, for dense displays."""
@@ -105,6 +106,21 @@ class Box:
 
 
 WHOLE = Box()
+
+
+def boxes_outline(rows: Sequence[Row]) -> Outline:
+    """Return the outline of the boxes of a prompt, where they are and where they lead, on the grid of the boxes.
+
+    A box in another picture than the first is left out.
+    """
+    edges = {
+        found for row in rows for found in (None if row.kind == "take" else row.source, row.target) if found is not None
+    }
+    path = "".join(
+        f"M{left} {top}L{right} {top}L{right} {bottom}L{left} {bottom}Z" for top, left, bottom, right in edges
+    )
+    area = sum((right - left) * (bottom - top) for top, left, bottom, right in edges)
+    return Outline(path, GRID, GRID, min(1.0, area / GRID**2))
 
 
 def size_of(described: object) -> tuple[int, int] | None:

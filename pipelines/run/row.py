@@ -110,6 +110,7 @@ def _facts_of(attempt: Attempt, outcome: Outcome, image: ImageRef, seen: Observe
         "input_mp": outcome.job.input_mp if outcome.job is not None else None,
         "output_mp": outcome.job.output_mp if outcome.job is not None else None,
         "delivery_host": outcome.job.delivery_host if outcome.job is not None else None,
+        "expanded_prompt": outcome.job.expanded_prompt if outcome.job is not None else None,
         "job_id": image.job_id,
         "mask": seen.mask,
         "drift": seen.drift,

@@ -41,7 +41,7 @@ source:
 steps:
   - deblur: {{}}
   - outpaint: {{aspect_ratio: "16:9"}}
-  - flux-2-klein: {{prompt: "a lake at dawn", output_format: png}}
+  - flux-2-klein-4b: {{prompt: "a lake at dawn", output_format: png}}
 output:
   path: "{results}/{{{{ stem }}}}.png"
 """

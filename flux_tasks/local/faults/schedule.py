@@ -236,5 +236,7 @@ def _rule(given: Any, where: str) -> tuple[Rule | None, list[Problem]]:
         tools += named
         if not named:
             known = [*catalog.TASKS, *catalog.TOOLS]
-            problems.append(Problem(f"{where}.tool", f"there is no tool '{tool}'{nearest(tool, known)}"))
+            problems.append(
+                Problem(f"{where}.tool", catalog.contested(tool) or f"there is no tool '{tool}'{nearest(tool, known)}")
+            )
     return rule.model_copy(update={"tool": tools}), problems

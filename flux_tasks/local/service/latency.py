@@ -44,7 +44,8 @@ def latencies(spec: LatencySpec | Mapping[str, LatencySpec]) -> dict[str, Latenc
             t.name for t in [catalog.find(name)] if t is not None
         ]
         if name != "*" and not named:
-            problems.append(Problem("latency", f"there is no tool '{name}'{nearest(name, catalog.TOOLS)}"))
+            what = catalog.contested(name) or f"there is no tool '{name}'{nearest(name, catalog.TOOLS)}"
+            problems.append(Problem("latency", what))
         mean, jitter = value if isinstance(value, tuple) else (value, 0.0)
         if not all(isinstance(part, (int, float)) and math.isfinite(part) and part >= 0 for part in (mean, jitter)):
             problems.append(Problem("latency", f"{value!r} is not a number of seconds, nor a pair of mean and jitter"))

@@ -50,7 +50,7 @@ def _describe(tool: Tool) -> dict[str, Any]:
         "aliases": list(tool.aliases),
         "summary": tool.summary,
         "path": tool.path,
-        "images": {n: {"role": m.role, "url": m.url} for n, m in tool.image_fields.items()},
+        "images": {n: {"role": m.role, "url": m.url, "most": m.most} for n, m in tool.image_fields.items()},
         "parameters": {
             n: {
                 "description": i.description or "",
@@ -72,6 +72,17 @@ def _describe(tool: Tool) -> dict[str, Any]:
             "date": price.date,
             "source": SOURCES.get(price.source, price.source),
             "note": price.note,
+        },
+        "prices": {
+            row.label: {
+                "first": row.first,
+                "extra": row.extra,
+                "date": row.date,
+                "source": row.source,
+                "note": row.note,
+            }
+            for row in tool.prices
+            if row.label
         },
         "charged_when_refused": tool.charged_when_refused,
         "prompt_limit": tool.prompt_limit and {"most": tool.prompt_limit.most, "unit": tool.prompt_limit.unit},
@@ -99,6 +110,10 @@ def _details(tool: Tool) -> Iterator[str]:
     yield f"\n{tool.summary}\nprice: read in {SOURCES.get(tool.price.source, tool.price.source)}"
     if tool.price.note:
         yield f"price: {tool.price.note}"
+    if tool.price_by[0]:
+        yield f"\nprice by {tool.price_by[0]}"
+        rows = [(f"  {price.label or '-'}", str(price), price.date, price.source, price.note) for price in tool.prices]
+        yield table_text(rows, width=terminal_width())
     described = tool.request.model_fields
     images = [(n, i.role, "", "", described[n].description or "") for n, i in tool.image_fields.items()]
     others = [(n, _type(i), _range(i), _default(tool, n, i), i.description or "") for n, i in tool.parameters.items()]
@@ -125,7 +140,7 @@ def _type(info: FieldInfo) -> str:
     if name.startswith("Literal["):
         choices = name.removeprefix("Literal[").removesuffix("]").replace("'", "").split(", ")
         return "one of " + "|".join(choices) if len(choices) < 5 else f"{choices[0]}, {choices[1]} … {choices[-1]}"
-    return _TYPES.get(name, "mapping")
+    return "list of boxes" if name.startswith("Sequence[Box") else _TYPES.get(name, "mapping")
 
 
 def _range(info: FieldInfo) -> str:
@@ -139,5 +154,5 @@ def _range(info: FieldInfo) -> str:
 
 def _default(tool: Tool, name: str, info: FieldInfo) -> str:
     if info.is_required():
-        return "or aspect_ratio or expand" if tool.options.model_fields and name in ("width", "height") else "required"
+        return "or aspect_ratio or expand" if tool.has_canvas and name in ("width", "height") else "required"
     return "" if info.default is None else f"default {info.default}"

@@ -140,7 +140,8 @@ def _of_task(task: str) -> Iterable[Parameter]:
             continue
         info = tool.options.model_fields.get(found.name) or tool.parameters.get(found.name)
         if found.annotation.startswith(("ImageLike", "Sequence[ImageLike]", "MaskLike")):
-            picture = inputs.get(found.name) or ImageInput("image", description=found.description)
+            is_list = found.annotation.startswith("Sequence")
+            picture = inputs.get(found.name) or ImageInput("image", many=is_list, description=found.description)
             yield Parameter(found.name, _picture(picture), picture.description)
         elif info is not None:
             yield Parameter(found.name, source_of(info.annotation), info.description or found.description)

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal, TypedDict
 
+from flux_tasks.catalog.boxes import Box
 from flux_tasks.images.masks import Mask
 from pipelines.language.python.step_spec import StepSpec as StepSpec
 from pipelines.language.python.step_spec import Ref as Ref

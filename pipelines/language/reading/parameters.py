@@ -200,14 +200,19 @@ class _StepCheck:
     def _count(self) -> None:
         """Check whether there are not more pictures than the tools take."""
         step = self._step
-        listed = step.parameters.get("references", [])
-        if "references" not in self._inputs or not step.is_paid or templates.is_template(listed):
+        many = [name for name, one in self._inputs.items() if one.many and step.is_paid]
+        given = (
+            {name: step.parameters[name] for name in (*many, *step.tool.image_fields) if name in step.parameters}
+            if many
+            else {}
+        )
+        if not many or any(map(templates.is_template, given.values())):
             return
-        named = sum(name in step.parameters for name in step.tool.image_fields)
-        count = len(step.inputs) + named + (len(listed) if isinstance(listed, list) else 1)
-        at = (*self._at, "references") if "references" in step.parameters else (*self._path, "from")
+        count = len(step.inputs) + sum(len(one) if isinstance(one, list) else 1 for one in given.values())
+        named = next((name for name in many if name in given), None)
+        at = (*self._at, named) if named else (*self._path, "from")
         for tool in self._tools():
-            most = sum(mark.role != "mask" for mark in tool.image_fields.values())
+            most = sum(mark.role != "mask" for mark in tool.image_slots.values())
             if count > most:
                 self._add(at, f"{count} pictures in all, but {tool.name} takes {most}: leave some out")
 
@@ -223,7 +228,7 @@ class _StepCheck:
         step, at = self._step, self._at
         missing_canvas: set[str] = set()
         if isinstance(step.action, Tool):
-            shapes = {"width", "height"} if step.action.options.model_fields else set()
+            shapes = {"width", "height"} if step.action.has_canvas else set()
             if shapes and not any(name in fixed for name in (*shapes, "aspect_ratio", "expand")):
                 self._add(at, "has no canvas: write aspect_ratio, expand, or width and height")
             missing_canvas = shapes if not shapes & fixed.keys() else set()
