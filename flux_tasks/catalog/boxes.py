@@ -27,7 +27,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BeforeValidator, Field, TypeAdapter, field_validator, model_validator
 
 from flux_tasks.catalog.fields import Request
-from flux_tasks.errors import Problem, shown
+from flux_tasks.errors import Problem, nearest, shown
 from flux_tasks.units import px_size
 
 __all__ = ["GRID", "KINDS", "Box", "Boxes", "Row", "rows_in", "text_of", "with_boxes"]
@@ -42,9 +42,17 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _WHATEVER = "what is in this box"
 
 Size: TypeAlias = tuple[int, int]
+
+
+def _four(given: Any) -> Any:
+    if isinstance(given, (list, tuple)) and len(given) != 4:
+        raise ValueError(f"{shown(given)} is no box: write four numbers, left, top, right, bottom")
+    return list(given) if isinstance(given, tuple) else given
+
+
 Edges = Annotated[
     list[Annotated[float, Field(allow_inf_nan=False)]],
-    BeforeValidator(lambda given: list(given) if isinstance(given, tuple) else given),
+    BeforeValidator(_four),
     Field(min_length=4, max_length=4),
 ]
 
@@ -75,6 +83,15 @@ class Box(Request):
             max_length=64,
         ),
     ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_known_names(cls, given: Any) -> Any:
+        unknown = [name for name in given if name not in cls.model_fields] if isinstance(given, Mapping) else []
+        if unknown:
+            hint = nearest(str(unknown[0]), cls.model_fields) or f"; it has {', '.join(cls.model_fields)}"
+            raise ValueError(f"a box has no {unknown[0]}{hint}")
+        return given
 
     @field_validator("keep", "move", "new", "remove", "take", "to")
     @classmethod
@@ -205,15 +222,15 @@ def _on_grid(
 ) -> tuple[int, int, int, int] | None:
     """Return ``edges`` (left, top, right, bottom) as top, left, bottom, right on the grid."""
     if all(edge <= 1 for edge in edges):
-        width, height, frame = 1, 1, "of 1 × 1, in shares"
+        width, height, frame = 1, 1, ": shares are 0 to 1"
     elif size is None:
         what = f"box {_shown(edges)} is in pixels of a result whose size is not known: write shares, 0 to 1"
         problems.append(Problem(place, what))
         return None
     else:
-        width, height, frame = size[0], size[1], f"of {px_size(size)}"
+        width, height, frame = size[0], size[1], f" of {px_size(size)}"
     if min(edges) < 0 or edges[2] > width or edges[3] > height:
-        problems.append(Problem(place, f"box {_shown(edges)} reaches out of the picture {frame}"))
+        problems.append(Problem(place, f"box {_shown(edges)} reaches out of the picture{frame}"))
         return None
     left, top, right, bottom = (
         round(edge * GRID / side) for edge, side in zip(edges, (width, height, width, height), strict=True)

@@ -55,7 +55,7 @@ class KleinFinetunedRequest(KleinRequest):
     """FLUX.2 klein with your own finetune: the body of its base tool and two fields (LORA)."""
 
     finetune_id: FinetuneId
-    finetune_strength: Annotated[float, fact("How strongly the finetune acts.", "LORA")] = 1.0
+    finetune_strength: Annotated[float, fact("How strongly the finetune acts.", "LORA", allow_inf_nan=False)] = 1.0
 
 
 class _EightReferences(_Flux2):

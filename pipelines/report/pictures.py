@@ -113,9 +113,9 @@ def boxes_outline(rows: Sequence[Row]) -> Outline:
 
     A box in another picture than the first is left out.
     """
-    edges = {
+    edges = dict.fromkeys(
         found for row in rows for found in (None if row.kind == "take" else row.source, row.target) if found is not None
-    }
+    )
     path = "".join(
         f"M{left} {top}L{right} {top}L{right} {bottom}L{left} {bottom}Z" for top, left, bottom, right in edges
     )

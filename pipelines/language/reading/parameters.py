@@ -174,6 +174,8 @@ class _StepCheck:
 
     def _is_primary(self, name: str) -> bool:
         action = self._step.action
+        if self._primary is None:  # as of generate, whose pictures are parameters like others
+            return False
         return name == self._primary or (isinstance(action, Tool) and name in ("image", action.image_field))
 
     def _missing(self) -> None:

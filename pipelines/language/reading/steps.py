@@ -175,7 +175,7 @@ class _Parser:
             is_model = problem.where.endswith(".model")
             close = nearest(word, OPERATIONS)
             there = f"; there are {', '.join((*catalog.TASKS, *OPERATIONS, 'call, recipe'))}"
-            is_complete = "did you mean" in problem.what or is_model
+            is_complete = "did you mean" in problem.what or is_model or bool(catalog.contested(word))
             self._problems.add(at_model if is_model else at, problem.what + ("" if is_complete else close or there))
 
     def _call(

@@ -57,7 +57,7 @@ async def test_no_more_jobs_are_active_than_there_are_slots() -> None:
 
 
 async def test_kontext_max_has_six_slots_of_the_twenty_four_and_waiting_for_one_takes_none_from_the_others() -> None:
-    assert CLASS_LIMITS == {"kontext-max": 6}
+    assert CLASS_LIMITS == {"kontext-max": 6, "flux-3": None}
     crowd = Crowd(Slots(24))
     await crowd.add(30, "kontext-max")
     assert crowd.inside == ["kontext-max"] * 6
@@ -66,6 +66,19 @@ async def test_kontext_max_has_six_slots_of_the_twenty_four_and_waiting_for_one_
     assert crowd.slots.active == 24
     await crowd.close()
     assert crowd.slots.active == 0
+
+
+async def test_too_many_jobs_of_a_class_without_a_known_limit_slow_down_that_class_alone() -> None:
+    crowd = Crowd(Slots(8))
+    crowd.slots.lower("flux-3")
+    assert crowd.slots.allowed == 8
+    await crowd.add(20, "flux-3")
+    flux_3 = len(crowd.inside)
+    assert flux_3 < 8
+    await crowd.add(20)
+    assert crowd.slots.active == 8
+    assert crowd.inside.count("flux-3") == flux_3
+    await crowd.close()
 
 
 async def test_an_account_of_fewer_slots_narrows_every_class() -> None:

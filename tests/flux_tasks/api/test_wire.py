@@ -53,6 +53,12 @@ KINDS: dict[str, tuple[str, str]] = {
         f'"" | "{URL.ljust(2084, "x")}" | "hooks.example" | "ftp://hooks.example/" | 7',
     ),
     "webhook_secret": ('"s3cret ß" | "" | null', "7 | true"),
+    "words": ('"Grüße aus 東京 🐈" | " "', '"" | null | 7 | true'),
+    "preset": ('"auto" | "21:9" | "7:5" | "9:21"', 'null | "7:3" | "16:10" | "" | "AUTO" | 1.5'),
+    "tier": ('"768sq" | "1k" | "1.5k" | "2k" | "4k"', 'null | "8k" | "1K" | "" | 1'),
+    "0..4": ("0 | 4", 'null | -1 | 5 | 2.5 | true | "2"'),
+    "release": ('"latest" | "2026-10-01"', "null | 7"),
+    "strength": ("0 | 1.25 | 7", "null | NaN | true"),
     "bool": ("true | false", 'null | 1 | "true"'),
     "bool?": ("true | false | null", '1 | "true"'),
     # Only SEED-3 names a lowest seed.
@@ -227,6 +233,24 @@ ULTRA_FINETUNED = {  # the one body without an end-user id
     '"finetune_strength":2,' + CALLED_BACK,
 }
 
+KLEIN_FINETUNED = {
+    **KLEIN,
+    "fields": f"{FLUX_2} finetune_id finetune_strength=strength",
+    "least": '{"prompt":"make it night","finetune_id":"mine"}',
+    "most": f'{{{FOUR_SENT},"prompt":"all four","finetune_id":"org/mine","finetune_strength":0.7,"seed":42,"width":64,'
+    '"height":1536,"safety_tolerance":1,"output_format":"webp","user":"u-1",' + CALLED_BACK,
+}
+FLUX_3 = {
+    "task": "edit",
+    "pictures": "images",
+    "fields": "prompt=words aspect_ratio=preset resolution=tier safety_tolerance=0..4 grounding=bool version=release",
+    "least": '{"prompt":"make it night"}',
+    "more": ['{"images":["<256.png>"],"prompt":"make it night"}'],
+    "most": '{"images":["<256.png>","<257.jpg>","<258.webp>"],"prompt":"all three","aspect_ratio":"16:9",'
+    '"resolution":"4k","safety_tolerance":4,"grounding":true,"version":"latest"}',
+    "adds": {"grounding": "false"},
+}
+
 PATHS: dict[str, dict[str, Any]] = {
     "/v1/flux-tools/deblur-v1": DEBLUR,
     "/v1/flux-tools/erase-v1": ERASE,
@@ -250,9 +274,18 @@ PATHS: dict[str, dict[str, Any]] = {
     "/v1/flux-pro-1.1-ultra": ULTRA,
     "/v1/flux-pro-1.1-ultra-finetuned": ULTRA_FINETUNED,
 }
+PATHS |= {
+    f"/v1/flux-2-klein-{base}-finetuned": KLEIN_FINETUNED
+    for base in ("4b", "9b", "9b-kv", "9b-kv-bf16", "base-4b", "base-9b")
+}
+PATHS |= {"/v1/flux-3-image": FLUX_3, "/v1/flux-3-image-klein": FLUX_3}
 TOOLS = {path.rsplit("/", 1)[1]: {**tool, "path": path} for path, tool in PATHS.items()}
 
-OUR_OWN = {"outpainting-v1": {"aspect_ratio", "anchor", "expand", "exact"}}
+OUR_OWN = {
+    "outpainting-v1": {"aspect_ratio", "anchor", "expand", "exact"},
+    "flux-3-image": {"boxes"},
+    "flux-3-image-klein": {"boxes"},
+}
 """Parameters of ours that never reach the wire."""
 
 # What is asked for a picture of 128×64 px, and the width, height and offsets (x, y) that it becomes.
@@ -307,6 +340,12 @@ def with_value(least: str, field: str, value: str) -> str:
     if f'"{field}":' in least:
         return re.sub(rf'"{field}":("[^"]*"|[^,}}]+)', lambda _: f'"{field}":{value}', least)
     return f'{least[:-1]}{"," if least != "{}" else ""}"{field}":{value}}}'
+
+
+def arriving(name: str, body: str) -> str:
+    """The JSON text that arrives for what was asked for as ``body``: some fields are always sent."""
+    missing = {field: value for field, value in TOOLS[name].get("adds", {}).items() if f'"{field}":' not in body}
+    return body[:-1] + "".join(f',"{field}":{value}' for field, value in missing.items()) + "}"
 
 
 def with_picture(least: str, field: str) -> str:
@@ -378,6 +417,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = encoded(noise((64, 64), seed=n), {"jpg": "JPEG"}.get(suffix, suffix.upper()))
         data += bytes((n - len(data)) % 3)  # padding after the end of the picture belongs to the file, too
         (folder / f"{n}.{suffix}").write_bytes(data)
+    for side, suffix in ((256, "png"), (257, "jpg"), (258, "webp")):
+        Image.new("RGB", (side, side + 4), (side % 256, 90, 40)).save(folder / f"{side}.{suffix}")
     noise((64, 64), "RGBA").save(folder / "alpha.png")
     noise((128, 64)).save(folder / "wide.png")
     mask = Image.new("L", (64, 64))
@@ -389,7 +430,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asked(text: str, files: Path) -> dict[str, Any]:
     """What a user writes to have ``text`` sent."""
     found = json.loads(text)
-    return {n: files / v[1:-1] if isinstance(v, str) and re.fullmatch(r"<\S+>", v) else v for n, v in found.items()}
+    return {n: [_file(one, files) for one in v] if isinstance(v, list) else _file(v, files) for n, v in found.items()}
+
+
+def _file(value: Any, files: Path) -> Any:
+    return files / value[1:-1] if isinstance(value, str) and re.fullmatch(r"<\S+>", value) else value
 
 
 def run(name: str, parameters: dict[str, Any], settings: Settings) -> JobResult:
@@ -424,7 +469,7 @@ def test_a_call_arrives_as_these_bytes_and_no_others(
 ) -> None:
     run(name, asked(body, files), settings)
     assert the_post(wire).path == TOOLS[name]["path"]
-    assert the_body(wire, files) == body
+    assert the_body(wire, files) == arriving(name, body)
 
 
 @pytest.mark.parametrize(("name", "field", "value"), values(0))
@@ -433,7 +478,7 @@ def test_every_allowed_value_of_a_field_arrives_as_it_was_written(
 ) -> None:
     body = with_value(TOOLS[name]["least"], field, value)
     run(name, asked(body, files), settings)
-    assert the_body(wire, files) == body
+    assert the_body(wire, files) == arriving(name, body)
 
 
 @pytest.mark.parametrize(("name", "field", "value"), values(1))
@@ -566,8 +611,10 @@ def test_references_fill_the_numbered_fields_in_their_order(
     count = len(TOOLS[name]["alone"].split())
     pictures = [files / f"{n}.{('webp', 'png', 'jpg')[n % 3]}" for n in range(1, count + 1)]
     given = {"image": pictures[0], "references": pictures[1:]} if with_image else {"references": pictures}
-    run(name, {**given, "prompt": "mix"}, settings)
-    assert the_body(wire, files) == f'{{{FOUR_SENT if count == 4 else EIGHT_SENT},"prompt":"mix"}}'
+    needed = {"finetune_id": "mine"} if "finetune_id" in fields_of(TOOLS[name]) else {}
+    run(name, {**given, "prompt": "mix", **needed}, settings)
+    also = ',"finetune_id":"mine"' if needed else ""
+    assert the_body(wire, files) == f'{{{FOUR_SENT if count == 4 else EIGHT_SENT},"prompt":"mix"{also}}}'
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -577,6 +624,141 @@ def test_one_reference_too_many_is_refused_and_nothing_arrives(
     many = [files / "1.png"] * len(TOOLS[name]["alone"].split())
     with pytest.raises(InvalidRequest, match="references"):
         run(name, {"image": files / "1.png", "references": many, "prompt": "mix"}, settings)
+    assert wire.requests == []
+
+
+# -- the pictures and boxes of FLUX 3 ---------------------------------------------------------------------------------
+
+THREE = '"images":["<256.png>","<257.jpg>","<258.webp>"]'
+
+
+@pytest.mark.parametrize("given_as", ["image and references", "references", "images"])
+def test_the_pictures_of_flux_3_arrive_as_one_list_in_their_order(
+    given_as: str, wire: Wire, settings: Settings, files: Path
+) -> None:
+    first, *others = pictures = [files / "256.png", files / "257.jpg", files / "258.webp"]
+    given: dict[str, dict[str, Any]] = {
+        "image and references": {"image": first, "references": others},
+        "references": {"references": pictures},
+        "images": {"images": pictures},
+    }
+    run("flux-3-image", {**given[given_as], "prompt": "mix"}, settings)
+    assert the_body(wire, files) == f'{{{THREE},"prompt":"mix","grounding":false}}'
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"images": ["256.png"] * 11}, "images: 11 pictures, but flux-3-image takes 10"),
+        ({"image": "256.png", "references": ["256.png"] * 10}, "references: 10 pictures, but flux-3-image takes 9"),
+        ({"images": ["256.png", "1.png"]}, r"images\.1: 64×64 px: flux-3-image takes at least 256 px a side"),
+        ({"images": ["256.png", "none.png"]}, r"images\.1: .*none\.png"),
+        ({"images": ["256.png"], "seed": 3}, "seed: flux-3-image has no such parameter: it has no seed, write variant"),
+        ({"images": ["256.png"], "width": 64}, "width: .* write aspect_ratio and resolution"),
+    ],
+)
+def test_pictures_and_fields_that_flux_3_does_not_take_are_refused_and_nothing_arrives(
+    given: dict[str, Any], what: str, wire: Wire, settings: Settings, files: Path
+) -> None:
+    placed = {
+        n: [files / one for one in v] if isinstance(v, list) else files / v if isinstance(v, str) else v
+        for n, v in given.items()
+    }
+    with pytest.raises(InvalidRequest, match=what):
+        run("flux-3-image", {**placed, "prompt": "mix"}, settings)
+    assert wire.requests == []
+
+
+# What is asked for a picture of 256×260 px and a second one of 257×261, and the row that it becomes.
+ROWS = [
+    (
+        {"keep": [0, 65, 128, 260], "text": "the cow"},
+        '{"id":"box_1","from":"ref_image_0","src_bbox":[250,0,1000,500],"tgt_bbox":[250,0,1000,500],"desc":"the cow"}',
+    ),
+    (
+        {"move": [64, 130, 128, 195], "to": [0.0, 0.0, 0.25, 0.5], "text": "the big lamp"},
+        '{"id":"box_1","from":"ref_image_0","src_bbox":[500,250,750,500],"tgt_bbox":[0,0,500,250],'
+        '"desc":"the big lamp"}',
+    ),
+    (
+        {"new": [0.1, 0.2, 0.3, 0.4], "text": "eine Tür", "id": "door_1"},
+        '{"id":"door_1","from":null,"src_bbox":null,"tgt_bbox":[200,100,400,300],"desc":"eine Tür"}',
+    ),
+    (
+        {"remove": [0, 0, 256, 26]},
+        '{"id":"box_1","from":"ref_image_0","src_bbox":[0,0,100,1000],"tgt_bbox":null,"desc":"what is in this box"}',
+    ),
+    (
+        {"take": [0, 0, 257, 261], "picture": 2, "to": [128, 0, 256, 130], "text": "the clock"},
+        '{"id":"box_1","from":"ref_image_1","src_bbox":[0,0,1000,1000],"tgt_bbox":[0,500,500,1000],"desc":"the clock"}',
+    ),
+]
+
+
+def sent_prompt(wire: Wire) -> str:
+    return str(the_post(wire).json()["prompt"])
+
+
+@pytest.mark.parametrize("given_as", ["mapping", "Box", "JSON"])
+@pytest.mark.parametrize(("box", "row"), ROWS, ids=[next(iter(box)) for box, _ in ROWS])
+def test_a_box_arrives_as_a_row_after_the_prompt(
+    box: dict[str, Any], row: str, given_as: str, wire: Wire, settings: Settings, files: Path
+) -> None:
+    boxes: Any = {"mapping": [box], "Box": (flux_tasks.Box(**box),), "JSON": json.dumps([box])}[given_as]
+    pictures = {"image": files / "256.png", "references": [files / "257.jpg"]}
+    run("flux-3-image", {**pictures, "prompt": "tidy up", "boxes": boxes}, settings)
+    assert sent_prompt(wire) == f"tidy up [{row}]"
+
+
+def test_boxes_of_a_picture_from_words_arrive_as_its_layout(wire: Wire, settings: Settings) -> None:
+    boxes = [
+        {"new": [0, 0, 1, 1], "text": "A flat field of neon yellow-green.", "id": "background_1"},
+        {"new": [0.15, 0.15, 0.85, 0.85], "text": "A black silhouette of a runner.", "id": "silhouette_1"},
+    ]
+    words = "A person <silhouette_1> centered against a solid background <background_1>."
+    run("flux-3-image", {"prompt": words, "boxes": boxes}, settings)
+    assert sent_prompt(wire) == (
+        f'{words} [{{"id":"background_1","bbox":[0,0,1000,1000],"desc":"A flat field of neon yellow-green."}},'
+        '{"id":"silhouette_1","bbox":[150,150,850,850],"desc":"A black silhouette of a runner."}]'
+    )
+
+
+def test_boxes_in_pixels_of_a_result_from_words_are_in_the_size_of_its_tier(wire: Wire, settings: Settings) -> None:
+    box = {"new": [0, 0, 1024, 512], "text": "sky"}
+    run("flux-3-image", {"prompt": "x", "boxes": [box], "aspect_ratio": "1:1", "resolution": "2k"}, settings)
+    assert sent_prompt(wire) == 'x [{"id":"box_1","bbox":[0,0,250,500],"desc":"sky"}]'
+
+
+@pytest.mark.parametrize(
+    ("boxes", "more", "what"),
+    [
+        ([{"remove": [0, 0, 300, 10]}], {}, r"boxes\.0\.remove: .* reaches out of the picture of 256×260 px"),
+        ([{"remove": [-0.1, 0, 0.5, 1]}], {}, r"boxes\.0\.remove: .* reaches out of the picture"),
+        ([{"remove": [10, 10, 10, 20]}], {}, r"boxes\.0\.remove: box \[10, 10, 10, 20\] is empty"),
+        ([{"remove": [0.1, 0.1, 0.1001, 0.2]}], {}, r"boxes\.0\.remove: .* less than a thousandth"),
+        ([{"remove": [0, 0, 1]}], {}, r"boxes\.0\.remove: "),
+        ([{"remove": [0, 0, float("nan"), 1]}], {}, r"boxes\.0\.remove\.2: "),
+        ([{"remove": [0, 0, 1, 1], "keep": [0, 0, 1, 1]}], {}, r"boxes\.0: write exactly one of keep, move"),
+        ([{"text": "x"}], {}, r"boxes\.0: write exactly one of"),
+        ([{"new": [0, 0, 1, 1]}], {}, r"boxes\.0: new needs text"),
+        ([{"move": [0, 0, 1, 1], "text": "x"}], {}, r"boxes\.0: move needs to"),
+        ([{"keep": [0, 0, 1, 1], "to": [0, 0, 1, 1]}], {}, r"boxes\.0: keep takes no to"),
+        ([{"take": [0, 0, 1, 1], "to": [0, 0, 1, 1]}], {}, r"boxes\.0: take needs picture"),
+        ([{"take": [0, 0, 1, 1], "to": [0, 0, 1, 1], "picture": 2}], {}, r"boxes\.0\.picture: 2 is not .*: 1 is sent"),
+        ([{"erase": [0, 0, 1, 1]}], {}, r"boxes\.0\.erase"),
+        ([{"keep": [0, 0, 1, 1], "id": "a_1"}] * 2, {}, r"boxes\.1\.id: 'a_1' is the id of another box"),
+        ([{"keep": [0, 0, 1, 1], "id": "ref_image_0"}], {}, r"boxes\.0\.id: 'ref_image_0' is not a name"),
+        ([{"new": [0, 0, 9, 9], "text": "x"}], {"aspect_ratio": "1:1"}, r"boxes\.0\.new: .* not known: write shares"),
+        ("no JSON", {}, r"boxes: .*no JSON.* is not a list of boxes"),
+        ([{"remove": [0, 0, 1, 1]}], {"image": None}, r"boxes\.0\.remove: needs a picture"),
+        ([{"new": [0, 0, 9, 9], "text": "x"}], {"image": None}, r"boxes\.0\.new: .* size is not known: write shares"),
+    ],
+)  # fmt: skip
+def test_a_box_that_cannot_be_meant_is_refused_with_its_number_and_nothing_arrives(
+    boxes: Any, more: dict[str, Any], what: str, wire: Wire, settings: Settings, files: Path
+) -> None:
+    with pytest.raises(InvalidRequest, match=what):
+        run("flux-3-image", {"image": files / "256.png", "prompt": "x", "boxes": boxes, **more}, settings)
     assert wire.requests == []
 
 
@@ -625,6 +807,10 @@ def test_the_python_tasks_send_the_same_fields(
         given["image"] = given.pop("input_image")
         if references := [given.pop(n) for n in EIGHT.split() if n in given]:
             given["references"] = references
+    elif task == "edit" and "images" in TOOLS[name]["pictures"]:
+        pictures = given.pop("images", [files / "256.png"])
+        given |= {"image": pictures[0], "references": pictures[1:]}
+        body = body if '"images"' in body else f'{{"images":["<256.png>"],{body[1:]}'
     elif task == "edit":
         given["image"] = files / "1.png"  # which this task asks for
         body = f'{{"input_image":"<1.png>",{body[1:]}'
@@ -638,6 +824,7 @@ def test_the_python_tasks_send_the_same_fields(
         asyncio.run(function(**given)) if asynchronous else function(**given)
     arrived = the_body(wire, files)
     assert the_post(wire).path == TOOLS[name]["path"]
+    body = arriving(name, body)
     assert json.loads(arrived) == json.loads(body)
     assert len(arrived) == len(body)  # in another order, perhaps, but written the same
 
@@ -650,7 +837,8 @@ def test_every_field_of_the_contract_is_sent_by_a_test(name: str) -> None:
     tool = TOOLS[name]
     fields = fields_of(tool)
     bodies = [tool["least"], *tool.get("more", [])]
-    pictures = {field for body in bodies for field, v in json.loads(body).items() if str(v).startswith("<")}
+    said = [(field, str(v).lstrip("['")) for body in bodies for field, v in json.loads(body).items()]
+    pictures = {field for field, value in said if value.startswith("<")}
     assert set(json.loads(tool["most"])) == fields, "everything at once has every field"
     assert pictures | set(tool.get("alone", "").split()) == set(tool["pictures"].split()), "each picture is tried"
     seed_fields = {"steps", "guidance"} if "kontext" in name else set()  # only SEED-3 shows them

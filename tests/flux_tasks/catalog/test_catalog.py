@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -20,13 +21,17 @@ FACTS = json.loads(Path(__file__).parents[2].joinpath("data", "contract_facts.js
 
 FLUX_2 = [name for name in TOOLS if name.startswith("flux-2-")]
 
+FLUX_3 = ["flux-3-image", "flux-3-image-klein"]
+
 DELIBERATELY_DIFFERENT = {
     # The docs page of erase (SEED-1) says 0–100; above 25 the tool warns.
     ("erase-v1", "dilate_pixels"): ("integer 0..25 = 10", "integer 0..100 = 10"),
     # The specification's default of 0 violates its own minimum of 64: left out instead, which means automatic.
     **{(name, side): ("integer? 64.. = 0", "integer? 64..") for name in FLUX_2 for side in ("width", "height")},
     # Only SEED-3 names a lowest seed.
-    **{(name, "seed"): ("integer?", "integer? 0..") for name in TOOLS if name != "outpainting-v1"},
+    **{(n, "seed"): ("integer?", "integer? 0..") for n in TOOLS if n != "outpainting-v1" and n not in FLUX_3},
+    # It sends the prompt to a web search: off in a tool for datasets, and sent so.
+    **{(name, "grounding"): ("boolean = true", "boolean = false") for name in FLUX_3},
 }
 
 SEED_3_FIELDS = {"steps": "integer? 1..50", "guidance": "number? 1.5..10"}  # of Kontext; today's service ignores them
@@ -45,7 +50,7 @@ def as_fact(info: FieldInfo) -> str:
     if get_origin(annotation) is Literal:
         kind = "|".join(get_args(annotation))
     else:
-        kind = {str: "string", int: "integer", float: "number", bool: "boolean"}[annotation]  # type: ignore[index]
+        kind = {str: "string", int: "integer", float: "number", bool: "boolean", list[str]: "list"}[annotation]  # type: ignore[index]
     if any(isinstance(m, ImageField) and not m.url for m in info.metadata):
         kind = "base64"
     text = kind + "?" * nullable + "!" * info.is_required()
@@ -69,7 +74,7 @@ def as_fact(info: FieldInfo) -> str:
 
 def test_every_endpoint_of_the_contract_is_a_tool_and_no_other() -> None:
     assert {tool.path for tool in TOOLS.values()} == set(FACTS["bodies"])
-    assert len(TOOLS) == 21
+    assert len(TOOLS) == 29
 
 
 @pytest.mark.parametrize("name", TOOLS)
@@ -90,10 +95,11 @@ def test_every_field_of_a_tool_is_as_the_contract_says(name: str) -> None:
     assert tool.webhooks is ("webhook_url" in expected)
 
 
-def test_only_outpainting_is_strict_and_only_it_cannot_call_back() -> None:
-    assert [name for name, tool in TOOLS.items() if tool.strict] == ["outpainting-v1"]
-    assert [name for name, tool in TOOLS.items() if not tool.webhooks] == ["outpainting-v1"]
-    assert [name for name, tool in TOOLS.items() if "seed" not in tool.request.model_fields] == ["outpainting-v1"]
+def test_only_outpainting_and_flux_3_are_strict_and_they_cannot_call_back() -> None:
+    strict = ["outpainting-v1", *FLUX_3]
+    assert [name for name, tool in TOOLS.items() if tool.strict] == strict
+    assert [name for name, tool in TOOLS.items() if not tool.webhooks] == strict
+    assert [name for name, tool in TOOLS.items() if "seed" not in tool.request.model_fields] == strict
 
 
 @pytest.mark.parametrize("name", TOOLS)
@@ -115,9 +121,9 @@ def test_every_tool_names_sources_that_exist_and_dates_its_price(name: str) -> N
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_every_tool_names_its_default_and_its_possible_file_types(name: str) -> None:
-    assert TOOLS[name].formats == ("jpeg", "png", "webp")
+    assert TOOLS[name].formats == (("png",) if name in FLUX_3 else ("jpeg", "png", "webp"))
     assert TOOLS[name].output_format in ("jpeg", "png")
-    png = {"deblur-v1", "erase-v1", "outpainting-v1", "flux-kontext-pro", "flux-kontext-max"}
+    png = {"deblur-v1", "erase-v1", "outpainting-v1", "flux-kontext-pro", "flux-kontext-max", *FLUX_3}
     assert (TOOLS[name].output_format == "png") is (name in png)
 
 
@@ -135,8 +141,79 @@ def test_the_picture_that_is_edited_and_the_others_have_their_roles() -> None:
     assert len(TOOLS["flux-2-pro"].image_fields) == 8
 
 
-def test_kontext_max_alone_has_a_concurrency_class_of_its_own() -> None:
-    assert {n: t.slots for n, t in TOOLS.items() if t.slots != "account"} == {"flux-kontext-max": "kontext-max"}
+def test_kontext_max_and_flux_3_have_concurrency_classes_of_their_own() -> None:
+    assert {n: t.slots for n, t in TOOLS.items() if t.slots != "account"} == {
+        "flux-kontext-max": "kontext-max",
+        **dict.fromkeys(FLUX_3, "flux-3"),
+    }
+
+
+def test_a_list_of_pictures_has_a_place_for_each() -> None:
+    tool = TOOLS["flux-3-image"]
+    assert (tool.image_field, tool.main_slot) == ("images", "images.0")
+    assert list(tool.image_fields) == ["images"]
+    assert list(tool.image_slots) == [f"images.{n}" for n in range(10)]
+    assert all(list(t.image_slots) == list(t.image_fields) for n, t in TOOLS.items() if n not in FLUX_3)
+
+
+@pytest.mark.parametrize(
+    ("tier", "large", "small"),
+    [("768sq", 4.1, None), ("1k", 4.8, 0.9), ("1.5k", None, None), ("2k", 10.0, 1.4), ("4k", 60.7, 3.6)],
+)
+def test_flux_3_is_priced_by_tier_and_a_tier_that_is_published_nowhere_is_unknown(
+    tier: str, large: float | None, small: float | None
+) -> None:
+    for name, credits in zip(FLUX_3, (large, small), strict=True):
+        price = TOOLS[name].price_for({"resolution": tier})
+        assert (price.estimate(17), price.label, price.state) == (credits, tier, "published" if credits else "unknown")
+        assert price in TOOLS[name].prices
+        assert TOOLS[name].price_for({}).label == "1k"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "picture", "size"),
+    [
+        ({"aspect_ratio": "1:1", "resolution": tier}, None, (side, side))
+        for tier, side in {"768sq": 768, "1k": 1024, "1.5k": 1536, "2k": 2048, "4k": 4096}.items()
+    ]
+    + [
+        ({"aspect_ratio": "16:9"}, None, (1360, 768)),
+        ({"aspect_ratio": "9:21", "resolution": "4k"}, None, (2688, 6256)),
+        ({}, None, None),
+        ({}, (1000, 750), (1184, 880)),
+        ({"aspect_ratio": "1:1"}, (1000, 750), (1024, 1024)),
+        ({"aspect_ratio": "auto"}, (9000, 300), (1568, 672)),
+    ],
+)
+def test_the_size_of_a_flux_3_result_is_known_about_from_its_tier_and_shape(
+    parameters: dict[str, str], picture: tuple[int, int] | None, size: tuple[int, int] | None
+) -> None:
+    assert TOOLS["flux-3-image"].result_size(parameters, picture) == size
+
+
+@pytest.mark.parametrize("name", [n for n in TOOLS if n.startswith("flux-2-klein") and n.endswith("-finetuned")])
+def test_a_finetuned_klein_takes_what_its_base_takes_and_costs_the_same(name: str) -> None:
+    base = TOOLS["flux-2-klein-4b" if "4b" in name else "flux-2-klein-9b"]
+    more = TOOLS[name].request.model_fields.keys() - base.request.model_fields.keys()
+    assert more == {"finetune_id", "finetune_strength"}
+    assert TOOLS[name].price.estimate(3, [2]) == base.price.estimate(3, [2])
+    assert "base tool" in TOOLS[name].price.note
+
+
+@pytest.mark.parametrize("task", ["edit", "generate", "flux-2-klein", "FLUX_2_klein "])
+def test_a_name_that_means_two_tools_is_refused_with_both(task: str) -> None:
+    what = "flux-2-klein means flux-2-klein-4b here and flux-2-klein-9b in BFL's SDK: write one of the two"
+    with pytest.raises(InvalidRequest, match=re.escape(what)):
+        catalog.tool(task, "flux-2-klein" if task in catalog.MODELS else None)
+    assert catalog.find("flux-2-klein") is None
+    assert catalog.contested("flux-2-klein-4b") == ""
+
+
+def test_a_name_that_means_two_tools_is_no_alias_of_either() -> None:
+    contested = {name for tool in TOOLS.values() for name in tool.contested}
+    assert contested
+    assert contested.isdisjoint(name for tool in TOOLS.values() for name in (tool.name, *tool.aliases))
+    assert {other for tool in TOOLS.values() for other, _ in tool.contested.values()} <= TOOLS.keys()
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
