@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_tasks import catalog
+from flux_tasks.catalog import Tool
 from flux_tasks.catalog.signatures import signature
 from pipelines.language.names import IMAGE_FACTS, ITEM_NAMES, MASK_FACTS
 from pipelines.language.schema import schema
@@ -113,7 +114,7 @@ def _names() -> Iterator[str]:
 def _tools() -> Iterator[str]:
     yield from (_TOOLS, "")
     rows = [
-        (f"`{t.name}`", f"`{t.task}`", str(t.price), ", ".join(f"`{a}`" for a in t.aliases), t.summary)
+        (f"`{t.name}`", f"`{t.task}`", t.price_text, ", ".join(f"`{a}`" for a in t.aliases), t.summary)
         for t in catalog.TOOLS.values()
     ]
     yield from _rows(("tool", "task", "price", "aliases", "what it does"), rows)
@@ -128,7 +129,7 @@ def _task(task: str) -> Iterator[str]:
         table = {**table, "model": {**table["model"], "enum": [tool.name for tool in tools]}}
     needed = {name for name, found in signature(task).parameters.items() if found.default is found.empty}
     only = {
-        name: ", ".join(f"`{tool.name}`" for tool, names in zip(tools, takes, strict=True) if name in names)
+        name: _which(tools, [name in names for names in takes])
         for name in table
         if name != "model" and any(name not in names for names in takes)
     }
@@ -144,6 +145,14 @@ def _task(task: str) -> Iterator[str]:
         for tip in tips:
             text = f"where {tip.about}: {tip.text}" if tip.about else tip.text
             yield f"- {text[:1].upper()}{text[1:]} ({tip.source})."
+
+
+def _which(tools: Sequence[Tool], are: Sequence[bool]) -> str:
+    """Name the tools that are so, or those that are not if these are fewer."""
+    yes, no = (
+        [f"`{t.name}`" for t, is_so in zip(tools, are, strict=True) if is_so is wanted] for wanted in (True, False)
+    )
+    return ", ".join(yes) if len(yes) <= len(no) else f"all but {', '.join(no)}"
 
 
 def _operations() -> Iterator[str]:

@@ -63,7 +63,11 @@ def _lines() -> Iterator[str]:
 
 def _sizes() -> Iterator[str]:
     """Yield what becomes of common sizes: FLUX.2 cuts sides to multiples of 16, Kontext has sizes of its own."""
-    tools = [tool for tool in TOOLS.values() if tool.name.startswith("flux-2-") and "preview" not in tool.name]
+    tools = [
+        tool
+        for tool in TOOLS.values()
+        if tool.name.startswith("flux-2-") and tool.name[-8:] != "-preview" and "finetune_id" not in tool.parameters
+    ]
     yield "\n## What becomes of common sizes\n"
     yield "FLUX.2 cuts each side to a multiple of 16. Credits are for the result alone.\n"
     yield from (

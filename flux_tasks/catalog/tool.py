@@ -174,6 +174,14 @@ class Tool:
         """Every row of the price table, the one that holds by default first."""
         return tuple(dict.fromkeys((self.price, *self.price_by[1].values())))
 
+    @property
+    def price_text(self) -> str:
+        """The price in words; from the lowest to the highest where a parameter decides on it."""
+        known = sorted(price.first for price in self.prices if price.first is not None)
+        if self.price.per != "image" or len(known) < 2:
+            return str(self.price)
+        return f"{known[0]:g} to {known[-1]:g} / image"
+
     def price_for(self, parameters: Mapping[str, Any]) -> Price:
         """Return the price for these parameters."""
         parameter, prices = self.price_by

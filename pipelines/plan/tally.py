@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from flux_tasks import background
+from flux_tasks.api.slots import CLASS_LIMITS
 from flux_tasks.errors import StoreUnavailable
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
@@ -21,8 +22,6 @@ from pipelines.language.graph import Node
 from pipelines.plan.result import Plan, StepPlan
 
 __all__ = ["Tally"]
-
-KONTEXT_MAX_SLOTS = 6
 
 
 class Tally:
@@ -97,8 +96,8 @@ class Tally:
         """Add an item that would take so long if nothing had to wait for a slot."""
         self.plan.items += 1
         self._longest = max(self._longest, seconds)
-        slots = {"account": self.settings.max_jobs, "kontext-max": min(self.settings.max_jobs, KONTEXT_MAX_SLOTS)}
-        by_slots = (seconds / slots[name] for name, seconds in self._busy.items())
+        most = self.settings.max_jobs
+        by_slots = (seconds / min(CLASS_LIMITS.get(name) or most, most) for name, seconds in self._busy.items())
         self.plan.seconds = round(max([self._longest, *by_slots]), 1)
 
 

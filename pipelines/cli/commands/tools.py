@@ -127,7 +127,7 @@ def _prices(tools: Sequence[Tool]) -> str:
     rows = [("tool", "step", "credits", "as of", "from", "if refused", "also called")]
     words = {"yes": "charged", "no": "free", "unknown": "unknown"}
     for tool in tools:
-        price = (str(tool.price), tool.price.date, tool.price.source, words[tool.charged_when_refused])
+        price = (tool.price_text, tool.price.date, tool.price.source, words[tool.charged_when_refused])
         rows.append((tool.name, tool.task, *price, ", ".join(tool.aliases) or "-"))
     return table_text(rows, width=terminal_width())
 

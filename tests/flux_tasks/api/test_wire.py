@@ -745,7 +745,7 @@ def test_boxes_in_pixels_of_a_result_from_words_are_in_the_size_of_its_tier(wire
         ([{"keep": [0, 0, 1, 1], "to": [0, 0, 1, 1]}], {}, r"boxes\.0: keep takes no to"),
         ([{"take": [0, 0, 1, 1], "to": [0, 0, 1, 1]}], {}, r"boxes\.0: take needs picture"),
         ([{"take": [0, 0, 1, 1], "to": [0, 0, 1, 1], "picture": 2}], {}, r"boxes\.0\.picture: 2 is not .*: 1 is sent"),
-        ([{"erase": [0, 0, 1, 1]}], {}, r"boxes\.0\.erase"),
+        ([{"erase": [0, 0, 1, 1]}], {}, r"boxes\.0: a box has no erase; it has keep"),
         ([{"keep": [0, 0, 1, 1], "id": "a_1"}] * 2, {}, r"boxes\.1\.id: 'a_1' is the id of another box"),
         ([{"keep": [0, 0, 1, 1], "id": "ref_image_0"}], {}, r"boxes\.0\.id: 'ref_image_0' is not a name"),
         ([{"new": [0, 0, 9, 9], "text": "x"}], {"aspect_ratio": "1:1"}, r"boxes\.0\.new: .* not known: write shares"),
