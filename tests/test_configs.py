@@ -165,6 +165,26 @@ def test_the_privacy_recipe_changes_what_is_marked_and_no_other_pixel(once: Call
     assert unmarked.getbbox() is None
 
 
+def test_boxes_remove_things_without_a_mask_and_what_is_kept_stays(once: Callable[[str], Ran]) -> None:
+    done = once("configs/erase_by_boxes.yaml")
+    assert {row["item"]: row["steps"][0]["tool"] for row in done.rows} == dict.fromkeys(
+        ("hens", "wine-table"), "flux-3-image"
+    )
+    places = {"hens": ((0.05, 0.25, 0.2, 0.7), (0.36, 0.11, 0.97, 0.89)), "wine-table": ((0.23, 0.4, 0.33, 0.8), None)}
+    for name, (removed, kept) in places.items():
+        after = done.picture(f"out/erase-by-boxes/{name}.png")
+        assert 0.5 < after.width * after.height / 1_048_576 < 0.6  # the megapixels of its tier
+        before = done.picture(f"examples/photos/{name}.jpg").resize(after.size, Image.Resampling.LANCZOS)
+        difference = ImageChops.difference(before, after).convert("L")
+        sides = (after.width, after.height) * 2
+        within, beside = (
+            difference.crop(tuple(round(share * side) for share, side in zip(place, sides, strict=True)))
+            for place in (removed, kept or (0.5, 0.1, 0.9, 0.9))
+        )
+        assert ImageStat.Stat(within).mean[0] > 5
+        assert beside.getbbox() is None
+
+
 def test_augmentation_makes_four_pictures_of_each_chosen_training_photo(once: Callable[[str], Ran]) -> None:
     done = once("configs/augment.yaml")
     names = {path.stem for path in (done.folder / "out" / "augment").glob("*.jpg")}

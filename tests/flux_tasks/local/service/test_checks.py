@@ -131,7 +131,7 @@ def test_every_violation_of_the_schema_is_listed_with_its_place(shared: Any) -> 
 def test_an_explicit_width_of_zero_is_refused_by_every_flux_2_model(shared: Any) -> None:
     for tool in catalog.TOOLS.values():
         if tool.name.startswith("flux-2-"):
-            response = shared.http.post(tool.path, json={"prompt": "a lake", "width": 0})
+            response = shared.http.post(tool.path, json={"prompt": "a lake", "finetune_id": "mine", "width": 0})
             assert reasons(response) == [(["body", "width"], "greater_than_equal")]
 
 

@@ -111,6 +111,8 @@ def as_fact(info: Mapping[str, Any], *, required: bool) -> str:
     kind = "|".join(shape["enum"]) if "enum" in shape else shape["type"]
     if image and not any(s.get("format") == "uri" for s in shapes):
         kind = "base64"
+    if several := [s for s in shapes if s["type"] == "array"]:
+        kind, shape = "list", {"minimum": several[0]["minItems"], "maximum": several[0]["maxItems"]}
     text = kind + "?" * ({"type": "null"} in shapes) + "!" * required
     lowest = shape.get("minimum", shape.get("minLength"))
     highest = shape.get("maximum", shape.get("maxLength"))
@@ -174,9 +176,9 @@ def test_everything_needs_a_key_but_polls_and_deliveries() -> None:
     assert DOCUMENT["components"]["securitySchemes"]["key"]["name"] == "x-key"
 
 
-def test_only_outpainting_cannot_call_back() -> None:
+def test_only_outpainting_and_flux_3_cannot_call_back() -> None:
     silent = [path for path in SUBMISSIONS if "callbacks" not in DOCUMENT["paths"][path]["post"]]
-    assert silent == ["/v1/flux-tools/outpainting-v1"]
+    assert silent == ["/v1/flux-tools/outpainting-v1", "/v1/flux-3-image", "/v1/flux-3-image-klein"]
     answer = DOCUMENT["paths"][silent[0]]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == {"$ref": "#/components/schemas/AsyncResponse"}
 
