@@ -14,24 +14,6 @@ if TYPE_CHECKING:
     from flux_tasks.settings import Settings
     from pipelines.language.compiled import CompiledRecipe
 
-__all__ = [
-    "OPTIONS",
-    "Budget",
-    "Exit",
-    "Json",
-    "Limit",
-    "Location",
-    "Number",
-    "Places",
-    "Positive",
-    "RecipeFile",
-    "StoreFolder",
-    "Variables",
-    "Whole",
-    "load_recipe",
-    "value",
-]
-
 OPTIONS = Group("Options")
 """The heading of the options in the help."""
 

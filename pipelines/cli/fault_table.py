@@ -5,8 +5,6 @@ It shows how many requests the first attempt made and how it ended, how the seco
 server charged in all.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,8 +24,6 @@ from flux_tasks.jobs.call import prepare
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
-
-__all__ = ["ROWS", "Measured", "Row", "lines", "measure", "measure_all"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """The command line: finds the command, and turns errors into lines of text and exit codes (``common.Exit``)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
@@ -25,8 +23,6 @@ from pipelines.cli.commands.tools import tools
 from pipelines.cli.commands.validate import validate
 from pipelines.cli.common import OPTIONS, Exit
 from pipelines.cli.terminal import LogHandler, Terminal, print_error, print_line
-
-__all__ = ["command_line", "main"]
 
 PROGRAM = "flux-pipelines"
 

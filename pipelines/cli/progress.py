@@ -14,8 +14,6 @@ from pipelines.data.manifest import StepOutcome
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import Event, EventKind
 
-__all__ = ["Display"]
-
 
 class Display:
     """Progress bars on standard error when it is a terminal; silent otherwise."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pipelines.run.run import Run
     from pipelines.run.summary import Summary
 
-__all__ = ["print_summary"]
-
 _NAMED = 10  # items in a line
 
 

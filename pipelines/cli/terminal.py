@@ -4,8 +4,6 @@ File names, columns and the messages of a service may hold anything: escape sequ
 writing, bytes that are no text. They are printed as escapes, and have no effect.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
@@ -14,8 +12,6 @@ from typing import TextIO
 from rich.console import Console
 
 from flux_tasks.units import escape_controls
-
-__all__ = ["LogHandler", "Terminal", "print_error", "print_line", "terminal_width"]
 
 
 class Terminal(Console):

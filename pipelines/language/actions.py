@@ -1,7 +1,5 @@
 """What a step does: a tool, an operation, or a function; its pictures and parameters."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
@@ -11,8 +9,6 @@ from flux_tasks.catalog import Tool
 from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import Operation
 from pipelines.operations.user_function import UserFunction
-
-__all__ = ["Action", "HasAction", "image_inputs", "parameter_types", "tool_for"]
 
 Action: TypeAlias = Tool | Operation | UserFunction
 """What a step does: call a tool, work on the picture here, or call the user's own function."""

@@ -18,8 +18,6 @@ from pipelines.language.graph import Graph
 from pipelines.language.model import Budget, Output, Source, Step
 from pipelines.operations.user_function import UserFunction
 
-__all__ = ["ColumnReference", "CompiledRecipe", "HasCompiled"]
-
 
 class HasCompiled(Protocol):
     """A value that a recipe can be compiled from, such as the public ``Recipe``."""

@@ -22,18 +22,6 @@ from pipelines.language.model import Output, Step
 from pipelines.language.names import SOURCE
 from pipelines.operations.base import primary_of
 
-__all__ = [
-    "Graph",
-    "Node",
-    "NodeRef",
-    "OutputTarget",
-    "ancestors",
-    "cycle",
-    "dependencies_of",
-    "in_order",
-    "is_parameter",
-]
-
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,23}")
 
 

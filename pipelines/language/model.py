@@ -1,7 +1,5 @@
 """What a checked recipe consists of: source, steps, outputs, budget."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 

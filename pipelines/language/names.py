@@ -1,10 +1,6 @@
 """Names with a meaning in every recipe: of items, of facts of pictures, and reserved names."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
-
-__all__ = ["IMAGE_FACTS", "ITEM_NAMES", "MASK_FACTS", "RESERVED", "SOURCE", "numbered"]
 
 IMAGE_FACTS = ("width", "height", "aspect", "megapixels", "has_alpha", "sharpness", "brightness", "entropy")
 """Facts of a picture; see ``Facts.of``."""

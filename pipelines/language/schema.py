@@ -11,8 +11,6 @@ editors complete names and parameters, and show where a wrong parameter is. For 
 not. They propose the names of tasks, operations and tools; short names are patterns, and are only checked.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -31,8 +29,6 @@ from pipelines.language.document.options import FunctionStep, RecipeStep, StepOp
 from pipelines.language.document.recipe import RecipeDocument
 from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS, Operation
-
-__all__ = ["schema", "text"]
 
 _PATH: Schema = {"type": "string", "minLength": 1}
 _STEP: Schema = {**_PATH, "description": "The id of the step whose result it is."}

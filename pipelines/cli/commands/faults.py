@@ -1,14 +1,10 @@
 """``faults``: the kinds of fault that the local server makes, and what each does to a caller."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 
 from pipelines.cli.common import Exit
 from pipelines.cli.terminal import print_line
-
-__all__ = ["faults", "kinds_text"]
 
 
 def faults(*, measure: bool = False) -> Exit:

@@ -1,7 +1,5 @@
 """``local``: serve the BFL API from this machine."""
 
-from __future__ import annotations
-
 import os
 from typing import Annotated, Any
 
@@ -9,8 +7,6 @@ from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError
 from pipelines.cli.common import Exit, Location, Number, Positive, Whole, value
-
-__all__ = ["local"]
 
 _File = Annotated[Location | None, Parameter(metavar="FILE")]
 _Folder = Annotated[Location | None, Parameter(metavar="DIR")]

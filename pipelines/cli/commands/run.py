@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pipelines.language.compiled import CompiledRecipe
     from pipelines.run.run import Run
 
-__all__ = ["Outputs", "retry", "run"]
-
 _OUTCOMES = ("failed", "moderated", "held", "invalid")
 _File = Annotated[Location, Parameter(metavar="FILE")]
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from flux_tasks.store.journal import Entry, Journal
     from pipelines.plan.calls import PlannedCall
 
-__all__ = ["store"]
-
 store = App(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
 
 _TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from flux_tasks.catalog import Tool
 
-__all__ = ["tools"]
-
 _LIMITS = {"ge": "at least", "le": "at most", "multiple_of": "a multiple of"}
 _TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
 

@@ -1,11 +1,7 @@
 """``validate``: check a recipe."""
 
-from __future__ import annotations
-
 from pipelines.cli.common import Exit, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line
-
-__all__ = ["validate"]
 
 
 def validate(recipe: RecipeFile, /, *, variables: Variables = ()) -> Exit:

@@ -29,8 +29,6 @@ from pipelines.language import templates
 from pipelines.language.document.fields import Part, SeveralProblems, Wording, as_tuple
 from pipelines.language.names import IMAGE_FACTS
 
-__all__ = ["BEFORE", "Expect"]
-
 BEFORE = "before"
 """What a condition calls the step's input."""
 

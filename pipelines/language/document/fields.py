@@ -4,8 +4,6 @@ Reading, the JSON Schema, the Python signatures and ``to_data`` all come from th
 known about it: its type and limits, its description (which editors show), and its ``Wording`` for messages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeAlias

@@ -4,8 +4,6 @@ Reading, the JSON Schema, the Python signatures, ``steps.pyi`` and ``to_data`` a
 is a mapping of its own is a class, such as ``Preserve``.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -27,8 +25,6 @@ from pipelines.language.document.fields import (
     as_tuple,
 )
 from pipelines.language.names import IMAGE_FACTS
-
-__all__ = ["FunctionStep", "OnFailure", "Preserve", "RecipeStep", "StepOptions"]
 
 _Then: TypeAlias = Literal["fail", "keep"]
 _Changes: TypeAlias = Annotated[dict[AnyText, Any], Field(min_length=1)]

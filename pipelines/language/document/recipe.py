@@ -1,7 +1,5 @@
 """The recipe document as a whole: its source, its outputs, its budget."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -21,8 +19,6 @@ from pipelines.language.document.fields import (
     as_tuple,
     ending,
 )
-
-__all__ = ["REQUIRED", "TABLE_TYPES", "Budget", "Output", "RecipeDocument", "Source"]
 
 TABLE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
 """What the name of a table may end in."""

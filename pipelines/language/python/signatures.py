@@ -4,8 +4,6 @@ The types say what type checkers can know: numbers and texts may be templates; f
 template is written ``Template("{{ mode }}")``, so that a word that does not exist is found.
 """
 
-from __future__ import annotations
-
 import inspect
 import keyword
 import types
@@ -25,18 +23,6 @@ from pipelines.language.document.fields import Part, PythonType
 from pipelines.language.document.options import RecipeStep, StepOptions
 from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS
-
-__all__ = [
-    "OPTIONS",
-    "OPTIONS_OF_RECIPES",
-    "STEPS",
-    "docstring",
-    "field_type",
-    "parameters",
-    "primary_names",
-    "signature",
-    "source_of",
-]
 
 STEPS: tuple[str, ...] = (*catalog.TASKS, *OPERATIONS)
 """Every step that has a function of its own."""

@@ -16,8 +16,6 @@ from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
 from pipelines.language.names import numbered
 from pipelines.operations.registry import OPERATIONS
 
-__all__ = ["Ref", "StepSpec", "Template", "ids_of", "make_step", "name_of", "plain_data", "step"]
-
 _DEEPEST = 20
 
 

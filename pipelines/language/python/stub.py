@@ -1,7 +1,5 @@
 """The types of ``pipelines.steps`` for editors and type checkers: writes ``steps.pyi``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
@@ -18,9 +16,6 @@ from pipelines.language.python.signatures import (
     parameters,
     source_of,
 )
-
-__all__ = ["stub"]
-
 
 _HEAD = '''"""Written by `make stubs` from the catalogue and the operations; a test keeps it fresh."""
 

@@ -1,7 +1,5 @@
 """Recipes in the place of steps: their steps, renamed, with their inputs connected and their variables set."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +9,6 @@ from flux_tasks.errors import RecipeError, nearest
 from pipelines.language.document.options import RecipeStep
 from pipelines.language.names import SOURCE
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
-
-__all__ = ["GATE", "Expansion", "Include", "expand_recipes"]
 
 Include: TypeAlias = Callable[[str], tuple[list[dict[str, Any]], str]]
 """Reads another recipe: its steps as plain data, and the id of the one whose result is the recipe's own."""

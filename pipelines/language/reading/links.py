@@ -1,7 +1,5 @@
 """Connect steps: where each one's pictures come from, and which steps give images and which give masks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,8 +16,6 @@ from pipelines.language.reading.includes import GATE
 from pipelines.language.reading.problems import Path, ProblemCollector
 from pipelines.language.reading.steps import ParsedStep, ParsedSteps
 from pipelines.operations.base import ImageInput, ImageKind, primary_of
-
-__all__ = ["LinkedStep", "Links", "link_steps"]
 
 _FAIL = OnFailure.expand("fail")
 

@@ -1,7 +1,5 @@
 """Load a recipe: from a file, from text, or from plain data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +9,6 @@ from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.reading import reader, yaml
-
-__all__ = ["compile_data", "load", "parse"]
 
 _Steps: TypeAlias = tuple[list[dict[str, Any]], str]
 """The steps of a recipe that is used as a step, and the id of the one whose result is its output."""

@@ -1,7 +1,5 @@
 """Check what holds for all steps together: what is varied, how often, and which steps lead to an output."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
 
@@ -12,8 +10,6 @@ from pipelines.language.graph import ancestors, dependencies_of, is_parameter
 from pipelines.language.model import Step
 from pipelines.language.reading.links import Links
 from pipelines.language.reading.problems import Path, ProblemCollector
-
-__all__ = ["axes_of", "check_matrices", "check_unused", "check_variants"]
 
 MAX_NODES = 10_000
 """Combinations that the matrices of one recipe may make of its steps."""

@@ -1,7 +1,5 @@
 """Check steps, once it is known what feeds them: parameters, pictures, names, options that do not suit a step."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,8 +23,6 @@ from pipelines.language.reading.matrices import axes_of, check_variants
 from pipelines.language.reading.problems import Path, ProblemCollector, check_keys
 from pipelines.language.reading.scope import Scope, check_condition, check_template, check_templates
 from pipelines.operations.base import ImageInput, primary_of
-
-__all__ = ["check_path", "check_step"]
 
 _MASK_OPTIONS = ("invert", "dilate", "resize")
 _EXAMPLES = {"file": "-", "alpha": True, "boxes": [(0, 0, 1, 1)]}  # in the place of what only the item tells

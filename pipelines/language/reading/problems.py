@@ -1,7 +1,5 @@
 """What is wrong with a document: collected with the line of each problem, and said in words that help."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -12,8 +10,6 @@ from flux_tasks.errors import Problem, explain, nearest, shown
 from pipelines.language.compiled import ColumnReference
 from pipelines.language.document.fields import OrNull, Part, SeveralProblems, Wording
 from pipelines.language.reading import yaml
-
-__all__ = ["Path", "ProblemCollector", "check_keys", "read_part"]
 
 Path = tuple[str | int, ...]
 

@@ -1,7 +1,5 @@
 """From a document to the checked recipe, with every problem that is found."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -21,8 +19,6 @@ from pipelines.language.reading.parameters import check_path, check_step
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
 from pipelines.language.reading.scope import Scope, check_condition, check_template
 from pipelines.language.reading.steps import ParsedSteps, parse_steps
-
-__all__ = ["read"]
 
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 

@@ -12,8 +12,6 @@ from pipelines.language import templates
 from pipelines.language.names import MASK_FACTS
 from pipelines.language.reading.problems import Path, ProblemCollector
 
-__all__ = ["Scope", "check_condition", "check_template", "check_templates"]
-
 _COLUMN_TOO = frozenset(("stem", "name", "path"))  # what a table often calls a column
 _OF_ENVIRONMENT = re.compile(r"(?<![\w.])env\s*\.\s*(\w+)")
 _FACT = re.compile(f"(.+)_({'|'.join(MASK_FACTS)})").fullmatch

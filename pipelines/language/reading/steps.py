@@ -1,7 +1,5 @@
 """The steps of a document, parsed one by one: what each does, its parameters and its options."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +15,6 @@ from pipelines.language.reading.problems import Path, ProblemCollector, read_par
 from pipelines.operations import user_function
 from pipelines.operations.registry import OPERATIONS
 from pipelines.operations.user_function import UserFunction
-
-__all__ = ["OPTIONS", "ParsedStep", "ParsedSteps", "parse_steps"]
 
 OPTIONS = (*StepOptions.fields(),)
 """The names of all options beside a step."""

@@ -1,15 +1,11 @@
 """YAML documents with the line of every value, so that a message can show where a mistake is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from flux_tasks.errors import Problem
-
-__all__ = ["Document", "load"]
 
 Path = tuple[str | int, ...]
 
