@@ -117,10 +117,7 @@ def _step(names: Mapping[str, _StepName], bodies: Mapping[str, Schema], options:
         "allOf": [
             {
                 "if": {"required": ["recipe"]},
-                "then": {
-                    "propertyNames": {"enum": [*RecipeStep.fields()]},
-                    "properties": {"from": {"type": "string"}},
-                },
+                "then": {"propertyNames": {"enum": [*RecipeStep.fields()]}, "properties": {"from": {"type": "string"}}},
             },
             {"if": {"required": ["with"]}, "then": {"anyOf": [{"required": [name]} for name in called]}},
             {

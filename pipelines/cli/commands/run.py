@@ -106,12 +106,7 @@ def retry(
     )
     settings.require_key()
     return _carry_out(
-        earlier.recipe,
-        settings,
-        outputs,
-        only=lambda item: (item.path or item.stem) in items,
-        seed=seed,
-        budget=budget,
+        earlier.recipe, settings, outputs, only=lambda item: (item.path or item.stem) in items, seed=seed, budget=budget
     )
 
 

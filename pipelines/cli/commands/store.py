@@ -132,11 +132,7 @@ def _answered(call: PlannedCall, records: Sequence[KeyRecord]) -> Iterator[str]:
 
 
 @store.command
-def migrate(
-    *,
-    place: Annotated[StoreFolder, Parameter(name="--store")] = None,
-    yes: bool = False,
-) -> Exit:
+def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, yes: bool = False) -> Exit:
     """Give results of an earlier version the keys that this version uses.
 
     You need not do this: results with earlier keys are found, too, only

@@ -44,8 +44,7 @@ class OnFailure(Part):
         tuple[_Changes, ...],
         Field(min_length=1, max_length=10),
         BeforeValidator(
-            _as_tries,
-            json_schema_input_type=_Changes | Annotated[list[_Changes], Field(min_length=1, max_length=10)],
+            _as_tries, json_schema_input_type=_Changes | Annotated[list[_Changes], Field(min_length=1, max_length=10)]
         ),
         Wording("changed parameters, or a list of at most 10 such", "{seed: 2}, or a list of such"),
     ] = Field(description="Changed parameters to try, such as {seed: 2}, or a list of such. Each is a job of its own.")
@@ -131,8 +130,7 @@ class StepOptions(Part):
         "result, or try again with changed parameters, each of which is a job of its own.",
     )
     preserve: Annotated[Preserve | None, OrNull()] = Field(
-        default=None,
-        description="Put the pixels outside the mask back; feather softens the edge by this many pixels.",
+        default=None, description="Put the pixels outside the mask back; feather softens the edge by this many pixels."
     )
     save: Annotated[ResultPath, OrNull()] = Field(
         default="", description="Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'."

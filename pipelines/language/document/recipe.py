@@ -48,9 +48,7 @@ _Sample = Annotated[
 _Seed = Annotated[int, Field(ge=0), Wording("a whole number of at least 0", "one such as 1")]
 _Limit = Annotated[int, Field(ge=1), Wording("a whole number above 0", "one such as 100")]
 _Credits = Annotated[
-    float,
-    Field(ge=0),
-    Wording("a number of credits (1 credit is 0.01 USD)", "0 or more, such as 200"),
+    float, Field(ge=0), Wording("a number of credits (1 credit is 0.01 USD)", "0 or more, such as 200")
 ]
 _PATH = "A path or URL with a template in it, such as 'out/{{ stem }}.png'; it ends in .png, .jpg, .jpeg or .webp, "
 _PATH += "and that is the file type."
@@ -160,9 +158,7 @@ class RecipeDocument(Part):
         "recipe", description="The recipe's name, for reports."
     )
     vars: Annotated[
-        dict[Name, _Constant],
-        Wording("a mapping of names to values", "one such as {style: oil}"),
-        OrNull(),
+        dict[Name, _Constant], Wording("a mapping of names to values", "one such as {style: oil}"), OrNull()
     ] = Field({}, description="Constants for templates: {style: oil} is {{ style }}. --set style=ink changes it.")
     env: Annotated[
         tuple[AnyText, ...],
@@ -174,8 +170,7 @@ class RecipeDocument(Part):
         None, description="Where items come from: a glob of pictures, or a mapping with images or a table."
     )
     steps: Annotated[Any, OrNull()] = Field(
-        None,
-        description="What is done, in order: each gets the picture of the one before, or of those in from.",
+        None, description="What is done, in order: each gets the picture of the one before, or of those in from."
     )
     output: Output | Annotated[list[Output], Field(min_length=1)] | None = Field(
         None, description="Where results go: a path template, {path, from}, or a list of these."

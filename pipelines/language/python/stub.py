@@ -60,11 +60,7 @@ def stub() -> str:
     )
     recipe = _stub_of(
         "recipe",
-        [
-            "recipe: Recipe | str | PathLike[str]",
-            "with_: Mapping[str, Any] = ...",
-            *_arguments(OPTIONS_OF_RECIPES),
-        ],
+        ["recipe: Recipe | str | PathLike[str]", "with_: Mapping[str, Any] = ...", *_arguments(OPTIONS_OF_RECIPES)],
         "Another recipe, or the file of one, as a step: its steps are done.\n\nArgs:\n"
         "    with_: values for its ``vars``.",
     )
