@@ -1,7 +1,7 @@
 """Check steps, once it is known what feeds them: parameters, pictures, names, options that do not suit a step."""
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -18,8 +18,7 @@ from pipelines.language.actions import image_inputs, parameter_types, tool_for
 from pipelines.language.document.recipe import Source
 from pipelines.language.graph import is_parameter
 from pipelines.language.names import IMAGE_FACTS, MASK_FACTS, SOURCE
-from pipelines.language.reading.links import LinkedStep, Links
-from pipelines.language.reading.matrices import axes_of, check_variants
+from pipelines.language.reading.links import LinkedStep, Links, axes_of
 from pipelines.language.reading.problems import Path, ProblemCollector, check_keys
 from pipelines.language.reading.scope import Scope, check_condition, check_template, check_templates
 from pipelines.operations.base import ImageInput, primary_of
@@ -52,6 +51,17 @@ def check_path(text: str, path: Path, problems: ProblemCollector) -> None:
     if extension not in EXTENSIONS:
         *others, last = (f".{name}" for name in EXTENSIONS)
         problems.add(path, f"'{text}' must end in {', '.join(others)} or {last}")
+
+
+def check_variants(template: str, axes: Collection[str], path: Path, problems: ProblemCollector) -> None:
+    """Check that a path is another one for every combination of what is varied."""
+    if templates.syntax_problem(template, "") is not None:
+        return
+    used = templates.names_in(template)
+    missing = sorted(set(axes) - used)
+    if missing and "variant" not in used:
+        what = f"'{template}' is one file for every {', '.join(missing)}: write {{{{ variant }}}} into it"
+        problems.add(path, what)
 
 
 class _StepCheck:

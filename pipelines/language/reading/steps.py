@@ -1,7 +1,7 @@
 """The steps of a document, parsed one by one: what each does, its parameters and its options."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flux_tasks import catalog
@@ -61,7 +61,7 @@ class ParsedSteps:
     """
 
     steps: tuple[ParsedStep, ...] = ()
-    stands_for: Mapping[str, str] | None = None
+    stands_for: Mapping[str, str] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
     is_whole: bool = False
 
