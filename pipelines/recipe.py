@@ -44,8 +44,9 @@ from pipelines.language.python.step_spec import StepSpec, ids_of, name_of, plain
 from pipelines.language.reading import loader
 
 if TYPE_CHECKING:
+    from pipelines.language.document.recipe import Budget, Output, Source
     from pipelines.language.graph import Graph
-    from pipelines.language.model import Budget, Output, Source, Step
+    from pipelines.language.model import Step
     from pipelines.plan.result import Plan
 
 __all__ = ["Recipe"]

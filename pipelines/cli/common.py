@@ -28,13 +28,7 @@ class Exit(IntEnum):
 
 
 def value(parse: Callable[[str], Any], what: str, metavar: str | None = None, **declared: Any) -> Parameter:
-    """Declare a value that ``parse`` makes of a text.
-
-    Args:
-        parse: raises ``ValueError`` for a text that is not ``what``.
-        metavar: the word for the value in the help.
-        declared: further arguments of ``Parameter``.
-    """
+    """Declare a value that ``parse`` makes of a text; it raises ``ValueError`` for one that is not ``what``."""
 
     def convert(_type: Any, tokens: Sequence[Token]) -> Any:
         text = tokens[-1].value  # the last one counts where an option is repeated

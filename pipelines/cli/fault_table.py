@@ -55,8 +55,7 @@ class Measured:
         message: the error message, or the warnings of a call that was done.
         submissions, polls, fetches: requests that the server received in the first attempt.
         again: outcome of the second attempt, without faults.
-        charges: jobs charged in both attempts.
-        credits: credits charged for them.
+        charges, credits: jobs charged in both attempts, and what for.
         webhooks: how many jobs sent a genuine webhook, and how many webhooks came in all.
     """
 

@@ -90,18 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (RecipeError, InvalidRequest) as error:
             print_error(str(error))
             return Exit.WRONG
-        except RunStopped as error:
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return Exit.OK
+        except (RunStopped, OSError) as error:
             print_error(f"stopped: {error}")
             return Exit.STOPPED
         except FluxError as error:
             print_error(str(error))
             return Exit.ITEMS
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return Exit.OK
-        except OSError as error:
-            print_error(f"stopped: {error}")
-            return Exit.STOPPED
         except KeyboardInterrupt:
             print_error("interrupted")
             return Exit.STOPPED

@@ -35,7 +35,7 @@ from pipelines.data import tables
 from pipelines.data.number import Number
 from pipelines.data.tables import Row
 from pipelines.language import templates
-from pipelines.language.model import Source
+from pipelines.language.document.recipe import Source
 from pipelines.language.names import ITEM_NAMES, RESERVED
 
 __all__ = ["Item", "items_of", "known_names", "table_names"]

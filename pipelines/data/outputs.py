@@ -16,8 +16,8 @@ from flux_tasks.errors import InvalidRequest, Problem
 from flux_tasks.images.encoding import EXTENSIONS, mark_preview, plain
 from flux_tasks.images.reference import ImageRef
 from pipelines.language import templates
+from pipelines.language.document.recipe import Output
 from pipelines.language.graph import OutputTarget
-from pipelines.language.model import Output
 
 __all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "target_path", "write_output"]
 

@@ -13,8 +13,8 @@ from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, prepare
 from pipelines.data.number import Number
 from pipelines.language import templates
-from pipelines.language.actions import image_inputs, parameter_types
 from pipelines.language.graph import Node, NodeRef
+from pipelines.language.model import image_inputs, parameter_types
 
 __all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
 

@@ -11,9 +11,9 @@ from pipelines.data.items import Item, items_of, known_names
 from pipelines.data.outputs import mark, target_path
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
-from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
+from pipelines.language.model import image_inputs
 
 __all__ = ["budget_cap", "check_items", "items"]
 

@@ -173,8 +173,7 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
     print_summary(run)
     if problem:
         print_error(problem)
-        return Exit.STOPPED
-    return Exit.STOPPED if run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
+    return Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
 
 
 async def _finish(run: Run, display: Display) -> None:

@@ -223,7 +223,10 @@ def _table(entries: Sequence[Entry]) -> str:
     if not entries:
         return "no job is held"
     rows = [("key", "tool", "image", "age", "credits")]
-    rows += [(e.key[:12], e.tool, e.name, _age(e.age), _credits(e.estimate)) for e in entries]
+    for entry in entries:
+        age = duration(entry.age) if entry.age < _TEN_YEARS else "long ago"
+        estimate = "unknown" if entry.estimate is None else credits(entry.estimate)
+        rows.append((entry.key[:12], entry.tool, entry.name, age, estimate))
     known = sum(entry.estimate or 0.0 for entry in entries)
     return (
         f"{table_text(rows, width=terminal_width())}\n\n"
@@ -232,11 +235,3 @@ def _table(entries: Sequence[Entry]) -> str:
         "Check your BFL account, then: flux-pipelines store held --resubmit KEY to pay again, or --drop KEY to leave "
         "it out."
     )
-
-
-def _age(seconds: float) -> str:
-    return duration(seconds) if seconds < _TEN_YEARS else "long ago"
-
-
-def _credits(estimate: float | None) -> str:
-    return "unknown" if estimate is None else credits(estimate)

@@ -41,37 +41,23 @@ def _describe(tool: Tool) -> dict[str, Any]:
     """Return everything that the catalogue knows of ``tool``, JSON-ready."""
     from flux_tasks.catalog import SOURCES
 
-    price = tool.price
+    price = {n: getattr(tool.price, n) for n in ("first", "extra", "per", "inputs", "date", "note")}
+    parameters = {
+        n: {
+            "description": i.description or "",
+            "required": i.is_required(),
+            "default": None if i.is_required() else i.default,
+        }
+        for n, i in tool.parameters.items()
+    }
+    plain = ("name", "task", "summary", "path", "output_format", "webhooks", "strict", "slots", "charged_when_refused")
     return {
-        "name": tool.name,
-        "task": tool.task,
+        **{name: getattr(tool, name) for name in plain},
         "aliases": list(tool.aliases),
-        "summary": tool.summary,
-        "path": tool.path,
         "images": {n: {"role": m.role, "url": m.url} for n, m in tool.image_fields.items()},
-        "parameters": {
-            n: {
-                "description": i.description or "",
-                "required": i.is_required(),
-                "default": None if i.is_required() else i.default,
-            }
-            for n, i in tool.parameters.items()
-        },
+        "parameters": parameters,
         "output_formats": list(tool.formats),
-        "output_format": tool.output_format,
-        "webhooks": tool.webhooks,
-        "strict": tool.strict,
-        "slots": tool.slots,
-        "price": {
-            "first": price.first,
-            "extra": price.extra,
-            "per": price.per,
-            "inputs": price.inputs,
-            "date": price.date,
-            "source": SOURCES.get(price.source, price.source),
-            "note": price.note,
-        },
-        "charged_when_refused": tool.charged_when_refused,
+        "price": {**price, "source": SOURCES.get(tool.price.source, tool.price.source)},
         "prompt_limit": tool.prompt_limit and {"most": tool.prompt_limit.most, "unit": tool.prompt_limit.unit},
         "tips": [{"about": tip.about, "text": tip.text, "source": tip.source} for tip in tool.tips],
         "sources": {tag: SOURCES.get(tag, tag) for tag in tool.sources},

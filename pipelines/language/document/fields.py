@@ -4,9 +4,9 @@ Reading, the JSON Schema, the Python signatures and ``to_data`` all come from th
 known about it: its type and limits, its description (which editors show), and its ``Wording`` for messages.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -39,12 +39,7 @@ WORDS = ("description", "default", "examples")
 
 @dataclass(frozen=True)
 class Wording:
-    """What a value has to be, in words for a message: ``3 is not a condition: write one such as 'width > 800'``.
-
-    Attributes:
-        what: what the value is not.
-        remedy: what to write instead.
-    """
+    """What a value has to be, in words for a message: ``3 is not {what}: write {remedy}``."""
 
     what: str
     remedy: str
@@ -117,6 +112,12 @@ class Part(BaseModel):
         return mapping if cls.short is None else {"anyOf": [TypeAdapter(cls.short).json_schema(), mapping]}
 
 
+def parts_in(annotation: Any) -> Iterator[type[Part]]:
+    """Yield the parts that a field of this type holds."""
+    kinds = (annotation, *get_args(annotation))
+    yield from (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part))
+
+
 def _written(found: Schema, info: FieldInfo) -> Schema:
     """Return the JSON Schema of a field as a document has it: null only where it counts as left out."""
     choices = choices_of(found, null=False)
@@ -154,8 +155,6 @@ def ending(types: Iterable[str]) -> str:
     """Return a regular expression for the end of a path, in small or capital letters."""
     return "|".join("".join(f"[{c}{c.upper()}]" for c in name) for name in types)
 
-
-# -- kinds of fields --------------------------------------------------------------------------------------------------
 
 # Signs of a word, about as str.isidentifier has them; an id may also have hyphens.
 _FIRST, _NEXT = r"""[^\s\d./\\{}()\[\]:;,'"-]""", r"""[^\s./\\{}()\[\]:;,'"-]"""

@@ -59,11 +59,8 @@ class OnFailure(Part):
 
     def to_data(self) -> Any:
         """Return one word where there are no further tries."""
-        return (
-            {"retry_with": [dict(changes) for changes in self.retry_with], "then": self.then}
-            if self.retry_with
-            else self.then
-        )
+        tries = [dict(changes) for changes in self.retry_with]
+        return {"retry_with": tries, "then": self.then} if tries else self.then
 
 
 class Preserve(Part):

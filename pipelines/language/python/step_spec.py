@@ -20,10 +20,7 @@ _DEEPEST = 20
 
 
 class Template(str):
-    """A template text where a type checker wants one of several words: ``mode=Template("{{ mode }}")``.
-
-    It is for type checkers alone: a plain text does the same.
-    """
+    """A template where a type checker wants one of several words: ``mode=Template("{{ mode }}")``; else plain text."""
 
     __slots__ = ()
 
@@ -74,11 +71,8 @@ class StepSpec:
     def data(self, ids: Mapping[StepSpec, str] | None = None) -> dict[str, Any]:
         """Return the step as it would be in YAML; a recipe that it stands for is in there as it is.
 
-        Args:
-            ids: see ``ids_of``.
-
         Raises:
-            RecipeError: it names a step that has no id, here or in ``ids``.
+            RecipeError: it names a step that has no id, here or in ``ids`` (see ``ids_of``).
         """
         ids = ids or {}
         options = {name: value for name, value in self.options.items() if value is not UNSET}
@@ -118,7 +112,6 @@ def make_step(
         options: by their names in Python: ``from_``.
         known: the parameters that there are; None if that is checked elsewhere.
         primary: names of the picture that it works on, which is no parameter.
-        of: see ``StepSpec``.
 
     Raises:
         InvalidRequest: a parameter that it does not take, or a value that no recipe can hold; all of them at once.
@@ -157,10 +150,8 @@ def ids_of(steps: Iterable[Any]) -> dict[StepSpec, str]:
     taken: set[str] = set()
     for given in steps:
         if isinstance(given, (StepSpec, Mapping)):
-            chosen = _id(given)
-            name = chosen or numbered(_base(given), taken)
-            taken.add(name)
-            if isinstance(given, StepSpec) and given in named and not chosen:
+            taken.add(name := _id(given) or numbered(_base(given), taken))
+            if isinstance(given, StepSpec) and given in named and not given.id:
                 found.setdefault(given, name)
     return found
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import nearest
-from pipelines.language.actions import image_inputs, parameter_types
 from pipelines.language.document.options import OnFailure
 from pipelines.language.graph import ancestors, cycle, dependencies_of, is_parameter
-from pipelines.language.model import Step
+from pipelines.language.model import Step, image_inputs, parameter_types
 from pipelines.language.names import SOURCE
 from pipelines.language.reading.includes import GATE
 from pipelines.language.reading.problems import Path, ProblemCollector
@@ -34,12 +33,7 @@ class LinkedStep:
 
 @dataclass(frozen=True)
 class Links:
-    """All steps, connected.
-
-    Attributes:
-        kinds: what each step gives, by its id, and ``source``.
-        is_circular: some steps need each other's results.
-    """
+    """All steps, connected, and what each gives, by its id; ``is_circular`` if some need each other's results."""
 
     parsed: ParsedSteps
     problems: ProblemCollector
@@ -195,30 +189,22 @@ def check_matrices(links: Links) -> None:
         step, path = linked.step, linked.parsed.path
         lineage = {step.id, *ancestors(step.id, steps)}
         varying = [other for other in steps.values() if other.id in lineage]
-        by_name: dict[str, list[str]] = {}
-        for other in varying:
-            for name in other.matrix:
-                by_name.setdefault(name, []).append(other.id)
         before = [{fed, *ancestors(fed, steps)} for fed in dependencies_of(step)]
-        for name, ids in by_name.items():
+        for name in dict.fromkeys(name for other in varying for name in other.matrix):
+            ids = [other.id for other in varying if name in other.matrix]
             if len(ids) > 1 and not any(len(set(ids) & way) > 1 for way in before):  # reported where they meet
                 what = f"'{name}' is varied by {' and '.join(ids)}: give one of them another name, "
                 example = f'such as matrix: {{take: […]}} and the parameter {name}: "{{{{ take }}}}"'
                 links.problems.add((*path, "matrix", name) if name in step.matrix else path, what + example)
         total += prod(len(values) for other in varying for values in other.matrix.values())
         if total > MAX_NODES:
-            links.problems.add(
-                path, f"the matrices make more than {MAX_NODES:,} combinations of steps: shorten their lists"
-            )
-            return
+            what = f"the matrices make more than {MAX_NODES:,} combinations of steps: shorten their lists"
+            links.problems.add(path, what)
+            break
 
 
 def check_unused(links: Links, outputs: Sequence[str]) -> None:
-    """Check that every step leads to an output, or is saved, and that every name that is varied is used.
-
-    Args:
-        outputs: ids of the steps whose results are outputs.
-    """
+    """Check that every step leads to one of ``outputs``, or is saved, and that every name that is varied is used."""
     steps = links.by_id
     used: set[str] = set()
     for end in (*outputs, *(step.id for step in steps.values() if step.save)):

@@ -5,17 +5,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, nearest
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
-from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, RecipeDocument, Source
-from pipelines.language.model import Output
+from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, Output, RecipeDocument, Source
 from pipelines.language.names import ITEM_NAMES, SOURCE
 from pipelines.language.reading import yaml
-from pipelines.language.reading.includes import Include
+from pipelines.language.reading.includes import Include, IncludedSteps
 from pipelines.language.reading.links import Links, axes_of, check_matrices, check_unused, link_steps
 from pipelines.language.reading.parameters import check_path, check_step, check_variants
 from pipelines.language.reading.problems import ProblemCollector, read_part
@@ -23,8 +22,6 @@ from pipelines.language.reading.scope import Scope, check_condition, check_templ
 from pipelines.language.reading.steps import ParsedSteps, parse_steps
 
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
-_Steps: TypeAlias = tuple[list[dict[str, Any]], str]
-"""The steps of a recipe that is used as a step, and the id of the one whose result is its output."""
 
 
 def load(location: str | Path, variables: Mapping[str, Any] | None = None) -> CompiledRecipe:
@@ -45,14 +42,7 @@ def parse(text: str, *, file: str = "", variables: Mapping[str, Any] | None = No
 
 
 def compile_data(data: Mapping[str, Any], included: Mapping[str, CompiledRecipe] | None = None) -> CompiledRecipe:
-    """Check a recipe that is given as plain data.
-
-    Args:
-        included: recipes that it uses as steps, by the names that it calls them.
-
-    Raises:
-        RecipeError: with every problem and what to write instead.
-    """
+    """Check a recipe that is given as plain data; ``included`` has recipes that it uses as steps, by their names."""
     return _Loader("", included=included or {}).compile(yaml.Document(data), {})
 
 
@@ -63,7 +53,7 @@ class _Loader:
     file: str
     within: tuple[str, ...] = ()
     """The recipes that use it, the outermost first."""
-    known: dict[str, _Steps | RecipeError] = field(default_factory=dict)
+    known: dict[str, IncludedSteps | RecipeError] = field(default_factory=dict)
     included: Mapping[str, CompiledRecipe] = field(default_factory=dict)
 
     def compile(self, document: yaml.Document, variables: Mapping[str, Any]) -> CompiledRecipe:
@@ -76,14 +66,13 @@ class _Loader:
             raise RecipeError(in_order, file=self.file)
         return replace(compiled, file=self.file, written=document.data, variables=dict(variables))
 
-    def _include(self, location: str) -> _Steps:
+    def _include(self, location: str) -> IncludedSteps:
         if location in self.included:
             return self.included[location].as_steps()
         users = (*self.within, self.file)
         if location in users:
-            raise RecipeError(
-                [Problem("", f"is a step of itself: take it out: {' → '.join((*filter(None, users), location))}")]
-            )
+            way = " → ".join((*filter(None, users), location))
+            raise RecipeError([Problem("", f"is a step of itself: take it out: {way}")])
         if location not in self.known:
             try:
                 inner = _Loader(location, users, self.known)
@@ -172,12 +161,7 @@ def _check_env(names: Sequence[str], problems: ProblemCollector) -> None:
 
 
 def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, problems: ProblemCollector) -> Source:
-    """Return the source, after checking what no single field says.
-
-    Args:
-        data: the source as it is written.
-        scope: the names of constants.
-    """
+    """Return the source, after checking what no single field of ``data``, as it is written, says."""
     at = ("source",)
     if "table" in data and data.get("images") is not None:
         what = "cannot be used together with table: keep one, because items come from globs or from a table"

@@ -14,9 +14,9 @@ from flux_tasks.errors import InvalidRequest
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import mask_problems
 from pipelines.language import templates
-from pipelines.language.actions import image_inputs, parameter_types, tool_for
 from pipelines.language.document.recipe import Source
 from pipelines.language.graph import is_parameter
+from pipelines.language.model import image_inputs, parameter_types, tool_for
 from pipelines.language.names import IMAGE_FACTS, MASK_FACTS, SOURCE
 from pipelines.language.reading.links import LinkedStep, Links, axes_of
 from pipelines.language.reading.problems import Path, ProblemCollector, check_keys
@@ -28,11 +28,7 @@ _EXAMPLES = {"file": "-", "alpha": True, "boxes": [(0, 0, 1, 1)]}  # in the plac
 
 
 def check_step(linked: LinkedStep, links: Links, scope: Scope, source: Source | None) -> None:
-    """Check one step, with its neighbours known.
-
-    Args:
-        scope: what every template of an item knows.
-    """
+    """Check one step, with its neighbours known; ``scope`` is what every template of an item knows."""
     check = _StepCheck(linked, links, scope)
     check.inputs(source)
     check.templates()
@@ -69,10 +65,8 @@ class _StepCheck:
         self._parsed = linked.parsed
         self._step = step = linked.step
         self._path, self._at = linked.parsed.path, linked.parsed.at
-        self._problems = links.problems
-        self._add = links.problems.add
-        self._kinds = links.kinds
-        self._steps = links.by_id
+        self._problems, self._add = links.problems, links.problems.add
+        self._kinds, self._steps = links.kinds, links.by_id
         self._outer = scope
         self._axes = axes_of(step.id, self._steps)
         self._scope = scope.plus((*step.vars, *self._axes, "variant"))
@@ -80,8 +74,6 @@ class _StepCheck:
         self._primary = primary_of(self._inputs)
         self._has_mask = any(one.role == "mask" for one in self._inputs.values())
         self._varied = {name: values for name, values in step.matrix.items() if is_parameter(step, name)}
-
-    # -- inputs -------------------------------------------------------------------------------------------------------
 
     def inputs(self, source: Source | None) -> None:
         """Check whether the step gets masks where it needs masks, and images where it needs images."""
@@ -114,8 +106,6 @@ class _StepCheck:
                 if name in self._inputs and isinstance(inner, dict) and "step" in inner:
                     yield inner["step"], self._inputs[name], (*self._at, name)
 
-    # -- options ------------------------------------------------------------------------------------------------------
-
     def templates(self) -> None:
         """Check the templates of options and parameters."""
         step = self._step
@@ -134,16 +124,14 @@ class _StepCheck:
             check_template(step.save, at, self._scope, self._problems)
             check_path(step.save, at, self._problems)
             check_variants(step.save, self._axes, at, self._problems)
-        is_masked = self._has_mask and step.is_paid
+        expect, is_masked = step.expect, self._has_mask and step.is_paid
         if step.preserve is not None and not is_masked:
             self._add((*path, "preserve"), f"{name} has no mask: leave preserve out")
-        if step.expect is not None and step.expect.needs_mask and not is_masked:
+        if expect is not None and expect.needs_mask and not is_masked:
             self._add((*path, "expect"), f"{name} has no mask: leave drift and changed out")
-        if step.expect is not None and step.expect.needs_before and not step.inputs:
-            self._add(
-                (*path, "expect"),
-                f"{name} has no input picture to compare its result with: leave such expectations out",
-            )
+        if expect is not None and expect.needs_before and not step.inputs:
+            what = f"{name} has no input picture to compare its result with: leave such expectations out"
+            self._add((*path, "expect"), what)
 
     def condition(self) -> None:
         """Check the condition, which knows more than templates: facts of pictures and masks."""
@@ -153,8 +141,6 @@ class _StepCheck:
         facts = [f"{name}_{fact}" for name in masks for fact in MASK_FACTS]
         scope = self._scope.plus((*IMAGE_FACTS, *facts))
         check_condition(self._step.when, (*self._path, "when"), scope, self._problems)
-
-    # -- parameters ---------------------------------------------------------------------------------------------------
 
     def parameters(self) -> None:
         """Check the parameters, as far as they are known now; also those of a matrix and of further tries."""
@@ -267,9 +253,8 @@ class _StepCheck:
                 continue
             known = {*CALL_OPTIONS, *tool.parameters, *image_inputs(tool, step.task)}
             for name in step.parameters.keys() - known:
-                self._add(
-                    (*at, index), f"{tool.name} has no parameter {name}, which this step sets: leave one of them out"
-                )
+                what = f"{tool.name} has no parameter {name}, which this step sets: leave one of them out"
+                self._add((*at, index), what)
 
     def _tries(self, fixed: Mapping[str, Any]) -> None:
         """Check the parameters of further tries."""
@@ -299,8 +284,6 @@ class _StepCheck:
             is_known = name in parameters and name in known
             if not is_known or not _is_open(parameters[name], rest, known[name]):
                 yield (way if name else ()), problem.what
-
-    # -- pictures -----------------------------------------------------------------------------------------------------
 
     def _picture(self, value: Any, needed: ImageInput, path: Path) -> None:
         """Check whether ``value`` can be a picture: a path, ``{step: id}``, or the description of a mask."""
@@ -357,8 +340,6 @@ def _takes_containers(annotation: Any) -> bool:
 
 
 def _has_template(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_template, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_template, value))
+    if isinstance(value, (dict, list)):
+        return any(map(_has_template, value.values() if isinstance(value, dict) else value))
     return templates.is_template(value)

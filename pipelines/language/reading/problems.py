@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from flux_tasks.errors import Problem, explain, nearest, shown
 from pipelines.language.compiled import ColumnReference
-from pipelines.language.document.fields import OrNull, Part, SeveralProblems, Wording
+from pipelines.language.document.fields import OrNull, Part, SeveralProblems, Wording, parts_in
 from pipelines.language.reading import yaml
 
 Path = tuple[str | int, ...]
@@ -55,11 +55,7 @@ def check_keys(data: Mapping[str, Any], known: Collection[str], path: Path, prob
 
 
 def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) -> P | None:
-    """Return what is written at ``path``; fields that are wrong are added to ``problems`` and left out.
-
-    Returns:
-        None if nothing is left of it, or if it counts as left out.
-    """
+    """Return what is written at ``path``, without fields that are wrong; None if nothing is left, or was written."""
     expanded = part.expand(data)
     if isinstance(expanded, part) or (expanded is None and data is not None):
         return expanded
@@ -72,7 +68,7 @@ def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) 
     given: dict[str, Any] = {}
     for key, info in fields.items():
         place, wording = (*path, key), _wording_of(info)
-        inner = _part_in(info.annotation)
+        inner = next(parts_in(info.annotation), None)
         value = expanded.get(key)
         if key not in expanded:
             if info.is_required() and not any(nearest(str(other), [key]) for other in expanded.keys() - fields.keys()):
@@ -90,11 +86,7 @@ def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) 
 def _validated(
     part: type[P], given: dict[str, Any], path: Path, problems: ProblemCollector, *, is_whole: bool
 ) -> P | None:
-    """Return the part that ``given`` makes without what is wrong in it; None if nothing is left.
-
-    Args:
-        is_whole: nothing has been left out of ``given`` so far.
-    """
+    """Return the part that ``given`` makes without what is wrong in it; None if nothing is left."""
     is_first = True
     while True:
         try:
@@ -146,9 +138,3 @@ def _sentence(wording: Wording, value: Any) -> str:
 def _wording_of(info: FieldInfo) -> Wording:
     marks: Iterable[Any] = (*info.metadata, *(mark for kind in get_args(info.annotation) for mark in get_args(kind)))
     return next((mark for mark in marks if isinstance(mark, Wording)), Wording("as it has to be", "another value"))
-
-
-def _part_in(annotation: Any) -> type[Part] | None:
-    """Return the part that a field holds, if it holds one."""
-    kinds = (annotation, *get_args(annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)), None)

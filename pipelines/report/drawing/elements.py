@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flux_tasks.catalog import Tool
-from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.document.recipe import Source
 from pipelines.language.graph import Node, NodeRef
-from pipelines.language.model import Source, Step
+from pipelines.language.model import Step, image_inputs
 from pipelines.language.names import SOURCE
 from pipelines.operations.user_function import UserFunction
 from pipelines.report.redaction import without_secrets
