@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from flux_tasks.units import credits, escape_controls
-from pipelines.cli.terminal import Terminal, print_line
+from pipelines.cli.terminal import open_terminal, print_line
 from pipelines.data.manifest import StepOutcome
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import Event, EventKind
@@ -20,7 +20,7 @@ class Display:
 
     def __init__(self, recipe: CompiledRecipe) -> None:
         self._recipe = recipe
-        self._console = Terminal(stderr=True)
+        self._console = open_terminal(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -7,12 +7,12 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
 from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
-from pipelines.cli.terminal import print_line, terminal_width
+from pipelines.cli.terminal import Program, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.jobs.explanation import KeyRecord
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flux_tasks.store.journal import Entry, Journal
     from pipelines.plan.calls import PlannedCall
 
-store = App(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
+store = Program(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
 
 _TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time
 
