@@ -128,11 +128,7 @@ class Places:
 
 
 def load_recipe(location: Location, variables: Sequence[tuple[str, str]]) -> CompiledRecipe:
-    """Read and check a recipe.
-
-    Raises:
-        RecipeError: with every problem, its line and what to write instead.
-    """
+    """Read and check a recipe, with values for its variables."""
     from pipelines.language.reading import loader
 
     return loader.load(str(location), dict(variables))

@@ -25,8 +25,7 @@ def print_summary(run: Run) -> None:
     time = measured_duration(summary.seconds)
     print_line(f"{summary.name}: {summary.items} of {summary.total} items in {time}: {counts}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
-    unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
-    cost = f"{price(summary.cost)}{unpriced}"
+    cost = price(summary.cost) + (f" and {summary.unpriced} of unknown cost" if summary.unpriced else "")
     preview = summary.engine.startswith("local:")
     loose_ends = summary.uncertain or summary.uncollected
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
@@ -38,16 +37,14 @@ def print_summary(run: Run) -> None:
     if summary.uncollected:
         print_line(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
     if summary.uncertain:
-        print_line(
-            f"may have been paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held"
-        )
+        what = f"{summary.uncertain} submissions without an answer"
+        print_line(f"may have been paid for: {what}; see flux-pipelines store held")
     if preview and (summary.jobs or summary.cached):
         print_line(f"local preview: made on this machine by {summary.engine}, not by FLUX")
-    for line in _by_tool(summary):
-        print_line(line)
     failed_rows = run.failed_rows()
-    for line in _failures(failed_rows):
-        print_line("  " + line.replace("\n", "\n    "))
+    failures = ("  " + line.replace("\n", "\n    ") for line in _failures(failed_rows))
+    for line in (*_by_tool(summary), *failures):
+        print_line(line)
     more = sum(n for outcome, n in summary.counts.items() if outcome not in FINE) - len(failed_rows)
     if more > 0:
         print_line(f"  … and {more:,} more; see the manifest")

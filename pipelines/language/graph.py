@@ -220,32 +220,27 @@ def dependencies_of(step: Step) -> Iterator[str]:
 
 def in_order(steps: Sequence[Step]) -> list[Step]:
     """Return the steps, each after those that feed it, otherwise as they are written; without those of a circle."""
-    known = {step.id for step in steps}
-    left = list(steps)
-    done: set[str] = {SOURCE}
-    found: list[Step] = []
-    while left:
-        ready = next((s for s in left if all(f in done or f not in known for f in dependencies_of(s))), None)
+    left, found = list(steps), list[Step]()
+    while True:
+        waiting = {step.id for step in left}
+        ready = next((step for step in left if waiting.isdisjoint(dependencies_of(step))), None)
         if ready is None:
-            break
+            return found
         left.remove(ready)
-        done.add(ready.id)
         found.append(ready)
-    return found
 
 
 def cycle(steps: Sequence[Step]) -> list[Step]:
     """Return steps that feed one another in a circle, in its order; an empty list if there is none."""
-    by_id = {step.id: step for step in steps}
-    circling = {step.id for step in steps} - {step.id for step in in_order(steps)}
-    if not circling:
-        return []
-    way = [next(step.id for step in steps if step.id in circling)]
-    while True:
-        following = next(f for f in dependencies_of(by_id[way[-1]]) if f in circling)
+    ordered = {step.id for step in in_order(steps)}
+    circling = {step.id: step for step in steps if step.id not in ordered}
+    way = [*circling][:1]
+    while way:
+        following = next(fed for fed in dependencies_of(circling[way[-1]]) if fed in circling)
         if following in way:
-            return [by_id[name] for name in reversed(way[way.index(following) :])]
+            return [circling[name] for name in reversed(way[way.index(following) :])]
         way.append(following)
+    return []
 
 
 def ancestors(step: str, steps: Mapping[str, Step]) -> set[str]:
@@ -254,8 +249,7 @@ def ancestors(step: str, steps: Mapping[str, Step]) -> set[str]:
     open_ends = [step]
     while open_ends:
         current = steps.get(open_ends.pop())
-        for fed in dependencies_of(current) if current else ():
-            if fed not in found:
-                found.add(fed)
-                open_ends.append(fed)
+        further = set(dependencies_of(current)) - found if current else set()
+        found |= further
+        open_ends += further
     return found

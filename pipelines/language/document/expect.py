@@ -144,8 +144,7 @@ class Expect(Part):
     @property
     def needs_before(self) -> bool:
         """Whether it can only be judged for a step that has an input picture."""
-        compares = self.needs_mask or self.size == "same" or self.sharpness_gain is not None
-        return compares or bool(self.facts_of_input)
+        return self.needs_mask or self.size == "same" or self.sharpness_gain is not None or bool(self.facts_of_input)
 
     @property
     def facts_of_result(self) -> list[str]:

@@ -76,11 +76,8 @@ class StepSpec:
         """
         ids = ids or {}
         options = {name: value for name, value in self.options.items() if value is not UNSET}
-        fed = options.get("from")
-        if isinstance(fed, (list, tuple)):
-            options["from"] = [_fed(one, ids) for one in fed]
-        elif fed is not None:
-            options["from"] = _fed(fed, ids)
+        if options.get("from") is not None:
+            options["from"] = _fed(options["from"], ids)
         if self in ids:
             options["id"] = ids[self]
         given = {self.name: self.parameters} if self.of is None else {self.name: self.of, "with": self.parameters}
@@ -141,11 +138,8 @@ def make_step(
 def ids_of(steps: Iterable[Any]) -> dict[StepSpec, str]:
     """Return ids for those of ``steps`` that others name and that have none: what the recipe calls them by itself."""
     steps = list(steps)
-    named = {
-        one
-        for given in steps
-        for one in _specs_in((given.parameters, given.options) if isinstance(given, StepSpec) else given)
-    }
+    written = [(given.parameters, given.options) if isinstance(given, StepSpec) else given for given in steps]
+    named = {*_specs_in(written)}
     found: dict[StepSpec, str] = {}
     taken: set[str] = set()
     for given in steps:
@@ -202,6 +196,9 @@ def _named(spec: StepSpec, ids: Mapping[StepSpec, str]) -> str:
 
 
 def _fed(given: Any, ids: Mapping[StepSpec, str]) -> Any:
+    """Return the id of each step in what ``from`` was given."""
+    if isinstance(given, (list, tuple)):
+        return [_fed(one, ids) for one in given]
     return _named(given, ids) if isinstance(given, StepSpec) else given.id if isinstance(given, Ref) else given
 
 

@@ -17,14 +17,9 @@ P = TypeVar("P", bound=Part)
 
 
 class ProblemCollector:
-    """Collects the problems of one document, and the names that its templates refer to.
+    """Collects the problems of one document and where they are, and the names that its templates refer to.
 
-    Attributes:
-        problems: what is wrong.
-        paths: where something is wrong.
-        used: every name that a template refers to.
-        wanted: mentions of names that only the source's table can have.
-        own: mentions of the item's own names, where a column of the table may be meant.
+    For ``wanted`` and ``own`` see ``CompiledRecipe``.
     """
 
     def __init__(self, document: yaml.Document) -> None:

@@ -19,17 +19,13 @@ _FACT = re.compile(f"(.+)_({'|'.join(MASK_FACTS)})").fullmatch
 
 @dataclass(frozen=True)
 class Scope:
-    """What templates can refer to.
-
-    Attributes:
-        names: the names that there are.
-        constants: the names with the same value for every item, and their values.
-        has_table: whether there may be further names: the columns of a table that is not open yet.
-    """
+    """The names that templates can refer to."""
 
     names: frozenset[str]
     constants: Mapping[str, Any] = field(default_factory=dict)
+    """The names with the same value for every item, and their values."""
     has_table: bool = False
+    """There may be further names: the columns of a table that is not open yet."""
 
     def plus(self, names: Iterable[str]) -> Scope:
         """Return the scope with further names."""
@@ -96,8 +92,7 @@ def _check_names(names: Collection[str], text: str, path: Path, scope: Scope, pr
     for name in sorted(set(names) - scope.names):
         if name == "env":
             wanted = ", ".join(read) or "NAME"
-            what = f"'{text}': the recipe has no list env: write env: [{wanted}] at its top"
-            problems.add(path, what)
+            problems.add(path, f"'{text}': the recipe has no list env: write env: [{wanted}] at its top")
         elif scope.has_table:
             problems.wanted.append(problems.reference(name, text, path))
         else:
