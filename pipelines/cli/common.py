@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
+from flux_tasks.settings import Settings, from_environment
+
 if TYPE_CHECKING:
-    from flux_tasks.settings import Settings
     from pipelines.language.compiled import CompiledRecipe
 
 OPTIONS = Group("Options")
@@ -112,8 +113,6 @@ class Places:
         Raises:
             RunStopped: ``needs_key``, and there is no key for an endpoint that asks for one.
         """
-        from flux_tasks.settings import from_environment
-
         found = from_environment()
         settings = replace(
             found,

@@ -243,18 +243,18 @@ def _attempt(call: Callable[[], JobResult]) -> tuple[str, str]:
     return result.outcome, "; ".join(result.warnings)
 
 
-def measure_all(rows: Sequence[Row] = ROWS, *, at_once: int = 8) -> Iterator[tuple[Row, Measured]]:
-    """Measure each row, ``at_once`` of them at a time, and yield them in order."""
-    with ThreadPoolExecutor(at_once) as pool:
-        yield from zip(rows, pool.map(measure, rows), strict=True)
+def measure_all() -> Iterator[tuple[Row, Measured]]:
+    """Measure each row, eight of them at a time, and yield them in order."""
+    with ThreadPoolExecutor(8) as pool:
+        yield from zip(ROWS, pool.map(measure, ROWS), strict=True)
 
 
-def lines(rows: Sequence[Row] = ROWS) -> Iterator[str]:
+def lines() -> Iterator[str]:
     """Yield the lines of the table, each as soon as it is measured."""
     head = ("fault", "first attempt", "POST", "poll", "GET", "the same call again", "jobs charged")
     widths = (38, 20, 4, 4, 3, 19, 12)
     yield "  ".join(f"{word:<{width}}" for word, width in zip(head, widths, strict=True)) + "  message"
-    for row, m in measure_all(rows):
+    for row, m in measure_all():
         message = f"{m.webhooks[0]} genuine of {m.webhooks[1]} webhooks" if row.has_webhook else m.message
         cells = (row.name, m.outcome, m.submissions, m.polls, m.fetches, m.again, m.charges)
         line = "  ".join(f"{cell!s:<{width}}" for cell, width in zip(cells, widths, strict=True))

@@ -1,8 +1,7 @@
 """What a person sees during a run: a bar for each step, the cost so far, the time that is left."""
 
-from __future__ import annotations
-
 import sys
+from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -34,7 +33,7 @@ class Display:
         self._paid: dict[str, float] = {}
         self._active: dict[str, int] = {}
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

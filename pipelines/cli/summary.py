@@ -1,25 +1,18 @@
 """What is printed at the end of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from flux_tasks.units import credits, measured_duration, price
 from pipelines.cli.terminal import print_error, print_line
-
-if TYPE_CHECKING:
-    from pipelines.data.manifest import ManifestRow
-    from pipelines.run.run import Run
-    from pipelines.run.summary import Summary
+from pipelines.data.manifest import FINE, ManifestRow, errors_of
+from pipelines.run.run import Run
+from pipelines.run.summary import Summary
 
 _NAMED = 10  # items in a line
 
 
 def print_summary(run: Run) -> None:
     """Print how the run went: items, jobs and credits, what did not end well, and where the results are."""
-    from pipelines.data.manifest import FINE
-
     summary = run.summary
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
     time = measured_duration(summary.seconds)
@@ -59,8 +52,6 @@ def print_summary(run: Run) -> None:
 
 def _failures(rows: Sequence[ManifestRow]) -> Iterator[str]:
     """Yield a line for each error; items that were held for the same reason share one."""
-    from pipelines.data.manifest import errors_of
-
     held: dict[str, list[str]] = {}
     for row in rows:
         for error in errors_of(row):

@@ -1,7 +1,5 @@
 """The checked recipe: what plan, run, report and drawings work with."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -18,14 +16,6 @@ from pipelines.language.document.recipe import Budget, Output, Source
 from pipelines.language.graph import Graph
 from pipelines.language.model import Step
 from pipelines.operations.user_function import UserFunction
-
-
-class HasCompiled(Protocol):
-    """A value that a recipe can be compiled from, such as the public ``Recipe``."""
-
-    @property
-    def compiled(self) -> CompiledRecipe:
-        """The checked recipe."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +103,11 @@ class CompiledRecipe:
         for step in steps:
             step["vars"] = {**self.vars, **step.get("vars", {})}
         return steps, self.outputs[0].step
+
+
+class HasCompiled(Protocol):
+    """A value that a recipe can be compiled from, such as the public ``Recipe``."""
+
+    @property
+    def compiled(self) -> CompiledRecipe:
+        """The checked recipe."""

@@ -1,8 +1,7 @@
 """The steps of a recipe as a graph: their order, what feeds what, and one node for each combination of a matrix.
 
-A step with a matrix becomes one node for each combination of its values, and so does every step that it feeds. So the
-whole graph is known before the first picture is opened. Where two branches meet, values that both have from one step
-stay together, and all others are combined.
+A step with a matrix becomes one node for each combination of its values, and so does every step that it feeds. Where
+two branches meet, values that both have from one step stay together, and all others are combined.
 """
 
 from __future__ import annotations

@@ -1,14 +1,9 @@
 """The JSON Schema (draft 2020-12) of recipe files: for editors, which complete and explain what can be written.
 
-It is built from the models that check a recipe, so it has their descriptions, ranges and defaults. It accepts what the
-reader accepts, if names are written in small letters and with either hyphens or underscores, and a little more: only
-the reader knows which step feeds which. Editors find it by a recipe's first line::
-
-    # yaml-language-server: $schema=recipe.schema.json
-
-A step is one mapping with a property for every step there is, of which ``oneOf`` asks for exactly one: from that,
-editors complete names and parameters, and show where a wrong parameter is. For a choice among sixty mappings they do
-not. They propose the names of tasks, operations and tools; short names are patterns, and are only checked.
+It is built from the models that check a recipe, and accepts what the reader accepts, and a little more: only the reader
+knows which step feeds which. A step is one mapping with a property for every step there is, of which ``oneOf`` asks for
+exactly one: from that, editors complete names and parameters, and show where a wrong parameter is; for a choice among
+sixty mappings they do not. Short names of steps are patterns: they are checked, and not proposed.
 """
 
 import json

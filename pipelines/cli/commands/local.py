@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError
+from flux_tasks.settings import Settings
 from pipelines.cli.common import Exit, Location, Number, Positive, Whole, value
 from pipelines.cli.terminal import print_line
 
@@ -86,8 +87,6 @@ def local(
 
 
 def _key_for(upstream: str) -> str:
-    from flux_tasks.settings import Settings
-
     settings = Settings(endpoint=upstream, key=os.environ.get("BFL_API_KEY", ""))
     settings.require_key()
     return settings.key

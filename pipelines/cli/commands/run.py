@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from flux_tasks.settings import Settings
 from pipelines.cli.common import (
     Budget,
     Exit,
@@ -25,7 +26,6 @@ from pipelines.cli.common import (
 from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
-    from flux_tasks.settings import Settings
     from pipelines.cli.progress import Display
     from pipelines.language.compiled import CompiledRecipe
     from pipelines.run.run import Run

@@ -16,7 +16,6 @@ from pipelines.cli.terminal import Program, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.jobs.explanation import KeyRecord
-    from flux_tasks.jobs.migration import Migration
     from flux_tasks.store.journal import Entry, Journal
     from pipelines.plan.calls import PlannedCall
 
@@ -150,40 +149,28 @@ def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, 
     if yes:
         background.run(reconcile(settings))
     found = migrate_store(Store(settings.store), is_dry=not yes)
-    for line in _migration(found, is_dry=not yes):
-        print_line(line)
+    count = found.moved.total()
+    if count:
+        which = f"{count:,} {'result has' if count == 1 else 'results have'} a key of September 2026"
+        end = "got" if yes else "would get"
+        print_line(f"{which}, made of a date and every default, and {end} the key of today:")
+        rows = [(f"  {tool}", f"{number:,}") for tool, number in sorted(found.moved.items())]
+        print_line(table_text(rows, right=[1]))
+    else:
+        print_line("no result has a key of September 2026")
+    print_line(f"with the key of today: {found.present:,}; free results, which keep their keys: {found.free:,}")
+    if found.refusals or found.unsettled:
+        which = f"refusals ({found.refusals:,}) and unsettled jobs ({found.unsettled:,}) keep their keys"
+        print_line(f"{which}: they do not hold what was asked for, and are found as they are")
+    for key, why in found.left.items():
+        print_line(f"left: results/{key}.json: {why}")
+    if count and not yes:
+        print_line("nothing was changed: write --yes to do it")
     return Exit.OK
 
 
-def _migration(found: Migration, *, is_dry: bool) -> Iterator[str]:
-    count = found.moved.total()
-    if count:
-        yield (
-            f"{count:,} {'result has' if count == 1 else 'results have'} a key of September 2026, made of a date and "
-            f"every default, and {'would get' if is_dry else 'got'} the key of today:"
-        )
-        rows = [(tool, f"{number:,}") for tool, number in sorted(found.moved.items())]
-        yield from (f"  {line}" for line in table_text(rows, right=[1]).splitlines())
-    else:
-        yield "no result has a key of September 2026"
-    yield f"with the key of today: {found.present:,}; free results, which keep their keys: {found.free:,}"
-    if found.refusals or found.unsettled:
-        yield (
-            f"refusals ({found.refusals:,}) and unsettled jobs ({found.unsettled:,}) keep their keys: they do not hold "
-            "what was asked for, and are found as they are"
-        )
-    for key, why in found.left.items():
-        yield f"left: results/{key}.json: {why}"
-    if count and is_dry:
-        yield "nothing was changed: write --yes to do it"
-
-
 def _held(journal: Journal) -> list[Entry]:
-    """Return the held jobs of a store, oldest first.
-
-    Raises:
-        StoreUnavailable: it cannot be read.
-    """
+    """Return the held jobs of a store, oldest first."""
     try:
         entries = journal.entries()
     except OSError as error:
@@ -192,14 +179,7 @@ def _held(journal: Journal) -> list[Entry]:
 
 
 def _decide(journal: Journal, keys: Sequence[str], decision: Literal["resubmit", "drop"]) -> Iterator[str]:
-    """Write a decision about held jobs, and yield a line for each job.
-
-    Args:
-        keys: the beginnings of their keys, or ``all``.
-
-    Raises:
-        RecipeError: a key that is not of exactly one held job; nothing is decided then.
-    """
+    """Write a decision about held jobs by the beginnings of their keys, or ``all``, and yield a line for each job."""
     entries = _held(journal)
     chosen: dict[str, Entry] = {}
     problems: list[Problem] = []

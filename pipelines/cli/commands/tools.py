@@ -28,12 +28,12 @@ def tools(name: str | None = None, /, *, json: Json = False) -> Exit:
 
     from flux_tasks import catalog
 
-    if name:
-        tool = catalog.tool(name)
-        print_line(dumps(_describe(tool), indent=2) if json else "\n".join(_details(tool)))
-        return Exit.OK
-    known = list(catalog.TOOLS.values())
-    print_line(dumps([_describe(tool) for tool in known], indent=2) if json else "\n".join(_overview(known)))
+    found = [catalog.tool(name)] if name else list(catalog.TOOLS.values())
+    if json:
+        described = [_describe(tool) for tool in found]
+        print_line(dumps(described[0] if name else described, indent=2))
+    else:
+        print_line("\n".join(_details(found[0]) if name else _overview(found)))
     return Exit.OK
 
 

@@ -1,24 +1,10 @@
 """``expect:`` beside a step: what its result has to be, so that a bad result is not taken for a good one.
 
-::
-
-    expect:
-      size: same                # or [1024, 768]
-      min_side: 512
-      aspect: "16:9"
-      drift: 4.0                # at most, outside the mask
-      changed: 0.02             # at most, outside the mask
-      sharpness_gain: 1.1       # at least
-      solid: false
-      condition: "brightness > 20 and width >= before.width"
-
 ``on_failure`` says what happens to a result that fails; ``execution.expectations`` judges results.
 """
 
-from __future__ import annotations
-
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from jinja2 import Environment, nodes
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -131,7 +117,7 @@ class Expect(Part):
     )
 
     @model_validator(mode="after")
-    def _is_not_empty(self) -> Expect:
+    def _is_not_empty(self) -> Self:
         if all(value is None for _, value in self):
             raise ValueError(f"is empty: write at least one of {', '.join(type(self).model_fields)}")
         return self

@@ -77,17 +77,14 @@ class PythonType:
 
 
 class Part(BaseModel):
-    """Base of every part of a recipe document.
-
-    Attributes:
-        short: type of a shorter way to write the part, or None.
-        wording: for a value that is neither a mapping nor a shorter way to write one.
-    """
+    """Base of every part of a recipe document."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     short: ClassVar[Any] = None
+    """The type of a shorter way to write the part, or None."""
     wording: ClassVar[Wording | None] = None
+    """For a value that is neither a mapping nor a shorter way to write one."""
 
     @classmethod
     def expand(cls, value: Any) -> Any:

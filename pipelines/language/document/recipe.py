@@ -23,7 +23,6 @@ from pipelines.language.document.fields import (
 TABLE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
 """What the name of a table may end in."""
 
-
 REQUIRED = ("source", "steps", "output")
 """What every recipe has."""
 

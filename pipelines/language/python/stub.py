@@ -23,10 +23,7 @@ from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from flux_tasks.images.masks import Mask
-from pipelines.language.python.step_spec import StepSpec as StepSpec
-from pipelines.language.python.step_spec import Ref as Ref
-from pipelines.language.python.step_spec import Template as Template
-from pipelines.language.python.step_spec import step as step
+from pipelines.language.python.step_spec import Ref as Ref, StepSpec as StepSpec, Template as Template, step as step
 PARTSfrom pipelines.recipe import Recipe
 
 __all__: list[str]

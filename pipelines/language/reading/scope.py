@@ -1,11 +1,9 @@
 """The names that templates can refer to, and whether a template keeps to them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from flux_tasks.errors import nearest
 from pipelines.language import templates
@@ -27,7 +25,7 @@ class Scope:
     has_table: bool = False
     """There may be further names: the columns of a table that is not open yet."""
 
-    def plus(self, names: Iterable[str]) -> Scope:
+    def plus(self, names: Iterable[str]) -> Self:
         """Return the scope with further names."""
         return replace(self, names=self.names.union(names))
 

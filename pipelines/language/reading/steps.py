@@ -54,18 +54,14 @@ class _Call(NamedTuple):
 
 @dataclass(frozen=True)
 class ParsedSteps:
-    """The steps of a document, those of included recipes among them.
-
-    Attributes:
-        stands_for: ids of recipes in the place of steps, and the ids of the steps whose results are theirs.
-        broken: ids of steps and recipes that are not understood.
-        is_whole: every step is understood, and what feeds it.
-    """
+    """The steps of a document, those of included recipes among them; for ``stands_for`` see ``Expansion``."""
 
     steps: tuple[ParsedStep, ...] = ()
     stands_for: Mapping[str, str] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
+    """Ids of steps and recipes that are not understood."""
     is_whole: bool = False
+    """Every step is understood, and what feeds it."""
 
 
 def parse_steps(data: Any, names: frozenset[str], include: Include, problems: ProblemCollector) -> ParsedSteps:
