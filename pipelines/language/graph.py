@@ -4,14 +4,12 @@ A step with a matrix becomes one node for each combination of its values, and so
 two branches meet, values that both have from one step stay together, and all others are combined.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count, product
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from flux_tasks.catalog import Tool
 from flux_tasks.catalog.signatures import CALL_OPTIONS
@@ -98,7 +96,7 @@ class Graph:
     targets: tuple[OutputTarget, ...]
 
     @classmethod
-    def of(cls, steps: Sequence[Step], outputs: Sequence[Output]) -> Graph:
+    def of(cls, steps: Sequence[Step], outputs: Sequence[Output]) -> Self:
         """Return the graph of steps that have been checked: there is no circle and nothing unknown."""
         spread: dict[str, list[tuple[str, _Axes]]] = {SOURCE: [(SOURCE, {})]}
         nodes: list[Node] = []

@@ -148,11 +148,12 @@ class _StepCheck:
         for name in self._varied:
             if name in step.parameters and name != "model":
                 self._add((*self._path, "matrix", name), f"is written below {self._parsed.name}, too: keep one")
+        primaries = ("image", step.action.image_field) if isinstance(step.action, Tool) else (self._primary,)
         fixed: dict[str, Any] = {}
         for name, value in {**step.parameters, **{n: v[0] for n, v in self._varied.items()}}.items():
             if name in WEBHOOK_FIELDS:
                 self._add((*at, name), "a recipe waits for its jobs: leave the webhook out")
-            elif self._is_primary(name):
+            elif name in primaries:
                 self._add((*at, name), "comes from the step before: leave it out, or write from: beside the step")
             elif name in self._inputs:
                 self._picture(value, self._inputs[name], (*at, name))
@@ -163,10 +164,6 @@ class _StepCheck:
         self._values(fixed)
         self._matrix(fixed)
         self._tries(fixed)
-
-    def _is_primary(self, name: str) -> bool:
-        action = self._step.action
-        return name == self._primary or (isinstance(action, Tool) and name in ("image", action.image_field))
 
     def _missing(self) -> None:
         """Check whether every picture that is needed is given."""
@@ -218,14 +215,14 @@ class _StepCheck:
             shapes = {"width", "height"} if step.action.options.model_fields else set()
             if shapes and not any(name in fixed for name in (*shapes, "aspect_ratio", "expand")):
                 self._add(at, "has no canvas: write aspect_ratio, expand, or width and height")
-            missing_canvas = shapes if not shapes & fixed.keys() else set()
+            missing_canvas = set() if shapes & fixed.keys() else shapes
             variant, fit = step.parameters.get("variant", 0), step.parameters.get("fit", "error")
             if not templates.is_template(variant) and (isinstance(variant, bool) or not isinstance(variant, int)):
                 self._add((*at, "variant"), f"{variant!r} is not a whole number")
             if fit not in ("error", "downscale") and not templates.is_template(fit):
                 self._add((*at, "fit"), f"{fit!r} is not one of error, downscale")
         for way, what in self._wrong(fixed):
-            if not way or way[0] in fixed or way[0] not in missing_canvas:
+            if not way or way[0] not in missing_canvas:
                 self._add((*at, *way), what)
 
     def _matrix(self, fixed: Mapping[str, Any]) -> None:
