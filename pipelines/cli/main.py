@@ -12,11 +12,16 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped
-from pipelines.cli.commands.local import faults, local
-from pipelines.cli.commands.recipe import graph, init, schema, validate
-from pipelines.cli.commands.run import plan, retry, run
+from pipelines.cli.commands.faults import faults
+from pipelines.cli.commands.graph import graph
+from pipelines.cli.commands.init import init
+from pipelines.cli.commands.local import local
+from pipelines.cli.commands.plan import plan
+from pipelines.cli.commands.run import retry, run
+from pipelines.cli.commands.schema import schema
 from pipelines.cli.commands.store import store
 from pipelines.cli.commands.tools import tools
+from pipelines.cli.commands.validate import validate
 from pipelines.cli.common import OPTIONS, Exit
 from pipelines.cli.terminal import LogHandler, Program, print_error, print_line
 

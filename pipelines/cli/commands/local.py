@@ -1,8 +1,6 @@
-"""``local`` and ``faults``: serve the BFL API from this machine, and the faults that it can make."""
+"""``local``: serve the BFL API from this machine."""
 
-import json
 import os
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -10,7 +8,6 @@ from cyclopts import Parameter
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.settings import Settings
 from pipelines.cli.common import Exit, Location, Number, Positive, Whole, value
-from pipelines.cli.terminal import print_line
 
 _File = Annotated[Location | None, Parameter(metavar="FILE")]
 _Folder = Annotated[Location | None, Parameter(metavar="DIR")]
@@ -90,32 +87,3 @@ def _key_for(upstream: str) -> str:
     settings = Settings(endpoint=upstream, key=os.environ.get("BFL_API_KEY", ""))
     settings.require_key()
     return settings.key
-
-
-def faults(*, measure: bool = False) -> Exit:
-    """List the faults that the local server can cause.
-
-    A file with some of them is for `flux-pipelines local --faults FILE`.
-
-    Args:
-        measure: make each fault happen, and show what a caller sees of it
-    """
-    from pipelines.cli import fault_table
-
-    for line in fault_table.lines() if measure else kinds_text():
-        print_line(line)
-    return Exit.OK
-
-
-def kinds_text() -> Iterator[str]:
-    """Yield the lines of the list: each kind of fault with its own options and their defaults."""
-    from flux_tasks.local.faults.kinds import KINDS, Rule
-
-    common = list(Rule.model_fields)
-    for name, kind in KINDS.items():
-        yield f"{name:<27} {kind.summary}"
-        options = {n: i.default for n, i in kind.model_fields.items() if n not in (*common, "fault")}
-        if options:
-            yield f"{'':<27} {', '.join(f'{n}: {json.dumps(default)}' for n, default in options.items())}"
-    yield ""
-    yield f"each also takes {', '.join(common)}; a schedule is `seed:` and a list of them under `faults:`"

@@ -1,4 +1,4 @@
-"""``plan``, ``run`` and ``retry``: what a recipe would cost, and carrying it out."""
+"""``run`` and ``retry``: carry out a recipe, write its report, and print how it went."""
 
 from __future__ import annotations
 
@@ -10,20 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from flux_tasks.settings import Settings
-from pipelines.cli.common import (
-    Budget,
-    Exit,
-    Json,
-    Limit,
-    Location,
-    Places,
-    RecipeFile,
-    Variables,
-    Whole,
-    load_recipe,
-    value,
-)
-from pipelines.cli.terminal import print_error, print_line, terminal_width
+from pipelines.cli.common import Budget, Exit, Limit, Location, Places, RecipeFile, Variables, Whole, load_recipe, value
+from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
     from pipelines.cli.progress import Display
@@ -57,31 +45,6 @@ class Outputs:
     manifest: _File = ""
     no_report: bool = False
     grace: Annotated[float, value(float, "a number", "SECONDS")] = 30.0
-
-
-def plan(
-    recipe: RecipeFile,
-    /,
-    *,
-    variables: Variables = (),
-    limit: Limit = None,
-    budget: Budget = None,
-    places: Places = Places(),
-    json: Json = False,
-) -> Exit:
-    """Show what a run would do and cost.
-
-    Nothing is spent and nothing is written.
-    """
-    from json import dumps
-
-    from pipelines.plan import planner
-    from pipelines.plan.result import table
-
-    settings = places.settings(needs_key=False)
-    result = planner.plan(load_recipe(recipe, variables), limit=limit, budget=budget, settings=settings)
-    print_line(dumps(result.to_dict(), indent=2) if json else table(result, width=terminal_width()))
-    return Exit.ITEMS if result.problems else Exit.OK
 
 
 def run(

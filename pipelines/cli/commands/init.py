@@ -1,11 +1,7 @@
-"""Commands that write, check and draw a recipe: ``init``, ``validate``, ``graph``, ``schema``."""
-
-from typing import Annotated
-
-from cyclopts import Parameter
+"""``init``: write a recipe that is valid as it stands, with a comment on every part."""
 
 from flux_tasks.errors import Problem, RecipeError
-from pipelines.cli.common import Exit, Location, RecipeFile, Variables, load_recipe
+from pipelines.cli.common import Exit, Location
 from pipelines.cli.terminal import print_line
 
 SCHEMA = "recipe.schema.json"
@@ -74,57 +70,4 @@ def init(recipe: Location = "recipe.yaml", /) -> Exit:
     files.write(f"{folder}{sign}{SCHEMA}", text().encode())
     print_line(f"{place}: written, and {SCHEMA} beside it, with which editors complete it")
     print_line(f"write in it where your pictures are, then: flux-pipelines plan {place} --endpoint local")
-    return Exit.OK
-
-
-def validate(recipe: RecipeFile, /, *, variables: Variables = ()) -> Exit:
-    """Check a recipe.
-
-    Prints every problem at once, with its line and what to write instead;
-    and warnings where a valid recipe goes against what a tool's documents
-    advise. Nothing is spent and no image is opened.
-    """
-    from pipelines.execution.advice import advice
-    from pipelines.execution.precheck import check_items
-
-    loaded = load_recipe(recipe, variables)
-    count = check_items(loaded)
-    for problem in advice(loaded):
-        print_line(f"{recipe}: warning: {problem}")
-    print_line(f"{recipe}: fine: {loaded.name}, {count} items, {' → '.join(step.id for step in loaded.steps)}")
-    return Exit.OK
-
-
-def graph(
-    recipe: RecipeFile,
-    /,
-    *,
-    svg: Annotated[Location | None, Parameter(metavar="FILE")] = None,
-    variables: Variables = (),
-) -> Exit:
-    """Draw the steps of a recipe.
-
-    Prints Mermaid text, or writes an SVG picture.
-
-    Args:
-        svg: write an SVG picture to this file
-    """
-    from flux_tasks import files
-    from pipelines.report.drawing.mermaid import mermaid
-    from pipelines.report.drawing.svg import svg as draw
-
-    loaded = load_recipe(recipe, variables)
-    if not svg:
-        print_line(mermaid(loaded))
-        return Exit.OK
-    files.write(svg, draw(loaded).encode())
-    print_line(f"graph: {svg}")
-    return Exit.OK
-
-
-def schema() -> Exit:
-    """Print the JSON Schema of recipes, for editors."""
-    from pipelines.language.schema import text
-
-    print_line(text().rstrip())
     return Exit.OK

@@ -1,0 +1,29 @@
+"""``plan``: what a run would do and cost."""
+
+from pipelines.cli.common import Budget, Exit, Json, Limit, Places, RecipeFile, Variables, load_recipe
+from pipelines.cli.terminal import print_line, terminal_width
+
+
+def plan(
+    recipe: RecipeFile,
+    /,
+    *,
+    variables: Variables = (),
+    limit: Limit = None,
+    budget: Budget = None,
+    places: Places = Places(),
+    json: Json = False,
+) -> Exit:
+    """Show what a run would do and cost.
+
+    Nothing is spent and nothing is written.
+    """
+    from json import dumps
+
+    from pipelines.plan import planner
+    from pipelines.plan.result import table
+
+    settings = places.settings(needs_key=False)
+    result = planner.plan(load_recipe(recipe, variables), limit=limit, budget=budget, settings=settings)
+    print_line(dumps(result.to_dict(), indent=2) if json else table(result, width=terminal_width()))
+    return Exit.ITEMS if result.problems else Exit.OK

@@ -1,0 +1,22 @@
+"""``validate``: check a recipe."""
+
+from pipelines.cli.common import Exit, RecipeFile, Variables, load_recipe
+from pipelines.cli.terminal import print_line
+
+
+def validate(recipe: RecipeFile, /, *, variables: Variables = ()) -> Exit:
+    """Check a recipe.
+
+    Prints every problem at once, with its line and what to write instead;
+    and warnings where a valid recipe goes against what a tool's documents
+    advise. Nothing is spent and no image is opened.
+    """
+    from pipelines.execution.advice import advice
+    from pipelines.execution.precheck import check_items
+
+    loaded = load_recipe(recipe, variables)
+    count = check_items(loaded)
+    for problem in advice(loaded):
+        print_line(f"{recipe}: warning: {problem}")
+    print_line(f"{recipe}: fine: {loaded.name}, {count} items, {' → '.join(step.id for step in loaded.steps)}")
+    return Exit.OK
