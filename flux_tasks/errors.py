@@ -10,6 +10,7 @@
     │   ├── EndpointUnreachable   no server answers at the endpoint: wrong address or no network
     │   ├── StoreUnavailable      the store cannot be read or written, so that nothing can be paid for safely
     │   └── Interrupted           Ctrl-C, SIGTERM, or a request of the program to end
+    ├── ItemsFailed           some items of a run did not end well, and the caller asked to hear of it (``raise_on``)
     ├── ItemError             this item cannot succeed as it is; the others can
     │   ├── InvalidImage          not an image, too large, wrong mask, decompression bomb
     │   ├── InvalidRequest        400/422 with the server's reasons, or refused before it was sent
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidImage",
     "InvalidRequest",
     "ItemError",
+    "ItemsFailed",
     "JobFailed",
     "JobLost",
     "KeyRefused",
@@ -109,6 +111,17 @@ class StoreUnavailable(RunStopped):
 
 class Interrupted(RunStopped):
     """A person or the program wants the run to end."""
+
+
+class ItemsFailed(FluxError):
+    """Items of a run did not end well; ``result`` is what the run would have returned."""
+
+    def __init__(self, message: str, result: Mapping[str, Any]) -> None:
+        self.result = result
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (str(self), self.result))
 
 
 class ItemError(FluxError):

@@ -44,6 +44,7 @@ from pipelines.language.python.step_spec import StepSpec, ids_of, name_of, plain
 from pipelines.language.reading import loader
 
 if TYPE_CHECKING:
+    from pipelines.flows.recipe_flow import RunResult
     from pipelines.language.graph import Graph
     from pipelines.language.model import Budget, Output, Source, Step
     from pipelines.plan.result import Plan
@@ -204,13 +205,13 @@ class Recipe:
 
         return plan(self.compiled, **settings)
 
-    def run(self, **settings: Any) -> dict[str, Any]:
+    def run(self, **settings: Any) -> RunResult:
         """Run it; see ``pipelines.flows.run_recipe``."""
         from pipelines.flows.recipe_flow import run_recipe
 
         return run_recipe(self, **settings)
 
-    async def arun(self, **settings: Any) -> dict[str, Any]:
+    async def arun(self, **settings: Any) -> RunResult:
         """Run it; see ``pipelines.flows.arun_recipe``."""
         from pipelines.flows.recipe_flow import arun_recipe
 

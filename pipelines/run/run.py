@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from flux_tasks.jobs.endpoint import engine_of, stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
 from flux_tasks.store.records import Store
+from flux_tasks.units import escape_controls
 from pipelines.data.history import LearnedPrices
 from pipelines.data.items import Item
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
@@ -33,6 +35,8 @@ from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
 
 __all__ = ["Run"]
+
+_log = logging.getLogger("pipelines.run")
 
 
 class Run:
@@ -194,4 +198,7 @@ class Run:
             self._manifest.add(row)
         except OSError as error:
             self.stop(RunStopped(f"the manifest cannot be written: {error}"))
+        if row["error"] is not None:
+            message = "; ".join(row["error"]["message"].splitlines())
+            _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}"))
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"]))

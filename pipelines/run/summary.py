@@ -77,7 +77,16 @@ class Summary:
     @property
     def is_fine(self) -> bool:
         """Whether every item ended well and nothing stopped the run."""
-        return not self.stopped and set(+self.counts) <= FINE
+        return not self.problem
+
+    @property
+    def problem(self) -> str:
+        """Why the run did not end well, in one sentence; empty if it did."""
+        if self.stopped:
+            return f"stopped: {self.stopped}"
+        bad = {outcome: n for outcome, n in sorted(self.counts.items()) if n and outcome not in FINE}
+        what = ", ".join(f"{n} {outcome}" for outcome, n in bad.items())
+        return f"{sum(bad.values())} of {self.total} items did not end well: {what}" if bad else ""
 
     def add(self, row: ManifestRow) -> None:
         """Add an item."""

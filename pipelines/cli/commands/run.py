@@ -160,7 +160,8 @@ async def _finish(run: Run, display: Display) -> None:
     # A wrong key, no credits or a server that does not answer is known before Prefect starts.
     await background.arun(open_account(run.settings))
     display.note("starting Prefect …")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # summary, manifest and report name each failure
+    # Summary, manifest and report name each failure; a Prefect server still gets its log.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from pipelines.flows.recipe_flow import advance
 
     await advance(run)
