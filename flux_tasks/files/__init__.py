@@ -31,16 +31,17 @@ from flux_tasks.files.locations import (
 )
 from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
-from flux_tasks.files.patterns import glob, matches
+from flux_tasks.files.patterns import glob, has_wildcards, matches
 
 __all__ = [
-    "access",
     "Unusable",
+    "access",
     "create",
     "exists",
     "extension",
     "folders",
     "glob",
+    "has_wildcards",
     "is_data",
     "is_local",
     "is_location",

@@ -334,7 +334,12 @@ def exists(location: str | os.PathLike[str]) -> bool:
     """Check whether something is at ``location``."""
     text = os.fspath(location)
     if is_local(text):
-        return local_path(text).exists()
+        try:
+            return local_path(text).exists()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # which no file can have
+                raise
+            return False
     filesystem, path = filesystem_of(text)
     return bool(filesystem.exists(path))
 

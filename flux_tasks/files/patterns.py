@@ -62,12 +62,11 @@ def matches(pattern: str, location: str) -> bool:
         return pattern.partition("://")[0] == location.partition("://")[0] and _match(
             _parts(location.partition("://")[2].strip("/")), _parts(pattern.partition("://")[2].strip("/"))
         )
-    wanted = _parts(os.path.abspath(local_path(pattern)))
+    wanted, place = _parts(str(local_path(pattern))), local_path(location)
     first = next((index for index, part in enumerate(wanted) if has_wildcards(part)), len(wanted) - 1)
-    folder = os.path.realpath("/".join(wanted[:first]) or "/")
-    place = os.path.abspath(local_path(location))
-    names = [*_parts(os.path.realpath(os.path.dirname(place))), os.path.basename(place)]
-    return _match([name for name in names if name], [*(part for part in _parts(folder) if part), *wanted[first:]])
+    folder = "/".join(wanted[:first]) or ("/" if first else ".")
+    names = [*_parts(os.path.realpath(place.parent)), place.name]
+    return _match([name for name in names if name], [*filter(None, _parts(os.path.realpath(folder))), *wanted[first:]])
 
 
 def _parts(path: str) -> list[str]:
@@ -100,7 +99,7 @@ def _below(pattern: str) -> Iterator[str]:
             inner = glob_module.escape(folder) + rest
             found = _below(inner) if _ANY_FOLDERS in _parts(rest) else glob_module.iglob(inner)  # noqa: PTH207
             for path in sorted(found):
-                identity = (os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+                identity = (os.path.realpath(Path(path).parent), Path(path).name)
                 if identity not in seen:
                     seen.add(identity)
                     yield path

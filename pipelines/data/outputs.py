@@ -66,7 +66,7 @@ def write_output(image: ImageRef, path: str) -> bool:
         OSError: it cannot be written.
         InvalidImage: the image cannot be read.
     """
-    wanted = path.rsplit(".", 1)[-1].lower().replace("jpeg", "jpg")
+    wanted = files.extension(path).replace("jpeg", "jpg")
     if EXTENSIONS.get(image.media_type) == wanted:
         if files.size(path) == image.size and hashlib.sha256(files.read(path)).hexdigest() == image.digest:
             return False
