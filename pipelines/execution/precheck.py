@@ -145,7 +145,7 @@ def _check_bytes(recipe: CompiledRecipe) -> None:
     if not template or not recipe.source.table:
         return
     names = templates.names_in(template)
-    for location in tables.found(recipe.source.table):
+    for location in tables.found(recipe.source.table)[:1]:
         if not (columns := sorted(names & tables.embedded(location))):
             continue
         values = next((row.values for row in tables.rows(location)), {})
