@@ -95,7 +95,8 @@ def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[It
             results.add(mark(path))
             if not found_again and is_read(recipe.source, recipe.constants, path):
                 found_again = path
-    remedy = "write results into a folder of their own, such as 'out/{{ stem }}.png'"
+    name = recipe.outputs[0].path.rpartition("/")[2]
+    remedy = f"write results into a folder of their own, such as 'out/{name}'"
     if inputs & results:
         for item in items(recipe, limit=limit, only=only):
             for path in _written_by(recipe, item):
