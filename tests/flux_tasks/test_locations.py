@@ -30,7 +30,7 @@ NAMES = (
     "~x.jpg",
     "q&a=b;c,d+e.jpg",
     "{x}.jpg",
-    "it's \"so\".jpg",
+    'it\'s "so".jpg',
 )
 LETTERS = st.characters(exclude_characters="/\0", exclude_categories=["Cs"])
 

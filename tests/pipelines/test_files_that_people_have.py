@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pictures import encoded, noise
+from PIL import Image
 from pyarrow import parquet
 from recipes import Place, perform
 
@@ -166,9 +166,7 @@ def test_an_item_whose_mask_is_called_nearly_so_has_a_warning_in_plan_and_run(
 ) -> None:
     photos(tmp_path, f"in/{photo}.png", "in/other.png")
     masks(tmp_path, mask, "another.png")
-    made = recipe(
-        tmp_path, "{images: 'FOLDER/in/*', columns: {mask: 'FOLDER/masks/{{ stem }}.png'}}", steps=WITH_MASK
-    )
+    made = recipe(tmp_path, "{images: 'FOLDER/in/*', columns: {mask: 'FOLDER/masks/{{ stem }}.png'}}", steps=WITH_MASK)
     told = f"there is no {tmp_path}/masks/{photo}.png, but {tmp_path}/masks/{mask}: give both the same name if it is"
     plan = made.plan(settings=here.settings)
     assert [line.startswith(f"{photo}: erase: {told}") for line in plan.warned] == [True]
