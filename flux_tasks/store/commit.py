@@ -31,7 +31,7 @@ async def patiently(function: Callable[..., T], *arguments: Any) -> T:
     Raises:
         StoreUnavailable: it does not pass.
     """
-    for pause in (*files.PAUSES, None):
+    for pause in (*files.access.PAUSES, None):
         try:
             return await asyncio.to_thread(function, *arguments)
         except OSError as error:

@@ -50,6 +50,14 @@ class Store:
         """Return the full location of something in the store."""
         return files.join(self.url, *parts)
 
+    def is_new(self) -> bool:
+        """Check whether nothing has been stored here yet.
+
+        Raises:
+            OSError: the store cannot be reached.
+        """
+        return not files.folders(self.url)
+
     def _blob(self, digest: str, media_type: str) -> str:
         return self.location("blobs", digest[:2], f"{digest}.{EXTENSIONS.get(media_type, 'bin')}")
 

@@ -47,6 +47,10 @@ def print_summary(run: Run) -> None:
         print_line(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     for line in _by_tool(summary):
         print_line(line)
+    for warning in summary.warned:
+        print_line(f"  warning: {warning}")
+    if summary.warnings > len(summary.warned):
+        print_line(f"  … and {summary.warnings - len(summary.warned):,} more warnings; see the manifest")
     failed_rows = run.failed_rows()
     for line in _failures(failed_rows):
         print_line("  " + line.replace("\n", "\n    "))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args
 
 from flux_tasks.catalog import Tool, signatures
 from flux_tasks.images.masks import Mask
@@ -42,7 +41,7 @@ def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
         InvalidRequest: a template cannot be filled in.
     """
     filled = {name: _render(value, context, f"{node.id}.{name}") for name, value in node.parameters.items()}
-    types_of = parameter_types(node.action)
+    types_of = {"variant": int, **parameter_types(node.action)}
     return {n: _typed(v, types_of.get(n)) for n, v in filled.items() if v is not None and v != ""}
 
 
@@ -65,18 +64,26 @@ def _render(value: Any, context: Mapping[str, Any], where: str) -> Any:
 
 
 def _typed(value: Any, annotation: Any) -> Any:
-    """Return a number of a table as a number where the parameter is one, and as text elsewhere."""
+    """Return a number of a table as a number where the parameter is one, and as text elsewhere.
+
+    Where it takes whole numbers only, 42.0 is 42: so pandas writes a column of whole numbers in which one is missing.
+    """
+    if isinstance(value, list):
+        return [_typed(inner, annotation) for inner in value]
+    kinds = _members(annotation)
     if isinstance(value, Number):
-        kinds = _members(annotation)
-        if str not in kinds and kinds & {int, float}:
-            return value.value
-        return str(value)
+        if str in kinds or not kinds & {int, float}:
+            return str(value)
+        value = value.value
+    if isinstance(value, float) and int in kinds and float not in kinds and value.is_integer():
+        return int(value)
     return value
 
 
 def _members(annotation: Any) -> set[Any]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return {kind for inner in get_args(annotation) for kind in _members(inner)}
+    """Return the types that an annotation consists of, in unions, lists and tuples too."""
+    if inner := get_args(annotation):
+        return {kind for one in inner for kind in _members(one)}
     return {annotation}
 
 

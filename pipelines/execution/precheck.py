@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from typing import Any
 
+from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from pipelines.data import items as items_module
 from pipelines.data import tables
-from pipelines.data.items import Item, items_of, known_names
+from pipelines.data.items import Item, is_read, items_of, known_names
 from pipelines.data.outputs import mark, target_path
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
@@ -15,7 +18,7 @@ from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 
-__all__ = ["budget_cap", "check_items", "items"]
+__all__ = ["budget_cap", "check_items", "items", "source_warnings"]
 
 
 def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
@@ -40,13 +43,29 @@ def items(
         only: which of them.
     """
     count = 0
-    for item in items_of(recipe.source, recipe.constants):
-        if only is not None and not only(item):
-            continue
-        if limit is not None and count >= limit:
-            return
-        yield item
-        count += 1
+    with _placed(recipe):
+        for item in items_of(recipe.source, recipe.constants):
+            if only is not None and not only(item):
+                continue
+            if limit is not None and count >= limit:
+                return
+            yield item
+            count += 1
+
+
+@contextmanager
+def _placed(recipe: CompiledRecipe) -> Iterator[None]:
+    """Give every RecipeError of the block the file of ``recipe``, and the line of what it is about."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(recipe.placed(error.problems), file=error.file or recipe.file) from None
+
+
+def source_warnings(recipe: CompiledRecipe) -> list[Problem]:
+    """Return what the source leaves out that a person may have meant; see ``items.source_warnings``."""
+    with _placed(recipe):
+        return recipe.placed(items_module.source_warnings(recipe.source))
 
 
 def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
@@ -54,23 +73,39 @@ def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Calla
 
     Raises:
         RecipeError: there are none; a template names a column that the table has not; a result would be written over
-            a picture that the run reads (every later run would then take results for inputs, and pay for them).
+            a picture that the run reads, or where the source finds it (every later run would then take results for
+            inputs, and pay for them).
     """
+    with _placed(recipe):
+        return _checked_items(recipe, limit, only)
+
+
+def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[Item], bool] | None) -> int:
+    _check_bytes(recipe)
     _check_names(recipe)
     inputs: set[bytes] = set()
     results: set[bytes] = set()
+    found_again = ""
     named = list(_named_pictures(recipe))
     count = 0
     for item in items(recipe, limit=limit, only=only):
         count += 1
         inputs.update(map(mark, _read_by(recipe, item, named)))
-        results.update(map(mark, _written_by(recipe, item)))
+        for path in _written_by(recipe, item):
+            results.add(mark(path))
+            if not found_again and is_read(recipe.source, recipe.constants, path):
+                found_again = path
+    name = recipe.outputs[0].path.rpartition("/")[2]
+    remedy = f"write results into a folder of their own, such as 'out/{name}'"
     if inputs & results:
         for item in items(recipe, limit=limit, only=only):
             for path in _written_by(recipe, item):
                 if mark(path) in inputs:
-                    what = f"{path} is also a picture that the run reads: write results into a folder of their own"
+                    what = f"{path} is also a picture that the run reads: {remedy}"
                     raise RecipeError([Problem("output.path", what)])
+    if found_again:
+        what = f"the source would find the result {found_again}, and the next run would work on it: {remedy}"
+        raise RecipeError([Problem("output.path", f"{what}, or leave results out with source.filter")])
     return count
 
 
@@ -103,6 +138,26 @@ def _written_by(recipe: CompiledRecipe, item: Item) -> Iterator[str]:
     for target in recipe.graph.targets:
         with suppress(InvalidRequest):
             yield target_path(target, context)
+
+
+def _check_bytes(recipe: CompiledRecipe) -> None:
+    """Check that the pictures of a table's rows are in files, and not in the table itself."""
+    template = recipe.source.image
+    if not template or not recipe.source.table:
+        return
+    names = templates.names_in(template)
+    for location in tables.found(recipe.source.table)[:1]:
+        if not (columns := sorted(names & tables.embedded(location))):
+            continue
+        values = next((row.values for row in tables.rows(location)), {})
+        path: Any = None
+        with suppress(InvalidRequest):
+            context = {**recipe.constants, **values, "row": values, "index": 0}
+            path = templates.render(template, context, "source.image")
+        if not (isinstance(path, str) and path and files.exists(path)):
+            what = f"'{template}': the column {columns[0]} of {location} holds the bytes of pictures"
+            remedy = "which are not read here: write them to files first, and a column with their paths"
+            raise RecipeError([Problem("source.image", f"{what}, {remedy}")])
 
 
 def _check_names(recipe: CompiledRecipe) -> None:

@@ -24,7 +24,7 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs, target_path
 from pipelines.execution.arguments import Results, arguments_of, call_of, context_of, tries_of, with_pictures
-from pipelines.execution.conditions import Undecided, applies
+from pipelines.execution.conditions import Undecided, applies, near_misses
 from pipelines.execution.expectations import judge
 from pipelines.execution.facts import Facts
 from pipelines.execution.local_steps import sent_mask
@@ -155,13 +155,15 @@ class _Walk:
             place = "output"
             paths = list(self._claimed_paths())
             place = "input"
-            path = self._item.path
-            self._results[SOURCE] = await self._answers.off_loop(ImageRef.of, path) if path else None
+            self._results[SOURCE] = await self._answers.off_loop(self._source) if self._item.path else None
         except Exception as problem:
             self._answers.fail(place, problem)
             return WalkResult(self._results)
         await self._nodes(self._graph.nodes)
         return WalkResult(self._results, paths)
+
+    def _source(self) -> ImageRef:
+        return ImageRef.of(self._item.path, name=self._item.stem)
 
     def _claimed_paths(self) -> Iterator[tuple[OutputTarget, str]]:
         for number, target in enumerate(self._graph.targets):
@@ -214,13 +216,16 @@ class _Walk:
         try:
             condition = (node, context, arguments, image, self._answers.facts)
             if node.step.when and not await self._answers.off_loop(applies, *condition):
-                return await self._skip(node, image, f"when: {node.step.when}")
+                warnings = await self._answers.off_loop(near_misses, node, context, arguments)
+                return await self._skip(node, image, f"when: {node.step.when}", warnings)
         except Undecided:
             attempt = replace(attempt, is_decided=False)
         return await self._tries(attempt, tries_of(node, context))
 
-    async def _skip(self, node: Node, image: ImageRef | None, reason: str) -> ImageRef | None:
-        await self._answers.note(Attempt(node), Outcome(StepOutcome.SKIPPED, reason=reason))
+    async def _skip(
+        self, node: Node, image: ImageRef | None, reason: str, warnings: tuple[str, ...] = ()
+    ) -> ImageRef | None:
+        await self._answers.note(Attempt(node), Outcome(StepOutcome.SKIPPED, reason=reason, warnings=warnings))
         return image if node.passes_input_through else None
 
     async def _tries(self, first: Attempt, tries: Sequence[Mapping[str, Any]]) -> ImageRef | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from flux_tasks.settings import Settings, current, use
-from pipelines.execution.precheck import budget_cap, check_items, items
+from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import Plan
@@ -43,6 +43,8 @@ def plan(
     with use(settings or current(), **changes) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         check_items(recipe, limit=limit)
+        for warning in source_warnings(recipe):
+            tally.plan.add_warning(str(warning))
         for item in items(recipe, limit=limit):
             tally.add_item(ItemPlan(item, tally).run())
         return tally.plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -76,6 +77,10 @@ class Plan:
         invalid: the first of them, as sentences.
         budget: the cap in credits, or None.
         spent: credits that count against it already, because earlier runs were stopped.
+        warnings: how often a person may have meant something else, such as a mask whose name differs in case.
+        warned: the first of these, as sentences.
+        store: where results are kept, as an absolute location.
+        is_store_new: whether nothing is in it yet.
         learned: prices that are the mean of what jobs of this store have cost, by tool: ``credits``, and of how many
             ``jobs``.
     """
@@ -93,6 +98,10 @@ class Plan:
     budget: float | None = None
     spent: float = 0.0
     learned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: int = 0
+    warned: list[str] = field(default_factory=list)
+    store: str = ""
+    is_store_new: bool = False
 
     def __str__(self) -> str:
         return table(self)
@@ -102,6 +111,12 @@ class Plan:
         self.problems += 1
         if len(self.invalid) < _SHOWN:
             self.invalid.append(text)
+
+    def add_warning(self, text: str) -> None:
+        """Count something that a person may have meant otherwise."""
+        self.warnings += 1
+        if len(self.warned) < _SHOWN:
+            self.warned.append(text)
 
     @property
     def jobs(self) -> int:
@@ -230,12 +245,20 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(_budget(plan, plan.budget))
     if plan.engine.startswith("local:"):
         lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
+    if plan.store:
+        lines.append(f"store: {plan.store}{' (new: nothing is in it yet)' if plan.is_store_new else ''}")
+    if plan.warnings:
+        lines += [f"warnings: {plan.warnings:,}", *_listed(plan.warned, plan.warnings)]
     if plan.problems:
         lines.append(f"invalid: {plan.problems:,} {'problem' if plan.problems == 1 else 'problems'} with items")
-        lines += ["  " + words.replace("\n", "\n    ") for words in plan.invalid]
-        if plan.problems > len(plan.invalid):
-            lines.append(f"  … and {plan.problems - len(plan.invalid):,} more")
+        lines += _listed(plan.invalid, plan.problems)
     return lines
+
+
+def _listed(first: Sequence[str], count: int) -> list[str]:
+    """Return the first of ``count`` sentences as indented lines, and how many more there are."""
+    lines = ["  " + words.replace("\n", "\n    ") for words in first]
+    return lines + ([f"  … and {count - len(first):,} more"] if count > len(first) else [])
 
 
 def _budget(plan: Plan, cap: float) -> str:

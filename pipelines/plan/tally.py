@@ -50,6 +50,7 @@ class Tally:
         self.planned: dict[str, ImageRef] = {}
         try:
             self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
+            is_new = self.store.is_new()
         except OSError as error:
             raise StoreUnavailable(f"the store cannot be read: {error}") from error
         steps = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
@@ -62,6 +63,8 @@ class Tally:
             max_jobs=settings.max_jobs,
             budget=cap,
             spent=spent,
+            store=self.store.url,
+            is_store_new=is_new,
         )
         self._steps = steps
         self._durations = JobDurations(self.store)

@@ -39,7 +39,11 @@ class ItemRow:
     def note(self, attempt: Attempt, outcome: Outcome, seen: Observed) -> StepRow:
         """Add how an attempt at a step ended; returns that step's row."""
         node = attempt.node
-        facts: dict[str, Any] = {"reason": outcome.reason, "varied": dict(node.axes) or None}
+        facts: dict[str, Any] = {
+            "reason": outcome.reason,
+            "varied": dict(node.axes) or None,
+            "warnings": [*outcome.warnings],
+        }
         if node.is_paid:
             facts["tool"] = node.tool.name
         if outcome.image is not None and outcome.kind is not StepOutcome.UNCHANGED:
@@ -73,7 +77,7 @@ class ItemRow:
         return {
             "item": self._item.stem,
             "index": self._item.index,
-            "source": self._item.path or self._item.stem,
+            "source": self._item.source,
             "outcome": worst[0] if worst else _outcome_of({step["outcome"] for step in steps}),
             "error": worst[1] if worst else None,
             "errors": [error for _, error in self._errors] if len(self._errors) > 1 else [],

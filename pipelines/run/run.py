@@ -27,7 +27,7 @@ from flux_tasks.units import escape_controls
 from pipelines.data.history import LearnedPrices
 from pipelines.data.items import Item
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
-from pipelines.execution.precheck import budget_cap, check_items, items
+from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.execution.walk import NeedsJob
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
@@ -106,6 +106,8 @@ class Run:
         except OSError as error:
             raise StoreUnavailable(f"the store cannot be written: {error}") from error
         self._manifest.__enter__()
+        for warning in source_warnings(self.recipe):
+            self.context.emit(Event(EventKind.WARNING, text=str(warning)))
         return self
 
     def __exit__(self, *error: Any) -> None:

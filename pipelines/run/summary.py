@@ -10,6 +10,7 @@ from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, p
 
 __all__ = ["Summary", "ToolTotal"]
 
+_NAMED = 10
 _NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFailed, JobLost))
 
 
@@ -46,6 +47,8 @@ class Summary:
         uncertain: submissions that may have been charged and whose id is not known.
         uncollected: jobs that are paid for and in the journal, to be collected by the next run.
         tools: jobs and credits by tool.
+        warnings: how many warnings the steps of items have that were skipped.
+        warned: the first of these, as sentences.
         stopped: why the run was stopped, or an empty string.
     """
 
@@ -64,6 +67,8 @@ class Summary:
     uncertain: int = 0
     uncollected: int = 0
     tools: dict[str, ToolTotal] = field(default_factory=dict)
+    warnings: int = 0
+    warned: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str = ""
     manifest: str = ""
@@ -104,6 +109,11 @@ class Summary:
             total.cost += cost or 0.0
             total.estimate += estimate or 0.0
             total.unestimated += estimate is None
+        for step in row["steps"]:
+            for warning in step.get("warnings", ()) if step["outcome"] is StepOutcome.SKIPPED else ():
+                self.warnings += 1
+                if len(self.warned) < _NAMED:
+                    self.warned.append(f"{row['item']}: {step['id']}: {warning}")
         for error in errors_of(row):
             self.uncertain += error["kind"] == SubmissionUncertain.__name__
             self.uncollected += error["kind"] in _NOT_COLLECTED

@@ -111,7 +111,7 @@ def retry(
         earlier.recipe,
         settings,
         outputs,
-        only=lambda item: (item.path or item.stem) in items,
+        only=lambda item: item.source in items,
         seed=seed,
         budget=budget,
     )

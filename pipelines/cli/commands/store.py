@@ -12,12 +12,14 @@ from cyclopts import App, Parameter
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
 from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
-from pipelines.cli.terminal import print_line, terminal_width
+from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.jobs.explanation import KeyRecord
     from flux_tasks.jobs.migration import Migration
+    from flux_tasks.settings import Settings
     from flux_tasks.store.journal import Entry, Journal
+    from flux_tasks.store.records import Store
     from pipelines.plan.calls import PlannedCall
 
 __all__ = ["store"]
@@ -51,9 +53,8 @@ def held(
     from json import dumps
 
     from flux_tasks.store.journal import Journal
-    from flux_tasks.store.records import Store
 
-    journal = Journal(Store(Places(store=place).settings(needs_key=False).store))
+    journal = Journal(_opened(Places(store=place).settings(needs_key=False)))
     for line in chain(_decide(journal, resubmit, "resubmit"), _decide(journal, drop, "drop")):
         print_line(line)
     entries = _held(journal)
@@ -85,17 +86,17 @@ def explain(
         item: the recipe's item: its stem or its location
     """
     from flux_tasks.jobs.explanation import find_records
-    from flux_tasks.store.records import Store
 
     if bool(recipe) != bool(item):
         raise RecipeError([Problem("--item" if recipe else "--recipe", "is missing: write both, or none of them")])
     settings = places.settings(needs_key=False)
-    records = find_records(Store(settings.store), str(result))
+    place = _opened(settings)
+    records = find_records(place, str(result))
     for record in records:
         print_line(record.describe())
     if other:
         print_line(f"\nCompared with {other}:")
-        for line in _compared(records, find_records(Store(settings.store), str(other))):
+        for line in _compared(records, find_records(place, str(other))):
             print_line(f"  {line}")
     if recipe:
         from pipelines.plan.calls import calls_of_item
@@ -150,12 +151,12 @@ def migrate(
     from flux_tasks import background
     from flux_tasks.jobs.migration import migrate as migrate_store
     from flux_tasks.store.commit import reconcile
-    from flux_tasks.store.records import Store
 
     settings = Places(store=place).settings(needs_key=False)
+    found_store = _opened(settings)
     if yes:
         background.run(reconcile(settings))
-    found = migrate_store(Store(settings.store), is_dry=not yes)
+    found = migrate_store(found_store, is_dry=not yes)
     for line in _migration(found, is_dry=not yes):
         print_line(line)
     return Exit.OK
@@ -182,6 +183,24 @@ def _migration(found: Migration, *, is_dry: bool) -> Iterator[str]:
         yield f"left: results/{key}.json: {why}"
     if count and is_dry:
         yield "nothing was changed: write --yes to do it"
+
+
+def _opened(settings: Settings) -> Store:
+    """Return the store, after a line on standard error if nothing is in it.
+
+    Raises:
+        StoreUnavailable: it cannot be read.
+    """
+    from flux_tasks.store.records import Store
+
+    store = Store(settings.store)
+    try:
+        is_new = store.is_new()
+    except OSError as error:
+        raise StoreUnavailable(f"the store cannot be read: {error}") from error
+    if is_new:
+        print_error(f"there is no store at {store.url} yet; --store or FLUX_STORE names another one")
+    return store
 
 
 def _held(journal: Journal) -> list[Entry]:

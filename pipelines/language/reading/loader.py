@@ -61,7 +61,7 @@ class _Loader:
         compiled, problems = reader.read(document, self._include, variables)
         if compiled is None:
             raise RecipeError(problems, file=self.file)
-        return replace(compiled, file=self.file, written=document.data, variables=dict(variables))
+        return replace(compiled, file=self.file, written=document.data, lines=document.lines, variables=dict(variables))
 
     def _include(self, location: str) -> _Steps:
         if location in self.included:

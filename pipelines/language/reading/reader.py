@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flux_tasks import files
 from flux_tasks.errors import Problem, nearest
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
@@ -121,7 +122,7 @@ def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, probl
         source = source.model_copy(update={"images": ()})
     elif "table" not in data and data.get("images") is None:
         problems.add((*at, "images"), "is missing: write a glob such as 'photos/*.jpg', or a table")
-    if source.table and source.table.rsplit(".", 1)[-1].lower() not in TABLE_TYPES:
+    if source.table and files.extension(source.table) not in TABLE_TYPES:
         *others, last = (f".{name}" for name in TABLE_TYPES)
         problems.add((*at, "table"), f"'{source.table}' must end in {', '.join(others)} or {last}")
     if source.image and "table" not in data:

@@ -304,7 +304,7 @@ def failing_blobs(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
         return real(location, **options)
 
     monkeypatch.setattr(files, "read", read)
-    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files.access, "PAUSES", (0.01, 0.01, 0.01))
     monkeypatch.setattr(byte_cache, "get", lambda digest: None)
 
 
