@@ -32,6 +32,7 @@ from flux_tasks.files.locations import (
 from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
 from flux_tasks.files.patterns import glob, has_wildcards, matches
+from flux_tasks.files.targets import missing_bucket, try_writing, unwritable
 
 __all__ = [
     "Unusable",
@@ -51,6 +52,7 @@ __all__ = [
     "local_path",
     "matches",
     "may_pass",
+    "missing_bucket",
     "name",
     "near_misses",
     "patiently",
@@ -61,5 +63,7 @@ __all__ = [
     "size",
     "stem",
     "stream",
+    "try_writing",
+    "unwritable",
     "write",
 ]

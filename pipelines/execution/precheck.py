@@ -72,9 +72,9 @@ def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Calla
     """Return how many items there are.
 
     Raises:
-        RecipeError: there are none; a template names a column that the table has not; a result would be written over
-            a picture that the run reads, or where the source finds it (every later run would then take results for
-            inputs, and pay for them).
+        RecipeError: there are none; an output's bucket does not exist; a template names a column that the table has
+            not; a result would be written over a picture that the run reads, or where the source finds it (every later
+            run would then take results for inputs, and pay for them).
     """
     with _placed(recipe):
         return _checked_items(recipe, limit, only)
@@ -83,6 +83,7 @@ def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Calla
 def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[Item], bool] | None) -> int:
     _check_bytes(recipe)
     _check_names(recipe)
+    _check_buckets(recipe)
     inputs: set[bytes] = set()
     results: set[bytes] = set()
     found_again = ""
@@ -158,6 +159,16 @@ def _check_bytes(recipe: CompiledRecipe) -> None:
             what = f"'{template}': the column {columns[0]} of {location} holds the bytes of pictures"
             remedy = "which are not read here: write them to files first, and a column with their paths"
             raise RecipeError([Problem("source.image", f"{what}, {remedy}")])
+
+
+def _check_buckets(recipe: CompiledRecipe) -> None:
+    outputs = {target.output.root for target in recipe.graph.targets}
+    missing = sorted(filter(None, map(files.missing_bucket, outputs)))
+    if missing:
+        hint = "make it first, or write another name"
+        raise RecipeError(
+            [Problem("output.path", f"{name} does not exist: {hint}") for name in missing], file=recipe.file
+        )
 
 
 def _check_names(recipe: CompiledRecipe) -> None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest
+from flux_tasks import files
+from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest, Problem
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.result import JobResult
@@ -172,6 +173,8 @@ class _Walk:
                 raise InvalidRequest(
                     f"output.path: {path} is also another result's: use more of the item's names in it"
                 )
+            if reason := files.unwritable(path):
+                raise InvalidRequest.of([Problem("output.path", reason)])
             yield target, path
 
     async def _nodes(self, nodes: Sequence[Node]) -> None:

@@ -115,6 +115,7 @@ async def arun_recipe(
     given = {name: settings.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in settings}
     with use(**settings), Run(loaded, current(), **given) as run:
         if not await run.answer_from_store():
+            await run.prepare_to_pay()
             await advance(run)
     if run.stopped is not None:
         raise run.stopped

@@ -19,7 +19,7 @@ from typing import Any
 
 from flux_tasks import background, files
 from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
-from flux_tasks.jobs.endpoint import engine_of, stop_submitting
+from flux_tasks.jobs.endpoint import engine_of, open_account, stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
 from flux_tasks.store.records import Store
@@ -138,7 +138,7 @@ class Run:
         return heapq.nsmallest(most, rows, key=lambda row: int(row.get("index", 0)))
 
     async def answer_from_store(self) -> bool:
-        """Go through the items until one needs a job; True if none did and the run is complete.
+        """Go through the items until one needs a job; True if none did or the run was stopped: then it is over.
 
         Raises:
             EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
@@ -151,7 +151,8 @@ class Run:
         for item in self._left:
             self._next = ItemRun(item, self.context)
             if self.stopped is not None:
-                return False
+                await self.run_remaining(_refuse)
+                return True
             try:
                 await self._finish(self._next, None)
             except NeedsJob:
@@ -159,6 +160,24 @@ class Run:
         self._next = None
         await self._close_budget()
         return True
+
+    async def prepare_to_pay(self, *places: str) -> None:
+        """Find out before the first job what would keep its result from being written, or its call from being made.
+
+        Args:
+            places: files that will be written, besides the recipe's outputs and the manifest.
+
+        Raises:
+            RunStopped: one of them cannot be written, the key is refused, no credits are left, no server answers.
+        """
+        outputs = (files.join(target.output.root, "result") for target in self.recipe.graph.targets)
+        for file in dict.fromkeys((*outputs, self.summary.manifest, *places)):
+            try:
+                await asyncio.to_thread(files.try_writing, file)
+            except OSError as error:
+                what = f"nothing can be written to {file.rpartition('/')[0]}"
+                raise StoreUnavailable(f"{what}, so no job was begun: {error}") from error
+        await background.arun(open_account(self.settings))
 
     async def run_remaining(self, call_tool: CallTool) -> None:
         """Finish every item that is left, with several in work at a time and paid calls through ``call_tool``.
@@ -204,3 +223,7 @@ class Run:
             message = "; ".join(row["error"]["message"].splitlines())
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}"))
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"]))
+
+
+async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
+    raise AssertionError(f"{task} was begun after the run was stopped")
