@@ -16,8 +16,6 @@ from pipelines.language import templates
 from pipelines.language.actions import image_inputs, parameter_types
 from pipelines.language.graph import Node, NodeRef
 
-__all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
-
 Results = Mapping[str, ImageRef | None]
 """The result of each node: a picture, or None where there is none."""
 

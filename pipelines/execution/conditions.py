@@ -17,7 +17,6 @@ from pipelines.language import templates
 from pipelines.language.graph import Node
 from pipelines.language.names import IMAGE_FACTS
 
-__all__ = ["Undecided", "applies"]
 _KNOWN_BEFOREHAND = ("width", "height", "aspect", "megapixels")
 
 

@@ -21,8 +21,6 @@ from pipelines.execution.local_steps import grown
 from pipelines.language import templates
 from pipelines.language.document.expect import BEFORE, Expect
 
-__all__ = ["Observed", "judge", "observe"]
-
 _ASPECT_TOLERANCE = 0.01
 _SOLID_SPREAD = 10  # of 255: what a WebP of one colour varies by (measured, quality 50)
 

@@ -25,8 +25,6 @@ from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
 from pipelines.language.names import IMAGE_FACTS
 
-__all__ = ["Facts"]
-
 _KIND = "facts"
 _VERSION = 1  # of how the numbers are measured: records of another version are ignored
 _IN_MEMORY = 10_000  # contents whose numbers are kept in memory, about 0.5 KB each

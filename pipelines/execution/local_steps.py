@@ -20,8 +20,6 @@ from flux_tasks.store.records import Store
 from pipelines.language.graph import Node
 from pipelines.operations.pixels import encode
 
-__all__ = ["LocalResult", "grown", "growth", "operate", "preserve", "sent_mask"]
-
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:

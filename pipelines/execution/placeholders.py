@@ -10,8 +10,6 @@ from typing import Any, NoReturn
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
 
-__all__ = ["Placeholder", "pictures_in"]
-
 _SOME_SIZE = (1024, 1024)
 
 

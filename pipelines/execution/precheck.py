@@ -15,8 +15,6 @@ from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 
-__all__ = ["budget_cap", "check_items", "items"]
-
 
 def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
     """Return the most credits that a run may spend: ``budget``, else the recipe's own; None is no limit.

@@ -33,8 +33,6 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
 from pipelines.language.names import SOURCE
 
-__all__ = ["Attempt", "NeedsJob", "NodeAnswers", "Outcome", "Place", "WalkResult", "walk"]
-
 T = TypeVar("T")
 
 Place: TypeAlias = 'Node | Literal["source", "input", "output"]'

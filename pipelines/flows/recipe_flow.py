@@ -22,9 +22,6 @@ from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
 from pipelines.run.run import Run
 
-__all__ = ["advance", "arun_recipe", "call_task", "run_recipe"]
-
-
 _log = logging.getLogger("flux_tasks.flows")
 
 

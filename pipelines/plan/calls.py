@@ -17,9 +17,6 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.tally import Tally
 
-__all__ = ["PlannedCall", "calls_of_item"]
-
-
 _ANSWERS = {
     StepOutcome.CACHED: "its result is in the store, and is another one",
     StepOutcome.UNCHANGED: "it would change nothing",

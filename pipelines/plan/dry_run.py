@@ -22,8 +22,6 @@ from pipelines.execution.walk import Attempt, Outcome, Place, walk
 from pipelines.language.graph import Node
 from pipelines.plan.tally import Tally
 
-__all__ = ["ItemPlan"]
-
 _OUTCOMES = {
     Standing.PAID: StepOutcome.COLLECTED,
     Standing.HELD: StepOutcome.HELD,

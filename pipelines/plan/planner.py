@@ -17,8 +17,6 @@ from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import Plan
 from pipelines.plan.tally import Tally
 
-__all__ = ["plan"]
-
 
 def plan(
     recipe: CompiledRecipe,

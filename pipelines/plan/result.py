@@ -8,8 +8,6 @@ from typing import Any, Literal
 from flux_tasks.units import duration, price, table_text
 from pipelines.data.manifest import StepOutcome
 
-__all__ = ["Amount", "Plan", "StepPlan", "table"]
-
 _SHOWN = 20
 
 

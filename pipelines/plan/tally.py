@@ -20,8 +20,6 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.plan.result import Plan, StepPlan
 
-__all__ = ["Tally"]
-
 KONTEXT_MAX_SLOTS = 6
 
 

@@ -30,8 +30,6 @@ from flux_tasks.store.commit import patiently
 from flux_tasks.store.records import Store
 from pipelines.data.history import spent_before
 
-__all__ = ["Reservation", "RunBudget"]
-
 _WARN_AT = 0.8
 _MAY_BE_CHARGED = (SubmissionUncertain, StillRunning, DeliveryFailed, JobFailed, JobLost, StoreUnavailable)
 _ROUNDING = 1e-6

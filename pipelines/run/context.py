@@ -25,8 +25,6 @@ from pipelines.execution.facts import Facts
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.budget import RunBudget
 
-__all__ = ["CallTool", "Event", "EventKind", "RunContext"]
-
 CallTool: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[JobResult]]
 """Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns its result."""
 

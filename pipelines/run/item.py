@@ -27,8 +27,6 @@ from pipelines.language.names import SOURCE
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.row import ItemRow
 
-__all__ = ["ItemRun"]
-
 T = TypeVar("T")
 
 PICTURED_ITEMS = 60

@@ -23,8 +23,6 @@ from pipelines.execution.expectations import Observed
 from pipelines.execution.walk import Attempt, Outcome
 from pipelines.language.graph import OutputTarget
 
-__all__ = ["ItemRow"]
-
 
 class ItemRow:
     """Gathers what becomes the row of one item."""

@@ -32,8 +32,6 @@ from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
 
-__all__ = ["Run"]
-
 
 class Run:
     """One execution of ``recipe``.

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, paid_steps
 
-__all__ = ["Summary", "ToolTotal"]
-
 _NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFailed, JobLost))
 
 
@@ -29,6 +27,17 @@ class ToolTotal:
     cost: float = 0.0
     unpriced: int = 0
     unestimated: int = 0
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether the service has said what any of them cost."""
+        return self.jobs > self.unpriced
+
+    @property
+    def difference(self) -> float | None:
+        """Credits that they cost more than expected; None unless both are known of all of them."""
+        is_known = self.jobs and not self.unpriced and not self.unestimated
+        return round(self.cost - self.estimate, 6) + 0.0 if is_known else None
 
 
 @dataclass

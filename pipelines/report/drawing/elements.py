@@ -18,9 +18,7 @@ from pipelines.language.graph import Node, NodeRef
 from pipelines.language.model import Source, Step
 from pipelines.language.names import SOURCE
 from pipelines.operations.user_function import UserFunction
-from pipelines.report.redaction import without_secrets
-
-__all__ = ["Arrow", "Box", "Line", "Sketch"]
+from pipelines.report.formatting import without_secrets
 
 _UNDRAWABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -15,8 +15,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-__all__ = ["Layout", "Link", "Spot", "lay_out"]
-
 GAP = 28.0
 """Pixels between boxes side by side."""
 

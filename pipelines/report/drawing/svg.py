@@ -16,9 +16,6 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.report.drawing.elements import Arrow, Box, Line, Sketch
 from pipelines.report.drawing.layout import Layout, Link, Spot, lay_out
 
-__all__ = ["svg"]
-
-
 # -- SVG -------------------------------------------------------------------------------------------------------------
 
 _MARGIN = 16.0
