@@ -13,7 +13,6 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
-from flux_tasks.images.masks import dilate
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
@@ -23,11 +22,7 @@ from pipelines.operations.pixels import encode
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """The result of a local operation.
-
-    Attributes:
-        from_store: whether the store had it, so that nothing was worked out.
-    """
+    """The result of a local operation, and whether the store had it, so that nothing was worked out."""
 
     image: ImageRef
     from_store: bool = False
@@ -117,7 +112,7 @@ def preserve(
     mask = call.mask
     if mask is None or before.upright_size != after.upright_size:
         return after
-    document = {"preserve": 1, "feather": feather, "grown": growth(call), "mask": mask.identity}
+    document = {"preserve": 1, "feather": feather, "grown": _growth(call), "mask": mask.identity}
     key = _key({**document, "pictures": [before.digest, after.digest]})
     found = store.result(key)
     if found is not None:
@@ -130,16 +125,10 @@ def preserve(
     return replace(kept, cost=after.cost, job_id=after.job_id)
 
 
-def sent_mask(call: Call) -> Image.Image | None:
-    """Return the black and white mask of a call, grown by as many pixels as the tool is asked to grow it; or None."""
-    return None if call.mask is None else grown(call, call.mask)
-
-
 def grown(call: Call, mask: Input) -> Image.Image:
-    """Return ``mask`` as a picture, grown by as many pixels as the tool is asked to grow it."""
-    return dilate(mask.picture.open(), growth(call))
+    """Return the black and white mask of a call, grown by as many pixels as the tool is asked to grow it."""
+    return masks.dilate(mask.picture.open(), _growth(call))
 
 
-def growth(call: Call) -> int:
-    """Return by how many pixels the tool is asked to grow the mask."""
+def _growth(call: Call) -> int:
     return int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))

@@ -1,9 +1,7 @@
-"""The walk of one item through the graph of a recipe, by a run and by a plan alike.
+"""The walk of one item through the graph of a recipe: what happens at a node is decided here, for runs and plans alike.
 
-What happens at a node is decided here, once: whether it applies, which arguments and pictures it gets, how often it is
-tried, whether its result is as expected, whether untouched pixels are put back. A run and a plan answer differently: a
-run pays for a job and works on pictures, a plan counts and goes on with placeholders. They are asked the same
-questions, in the same order.
+A run and a plan are asked the same questions in the same order, and answer differently: a run pays for a job and works
+on pictures, a plan counts and goes on with placeholders.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from pipelines.execution.arguments import Results, arguments_of, call_of, contex
 from pipelines.execution.conditions import Undecided, applies
 from pipelines.execution.expectations import judge
 from pipelines.execution.facts import Facts
-from pipelines.execution.local_steps import sent_mask
+from pipelines.execution.local_steps import grown
 from pipelines.execution.placeholders import Placeholder, pictures_in
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
@@ -48,8 +46,7 @@ class Attempt:
     """One try at a node.
 
     Attributes:
-        arguments: with templates filled in and pictures in their places, the main picture aside.
-        image: the main picture, or None.
+        arguments: with templates filled in and pictures in their places, the main picture (``image``) aside.
         call: of a node that calls a tool; None while it depends on pictures that are not made yet.
         is_decided: whether the node certainly applies; a condition may depend on such pictures.
         notes: why it is tried again.
@@ -72,13 +69,9 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended.
+    """How an attempt ended, and its result: the input where that is unchanged, None where there is no picture.
 
-    Attributes:
-        image: the result; the input where it is unchanged; None where there is no picture.
-        reason: why it is skipped or unchanged.
-        call: the call that was made, if it is not the attempt's own.
-        job: what its job came to, if there was one.
+    ``reason`` is why it is skipped or unchanged, ``call`` the one that was made if it is not the attempt's own.
     """
 
     kind: StepOutcome
@@ -129,11 +122,7 @@ class WalkResult:
 
 
 async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
-    """Take one item through every node of ``recipe``; whatever is wrong with it is noted, not raised.
-
-    Raises:
-        NeedsJob: an answer has raised it.
-    """
+    """Take one item through every node of ``recipe``; what is wrong with it is noted, and only NeedsJob is raised."""
     return await _Walk(item, recipe, answers).run()
 
 
@@ -165,9 +154,8 @@ class _Walk:
         for number, target in enumerate(self._graph.targets):
             path = target_path(target, self._context)
             if not self._answers.outputs.claim(path, self._item.index, number):
-                raise InvalidRequest(
-                    f"output.path: {path} is also another result's: use more of the item's names in it"
-                )
+                remedy = "use more of the item's names in it"
+                raise InvalidRequest(f"output.path: {path} is also another result's: {remedy}")
             yield target, path
 
     async def _nodes(self, nodes: Sequence[Node]) -> None:
@@ -273,9 +261,8 @@ class _Walk:
             return replace(outcome, image=Placeholder.made_of(*parts, size=result.known_size, name=result.name))
         put = await self._answers.preserve(attempt, result, preserve.feather)
         if put is result:
-            return _warned(
-                outcome, "the untouched pixels were not put back: the result has another size than its input"
-            )
+            why = "the result has another size than its input"
+            return _warned(outcome, f"the untouched pixels were not put back: {why}")
         return replace(outcome, image=put)
 
     async def _failures(self, attempt: Attempt, outcome: Outcome) -> list[str]:
@@ -286,7 +273,7 @@ class _Walk:
             return []
 
         def failures() -> list[str]:
-            mask = sent_mask(call) if call is not None and expect.needs_mask else None
+            mask = grown(call, call.mask) if call is not None and call.mask is not None and expect.needs_mask else None
             return judge(expect, self._answers.facts, before, after, mask)
 
         return await self._answers.off_loop(failures)
