@@ -11,6 +11,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 from weakref import WeakValueDictionary
 
 from PIL import Image, ImageFilter
@@ -140,7 +141,7 @@ class Facts:
             return None
         if record is None or record.get("version") != _VERSION:
             return None
-        found = {fact: record.get(fact) for fact in ranges}
+        found: dict[str, Any] = {fact: record.get(fact) for fact in ranges}
         are_right = all(type(value) in (int, float) and 0 <= value <= ranges[fact] for fact, value in found.items())
         return {fact: float(value) for fact, value in found.items()} if are_right else None
 

@@ -210,11 +210,7 @@ class _Walk:
         return image if node.passes_input_through else None
 
     async def _tries(self, first: Attempt, tries: Sequence[Mapping[str, Any]]) -> ImageRef | None:
-        """Return the first result that is as expected, or the last one if the step says so.
-
-        Raises:
-            CheckFailed: none is.
-        """
+        """Return the first result that is as expected, or the last one if the step says so."""
         node = first.node
         failures: list[str] = []
         for number, changes in enumerate(tries):
@@ -235,11 +231,7 @@ class _Walk:
         raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
 
     async def _checked(self, attempt: Attempt) -> Attempt:
-        """Return an attempt with its call, or without one if that can only be made once its pictures are.
-
-        Raises:
-            InvalidRequest: everything that is wrong with it.
-        """
+        """Return an attempt with its call, or without one if that can only be made once its pictures are."""
         if not attempt.node.is_paid:
             return attempt
         try:

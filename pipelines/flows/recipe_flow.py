@@ -72,9 +72,7 @@ async def advance(run: Run) -> None:
 
 
 def _remedy() -> str:
-    """Return what a person can do when Prefect does not answer."""
-    address = PREFECT_API_URL.value()
-    if address:
+    if address := PREFECT_API_URL.value():
         return f"Check that a Prefect server answers at {address} (PREFECT_API_URL), then run the recipe again"
     return (
         "If Prefect's embedded server did not start, give it more time with "
@@ -92,14 +90,8 @@ async def arun_recipe(recipe: str | Path | HasCompiled, **settings: Any) -> dict
             await advance(run)
     if run.stopped is not None:
         raise run.stopped
-    summary = run.summary
-    return {
-        "counts": dict(summary.counts),
-        "jobs": summary.jobs,
-        "cost": summary.cost,
-        "manifest": summary.manifest,
-        "run_id": summary.run_id,
-    }
+    told = {name: getattr(run.summary, name) for name in ("jobs", "cost", "manifest", "run_id")}
+    return {"counts": dict(run.summary.counts), **told}
 
 
 def run_recipe(recipe: str | Path | HasCompiled, **settings: Any) -> dict[str, Any]:

@@ -84,10 +84,8 @@ class ItemPlan:
     async def local(self, attempt: Attempt) -> Outcome:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
         image = attempt.image
-        if any(isinstance(picture, Placeholder) for picture in attempt.pictures):
-            result = self._local_placeholder(attempt)
-        else:
-            result = self._operate(attempt, image)
+        is_open = any(isinstance(picture, Placeholder) for picture in attempt.pictures)
+        result = self._local_placeholder(attempt) if is_open else self._operate(attempt, image)
         if image is not None and result.digest == image.digest:
             return Outcome(StepOutcome.UNCHANGED, image)
         return Outcome(StepOutcome.DONE, result)

@@ -1,9 +1,7 @@
 """The plan: what a run would do and cost. It spends nothing and writes nothing.
 
-Every item is taken through the graph as in a run, and where a run would pay for a job the plan goes on with a
-placeholder of the size that the result will have. So conditions on what is there already are decided, results in the
-store are found, and jobs that several items share are counted once. What depends on pictures that are not made yet is
-counted separately.
+Every item is taken through the graph as in a run; where a run would pay for a job, the plan goes on with a placeholder
+of the size that the result will have. What depends on pictures that are not made yet is counted separately.
 """
 
 from __future__ import annotations
@@ -66,7 +64,6 @@ class PlannedCall:
     """One call of a tool.
 
     Attributes:
-        node: the step that makes it.
         outcome: how a run would answer it; None if moderation refused it earlier.
         has_pictures: whether all its pictures are there; if not, the identities of some stand for pictures to come.
     """

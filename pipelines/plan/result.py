@@ -162,16 +162,11 @@ def _head(plan: Plan) -> str:
 
 
 def _row(step: StepPlan) -> tuple[str, ...]:
-    counts = (step.cached, step.shared, step.collected, step.skipped + step.unchanged, step.undecided.jobs)
+    counts = [step.cached, step.shared, step.collected, step.skipped + step.unchanged, step.undecided.jobs]
     if not step.is_paid:
-        return (step.id, step.does, "", "", "", "", f"{counts[3]:,}" if counts[3] else "", "", "free")
-    return (
-        step.id,
-        step.does,
-        f"{step.paid.jobs:,}",
-        *(f"{count:,}" if count else "" for count in counts),
-        _credits(step.paid),
-    )
+        counts = [0, 0, 0, step.skipped + step.unchanged, 0]
+    jobs, cost = (f"{step.paid.jobs:,}", _credits(step.paid)) if step.is_paid else ("", "free")
+    return (step.id, step.does, jobs, *(f"{count:,}" if count else "" for count in counts), cost)
 
 
 def _credits(amount: Amount) -> str:
@@ -187,14 +182,16 @@ def _price(amount: Amount | Plan) -> str:
     priced = amount.jobs - amount.unpriced
     if not priced:
         return f"the price of {'its tool' if amount.jobs == 1 else 'their tools'} is published nowhere"
-    known = f"about {price(amount.credits)}"
-    if amount.unpriced:
-        return f"{known} for {priced:,} of them, and {amount.unpriced:,} of unknown price"
-    return known
+    unknown = f" for {priced:,} of them, and {amount.unpriced:,} of unknown price" if amount.unpriced else ""
+    return f"about {price(amount.credits)}{unknown}"
 
 
 def _jobs(count: int) -> str:
     return "job" if count == 1 else "jobs"
+
+
+def _more(amount: Amount) -> str:
+    return f"up to {amount.jobs:,} more {_jobs(amount.jobs)}, {_price(amount)}"
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -203,14 +200,10 @@ def _notes(plan: Plan) -> list[str]:
     if undecided.jobs:
         names = ", ".join(step.id for step in plan.steps if step.undecided.jobs)
         lines.append(
-            f"undecided: up to {undecided.jobs:,} more {_jobs(undecided.jobs)}, {_price(undecided)}: the condition of "
-            f"{names} asks about pictures that are not made yet"
+            f"undecided: {_more(undecided)}: the condition of {names} asks about pictures that are not made yet"
         )
     if retries.jobs:
-        lines.append(
-            f"retries: up to {retries.jobs:,} more {_jobs(retries.jobs)}, {_price(retries)}, if results are not as "
-            "expected"
-        )
+        lines.append(f"retries: {_more(retries)}, if results are not as expected")
     held = sum(step.held for step in plan.steps)
     if held:
         lines.append(f"held: {held:,} {_jobs(held)} that may be paid for already; see flux-pipelines store held")

@@ -28,8 +28,6 @@ class Tally:
 
     Attributes:
         plan: the result, which grows with each item.
-        facts: of pictures; nothing is written into the store.
-        outputs: the paths that results go to.
         journal: unsettled jobs by key.
         planned: what stands for the result of each job that is counted, by key.
 
@@ -50,18 +48,10 @@ class Tally:
             self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
         except OSError as error:
             raise StoreUnavailable(f"the store cannot be read: {error}") from error
-        steps = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
-        spent = spent_before(self.store, recipe.digest) if cap is not None else 0.0
-        self.plan = Plan(
-            recipe.name,
-            settings.endpoint,
-            self.engine,
-            steps=list(steps.values()),
-            max_jobs=settings.max_jobs,
-            budget=cap,
-            spent=spent,
-        )
-        self._steps = steps
+        self._steps = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
+        self.plan = Plan(recipe.name, settings.endpoint, self.engine, max_jobs=settings.max_jobs, budget=cap)
+        self.plan.steps = list(self._steps.values())
+        self.plan.spent = spent_before(self.store, recipe.digest) if cap is not None else 0.0
         self._durations = JobDurations(self.store)
         self._prices = LearnedPrices(self.store, self.engine)
         self._busy: dict[str, float] = defaultdict(float)

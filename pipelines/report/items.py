@@ -70,12 +70,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a run.
+    """One item of a run; its first error decided the outcome, and ``left_out`` results are not shown.
 
-    Attributes:
-        errors: the first one decided the outcome.
-        own_masks: masks on the input, for an item without a result that differs from it.
-        left_out: how many results are not shown.
+    ``own_masks`` are masks on the input, for an item without a result that differs from it.
     """
 
     number: int

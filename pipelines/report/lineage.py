@@ -1,7 +1,6 @@
 """Follow the pictures of an item back to its input, to place the input and the masks on a result.
 
-A row names the inputs of each step, the main one first. Rows of earlier versions name none: their steps are a chain. A
-step without a picture of its own passes its input on.
+A row names the inputs of each step, the main one first. Rows of earlier versions name none: their steps are a chain.
 """
 
 from __future__ import annotations
@@ -57,8 +56,7 @@ class Lineage:
         step: Mapping[str, Any] = {}
         for at in self.line(number):
             described = self.image(at)
-            box = _place_on(canvas, described, step).within(box)
-            boxes[at] = box
+            boxes[at] = box = _place_on(canvas, described, step).within(box)
             canvas, step = described, self.steps[at] if at != INPUT else {}
         return boxes
 

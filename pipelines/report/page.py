@@ -1,10 +1,6 @@
 """Write the HTML report of a run: one file that contains everything, opens anywhere and loads nothing.
 
-    write_report("report.html", RunSummary.of(run.summary, recipe.text, svg(recipe)), run.rows())
-
-Each item shows its picture before and after under a slider, the outlines of its masks, and what each step did and cost.
-Of several results, one at a time is compared. Only the first ``max_pictures`` items carry pictures; the others are rows
-of a table.
+write_report("report.html", RunSummary.of(run.summary, recipe.text, svg(recipe)), run.rows())
 """
 
 from __future__ import annotations
@@ -87,9 +83,8 @@ def render(run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: 
     """Return the report as HTML text.
 
     Args:
-        run: the totals of the run.
         rows: of the manifest, in the order in which they are shown; read once. A missing key is no error.
-        max_pictures: how many items carry pictures: the first ones.
+        max_pictures: how many items carry pictures: the first ones. The others are rows of a table.
     """
     numbered = enumerate(rows)
     pictured = list(islice(numbered, max(0, max_pictures)))

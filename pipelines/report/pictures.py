@@ -1,7 +1,6 @@
 """Prepare pictures for the report: previews and thumbnails as data URIs, outlines of masks, and places on a canvas.
 
-Nothing here raises an error because of a picture. A report is written after the money is spent: one missing or damaged
-file must not cost the reader the rest of it. What cannot be read becomes a ``Missing`` with the reason.
+A picture that cannot be read becomes a ``Missing`` with the reason: a report is written after the money is spent.
 """
 
 from __future__ import annotations
@@ -56,10 +55,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The border of a mask's white areas as an SVG path, in a view box of ``width`` × ``height``.
-
-    ``coverage`` is the white share of the whole mask, 0 to 1.
-    """
+    """The border of a mask's white areas as an SVG path; ``coverage`` is their share of the mask, 0 to 1."""
 
     path: str
     width: int
@@ -110,17 +106,11 @@ def size_of(described: object) -> tuple[int, int] | None:
 
 
 def place(before: tuple[int, int], after: tuple[int, int], parameters: Mapping[str, Any], *, task: str = "") -> Box:
-    """Return where the input of a step lies on its output.
+    """Return where the input of a step lies on its output; ``before`` and ``after`` are their sizes in pixels.
 
     The parameters of an outpaint answer it: ``width``, ``height``, ``reference_offset_x``, ``reference_offset_y``, with
     the input in the middle where an offset is missing. An output of the same shape is the input at another scale. For
     every other output the place is a guess: as large as fits, in the middle.
-
-    Args:
-        before: (width, height) of the input in pixels.
-        after: (width, height) of the output in pixels.
-        parameters: those of the step.
-        task: the name of the step's task.
     """
     canvas = _whole_numbers(parameters, "width", "height")
     offsets = ("reference_offset_x", "reference_offset_y")
@@ -158,10 +148,7 @@ def _whole_numbers(parameters: Mapping[str, Any], *names: str) -> list[int]:
 
 @dataclass
 class Pictures:
-    """The pictures of one item. Each is read once; only scaled copies stay in memory.
-
-    ``side`` is the long side of a preview in pixels.
-    """
+    """The pictures of one item, each read once. ``side`` is the long side of a preview in pixels."""
 
     side: int
     _copies: dict[str, Image.Image | Missing] = field(default_factory=dict)

@@ -1,8 +1,7 @@
 """The budget of a run: the most it may spend, what it has spent, and what its jobs in flight may cost.
 
-A job reserves what it is expected to cost before it is submitted; once the service has named its cost, the rest is free
-again. A tool without a price, published or learned from earlier jobs, is tried with one job at a time until the service
-has named its price: only that one job can take the run over its cap. What was never submitted is free, and so is what
+A tool without a price, published or learned from earlier jobs, is tried with one job at a time until the service has
+named its price: only that one job can take the run over its cap. What was never submitted is free, and so is what
 moderation refuses, unless the catalogue says otherwise. What may have been charged counts as spent, also a job that the
 service ended with an error: no document says that its credits are given back.
 """
@@ -47,8 +46,7 @@ class Reservation:
 class RunBudget:
     """Credits of one run.
 
-    What a run has spent that was stopped, by its cap or otherwise, or killed still counts for the next run of the same
-    recipe on the same store: it goes on when the cap is raised, and not before.
+    What a run has spent that was stopped or killed still counts for the next run of the same recipe on the same store.
 
     Attributes:
         cap: the most it may spend, in credits; None is no limit.

@@ -13,13 +13,9 @@ _NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFa
 
 @dataclass
 class ToolTotal:
-    """The jobs of one tool.
+    """The jobs of one tool, with what they were expected to cost and did cost, in credits, as far as that is known.
 
-    Attributes:
-        estimate: credits that those with a published price were expected to cost.
-        cost: credits that they cost, as far as the service says.
-        unpriced: jobs whose cost the service did not say.
-        unestimated: jobs without a published price.
+    ``unpriced`` are those whose cost the service did not say, ``unestimated`` those without a published price.
     """
 
     jobs: int = 0
