@@ -44,8 +44,6 @@ def applies(
 
     Raises:
         Undecided: it depends on a picture that is not made yet.
-        InvalidRequest: it cannot be evaluated.
-        InvalidImage: a picture that it asks about cannot be decoded.
     """
     when = node.step.when
     names = templates.names_in_expression(when)

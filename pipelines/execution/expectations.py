@@ -37,10 +37,6 @@ def judge(
         before: the step's input as it was sent.
         after: the result.
         mask: black and white, as it was sent, grown by as many pixels as the tool was asked to grow it.
-
-    Raises:
-        InvalidImage: ``after``, or ``before`` where it is compared, cannot be decoded.
-        ServerUnavailable: the place where they are kept fails, and has been tried several times.
     """
     found = [*_wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
     found += _missing_gain(expect, facts, before, after)

@@ -95,14 +95,7 @@ class Facts:
         return {name: found[name] for name in wanted}
 
     def coverage(self, mask: Mask, image: ImageRef) -> float:
-        """Return the white share of ``mask`` as rendered for ``image`` (inverted, dilated …), 0 to 1.
-
-        Call it on a thread.
-
-        Raises:
-            InvalidImage: the mask cannot be read, or does not fit the picture.
-            ServerUnavailable: its place fails, and has been tried several times.
-        """
+        """Return the white share of ``mask`` as rendered for ``image``, 0 to 1. Call it on a thread."""
         described = mask.model_dump(exclude={"file"}, exclude_defaults=True)
         described["size"] = image.upright_size
         if mask.file is not None:

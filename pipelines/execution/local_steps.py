@@ -36,11 +36,6 @@ def operate(
     Args:
         arguments: with pictures in their places, the main one aside.
         write: put the result into the store.
-
-    Raises:
-        InvalidImage: a picture cannot be worked on.
-        InvalidRequest: a parameter is wrong.
-        OSError: the store cannot be read or written.
     """
     action = node.action
     assert not isinstance(action, Tool)  # noqa: S101 - the caller knows
@@ -104,10 +99,6 @@ def preserve(
     Args:
         feather: softens the edge by so many pixels, inwards.
         write: put the result into the store.
-
-    Raises:
-        InvalidImage: a picture cannot be decoded.
-        OSError: the store cannot be read or written.
     """
     mask = call.mask
     if mask is None or before.upright_size != after.upright_size:

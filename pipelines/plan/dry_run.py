@@ -58,11 +58,7 @@ class ItemPlan:
         return function(*arguments)
 
     async def paid(self, attempt: Attempt) -> Outcome:
-        """Return what the store has, or a placeholder.
-
-        Raises:
-            Moderated: it was refused earlier, and a run would not try again.
-        """
+        """Return what the store has, or a placeholder; raise Moderated if a run would not try again."""
         call, tally = attempt.call, self._tally
         if call is None:
             parts = (attempt.node.id, attempt.image)

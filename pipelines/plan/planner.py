@@ -85,9 +85,7 @@ def calls_of_item(recipe: CompiledRecipe, name: str, settings: Settings) -> Sequ
     """Return the calls of the first item called ``name`` (its stem, or its location), as far as it gets.
 
     Raises:
-        RecipeError: there is no such item, the source cannot be read, or no call can be made.
-        EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
-        StoreUnavailable: the store cannot be read.
+        RecipeError: there is no such item, or no call can be made; and whatever ``plan`` raises.
     """
     item = next(items(recipe, only=lambda one: name in (one.stem, one.path)), None)
     if item is None:

@@ -66,16 +66,12 @@ class Plan:
     """What a run of ``recipe`` would do.
 
     Attributes:
-        items: how many there are.
-        steps: in the order of the graph.
         seconds: expected duration with ``max_jobs`` jobs at a time.
         assumed: tools whose jobs no run on this store has timed; each is assumed to take 10 s.
         problems: how many things are wrong with items.
         invalid: the first of them, as sentences.
-        budget: the cap in credits, or None.
-        spent: credits that count against it already, because earlier runs were stopped.
-        learned: prices that are the mean of what jobs of this store have cost, by tool: ``credits``, and of how many
-            ``jobs``.
+        spent: credits that count against the budget already, because earlier runs were stopped.
+        learned: ``credits`` of a job by tool, as the mean of so many ``jobs`` that this store has settled.
     """
 
     recipe: str

@@ -30,10 +30,6 @@ class Tally:
         plan: the result, which grows with each item.
         journal: unsettled jobs by key.
         planned: what stands for the result of each job that is counted, by key.
-
-    Raises:
-        EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
-        StoreUnavailable: the store cannot be read.
     """
 
     def __init__(self, recipe: CompiledRecipe, settings: Settings, cap: float | None) -> None:

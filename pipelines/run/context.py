@@ -65,7 +65,6 @@ class RunContext:
 
     Attributes:
         cap: the most credits that it may spend, or None.
-        seed: instead of the seeds of the recipe, or None.
         engine: which engine answers; known once the run has asked the endpoint.
         stopped: why no new job is begun, or None.
     """

@@ -100,12 +100,7 @@ class ItemRun:
         return Outcome(kind, result.image, warnings=attempt.notes)
 
     async def paid(self, attempt: Attempt) -> Outcome:
-        """Return what the store has, or pay for a job.
-
-        Raises:
-            NeedsJob: there is nobody to make one.
-            FluxError: see the tree in ``errors``.
-        """
+        """Return what the store has, or pay for a job; raise NeedsJob if there is nobody to make one."""
         context, first = self._context, attempt.call
         assert first is not None, attempt.node.id  # noqa: S101 - there are no placeholders in a run
         call = first

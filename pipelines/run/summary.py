@@ -42,7 +42,6 @@ class Summary:
 
     Attributes:
         total: items of the source.
-        counts: items by outcome.
         jobs: paid calls made by this run.
         collected: jobs paid for by an earlier run and collected by this one.
         cached: answers from the store.
@@ -50,7 +49,6 @@ class Summary:
         unpriced: jobs whose cost the service did not say.
         uncertain: submissions that may have been charged and whose id is not known.
         uncollected: jobs that are paid for and in the journal, to be collected by the next run.
-        tools: jobs and credits by tool.
         stopped: why the run was stopped, or an empty string.
     """
 
