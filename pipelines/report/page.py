@@ -1,7 +1,4 @@
-"""Write the HTML report of a run: one file that contains everything, opens anywhere and loads nothing.
-
-write_report("report.html", RunSummary.of(run.summary, recipe.text, svg(recipe)), run.rows())
-"""
+"""Write the HTML report of a run: one file that contains everything, opens anywhere and loads nothing."""
 
 from __future__ import annotations
 
