@@ -17,8 +17,6 @@ from pipelines.language import templates
 from pipelines.language.graph import Node
 from pipelines.language.names import IMAGE_FACTS
 
-_KNOWN_BEFOREHAND = ("width", "height", "aspect", "megapixels")
-
 
 class Undecided(Exception):
     """The condition depends on a picture that is not made yet."""
@@ -65,7 +63,7 @@ def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dic
         raise InvalidImage(f"there is no picture whose {wanted[0]} could be asked for")
     if not isinstance(image, Placeholder):
         return facts.of(image, wanted)
-    by_size = [name for name in wanted if name in _KNOWN_BEFOREHAND and image.is_sized]
+    by_size = [name for name in wanted if name in ("width", "height", "aspect", "megapixels") and image.is_sized]
     return {name: _Unknown() for name in wanted} | facts.of(image, by_size)
 
 

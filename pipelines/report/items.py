@@ -153,7 +153,7 @@ def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
         varied=formatting.pairs(step.get("varied")),
         cost=formatting.number(step.get("cost")),
         estimate=formatting.number(step.get("estimate")),
-        charged_for=" and ".join(f"{size:g} MP {word}" for word, size in charged if size is not None),
+        charged_for=" and ".join(f"{pixels:g} MP {word}" for word, pixels in charged if pixels is not None),
         seconds=formatting.number(step.get("seconds")),
         job_id=formatting.text(step.get("job_id")),
         warnings=formatting.texts(step.get("warnings")),

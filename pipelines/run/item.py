@@ -64,13 +64,10 @@ class ItemRun:
 
     async def _write(self, target: OutputTarget, path: str, image: ImageRef) -> None:
         try:
-            try:
-                await asyncio.to_thread(files.patiently, write_output, image, path)
-            except OSError as error:
-                if error.errno in FULL:  # every further item would end the same way
-                    raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
-                raise
+            await asyncio.to_thread(files.patiently, write_output, image, path)
         except Exception as problem:
+            if isinstance(problem, OSError) and problem.errno in FULL:  # every further item would end the same way
+                problem = StoreUnavailable(f"{path} cannot be written: {problem.strerror}")
             self.fail("output", problem)
         else:
             self._row.written(target, path, image)

@@ -142,7 +142,7 @@ def main() -> int:
     import pipelines.cli
     import pipelines.cli.progress
     import pipelines.recipe
-    import pipelines.run.run  # noqa: F401
+    import pipelines.run  # noqa: F401
 
     Image.init()
     _without_prefect()

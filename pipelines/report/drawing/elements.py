@@ -133,7 +133,7 @@ def _file(name: str, kind: Kind, path: str, times: int) -> Box:
 
 def _step(step: Step, nodes: Sequence[Node]) -> Box:
     name = _clean(step.id)
-    varied = tuple(map(_clean, dict.fromkeys(name for node in nodes for name in node.axes)))
+    varied = tuple(map(_clean, dict.fromkeys(axis for node in nodes for axis in node.axes)))
     price, worth, in_full = _price(nodes)
     does = _does(step, nodes)
     lines = [Line(does, "does")] if does else []

@@ -25,6 +25,8 @@ _PORT = 22.0  # between arrows that end at the same box
 _EDGE = 14.0  # no arrow ends so close to a corner
 _SWEEPS = 12
 
+Numbers = Sequence[Sequence[int]]  # of points: those of each layer, or those of each arrow
+
 
 @dataclass(frozen=True)
 class Link:
@@ -94,9 +96,7 @@ def lay_out(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link]) -> 
     ports = _ports(links, ways, points)
     tops = _tops(points, rows, links, ways, ports)
     bands = [(top, top + max(points[n].height for n in row)) for top, row in zip(tops, rows, strict=True)]
-    spots = {
-        name: Spot(points[n].x, tops[points[n].layer], points[n].width, points[n].height) for name, n in numbers.items()
-    }
+    spots = {name: Spot(box.x, tops[box.layer], box.width, box.height) for name, box in boxes.items()}
     labelled = {link.end for link in links if link.label}
     routes = tuple(
         _route(way, port, points, bands, _LABEL * (link.end in labelled))
@@ -174,7 +174,7 @@ def _middle(point: _Point, place: Mapping[int, int], downwards: bool, otherwise:
     return sum(place[n] for n, _ in neighbours) / len(neighbours) if neighbours else otherwise
 
 
-def _crossings(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> int:
+def _crossings(points: Sequence[_Point], rows: Numbers) -> int:
     total = 0
     for upper, lower in pairwise(rows):
         place = {number: position for position, number in enumerate(lower)}
@@ -190,7 +190,7 @@ def _crossings(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> int:
 # -- places ----------------------------------------------------------------------------------------------------------
 
 
-def _place(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> None:
+def _place(points: Sequence[_Point], rows: Numbers) -> None:
     """Move every point near its neighbours, without overlap and in the order of its row."""
     for row in rows:
         _move(points, row, [(0.0, 1.0)] * len(row))
@@ -248,7 +248,7 @@ def _move(points: Sequence[_Point], row: Sequence[int], wanted: Sequence[tuple[f
 # -- arrows ----------------------------------------------------------------------------------------------------------
 
 
-def _ports(links: Sequence[Link], ways: Sequence[Sequence[int]], points: Sequence[_Point]) -> list[float]:
+def _ports(links: Sequence[Link], ways: Numbers, points: Sequence[_Point]) -> list[float]:
     """Return where each arrow ends on top of its box.
 
     Arrows end side by side, in the order of their starts; the heaviest one ends in the middle if there is room.
@@ -272,11 +272,7 @@ def _ports(links: Sequence[Link], ways: Sequence[Sequence[int]], points: Sequenc
 
 
 def _tops(
-    points: Sequence[_Point],
-    rows: Sequence[Sequence[int]],
-    links: Sequence[Link],
-    ways: Sequence[Sequence[int]],
-    ports: Sequence[float],
+    points: Sequence[_Point], rows: Numbers, links: Sequence[Link], ways: Numbers, ports: Sequence[float]
 ) -> list[float]:
     """Return the top of each layer; the space above it is for the curves and labels of its arrows."""
     sideways = [0.0] * len(rows)
