@@ -1,18 +1,6 @@
 """The recipe: where images come from, what is done to each, where results go.
 
-YAML::
-
-    name: restore
-    source: {images: "photos/*.jpg", columns: {mask: "masks/{{ stem }}.png"}}
-    steps:
-      - deblur: {}
-        when: sharpness < 120
-      - erase: {mask: "{{ mask }}", dilate_pixels: 12}
-        when: mask_exists
-      - outpaint: {aspect_ratio: "16:9"}
-    output: {path: "out/{{ stem }}.png"}
-
-and the same in Python::
+::
 
     Recipe(
         name="restore",

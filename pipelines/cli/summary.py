@@ -89,7 +89,7 @@ def _by_tool(summary: Summary) -> Iterator[str]:
     if summary.engine.startswith("local:"):
         return
     for name, total in sorted(summary.tools.items()):
-        cost = f"{credits(total.cost)} credits" if total.jobs > total.unpriced else "an unknown cost"
+        cost = f"{credits(total.cost)} credits" if total.is_priced else "an unknown cost"
         known = total.jobs - total.unestimated
         of_them = f" for {known} of them" if total.unestimated else ""
         expected = f"expected {credits(total.estimate)}{of_them}" if known else "no price was known"

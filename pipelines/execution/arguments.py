@@ -1,4 +1,7 @@
-"""The arguments of a node: templates filled in, pictures put in their places, and the call that follows from them."""
+"""The arguments of a node: templates filled in, pictures put in their places, and the call that follows from them.
+
+A template that cannot be filled in, and whatever is wrong with a call, raises InvalidRequest.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,12 @@ from pipelines.language import templates
 from pipelines.language.actions import image_inputs, parameter_types
 from pipelines.language.graph import Node, NodeRef
 
-__all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
-
 Results = Mapping[str, ImageRef | None]
 """The result of each node: a picture, or None where there is none."""
 
 
 def context_of(node: Node, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names that a node's templates know: the item's, the values that are varied, and the step's variables.
-
-    Raises:
-        InvalidRequest: a variable cannot be filled in.
-    """
+    """Return the names that a node's templates know: the item's, the values that are varied, the step's variables."""
     own = templates.render(dict(node.step.vars), item, f"{node.id}.vars")
     varied = templates.render(dict(node.axes), {**item, **own}, node.id)
     return {**item, "variant": node.variant, **varied, **own}
@@ -36,9 +33,6 @@ def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
     """Return a node's parameters with templates filled in, without those that come out empty.
 
     References to other nodes' pictures stay as they are.
-
-    Raises:
-        InvalidRequest: a template cannot be filled in.
     """
     filled = {name: _render(value, context, f"{node.id}.{name}") for name, value in node.parameters.items()}
     types_of = {"variant": int, **parameter_types(node.action)}
@@ -46,11 +40,7 @@ def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tries_of(node: Node, context: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return the arguments that change at each try: none at the first, then those of ``retry_with``.
-
-    Raises:
-        InvalidRequest: a template cannot be filled in.
-    """
+    """Return the arguments that change at each try: none at the first, then those of ``retry_with``."""
     retries = node.step.on_failure.retry_with if node.step.expect is not None else ()
     return ({}, *(arguments_of(replace(node, parameters=tried), context) for tried in retries))
 
@@ -119,11 +109,7 @@ def mask_of(node: Node, given: Mapping[str, Any]) -> Any:
 
 
 def call_of(node: Node, arguments: Mapping[str, Any], image: ImageRef | None) -> Call:
-    """Return the checked call that a node makes of ``image``.
-
-    Raises:
-        InvalidRequest: everything that is wrong with it.
-    """
+    """Return the checked call that a node makes of ``image``."""
     given = {name: value for name, value in arguments.items() if name not in ("fit", "variant", "model")}
     return prepare(
         node.tool,

@@ -17,7 +17,6 @@ from pipelines.language import templates
 from pipelines.language.graph import Node
 from pipelines.language.names import IMAGE_FACTS, MASK_FACTS
 
-__all__ = ["Undecided", "applies", "near_misses"]
 _KNOWN_BEFOREHAND = ("width", "height", "aspect", "megapixels")
 
 
@@ -45,30 +44,18 @@ def applies(
 
     Raises:
         Undecided: it depends on a picture that is not made yet.
-        InvalidRequest: it cannot be evaluated.
-        InvalidImage: a picture that it asks about cannot be decoded.
     """
     when = node.step.when
-    if not when:
-        return True
     names = templates.names_in_expression(when)
-    known = dict(context)
-    wanted = [name for name in IMAGE_FACTS if name in names]
-    known |= _image_facts(wanted, image, facts)
+    known = {**context, **_image_facts([name for name in IMAGE_FACTS if name in names], image, facts)}
     for name in names - known.keys():
         column, _, fact = name.rpartition("_")
         if fact in MASK_FACTS:
             known[name] = _mask_fact(fact, known[column] if column in known else mask_of(node, given), image, facts)
-    return bool(_evaluated(when, known, f"{node.step.id}.when"))
-
-
-def _evaluated(when: str, known: Mapping[str, Any], where: str) -> Any:
     unknown = {name for name, value in known.items() if isinstance(value, _Unknown)}
-    if not unknown:
-        return templates.evaluate(when, known, where)
     if unknown & templates.names_in_calls(when):  # a filter or a test such as "is number" would not raise Undecided
         raise Undecided
-    return templates.evaluate(when, known, where, passing=(Undecided,))
+    return bool(templates.evaluate(when, known, f"{node.step.id}.when", passing=(Undecided,)))
 
 
 def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dict[str, Any]:
@@ -78,7 +65,7 @@ def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dic
         raise InvalidImage(f"there is no picture whose {wanted[0]} could be asked for")
     if not isinstance(image, Placeholder):
         return facts.of(image, wanted)
-    by_size = [name for name in wanted if name in _KNOWN_BEFOREHAND and image.is_sized]
+    by_size = [name for name in wanted if name in ("width", "height", "aspect", "megapixels") and image.is_sized]
     return {name: _Unknown() for name in wanted} | facts.of(image, by_size)
 
 

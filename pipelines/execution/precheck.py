@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any
 
 from flux_tasks import files
@@ -17,8 +18,6 @@ from pipelines.language import templates
 from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
-
-__all__ = ["budget_cap", "check_items", "items", "source_warnings"]
 
 
 def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
@@ -36,21 +35,9 @@ def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
 def items(
     recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None
 ) -> Iterator[Item]:
-    """Return the items of a recipe, streamed.
-
-    Args:
-        limit: so many at most.
-        only: which of them.
-    """
-    count = 0
+    """Return the items of a recipe, streamed: those that ``only`` is true of, at most ``limit``."""
     with _placed(recipe):
-        for item in items_of(recipe.source, recipe.constants):
-            if only is not None and not only(item):
-                continue
-            if limit is not None and count >= limit:
-                return
-            yield item
-            count += 1
+        yield from islice(filter(only or (lambda _: True), items_of(recipe.source, recipe.constants)), limit)
 
 
 @contextmanager
@@ -180,24 +167,15 @@ def _check_names(recipe: CompiledRecipe) -> None:
     if known is None:
         return  # the file does not say; an item without such a column has an error
     columns = {name for location in tables.found(recipe.source.table)[:1] for name in tables.header(location) or ()}
-    problems = [
-        Problem(
-            w.where,
-            f"'{w.text}': {w.name} is the item's own, and the table has a column of that name: write row['{w.name}'] "
-            "for the column, or call it otherwise",
-            w.line,
-        )
-        for w in own
-        if w.name in columns
-    ]
-    problems += [
-        Problem(w.where, f"'{w.text}': nothing is called '{w.name}'{nearest(w.name, known) or _known(known)}", w.line)
-        for w in wanted
-        if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known
-    ]
+    problems = []
+    for w in own:
+        if w.name in columns:
+            what = f"{w.name} is the item's own, and the table has a column of that name"
+            remedy = f"write row['{w.name}'] for the column, or call it otherwise"
+            problems.append(Problem(w.where, f"'{w.text}': {what}: {remedy}", w.line))
+    for w in wanted:
+        if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known:
+            remedy = nearest(w.name, known) or f"; known here: {', '.join(sorted(known))}"
+            problems.append(Problem(w.where, f"'{w.text}': nothing is called '{w.name}'{remedy}", w.line))
     if problems:
         raise RecipeError(problems, file=recipe.file)
-
-
-def _known(names: frozenset[str]) -> str:
-    return f"; known here: {', '.join(sorted(names))}"

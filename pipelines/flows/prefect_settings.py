@@ -11,8 +11,6 @@ import subprocess
 from functools import partial
 from types import SimpleNamespace
 
-__all__ = ["apply", "shield_server"]
-
 _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",

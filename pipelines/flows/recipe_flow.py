@@ -28,8 +28,6 @@ from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
 from pipelines.run.run import Run
 
-__all__ = ["RunResult", "advance", "arun_recipe", "call_task", "run_recipe"]
-
 _log = logging.getLogger("flux_tasks.flows")
 
 
@@ -95,9 +93,7 @@ async def advance(run: Run) -> None:
 
 
 def _remedy() -> str:
-    """Return what a person can do when Prefect does not answer."""
-    address = PREFECT_API_URL.value()
-    if address:
+    if address := PREFECT_API_URL.value():
         return f"Check that a Prefect server answers at {address} (PREFECT_API_URL), then run the recipe again"
     return (
         "If Prefect's embedded server did not start, give it more time with "

@@ -1,8 +1,5 @@
 """A run: items through the graph of a recipe, bounded in flight, each ending in a row of the manifest.
 
-It knows nothing of where it runs: ``run_remaining`` is handed the callable that makes a paid call. What the store
-already answers never gets that far, so a run that has nothing left to do needs neither Prefect nor a server.
-
 Items are streamed: what stays of each are a few dozen bytes, by which two results for one place are found.
 """
 
@@ -22,7 +19,6 @@ from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
 from flux_tasks.jobs.endpoint import engine_of, open_account, stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
-from flux_tasks.store.records import Store
 from flux_tasks.units import escape_controls
 from pipelines.data.history import LearnedPrices
 from pipelines.data.items import Item
@@ -34,8 +30,6 @@ from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
 
-__all__ = ["Run"]
-
 _log = logging.getLogger("pipelines.run")
 
 
@@ -43,7 +37,7 @@ class Run:
     """One execution of ``recipe``.
 
     Use it as a context manager: first ``answer_from_store``, then, if anything is left, ``run_remaining`` with the
-    callable that makes jobs. Leaving the block closes the manifest.
+    callable that makes a paid call; so what the store answers needs no Prefect. Leaving the block closes the manifest.
 
     Args:
         on_event: called with each event, for a progress display.
@@ -74,17 +68,11 @@ class Run:
         self.settings = settings
         now = time.time()  # ids sort by time, to the millisecond
         run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
-        store = Store(settings.store)
-        self.folder = store.location("runs", run_id)
-        self.summary = Summary(
-            recipe.name,
-            run_id,
-            time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-            settings.endpoint,
-            "",
-            manifest=manifest or files.join(self.folder, "manifest.jsonl"),
-        )
+        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
         self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event)
+        self.folder = self.context.store.location("runs", run_id)
+        self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
+        self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
@@ -123,7 +111,7 @@ class Run:
         return self.context.stopped
 
     def stop(self, reason: RunStopped) -> None:
-        """Begin no new job; see ``RunContext.stop``. May be called from any thread."""
+        """Begin no new job; see ``RunContext.stop``."""
         self.context.stop(reason)
 
     def rows(self) -> Iterator[ManifestRow]:

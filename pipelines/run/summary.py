@@ -8,21 +8,15 @@ from dataclasses import dataclass, field
 from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, paid_steps
 
-__all__ = ["Summary", "ToolTotal"]
-
 _NAMED = 10
 _NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFailed, JobLost))
 
 
 @dataclass
 class ToolTotal:
-    """The jobs of one tool.
+    """The jobs of one tool, with what they were expected to cost and did cost, in credits, as far as that is known.
 
-    Attributes:
-        estimate: credits that those with a published price were expected to cost.
-        cost: credits that they cost, as far as the service says.
-        unpriced: jobs whose cost the service did not say.
-        unestimated: jobs without a published price.
+    ``unpriced`` are those whose cost the service did not say, ``unestimated`` those without a published price.
     """
 
     jobs: int = 0
@@ -31,6 +25,17 @@ class ToolTotal:
     unpriced: int = 0
     unestimated: int = 0
 
+    @property
+    def is_priced(self) -> bool:
+        """Whether the service has said what any of them cost."""
+        return self.jobs > self.unpriced
+
+    @property
+    def difference(self) -> float | None:
+        """Credits that they cost more than expected; None unless both are known of all of them."""
+        is_known = self.jobs and not self.unpriced and not self.unestimated
+        return round(self.cost - self.estimate, 6) + 0.0 if is_known else None
+
 
 @dataclass
 class Summary:
@@ -38,7 +43,6 @@ class Summary:
 
     Attributes:
         total: items of the source.
-        counts: items by outcome.
         jobs: paid calls made by this run.
         collected: jobs paid for by an earlier run and collected by this one.
         cached: answers from the store.
@@ -46,7 +50,6 @@ class Summary:
         unpriced: jobs whose cost the service did not say.
         uncertain: submissions that may have been charged and whose id is not known.
         uncollected: jobs that are paid for and in the journal, to be collected by the next run.
-        tools: jobs and credits by tool.
         warnings: how many warnings the steps of items have that were skipped.
         warned: the first of these, as sentences.
         stopped: why the run was stopped, or an empty string.

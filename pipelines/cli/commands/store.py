@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from flux_tasks.settings import Settings
     from flux_tasks.store.journal import Entry, Journal
     from flux_tasks.store.records import Store
-    from pipelines.plan.calls import PlannedCall
+    from pipelines.plan.planner import PlannedCall
 
 __all__ = ["store"]
 
@@ -99,7 +99,7 @@ def explain(
         for line in _compared(records, find_records(place, str(other))):
             print_line(f"  {line}")
     if recipe:
-        from pipelines.plan.calls import calls_of_item
+        from pipelines.plan.planner import calls_of_item
 
         print_line(f"\nItem {item} of {recipe}:")
         for call in calls_of_item(load_recipe(recipe, variables), item, settings):
