@@ -217,7 +217,9 @@ def _rule(given: Any, where: str) -> Rule:
         for e in error.errors(include_url=False):
             message = f"{e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}"
             if e["type"] == "extra_forbidden":
-                message = f"{name} has no such option{nearest(str(e['loc'][0]), known) or '; it has ' + ', '.join(known)}"
+                message = (
+                    f"{name} has no such option{nearest(str(e['loc'][0]), known) or '; it has ' + ', '.join(known)}"
+                )
             problems.append(Problem(f"{where}.{'.'.join(map(str, e['loc']))}", message))
         raise RecipeError(problems) from None
     tools: list[str] = []

@@ -17,8 +17,6 @@ from typing import IO, Any
 
 from flux_tasks.errors import Problem, RecipeError
 
-__all__ = ["STAND_IN_PRICE", "ChargeLog", "Entry"]
-
 STAND_IN_PRICE = 1.0
 """Credits charged where the catalogue knows no price (deblur, fast outpaint, finetuned ultra). It is invented, so
 that the credits on the local account change; BFL charges something else."""
@@ -76,7 +74,7 @@ class ChargeLog:
                     self._file.write("\n")  # a killed server may have left half a line
             except OSError as error:
                 raise RecipeError([Problem("charges", f"{file} cannot be written ({error.strerror})")]) from None
-        self._balance = credits
+        self._begin = credits
         self._charged = 0.0
         self._count = 0
         self._entries: OrderedDict[str, Entry] = OrderedDict()
@@ -85,7 +83,7 @@ class ChargeLog:
     @property
     def credits(self) -> float:
         """Credits left on the account."""
-        return round(self._balance, 4)
+        return round(self._begin - self._charged, 4)
 
     @property
     def charged(self) -> float:
@@ -105,12 +103,11 @@ class ChargeLog:
     def charge(self, job_id: str, tool: str, key: str, cost: float) -> bool:
         """Take ``cost`` off the balance; return False, and write nothing, if there is not enough."""
         with self._lock:
-            if cost > self._balance + 1e-9:
+            if cost > self._begin - self._charged + 1e-9:
                 return False
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             entry = Entry(job_id, tool, key, now, cost)
             self._write("charge", entry)  # first: a charge that cannot be written is not made
-            self._balance -= cost
             self._charged += cost
             self._count += 1
             self._entries[job_id] = entry
@@ -124,9 +121,7 @@ class ChargeLog:
             entry = self._entries.get(job_id)
             if entry is None or entry.settled is not None:
                 return
-            if refund:
-                self._balance += entry.cost
-                self._charged -= entry.cost
+            self._charged -= entry.cost if refund else 0.0
             entry = self._entries[job_id] = replace(entry, status=status, settled=0.0 if refund else entry.cost)
             self._write("settle", entry)
 
@@ -145,19 +140,12 @@ class ChargeLog:
                 self._file.close()
             self._file = None
 
-    def add_fault(self, job_id: str, fault: str) -> None:
-        """Note that a job had a fault."""
+    def note(self, job_id: str, *, fault: str = "", delivery: bool = False) -> None:
+        """Note that a job had a fault, or that its result was fetched."""
         with self._lock:
-            entry = self._entries.get(job_id)
-            if entry is not None:
-                self._entries[job_id] = replace(entry, faults=(*entry.faults, fault))
-
-    def add_delivery(self, job_id: str) -> None:
-        """Count one fetch of a result."""
-        with self._lock:
-            entry = self._entries.get(job_id)
-            if entry is not None:
-                self._entries[job_id] = replace(entry, deliveries=entry.deliveries + 1)
+            if (entry := self._entries.get(job_id)) is not None:
+                faults = (*entry.faults, fault) if fault else entry.faults
+                self._entries[job_id] = replace(entry, faults=faults, deliveries=entry.deliveries + delivery)
 
     def to_dict(self) -> dict[str, Any]:
         """Return account and charges, JSON-ready."""

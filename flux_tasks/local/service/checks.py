@@ -13,6 +13,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,19 +28,6 @@ from flux_tasks.images.download import download
 from flux_tasks.images.encoding import MAX_PIXELS, Header, inspect, is_complete
 from flux_tasks.local.engines import Work, offsets
 from flux_tasks.local.service.charges import STAND_IN_PRICE
-
-__all__ = [
-    "HEAVY",
-    "STRICT_DILATION",
-    "Body",
-    "Order",
-    "Picture",
-    "Refused",
-    "check_key",
-    "examine",
-    "order",
-    "pictures",
-]
 
 HEAVY = 65_536
 """Bytes of a body above which it is read on a thread."""
@@ -102,9 +90,11 @@ def parse(raw: bytes, media_type: str = "") -> dict[str, Any]:
     """
     if not raw:
         raise violation("missing", "Field required", "body")
+    message = "Input should be a valid dictionary or object to extract fields from"
+    is_no_object = violation("model_attributes_type", message, "body")
     kind = media_type.partition(";")[0].strip().lower()
-    if kind and not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
-        raise _not_an_object()
+    if kind and not re.fullmatch(r"application/(.*\+)?json", kind):
+        raise is_no_object
     try:
         body = json.loads(raw)
     except json.JSONDecodeError as error:
@@ -112,14 +102,8 @@ def parse(raw: bytes, media_type: str = "") -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, 100,000 brackets
         raise violation("json_invalid", f"JSON decode error: {type(error).__name__}", "body", 0) from None
     if not isinstance(body, dict):
-        raise _not_an_object()
+        raise is_no_object
     return body
-
-
-def _not_an_object() -> Refused:
-    return violation(
-        "model_attributes_type", "Input should be a valid dictionary or object to extract fields from", "body"
-    )
 
 
 def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = False) -> Body:
@@ -133,22 +117,16 @@ def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = Fals
     body = parse(raw, media_type)
     accepted = {} if strict else tool.accepts
     renamed = {known: seed for seed, known in accepted.items() if seed in body and known not in body}
+    left_out = {*(tool.seed_fields if strict else ()), *(renamed.values() if tool.strict else ())}
     fields = {**body, **{known: body[seed] for known, seed in renamed.items()}}
-    if strict:
-        fields = {name: value for name, value in fields.items() if name not in tool.seed_fields}
-    if tool.strict:
-        for seed in renamed.values():
-            fields.pop(seed)
+    fields = {name: value for name, value in fields.items() if name not in left_out}
     try:
         model = tool.request.model_validate(fields, extra="forbid" if tool.strict else "ignore")
     except ValidationError as error:
-        raise Refused(
-            422,
-            [
-                {"type": e["type"], "loc": ["body", *_written(e["loc"], renamed)], "msg": e["msg"]}
-                for e in error.errors(include_url=False, include_context=False, include_input=False)
-            ],
-        ) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        written = [["body", *(renamed.get(str(part), part) for part in e["loc"])] for e in found]
+        entries = [{"type": e["type"], "loc": loc, "msg": e["msg"]} for e, loc in zip(found, written, strict=True)]
+        raise Refused(422, entries) from None
     if strict and getattr(model, "dilate_pixels", 0) > STRICT_DILATION:
         message = f"Input should be less than or equal to {STRICT_DILATION}"
         raise violation("less_than_equal", message, "body", "dilate_pixels")
@@ -166,10 +144,6 @@ def body_key(body: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a request body as canonical JSON, without the caller's fields."""
     job = {name: value for name, value in body.items() if name not in CALLER_FIELDS}
     return hashlib.sha256(json.dumps(job, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _written(place: tuple[int | str, ...], renamed: Mapping[str, str]) -> list[int | str]:
-    return [renamed.get(part, part) if isinstance(part, str) else part for part in place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +243,7 @@ def order(tool: Tool, body: Body, given: Mapping[str, Picture]) -> Order:
     Raises:
         Refused: 422 with one sentence (SEED-0, SEED-1, SEED-4, DOCS-OUT).
     """
-    parameters = {n: v for n, v in body.values.items() if n not in tool.image_fields and n not in CALLER_FIELDS}
+    parameters = {n: v for n, v in body.values.items() if n not in (*tool.image_fields, *CALLER_FIELDS)}
     main = given.get(tool.image_field or "") or next(iter(given.values()), None)
     _check_sizes(tool, given)
     _check_mask(tool, given)
@@ -302,8 +276,8 @@ def _check_sizes(tool: Tool, given: Mapping[str, Picture]) -> None:
             continue
         if min(width, height) < rule.min_side:
             raise Refused(422, f"{name}: {width}x{height} px, but each side must have at least {rule.min_side} px")
-        limited = tool.image_fields[name].role == "image" and rule.max_area is not None and not rule.reduces
-        if limited and rule.max_area is not None and width * height > rule.max_area:
+        is_limited = tool.image_fields[name].role == "image" and not rule.reduces
+        if is_limited and rule.max_area is not None and width * height > rule.max_area:
             raise Refused(422, f"{name}: {width}x{height} px exceeds the maximum image area of {rule.max_area} px")
 
 
@@ -320,8 +294,7 @@ def _check_mask(tool: Tool, given: Mapping[str, Picture]) -> None:
 
 
 def _check_area(tool: Tool, parameters: Mapping[str, Any], size: tuple[int, int]) -> None:
-    asked = "width" in parameters and tool.sizes.max_area is not None
-    limit = tool.sizes.max_area if asked and tool.sizes.max_area else MAX_PIXELS
+    limit = tool.sizes.max_area if "width" in parameters and tool.sizes.max_area else MAX_PIXELS
     if size[0] * size[1] > limit:
         raise Refused(422, f"the result of {size[0]}x{size[1]} px would exceed the maximum area of {limit} px")
 
@@ -329,11 +302,8 @@ def _check_area(tool: Tool, parameters: Mapping[str, Any], size: tuple[int, int]
 def _check_overhang(parameters: Mapping[str, Any], size: tuple[int, int], picture: tuple[int, int]) -> None:
     left, top = offsets(parameters, picture)
     if Canvas(*size, left, top).overhangs(picture) and not parameters["auto_crop"]:
-        raise Refused(
-            422,
-            f"the image of {picture[0]}x{picture[1]} px at ({left}, {top}) does not fit the canvas of "
-            f"{size[0]}x{size[1]} px; set auto_crop to crop it",
-        )
+        placed = f"the image of {picture[0]}x{picture[1]} px at ({left}, {top})"
+        raise Refused(422, f"{placed} does not fit the canvas of {size[0]}x{size[1]} px; set auto_crop to crop it")
 
 
 def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, int] | None) -> tuple[int, int]:
