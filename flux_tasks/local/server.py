@@ -164,7 +164,7 @@ class LocalServer:
             )
         import uvicorn
 
-        from flux_tasks.local.web.connections import Protocol
+        from flux_tasks.local.web.faulty_answers import Protocol
 
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]

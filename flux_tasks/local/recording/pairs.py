@@ -26,8 +26,6 @@ from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.local.recording.scrub import Scrubber, decoded
 from flux_tasks.local.service.checks import Refused
 
-__all__ = ["HEADERS", "SERVER", "Delivery", "Pair", "Poll", "Reply", "addressed", "load", "save", "serve_delivery"]
-
 SERVER = "<server>"
 """Written in place of the address of the server that answers."""
 
@@ -111,7 +109,7 @@ class Delivery(_Strict):
         return f"/delivery/{self.sha256[:32]}/{self.file.rpartition('-')[2]}"
 
 
-async def serve_delivery(request: Request, deliveries: Mapping[str, Delivery], folder: Path) -> Response:
+async def serve_delivery(deliveries: Mapping[str, Delivery], folder: Path, request: Request) -> Response:
     """Return the recorded file that ``request`` asks for.
 
     Raises:

@@ -11,15 +11,14 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from flux_tasks.api.answers import reason_of
 from flux_tasks.errors import DeliveryFailed
@@ -28,9 +27,7 @@ from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import SERVER, Delivery, Pair, Poll, Reply, addressed, serve_delivery
 from flux_tasks.local.recording.scrub import Asked, Scrubber, decoded, request_key, secrets_of
 from flux_tasks.local.recording.upstream import FAILED, NOT_SENT, POLL, Upstream, origin_of
-from flux_tasks.local.web.wire import answering, base_of, json_answer, path_of, read_body
-
-__all__ = ["RecordingApi"]
+from flux_tasks.local.web.wire import application, base_of, json_answer, path_of, read_body
 
 _log = logging.getLogger("flux_tasks.local")
 
@@ -91,14 +88,13 @@ class RecordingApi:
                 self._deliveries[pair.delivery.path] = pair.delivery
         self._numbering = asyncio.Lock()
         self._submissions: set[asyncio.Task[Response]] = set()
-        self.app = Starlette(
-            routes=[
-                Route("/v1/{rest:path}", answering(self._submit, pages=False), methods=["POST"]),
-                Route("/v1/{rest:path}", answering(self._get, pages=False), methods=["GET"]),
-                Route("/delivery/{token}/{name}", answering(self._delivery, pages=False), methods=["GET"]),
-            ]
+        self.app = application(
+            {
+                "POST /v1/{rest:path}": self._submit,
+                "GET /v1/{rest:path}": self._get,
+                "GET /delivery/{token}/{name}": partial(serve_delivery, self._deliveries, self._folder),
+            }
         )
-        self.app.router.redirect_slashes = False
 
     async def close(self) -> None:
         """Wait for the answers to what was submitted, and close all connections."""
@@ -219,9 +215,6 @@ class RecordingApi:
             _log.error("%s %s is not recorded: %s", pair.tool, pair.id or "", error)
             return False
         return True
-
-    async def _delivery(self, request: Request) -> Response:
-        return await serve_delivery(request, self._deliveries, self._folder)
 
     def _pass_on(self, response: httpx.Response, value: Any, request: Request) -> Response:
         content = response.content

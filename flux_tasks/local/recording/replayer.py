@@ -7,13 +7,12 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from flux_tasks.catalog import CALLER_FIELDS, CONTRACT_VERSION
 from flux_tasks.errors import Problem, RecipeError
@@ -21,10 +20,8 @@ from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import Delivery, Pair, Reply, serve_delivery
 from flux_tasks.local.recording.scrub import REMOVED, Asked, Scrubber, decoded
 from flux_tasks.local.service.checks import Refused
-from flux_tasks.local.web.connections import Cut
-from flux_tasks.local.web.wire import answering, base_of, json_answer, path_of, read_body
-
-__all__ = ["IDENTITY", "ReplayApi"]
+from flux_tasks.local.web.faulty_answers import Cut
+from flux_tasks.local.web.wire import application, base_of, json_answer, path_of, read_body
 
 _log = logging.getLogger("flux_tasks.local")
 
@@ -83,16 +80,15 @@ class ReplayApi:
                 self._deliveries[pair.delivery.path] = pair.delivery
             if pair.file is not None and not pair.is_finished:
                 _log.warning("%s was not polled to its end: a replay does not come to one", pair.file.name)
-        self.app = Starlette(
-            routes=[
-                Route("/v1/get_result", answering(self._poll, pages=False), methods=["GET"]),
-                Route("/v1/{rest:path}", answering(self._submit, pages=False), methods=["POST"]),
-                Route("/v1/{rest:path}", answering(self._get, pages=False), methods=["GET"]),
-                Route("/delivery/{token}/{name}", answering(self._delivery, pages=False), methods=["GET"]),
-                Route("/local", answering(self._local, pages=False), methods=["GET"]),
-            ]
+        self.app = application(
+            {
+                "GET /v1/get_result": self._poll,
+                "POST /v1/{rest:path}": self._submit,
+                "GET /v1/{rest:path}": self._get,
+                "GET /delivery/{token}/{name}": partial(serve_delivery, self._deliveries, self._folder),
+                "GET /local": self._local,
+            }
         )
-        self.app.router.redirect_slashes = False
 
     async def close(self) -> None:
         """Do nothing; every application can be closed."""
@@ -132,9 +128,6 @@ class ReplayApi:
         if reply is None:
             raise Refused(404, f"not recorded: GET {path}")
         return _respond(reply, base_of(request, self._url))
-
-    async def _delivery(self, request: Request) -> Response:
-        return await serve_delivery(request, self._deliveries, self._folder)
 
     async def _local(self, _: Request) -> Response:
         tools = dict.fromkeys(pair.tool for pair in self._pairs if pair.kind == "job")

@@ -15,11 +15,9 @@ from functools import partial
 from typing import Any
 
 import httpx
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from flux_tasks import catalog
 from flux_tasks.catalog import CONTRACT_VERSION, Tool
@@ -32,7 +30,7 @@ from flux_tasks.local.service.clock import VirtualClock
 from flux_tasks.local.service.jobs import Jobs
 from flux_tasks.local.web.faulty_answers import deliver, with_fault
 from flux_tasks.local.web.openapi import SHORT_PATHS, openapi
-from flux_tasks.local.web.wire import Handler, answering, base_of, json_answer, read_body, refusal
+from flux_tasks.local.web.wire import Handler, application, base_of, json_answer, read_body, refusal
 
 _log = logging.getLogger("flux_tasks.local")
 
@@ -67,47 +65,29 @@ class LocalApi:
             timeout=30.0, mounts=direct, limits=limits, verify=certificates()
         )
         self._document: bytes | None = None
-        self.app = self._application()
-
-    def _application(self) -> Starlette:
-        def get(path: str, handler: Handler, *, guarded: bool = False) -> Route:
-            return Route(path, self._answering(handler, guarded=guarded), methods=["GET"])
-
-        def post(path: str, handler: Handler) -> Route:
-            return Route(path, self._answering(handler, guarded=False), methods=["POST"])
-
         tools = {tool.path: tool for tool in catalog.TOOLS.values()}
-        for path, name in {} if self._strict else SHORT_PATHS.items():
-            tools[path] = catalog.tool(name)
-        app = Starlette(
-            routes=[
-                get("/v1/get_result", self._get_result),
-                get("/delivery/{token}/{name}", self._delivery),
-                *(post(path, partial(self._submit, tool)) for path, tool in tools.items()),
-                get("/v1/credits", self._credits, guarded=True),
-                get("/v1/my_finetunes", self._my_finetunes, guarded=True),
-                get("/v1/finetune_details", self._finetune_details, guarded=True),
-                post("/v1/delete_finetune", self._delete_finetune),
-                get("/local", self._local),
-                get("/local/charges", self._show_charges),
-                Route(
-                    "/local/faults", self._answering(self._schedule, guarded=False), methods=["GET", "PUT", "DELETE"]
-                ),
-                post("/local/clock", self._advance),
-                get("/openapi.json", self._openapi),
-                get("/", self._welcome),
-            ],
-            exception_handlers={HTTPException: self._http_error},
-        )
-        app.router.redirect_slashes = False  # the service has one spelling of each path, and clients follow no redirect
-        return app
+        tools |= {} if strict else {path: catalog.TOOLS[name] for path, name in SHORT_PATHS.items()}
+        routes: dict[str, Handler] = {
+            "GET /v1/get_result": self._get_result,
+            "GET /delivery/{token}/{name}": self._delivery,
+            **{f"POST {path}": partial(self._submit, tool) for path, tool in tools.items()},
+            "GET /v1/credits": partial(self._guard, self._credits),
+            "GET /v1/my_finetunes": partial(self._guard, self._my_finetunes),
+            "GET /v1/finetune_details": partial(self._guard, self._finetune_details),
+            "POST /v1/delete_finetune": self._delete_finetune,
+            "GET /local": self._local,
+            "GET /local/charges": self._show_charges,
+            "GET,PUT,DELETE /local/faults": self._schedule,
+            "POST /local/clock": self._advance,
+            "GET /openapi.json": self._openapi,
+            "GET /": self._welcome,
+        }
+        handlers = {HTTPException: self._http_error}
+        self.app = application(routes, pages=True, with_code=not strict, exception_handlers=handlers)
 
-    def _answering(self, handler: Handler, *, guarded: bool) -> Handler:
-        async def guarding(request: Request) -> Response:
-            checks.check_key(request.headers.get("x-key"), self._key)
-            return await handler(request)
-
-        return answering(guarding if guarded else handler, with_code=not self._strict)
+    async def _guard(self, handler: Handler, request: Request) -> Response:
+        checks.check_key(request.headers.get("x-key"), self._key)
+        return await handler(request)
 
     async def close(self) -> None:
         """End all work and close all connections."""
