@@ -4,8 +4,6 @@ An engine is found by name. Its identity (``local:<name>@<version>``) is part of
 importing the engine itself, whose libraries are heavy.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import io
@@ -19,8 +17,6 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.images.encoding import mark_preview
-
-__all__ = ["ENGINES", "Engine", "Entry", "Progress", "Work", "encode", "identity", "load", "missing", "offsets"]
 
 Progress = Callable[[float], None]
 """Receives the share that is done, 0 to 1. May be called from any thread."""

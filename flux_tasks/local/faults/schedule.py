@@ -15,8 +15,6 @@ depends on the seed, the rule and the request, not on the order in which request
 same faults again however many jobs are in flight.
 """
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections import Counter

@@ -5,8 +5,6 @@
 answers from the file puts its own there. A GET that is no poll of a known job is a pair, too (kind ``get``).
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib
@@ -59,7 +57,7 @@ class Reply(_Strict):
     base64: str | None = None
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Reply:
+    def _is_whole(self) -> Self:
         if (self.status is None) == (self.cut is None):
             raise ValueError("needs either 'status' or 'cut'")
         if sum(content is not None for content in (self.body, self.text, self.base64)) > 1:
@@ -91,7 +89,7 @@ class Poll(Reply):
 
     count: Annotated[int, Field(ge=1)] = 1
 
-    def is_like(self, other: Poll) -> bool:
+    def is_like(self, other: Self) -> bool:
         """Check whether both answers are the same."""
         return self.model_copy(update={"count": other.count}) == other
 
@@ -148,7 +146,7 @@ class Pair(_Strict):
     _file: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
-    def _has_answers(self) -> Pair:
+    def _has_answers(self) -> Self:
         if self.kind == "job" and self.submit is None:
             raise ValueError("'submit' is missing")
         return self

@@ -4,8 +4,6 @@ The service's answers are passed on unchanged, except for two addresses: polls a
 pair is on disk before its submission is answered, so that no id of a paid job is lost; no POST is ever sent twice.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

@@ -1,7 +1,5 @@
 """The API from recordings: a recorded request is answered as it was then, without key and network."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging

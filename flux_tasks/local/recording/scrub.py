@@ -1,7 +1,5 @@
 """Remove what must not be recorded: keys, secrets, signed addresses; of a picture only the hash stays."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib
@@ -9,15 +7,13 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from flux_tasks.catalog import CALLER_FIELDS
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.encoding import inspect
 from flux_tasks.local.service.checks import body_key
-
-__all__ = ["REMOVED", "Asked", "Scrubber", "decoded", "media_type_of", "request_key", "secrets_of"]
 
 REMOVED = "<removed>"
 """Written in place of what was removed."""
@@ -70,7 +66,7 @@ class Asked:
     hook: str
 
     @classmethod
-    def of(cls, raw: bytes, media_type: str, secrets: Iterable[str] = ()) -> Asked:
+    def of(cls, raw: bytes, media_type: str, secrets: Iterable[str] = ()) -> Self:
         """Return what is recorded of ``raw``."""
         body = decoded(raw)
         given = body if isinstance(body, dict) else {}

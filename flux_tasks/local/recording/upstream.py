@@ -1,7 +1,5 @@
 """The service behind the recorder: what is sent there, and who is given the key."""
 
-from __future__ import annotations
-
 import asyncio
 import mimetypes
 from typing import Any
@@ -15,8 +13,6 @@ from flux_tasks.images.download import certificates
 from flux_tasks.images.redirects import host_of
 from flux_tasks.local.recording.scrub import media_type_of
 from flux_tasks.settings import Settings, is_loopback
-
-__all__ = ["FAILED", "NOT_SENT", "POLL", "Upstream", "origin_of"]
 
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.ProxyError, httpx.InvalidURL)
 """Errors after which it is certain that nothing arrived."""

@@ -4,8 +4,6 @@ Only the server writes it; any thread may read it, and gets copies. With a file,
 also a JSON line there, written before the answer is sent: so the file shows what a killed server has charged.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import threading

@@ -5,8 +5,6 @@ pictures and parameters together. ``jobs`` checks credits and active jobs after 
 answered with a list of ``{loc, msg, type}``, any later problem with one sentence (OAS-0919, SEED-0, SEED-1).
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

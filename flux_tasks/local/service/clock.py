@@ -1,7 +1,5 @@
 """The time of the local server: the machine's own, or one that a test moves."""
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 import itertools

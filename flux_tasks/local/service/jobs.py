@@ -4,8 +4,6 @@ Used on the server's event loop only; only the engine's work runs on threads. En
 finished job needs about a kilobyte of memory.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac

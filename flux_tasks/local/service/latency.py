@@ -1,7 +1,5 @@
 """How long a job takes, by tool and with jitter."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from typing import TypeAlias
 from flux_tasks import catalog
 from flux_tasks.errors import Problem, RecipeError, nearest
 
-LatencySpec: TypeAlias = "float | tuple[float, float]"
+LatencySpec: TypeAlias = float | tuple[float, float]
 """Seconds, or a pair of mean and jitter."""
 
 

@@ -4,8 +4,6 @@ What each route answers follows OAS-0919. Errors have the service's form: ``deta
 the schema, a sentence otherwise.
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib.metadata
 import json

@@ -1,7 +1,5 @@
 """Answers with faults, also those that ASGI has no form for: a connection that is cut, a body in small pieces."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import AsyncIterator

@@ -3,8 +3,6 @@
 Statuses and bodies are those of normal operation; a server with a fault schedule has further answers.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from flux_tasks import catalog

@@ -1,7 +1,5 @@
 """What all applications here share: routes, which requests they answer, how they read a body, and how they refuse."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping

@@ -9,11 +9,9 @@ The verdict is one of
 - *unchanged*: anything else. Sharp, noisy and JPEG-compressed pictures end here, and no pixel of them changes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, Self
 
 import cv2
 import numpy as np
@@ -321,7 +319,7 @@ class Streak:
         return 4.0 <= self.length <= longest and self.width > 0.15 * self.length
 
     @classmethod
-    def of(cls, kernel: Plane) -> Streak:
+    def of(cls, kernel: Plane) -> Self:
         row, column = _centre_of_mass(kernel)
         down, across = np.mgrid[: kernel.shape[0], : kernel.shape[1]].astype(np.float64)
         down, across, share = down - row, across - column, kernel / kernel.sum()

@@ -9,11 +9,10 @@ sides, sum 1, centred. Two solvers share the same Fourier machinery:
   Fergus, "Fast image deconvolution using hyper-Laplacian priors", 2009).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import cv2
 import numpy as np
@@ -45,7 +44,7 @@ class Periodic:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, plane: Plane, margin: int) -> Periodic:
+    def of(cls, plane: Plane, margin: int) -> Self:
         height, width = plane.shape
         padded_height, padded_width = (scipy.fft.next_fast_len(n + 2 * margin, real=True) for n in plane.shape)
         below, right = padded_height - height - margin, padded_width - width - margin

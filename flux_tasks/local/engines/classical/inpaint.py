@@ -5,8 +5,6 @@ Thin holes (scratches, wires, specks) are closed by diffusion (Bertalmio, Bertoz
 dynamics, and image and video inpainting", 2001), all others with patches.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

@@ -5,8 +5,6 @@ frame has colours chosen by prompt and seed. The result depends on pictures, pro
 one in Pillow.
 """
 
-from __future__ import annotations
-
 import colorsys
 import hashlib
 import random
@@ -14,8 +12,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
-
-__all__ = ["compose", "flattened", "label"]
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont

@@ -4,8 +4,6 @@ Deblur, erase, fill, outpaint and expand have methods of their own. Edit, genera
 a labelled preview of the request.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2
@@ -17,8 +15,6 @@ from flux_tasks.catalog import SizeRule
 from flux_tasks.images import encoding, masks
 from flux_tasks.local.engines import Progress, Work, offsets
 from flux_tasks.local.engines.classical import deblur, inpaint, outpaint, outpaint_fast, preview
-
-__all__ = ["ClassicalEngine", "received"]
 
 EXEMPLAR_LIMIT = 4_194_304
 """Pixels of the largest canvas that is continued from exemplars; above it, expand uses the fast method."""
