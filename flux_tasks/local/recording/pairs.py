@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.images.encoding import EXTENSIONS
-from flux_tasks.local.recording.scrub import Scrubber, decoded
+from flux_tasks.local.recording.scrub import Scrubber, decoded, each_text
 from flux_tasks.local.service.checks import Refused
 
 SERVER = "<server>"
@@ -66,10 +67,11 @@ class Reply(_Strict):
         return self
 
     @classmethod
-    def of(cls, status: int, headers: Mapping[str, str], value: Any, raw: bytes, scrub: Scrubber) -> Self:
+    def of(cls, response: httpx.Response, value: Any, scrub: Scrubber) -> Self:
         """Return an answer that may be recorded; ``value`` is its JSON, None if it has none."""
+        headers, raw = response.headers, response.content
         clean = {name: re.sub(r"[^ -~]", "?", scrub.text(headers[name])) for name in HEADERS if name in headers}
-        parts: dict[str, Any] = {"status": status, "headers": clean}
+        parts: dict[str, Any] = {"status": response.status_code, "headers": clean}
         if value is not None:
             return cls(**parts, body=scrub.answer(value))
         try:
@@ -196,13 +198,7 @@ class Pair(_Strict):
 
 def addressed(value: Any, server: str) -> Any:
     """Return ``value`` with every ``<server>/…`` in it as an address on ``server``."""
-    if isinstance(value, str):
-        return server + value.removeprefix(SERVER) if value.startswith(f"{SERVER}/") else value
-    if isinstance(value, list):
-        return [addressed(item, server) for item in value]
-    if isinstance(value, dict):
-        return {name: addressed(item, server) for name, item in value.items()}
-    return value
+    return each_text(value, lambda text: text.replace(SERVER, server, 1) if text.startswith(f"{SERVER}/") else text)
 
 
 def save(pair: Pair, folder: Path) -> None:

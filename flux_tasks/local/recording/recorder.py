@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -28,8 +28,6 @@ from flux_tasks.local.recording.upstream import FAILED, NOT_SENT, POLL, Upstream
 from flux_tasks.local.web.wire import application, base_of, json_answer, path_of, read_body
 
 _log = logging.getLogger("flux_tasks.local")
-
-AnyReply = TypeVar("AnyReply", bound=Reply)
 
 
 @dataclass
@@ -150,7 +148,7 @@ class RecordingApi:
             tool=_tool(path),
             key=asked.key,
             request=asked.request,
-            submit=Reply(cut=True) if response is None else _reply(Reply, response, value, scrub),
+            submit=Reply(cut=True) if response is None else Reply.of(response, value, scrub),
             polled_at=origin_of(polling_url) if origin_of(polling_url) != origin_of(self._upstream.url) else None,
         )
         if job_id:
@@ -196,7 +194,7 @@ class RecordingApi:
             self._deliveries[pair.delivery.path] = pair.delivery
             value["result"]["sample"] = f"{SERVER}{pair.delivery.path}"
         try:
-            pair.observe(_reply(Poll, response, value, Scrubber(self._hidden | exchange.secrets)))
+            pair.observe(Poll.of(response, value, Scrubber(self._hidden | exchange.secrets)))
             await self._save(pair)
         except (ValueError, RecursionError) as error:
             _log.error("an answer to %s %s is not recorded: %s", pair.tool, pair.id or "", type(error).__name__)
@@ -233,10 +231,6 @@ def _key_of(request: Request) -> str:
 def _tool(path: str) -> str:
     name = path.partition("?")[0].rstrip("/").rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60] or "_"
-
-
-def _reply(kind: type[AnyReply], response: httpx.Response, value: Any, scrub: Scrubber) -> AnyReply:
-    return kind.of(response.status_code, response.headers, value, response.content, scrub)
 
 
 def _sample(value: Any) -> str | None:

@@ -7,7 +7,6 @@ the schema, a sentence otherwise.
 import asyncio
 import importlib.metadata
 import json
-import logging
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -29,8 +28,6 @@ from flux_tasks.local.service.jobs import Jobs
 from flux_tasks.local.web.faulty_answers import deliver, with_fault
 from flux_tasks.local.web.openapi import SHORT_PATHS, openapi
 from flux_tasks.local.web.wire import Handler, application, base_of, json_answer, read_body, refusal
-
-_log = logging.getLogger("flux_tasks.local")
 
 
 def package_version() -> str:
