@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import weakref
@@ -306,14 +305,13 @@ def serve(host: str = "127.0.0.1", port: int = 8765, **options: Any) -> None:
         signal.signal(signal.SIGTERM, lambda *_: over.set())
     with LocalServer(port, host=host, **options) as server:
         if options.get("record"):
-            print(f"{server.url} passes everything on to {options.get('upstream', 'bfl')} and records it")
-            print(f"in {options['record']}: prompts and pictures, no key. Jobs are paid for. Stop it with Ctrl-C.")
+            does = f"passes everything on to {options.get('upstream', 'bfl')} and records it"
+            note = f"in {options['record']}: prompts and pictures, no key. Jobs are paid for."
         elif options.get("replay"):
-            print(f"{server.url} answers from the recordings in {options['replay']}")
-            print("and nothing else. Stop it with Ctrl-C.")
+            does, note = f"answers from the recordings in {options['replay']}", "and nothing else."
         else:
-            print(f"{server.url} serves the BFL API, engine {engines.identity(options.get('engine', 'classical'))}")
-            print("Its pictures are previews, not made by FLUX. Stop it with Ctrl-C.")
-        sys.stdout.flush()
+            does = f"serves the BFL API, engine {engines.identity(options.get('engine', 'classical'))}"
+            note = "Its pictures are previews, not made by FLUX."
+        print(f"{server.url} {does}\n{note} Stop it with Ctrl-C.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             over.wait()

@@ -91,10 +91,6 @@ class Poll(Reply):
 
     count: Annotated[int, Field(ge=1)] = 1
 
-    def is_like(self, other: Self) -> bool:
-        """Check whether both answers are the same."""
-        return self.model_copy(update={"count": other.count}) == other
-
 
 class Delivery(_Strict):
     """A delivered file beside its pair; the server serves it under its hash."""
@@ -174,7 +170,7 @@ class Pair(_Strict):
 
     def observe(self, reply: Poll) -> None:
         """Add an answer; one like the last is only counted."""
-        if self.polls and self.polls[-1].is_like(reply):
+        if self.polls and self.polls[-1].model_copy(update={"count": reply.count}) == reply:
             self.polls[-1].count += 1
         else:
             self.polls.append(reply)

@@ -65,10 +65,6 @@ class Level:
         coarse = shrunk(allowed.astype(np.float32), size) > 0
         return Level.of(image, share < 0.6, coarse), coarse
 
-    @property
-    def usable(self) -> bool:
-        return int(np.count_nonzero(self.sources)) >= FEWEST_SOURCES
-
 
 @dataclass(frozen=True)
 class Guide:
