@@ -93,11 +93,7 @@ def missing(name: str) -> list[str]:
 
 @cache
 def load(name: str) -> Engine:
-    """Import the engine called ``name``, and return it.
-
-    Raises:
-        RecipeError: there is no such engine.
-    """
+    """Import the engine called ``name``, and return it; see ``identity`` for errors."""
     module, _, attribute = _entry(name).place.partition(":")
     return cast(Engine, getattr(importlib.import_module(module), attribute)())
 

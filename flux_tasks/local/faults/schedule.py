@@ -1,18 +1,11 @@
 """Schedules of faults that the service was seen to have, or may have.
 
-A schedule is a seed and a list of rules, in YAML, as JSON over HTTP (``PUT /local/faults``) or in Python::
-
-    seed: 7
-    faults:
-      - {fault: submit.answer, status: 429, retry_after: 2, count: 3}
-      - {fault: submit.cut, charged: true, tool: deblur-v1, probability: 0.05}
-      - {fault: delivery.garbage, every: 10}
-
-A rule chooses submissions: those of its tools, after the first ``after``, each ``every``-th, at most ``count`` of them,
-with ``probability``. Rules for a later phase act on the jobs of the submissions that they chose, on the first ``times``
-polls, fetches or call-backs of each (0: on all). Of several rules for one phase, the first that matches acts. Chance
-depends on the seed, the rule and the request, not on the order in which requests arrive, so that a schedule gives the
-same faults again however many jobs are in flight.
+A schedule is ``{seed: 7, faults: [{fault: submit.cut, tool: deblur-v1, every: 10}]}``: in YAML, in Python, or as JSON
+over HTTP (``PUT /local/faults``). A rule chooses submissions: those of its tools, after the first ``after``, each
+``every``-th, at most ``count`` of them, with ``probability``. Rules for a later phase act on the jobs of the
+submissions that they chose, on the first ``times`` polls, fetches or call-backs of each (0: on all). Of several rules
+for one phase, the first that matches acts. Chance depends on the seed, the rule and the request, not on the order in
+which requests arrive: a schedule gives the same faults again however many jobs are in flight.
 """
 
 import hashlib
@@ -33,11 +26,9 @@ _SINGLE: tuple[Phase, ...] = ("submit", "job", "webhook")
 
 
 class Armed:
-    """The faults that wait for one job.
+    """The faults that wait for one job, by their number in the schedule.
 
-    Args:
-        rules: by their number in the schedule.
-        acting: receives the number of each rule that is to act; false if its schedule was replaced meanwhile.
+    ``acting`` receives the number of each rule that is to act, and is false if its schedule was replaced meanwhile.
     """
 
     def __init__(self, rules: Mapping[int, Rule], acting: Callable[[int], bool]) -> None:

@@ -1,8 +1,7 @@
 """Recorded pairs of request and answers: one JSON file a job, with the delivered file beside it.
 
 ``0001-deblur-v1-<12 digits of the request's key>.json`` has the request, the answer to the submission, and every poll;
-``….png`` of the same name is the result. Addresses of the server itself are written as ``<server>/…``; the server that
-answers from the file puts its own there. A GET that is no poll of a known job is a pair, too (kind ``get``).
+``….png`` of the same name is the result. A GET that is no poll of a known job is a pair, too (kind ``get``).
 """
 
 import asyncio
@@ -106,11 +105,7 @@ class Delivery(_Strict):
 
 
 async def serve_delivery(deliveries: Mapping[str, Delivery], folder: Path, request: Request) -> Response:
-    """Return the recorded file that ``request`` asks for.
-
-    Raises:
-        Refused: 404; there is none at this path.
-    """
+    """Return the recorded file that ``request`` asks for, or refuse with 404."""
     delivery = deliveries.get(request.url.path)
     if delivery is None:
         raise Refused(404, "Not Found")
@@ -198,11 +193,7 @@ def addressed(value: Any, server: str) -> Any:
 
 
 def save(pair: Pair, folder: Path) -> None:
-    """Write ``pair``, whole or not at all: the first time under the next free number, then in its place.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write ``pair``, whole or not at all: the first time under the next free number, then in its place."""
     data = pair.encode()
     if pair.file is not None:
         files.write(pair.file, data)

@@ -32,12 +32,7 @@ _log = logging.getLogger("flux_tasks.local")
 
 @dataclass
 class _Exchange:
-    """A pair that is being recorded.
-
-    Attributes:
-        url: the address to poll at the service.
-        secrets: texts in it that must not be recorded.
-    """
+    """A pair that is being recorded, the address to poll at the service, and texts that must not be recorded."""
 
     pair: Pair
     url: str
@@ -51,9 +46,7 @@ class RecordingApi:
     Args:
         url: the server's own address, for answers to requests that name no host.
         folder: for the recordings; those already there stay, and their jobs can still be polled.
-        upstream: ``bfl``, ``eu``, ``us``, or the address of a server that speaks the API.
-        key: the upstream's key; empty passes on the ``x-key`` of each request.
-        transport: any httpx transport, for tests and proxies.
+        upstream, key, transport: see ``Upstream``.
 
     Raises:
         RecipeError: an upstream that cannot be used, a key that must not be sent there, or a damaged recording.
@@ -111,7 +104,7 @@ class RecordingApi:
         path, media_type = path_of(request), request.headers.get("content-type", "")
         host = host_of(self._upstream.url)
         try:
-            response = await self._upstream.post(path, raw, media_type, _key_of(request))
+            response = await self._upstream.post(path, raw, media_type, request.headers.get("x-key", ""))
         except NOT_SENT as error:  # a 4xx: it tells clients that nothing was created or charged
             _log.warning("%s was not reached: %s", host, reason_of(error))
             return json_answer({"detail": f"{host} was not reached ({reason_of(error)}): nothing was sent"}, 424)
@@ -123,37 +116,37 @@ class RecordingApi:
         return self._pass_on(response, value, request)
 
     async def _note(self, path: str, raw: bytes, media_type: str, response: httpx.Response | None) -> Any:
-        """Record a submission; whatever goes wrong, the client of a paid job gets its answer."""
+        """Record a submission; return its answer with a polling address here, or None to leave it unchanged.
+
+        Whatever goes wrong, the client of a paid job gets its answer.
+        """
         try:
-            return await self._note_submission(path, raw, media_type, response)
+            value: Any = decoded(response.content) if response is not None else None
+            named = value.get("polling_url") if isinstance(value, dict) else None
+            job_id = value.get("id") if isinstance(value, dict) else None
+            job_id = job_id if isinstance(job_id, str) else ""
+            polling_url = self._upstream.polling_address(job_id, named)
+            is_named = bool(job_id) and isinstance(named, str)
+            if is_named:
+                value["polling_url"] = f"{SERVER}{POLL}?id={quote(job_id, safe='')}"
+            asked = await asyncio.to_thread(Asked.of, raw, media_type, frozenset(self._hidden))
+            self._secrets |= {asked.secret} - {""}
+            scrub = Scrubber(self._hidden | {asked.hook})
+            is_elsewhere = origin_of(polling_url) != origin_of(self._upstream.url)
+            pair = Pair(
+                path=scrub.text(path),
+                tool=_tool(path),
+                key=asked.key,
+                request=asked.request,
+                submit=Reply(cut=True) if response is None else Reply.of(response, value, scrub),
+                polled_at=origin_of(polling_url) if is_elsewhere else None,
+            )
+            if job_id:
+                self._jobs[job_id] = _Exchange(pair, polling_url, {asked.hook})
+            await self._save(pair)
         except Exception as error:
             _log.error("%s is not recorded: %s", _tool(path), type(error).__name__)
             return None
-
-    async def _note_submission(self, path: str, raw: bytes, media_type: str, response: httpx.Response | None) -> Any:
-        """Record a submission; return its answer with a polling address here, or None to leave it unchanged."""
-        value: Any = decoded(response.content) if response is not None else None
-        named = value.get("polling_url") if isinstance(value, dict) else None
-        job_id = value.get("id") if isinstance(value, dict) else None
-        job_id = job_id if isinstance(job_id, str) else ""
-        polling_url = self._upstream.polling_address(job_id, named)
-        is_named = bool(job_id) and isinstance(named, str)
-        if is_named:
-            value["polling_url"] = f"{SERVER}{POLL}?id={quote(job_id, safe='')}"
-        asked = await asyncio.to_thread(Asked.of, raw, media_type, frozenset(self._hidden))
-        self._secrets |= {asked.secret} - {""}
-        scrub = Scrubber(self._hidden | {asked.hook})
-        pair = Pair(
-            path=scrub.text(path),
-            tool=_tool(path),
-            key=asked.key,
-            request=asked.request,
-            submit=Reply(cut=True) if response is None else Reply.of(response, value, scrub),
-            polled_at=origin_of(polling_url) if origin_of(polling_url) != origin_of(self._upstream.url) else None,
-        )
-        if job_id:
-            self._jobs[job_id] = _Exchange(pair, polling_url, {asked.hook})
-        await self._save(pair)
         return value if is_named else None
 
     # -- poll and fetch -------------------------------------------------------------------------------------------
@@ -172,7 +165,7 @@ class RecordingApi:
     async def _ask(self, exchange: _Exchange, request: Request) -> Response:
         url, pair = exchange.url, exchange.pair
         try:
-            response = await self._upstream.get(url, _key_of(request))
+            response = await self._upstream.get(url, request.headers.get("x-key", ""))
         except FAILED as error:
             _log.warning("%s: no answer: %s", host_of(url), reason_of(error))
             if not isinstance(error, NOT_SENT):
@@ -222,10 +215,6 @@ class RecordingApi:
     @property
     def _hidden(self) -> set[str]:
         return self._upstream.keys | self._secrets
-
-
-def _key_of(request: Request) -> str:
-    return request.headers.get("x-key", "")
 
 
 def _tool(path: str) -> str:

@@ -28,13 +28,9 @@ class Upstream:
 
     Args:
         own: address of the server that asks, which must be another one.
-        endpoint: ``bfl``, ``eu``, ``us``, or an address.
-        key: sent as ``x-key``; if empty, the ``x-key`` of each request is passed on.
+        endpoint: ``bfl``, ``eu``, ``us``, or an address; ``url`` is this address, without a trailing slash.
+        key: sent as ``x-key``; if empty, the ``x-key`` of each request is passed on. ``keys`` has every key so far.
         transport: any httpx transport, for tests and proxies.
-
-    Attributes:
-        url: its address, without a trailing slash.
-        keys: every key so far.
 
     Raises:
         RecipeError: an endpoint that cannot be used, or a key that must not go there.

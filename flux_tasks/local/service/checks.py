@@ -69,23 +69,14 @@ def check_key(given: str | None, key: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body that satisfies the schema.
-
-    Attributes:
-        values: every field of the request model, defaults filled in.
-        key: see ``body_key``.
-    """
+    """A body that satisfies the schema: every field of the request model, and its ``body_key``."""
 
     values: dict[str, Any]
     key: str
 
 
 def parse(raw: bytes, media_type: str = "") -> dict[str, Any]:
-    """Return the JSON object in ``raw``.
-
-    Raises:
-        Refused: 422, worded as FastAPI words it, which the service is built with.
-    """
+    """Return the JSON object in ``raw``, or refuse it with 422, as FastAPI does, which the service is built with."""
     if not raw:
         raise violation("missing", "Field required", "body")
     message = "Input should be a valid dictionary or object to extract fields from"

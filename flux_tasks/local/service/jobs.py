@@ -73,12 +73,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A file to be delivered.
-
-    Attributes:
-        fault: that the delivery is to have, or None.
-        sent: to be called once the whole file was sent.
-    """
+    """A file to be delivered, the fault of this delivery, and what to call once the whole file was sent."""
 
     data: bytes
     media_type: str
@@ -129,11 +124,7 @@ class Jobs:
     # -- submit ---------------------------------------------------------------------------------------------------
 
     def submit(self, order: Order, *, base: str, client: httpx.AsyncClient, webhook: tuple[str, str] | None) -> Job:
-        """Charge, create and start a job.
-
-        Raises:
-            Refused: 402 or 429; nothing is created or charged.
-        """
+        """Charge, create and start a job; or refuse it with 402 or 429, and create and charge nothing."""
         tool = order.work.tool
         if order.cost > self.charges.credits + 1e-9:
             raise Refused(402, f"Insufficient credits: {order.cost:g} needed, {self.charges.credits:g} left")
@@ -289,11 +280,7 @@ class Jobs:
             self._tokens.pop(job.tokens.pop(0), None)
 
     async def fetch(self, token: str, name: str) -> Delivery:
-        """Return the file behind a delivery address.
-
-        Raises:
-            Refused: 404 for an address that never existed, 403 for one that has expired.
-        """
+        """Return the file behind a delivery address; refuse with 404 what never existed, with 403 what has expired."""
         job, expires = self._tokens.get(token, (None, 0.0))
         if job is None or name != f"sample.{job.output_format}":
             raise Refused(404, "Not Found")

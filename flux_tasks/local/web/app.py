@@ -39,14 +39,7 @@ def package_version() -> str:
 
 
 class LocalApi:
-    """The application.
-
-    Args:
-        url: the server's own address, for answers to requests that name no host.
-        key: the only key that is accepted; None accepts any, and none.
-        strict: follow the newest specification alone, without what only seed documents show.
-        jobs: the job table, with its account, its fault schedule and its clock.
-    """
+    """The application; ``url``: of the server, for answers to requests that name no host. Else see ``LocalServer``."""
 
     def __init__(self, *, url: str, key: str | None, strict: bool, jobs: Jobs) -> None:
         self._strict = strict

@@ -38,11 +38,7 @@ ABOUT_KEY = "Any key, or none, unless the server was started with one."
 
 
 def openapi(*, strict: bool = False) -> dict[str, Any]:
-    """Return the document that the server publishes at ``/openapi.json``.
-
-    Args:
-        strict: of a server that follows the newest specification alone, without what only seed documents show.
-    """
+    """Return the document that the server, ``strict`` or not, publishes at ``/openapi.json``."""
     paths: dict[str, Any] = {tool.path: {"post": _submission(tool, strict=strict)} for tool in catalog.TOOLS.values()}
     for path, name in () if strict else SHORT_PATHS.items():
         former = {"operationId": path.rpartition("/")[2], "deprecated": True}

@@ -1,9 +1,7 @@
 """Continue a picture beyond its edges.
 
-The new region starts as a reflection of the picture's border, folded to and fro within a band along the edge it
-continues and ever more blurred with the distance: it meets the picture without a step and repeats nothing from its
-middle. `outpaint_fast` stops there (with a reflection of the whole). `outpaint` takes that as a guide and puts patches
-of the same band in its place; far out, where patches could only repeat themselves, the calm start stays.
+The new region starts as a reflection of the border, folded to and fro and ever more blurred with the distance.
+`outpaint_fast` stops there; `outpaint` puts patches of the border in its place, but not far out: they would repeat.
 """
 
 from __future__ import annotations

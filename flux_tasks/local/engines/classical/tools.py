@@ -75,9 +75,8 @@ def _main(work: Work) -> Image.Image:
 
 def _pixels(image: Image.Image, *, flatten: bool = True) -> NDArray[np.uint8]:
     """Return ``image`` as RGB; transparent pixels become white, unless the colour below them does not matter."""
-    if image.has_transparency_data and flatten:
-        image = preview.flattened(image)
-    return np.array(image.convert("RGB"))  # a copy, because the methods may change it
+    plain = preview.flattened(image) if flatten else image.convert("RGB")
+    return np.array(plain)  # a copy, because the methods may change it
 
 
 def _like(image: Image.Image, pixels: NDArray[np.uint8]) -> Image.Image:
