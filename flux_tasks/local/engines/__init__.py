@@ -63,9 +63,7 @@ class Entry:
 
 
 ENGINES: dict[str, Entry] = {
-    "classical": Entry(
-        "1", "flux_tasks.local.engines.classical.tools:ClassicalEngine", needs=("numpy", "scipy", "cv2")
-    ),
+    "classical": Entry("1", "flux_tasks.local.engines.classical.tools:ClassicalEngine", needs=("numpy", "scipy", "cv2"))
 }
 """Engines by name. The version is repeated here, because reading the engine's own would import it."""
 

@@ -134,13 +134,11 @@ class Faults:
     def to_dict(self) -> dict[str, Any]:
         """Return the schedule, and how often each rule has acted; JSON-ready."""
         with self._lock:
-            return {
-                "seed": self._seed,
-                "faults": [
-                    {"fault": rule.name, **rule.model_dump(exclude_defaults=True), "acted": self._acted[index]}
-                    for index, rule in enumerate(self._rules)
-                ],
-            }
+            faults = [
+                {"fault": rule.name, **rule.model_dump(exclude_defaults=True), "acted": self._acted[index]}
+                for index, rule in enumerate(self._rules)
+            ]
+            return {"seed": self._seed, "faults": faults}
 
 
 def _read(schedule: Any) -> tuple[int, list[Rule]]:

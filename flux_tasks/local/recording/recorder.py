@@ -54,13 +54,7 @@ class RecordingApi:
     """
 
     def __init__(
-        self,
-        *,
-        url: str,
-        folder: Path,
-        upstream: str,
-        key: str = "",
-        transport: httpx.AsyncBaseTransport | None = None,
+        self, *, url: str, folder: Path, upstream: str, key: str = "", transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self._upstream = Upstream(url, upstream, key, transport)
         self._url = url

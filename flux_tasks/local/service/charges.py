@@ -1,8 +1,4 @@
-"""The log of charges, and the balance of the account.
-
-Only the server writes it; any thread may read it, and gets copies. With a file, every charge and every settlement is
-also a JSON line there, written before the answer is sent: so the file shows what a killed server has charged.
-"""
+"""The log of charges, and the balance of the account. Only the server writes it; any thread may read it."""
 
 import contextlib
 import json
@@ -55,9 +51,8 @@ class ChargeLog:
 
     Args:
         credits: balance to begin with.
-        file: gets a JSON line for every charge and settlement, appended to its content.
-
-    Each server begins with a new account, whatever the file has already.
+        file: gets a JSON line for every charge and settlement, appended before the answer is sent, so that it shows
+            what a killed server has charged. Each server begins with a new account, whatever the file has already.
 
     Raises:
         RecipeError: the file cannot be written.
@@ -147,9 +142,5 @@ class ChargeLog:
 
     def to_dict(self) -> dict[str, Any]:
         """Return account and charges, JSON-ready."""
-        return {
-            "credits": self.credits,
-            "charged": self.charged,
-            "jobs": len(self),
-            "entries": [asdict(entry) for entry in self.entries],
-        }
+        entries = [asdict(entry) for entry in self.entries]
+        return {"credits": self.credits, "charged": self.charged, "jobs": len(self), "entries": entries}

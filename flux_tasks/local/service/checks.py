@@ -148,11 +148,6 @@ class Picture:
         width, height = self.header.width, self.header.height
         return (height, width) if self.header.orientation in (5, 6, 7, 8) else (width, height)
 
-    @property
-    def megapixels(self) -> float:
-        """Area in BFL's megapixels."""
-        return self.header.width * self.header.height / PIXELS_PER_MP
-
 
 async def pictures(tool: Tool, values: Mapping[str, Any], client: httpx.AsyncClient) -> dict[str, Picture]:
     """Return every image of the request, in its order. Base64 and addresses are accepted in every image field.
@@ -237,14 +232,16 @@ def order(tool: Tool, body: Body, given: Mapping[str, Picture]) -> Order:
     _check_sizes(tool, given)
     _check_mask(tool, given)
     size = result_size(tool, parameters, main.size if main else None)
-    _check_area(tool, parameters, size)
+    area = tool.sizes.max_area if "width" in parameters and tool.sizes.max_area else MAX_PIXELS
+    if size[0] * size[1] > area:
+        raise Refused(422, f"the result of {size[0]}x{size[1]} px would exceed the maximum area of {area} px")
     if "reference_offset_x" in parameters and main is not None:
         _check_overhang(parameters, size, main.size)
     longest = _LONGEST_SIDE[str(parameters["output_format"] or tool.output_format)]
     if max(size) > longest:
         raise Refused(422, f"a side of {max(size)} px is more than the output format can hold ({longest})")
-    inputs = [picture.megapixels for name, picture in given.items() if tool.image_fields[name].role != "mask"]
-    output = size[0] * size[1] / PIXELS_PER_MP
+    sent = [picture.size for name, picture in given.items() if tool.image_fields[name].role != "mask"]
+    *inputs, output = (width * height / PIXELS_PER_MP for width, height in (*sent, size))
     price = tool.price_for(parameters).estimate(output, inputs)
     seed = parameters.get("seed")
     work = Work(
@@ -274,18 +271,11 @@ def _check_mask(tool: Tool, given: Mapping[str, Picture]) -> None:
     if "mask" not in tool.image_fields:
         return
     image, mask = given[tool.image_field or ""], given.get("mask")
-    if mask is None:
-        if not image.header.has_alpha:
-            raise Refused(422, "mask is required: the image has no alpha channel")
-    elif mask.size != image.size:
+    if mask is None and not image.header.has_alpha:
+        raise Refused(422, "mask is required: the image has no alpha channel")
+    if mask is not None and mask.size != image.size:
         found, wanted = ("x".join(map(str, picture.size)) for picture in (mask, image))
         raise Refused(422, f"mask dimensions {found} do not match the image dimensions {wanted}")
-
-
-def _check_area(tool: Tool, parameters: Mapping[str, Any], size: tuple[int, int]) -> None:
-    limit = tool.sizes.max_area if "width" in parameters and tool.sizes.max_area else MAX_PIXELS
-    if size[0] * size[1] > limit:
-        raise Refused(422, f"the result of {size[0]}x{size[1]} px would exceed the maximum area of {limit} px")
 
 
 def _check_overhang(parameters: Mapping[str, Any], size: tuple[int, int], picture: tuple[int, int]) -> None:

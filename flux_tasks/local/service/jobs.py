@@ -1,7 +1,6 @@
 """The table of jobs: what each is to make, how far it is, where its result is, and when it is forgotten.
 
-Used on the server's event loop only; only the engine's work runs on threads. Encoded results are in a folder, so that a
-finished job needs about a kilobyte of memory.
+Used on the server's event loop only; only the engine's work runs on threads. Encoded results are in a folder.
 """
 
 import asyncio
@@ -179,15 +178,9 @@ class Jobs:
             job.details = {"error": failure}
             self._end(job, "Error", refund=True)
         else:
-            ended = time.time()
-            seed = work.parameters.get("seed")
-            job.result = {
-                "prompt": work.parameters.get("prompt") or "",
-                "seed": work.seed if seed is None else seed,
-                "start_time": started,
-                "end_time": ended,
-                "duration": ended - started,
-            }
+            ended, seed = time.time(), work.parameters.get("seed")
+            job.result = {"prompt": work.parameters.get("prompt") or "", "seed": work.seed if seed is None else seed}
+            job.result |= {"start_time": started, "end_time": ended, "duration": ended - started}
             self._end(job, "Ready", refund=False)
         if webhook is not None:
             await self._call_back(job, client, *webhook)

@@ -175,15 +175,8 @@ class LocalApi:
     # -- about the server -------------------------------------------------------------------------------------------
 
     async def _local(self, _: Request) -> Response:
-        return json_answer(
-            {
-                "engine": self._jobs.identity,
-                "version": package_version(),
-                "contract": CONTRACT_VERSION,
-                "tools": list(catalog.TOOLS),
-                "requests": dict(self.requests),
-            }
-        )
+        about = {"engine": self._jobs.identity, "version": package_version(), "contract": CONTRACT_VERSION}
+        return json_answer({**about, "tools": list(catalog.TOOLS), "requests": dict(self.requests)})
 
     async def _schedule(self, request: Request) -> Response:
         """Show, replace or remove the fault schedule while the server runs."""

@@ -191,9 +191,11 @@ def _body(tool: Tool, *, strict: bool) -> dict[str, Any]:
         if "source" in field:
             field["x-source"] = field.pop("source")
         if name in tool.image_fields:
-            _refine(field, _picture(url=tool.image_fields[name].url))
+            url = [{"type": "string", "format": "uri", "pattern": "^https?://"}] if tool.image_fields[name].url else []
+            _refine(field, [{"type": "string", "contentEncoding": "base64"}, *url])
         if name == "webhook_url":
-            _refine(field, [{**_text(field), "format": "uri"}])
+            text = next(shape for shape in field["anyOf"] if shape != {"type": "null"})
+            _refine(field, [{**text, "format": "uri"}])
     if strict and "dilate_pixels" in schema["properties"]:
         schema["properties"]["dilate_pixels"]["maximum"] = STRICT_DILATION
     for name in tool.seed_fields if strict else ():
@@ -211,15 +213,6 @@ def _refine(field: dict[str, Any], shapes: list[dict[str, Any]]) -> None:
     shapes = [*shapes, *({"type": "null"} for shape in field.pop("anyOf", []) if shape == {"type": "null"})]
     field.pop("type", None)
     field.update(shapes[0] if len(shapes) == 1 else {"anyOf": shapes})
-
-
-def _text(field: dict[str, Any]) -> dict[str, Any]:
-    return next(shape for shape in field["anyOf"] if shape != {"type": "null"})
-
-
-def _picture(*, url: bool) -> list[dict[str, Any]]:
-    base64 = {"type": "string", "contentEncoding": "base64"}
-    return [base64, {"type": "string", "format": "uri", "pattern": "^https?://"}] if url else [base64]
 
 
 def _least(tool: Tool) -> dict[str, Any]:
@@ -248,7 +241,7 @@ def _answers(*, strict: bool) -> dict[str, Any]:
         "id": text,
         "status": _ref("StatusResponse"),
         "result": {"anyOf": [_ref("Result"), {"type": "null"}], "description": "Once the status is Ready."},
-        "progress": {**_or_null("number", minimum=0, maximum=1)},
+        "progress": _or_null("number", minimum=0, maximum=1),
         "details": {**_or_null("object"), "description": "Why it failed, or why it was moderated."},
         "preview": _or_null("object"),
     }
