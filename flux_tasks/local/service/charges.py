@@ -67,7 +67,7 @@ class ChargeLog:
                     self._file.write("\n")  # a killed server may have left half a line
             except OSError as error:
                 raise RecipeError([Problem("charges", f"{file} cannot be written ({error.strerror})")]) from None
-        self._begin = credits
+        self._opening = credits
         self._charged = 0.0
         self._count = 0
         self._entries: OrderedDict[str, Entry] = OrderedDict()
@@ -76,7 +76,7 @@ class ChargeLog:
     @property
     def credits(self) -> float:
         """Credits left on the account."""
-        return round(self._begin - self._charged, 4)
+        return round(self._opening - self._charged, 4)
 
     @property
     def charged(self) -> float:
@@ -96,7 +96,7 @@ class ChargeLog:
     def charge(self, job_id: str, tool: str, key: str, cost: float) -> bool:
         """Take ``cost`` off the balance; return False, and write nothing, if there is not enough."""
         with self._lock:
-            if cost > self._begin - self._charged + 1e-9:
+            if cost > self._opening - self._charged + 1e-9:
                 return False
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             entry = Entry(job_id, tool, key, now, cost)

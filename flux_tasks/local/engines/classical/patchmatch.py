@@ -23,7 +23,6 @@ Mask = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
 RADIUS = 3
-SIDE = 2 * RADIUS + 1
 PATCH = [(row, column) for row in range(-RADIUS, RADIUS + 1) for column in range(-RADIUS, RADIUS + 1)]
 CHECKERED = [(row, column) for row, column in PATCH if (row + column) % 2 == 0]
 ROUNDS = (1, 3, 5, 6, 8, 10, 12)  # of search and vote, from the finest level to the coarsest
