@@ -16,8 +16,6 @@
 ``use(endpoint="local")`` sets any of them for a block of code and for every task started in it.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import re

@@ -1,7 +1,5 @@
 """Read the service's answers leniently: a body may be missing, broken or of another shape."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping
@@ -13,20 +11,6 @@ import httpx
 
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import JobFailed, Moderated, Problem
-
-__all__ = [
-    "Finished",
-    "Submission",
-    "detail_of",
-    "ending_of",
-    "is_id",
-    "is_unknown",
-    "number",
-    "problems_of",
-    "read_json",
-    "reason_of",
-    "retry_after",
-]
 
 _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
 _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}

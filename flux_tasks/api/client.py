@@ -32,15 +32,13 @@ store    after the POST: cannot be written           id or result wait in the sp
 =======  ==========================================  ===========================================================
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -126,7 +124,7 @@ class BflClient:
         """Close all connections."""
         await self._connection.close()
 
-    async def __aenter__(self) -> BflClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -5,8 +5,6 @@ delivery address. Polls and deliveries follow three redirects, see ``flux_tasks.
 may have the key, deliveries to any host over https. No other request follows one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable, Generator
@@ -20,8 +18,6 @@ from flux_tasks.images.download import certificates, download
 from flux_tasks.images.loading import MAX_BYTES
 from flux_tasks.images.redirects import MAX_REDIRECTS, Hop, RedirectRefused, follow, host_of, redirect_of
 from flux_tasks.settings import is_bfl, is_in_region, is_loopback
-
-__all__ = ["Connection", "fetch_delivery", "may_have_key"]
 
 logging.getLogger("hpack.hpack").addFilter(lambda _: False)  # it logs every header of HTTP/2, and so the key
 

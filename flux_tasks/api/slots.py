@@ -5,8 +5,6 @@ may use the same account: each 429 lowers the limit of this process by a quarter
 raises it by one again, up to the limit that was asked for.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque

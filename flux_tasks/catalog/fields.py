@@ -3,23 +3,10 @@
 Documents (dates in ``SOURCES``) have short tags; a field without one of its own comes from the tool's first document.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
-
-__all__ = [
-    "CALLER_FIELDS",
-    "EXTENSIONS",
-    "MEDIA_TYPES",
-    "SOURCES",
-    "WEBHOOK_FIELDS",
-    "ImageField",
-    "OutputFormat",
-    "Request",
-]
 
 SOURCES: dict[str, str] = {
     "SEED-0": "docs.bfl.ai, page FLUX Deblur (2026)",

@@ -1,7 +1,5 @@
 """The FLUX.1 family: fill, expand, Kontext editing, and text to image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -23,8 +21,6 @@ from flux_tasks.catalog.fields import (
 )
 from flux_tasks.catalog.rules import MAX_INPUT_PIXELS, Price, PromptLimit, SizeRule
 from flux_tasks.catalog.tool import Tool
-
-__all__ = ["TOOLS"]
 
 Steps = Annotated[int | None, fact("Denoising steps.", ge=15, le=50)]
 Guidance = Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=100)]

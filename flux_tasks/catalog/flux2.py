@@ -1,7 +1,5 @@
 """The FLUX.2 family: one body for editing and for generation, with up to eight reference pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -20,8 +18,6 @@ from flux_tasks.catalog.fields import (
 from flux_tasks.catalog.rules import Price, PromptLimit, SizeRule
 from flux_tasks.catalog.tool import Tool
 from flux_tasks.units import px_size
-
-__all__ = ["TOOLS"]
 
 MAX_AREA = 4_194_304
 

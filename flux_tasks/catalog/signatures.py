@@ -1,7 +1,5 @@
 """The signature of each task, derived from the catalogue: for Python, type checkers, recipes and docs."""
 
-from __future__ import annotations
-
 import enum
 import inspect
 import types
@@ -12,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
+from flux_tasks.catalog.fields import WEBHOOK_FIELDS, Request
 
 __all__ = ["CALL_OPTIONS", "UNSET", "Parameter", "Unset", "parameters", "signature", "source_of", "stub", "tools_of"]
 
@@ -67,7 +66,7 @@ def parameters(task: str) -> tuple[Parameter, ...]:
     tools = tools_of(task)
     for tool in tools:
         for name, info in tool.parameters.items():
-            if name in found or name in catalog.WEBHOOK_FIELDS:  # a task waits for its result
+            if name in found or name in WEBHOOK_FIELDS:  # a task waits for its result
                 continue
             required = info.is_required() and not (tool.options.model_fields and name in ("width", "height"))
             required = required and all(
@@ -141,7 +140,7 @@ def source_of(annotation: Any) -> str:
         return " | ".join(source_of(a) for a in get_args(annotation))
     if origin is Literal:
         return f"Literal[{', '.join(repr(a) for a in get_args(annotation))}]"
-    if isinstance(annotation, type) and issubclass(annotation, catalog.Request):
+    if isinstance(annotation, type) and issubclass(annotation, Request):
         return "Mapping[str, int]"
     return str(annotation.__name__)
 

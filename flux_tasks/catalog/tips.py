@@ -1,10 +1,6 @@
 """What the documents advise on single tools: tips, limits, and remedies for a symptom or a refusal."""
 
-from __future__ import annotations
-
 from flux_tasks.catalog.rules import Tip
-
-__all__ = ["DEBLUR", "ERASE", "FILL", "KONTEXT", "OUTPAINT"]
 
 _NO_ACCESS = "the key is missing, or its project has no access to this tool"
 

@@ -1,7 +1,5 @@
 """The entry of one tool in the catalogue."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +12,6 @@ from pydantic.fields import FieldInfo
 from flux_tasks.catalog.fields import CALLER_FIELDS, WEBHOOK_FIELDS, ImageField, Request
 from flux_tasks.catalog.rules import Price, PromptLimit, Revision, SizeRule, Tip
 from flux_tasks.errors import Problem, explain, nearest
-
-__all__ = ["CONTRACT_VERSION", "NoOptions", "Tool"]
 
 CONTRACT_VERSION = "2026-09-19"
 """Date of the official OpenAPI document that the request models follow."""

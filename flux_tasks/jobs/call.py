@@ -4,8 +4,6 @@ A ``Call`` is cheap: headers are read and digests computed, but no pixel is deco
 sending. So a call that the store can answer never opens a picture.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math
@@ -16,15 +14,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flux_tasks.catalog import (
-    CALLER_FIELDS,
-    MAX_INPUT_BYTES,
-    MAX_INPUT_PIXELS,
-    MEDIA_TYPES,
-    PIXELS_PER_MP,
-    Price,
-    Tool,
-)
+from flux_tasks.catalog import Tool
+from flux_tasks.catalog.fields import CALLER_FIELDS, MEDIA_TYPES
+from flux_tasks.catalog.rules import MAX_INPUT_BYTES, MAX_INPUT_PIXELS, PIXELS_PER_MP, Price
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
@@ -33,8 +25,6 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.units import px_size
-
-__all__ = ["Call", "Fit", "Input", "mask_problems", "prepare"]
 
 Fit = Literal["error", "downscale"]
 """What to do with a picture that a tool does not accept as it is: refuse it, or scale and convert it."""

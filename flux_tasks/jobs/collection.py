@@ -1,7 +1,5 @@
 """The collection of a submitted job: poll it, fetch its result, and write that into the store."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -21,8 +19,6 @@ from flux_tasks.jobs.result import picture_warnings
 from flux_tasks.jobs.submission import Claim, keep_lease
 from flux_tasks.settings import is_loopback
 from flux_tasks.store.commit import commit, patiently
-
-__all__ = ["Collector"]
 
 _log = logging.getLogger("flux_tasks.job")
 

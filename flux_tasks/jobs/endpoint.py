@@ -1,7 +1,5 @@
 """What all jobs of one endpoint and key share in this process: client, connections, slots, the embedded server."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from dataclasses import dataclass, field
@@ -11,8 +9,6 @@ from flux_tasks.api.client import BflClient
 from flux_tasks.api.slots import Slots
 from flux_tasks.errors import OutOfCredits, RunStopped
 from flux_tasks.settings import Settings
-
-__all__ = ["Endpoint", "close", "endpoint_for", "engine_of", "open_account", "stop_submitting"]
 
 
 @dataclass

@@ -1,7 +1,5 @@
 """Say in plain words what identifies a result, and what keeps it from answering another call."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -17,8 +15,6 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.store.records import Store
 from flux_tasks.units import credits, px_size, table_text
-
-__all__ = ["KeyRecord", "differences", "find_records"]
 
 _KINDS = ("results", "refusals", "journal")
 _THREADS = 16  # nearly all the time is spent waiting for the store

@@ -10,8 +10,6 @@ If the store cannot be written after a job was paid for, the write is repeated a
 result, waits in the spool on this machine and is written when the store can be written again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time
@@ -26,8 +24,6 @@ from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.jobs.submission import Submitter
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import patiently
-
-__all__ = ["execute"]
 
 _running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
 """Jobs of this process that have not ended, by store and job key."""

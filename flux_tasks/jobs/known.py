@@ -1,7 +1,5 @@
 """What is known of a job before anything is paid: a result in the store or in the spool, or a refusal by moderation."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -20,8 +18,6 @@ from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.journal import Entry
-
-__all__ = ["find_result", "is_answered", "lookup", "remember_refusal", "substitute"]
 
 _log = logging.getLogger("flux_tasks.job")
 

@@ -5,8 +5,6 @@ is, at the second look into the store; under its present key it answers at the f
 identifies its call but for the variant, which is found by trying.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +16,6 @@ from flux_tasks import files
 from flux_tasks.errors import StoreUnavailable
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.store.records import Store
-
-__all__ = ["Migration", "migrate"]
 
 _THREADS = 16  # nearly all the time is spent waiting for the store
 _BATCH = 1_000

@@ -3,8 +3,6 @@
 No job is submitted twice: the process that writes the intent submits it, all others wait for it or collect it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import logging
@@ -31,8 +29,6 @@ from flux_tasks.jobs.endpoint import Endpoint
 from flux_tasks.jobs.known import is_answered
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
-
-__all__ = ["Claim", "Submitter", "is_submitting", "keep_lease"]
 
 _log = logging.getLogger("flux_tasks.job")
 

@@ -15,15 +15,13 @@ ended. No entry is ever replaced by another job's: a job that has to be submitte
 one job.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import socket
 import time
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from flux_tasks.settings import Settings
 from flux_tasks.store.records import Store
@@ -100,7 +98,7 @@ class Entry:
         """Seconds since the last change."""
         return max(0.0, time.time() - self.at)
 
-    def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
+    def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Self:  # noqa: A002 - the API's own word
         """Return the same entry, now that the service has given the job an id."""
         return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
 

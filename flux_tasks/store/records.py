@@ -11,8 +11,6 @@ Files are created atomically, and two writers of one name write the same content
 machines can share one store. A result counts only while its blob is there.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -26,9 +24,6 @@ from flux_tasks.errors import InvalidImage
 from flux_tasks.images import byte_cache
 from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.images.reference import ImageRef
-
-__all__ = ["Store"]
-
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 

@@ -8,8 +8,6 @@
 ``FLUX_SPOOL`` is ``~/.flux-pipelines/spool`` unless it is set; ``<store>`` is a hash of the store's URL.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -21,8 +19,6 @@ from flux_tasks import files
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.journal import Entry
 from flux_tasks.store.records import Store
-
-__all__ = ["Spool", "Spooled"]
 
 DEFAULT = "~/.flux-pipelines/spool"
 

@@ -4,8 +4,6 @@ A repeated call ends in Prefect's ``Cached`` state, because ``JobResults`` shows
 result records. The job itself writes them, before it removes its journal entry, so nothing depends on Prefect's commit.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -43,8 +41,6 @@ from flux_tasks.jobs.call import Call, prepare
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.records import Store
-
-__all__ = ["FluxTask", "JobKeyPolicy", "JobResults", "call_of", "collect_results", "make_task"]
 
 RETRIES = 4
 
@@ -176,7 +172,7 @@ class FluxTask(Task[..., Any]):
         if problems:
             raise InvalidRequest.of(problems)
 
-    def with_options(self, *args: Any, **options: Any) -> FluxTask:
+    def with_options(self, *args: Any, **options: Any) -> "FluxTask":
         base = copy(self)
         base.result_storage = None  # Prefect's constructor takes saved blocks only, and this one needs no server
         task: FluxTask = Task.with_options(base, *args, **options)  # type: ignore[assignment]

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from flux_tasks import catalog
-from flux_tasks.catalog import CONTRACT_VERSION, Request, Tool
+from flux_tasks.catalog import CONTRACT_VERSION, Tool
+from flux_tasks.catalog.fields import MEDIA_TYPES, Request
 from flux_tasks.local.service.checks import STRICT_DILATION
 
 __all__ = ["SHORT_PATHS", "STATUSES", "openapi"]
@@ -127,7 +128,7 @@ def _submission(tool: Tool, *, strict: bool) -> dict[str, Any]:
 
 def _jobs() -> dict[str, Any]:
     job = {"anyOf": [_ref("SettledCostResultResponse"), _ref("ResultResponse")]}
-    file: dict[str, Any] = {media_type: {} for media_type in catalog.MEDIA_TYPES.values()}
+    file: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
     sentence = {"text/plain": {"schema": {"type": "string"}}}
     return {
         "/v1/get_result": {
