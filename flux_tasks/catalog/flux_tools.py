@@ -197,7 +197,6 @@ TOOLS = (
         request=TryOnRequest,
         price=_TRY_ON_PRICE,
         sizes=SizeRule(max_area=MAX_CANVAS, reduces=True, source="OAS-0919"),
-        sources=("OAS-0919",),
         aliases=("try-on", "vto", "flux-vto"),
     ),
     Tool(
@@ -208,7 +207,6 @@ TOOLS = (
         request=TryOnRequest,
         price=_TRY_ON_PRICE,
         sizes=SizeRule(max_area=2 * 1_048_576, reduces=True, reduced_area=1_048_576, source="OAS-0919"),
-        sources=("OAS-0919",),
         aliases=("try-on-v1",),
     ),
 )

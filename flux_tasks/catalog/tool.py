@@ -17,13 +17,7 @@ CONTRACT_VERSION = "2026-09-19"
 """Date of the official OpenAPI document that the request models follow."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 _FIRST = Revision(1, "2026-09-19", "the first in this catalogue")
-
-
-class NoOptions(Request):
-    """No parameters of our own, as for most tools."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +26,12 @@ class Tool:
 
     Attributes:
         name: the last part of its path; what the API calls it.
-        path: below the endpoint's address.
         task: the Python task and recipe step that calls it.
         summary: one line for people.
         request: the body, as a pydantic model.
         price: credits per job.
         sizes: what it requires of its pictures.
+        path: below the endpoint's address; ``/v1/<name>`` if empty.
         sources: documents that its facts come from, the main one first; tags of ``SOURCES``.
         aliases: other names that mean this tool.
         options: parameters of our own that shape the request (an outpaint's ``aspect_ratio``, for one).
@@ -60,15 +54,15 @@ class Tool:
     """
 
     name: str
-    path: str
     task: str
     summary: str
     request: type[Request]
     price: Price
     sizes: SizeRule
-    sources: tuple[str, ...]
+    path: str = ""
+    sources: tuple[str, ...] = ("OAS-0919",)
     aliases: tuple[str, ...] = ()
-    options: type[Request] = NoOptions
+    options: type[Request] = Request
     strict: bool = False
     slots: Literal["account", "kontext-max"] = "account"
     deadline: float = 300.0
@@ -84,6 +78,9 @@ class Tool:
     output_size: Callable[[Mapping[str, Any], tuple[int, int] | None], tuple[int, int] | None] = lambda _, size: size
     limits: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _: {}
     warnings: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path or f"/v1/{self.name}")
 
     @cached_property
     def image_fields(self) -> dict[str, ImageField]:
