@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -45,23 +45,22 @@ def detail_of(answer: Any) -> str:
     """Return the server's reason: ``detail`` is a list for schema errors, a string otherwise (DOCS-ERR, OAS-0919)."""
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if isinstance(detail, list):
-        return "; ".join(
-            f"{'.'.join(_place(e))}: {e.get('msg', '')}".strip(": ") for e in detail if isinstance(e, dict)
-        )
+        return "; ".join(f"{'.'.join(place)}: {what}".strip(": ") for place, what in _schema_errors(answer))
     return str(detail) if detail else ""
-
-
-def _place(error: dict[str, Any]) -> list[str]:
-    found = error.get("loc")
-    return [str(part) for part in found if part != "body"] if isinstance(found, (list, tuple)) else []
 
 
 def problems_of(answer: Any, tool: Tool) -> list[Problem]:
     """Return the problems in a schema error, each with the task's parameter that it is about."""
+    return [Problem(".".join([tool.task, *place]), what) for place, what in _schema_errors(answer)]
+
+
+def _schema_errors(answer: Any) -> Iterator[tuple[list[str], str]]:
     detail = answer.get("detail") if isinstance(answer, dict) else None
-    if not isinstance(detail, list):
-        return []
-    return [Problem(".".join([tool.task, *_place(e)]), str(e.get("msg", ""))) for e in detail if isinstance(e, dict)]
+    for error in detail if isinstance(detail, list) else ():
+        if isinstance(error, dict):
+            place = error.get("loc")
+            shown = [str(part) for part in place if part != "body"] if isinstance(place, list) else []
+            yield shown, str(error.get("msg", ""))
 
 
 def retry_after(response: httpx.Response) -> float | None:
