@@ -30,10 +30,7 @@ class Collector:
     """Collects one submitted job."""
 
     def __init__(self, job: JobContext, claim: Claim, client: BflClient) -> None:
-        self._job = job
-        self._claim = claim
-        self._entry = claim.entry
-        self._client = client
+        self._job, self._claim, self._entry, self._client = job, claim, claim.entry, client
 
     async def wait_for_end(self) -> Finished | None:
         """Return the finished job; None if the service has lost it, so that it is to be submitted again.

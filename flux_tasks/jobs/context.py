@@ -34,7 +34,6 @@ class JobContext:
 
     @cached_property
     def identity(self) -> Identity:
-        """What identifies the call."""
         return self.call.identity(self.engine)
 
     @property
@@ -49,17 +48,14 @@ class JobContext:
 
     @cached_property
     def store(self) -> Store:
-        """The store of results."""
         return Store(self.settings.store)
 
     @cached_property
     def journal(self) -> Journal:
-        """The journal in the store."""
         return Journal(self.store)
 
     @cached_property
     def spool(self) -> Spool:
-        """The spool on this machine."""
         return Spool(self.store)
 
     @property

@@ -73,8 +73,7 @@ def _about(settings: Settings) -> tuple[Any, ...]:
 
 async def close(settings: Settings) -> None:
     """Close the connections of these settings, and their embedded server; they are opened again when needed."""
-    endpoint = _endpoints.pop(_about(settings), None)
-    if endpoint is None:
+    if (endpoint := _endpoints.pop(_about(settings), None)) is None:
         return
     async with endpoint.opening:
         if endpoint.client is not None:

@@ -210,12 +210,14 @@ def find_records(store: Store, text: str) -> list[KeyRecord]:
         raise StoreUnavailable(f"the store cannot be read: {error}") from error
     keys = {one.key for one in found}
     if not found and digest:
-        raise _problem(text, "is not a picture that this store has: it was made elsewhere, or converted when written")
-    if not found:
-        raise _problem(text, "is no file, no job, and not the beginning of a key of this store: write one of these")
-    if is_key and len(keys) > 1:
-        raise _problem(text, f"begins {len(keys)} keys of this store: write more of it")
-    return found
+        what = "is not a picture that this store has: it was made elsewhere, or converted when written"
+    elif not found:
+        what = "is no file, no job, and not the beginning of a key of this store: write one of these"
+    elif is_key and len(keys) > 1:
+        what = f"begins {len(keys)} keys of this store: write more of it"
+    else:
+        return found
+    raise InvalidRequest.of([Problem(text, what)])
 
 
 def _digest_of(location: str) -> str:
@@ -235,15 +237,9 @@ def _is_meant(one: KeyRecord, text: str, digest: str, *, is_key: bool) -> bool:
     return one.record.get("job_id") == text
 
 
-def _problem(text: str, what: str) -> InvalidRequest:
-    return InvalidRequest.of([Problem(text, what)])
-
-
 def _named(store: Store, beginning: str) -> Iterator[KeyRecord]:
-    for kind in _KINDS:
-        for name in store.records(kind):
-            if name.startswith(beginning):
-                yield _read(store, (kind, name))
+    places = ((kind, name) for kind in _KINDS for name in store.records(kind) if name.startswith(beginning))
+    return (_read(store, place) for place in places)
 
 
 def _all(store: Store) -> Iterator[KeyRecord]:
@@ -254,10 +250,7 @@ def _all(store: Store) -> Iterator[KeyRecord]:
 
 def _read(store: Store, place: tuple[str, str]) -> KeyRecord:
     kind, name = place
-    try:
-        record = store.record(kind, name) or {}
-    except ValueError:  # damaged
-        record = {}
+    record = store.record_or_empty(kind, name)
     key = name.partition("~")[0]
     identity = Identity.of_record(record)
     return KeyRecord(key, kind, record, identity and identity.with_variant_of(key))

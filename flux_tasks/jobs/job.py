@@ -13,6 +13,7 @@ result, waits in the spool on this machine and is written when the store can be 
 import asyncio
 import os
 import time
+from collections import Counter
 from dataclasses import replace
 
 from flux_tasks.jobs.call import Call
@@ -28,7 +29,7 @@ from flux_tasks.store.commit import patiently
 _running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
 """Jobs of this process that have not ended, by store and job key."""
 
-_waiting: dict[tuple[str, str], int] = {}
+_waiting: Counter[tuple[str, str]] = Counter()
 """How many calls wait for each of them."""
 
 
@@ -58,7 +59,7 @@ async def execute(
         task = asyncio.create_task(_run(job))
         _running[flight] = task
         task.add_done_callback(lambda _: _running.pop(flight, None))
-    _waiting[flight] = _waiting.get(flight, 0) + 1
+    _waiting[flight] += 1
     try:
         result = await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -76,7 +77,8 @@ async def _run(job: JobContext) -> JobResult:
     """Take one job from its key to its stored result."""
     if not job.refresh and (found := await _find_settled(job)) is not None:
         return found
-    job = await _continued(job)
+    if await patiently(job.journal.entry, *job.keys[1:]) is not None:  # unsettled under its former key: go on so
+        job = replace(job, is_former=True)
     job.settings.require_key()
     endpoint = endpoint_for(job.settings)
     client = await endpoint.connect()
@@ -104,21 +106,15 @@ async def _run(job: JobContext) -> JobResult:
     is_submitted_here = claim.entry.id in endpoint.submitted
     endpoint.submitted.discard(claim.entry.id)  # it is stored, and is not collected again
     return JobResult(
-        image=image,
-        key=job.key,
-        outcome=JobOutcome.COLLECTED if claim.is_earlier else JobOutcome.DONE,
+        image,
+        job.key,
+        JobOutcome.COLLECTED if claim.is_earlier else JobOutcome.DONE,
         **settled,
         job_id=claim.entry.id,
         seconds=seconds,
         warnings=tuple(warnings),
         is_submitted_here=is_submitted_here,
     )
-
-
-async def _continued(job: JobContext) -> JobContext:
-    """Return ``job`` under its former key if that has an unsettled job, which is collected or held as it is."""
-    is_former = await patiently(job.journal.entry, *job.keys[1:]) is not None
-    return replace(job, is_former=True) if is_former else job
 
 
 async def _find_settled(job: JobContext) -> JobResult | None:
@@ -130,10 +126,5 @@ async def _find_settled(job: JobContext) -> JobResult | None:
     return found
 
 
-def _forget_parent() -> None:
-    """Forget all jobs in a forked child, which has none of its parent's tasks."""
-    _running.clear()
-    _waiting.clear()
-
-
-os.register_at_fork(after_in_child=_forget_parent)
+for _table in (_running, _waiting):
+    os.register_at_fork(after_in_child=_table.clear)  # a forked child has none of its parent's tasks

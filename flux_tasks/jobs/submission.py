@@ -60,10 +60,7 @@ class Submitter:
 
     def __init__(self, job: JobContext, endpoint: Endpoint, client: BflClient, body: dict[str, Any]) -> None:
         self.warnings: list[str] = []
-        self._job = job
-        self._endpoint = endpoint
-        self._client = client
-        self._body = body
+        self._job, self._endpoint, self._client, self._body = job, endpoint, client, body
         self._replaced: Entry | None = None
         """The attempt that is to be submitted again."""
         self._is_cancelled = False
@@ -108,16 +105,10 @@ class Submitter:
         raise StoreUnavailable(f"the journal of {job.store.url} cannot be written: there is no room for {job.key}")
 
     def _intent(self) -> Entry:
-        job = self._job
-        return Entry(
-            key=job.key,
-            tool=job.call.tool.name,
-            phase="intent",
-            name=job.call.name,
-            estimate=job.call.estimate(),
-            attempt=1 if self._replaced is None else self._replaced.attempt + 1,
-            refresh=job.refresh,
-        )
+        job, call = self._job, self._job.call
+        attempt = 1 if self._replaced is None else self._replaced.attempt + 1
+        entry = Entry(job.key, call.tool.name, "intent", call.name, call.estimate())
+        return replace(entry, attempt=attempt, refresh=job.refresh)
 
     async def _earlier(self) -> Entry | None:
         """Return the last attempt at the job; its id may wait in the spool, if the journal could not be written."""

@@ -43,10 +43,8 @@ def is_process_alive(pid: int) -> bool:
     """Check whether this machine has a process with this id."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it exists, and belongs to another user
-        return True
+    except OSError as error:  # it is refused for a process of another user
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -135,12 +133,6 @@ class Journal:
     def intend(self, entry: Entry) -> bool:
         """Write down that ``entry`` is about to be submitted; False if the job already has this attempt."""
         return self._store.create_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
-
-    def submitted(self, entry: Entry, *, id: str, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
-        """Write down the service's id. From here on the job can always be found again."""
-        updated = entry.with_id(id, polling_url=polling_url, cost=cost)
-        self.put(updated)
-        return updated
 
     def renew(self, entry: Entry) -> None:
         """Note that this process is at work on ``entry``, and holds its lease."""

@@ -234,7 +234,7 @@ def test_a_lost_job_is_submitted_anew(bfl: FakeBfl, settings: Settings, photo: P
     key = call.key("custom:loopback")
     journal = Journal(Store(settings.store))
     journal.intend(Entry(key=key, tool="deblur-v1", phase="intent"))
-    journal.submitted(Entry(key=key, tool="deblur-v1", phase="intent"), id="forgotten", polling_url="", cost=3.0)
+    journal.put(Entry(key=key, tool="deblur-v1", phase="intent").with_id("forgotten", polling_url="", cost=3.0))
     result = run(call, settings)
     assert (result.outcome, result.job_id) == ("done", "job-1")
 
