@@ -127,10 +127,9 @@ def ending_of(job_id: str, status: str, answer: Mapping[str, Any]) -> Finished |
     """
     result = answer.get("result")
     if status == "Ready":
-        sample = result.get("sample") if isinstance(result, dict) else None
-        if not isinstance(sample, str):
+        if not isinstance(result, dict) or not isinstance(sample := result.get("sample"), str):
             return None
-        details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
+        details = {k: v for k, v in result.items() if k != "sample"}
         return Finished(job_id, sample, number(answer.get("cost")), details)
     if status in _MODERATED:
         said = answer.get("details")

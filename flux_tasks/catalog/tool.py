@@ -156,8 +156,8 @@ class Tool:
         if ignored:
             found.append(f"{' and '.join(ignored)}: today's service ignores it, only SEED-3 shows it")
         prompt = parameters.get("prompt")
-        if self.prompt_limit is not None and isinstance(prompt, str):
-            found += [f"prompt: {words}" for words in [self.prompt_limit.exceeded_by(prompt)] if words]
+        if self.prompt_limit and isinstance(prompt, str) and (words := self.prompt_limit.exceeded_by(prompt)):
+            found.append(f"prompt: {words}")
         return found
 
     def tips_about(self, status: int) -> str:
@@ -180,13 +180,12 @@ class Tool:
                 options[name] = value
             elif name in self.request.model_fields:
                 request[name] = value
+            elif name in self.instead:
+                problems.append(Problem(f"{where}.{name}", f"{self.name} has no such parameter: {self.instead[name]}"))
             else:
                 known = [*self.parameters, *self.image_fields]
                 hint = nearest(name, known) or f"; it takes {', '.join(known)}"
-                what = f"{self.task} has no such parameter{hint}"
-                if name in self.instead:
-                    what = f"{self.name} has no such parameter: {self.instead[name]}"
-                problems.append(Problem(f"{where}.{name}", what))
+                problems.append(Problem(f"{where}.{name}", f"{self.task} has no such parameter{hint}"))
         placeholders = dict.fromkeys(self.image_fields, "-")
         optional = {n for n, i in self.request.model_fields.items() if i.is_required()} if partial else set()
         problems += _violations(self.request, {**placeholders, **request}, where, ignore_missing=optional)

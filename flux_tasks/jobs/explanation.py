@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from textwrap import indent
 from typing import Any
 
 from flux_tasks import files
@@ -39,7 +40,7 @@ class KeyRecord:
         """Return what the record is, and what its key is made of."""
         lines = [f"{self.key}: {self._what()}"]
         if self.identity is not None:
-            lines += ["It is identified by", *_indented(_identifying(self.identity)), *_beside(self.identity)]
+            lines += ["It is identified by", _indented(_identifying(self.identity)), _beside(self.identity)]
             if self.key != self.identity.key:
                 lines.append(
                     f"Its key is of September 2026; calls have {self.identity.key} now, and find it at the second look "
@@ -48,7 +49,7 @@ class KeyRecord:
         elif "operation" in self.record:
             rows = [(name, _shown(value)) for name, value in self.record.get("parameters", {}).items()]
             operation = [(name, str(value)) for name, value in self.record["operation"].items() if name != "source"]
-            lines += ["It is identified by its pictures, and by", *_indented([*operation, *rows])]
+            lines += ["It is identified by its pictures, and by", _indented([*operation, *rows])]
         elif self.kind == "results":
             lines.append("Its key does not follow from what it holds: another version wrote it, or it was changed.")
         else:
@@ -78,8 +79,8 @@ def _picture_of(record: Mapping[str, Any]) -> str:
     return f"{px_size((image.get('width', 0), image.get('height', 0)))}, {image.get('media_type')}"
 
 
-def _indented(rows: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"  {line}" for line in table_text(rows).splitlines()]
+def _indented(rows: Sequence[tuple[str, str]]) -> str:
+    return indent(table_text(rows), "  ")
 
 
 def _identifying(identity: Identity) -> list[tuple[str, str]]:
@@ -94,13 +95,13 @@ def _identifying(identity: Identity) -> list[tuple[str, str]]:
     return rows if not identity.variant else [*rows, ("variant", str(identity.variant))]
 
 
-def _beside(identity: Identity) -> list[str]:
+def _beside(identity: Identity) -> str:
     defaults = {n: v for n, v in identity.tool.defaults({}).items() if n not in identity.chosen and v is not None}
     rest = ", ".join(f"{name} {_shown(value)}" for name, value in defaults.items())
-    return [
+    return (
         f"and by nothing else. Defaults hold for the rest{f' ({rest})' if rest else ''}; names and places of files, "
         "dates, region, credentials and webhooks are no part of it."
-    ]
+    )
 
 
 def differences(stored: Identity, given: Identity) -> list[str]:

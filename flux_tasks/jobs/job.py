@@ -5,9 +5,7 @@ store → spool → journal → slot → submit → journal → poll → fetch �
 All of it runs on the process's background loop (``background``), so that sync and async callers share connections,
 slots and the table of running jobs: the same job asked for twice at once is one job. The journal keeps other processes
 on the same store apart: one of them pays, the others wait for its result, or collect the job when its owner has ended.
-
-If the store cannot be written after a job was paid for, the write is repeated a few times; then the job's id, or its
-result, waits in the spool on this machine and is written when the store can be written again.
+What the store does not take after a job was paid for waits in the spool on this machine.
 """
 
 import asyncio
