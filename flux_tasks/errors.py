@@ -234,8 +234,6 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-_WHOLE = "is not a whole number: write one without quotes"
-_NUMBER = "is not a number: write one without quotes"
 _EXPLAINED = {  # by pydantic's name of the error
     "less_than_equal": "is above {le}: write {le} or less",
     "less_than": "is not below {lt}: write less than that",
@@ -243,14 +241,10 @@ _EXPLAINED = {  # by pydantic's name of the error
     "greater_than": "is not above {gt}: write more than that",
     "multiple_of": "is not a multiple of {multiple_of}",
     "literal_error": "is not one of {expected}",
-    "int_type": _WHOLE,
-    "int_from_float": _WHOLE,
-    "int_parsing": _WHOLE,
-    "float_type": _NUMBER,
-    "float_parsing": _NUMBER,
+    **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "is not a whole number: write one without quotes"),
+    **dict.fromkeys(("float_type", "float_parsing"), "is not a number: write one without quotes"),
     "finite_number": "is not a finite number",
-    "bool_type": "is not true or false: write one of these, without quotes",
-    "bool_parsing": "is not true or false: write one of these, without quotes",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "is not true or false: write one of these, without quotes"),
     "string_type": "is not text: write it in quotes",
     "string_too_short": "is too short: write at least {min_length} character(s)",
     "string_too_long": "is too long: write at most {max_length} characters",
@@ -268,9 +262,8 @@ def explain(error: Mapping[str, Any]) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
-        return (
-            f"{shown(found)} is not {'an http(s) address' if 'http' in context['pattern'] else 'a ratio such as 16:9'}"
-        )
+        expected = "an http(s) address" if "http" in context["pattern"] else "a ratio such as 16:9"
+        return f"{shown(found)} is not {expected}"
     what = _EXPLAINED.get(kind, f"is not as it has to be ({kind.replace('_', ' ')})").format(**context)
     hint = " (YAML takes 16:9 without quotes for a number)" if kind == "string_type" and isinstance(found, int) else ""
     return f"{shown(found)} {what}{hint}"

@@ -66,14 +66,12 @@ def _schema_errors(answer: Any) -> Iterator[tuple[list[str], str]]:
 def retry_after(response: httpx.Response) -> float | None:
     """Return the seconds that the server asks to wait, as a number or a date, at most 60; None if it asks for none."""
     value = response.headers.get("retry-after", "").strip()
-    if not value:
-        return None
     try:
         seconds = float(value)
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError):  # neither, or no such header
             return None
     return min(max(seconds, 0.0), 60.0) if math.isfinite(seconds) else None
 

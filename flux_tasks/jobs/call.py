@@ -63,11 +63,6 @@ class Input:
             image = image.resize(self.size, Image.Resampling.LANCZOS)
         return replace(ImageRef.of(image, name=self.source.name), engine=self.source.engine)
 
-    @property
-    def is_empty_mask(self) -> bool:
-        """Whether it is a mask without a white pixel."""
-        return self.mask is not None and masks.is_empty(self.picture.open())
-
 
 @dataclass(frozen=True)
 class Call:
@@ -142,7 +137,7 @@ class Call:
         That is so if the mask has no white pixel, or if the canvas is the input itself.
         """
         if self.mask is not None:
-            return self.mask.is_empty_mask
+            return masks.is_empty(self.mask.picture.open())
         edited = self.inputs.get(self.tool.image_field or "")
         if not self.tool.options.model_fields or edited is None or edited.reencode:
             return False

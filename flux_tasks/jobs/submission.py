@@ -221,13 +221,8 @@ def is_submitting() -> bool:
 @atexit.register
 def _finish_submissions() -> None:
     """Let a program that ends wait for the answers to its POSTs: without their ids the jobs would be lost."""
-
-    async def finish() -> None:
-        if _posting:
-            await asyncio.wait(list(_posting))  # each is answered or timed out
-
-    if _posting:
-        background.run(finish())
+    if posting := list(_posting):
+        background.run(asyncio.wait(posting))  # each is answered or timed out
 
 
 os.register_at_fork(after_in_child=_posting.clear)  # a forked child has none of its parent's tasks

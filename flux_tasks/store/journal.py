@@ -177,9 +177,9 @@ class Journal:
     def _attempt(self, key: str, attempt: int) -> Entry | None:
         try:
             record = self._store.record(_KIND, _name(key, attempt))
-        except ValueError:
-            return _unreadable(key, attempt)
-        return None if record is None else _entry(key, attempt, record)
+            return None if record is None else replace(_entry(record), attempt=attempt)
+        except (ValueError, TypeError, OverflowError):  # no JSON, or no entry
+            return Entry(key, "unknown", "intent", at=0.0, begun=0.0, owner="unknown", attempt=attempt)
 
     def entries(self) -> list[Entry]:
         """Return all unsettled jobs, each with its last attempt."""
@@ -194,15 +194,9 @@ def _name(key: str, attempt: int) -> str:
     return key if attempt == 1 else f"{key}~{attempt}"
 
 
-def _entry(key: str, attempt: int, record: dict[str, Any]) -> Entry:
-    try:
-        entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
-        is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
-        is_sane = isinstance(entry.owner, str) and math.isfinite(entry.at) and math.isfinite(entry.begun)
-        return replace(entry, attempt=attempt) if is_whole and is_sane else _unreadable(key, attempt)
-    except TypeError:  # JSON, but not an entry
-        return _unreadable(key, attempt)
-
-
-def _unreadable(key: str, attempt: int) -> Entry:
-    return Entry(key=key, tool="unknown", phase="intent", at=0.0, begun=0.0, owner="unknown", attempt=attempt)
+def _entry(record: dict[str, Any]) -> Entry:
+    entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
+    is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
+    if not (is_whole and isinstance(entry.owner, str) and math.isfinite(entry.at) and math.isfinite(entry.begun)):
+        raise ValueError("not an entry")
+    return entry
