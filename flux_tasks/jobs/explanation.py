@@ -156,11 +156,8 @@ def _parts(image: str) -> dict[str, Any]:
 
 
 def _image_words(image: str) -> str:
-    parts = _parts(image)
-    whole = "picture" if "picture" in parts else "file" if "file" in parts else ""
-    first = f"{whole} {parts.pop(whole)[:12]}" if whole else ""
-    words = [f"{name} {_part(name, value)}" for name, value in parts.items()]
-    return ", ".join(([first] if first else []) + words)
+    parts = sorted(_parts(image).items(), key=lambda part: part[0] not in ("picture", "file"))  # what it is comes first
+    return ", ".join(f"{name} {_part(name, value)}" for name, value in parts)
 
 
 def _part(name: str, value: Any) -> str:
