@@ -1,7 +1,5 @@
 """Write what was paid for: several times if needed, in the right order, and from the spool once the store is back."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable
@@ -17,8 +15,6 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import Spool
-
-__all__ = ["commit", "drain_spool", "patiently", "reconcile"]
 
 _log = logging.getLogger("flux_tasks.job")
 

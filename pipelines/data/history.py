@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.catalog import Price
+from flux_tasks.catalog.rules import Price
 from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.jobs.call import Call
 from flux_tasks.store.records import Store

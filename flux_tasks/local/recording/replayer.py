@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from flux_tasks.catalog import CALLER_FIELDS, CONTRACT_VERSION
+from flux_tasks.catalog import CONTRACT_VERSION
+from flux_tasks.catalog.fields import CALLER_FIELDS
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import Delivery, Pair, Reply, serve_delivery

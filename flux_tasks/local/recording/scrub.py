@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from flux_tasks.catalog import CALLER_FIELDS
+from flux_tasks.catalog.fields import CALLER_FIELDS
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.encoding import inspect
 from flux_tasks.local.service.checks import body_key

@@ -19,7 +19,9 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from flux_tasks.catalog import CALLER_FIELDS, MAX_INPUT_BYTES, MAX_INPUT_PIXELS, PIXELS_PER_MP, Tool
+from flux_tasks.catalog import Tool
+from flux_tasks.catalog.fields import CALLER_FIELDS
+from flux_tasks.catalog.rules import MAX_INPUT_BYTES, MAX_INPUT_PIXELS, PIXELS_PER_MP
 from flux_tasks.errors import DeliveryFailed, InvalidImage
 from flux_tasks.images.canvas import Canvas, parse_aspect_ratio
 from flux_tasks.images.download import download

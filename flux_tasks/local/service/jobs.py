@@ -21,7 +21,7 @@ import httpx
 from PIL import Image
 
 from flux_tasks.api.slots import CLASS_LIMITS
-from flux_tasks.catalog import MEDIA_TYPES
+from flux_tasks.catalog.fields import MEDIA_TYPES
 from flux_tasks.local import engines
 from flux_tasks.local.engines import Work
 from flux_tasks.local.faults import kinds

@@ -7,6 +7,7 @@ from typing import Any
 
 from flux_tasks import catalog
 from flux_tasks.catalog import CONTRACT_VERSION, Tool
+from flux_tasks.catalog.fields import MEDIA_TYPES
 from flux_tasks.local.service.checks import STRICT_DILATION
 
 STATUSES = (
@@ -104,7 +105,7 @@ def _submission(tool: Tool, *, strict: bool) -> dict[str, Any]:
 
 def _jobs() -> dict[str, Any]:
     job = {"anyOf": [_ref("SettledCostResultResponse"), _ref("ResultResponse")]}
-    file: dict[str, Any] = {media_type: {} for media_type in catalog.MEDIA_TYPES.values()}
+    file: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
     sentence = {"text/plain": {"schema": {"type": "string"}}}
     result = _operation(
         *("get_result", "jobs", "How far a job is, and where its result is."),

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flux_tasks.catalog import SizeRule
+from flux_tasks.catalog.rules import SizeRule
 from flux_tasks.images import encoding, masks
 from flux_tasks.local.engines import Progress, Work, offsets
 from flux_tasks.local.engines.classical import deblur, inpaint, outpaint, outpaint_fast, preview
