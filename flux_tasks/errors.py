@@ -116,10 +116,10 @@ class ItemsFailed(FluxError):
 
     def __init__(self, message: str, result: Mapping[str, Any]) -> None:
         self.result = result
-        super().__init__(message)
+        super().__init__(message, result)
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (str(self), self.result))
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ItemError(FluxError):
