@@ -331,7 +331,6 @@ def fill_finetuned(
     finetune_id: str = ...,
     mask: _MaskLike = ...,
     user: str | None = ...,
-    finetune_strength: float | str = ...,
     prompt: str = ...,
     steps: int | str = ...,
     prompt_upsampling: bool | str = ...,
@@ -339,6 +338,7 @@ def fill_finetuned(
     guidance: float | str = ...,
     output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
     safety_tolerance: int | str = ...,
+    finetune_strength: float | str = ...,
     variant: int | str = ...,
     fit: Literal['error', 'downscale'] | Template = ...,
     id: str = ...,
@@ -357,7 +357,6 @@ def fill_finetuned(
         finetune_id: Your finetune; write org-id/lora-name for one of another organisation.
         mask: Black and white, the image's size; white is painted anew. Optional if the image has alpha.
         user: Opaque id of the end user, 1–256 characters.
-        finetune_strength: How strongly the finetune acts.
         prompt: What to make or change, in words.
         steps: Denoising steps.
         prompt_upsampling: Let the service rewrite the prompt in more detail.
@@ -365,6 +364,7 @@ def fill_finetuned(
         guidance: How closely to follow the prompt.
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
+        finetune_strength: How strongly the finetune acts.
         variant: Another result for the same request: a new job, which is paid for.
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
@@ -384,10 +384,6 @@ def fill_finetuned(
 def expand(
     *,
     user: str | None = ...,
-    top: int | str | None = ...,
-    bottom: int | str | None = ...,
-    left: int | str | None = ...,
-    right: int | str | None = ...,
     prompt: str | None = ...,
     steps: int | str | None = ...,
     prompt_upsampling: bool | str | None = ...,
@@ -395,6 +391,10 @@ def expand(
     guidance: float | str | None = ...,
     output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
     safety_tolerance: int | str = ...,
+    top: int | str | None = ...,
+    bottom: int | str | None = ...,
+    left: int | str | None = ...,
+    right: int | str | None = ...,
     variant: int | str = ...,
     fit: Literal['error', 'downscale'] | Template = ...,
     id: str = ...,
@@ -411,10 +411,6 @@ def expand(
 
     Args:
         user: Opaque id of the end user, 1–256 characters.
-        top: Pixels to add on this side, 0–2048.
-        bottom: Pixels to add on this side, 0–2048.
-        left: Pixels to add on this side, 0–2048.
-        right: Pixels to add on this side, 0–2048.
         prompt: What to put there, in words.
         steps: Denoising steps.
         prompt_upsampling: Let the service rewrite the prompt in more detail.
@@ -422,6 +418,10 @@ def expand(
         guidance: How closely to follow the prompt.
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
+        top: Pixels to add on this side, 0–2048.
+        bottom: Pixels to add on this side, 0–2048.
+        left: Pixels to add on this side, 0–2048.
+        right: Pixels to add on this side, 0–2048.
         variant: Another result for the same request: a new job, which is paid for.
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.

@@ -4,8 +4,6 @@ A ``Call`` is cheap: headers are read and digests computed, but no pixel is deco
 sending. So a call that the store can answer never opens a picture.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math
@@ -16,15 +14,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flux_tasks.catalog import (
-    CALLER_FIELDS,
-    MAX_INPUT_BYTES,
-    MAX_INPUT_PIXELS,
-    MEDIA_TYPES,
-    PIXELS_PER_MP,
-    Price,
-    Tool,
-)
+from flux_tasks.catalog import Tool
+from flux_tasks.catalog.fields import CALLER_FIELDS, MEDIA_TYPES
+from flux_tasks.catalog.rules import MAX_INPUT_BYTES, MAX_INPUT_PIXELS, PIXELS_PER_MP, Price
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
@@ -33,8 +25,6 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.units import px_size
-
-__all__ = ["Call", "Fit", "Input", "mask_problems", "prepare"]
 
 Fit = Literal["error", "downscale"]
 """What to do with a picture that a tool does not accept as it is: refuse it, or scale and convert it."""
@@ -72,11 +62,6 @@ class Input:
 
             image = image.resize(self.size, Image.Resampling.LANCZOS)
         return replace(ImageRef.of(image, name=self.source.name), engine=self.source.engine)
-
-    @property
-    def is_empty_mask(self) -> bool:
-        """Whether it is a mask without a white pixel."""
-        return self.mask is not None and masks.is_empty(self.picture.open())
 
 
 @dataclass(frozen=True)
@@ -152,7 +137,7 @@ class Call:
         That is so if the mask has no white pixel, or if the canvas is the input itself.
         """
         if self.mask is not None:
-            return self.mask.is_empty_mask
+            return masks.is_empty(self.mask.picture.open())
         edited = self.inputs.get(self.tool.image_field or "")
         if not self.tool.options.model_fields or edited is None or edited.reencode:
             return False
@@ -207,21 +192,19 @@ def prepare(
     problems += tool.check({**derived, **given}, where=where)
     inputs: dict[str, Input] = {}
     warnings: list[str] = []
-    for name, source in pictures.items():
-        if tool.image_fields[name].role != "mask":
-            try:
+    for name, source in sorted(pictures.items(), key=lambda given: isinstance(given[1], Mask)):  # masks need the others
+        try:
+            if not isinstance(source, Mask):
                 inputs[name] = _fitted(tool, source, fit, edited=name == tool.image_field)
-            except InvalidImage as error:
-                problems.append(Problem(f"{where}.{name}", str(error)))
+            elif tool.image_field in inputs:
+                inputs[name] = _mask_input(source, inputs[tool.image_field])
+        except InvalidImage as error:
+            problems.append(Problem(f"{where}.{name}", str(error)))
     main = inputs.get(tool.image_field or "")
-    for name, source in pictures.items():
-        if tool.image_fields[name].role == "mask" and main is not None:
-            try:
-                inputs[name] = _mask_input(source, main)
-            except InvalidImage as error:
-                problems.append(Problem(f"{where}.{name}", str(error)))
-    if not problems and "mask" in tool.image_fields and "mask" not in inputs:
-        problems += _needs_alpha(main, where)
+    needs_mask = "mask" in tool.image_fields and "mask" not in inputs
+    if needs_mask and not problems and main is not None and not _has_alpha(main.source):
+        what = "is required: the image has no alpha channel that could mark what to change"
+        problems.append(Problem(f"{where}.mask", what))
     if has_canvas and not problems and main is not None:
         try:
             given, size, snapped = resolve_canvas(given, main.size, may_shrink=fit == "downscale", where=where)
@@ -241,7 +224,7 @@ def prepare(
     return Call(tool, wire, inputs, tuple(warnings), variant=variant, notify=notify)
 
 
-def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Problem]]:
+def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Mask | ImageRef], list[Problem]]:
     """Take the images out of ``given``; an image that is missing or cannot be read becomes a problem."""
     problems: list[Problem] = []
     fields = tool.image_fields
@@ -252,25 +235,22 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
         listed = given.pop("references") or ()
         listed = listed if isinstance(listed, (list, tuple)) else [listed]
         if len(listed) > len(references):
-            problems.append(
-                Problem(f"{where}.references", f"{len(listed)} pictures, but {tool.name} takes {len(references)} more")
-            )
+            what = f"{len(listed)} pictures, but {tool.name} takes {len(references)} more"
+            problems.append(Problem(f"{where}.references", what))
         given.update(zip(references, listed, strict=False))
-    pictures: dict[str, Any] = {}
+    pictures: dict[str, Mask | ImageRef] = {}
     for name, mark in fields.items():
         source = given.pop(name, None)
-        required = tool.request.model_fields[name].is_required()
-        if source is None:
-            if required:
-                problems.append(Problem(f"{where}.{name}", "is required: give a path, a URL, bytes or an image"))
-            continue
         try:
-            pictures[name] = Mask.of(source) if mark.role == "mask" else ImageRef.of(source)
+            if source is not None:
+                pictures[name] = Mask.of(source) if mark.role == "mask" else ImageRef.of(source)
+            elif tool.request.model_fields[name].is_required():
+                problems.append(Problem(f"{where}.{name}", "is required: give a path, a URL, bytes or an image"))
         except InvalidImage as error:
             problems.append(Problem(f"{where}.{name}", str(error)))
         except ValidationError as error:
             problems += mask_problems(error, f"{where}.{name}")
-    return {name: pictures[name] for name in fields if name in pictures}, problems
+    return pictures, problems
 
 
 def mask_problems(error: ValidationError, where: str) -> list[Problem]:
@@ -307,18 +287,15 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
     remedy = "scale it down, or allow it (fit: downscale)"
     if width * height > area:
         if fit == "error":
-            raise InvalidImage(
-                f"{px_size(size)} = {width * height:,} px, more than the {area:,} px {tool.name} takes: {remedy}"
-            )
+            what = f"{px_size(size)} = {width * height:,} px, more than the {area:,} px {tool.name} takes"
+            raise InvalidImage(f"{what}: {remedy}")
         scale = math.sqrt(area / (width * height))
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         reencode = True
     if source.media_type not in MEDIA_TYPES.values():
         if fit == "error":
-            raise InvalidImage(
-                f"{source.media_type} is not accepted by the service (png, jpeg, webp are): convert it, or allow it "
-                "(fit: downscale)"
-            )
+            what = f"{source.media_type} is not accepted by the service (png, jpeg, webp are)"
+            raise InvalidImage(f"{what}: convert it, or allow it (fit: downscale)")
         reencode = True
     if source.size > MAX_INPUT_BYTES and size == (width, height):
         if fit == "error":
@@ -367,12 +344,6 @@ def _mask_input(mask: Mask, main: Input) -> Input:
         described["of"] = main.source.digest
     identity = "mask:" + json.dumps(described, sort_keys=True, separators=(",", ":"))
     return Input(main.source, identity, main.size, mask=mask)
-
-
-def _needs_alpha(main: Input | None, where: str) -> list[Problem]:
-    if main is None or _has_alpha(main.source):
-        return []
-    return [Problem(f"{where}.mask", "is required: the image has no alpha channel that could mark what to change")]
 
 
 def _has_alpha(source: ImageRef) -> bool:

@@ -1,7 +1,5 @@
 """The collection of a submitted job: poll it, fetch its result, and write that into the store."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -22,8 +20,6 @@ from flux_tasks.jobs.submission import Claim, keep_lease
 from flux_tasks.settings import is_loopback
 from flux_tasks.store.commit import commit, patiently
 
-__all__ = ["Collector"]
-
 _log = logging.getLogger("flux_tasks.job")
 
 _KNOWN_AFTER = 600.0  # seconds after its submission from which a job that the service does not know counts as lost
@@ -34,10 +30,7 @@ class Collector:
     """Collects one submitted job."""
 
     def __init__(self, job: JobContext, claim: Claim, client: BflClient) -> None:
-        self._job = job
-        self._claim = claim
-        self._entry = claim.entry
-        self._client = client
+        self._job, self._claim, self._entry, self._client = job, claim, claim.entry, client
 
     async def wait_for_end(self) -> Finished | None:
         """Return the finished job; None if the service has lost it, so that it is to be submitted again.

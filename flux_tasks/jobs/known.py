@@ -1,7 +1,5 @@
 """What is known of a job before anything is paid: a result in the store or in the spool, or a refusal by moderation."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -21,8 +19,6 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.journal import Entry
 
-__all__ = ["find_result", "is_answered", "lookup", "remember_refusal", "substitute"]
-
 _log = logging.getLogger("flux_tasks.job")
 
 _KIND = "refusals"
@@ -32,8 +28,7 @@ async def lookup(call: Call, settings: Settings) -> JobResult | None:
     """Return the result of ``call`` if the store or the spool has one. Spends nothing and opens no picture.
 
     Raises:
-        Moderated: it was refused earlier, and is not to be tried again.
-        StoreUnavailable: the store cannot be read, so that nothing is known.
+        Moderated, StoreUnavailable: as ``find_result``.
     """
     return await find_result(JobContext(call, settings, await engine_of(settings)))
 
@@ -62,11 +57,7 @@ def _read_result(job: JobContext) -> JobResult | None:
 
 
 async def _read_refusal(job: JobContext) -> JobResult | None:
-    """Return the result that replaces one that moderation refused earlier, if there is one.
-
-    Raises:
-        Moderated: the job was refused, and nothing replaces its result.
-    """
+    """Return the result that replaces one that moderation refused earlier; raise ``Moderated`` if nothing does."""
     if job.settings.retry_moderated:
         return None
     _, refusal = await _find_refusal(job)
@@ -131,11 +122,7 @@ def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any]
 
 
 async def is_answered(job: JobContext, entry: Entry) -> bool:
-    """Check whether the store has an answer by now: a result, or a refusal by moderation.
-
-    Raises:
-        StoreUnavailable: the store cannot be read.
-    """
+    """Check whether the store has an answer by now: a result, or a refusal by moderation."""
     if await patiently(_read_result, job) is not None:
         return True
     if job.settings.retry_moderated or entry.attempt > 1:

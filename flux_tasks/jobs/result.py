@@ -1,16 +1,13 @@
 """The result of one call: its picture, how it was come by, what it cost, and what is odd about it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.units import px_size
-
-__all__ = ["JobOutcome", "JobResult"]
 
 
 class JobOutcome(StrEnum):
@@ -55,7 +52,7 @@ class JobResult:
     warnings: tuple[str, ...] = ()
     is_submitted_here: bool = False
 
-    def with_warnings_of(self, call: Call) -> JobResult:
+    def with_warnings_of(self, call: Call) -> Self:
         """Return the same result, with the warnings of ``call`` and of the picture as its result added."""
         return replace(self, warnings=(*call.warnings, *self.warnings, *picture_warnings(call, self.image)))
 

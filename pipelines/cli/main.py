@@ -131,8 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _printed_warnings() -> Iterator[None]:
-    """Print what the library logs as a warning, as errors are printed."""
+    """Print what the library logs as a warning, as errors are printed; the items of a run are in its summary."""
     log = logging.getLogger("flux_tasks")
+    logging.getLogger("pipelines").addHandler(logging.NullHandler())
     handler = LogHandler(logging.WARNING)
     log.addHandler(handler)
     log.propagate = False

@@ -36,7 +36,10 @@ def print_summary(run: Run) -> None:
         print_line(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     failed_rows = run.failed_rows()
     failures = ("  " + line.replace("\n", "\n    ") for line in _failures(failed_rows))
-    for line in (*_by_tool(summary), *failures):
+    warnings = [f"  warning: {warning}" for warning in summary.warned]
+    if summary.warnings > len(warnings):
+        warnings.append(f"  … and {summary.warnings - len(warnings):,} more warnings; see the manifest")
+    for line in (*_by_tool(summary), *warnings, *failures):
         print_line(line)
     more = sum(n for outcome, n in summary.counts.items() if outcome not in FINE) - len(failed_rows)
     if more > 0:
@@ -71,7 +74,7 @@ def _by_tool(summary: Summary) -> Iterator[str]:
     if summary.engine.startswith("local:"):
         return
     for name, total in sorted(summary.tools.items()):
-        cost = f"{credits(total.cost)} credits" if total.jobs > total.unpriced else "an unknown cost"
+        cost = f"{credits(total.cost)} credits" if total.is_priced else "an unknown cost"
         known = total.jobs - total.unestimated
         of_them = f" for {known} of them" if total.unestimated else ""
         expected = f"expected {credits(total.estimate)}{of_them}" if known else "no price was known"

@@ -38,8 +38,11 @@ def output_path(output: Output, context: Mapping[str, Any]) -> str:
         InvalidRequest: a column would lead it out of the output folder.
     """
     path = str(templates.render(output.path, context, "output.path"))
+    if path.startswith("file://") and output.path.startswith(output.root):  # no column has escapes
+        path = str(files.local_path(output.root)) + path.removeprefix(output.root)
     if not _is_below(path, output.path) or "\x00" in path:
-        raise InvalidRequest.of([Problem("output.path", f"'{path}' leads out of {output.root}: no column may do that")])
+        what = f"'{files.quoted(path)}' leads out of {output.root}: no column may do that"
+        raise InvalidRequest.of([Problem("output.path", what)])
     return path
 
 
@@ -66,7 +69,7 @@ def write_output(image: ImageRef, path: str) -> bool:
         OSError: it cannot be written.
         InvalidImage: the image cannot be read.
     """
-    wanted = path.rsplit(".", 1)[-1].lower().replace("jpeg", "jpg")
+    wanted = files.extension(path).replace("jpeg", "jpg")
     if EXTENSIONS.get(image.media_type) == wanted:
         if files.size(path) == image.size and hashlib.sha256(files.read(path)).hexdigest() == image.digest:
             return False

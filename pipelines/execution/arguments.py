@@ -1,11 +1,13 @@
-"""The arguments of a node: templates filled in, pictures put in their places, and the call that follows from them."""
+"""The arguments of a node: templates filled in, pictures put in their places, and the call that follows from them.
+
+A template that cannot be filled in, and whatever is wrong with a call, raises InvalidRequest.
+"""
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args
 
 from flux_tasks.catalog import Tool, signatures
 from flux_tasks.images.masks import Mask
@@ -16,18 +18,12 @@ from pipelines.language import templates
 from pipelines.language.graph import Node, NodeRef
 from pipelines.language.model import image_inputs, parameter_types
 
-__all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
-
 Results = Mapping[str, ImageRef | None]
 """The result of each node: a picture, or None where there is none."""
 
 
 def context_of(node: Node, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names that a node's templates know: the item's, the values that are varied, and the step's variables.
-
-    Raises:
-        InvalidRequest: a variable cannot be filled in.
-    """
+    """Return the names that a node's templates know: the item's, the values that are varied, the step's variables."""
     own = templates.render(dict(node.step.vars), item, f"{node.id}.vars")
     varied = templates.render(dict(node.axes), {**item, **own}, node.id)
     return {**item, "variant": node.variant, **varied, **own}
@@ -37,21 +33,14 @@ def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
     """Return a node's parameters with templates filled in, without those that come out empty.
 
     References to other nodes' pictures stay as they are.
-
-    Raises:
-        InvalidRequest: a template cannot be filled in.
     """
     filled = {name: _render(value, context, f"{node.id}.{name}") for name, value in node.parameters.items()}
-    types_of = parameter_types(node.action)
+    types_of = {"variant": int, **parameter_types(node.action)}
     return {n: _typed(v, types_of.get(n)) for n, v in filled.items() if v is not None and v != ""}
 
 
 def tries_of(node: Node, context: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return the arguments that change at each try: none at the first, then those of ``retry_with``.
-
-    Raises:
-        InvalidRequest: a template cannot be filled in.
-    """
+    """Return the arguments that change at each try: none at the first, then those of ``retry_with``."""
     retries = node.step.on_failure.retry_with if node.step.expect is not None else ()
     return ({}, *(arguments_of(replace(node, parameters=tried), context) for tried in retries))
 
@@ -65,18 +54,26 @@ def _render(value: Any, context: Mapping[str, Any], where: str) -> Any:
 
 
 def _typed(value: Any, annotation: Any) -> Any:
-    """Return a number of a table as a number where the parameter is one, and as text elsewhere."""
+    """Return a number of a table as a number where the parameter is one, and as text elsewhere.
+
+    Where it takes whole numbers only, 42.0 is 42: so pandas writes a column of whole numbers in which one is missing.
+    """
+    if isinstance(value, list):
+        return [_typed(inner, annotation) for inner in value]
+    kinds = _members(annotation)
     if isinstance(value, Number):
-        kinds = _members(annotation)
-        if str not in kinds and kinds & {int, float}:
-            return value.value
-        return str(value)
+        if str in kinds or not kinds & {int, float}:
+            return str(value)
+        value = value.value
+    if isinstance(value, float) and int in kinds and float not in kinds and value.is_integer():
+        return int(value)
     return value
 
 
 def _members(annotation: Any) -> set[Any]:
-    if get_origin(annotation) in (Union, types.UnionType):
-        return {kind for inner in get_args(annotation) for kind in _members(inner)}
+    """Return the types that an annotation consists of, in unions, lists and tuples too."""
+    if inner := get_args(annotation):
+        return {kind for one in inner for kind in _members(one)}
     return {annotation}
 
 
@@ -112,11 +109,7 @@ def mask_of(node: Node, given: Mapping[str, Any]) -> Any:
 
 
 def call_of(node: Node, arguments: Mapping[str, Any], image: ImageRef | None) -> Call:
-    """Return the checked call that a node makes of ``image``.
-
-    Raises:
-        InvalidRequest: everything that is wrong with it.
-    """
+    """Return the checked call that a node makes of ``image``."""
     given = {name: value for name, value in arguments.items() if name not in ("fit", "variant", "model")}
     return prepare(
         node.tool,

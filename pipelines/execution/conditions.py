@@ -15,9 +15,8 @@ from pipelines.execution.facts import Facts
 from pipelines.execution.placeholders import Placeholder
 from pipelines.language import templates
 from pipelines.language.graph import Node
-from pipelines.language.names import IMAGE_FACTS
+from pipelines.language.names import IMAGE_FACTS, MASK_FACTS
 
-__all__ = ["Undecided", "applies"]
 _KNOWN_BEFOREHAND = ("width", "height", "aspect", "megapixels")
 
 
@@ -45,30 +44,18 @@ def applies(
 
     Raises:
         Undecided: it depends on a picture that is not made yet.
-        InvalidRequest: it cannot be evaluated.
-        InvalidImage: a picture that it asks about cannot be decoded.
     """
     when = node.step.when
-    if not when:
-        return True
     names = templates.names_in_expression(when)
-    known = dict(context)
-    wanted = [name for name in IMAGE_FACTS if name in names]
-    known |= _image_facts(wanted, image, facts)
+    known = {**context, **_image_facts([name for name in IMAGE_FACTS if name in names], image, facts)}
     for name in names - known.keys():
         column, _, fact = name.rpartition("_")
-        if fact in ("exists", "coverage"):
+        if fact in MASK_FACTS:
             known[name] = _mask_fact(fact, known[column] if column in known else mask_of(node, given), image, facts)
-    return bool(_evaluated(when, known, f"{node.step.id}.when"))
-
-
-def _evaluated(when: str, known: Mapping[str, Any], where: str) -> Any:
     unknown = {name for name, value in known.items() if isinstance(value, _Unknown)}
-    if not unknown:
-        return templates.evaluate(when, known, where)
     if unknown & templates.names_in_calls(when):  # a filter or a test such as "is number" would not raise Undecided
         raise Undecided
-    return templates.evaluate(when, known, where, passing=(Undecided,))
+    return bool(templates.evaluate(when, known, f"{node.step.id}.when", passing=(Undecided,)))
 
 
 def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dict[str, Any]:
@@ -78,14 +65,14 @@ def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dic
         raise InvalidImage(f"there is no picture whose {wanted[0]} could be asked for")
     if not isinstance(image, Placeholder):
         return facts.of(image, wanted)
-    by_size = [name for name in wanted if name in _KNOWN_BEFOREHAND and image.is_sized]
+    by_size = [name for name in wanted if name in ("width", "height", "aspect", "megapixels") and image.is_sized]
     return {name: _Unknown() for name in wanted} | facts.of(image, by_size)
 
 
 def _mask_fact(fact: str, mask: Any, image: ImageRef | None, facts: Facts) -> Any:
     """Return whether a mask exists, or its white share, which is 0 without a mask."""
     if isinstance(mask, str):
-        is_there = bool(mask) and files.patiently(files.exists, mask)
+        is_there = bool(mask) and _has_file(mask)
     elif isinstance(mask, dict):
         mask = Mask.of(mask)
         is_there = _is_there(mask, image)
@@ -108,4 +95,27 @@ def _is_there(mask: Mask, image: ImageRef | None) -> bool:
             raise Undecided
         return image is not None and image.media_type != "image/jpeg" and inspect(image.read()).has_alpha
     location = mask.location()
-    return not location or bool(files.patiently(files.exists, location))
+    return not location or _has_file(location)
+
+
+def _has_file(location: str) -> bool:
+    return files.is_data(location) or bool(files.patiently(files.exists, location))
+
+
+def near_misses(node: Node, context: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a warning for each mask that a condition found missing, where a file is called nearly like it.
+
+    Call it on a thread: it lists folders.
+    """
+    found: dict[str, None] = {}
+    for name in templates.names_in_expression(node.step.when) - context.keys():
+        column, _, fact = name.rpartition("_")
+        if fact not in MASK_FACTS:
+            continue
+        mask = context[column] if column in context else mask_of(node, given)
+        mask = mask.get("file") if isinstance(mask, dict) else mask
+        location = mask if isinstance(mask, str) else Mask.of(mask).location() if isinstance(mask, Mask) else ""
+        if location and not _has_file(location) and (other := files.similar(location)):
+            what = f"there is no {files.quoted(location)}, but {files.quoted(other)}: give both the same name"
+            found[f"{what} if it is the mask"] = None
+    return tuple(found)

@@ -13,23 +13,16 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
-from flux_tasks.images.masks import dilate
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
 from pipelines.language.graph import Node
 from pipelines.operations.pixels import encode
 
-__all__ = ["LocalResult", "grown", "growth", "operate", "preserve", "sent_mask"]
-
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """The result of a local operation.
-
-    Attributes:
-        from_store: whether the store had it, so that nothing was worked out.
-    """
+    """The result of a local operation, and whether the store had it, so that nothing was worked out."""
 
     image: ImageRef
     from_store: bool = False
@@ -43,11 +36,6 @@ def operate(
     Args:
         arguments: with pictures in their places, the main one aside.
         write: put the result into the store.
-
-    Raises:
-        InvalidImage: a picture cannot be worked on.
-        InvalidRequest: a parameter is wrong.
-        OSError: the store cannot be read or written.
     """
     action = node.action
     assert not isinstance(action, Tool)  # noqa: S101 - the caller knows
@@ -111,15 +99,11 @@ def preserve(
     Args:
         feather: softens the edge by so many pixels, inwards.
         write: put the result into the store.
-
-    Raises:
-        InvalidImage: a picture cannot be decoded.
-        OSError: the store cannot be read or written.
     """
     mask = call.mask
     if mask is None or before.upright_size != after.upright_size:
         return after
-    document = {"preserve": 1, "feather": feather, "grown": growth(call), "mask": mask.identity}
+    document = {"preserve": 1, "feather": feather, "grown": _growth(call), "mask": mask.identity}
     key = _key({**document, "pictures": [before.digest, after.digest]})
     found = store.result(key)
     if found is not None:
@@ -132,16 +116,10 @@ def preserve(
     return replace(kept, cost=after.cost, job_id=after.job_id)
 
 
-def sent_mask(call: Call) -> Image.Image | None:
-    """Return the black and white mask of a call, grown by as many pixels as the tool is asked to grow it; or None."""
-    return None if call.mask is None else grown(call, call.mask)
-
-
 def grown(call: Call, mask: Input) -> Image.Image:
-    """Return ``mask`` as a picture, grown by as many pixels as the tool is asked to grow it."""
-    return dilate(mask.picture.open(), growth(call))
+    """Return the black and white mask of a call, grown by as many pixels as the tool is asked to grow it."""
+    return masks.dilate(mask.picture.open(), _growth(call))
 
 
-def growth(call: Call) -> int:
-    """Return by how many pixels the tool is asked to grow the mask."""
+def _growth(call: Call) -> int:
     return int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))

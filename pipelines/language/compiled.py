@@ -3,8 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ from pipelines.language.document.recipe import Budget, Output, Source
 from pipelines.language.graph import Graph
 from pipelines.language.model import Step
 from pipelines.operations.user_function import UserFunction
+
+Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class CompiledRecipe:
         own: mentions of an item's own name, stem and path, where a column of the table may be meant.
         file, yaml: where it was read, and its text; empty for a recipe in Python.
         written: the document as it was written.
+        lines: the line of each value in its file, by its path in the document.
         variables: the values of ``vars`` that the caller has set.
     """
 
@@ -53,8 +56,18 @@ class CompiledRecipe:
     own: tuple[ColumnReference, ...] = ()
     file: str = ""
     written: Mapping[str, Any] = field(default_factory=dict)
+    lines: Mapping[Path, int] = field(default_factory=dict, repr=False, compare=False)
     yaml: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def placed(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Return problems with the lines of what they are about."""
+        return [problem if problem.line else replace(problem, line=self._line(problem.where)) for problem in problems]
+
+    def _line(self, where: str) -> int | None:
+        parts = where.split(".")
+        paths = (tuple(int(p) if p.isdigit() else p for p in parts[:length]) for length in range(len(parts), 0, -1))
+        return next((self.lines[path] for path in paths if path in self.lines), None)
 
     @property
     def constants(self) -> dict[str, Any]:

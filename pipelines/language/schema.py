@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from flux_tasks import catalog
-from flux_tasks.catalog import WEBHOOK_FIELDS, Tool, signatures
+from flux_tasks.catalog import Tool, signatures
+from flux_tasks.catalog.fields import WEBHOOK_FIELDS
 from flux_tasks.catalog.signatures import tools_of
 from flux_tasks.images.masks import Mask
 from pipelines.language.document.fields import NULL, TEMPLATE, Part, Schema, choices_of, one_of, words_of

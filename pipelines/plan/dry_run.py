@@ -22,8 +22,6 @@ from pipelines.execution.walk import Attempt, Outcome, Place, walk
 from pipelines.language.graph import Node
 from pipelines.plan.tally import Tally
 
-__all__ = ["ItemPlan"]
-
 _OUTCOMES = {
     Standing.PAID: StepOutcome.COLLECTED,
     Standing.HELD: StepOutcome.HELD,
@@ -60,11 +58,7 @@ class ItemPlan:
         return function(*arguments)
 
     async def paid(self, attempt: Attempt) -> Outcome:
-        """Return what the store has, or a placeholder.
-
-        Raises:
-            Moderated: it was refused earlier, and a run would not try again.
-        """
+        """Return what the store has, or a placeholder; raise Moderated if a run would not try again."""
         call, tally = attempt.call, self._tally
         if call is None:
             parts = (attempt.node.id, attempt.image)
@@ -86,10 +80,8 @@ class ItemPlan:
     async def local(self, attempt: Attempt) -> Outcome:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
         image = attempt.image
-        if any(isinstance(picture, Placeholder) for picture in attempt.pictures):
-            result = self._local_placeholder(attempt)
-        else:
-            result = self._operate(attempt, image)
+        is_open = any(isinstance(picture, Placeholder) for picture in attempt.pictures)
+        result = self._local_placeholder(attempt) if is_open else self._operate(attempt, image)
         if image is not None and result.digest == image.digest:
             return Outcome(StepOutcome.UNCHANGED, image)
         return Outcome(StepOutcome.DONE, result)
@@ -140,6 +132,8 @@ class ItemPlan:
         is_certain = attempt.is_decided and call is not None and not _is_mask_unknown(call)
         if is_new:
             self._ends[node.id] += self._tally.add_job(node, is_certain=is_certain)
+        for warning in outcome.warnings:
+            self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         if kind is not StepOutcome.DONE:
             step.count(kind)
         elif node.is_paid:

@@ -29,7 +29,7 @@ def kinds_text() -> Iterator[str]:
     common = list(Rule.model_fields)
     for name, kind in KINDS.items():
         yield f"{name:<27} {kind.summary}"
-        options = {n: i.default for n, i in kind.model_fields.items() if n not in (*common, "fault")}
+        options = {n: i.default for n, i in kind.model_fields.items() if n not in common}
         if options:
             yield f"{'':<27} {', '.join(f'{n}: {json.dumps(default)}' for n, default in options.items())}"
     yield ""

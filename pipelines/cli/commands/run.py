@@ -106,7 +106,7 @@ def retry(
     )
     settings.require_key()
     return _carry_out(
-        earlier.recipe, settings, outputs, only=lambda item: (item.path or item.stem) in items, seed=seed, budget=budget
+        earlier.recipe, settings, outputs, only=lambda item: item.source in items, seed=seed, budget=budget
     )
 
 
@@ -131,7 +131,7 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
         signals.install()
         with run:
             display.begin(run.summary.total)
-            asyncio.run(_finish(run, display))
+            asyncio.run(_finish(run, display, str(outputs.report)))
     problem = "" if outputs.no_report else _write_report(run, str(outputs.report) or f"{run.folder}/report.html")
     print_summary(run)
     if problem:
@@ -139,27 +139,17 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
     return Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
 
 
-async def _finish(run: Run, display: Display) -> None:
+async def _finish(run: Run, display: Display, report: str) -> None:
     """Do what the store cannot answer, as a Prefect flow; Prefect is not even imported when nothing is left to do."""
     if await run.answer_from_store():
         return
-    if run.stopped is not None:
-        await run.run_remaining(_refuse)
-        return
-    from flux_tasks import background
-    from flux_tasks.jobs.endpoint import open_account
-
-    # A wrong key, no credits or a server that does not answer is known before Prefect starts.
-    await background.arun(open_account(run.settings))
+    await run.prepare_to_pay(*([report] if report else []))
     display.note("starting Prefect …")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # summary, manifest and report name each failure
+    # Summary, manifest and report name each failure; a Prefect server still gets its log.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from pipelines.flows.recipe_flow import advance
 
     await advance(run)
-
-
-async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
-    raise AssertionError(f"{task} was begun after the run was stopped")
 
 
 def _write_report(run: Run, location: str) -> str:

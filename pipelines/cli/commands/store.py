@@ -12,12 +12,14 @@ from cyclopts import Parameter
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
 from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
-from pipelines.cli.terminal import Program, print_line, terminal_width
+from pipelines.cli.terminal import Program, print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.jobs.explanation import KeyRecord
+    from flux_tasks.settings import Settings
     from flux_tasks.store.journal import Entry, Journal
-    from pipelines.plan.calls import PlannedCall
+    from flux_tasks.store.records import Store
+    from pipelines.plan.planner import PlannedCall
 
 store = Program(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
 
@@ -48,9 +50,8 @@ def held(
     from json import dumps
 
     from flux_tasks.store.journal import Journal
-    from flux_tasks.store.records import Store
 
-    journal = Journal(Store(Places(store=place).settings(needs_key=False).store))
+    journal = Journal(_opened(Places(store=place).settings(needs_key=False)))
     for line in chain(_decide(journal, resubmit, "resubmit"), _decide(journal, drop, "drop")):
         print_line(line)
     entries = _held(journal)
@@ -82,20 +83,20 @@ def explain(
         item: the recipe's item: its stem or its location
     """
     from flux_tasks.jobs.explanation import find_records
-    from flux_tasks.store.records import Store
 
     if bool(recipe) != bool(item):
         raise RecipeError([Problem("--item" if recipe else "--recipe", "is missing: write both, or none of them")])
     settings = places.settings(needs_key=False)
-    records = find_records(Store(settings.store), str(result))
+    place = _opened(settings)
+    records = find_records(place, str(result))
     for record in records:
         print_line(record.describe())
     if other:
         print_line(f"\nCompared with {other}:")
-        for line in _compared(records, find_records(Store(settings.store), str(other))):
+        for line in _compared(records, find_records(place, str(other))):
             print_line(f"  {line}")
     if recipe:
-        from pipelines.plan.calls import calls_of_item
+        from pipelines.plan.planner import calls_of_item
 
         print_line(f"\nItem {item} of {recipe}:")
         for call in calls_of_item(load_recipe(recipe, variables), item, settings):
@@ -143,12 +144,12 @@ def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, 
     from flux_tasks import background
     from flux_tasks.jobs.migration import migrate as migrate_store
     from flux_tasks.store.commit import reconcile
-    from flux_tasks.store.records import Store
 
     settings = Places(store=place).settings(needs_key=False)
+    found_store = _opened(settings)
     if yes:
         background.run(reconcile(settings))
-    found = migrate_store(Store(settings.store), is_dry=not yes)
+    found = migrate_store(found_store, is_dry=not yes)
     count = found.moved.total()
     if count:
         which = f"{count:,} {'result has' if count == 1 else 'results have'} a key of September 2026"
@@ -167,6 +168,24 @@ def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, 
     if count and not yes:
         print_line("nothing was changed: write --yes to do it")
     return Exit.OK
+
+
+def _opened(settings: Settings) -> Store:
+    """Return the store, after a line on standard error if nothing is in it.
+
+    Raises:
+        StoreUnavailable: it cannot be read.
+    """
+    from flux_tasks.store.records import Store
+
+    store = Store(settings.store)
+    try:
+        is_new = store.is_new()
+    except OSError as error:
+        raise StoreUnavailable(f"the store cannot be read: {error}") from error
+    if is_new:
+        print_error(f"there is no store at {store.url} yet; --store or FLUX_STORE names another one")
+    return store
 
 
 def _held(journal: Journal) -> list[Entry]:

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from flux_tasks.catalog import EXTENSIONS
+from flux_tasks.catalog.fields import EXTENSIONS
 from flux_tasks.errors import shown
 from pipelines.language.names import RESERVED, SOURCE
 

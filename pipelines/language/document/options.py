@@ -1,4 +1,4 @@
-"""The options beside a step. To add one, write its field here, and use it in ``execution`` or in ``run/row``.
+"""The options beside a step. To add one, write its field here, and use it in ``execution`` or in ``run/item``.
 
 Reading, the JSON Schema, the Python signatures, ``steps.pyi`` and ``to_data`` all come from the field. An option that
 is a mapping of its own is a class, such as ``Preserve``.

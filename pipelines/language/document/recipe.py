@@ -33,10 +33,11 @@ def _no_template(value: Any) -> Any:
     return value
 
 
+_TABLE = ending(TABLE_TYPES)
 _Table = Annotated[
     Text,
     Wording("the path of a table", f"the path of a file that ends in {', '.join('.' + name for name in TABLE_TYPES)}"),
-    WithJsonSchema({"type": "string", "pattern": f"(^|\\.)({ending(TABLE_TYPES)})$"}),
+    WithJsonSchema({"type": "string", "pattern": f"(^|\\.)({_TABLE})$|^https?://[^?#]*\\.({_TABLE})[?#]"}),
 ]
 _Image = Annotated[Text, Wording("a path template", "a template such as 'photos/{{ file }}'")]
 _Template = Annotated[AnyText, Wording("text", "a template in quotes")]

@@ -64,7 +64,7 @@ class _Loader:
         if compiled is None or problems.problems:
             in_order = sorted(dict.fromkeys(problems.problems), key=lambda problem: problem.line or 0)
             raise RecipeError(in_order, file=self.file)
-        return replace(compiled, file=self.file, written=document.data, variables=dict(variables))
+        return replace(compiled, file=self.file, written=document.data, lines=document.lines, variables=dict(variables))
 
     def _include(self, location: str) -> IncludedSteps:
         if location in self.included:
@@ -169,7 +169,7 @@ def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, probl
         source = source.model_copy(update={"images": ()})
     elif "table" not in data and data.get("images") is None:
         problems.add((*at, "images"), "is missing: write a glob such as 'photos/*.jpg', or a table")
-    if source.table and source.table.rsplit(".", 1)[-1].lower() not in TABLE_TYPES:
+    if source.table and files.extension(source.table) not in TABLE_TYPES:
         *others, last = (f".{name}" for name in TABLE_TYPES)
         problems.add((*at, "table"), f"'{source.table}' must end in {', '.join(others)} or {last}")
     if source.image and "table" not in data:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from flux_tasks.catalog import EXTENSIONS, WEBHOOK_FIELDS, Tool
+from flux_tasks.catalog import Tool
+from flux_tasks.catalog.fields import EXTENSIONS, WEBHOOK_FIELDS
 from flux_tasks.catalog.signatures import CALL_OPTIONS
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images.masks import Mask
