@@ -11,7 +11,16 @@ import pytest
 
 import flux_tasks
 from flux_tasks import errors
-from flux_tasks.errors import FluxError, InvalidRequest, Moderated, Problem, RateLimited, RecipeError, nearest
+from flux_tasks.errors import (
+    FluxError,
+    InvalidRequest,
+    ItemsFailed,
+    Moderated,
+    Problem,
+    RateLimited,
+    RecipeError,
+    nearest,
+)
 
 PROBLEMS = (Problem("erase.mask", "is required", line=3), Problem("", "the rest", line=None))
 
