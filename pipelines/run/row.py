@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, cast
 
+from flux_tasks import files
 from flux_tasks.images.reference import ImageRef
 from pipelines.data.items import Item
 from pipelines.data.manifest import (
@@ -127,4 +128,5 @@ def _outcome_of(steps: set[StepOutcome]) -> ItemOutcome:
 
 
 def _without_pictures(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if isinstance(value, (str, int, float, bool))}
+    plain = {name: value for name, value in arguments.items() if isinstance(value, (str, int, float, bool))}
+    return {name: files.quoted(v) if isinstance(v, str) and files.is_data(v) else v for name, v in plain.items()}
