@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 import time
 import unicodedata
 from collections.abc import Collection, Iterator
@@ -18,7 +19,8 @@ from flux_tasks.files.patterns import glob, has_wildcards
 __all__ = ["of_pattern", "similar"]
 
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
-_LISTING_IS_GOOD_FOR = 60  # seconds
+_LISTING_IS_GOOD_FOR = 600  # seconds; a folder here is listed again when it has changed
+_listing_lock = threading.Lock()
 
 
 def of_pattern(pattern: str, found: Collection[str] = ()) -> str:
@@ -99,7 +101,8 @@ def _with_extensions(pattern: str, others: Collection[str]) -> str:
 def similar(location: str) -> str:
     """Return a location that differs from ``location`` in case, Unicode form or escapes only, or an empty string.
 
-    A folder that has been listed is not listed again for a minute, so that asking for each of many files is cheap.
+    A folder that has been listed is not listed again for ten minutes, or here until it changes, so that asking for each
+    of many files is cheap.
     """
     if is_web(location) or not is_location(location):
         return ""
@@ -107,7 +110,9 @@ def similar(location: str) -> str:
     folder, slash, name = text.rstrip("/").rpartition("/")
     if not name or folder.endswith(":/"):
         return ""
-    names = _names_in(folder or slash or ".", int(time.monotonic() / _LISTING_IS_GOOD_FOR))
+    place = folder or slash or "."
+    with _listing_lock:  # a second thread waits for what the first one lists
+        names = _names_in(place, _state_of(place))
     for other in names.get(_folded(name), ()):
         if other != name and _is_there(found := f"{folder}{slash}{other}"):
             return found
@@ -123,8 +128,17 @@ def _is_there(location: str) -> bool:
     return False
 
 
+def _state_of(folder: str) -> int:
+    """Return a number that changes when what is known of a folder is no longer good."""
+    if not is_local(folder):
+        return int(time.monotonic() / _LISTING_IS_GOOD_FOR)
+    with suppress(OSError):
+        return local_path(folder).stat().st_mtime_ns
+    return 0
+
+
 @functools.lru_cache(maxsize=4)
-def _names_in(folder: str, _minute: int) -> dict[str, list[str]]:
+def _names_in(folder: str, _state: int) -> dict[str, list[str]]:
     """Return the names in a folder by what they have in common with others that differ in spelling only."""
     names: dict[str, list[str]] = {}
     with suppress(OSError):

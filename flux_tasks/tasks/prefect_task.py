@@ -30,12 +30,12 @@ from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[a
 from prefect.serializers import JSONSerializer
 from prefect.tasks import exponential_backoff
 
-from flux_tasks import background, catalog, settings
+from flux_tasks import background, catalog, files, settings
 from flux_tasks.api.client import is_free_to_repeat
 from flux_tasks.catalog import signatures
 from flux_tasks.catalog.signatures import UNSET
 from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
-from flux_tasks.images.reference import ImageRef, stem
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call, prepare
 from flux_tasks.jobs.endpoint import engine_of
@@ -233,7 +233,8 @@ def _run_name(task: str) -> Callable[..., str]:
         if isinstance(source, ImageRef):
             shown = source.name
         elif isinstance(source, (str, os.PathLike)):
-            shown = stem(os.fspath(source)) if task != "generate" else os.fspath(source)[:40]
+            text = os.fspath(source)
+            shown = text[:40] if task == "generate" else files.stem(text) if files.is_location(text) else "image"
         else:
             shown = "image" if isinstance(source, (bytes, Image.Image)) else ""
         return f"{task} {shown}".strip()

@@ -38,8 +38,6 @@ def output_path(output: Output, context: Mapping[str, Any]) -> str:
         InvalidRequest: a column would lead it out of the output folder.
     """
     path = str(templates.render(output.path, context, "output.path"))
-    if path.startswith("file://") and output.path.startswith(output.root):  # no column has escapes
-        path = str(files.local_path(output.root)) + path.removeprefix(output.root)
     if not _is_below(path, output.path) or "\x00" in path:
         what = f"'{files.quoted(path)}' leads out of {output.root}: no column may do that"
         raise InvalidRequest.of([Problem("output.path", what)])

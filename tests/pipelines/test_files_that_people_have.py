@@ -84,14 +84,6 @@ def test_a_photo_of_any_name_finds_its_mask_and_has_an_output_of_its_own(here: P
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(f"{n}.png" for n in (*ODD, "IMG1"))
 
 
-def test_an_output_on_a_file_address_has_the_name_that_the_template_gives(here: Place, tmp_path: Path) -> None:
-    photos(tmp_path, "in/a%20b.png", "in/a b.png")
-    made = recipe(tmp_path, "'FOLDER/in/*.png'")
-    text = made.text.replace(f"'{tmp_path}/out/", f"'file://{tmp_path}/the%20results/")
-    perform(Recipe.parse(text), here.settings)
-    assert sorted(path.name for path in (tmp_path / "the results").iterdir()) == ["a b.png", "a%20b.png"]
-
-
 @given(
     names=st.sets(
         st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=15).filter(
@@ -258,6 +250,25 @@ def test_a_text_that_is_no_location_gives_one_short_line_and_names_nothing(
     assert len(row["error"]["message"]) < 200
     assert "\n" not in row["error"]["message"]
     assert len(json.dumps(row)) < 1_500
+
+
+@pytest.mark.parametrize("text", [URI, URI.partition(",")[2], "a cat on a mat, " * 10])
+def test_a_text_that_is_no_location_names_no_task_run(text: str) -> None:
+    from flux_tasks.tasks import deblur
+
+    assert callable(deblur.task_run_name)
+    assert deblur.task_run_name({"image": text}) == "deblur image"
+    assert deblur.task_run_name({"image": "photos/pic#1.jpg"}) == "deblur pic#1"
+
+
+def test_a_data_uri_that_an_operation_gets_is_cut_in_the_manifest(here: Place, tmp_path: Path) -> None:
+    photos(tmp_path, "in/b.png", "in/a.png")
+    steps = "  - composite: {over: '{{ over }}', mask: 'FOLDER/masks/a.png'}\n"
+    masks(tmp_path, "a.png")
+    made = recipe(tmp_path, f"{{images: 'FOLDER/in/*', columns: {{over: '{URI}'}}}}", steps=steps)
+    row = perform(made, here.settings)[1][0]
+    assert row["outcome"] == "done"
+    assert URI[:200] not in json.dumps(row)
 
 
 @pytest.mark.parametrize(
