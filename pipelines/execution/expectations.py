@@ -182,7 +182,7 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
     try:
         original, edited = before.open(), after.open()
         has_same_size = original.size == edited.size
-        is_unchanged = has_same_size and _difference(original, edited).getbbox() is None
+        is_unchanged = has_same_size and _difference(original, edited).getbbox(alpha_only=False) is None
         if call.mask is None:
             return Observed(is_unchanged=is_unchanged)
         picture = call.mask.picture
@@ -197,4 +197,5 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
 
 
 def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
-    return ImageChops.difference(one.convert("RGB"), other.convert("RGB"))
+    mode = "RGBA" if one.has_transparency_data or other.has_transparency_data else "RGB"
+    return ImageChops.difference(one.convert(mode), other.convert(mode))

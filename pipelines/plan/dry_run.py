@@ -13,6 +13,7 @@ from flux_tasks.errors import FluxError, Moderated
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.known import lookup
+from flux_tasks.jobs.result import losses
 from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
@@ -81,7 +82,7 @@ class ItemPlan:
         image = tally.planned[key] = Placeholder.made_of(key, size=call.output_size, name=call.name)
         entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
-        return Outcome(_OUTCOMES[standing], image)
+        return Outcome(_OUTCOMES[standing], image, warnings=(*call.warnings, *_foreseen_losses(call)))
 
     async def local(self, attempt: Attempt) -> Outcome:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
@@ -133,6 +134,8 @@ class ItemPlan:
         """Count the attempt, and the time that its job would take."""
         node, call, kind = attempt.node, attempt.call, outcome.kind
         step = self._tally.step(node)
+        for warning in outcome.warnings if kind is not StepOutcome.UNCHANGED else ():
+            self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         is_new = node.is_paid and kind in (StepOutcome.DONE, StepOutcome.COLLECTED, StepOutcome.HELD)
         if kind is not StepOutcome.BLOCKED:
             begin = max((self._ends.get(name, 0.0) for name in node.dependencies), default=0.0)
@@ -154,6 +157,14 @@ class ItemPlan:
             return
         where = f"{place.id}: " if isinstance(place, Node) else ""
         self._tally.plan.add_problem(f"{self._item.stem}: {where}{error_row('', problem)['message']}")
+
+
+def _foreseen_losses(call: Call) -> list[str]:
+    """Return what the result will lack of its input; nothing where that is not made yet, or cannot be read."""
+    try:
+        return losses(call, None) if not isinstance(call.main, Placeholder) else []
+    except (FluxError, OSError):
+        return []
 
 
 def _is_mask_unknown(call: Call) -> bool:

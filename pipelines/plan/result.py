@@ -74,6 +74,8 @@ class Plan:
         assumed: tools whose jobs no run on this store has timed; each is assumed to take 10 s.
         problems: how many things are wrong with items.
         invalid: the first of them, as sentences.
+        warned: how many warnings about items there are.
+        warnings: the first of them, as sentences.
         budget: the cap in credits, or None.
         spent: credits that count against it already, because earlier runs were stopped.
         learned: prices that are the mean of what jobs of this store have cost, by tool: ``credits``, and of how many
@@ -90,6 +92,8 @@ class Plan:
     assumed: list[str] = field(default_factory=list)
     invalid: list[str] = field(default_factory=list)
     problems: int = 0
+    warnings: list[str] = field(default_factory=list)
+    warned: int = 0
     budget: float | None = None
     spent: float = 0.0
     learned: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -102,6 +106,12 @@ class Plan:
         self.problems += 1
         if len(self.invalid) < _SHOWN:
             self.invalid.append(text)
+
+    def add_warning(self, text: str) -> None:
+        """Count what is allowed for an item and may surprise."""
+        self.warned += 1
+        if len(self.warnings) < _SHOWN:
+            self.warnings.append(text)
 
     @property
     def jobs(self) -> int:
@@ -230,12 +240,18 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(_budget(plan, plan.budget))
     if plan.engine.startswith("local:"):
         lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
-    if plan.problems:
-        lines.append(f"invalid: {plan.problems:,} {'problem' if plan.problems == 1 else 'problems'} with items")
-        lines += ["  " + words.replace("\n", "\n    ") for words in plan.invalid]
-        if plan.problems > len(plan.invalid):
-            lines.append(f"  … and {plan.problems - len(plan.invalid):,} more")
-    return lines
+    lines += _listed("warnings", plan.warned, "about items", plan.warnings)
+    return lines + _listed(
+        "invalid", plan.problems, f"{'problem' if plan.problems == 1 else 'problems'} with items", plan.invalid
+    )
+
+
+def _listed(title: str, count: int, what: str, first: list[str]) -> list[str]:
+    """Return the first of ``count`` sentences below a title; nothing if there are none."""
+    if not count:
+        return []
+    more = [f"  … and {count - len(first):,} more"] if count > len(first) else []
+    return [f"{title}: {count:,} {what}", *("  " + words.replace("\n", "\n    ") for words in first), *more]
 
 
 def _budget(plan: Plan, cap: float) -> str:
