@@ -10,7 +10,7 @@ from PIL import Image
 from flux_tasks import background
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import FluxError, Moderated
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.known import lookup
 from flux_tasks.jobs.result import losses
@@ -82,7 +82,7 @@ class ItemPlan:
         image = tally.planned[key] = Placeholder.made_of(key, size=call.output_size, name=call.name)
         entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
-        return Outcome(_OUTCOMES[standing], image, warnings=(*call.warnings, *_foreseen_losses(call)))
+        return Outcome(_OUTCOMES[standing], image, warnings=tuple(_foreseen_losses(call)))
 
     async def local(self, attempt: Attempt) -> Outcome:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
@@ -161,10 +161,11 @@ class ItemPlan:
 
 def _foreseen_losses(call: Call) -> list[str]:
     """Return what the result will lack of its input; nothing where that is not made yet, or cannot be read."""
+    found = [warning for warning in call.warnings if warning.endswith(FIRST_ONLY)]
     try:
-        return losses(call, None) if not isinstance(call.main, Placeholder) else []
+        return found if isinstance(call.main, Placeholder) else [*found, *losses(call, None)]
     except (FluxError, OSError):
-        return []
+        return found
 
 
 def _is_mask_unknown(call: Call) -> bool:

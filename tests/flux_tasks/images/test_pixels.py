@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import encoded, noise
+from pictures import GREY_PROFILE, SRGB, encoded, noise
 from PIL import Image, ImageCms, ImageOps, features
 from PIL.PngImagePlugin import PngInfo
 
@@ -20,8 +20,6 @@ from flux_tasks.images.encoding import decode, encode, encode_within, inspect
 from flux_tasks.images.reference import ImageRef
 
 MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"]
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-GREY = SRGB[:16] + b"GRAY" + SRGB[20:]
 CMYK = SRGB[:16] + b"CMYK" + SRGB[20:]
 
 
@@ -167,13 +165,15 @@ def test_a_profile_is_kept_where_the_pixels_are_written_anew(source: str, kind: 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
 def test_a_profile_for_greys_stays_with_greys(mode: str) -> None:
-    picture = decode(encoded(Image.new(mode, (8, 8)), "TIFF" if mode == "I;16" else "PNG", icc_profile=GREY))
-    assert info_of(encode(picture, "PNG"))["icc_profile"] == GREY
-    assert info_of(encode(picture, "JPEG"))["icc_profile"] == GREY
+    picture = decode(encoded(Image.new(mode, (8, 8)), "TIFF" if mode == "I;16" else "PNG", icc_profile=GREY_PROFILE))
+    assert info_of(encode(picture, "PNG"))["icc_profile"] == GREY_PROFILE
+    assert info_of(encode(picture, "JPEG"))["icc_profile"] == GREY_PROFILE
     assert not info_of(encode(picture, "WEBP")).get("icc_profile"), "WebP has colours only"
 
 
-@pytest.mark.parametrize(("mode", "profile"), [("CMYK", CMYK), ("RGB", GREY), ("L", SRGB), ("RGB", CMYK), ("P", GREY)])
+@pytest.mark.parametrize(
+    ("mode", "profile"), [("CMYK", CMYK), ("RGB", GREY_PROFILE), ("L", SRGB), ("RGB", CMYK), ("P", GREY_PROFILE)]
+)
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 def test_a_profile_for_other_pixels_is_not_written(mode: str, profile: bytes, kind: str) -> None:
     image = Image.new(mode, (16, 16))

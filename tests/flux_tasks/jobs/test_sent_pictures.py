@@ -7,8 +7,8 @@ import io
 from typing import Any
 
 import pytest
-from pictures import encoded, noise
-from PIL import Image, ImageCms, ImageStat
+from pictures import P3, SRGB, encoded, noise
+from PIL import Image, ImageStat
 
 from flux_tasks import ImageRef, InvalidRequest, catalog
 from flux_tasks.images.encoding import decode
@@ -16,16 +16,7 @@ from flux_tasks.jobs import call as calls
 from flux_tasks.jobs.call import Call, prepare
 from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, losses
 
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 BOXES = {"boxes": [[8, 8, 40, 40]]}
-
-
-def of_p3() -> bytes:
-    """The profile of sRGB with the red of Display P3."""
-    at = SRGB.index(b"rXYZ") + 4
-    offset = int.from_bytes(SRGB[at : at + 4], "big")
-    red = b"".join(round(value * 65536).to_bytes(4, "big", signed=True) for value in (0.51512, 0.24120, -0.00105))
-    return SRGB[: offset + 8] + red + SRGB[offset + 20 :]
 
 
 def turned(image: Image.Image, kind: str, orientation: int = 6, **options: Any) -> bytes:
@@ -186,7 +177,7 @@ def test_a_lost_profile_is_said_where_colours_look_different_without_it(kind: st
     def call(**options: Any) -> Call:
         return erase(encoded(noise((96, 80)), kind, **options))
 
-    assert losses(call(icc_profile=of_p3()), result()) == [LOST_PROFILE]
-    assert losses(call(icc_profile=of_p3()), result(icc_profile=of_p3())) == []
+    assert losses(call(icc_profile=P3), result()) == [LOST_PROFILE]
+    assert losses(call(icc_profile=P3), result(icc_profile=P3)) == []
     assert losses(call(icc_profile=SRGB), result()) == []
     assert losses(call(), result()) == []
