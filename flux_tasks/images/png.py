@@ -45,20 +45,23 @@ def read_png(data: bytes, *, text: bytes) -> Png:
     view = memoryview(data)
     before: list[bytes | memoryview] = []
     pixels: list[memoryview] = []
-    kind, profile, is_sequence, end = b"", None, False, len(_SIGNATURE)
+    kind, profile, is_sequence, is_same, end = b"", None, False, True, len(_SIGNATURE)
     for kind, start, end in _chunks(data):
-        content = data[start + 8 : end - 4] if kind[0] & 0x20 else b""
         if not kind[0] & 0x20:  # critical: as it is, checksum included
             (pixels if pixels or kind == b"IDAT" else before).append(view[start:end])
-        elif kind in (b"tRNS", b"eXIf") or (kind == b"tEXt" and content.startswith(text + b"\0")):
+            continue
+        content = data[start + 8 : end - 4]
+        is_kept = kind in (b"tRNS", b"eXIf") or (kind == b"tEXt" and content.startswith(text + b"\0"))
+        if is_kept:
             before.append(_chunk(kind, content))
-        elif kind == b"iCCP" and not pixels:
+        is_same = is_same and is_kept and not pixels and before[-1] == data[start:end]
+        if kind == b"iCCP" and not pixels:
             profile = profile or _profile(content)
         elif kind == b"acTL":
             is_sequence = len(content) >= 4 and 1 < int.from_bytes(content[:4], "big") < 0x80000000
     if end < len(data) and kind != b"IEND":
         pixels.append(view[end:])  # cut short or damaged: the decoder says so
-    whole = b"".join((_SIGNATURE, *before, *pixels))
+    whole = data if is_same else b"".join((_SIGNATURE, *before, *pixels))
     return Png(whole, profile, data[24] if data[12:16] == b"IHDR" and len(data) > 24 else 8, is_sequence)
 
 
