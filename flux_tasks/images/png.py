@@ -18,6 +18,9 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LONGEST_PROFILE = 4 * 1024 * 1024
 """Largest colour profile that is unpacked, in bytes; those of cameras and printers have less than 3 MB."""
 
+_CLEAR_COLOUR = {0: 2, 2: 6}
+"""Bytes of the colour that stands for transparency, by colour type: greys, colours."""
+
 
 @dataclass(frozen=True, slots=True)
 class Png:
@@ -51,7 +54,11 @@ def read_png(data: bytes, *, text: bytes) -> Png:
             (pixels if pixels or kind == b"IDAT" else before).append(view[start:end])
             continue
         content = data[start + 8 : end - 4]
-        is_kept = kind in (b"tRNS", b"eXIf") or (kind == b"tEXt" and content.startswith(text + b"\0"))
+        is_kept = (
+            kind == b"eXIf"
+            or (kind == b"tRNS" and len(content) >= _CLEAR_COLOUR.get(data[25], 1))
+            or (kind == b"tEXt" and content.startswith(text + b"\0"))
+        )
         if is_kept:
             before.append(_chunk(kind, content))
         is_same = is_same and is_kept and not pixels and before[-1] == data[start:end]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import posixpath
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from flux_tasks import files
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem
 from flux_tasks.images.encoding import EXTENSIONS, encode
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.units import px_size
 from pipelines.language import templates
 from pipelines.language.graph import OutputTarget
@@ -23,6 +24,8 @@ __all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "target_path", 
 
 FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 """Errors after which every further result would fail as well: no space, read-only, quota."""
+
+_log = logging.getLogger("flux_tasks.flows")
 
 _KINDS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
@@ -71,6 +74,8 @@ def write_output(image: ImageRef, path: str) -> bool:
             return False
         image.save(path)
         return True
+    if image.header.is_sequence:
+        _log.warning("%s: %s", image.uri or image.name, FIRST_ONLY)
     try:
         data = encode(image.open(), _KINDS[wanted], engine=image.engine if image.is_preview else "")
     except (ValueError, OSError, MemoryError) as error:  # too large for the file type

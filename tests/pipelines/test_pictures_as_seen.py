@@ -190,3 +190,11 @@ def test_frames_and_pages_that_are_left_out_are_said(kind: str, steps: str, tmp_
     put(tmp_path, encoded(noise((96, 80)), kind, **more), f"apple.{kind.lower()}")
     assert any(warning.endswith(FRAMES) for warning in planned(tmp_path, bfl, steps))
     assert [warning for warning in warnings_of(run(tmp_path, bfl, steps)) if warning.endswith(FRAMES)]
+
+
+def test_frames_that_an_output_of_a_skipped_item_leaves_out_are_said(
+    tmp_path: Path, bfl: FakeBfl, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path, encoded(noise((96, 80)), "GIF", save_all=True, append_images=[noise((96, 80), seed=1)]), "apple.gif")
+    run(tmp_path, bfl, "  - resize: {width: 48}\n    when: width < 10")
+    assert "apple.gif: it has several frames or pages" in caplog.text
