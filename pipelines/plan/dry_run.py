@@ -161,7 +161,7 @@ class ItemPlan:
 
 def _foreseen_losses(call: Call) -> list[str]:
     """Return what the result will lack of its input; nothing where that is not made yet, or cannot be read."""
-    found = [warning for warning in call.warnings if warning.endswith(FIRST_ONLY)]
+    found = [warning.removeprefix(f"{call.name}: ") for warning in call.warnings if warning.endswith(FIRST_ONLY)]
     try:
         return found if isinstance(call.main, Placeholder) else [*found, *losses(call, None)]
     except (FluxError, OSError):
