@@ -18,10 +18,14 @@ from flux_tasks import files
 from flux_tasks.errors import FluxError, InvalidImage, ServerUnavailable
 from flux_tasks.files import stem
 from flux_tasks.images import byte_cache
-from flux_tasks.images.encoding import TRANSPOSED, decode, encode_png, inspect, plain
+from flux_tasks.images.encoding import TRANSPOSED, Header, decode, encode_png, inspect, plain, read_profile
 from flux_tasks.images.loading import read_location
 
-__all__ = ["ImageLike", "ImageRef", "stem"]
+FIRST_ONLY = "it has several frames or pages, and only the first one is used"
+"""Warning about a picture that is a sequence of several; see ``Header.is_sequence``."""
+
+_UNWRITTEN = ("data", "known")
+"""Fields that no description of a reference has."""
 
 ImageLike: TypeAlias = "ImageRef | Image.Image | bytes | str | os.PathLike[str]"
 """What every image parameter takes: a reference, a Pillow image, encoded bytes, a path, an fsspec or http(s) URL."""
@@ -58,6 +62,8 @@ class ImageRef:
     orientation: int = field(default=1, compare=False)
     data: bytes | None = field(default=None, compare=False, repr=False)
     """The bytes themselves, only for an image that has no location (made from bytes or a Pillow image)."""
+    known: Header | None = field(default=None, compare=False, repr=False)
+    """The header, where the bytes have been looked at; see ``header``."""
 
     @classmethod
     def of(cls, source: ImageLike, *, name: str = "") -> ImageRef:
@@ -117,7 +123,35 @@ class ImageRef:
             engine=header.preview,
             orientation=header.orientation,
             data=data if keep else None,
+            known=header,
         )
+
+    @property
+    def header(self) -> Header:
+        """What the file's header says; read from the bytes where it is not known yet.
+
+        Raises:
+            InvalidImage, ServerUnavailable: as for ``read``.
+        """
+        return self.known or inspect(self.read())
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether it has transparency, as its header says; it may be opaque all the same.
+
+        Raises:
+            InvalidImage, ServerUnavailable: as for ``read``.
+        """
+        return self.media_type != "image/jpeg" and self.header.has_alpha
+
+    @property
+    def profile(self) -> bytes | None:
+        """The colour profile in its file, or None.
+
+        Raises:
+            InvalidImage, ServerUnavailable: as for ``read``.
+        """
+        return read_profile(self.read()) if self.header.has_profile else None
 
     def read(self) -> bytes:
         """Return the encoded bytes, checked against the digest.
@@ -142,14 +176,14 @@ class ImageRef:
         byte_cache.put(self.digest, data)
         return data
 
-    def open(self) -> Image.Image:
-        """Return the picture, decoded and upright.
+    def open(self, *, keep_depth: bool = False) -> Image.Image:
+        """Return the picture, decoded and upright, of mode 1, L, LA, RGB or RGBA; see ``encoding.decode``.
 
         Raises:
             InvalidImage: unreadable, damaged or too large.
         """
         try:
-            return decode(self.read())
+            return decode(self.read(), keep_depth=keep_depth)
         except InvalidImage as error:
             raise InvalidImage(f"{self.uri or self.name}: {str(error).removeprefix(f'{self.uri}: ')}") from None
 
@@ -175,19 +209,20 @@ class ImageRef:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description, without bytes."""
-        described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "data"}
+        described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _UNWRITTEN}
         return {key: value for key, value in described.items() if value not in ("", None)}
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> ImageRef:
         """Return the reference that ``to_dict`` described; unknown keys are ignored."""
-        return cls(**{key: value for key, value in described.items() if key in cls.__dataclass_fields__})
+        known = cls.__dataclass_fields__.keys() - set(_UNWRITTEN)
+        return cls(**{key: value for key, value in described.items() if key in known})
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Show the picture in a notebook, at most 1,024 px wide."""
         image = self.open()
         image.thumbnail((1024, 1024))
-        return {"image/png": base64.b64encode(encode_png(plain(image))).decode(), "text/plain": repr(self)}
+        return {"image/png": base64.b64encode(encode_png(image)).decode(), "text/plain": repr(self)}
 
 
 def _embedded(uri: str) -> bytes:

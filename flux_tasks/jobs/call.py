@@ -20,9 +20,10 @@ from flux_tasks.catalog.rules import MAX_INPUT_BYTES, MAX_INPUT_PIXELS, PIXELS_P
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
-from flux_tasks.images.encoding import decode, encode_png, inspect, is_complete
+from flux_tasks.images.encoding import LONGEST_SIDE, decode, encode_png, encode_within, is_complete
 from flux_tasks.images.masks import Mask
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.pixels import scaled
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.units import px_size
 
@@ -56,12 +57,8 @@ class Input:
             return ImageRef.of(encode_png(masks.match(shown, self.size, resize=True)), name=f"{self.source.name} mask")
         if not self.reencode:
             return self.source
-        image = self.source.open()
-        if image.size != self.size:
-            from PIL import Image
-
-            image = image.resize(self.size, Image.Resampling.LANCZOS)
-        return replace(ImageRef.of(image, name=self.source.name), engine=self.source.engine)
+        data = encode_within(scaled(self.source.open(), self.size), MAX_INPUT_BYTES)
+        return replace(ImageRef.of(data, name=self.source.name), engine=self.source.engine)
 
 
 @dataclass(frozen=True)
@@ -201,8 +198,7 @@ def prepare(
         except InvalidImage as error:
             problems.append(Problem(f"{where}.{name}", str(error)))
     main = inputs.get(tool.image_field or "")
-    needs_mask = "mask" in tool.image_fields and "mask" not in inputs
-    if needs_mask and not problems and main is not None and not _has_alpha(main.source):
+    if not problems and "mask" in tool.image_fields and "mask" not in inputs and main and not main.source.has_alpha:
         what = "is required: the image has no alpha channel that could mark what to change"
         problems.append(Problem(f"{where}.mask", what))
     if has_canvas and not problems and main is not None:
@@ -297,19 +293,43 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
             what = f"{source.media_type} is not accepted by the service (png, jpeg, webp are)"
             raise InvalidImage(f"{what}: convert it, or allow it (fit: downscale)")
         reencode = True
+    smaller = _within_canvas(size)
     if source.size > MAX_INPUT_BYTES and size == (width, height):
-        if fit == "error":
-            raise InvalidImage(f"{source.size:,} bytes, more than the 20 MB the service takes: {remedy}")
-        scale = min(1.0, math.sqrt(MAX_CANVAS / (width * height)))
-        size, reencode = (int(width * scale), int(height * scale)), True
+        size, reencode = smaller if fit == "downscale" else size, True
     if not reencode:  # another file type for the same pixels is no other picture
         is_converted = fit == "downscale" and bool(tool.sure_types) and source.media_type not in tool.sure_types
         return Input(source, source.digest, size, reencode=is_converted)
-    return _reencoded(source, size)
+    found = _reencoded(source, size)
+    if (length := _excess(found)) == 0:
+        return found
+    if fit == "error":
+        raise InvalidImage(f"{length:,} bytes as PNG, more than the 20 MB the service takes: {remedy}")
+    return _reencoded(source, smaller)
+
+
+def _within_canvas(size: tuple[int, int]) -> tuple[int, int]:
+    """Return ``size``, reduced to the area of the largest canvas: no PNG of that is too long."""
+    scale = min(1.0, math.sqrt(MAX_CANVAS / (size[0] * size[1])))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def _excess(found: Input) -> int:
+    """Return how many bytes a picture has as it is sent, if these are too many; else 0.
+
+    Only one with alpha can have that many, or one too long for a JPEG: no other is decoded.
+    """
+    width, height = found.size
+    is_short = width * height * 4 < MAX_INPUT_BYTES or (not found.source.has_alpha and max(found.size) <= LONGEST_SIDE)
+    if is_short or found.source.job_id:
+        return 0
+    return found.picture.size if found.picture.size > MAX_INPUT_BYTES else 0
 
 
 def _reencoded(source: ImageRef, size: tuple[int, int]) -> Input:
-    return Input(source, f"{source.digest}:png:{size[0]}x{size[1]}", size, reencode=True)
+    identity = f"{source.digest}:png:{size[0]}x{size[1]}"
+    if source.media_type == "image/tiff" and source.header.mode in ("I", "F"):
+        identity += ":range"  # up to September 2026 such a picture was sent white or black
+    return Input(source, identity, size, reencode=True)
 
 
 def _remarks(tool: Tool, given: Input, *, is_edited: bool) -> list[str]:
@@ -320,7 +340,12 @@ def _remarks(tool: Tool, given: Input, *, is_edited: bool) -> list[str]:
     if tool.sure_types and given.source.media_type not in tool.sure_types and not given.reencode:
         known = " and ".join(kind.removeprefix("image/") for kind in tool.sure_types)
         found.append(f"{given.source.media_type}: a document names {known} only (fit: downscale converts it)")
-    return [f"{given.source.name}: {remark}" for remark in found]
+    source = given.source
+    if source.size > MAX_INPUT_BYTES and given.size == source.upright_size:
+        found.append(f"{source.size:,} bytes, more than 20 MB: sent as PNG if that is shorter, else as JPEG")
+    if not source.job_id and source.header.is_sequence:
+        found.append(FIRST_ONLY)
+    return [f"{source.name}: {remark}" for remark in found]
 
 
 def _mask_input(mask: Mask, main: Input) -> Input:
@@ -337,14 +362,10 @@ def _mask_input(mask: Mask, main: Input) -> Input:
         mask = mask.model_copy(update={"file": source})
     elif mask.boxes is not None:
         masks.from_boxes(main.source.upright_size, mask.boxes)
-    elif mask.alpha and not _has_alpha(main.source):
+    elif mask.alpha and not main.source.has_alpha:
         raise InvalidImage("the mask is to come from the alpha channel, but the picture has none")
     described["size"] = list(main.size)
     if mask.alpha:
         described["of"] = main.source.digest
     identity = "mask:" + json.dumps(described, sort_keys=True, separators=(",", ":"))
     return Input(main.source, identity, main.size, mask=mask)
-
-
-def _has_alpha(source: ImageRef) -> bool:
-    return source.media_type != "image/jpeg" and inspect(source.read()).has_alpha

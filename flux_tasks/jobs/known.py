@@ -14,7 +14,7 @@ from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.endpoint import endpoint_for, engine_of
-from flux_tasks.jobs.result import JobOutcome, JobResult
+from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobOutcome, JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.journal import Entry
@@ -117,7 +117,7 @@ def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any]
         output_mp=number(facts.get("output_mp")),
         delivery_host=str(facts.get("delivery_host") or ""),
         job_id=image.job_id,
-        warnings=warnings,
+        warnings=(*warnings, *(text for text in (LOST_ALPHA, LOST_PROFILE) if text in str(facts.get("lost")))),
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images.encoding import inspect
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from pipelines.execution.arguments import mask_of
@@ -93,7 +92,7 @@ def _is_there(mask: Mask, image: ImageRef | None) -> bool:
     if mask.alpha:
         if isinstance(image, Placeholder):
             raise Undecided
-        return image is not None and image.media_type != "image/jpeg" and inspect(image.read()).has_alpha
+        return image is not None and image.has_alpha
     location = mask.location()
     return not location or _has_file(location)
 

@@ -166,8 +166,7 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
     try:
         original, edited = before.open(), after.open()
         has_same_size = original.size == edited.size
-        pixels = (picture.convert("RGB") for picture in (original, edited))
-        is_unchanged = has_same_size and ImageChops.difference(*pixels).getbbox() is None
+        is_unchanged = has_same_size and _difference(original, edited).getbbox(alpha_only=False) is None
         if call.mask is None:
             return Observed(is_unchanged=is_unchanged)
         picture = call.mask.picture
@@ -179,3 +178,8 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
         return Observed()
     figures = {"mean": round(found.mean, 4), "peak": found.peak, "changed": round(found.changed, 6)}
     return Observed(mask, figures, is_unchanged)
+
+
+def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
+    mode = "RGBA" if one.has_transparency_data or other.has_transparency_data else "RGB"
+    return ImageChops.difference(one.convert(mode), other.convert(mode))

@@ -180,8 +180,6 @@ def naming(image: ImageRef) -> Iterator[None]:
 
 def _luma(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Return the luma, 8 bits, and a picture that is white where it is visible; None if that is everywhere."""
-    if picture.mode == "LAB":
-        picture = picture.convert("RGB")  # Pillow has no direct way
     if not picture.has_transparency_data:
         return picture.convert("L"), None
     picture = picture.convert("RGBA")

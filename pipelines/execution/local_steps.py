@@ -13,6 +13,7 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
+from flux_tasks.images.pixels import is_srgb
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
@@ -104,14 +105,22 @@ def preserve(
     if mask is None or before.upright_size != after.upright_size:
         return after
     document = {"preserve": 1, "feather": feather, "grown": _growth(call), "mask": mask.identity}
-    key = _key({**document, "pictures": [before.digest, after.digest]})
-    found = store.result(key)
+    pictures = [before.digest, after.digest]
+    key = former = _key({**document, "pictures": pictures})
+    profile = before.profile
+    if profile is not None:  # results up to September 2026 have none, which is as good as that of sRGB
+        key = _key({**document, "pictures": pictures, "profile": "kept"})
+        former = former if is_srgb(profile) else key
+    found = store.result(key) or (store.result(former) if former != key else None)
     if found is not None:
         stored: ImageRef = found["image"]
         return replace(stored, name=after.name, cost=after.cost, job_id=after.job_id)
     white = masks.match(grown(call, mask), after.upright_size, resize=True)
-    put = masks.composite(before.open(), after.open(), white, feather=feather)
-    made = replace(encode(put, {"after": [after], "before": [before]}), engine=after.engine)
+    original, edited = before.open(), after.open()
+    put = masks.composite(original, edited, white, feather=feather)
+    if profile is not None and {original.mode, edited.mode} <= {"L", "LA"}:
+        put = put.convert("LA" if put.mode == "RGBA" else "L")  # a profile for greys fits greys only
+    made = replace(encode(put, {"after": [after], "before": [before]}, profile=profile), engine=after.engine)
     kept = _stored(store, key, made, document) if write else made
     return replace(kept, cost=after.cost, job_id=after.job_id)
 

@@ -16,9 +16,9 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from flux_tasks import files
 from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest, Problem
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.result import JobResult
+from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobResult
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs, target_path
@@ -223,7 +223,7 @@ class _Walk:
         failures: list[str] = []
         for number, changes in enumerate(tries):
             attempt = await self._checked(_changed(first, changes, failures) if number else first)
-            outcome = await (self._answers.paid(attempt) if node.is_paid else self._answers.local(attempt))
+            outcome = await self._outcome(attempt)
             try:
                 outcome = await self._preserved(attempt, outcome)
                 failures = await self._failures(attempt, outcome)
@@ -237,6 +237,14 @@ class _Walk:
             if is_taken or not failures:
                 return outcome.image
         raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
+
+    async def _outcome(self, attempt: Attempt) -> Outcome:
+        """Return how an attempt ends; a free step says that it takes the first of several frames, as a call does."""
+        if attempt.node.is_paid:
+            return await self._answers.paid(attempt)
+        outcome = await self._answers.local(attempt)
+        is_first = attempt.node.image == SOURCE and attempt.image is not None and attempt.image.header.is_sequence
+        return _warned(outcome, FIRST_ONLY) if is_first else outcome
 
     async def _checked(self, attempt: Attempt) -> Attempt:
         """Return an attempt with its call, or without one if that can only be made once its pictures are."""
@@ -256,14 +264,16 @@ class _Walk:
         mask = attempt.call.mask if attempt.call is not None and attempt.image is not None else None
         if preserve is None or mask is None or result is None or outcome.kind is StepOutcome.UNCHANGED:
             return outcome
+        kept = tuple(warning for warning in outcome.warnings if warning not in (LOST_ALPHA, LOST_PROFILE))
         if isinstance(result, Placeholder):
             parts = ("preserve", preserve.feather, mask.identity, result)
-            return replace(outcome, image=Placeholder.made_of(*parts, size=result.known_size, name=result.name))
+            image = Placeholder.made_of(*parts, size=result.known_size, name=result.name)
+            return replace(outcome, image=image, warnings=kept)
         put = await self._answers.preserve(attempt, result, preserve.feather)
         if put is result:
             why = "the result has another size than its input"
             return _warned(outcome, f"the untouched pixels were not put back: {why}")
-        return replace(outcome, image=put)
+        return replace(outcome, image=put, warnings=kept)
 
     async def _failures(self, attempt: Attempt, outcome: Outcome) -> list[str]:
         """Return what of the step's expectations does not hold, as far as that can be judged."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from flux_tasks.images import masks
+from flux_tasks.images.pixels import to_colours
 from flux_tasks.images.reference import ImageRef
 
 THUMBNAIL_SIDE = 224
@@ -200,13 +201,9 @@ def _embed(described: object, image: Image.Image, side: int, limit: int) -> Pict
 
 def _displayable(image: Image.Image) -> Image.Image:
     """Return ``image`` in a mode that browsers show, with its colour profile where that still describes the pixels."""
+    image = to_colours(image.convert("L") if image.mode == "1" else image)
     profile = image.info.get("icc_profile")
-    if image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    is_shown = image.mode in ("RGB", "RGBA")
-    if not is_shown:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    image.info = {"icc_profile": profile} if is_shown and profile and len(profile) <= _MAX_PROFILE else {}
+    image.info = {"icc_profile": profile} if profile and len(profile) <= _MAX_PROFILE else {}
     return image
 
 

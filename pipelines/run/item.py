@@ -247,7 +247,8 @@ def _facts_of(attempt: Attempt, outcome: Outcome, image: ImageRef, seen: Observe
     }
     if call is None:
         plain = {name: value for name, value in attempt.arguments.items() if isinstance(value, (str, int, float))}
-        return {**facts, "parameters": plain}
+        shown = {n: files.quoted(v) if isinstance(v, str) and files.is_data(v) else v for n, v in plain.items()}
+        return {**facts, "parameters": shown}
     return {
         **facts,
         "parameters": dict(call.parameters),
