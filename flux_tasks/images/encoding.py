@@ -164,8 +164,11 @@ def mark_preview(image: Image.Image, engine: str) -> dict[str, Any]:
     return {"exif": exif, "pnginfo": info}
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, *, keep_depth: bool = False) -> Image.Image:
     """Return the whole picture, upright (EXIF orientation applied), 16-bit greys reduced to 8.
+
+    Args:
+        keep_depth: leave greys of 16 bits as they are.
 
     Raises:
         InvalidImage: not an image, too many pixels, or truncated.
@@ -177,7 +180,7 @@ def decode(data: bytes) -> Image.Image:
             upright = ImageOps.exif_transpose(image) if turned else image.copy()
             if upright.mode == "P" and isinstance(upright.info.get("transparency"), bytes):
                 upright = upright.convert("RGBA")  # a palette with an alpha value for each colour
-            return eight_bit(upright)
+            return upright if keep_depth else eight_bit(upright)
         except Exception as error:  # as in _opened
             raise InvalidImage(f"the picture is damaged or cut short: {error}") from None
 

@@ -139,14 +139,14 @@ class ImageRef:
         byte_cache.put(self.digest, data)
         return data
 
-    def open(self) -> Image.Image:
-        """Return the picture, decoded and upright.
+    def open(self, *, keep_depth: bool = False) -> Image.Image:
+        """Return the picture, decoded and upright; greys of 16 bits become 8, unless ``keep_depth``.
 
         Raises:
             InvalidImage: unreadable, damaged or too large.
         """
         try:
-            return decode(self.read())
+            return decode(self.read(), keep_depth=keep_depth)
         except InvalidImage as error:
             raise InvalidImage(f"{self.uri or self.name}: {str(error).removeprefix(f'{self.uri}: ')}") from None
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images.encoding import MAX_PIXELS
-from flux_tasks.images.masks import binarise
+from flux_tasks.images.mask_reading import interpret
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input
@@ -241,7 +241,7 @@ class UserFunction:
             result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
             made = _made(result, mask=self.output_kind == "mask")
         except (Exception, SystemExit) as error:
-            what = str(error) if isinstance(error, _NoImage) else describe(error)
+            what = str(error) if isinstance(error, (_NoImage, InvalidImage)) else describe(error)
             raise InvalidImage(f"{self.reference}: {what}") from None
         if has_same_pixels(made, before):
             return own_bytes(main)
@@ -260,5 +260,4 @@ def _made(result: Any, *, mask: bool) -> Image.Image:
         raise _NoImage(f"returned {found}, not an image: {hint}")
     if not 0 < result.width * result.height <= MAX_PIXELS:
         raise _NoImage(f"returned {px_size(result.size)}: return from 1 px to {MAX_PIXELS // 1_000_000} MP")
-    made = normalised(result)
-    return binarise(made) if mask else made
+    return interpret(result) if mask else normalised(result)
