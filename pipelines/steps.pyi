@@ -59,6 +59,7 @@ def call(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
     **further: Any
 ) -> StepSpec:
@@ -98,6 +99,7 @@ def deblur(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Sharpen a blurred photo; scene, people and colours stay.
@@ -117,6 +119,7 @@ def deblur(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -141,6 +144,7 @@ def erase(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Remove what a mask covers and rebuild the background.
@@ -162,6 +166,7 @@ def erase(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -195,6 +200,7 @@ def outpaint(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Extend the frame beyond the picture's edges.
@@ -225,6 +231,7 @@ def outpaint(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -250,6 +257,7 @@ def try_on(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Dress a person in a garment; inputs up to 4 MP. (2 models, see ``model``)
@@ -272,6 +280,7 @@ def try_on(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -299,6 +308,7 @@ def fill(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Paint a masked region anew, as a prompt says.
@@ -323,6 +333,7 @@ def fill(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -352,6 +363,7 @@ def fill_finetuned(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Fill with your own finetune.
@@ -378,6 +390,7 @@ def fill_finetuned(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -408,6 +421,7 @@ def expand(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Add pixels on each side (older than outpaint).
@@ -435,6 +449,7 @@ def expand(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -468,6 +483,7 @@ def edit(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (9 models, see ``model``)
@@ -498,6 +514,7 @@ def edit(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -535,6 +552,7 @@ def generate(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (11 models, see ``model``)
@@ -569,6 +587,7 @@ def generate(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -585,6 +604,7 @@ def auto_orient(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Turns a picture upright, as its EXIF data say.
@@ -598,6 +618,7 @@ def auto_orient(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -622,6 +643,7 @@ def resize(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Scales a picture or a mask.
@@ -643,6 +665,7 @@ def resize(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -664,6 +687,7 @@ def crop(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Cuts a part out of a picture or a mask.
@@ -682,6 +706,7 @@ def crop(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -707,6 +732,7 @@ def pad(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a border around a picture or a mask.
@@ -729,6 +755,7 @@ def pad(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -748,6 +775,7 @@ def convert(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Changes the file type or the colours.
@@ -764,6 +792,7 @@ def convert(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -781,6 +810,7 @@ def load_image(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Takes another picture from a file.
@@ -795,6 +825,7 @@ def load_image(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -812,6 +843,7 @@ def load_mask(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Takes a mask from a file.
@@ -826,6 +858,7 @@ def load_mask(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -844,6 +877,7 @@ def cutout(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes transparent what a mask leaves black.
@@ -859,6 +893,7 @@ def cutout(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -876,6 +911,7 @@ def flatten(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a picture on a colour, dropping its alpha.
@@ -890,6 +926,7 @@ def flatten(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -909,6 +946,7 @@ def composite(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a picture on another, through a mask or its alpha.
@@ -925,6 +963,7 @@ def composite(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -941,6 +980,7 @@ def mask_from_alpha(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of what is transparent.
@@ -954,6 +994,7 @@ def mask_from_alpha(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -971,6 +1012,7 @@ def mask_from_boxes(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of rectangles.
@@ -985,6 +1027,7 @@ def mask_from_boxes(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1003,6 +1046,7 @@ def mask_from_color(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of what has a colour.
@@ -1018,6 +1062,7 @@ def mask_from_color(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1034,6 +1079,7 @@ def mask_union(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts masks together: white where any of them is white.
@@ -1047,6 +1093,7 @@ def mask_union(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1064,6 +1111,7 @@ def mask_dilate(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Grows the white of a mask, or shrinks it.
@@ -1078,6 +1126,7 @@ def mask_dilate(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1094,6 +1143,7 @@ def mask_invert(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Swaps black and white of a mask.
@@ -1107,6 +1157,7 @@ def mask_invert(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:

@@ -43,9 +43,12 @@ def read_mask(picture: ImageRef) -> Image.Image:
     """
     image = picture.open(keep_depth=True)
     try:
-        return interpret(image, is_lossy=_is_lossy(picture, image))
-    except InvalidImage as error:
-        raise InvalidImage(f"{picture.uri or picture.name}: {error}") from None
+        mask = interpret(image, is_lossy=_is_lossy(picture, image))
+        _check_no_photo(image)
+    except (InvalidImage, ValueError) as error:  # Pillow converts few pictures of rare modes
+        what = error if isinstance(error, InvalidImage) else f"its pixels cannot be judged: {error}"
+        raise InvalidImage(f"{picture.uri or picture.name}: {what}") from None
+    return mask
 
 
 def mask_reference(source: ImageLike) -> ImageRef:
@@ -90,8 +93,8 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
     Raises:
         InvalidImage: its meaning is not certain; the message says what was found and what to do.
     """
-    image = image.convert("I") if image.mode.startswith("I;16") else image
-    if image.mode in _WIDE:
+    if image.mode[0] in "IF":
+        image = _wide(image)
         found = [value for _, value in image.getcolors(2) or () if isinstance(value, (int, float))]
         if len(found) == 2 and 0 in found:
             highest = max(found, key=abs)
@@ -115,8 +118,6 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
     elif not is_lossy and _has_classes(shown, tally):
         what = f"the mask has {_values(image)} in whole areas, and only black and white mean something"
         raise InvalidImage(f"{what}: {_BLACK_AND_WHITE}{_hint(image)}")
-    if len(used) > 2:
-        _check_no_photo(image, shown)
     return mask
 
 
@@ -135,8 +136,13 @@ def _label(image: Image.Image) -> Image.Image | None:
     return threshold(ImageChops.lighter(ImageChops.lighter(red, green), blue), 1)
 
 
+def _wide(image: Image.Image) -> Image.Image:
+    return image.convert("I") if image.mode.startswith("I;16") else image
+
+
 def _by_range(image: Image.Image) -> Image.Image:
     """Return greys of 16 and 32 bits as ``L``: their white is the least of 1.0 (floats), 255 and 65,535 that fits."""
+    image = _wide(image)
     highest = float(image.getextrema()[1])  # type: ignore[arg-type]
     white = next((top for top in ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0) if highest <= top), highest)
     return image.point(lambda value: value * (255 / white) + 0.5).convert("L")
@@ -202,7 +208,7 @@ def _is_smooth(shown: Image.Image) -> bool:
     return sum(tally[9:]) <= 0.1 * sum(tally[1:])
 
 
-def _check_no_photo(image: Image.Image, shown: Image.Image) -> None:
+def _check_no_photo(image: Image.Image) -> None:
     """Check that most of what is not transparent is black, white or one grey, and that nearly nothing has a colour.
 
     Greys that change gradually are allowed, because wide soft edges are such.
@@ -211,13 +217,19 @@ def _check_no_photo(image: Image.Image, shown: Image.Image) -> None:
         InvalidImage: it looks like a photo.
     """
     seen = None
-    if image.has_transparency_data and image.mode not in _WIDE:
+    if image.mode[0] in "IF":
+        shown = _by_range(image)
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
         shown, seen = image.convert("L"), threshold(image.getchannel("A"))
+    else:
+        shown = image.convert("L")
     tally = shown.histogram(seen)
+    if sum(map(bool, tally)) <= 2:
+        return
     between = tally[NOISE + 1 : 255 - NOISE]
     greys = (sum(between) - max(between)) / max(1, sum(tally))
-    many = image.mode not in ("1", "L", *_WIDE) and image.convert("RGB").getcolors(256) is None
+    many = image.mode not in ("1", "L") and image.mode[0] not in "IF" and image.convert("RGB").getcolors(256) is None
     coloured = sum(_chroma(image).histogram(seen)[49:]) / max(1, sum(tally)) if many else 0.0
     if coloured <= _REAL and (greys <= 0.5 or _is_smooth(shown)):
         return

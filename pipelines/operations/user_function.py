@@ -241,7 +241,7 @@ class UserFunction:
             result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
             made = _made(result, mask=self.output_kind == "mask")
         except (Exception, SystemExit) as error:
-            what = str(error) if isinstance(error, (_NoImage, InvalidImage)) else describe(error)
+            what = str(error) if isinstance(error, _NoImage) else describe(error)
             raise InvalidImage(f"{self.reference}: {what}") from None
         if has_same_pixels(made, before):
             return own_bytes(main)
@@ -260,4 +260,8 @@ def _made(result: Any, *, mask: bool) -> Image.Image:
         raise _NoImage(f"returned {found}, not an image: {hint}")
     if not 0 < result.width * result.height <= MAX_PIXELS:
         raise _NoImage(f"returned {px_size(result.size)}: return from 1 px to {MAX_PIXELS // 1_000_000} MP")
-    return interpret(result) if mask else normalised(result)
+    made = result if mask and result.mode[0] in "IFP" else normalised(result)  # greys of more bits, indices
+    try:
+        return interpret(made) if mask else made
+    except InvalidImage as error:
+        raise _NoImage(f"returned no clear mask: {error}") from None
