@@ -93,11 +93,13 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
     Raises:
         InvalidImage: its meaning is not certain; the message says what was found and what to do.
     """
+    is_exact = not is_lossy
+    values: list[float] = []
     if image.mode[0] in "IF":
         image = _wide(image)
-        found = [value for _, value in image.getcolors(2) or () if isinstance(value, (int, float))]
-        if len(found) == 2 and 0 in found:
-            highest = max(found, key=abs)
+        values = [value for _, value in image.getcolors(_FEW) or () if isinstance(value, (int, float))]
+        if len(values) == 2 and 0 in values:
+            highest = max(values, key=abs)
             return threshold(image.point(lambda value: value * (255 / highest) + 0.5).convert("L"))
         shown = _by_range(image)
     elif (label := _label(image)) is not None:
@@ -107,15 +109,16 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
         _check_alpha(image, shown)
     tally = shown.histogram()
     used = [value for value, count in enumerate(tally) if count]
-    if not is_lossy and len(used) == 2 and not used[0] and not _is_coloured(image):
+    is_merged = len(values) > max(2, len(used))  # ids of 16 bits that look alike in 8
+    if is_exact and len(used) == 2 and not used[0] and not is_merged and not _is_coloured(image):
         return threshold(shown, 1)
     mask = threshold(shown)
     if mask.getbbox() is None:
-        if used[-1] > (NOISE if is_lossy else 0) or (not is_lossy and _is_coloured(image)):
+        if used[-1] > (0 if is_exact else NOISE) or is_merged or (is_exact and _is_coloured(image)):
             raise InvalidImage(f"the mask has {_values(image)} and no white: paint what may change white{_hint(image)}")
     elif used[0] >= 128 and used[0] < 255 - NOISE:
         raise InvalidImage(f"the mask has {_values(image)}, all of them bright: paint black what has to stay")
-    elif not is_lossy and _has_classes(shown, tally):
+    elif is_exact and (is_merged or _has_classes(shown, tally)):
         what = f"the mask has {_values(image)} in whole areas, and only black and white mean something"
         raise InvalidImage(f"{what}: {_BLACK_AND_WHITE}{_hint(image)}")
     return mask

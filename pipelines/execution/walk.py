@@ -218,7 +218,7 @@ class _Walk:
                 return await self._skip(node, context, arguments, image, f"when: {node.step.when}")
         except Undecided:
             attempt = replace(attempt, is_decided=False)
-        if node.step.require_mask:
+        if node.step.require_mask not in ("", "false"):
             await self._answers.off_loop(check_mask, node, arguments, image, facts)
         return await self._tries(attempt, tries_of(node, context))
 
