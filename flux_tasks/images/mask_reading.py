@@ -14,6 +14,8 @@ photos.
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Collection
 
 from PIL import Image, ImageChops
@@ -27,9 +29,7 @@ NOISE = 24
 """What lossy files make of black, at most, and of white: 255 less this."""
 
 _FEW = 64  # class ids of one picture are fewer; soft edges have more greys
-_REAL = (
-    0.02  # share of what is not background that a value fills in whole areas, from which it counts as one of its own
-)
+_REAL = 0.02  # of what is not background: what a value of its own fills at least, and what noise in colours does not
 _WIDE = ("I", "F")
 _BLACK_AND_WHITE = "save the part that you mean white on black"
 _ALPHA = "load_image and mask_from_alpha make a mask of a file's alpha; mask_invert swaps it"
@@ -93,32 +93,36 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
     Raises:
         InvalidImage: its meaning is not certain; the message says what was found and what to do.
     """
-    is_exact = not is_lossy
     values: list[float] = []
     if image.mode[0] in "IF":
         image = _wide(image)
+        if image.mode == "F" and not all(map(math.isfinite, array("f", image.tobytes()))):
+            raise InvalidImage(f"the mask has pixels that are no numbers (NaN, infinite): {_BLACK_AND_WHITE}")
         values = [value for _, value in image.getcolors(_FEW) or () if isinstance(value, (int, float))]
         if len(values) == 2 and 0 in values:
             highest = max(values, key=abs)
             return threshold(image.point(lambda value: value * (255 / highest) + 0.5).convert("L"))
         shown = _by_range(image)
+        is_black = not any(image.getextrema())
     elif (label := _label(image)) is not None:
         return label
     else:
         shown = levels(image)
         _check_alpha(image, shown)
+        brightest = int(shown.getextrema()[1])  # type: ignore[arg-type]
+        is_black = brightest <= NOISE if is_lossy else not brightest and not _is_coloured(image)
     tally = shown.histogram()
     used = [value for value, count in enumerate(tally) if count]
     is_merged = len(values) > max(2, len(used))  # ids of 16 bits that look alike in 8
-    if is_exact and len(used) == 2 and not used[0] and not is_merged and not _is_coloured(image):
+    if not is_lossy and len(used) == 2 and not used[0] and not is_merged and not _is_coloured(image):
         return threshold(shown, 1)
     mask = threshold(shown)
     if mask.getbbox() is None:
-        if used[-1] > (0 if is_exact else NOISE) or is_merged or (is_exact and _is_coloured(image)):
+        if not is_black:
             raise InvalidImage(f"the mask has {_values(image)} and no white: paint what may change white{_hint(image)}")
     elif used[0] >= 128 and used[0] < 255 - NOISE:
         raise InvalidImage(f"the mask has {_values(image)}, all of them bright: paint black what has to stay")
-    elif is_exact and (is_merged or _has_classes(shown, tally)):
+    elif not is_lossy and (is_merged or _has_classes(shown, tally)):
         what = f"the mask has {_values(image)} in whole areas, and only black and white mean something"
         raise InvalidImage(f"{what}: {_BLACK_AND_WHITE}{_hint(image)}")
     return mask

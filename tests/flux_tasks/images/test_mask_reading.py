@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,10 @@ REFUSED: dict[str, tuple[Callable[[], Image.Image], str]] = {
     "class ids of 16 bits": (lambda: wide("I;16", 1, 2), "has the values 0, 1, 2 and no white"),
     "instances of 16 bits": (lambda: wide("I;16", 26_000, 26_001), "has the values 0, 26000, 26001 and no white"),
     "bright instances of 16 bits": (lambda: wide("I;16", 60_000, 60_001), "the values 0, 60000, 60001 in whole areas"),
+    "below zero": (lambda: wide("F", -1.0, -2.0), "has the values -2, -1, 0 and no white"),
+    "no number": (lambda: wide("F", math.nan), "pixels that are no numbers"),
+    "infinite": (lambda: wide("F", math.inf, 1.0), "pixels that are no numbers"),
+    "faint floats": (lambda: wide("F", 0.0001, 0.0002), "has the values 0, 0.0001, 0.0002 and no white"),
     "class ids of 32 bits": (lambda: wide("I", 1, 2), "has the values 0, 1, 2 and no white"),
     "class ids as floats": (lambda: wide("F", 1, 2), "has the values 0, 1, 2 and no white"),
     "class ids, coloured": (
@@ -148,7 +153,7 @@ WAYS: dict[str, Callable[[Image.Image, Path], Any]] = {
 }
 
 HOLDS_ALL = ("Pillow image", "Pillow image in a mapping", "TIFF")
-DEEP = ("class ids of 32 bits", "class ids as floats")
+DEEP = ("below zero", "no number", "infinite", "faint floats", "class ids of 32 bits", "class ids as floats")
 """Ways that hold pixels of 32 bits, and kinds that have such: the other ways are PNG files."""
 
 
