@@ -56,6 +56,7 @@ def call(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
     **further: Any
 ) -> StepSpec:
@@ -95,6 +96,7 @@ def deblur(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Sharpen a blurred photo; scene, people and colours stay.
@@ -114,6 +116,7 @@ def deblur(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -138,6 +141,7 @@ def erase(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Remove what a mask covers and rebuild the background.
@@ -159,6 +163,7 @@ def erase(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -192,6 +197,7 @@ def outpaint(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Extend the frame beyond the picture's edges.
@@ -222,6 +228,7 @@ def outpaint(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -247,6 +254,7 @@ def try_on(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Dress a person in a garment; inputs up to 4 MP. (2 models, see ``model``)
@@ -269,6 +277,7 @@ def try_on(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -296,6 +305,7 @@ def fill(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Paint a masked region anew, as a prompt says.
@@ -320,6 +330,7 @@ def fill(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -349,6 +360,7 @@ def fill_finetuned(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Fill with your own finetune.
@@ -375,6 +387,7 @@ def fill_finetuned(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -405,6 +418,7 @@ def expand(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Add pixels on each side (older than outpaint).
@@ -432,6 +446,7 @@ def expand(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -465,6 +480,7 @@ def edit(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (9 models, see ``model``)
@@ -495,6 +511,7 @@ def edit(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -532,6 +549,7 @@ def generate(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (11 models, see ``model``)
@@ -566,6 +584,7 @@ def generate(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -582,6 +601,7 @@ def auto_orient(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Turns a picture upright, as its EXIF data say.
@@ -595,6 +615,7 @@ def auto_orient(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -619,6 +640,7 @@ def resize(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Scales a picture or a mask.
@@ -640,6 +662,7 @@ def resize(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -661,6 +684,7 @@ def crop(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Cuts a part out of a picture or a mask.
@@ -679,6 +703,7 @@ def crop(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -704,6 +729,7 @@ def pad(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a border around a picture or a mask.
@@ -726,6 +752,7 @@ def pad(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -745,6 +772,7 @@ def convert(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Changes the file type or the colours.
@@ -761,6 +789,7 @@ def convert(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -778,6 +807,7 @@ def load_image(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Takes another picture from a file.
@@ -792,6 +822,7 @@ def load_image(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -809,6 +840,7 @@ def load_mask(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Takes a mask from a file.
@@ -823,6 +855,7 @@ def load_mask(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -841,6 +874,7 @@ def cutout(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes transparent what a mask leaves black.
@@ -856,6 +890,7 @@ def cutout(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -873,6 +908,7 @@ def flatten(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a picture on a colour, dropping its alpha.
@@ -887,6 +923,7 @@ def flatten(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -906,6 +943,7 @@ def composite(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a picture on another, through a mask or its alpha.
@@ -922,6 +960,7 @@ def composite(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -938,6 +977,7 @@ def mask_from_alpha(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of what is transparent.
@@ -951,6 +991,7 @@ def mask_from_alpha(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -968,6 +1009,7 @@ def mask_from_boxes(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of rectangles.
@@ -982,6 +1024,7 @@ def mask_from_boxes(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1000,6 +1043,7 @@ def mask_from_color(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of what has a colour.
@@ -1015,6 +1059,7 @@ def mask_from_color(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1031,6 +1076,7 @@ def mask_union(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts masks together: white where any of them is white.
@@ -1044,6 +1090,7 @@ def mask_union(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1061,6 +1108,7 @@ def mask_dilate(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Grows the white of a mask, or shrinks it.
@@ -1075,6 +1123,7 @@ def mask_dilate(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1091,6 +1140,7 @@ def mask_invert(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Swaps black and white of a mask.
@@ -1104,6 +1154,7 @@ def mask_invert(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:

@@ -21,6 +21,7 @@ from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, ne
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
 from flux_tasks.images.encoding import LONGEST_SIDE, decode, encode_png, encode_within, is_complete
+from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.pixels import scaled
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef
@@ -53,8 +54,7 @@ class Input:
             InvalidImage: it cannot be decoded.
         """
         if self.mask is not None:
-            shown = self.mask.render(self.source)
-            return ImageRef.of(encode_png(masks.match(shown, self.size, resize=True)), name=f"{self.source.name} mask")
+            return ImageRef.of(encode_png(self.mask.render(self.source, self.size)), name=f"{self.source.name} mask")
         if not self.reencode:
             return self.source
         data = encode_within(scaled(self.source.open(), self.size), MAX_INPUT_BYTES)
@@ -333,9 +333,13 @@ def _reencoded(source: ImageRef, size: tuple[int, int]) -> Input:
 
 
 def _remarks(tool: Tool, given: Input, *, is_edited: bool) -> list[str]:
-    """Return warnings about a picture that the tool accepts; a mask has the size of its picture, and gets none."""
+    """Return warnings about a picture that the tool accepts, or about a mask."""
     if given.mask is not None:
-        return []
+        source = given.mask.file
+        if source is None or masks.has_shape_of(source.upright_size, given.source.upright_size):
+            return []
+        shapes = f"{px_size(source.upright_size)} to {px_size(given.source.upright_size)}"
+        return [f"{source.name}: the mask is stretched from {shapes}, another shape: look whether it lies right"]
     found = tool.sizes.remarks(given.size, is_edited=is_edited)
     if tool.sure_types and given.source.media_type not in tool.sure_types and not given.reencode:
         known = " and ".join(kind.removeprefix("image/") for kind in tool.sure_types)
@@ -352,12 +356,8 @@ def _mask_input(mask: Mask, main: Input) -> Input:
     """Return ``mask`` for the picture ``main``; sizes are compared by headers, nothing is decoded."""
     described: dict[str, Any] = mask.model_dump(exclude={"file"}, exclude_defaults=True)
     if mask.file is not None:
-        source = ImageRef.of(mask.file)
-        if not mask.resize:
-            try:
-                masks.check_size(source.upright_size, main.source.upright_size)
-            except InvalidImage as error:
-                raise InvalidImage(f"{source.uri or source.name}: {error}") from None
+        source = mask_reference(mask.file)
+        masks.check_fit(source, main.source, resize=mask.resize)
         described["file"] = source.digest
         mask = mask.model_copy(update={"file": source})
     elif mask.boxes is not None:

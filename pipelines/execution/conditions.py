@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from flux_tasks import files
+from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
@@ -15,8 +16,6 @@ from pipelines.execution.placeholders import Placeholder
 from pipelines.language import templates
 from pipelines.language.graph import Node
 from pipelines.language.names import IMAGE_FACTS, MASK_FACTS
-
-_KNOWN_BEFOREHAND = ("width", "height", "aspect", "megapixels")
 
 
 class Undecided(Exception):
@@ -44,17 +43,55 @@ def applies(
     Raises:
         Undecided: it depends on a picture that is not made yet.
     """
-    when = node.step.when
-    names = templates.names_in_expression(when)
+    return not node.step.when or _holds("when", node, context, given, image, facts)
+
+
+def requires_mask(
+    node: Node, context: Mapping[str, Any], given: Mapping[str, Any], image: ImageRef | None, facts: Facts
+) -> bool:
+    """Check whether a node must not be skipped, as its ``require_mask`` says. Call it on a thread.
+
+    Raises: as ``applies`` does.
+    """
+    return bool(node.step.require_mask) and _holds("require_mask", node, context, given, image, facts)
+
+
+def check_mask(node: Node, given: Mapping[str, Any], image: ImageRef | None, facts: Facts) -> None:
+    """Check that the mask of a node has white, as far as its pictures are made. Call it on a thread.
+
+    Raises:
+        InvalidImage: it is missing or empty, or its meaning is not certain.
+    """
+    mask = mask_of(node, given)
+    if mask is None and isinstance(node.action, Tool):
+        mask = Mask(alpha=True)
+    described = mask if isinstance(mask, Mask) else Mask.of(mask) if mask is not None else None
+    try:
+        is_there = _mask_fact("exists", mask if isinstance(mask, str) else described, image, facts)
+        share = _mask_fact("coverage", described, image, facts) if is_there else 0.0
+    except Undecided:
+        return
+    if isinstance(share, _Unknown) or share > 0:
+        return
+    what = described.explain_empty() if is_there and described is not None else "there is no mask"
+    where = described.location() if described is not None else ""
+    raise InvalidImage(f"{where}{': ' if where else ''}{what}, and the step has require_mask")
+
+
+def _holds(
+    option: str, node: Node, context: Mapping[str, Any], given: Mapping[str, Any], image: ImageRef | None, facts: Facts
+) -> bool:
+    condition = getattr(node.step, option)
+    names = templates.names_in_expression(condition)
     known = {**context, **_image_facts([name for name in IMAGE_FACTS if name in names], image, facts)}
     for name in names - known.keys():
         column, _, fact = name.rpartition("_")
         if fact in MASK_FACTS:
             known[name] = _mask_fact(fact, known[column] if column in known else mask_of(node, given), image, facts)
     unknown = {name for name, value in known.items() if isinstance(value, _Unknown)}
-    if unknown & templates.names_in_calls(when):  # a filter or a test such as "is number" would not raise Undecided
+    if unknown & templates.names_in_calls(condition):  # a filter or test (is number) would not raise Undecided
         raise Undecided
-    return bool(templates.evaluate(when, known, f"{node.step.id}.when", passing=(Undecided,)))
+    return bool(templates.evaluate(condition, known, f"{node.step.id}.{option}", passing=(Undecided,)))
 
 
 def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.encoding import inspect
+from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
@@ -99,12 +100,12 @@ class Facts:
         described = mask.model_dump(exclude={"file"}, exclude_defaults=True)
         described["size"] = image.upright_size
         if mask.file is not None:
-            source = ImageRef.of(mask.file)
+            source = mask_reference(mask.file)
             mask = mask.model_copy(update={"file": source})
             described["file"] = source.digest
         elif mask.alpha:
             described["of"] = image.digest
-        name = hashlib.sha256(f"mask:{json.dumps(described, sort_keys=True)}".encode()).hexdigest()
+        name = hashlib.sha256(f"mask read:{json.dumps(described, sort_keys=True)}".encode()).hexdigest()
         return self._numbers(name, _COVERAGE, lambda: _coverage(mask, image))["coverage"]
 
     def _numbers(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +13,14 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
+from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.pixels import is_srgb
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
 from pipelines.language.graph import Node
 from pipelines.operations.pixels import encode
+from pipelines.operations.registry import Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +50,30 @@ def operate(
     for name in slots:
         if name in arguments:
             value = arguments[name]
-            pictures[name] = [ImageRef.of(one) for one in value] if isinstance(value, list) else ImageRef.of(value)
+            of = mask_reference if slots[name].role == "mask" else ImageRef.of
+            pictures[name] = [of(one) for one in value] if isinstance(value, list) else of(value)
     parameters = {name: value for name, value in arguments.items() if name not in slots}
     problems = action.check(parameters, where=node.step.id)
     if problems:
         raise InvalidRequest.of(problems)
     digests = {name: _digest(value) for name, value in pictures.items()}
     identity = dict(action.identity)
-    key, former = (
-        _key({"operation": identity, "parameters": given, "pictures": digests})
-        for given in (action.chosen(parameters), action.defaults(parameters))
-    )
-    found = store.result(key) or (store.result(former) if former != key else None)
+
+    def keys(identity: Mapping[str, str]) -> list[str]:
+        given = (action.chosen(parameters), action.defaults(parameters))
+        documents = ({"operation": identity, "parameters": one, "pictures": digests} for one in given)
+        return list(dict.fromkeys(map(_key, documents)))
+
+    def record(keys: Sequence[str]) -> dict[str, Any] | None:
+        return next(filter(None, map(store.result, keys)), None)
+
+    own = keys(identity)
+    key, found = own[0], record(own)
+    if found is None and isinstance(action, Operation) and "masks" in identity:
+        old = record(keys({name: value for name, value in identity.items() if name != "masks"}))
+        found = old if old is not None and action.reads_as_before(pictures) else None
+        if found is not None and write:
+            store.put_result(key, found["image"], {"operation": identity, "parameters": parameters, "cost": 0})
     if found is not None:
         stored: ImageRef = found["image"]
         return LocalResult(replace(stored, name=_name(image, pictures)), from_store=True)

@@ -23,7 +23,7 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs, target_path
 from pipelines.execution.arguments import Results, arguments_of, call_of, context_of, tries_of, with_pictures
-from pipelines.execution.conditions import Undecided, applies, near_misses
+from pipelines.execution.conditions import Undecided, applies, check_mask, near_misses, requires_mask
 from pipelines.execution.expectations import judge
 from pipelines.execution.facts import Facts
 from pipelines.execution.local_steps import grown
@@ -195,25 +195,42 @@ class _Walk:
     async def _result(self, node: Node) -> ImageRef | None:
         """Return the result of a node; its input where it does not apply; None where there is no picture."""
         image = self._results[node.image] if node.image is not None else None
-        if node.image is not None and image is None:
-            return await self._skip(node, None, f"there is no picture from {node.image}")
         context = context_of(node, self._context)
-        arguments = with_pictures(node, arguments_of(node, context), self._results)
+        given = arguments_of(node, context)
+        if node.image is not None and image is None:
+            return await self._skip(node, context, given, None, f"there is no picture from {node.image}")
+        arguments = with_pictures(node, given, self._results)
         if arguments is None:
-            return await self._skip(node, image, "a picture that it needs was not made")
+            return await self._skip(node, context, given, image, "a picture that it needs was not made")
         attempt = Attempt(node, arguments, image)
+        facts = self._answers.facts
         try:
-            condition = (node, context, arguments, image, self._answers.facts)
-            if node.step.when and not await self._answers.off_loop(applies, *condition):
+            if not await self._answers.off_loop(applies, node, context, arguments, image, facts):
                 warnings = await self._answers.off_loop(near_misses, node, context, arguments)
-                return await self._skip(node, image, f"when: {node.step.when}", warnings)
+                return await self._skip(node, context, arguments, image, f"when: {node.step.when}", warnings)
         except Undecided:
             attempt = replace(attempt, is_decided=False)
+        if node.step.require_mask not in ("", "false"):
+            await self._answers.off_loop(check_mask, node, arguments, image, facts)
         return await self._tries(attempt, tries_of(node, context))
 
     async def _skip(
-        self, node: Node, image: ImageRef | None, reason: str, warnings: tuple[str, ...] = ()
+        self,
+        node: Node,
+        context: Mapping[str, Any],
+        given: Mapping[str, Any],
+        image: ImageRef | None,
+        reason: str,
+        warnings: tuple[str, ...] = (),
     ) -> ImageRef | None:
+        """Note that a node is skipped; returns what takes the place of its result.
+
+        Raises:
+            InvalidRequest: it must not be skipped, because it has to mask something.
+        """
+        with suppress(Undecided):
+            if await self._answers.off_loop(requires_mask, node, context, given, image, self._answers.facts):
+                raise InvalidRequest(f"nothing is masked, because the step is skipped ({reason}): it has require_mask")
         await self._answers.note(Attempt(node), Outcome(StepOutcome.SKIPPED, reason=reason, warnings=warnings))
         return image if node.passes_input_through else None
 

@@ -87,12 +87,7 @@ class Cutout(Edit):
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return RGBA, or LA for greys; what was transparent stays transparent."""
-        [mask] = others["mask"]
-        if mask.size != image.size:
-            raise InvalidImage(
-                f"the mask is {px_size(mask.size)} but the image is {px_size(image.size)}: resize one first"
-            )
-        weight = masks.softened(mask, self.feather)
+        weight = masks.softened(others["mask"][0], self.feather)
         clear = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")
         clear.putalpha(ImageChops.darker(clear.getchannel("A"), weight))
         return clear
@@ -124,11 +119,9 @@ class Composite(Edit):
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return RGB, or RGBA if the one below has alpha; greys if both are grey."""
         below, mask = others["over"][0], others["mask"][0] if "mask" in others else None
-        for name, picture in (("the one below it", below), ("the mask", mask)):
-            if picture is not None and picture.size != image.size:
-                raise InvalidImage(
-                    f"the picture is {px_size(image.size)} but {name} is {px_size(picture.size)}: resize one first"
-                )
+        if below.size != image.size:
+            sizes = f"the picture is {px_size(image.size)} but the one below it is {px_size(below.size)}"
+            raise InvalidImage(f"{sizes}: resize one first")
         clear = image.mode in ("LA", "RGBA")
         if mask is None and not clear:
             raise InvalidImage("the picture on top is opaque and would hide the other: give a mask of where it shows")

@@ -109,7 +109,8 @@ class ItemRun:
             if call is not first and result is not None and result.outcome is not JobOutcome.CACHED:
                 await background.arun(substitute(first, call, context.settings))
         if result is None:
-            reason = "the mask is all black" if call.mask else "the canvas is the picture"
+            mask = call.mask.mask if call.mask is not None else None
+            reason = mask.explain_empty() if mask is not None else "the canvas is the picture"
             return Outcome(StepOutcome.UNCHANGED, attempt.image, reason)
         warnings = (*attempt.notes, *result.warnings)
         return Outcome(StepOutcome(result.outcome), result.image, warnings=warnings, call=call, job=result)

@@ -129,6 +129,13 @@ class StepOptions(Part):
     preserve: Annotated[Preserve | None, OrNull()] = Field(
         default=None, description="Put the pixels outside the mask back; feather softens the edge by this many pixels."
     )
+    require_mask: Annotated[Condition, OrNull()] = Field(
+        default="",
+        description="True: the item ends as invalid, and this result is not written, if the step is skipped, or its "
+        "mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped "
+        "where it is false.",
+        examples=[True, "mask_exists"],
+    )
     save: Annotated[ResultPath, OrNull()] = Field(
         default="", description="Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'."
     )

@@ -125,6 +125,8 @@ class _StepCheck:
             check_template(step.save, at, self._scope, self._problems)
             check_path(step.save, at, self._problems)
             check_variants(step.save, self._axes, at, self._problems)
+        if step.require_mask and not self._has_mask:
+            self._add((*path, "require_mask"), f"{name} has no mask: leave require_mask out")
         expect, is_masked = step.expect, self._has_mask and step.is_paid
         if step.preserve is not None and not is_masked:
             self._add((*path, "preserve"), f"{name} has no mask: leave preserve out")
@@ -135,13 +137,13 @@ class _StepCheck:
             self._add((*path, "expect"), what)
 
     def condition(self) -> None:
-        """Check the condition, which knows more than templates: facts of pictures and masks."""
-        if not self._step.when:
-            return
+        """Check conditions, which know more than templates: facts of pictures and masks."""
         masks = [*self._scope.names, *(("mask",) if self._has_mask else ())]
         facts = [f"{name}_{fact}" for name in masks for fact in MASK_FACTS]
         scope = self._scope.plus((*IMAGE_FACTS, *facts))
-        check_condition(self._step.when, (*self._path, "when"), scope, self._problems)
+        for name, text in (("when", self._step.when), ("require_mask", self._step.require_mask)):
+            if text:
+                check_condition(text, (*self._path, name), scope, self._problems)
 
     def parameters(self) -> None:
         """Check the parameters, as far as they are known now; also those of a matrix and of further tries."""
