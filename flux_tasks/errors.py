@@ -10,6 +10,7 @@
     │   ├── EndpointUnreachable   no server answers at the endpoint: wrong address or no network
     │   ├── StoreUnavailable      the store cannot be read or written, so that nothing can be paid for safely
     │   └── Interrupted           Ctrl-C, SIGTERM, or a request of the program to end
+    ├── ItemsFailed           some items of a run did not end well, and the caller asked to hear of it (``raise_on``)
     ├── ItemError             this item cannot succeed as it is; the others can
     │   ├── InvalidImage          not an image, too large, wrong mask, decompression bomb
     │   ├── InvalidRequest        400/422 with the server's reasons, or refused before it was sent
@@ -26,12 +27,10 @@
     └── RecipeError           the recipe is wrong: where, what, and what to write instead
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 __all__ = [
     "BudgetReached",
@@ -43,6 +42,7 @@ __all__ = [
     "InvalidImage",
     "InvalidRequest",
     "ItemError",
+    "ItemsFailed",
     "JobFailed",
     "JobLost",
     "KeyRefused",
@@ -111,6 +111,17 @@ class Interrupted(RunStopped):
     """A person or the program wants the run to end."""
 
 
+class ItemsFailed(FluxError):
+    """Items of a run did not end well; ``result`` is what the run would have returned."""
+
+    def __init__(self, message: str, result: Mapping[str, Any]) -> None:
+        self.result = result
+        super().__init__(message, result)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class ItemError(FluxError):
     """This item cannot succeed as it is."""
 
@@ -130,12 +141,9 @@ class InvalidRequest(ItemError):
         super().__init__(message)
 
     @classmethod
-    def of(cls, problems: Sequence[Problem]) -> InvalidRequest:
+    def of(cls, problems: Sequence[Problem]) -> Self:
         """Make one error of several problems; the message lists each on its own line."""
         return cls("\n".join(str(p) for p in problems), problems)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (str(self), self.problems))
 
 
 class Moderated(ItemError):
@@ -154,24 +162,17 @@ class Moderated(ItemError):
         remembered: bool = False,
         charged: Literal["yes", "no", "unknown"] = "no",
     ) -> None:
-        self.stage = stage
-        self.reasons: tuple[str, ...] = tuple(reasons)
-        self.job_id = job_id
-        self.remembered = remembered
-        self.charged = charged
-        what = "the request was refused" if stage == "request" else "the result was withheld"
+        self.stage, self.reasons, self.job_id = stage, tuple(reasons), job_id
+        self.remembered, self.charged = remembered, charged
+        super().__init__(stage, self.reasons)  # what pickle calls the class with; it restores the rest by itself
+
+    def __str__(self) -> str:
+        what = "the request was refused" if self.stage == "request" else "the result was withheld"
         why = f" ({', '.join(self.reasons)})" if self.reasons else ""
-        then = {"yes": "it is charged all the same", "no": "it is not charged", "unknown": "it may be charged"}[charged]
-        when = " earlier; it is not tried again unless asked for (flux-pipelines retry)" if remembered else f"; {then}"
-        super().__init__(f"{what} by moderation{why}{when}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        options = {"job_id": self.job_id, "remembered": self.remembered, "charged": self.charged}
-        return (_moderated, (self.stage, self.reasons, options))
-
-
-def _moderated(stage: str, reasons: tuple[str, ...], options: dict[str, Any]) -> Moderated:
-    return Moderated(stage, reasons, **options)
+        if self.remembered:
+            return f"{what} by moderation{why} earlier; it is not tried again unless asked for (flux-pipelines retry)"
+        then = {"yes": "it is charged all the same", "no": "it is not charged", "unknown": "it may be charged"}
+        return f"{what} by moderation{why}; {then[self.charged]}"
 
 
 class JobFailed(ItemError):
@@ -218,21 +219,17 @@ class RecipeError(FluxError):
     """The recipe, or what was given with it, is wrong. ``problems`` lists everything at once."""
 
     def __init__(self, problems: Sequence[Problem], *, file: str = "") -> None:
-        self.problems: tuple[Problem, ...] = tuple(problems)
-        self.file = file
-        super().__init__("\n".join(self.lines()))
+        self.problems, self.file = tuple(problems), file
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
         """Return one line a problem: ``file:line: where: what``."""
-        prefixes = (f"{self.file}:{p.line}: " if p.line else f"{self.file}: " for p in self.problems)
-        return [f"{prefix if self.file else ''}{p}" for prefix, p in zip(prefixes, self.problems, strict=True)]
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_recipe_error, (self.problems, self.file))
-
-
-def _recipe_error(problems: tuple[Problem, ...], file: str) -> RecipeError:
-    return RecipeError(problems, file=file)
+        if not self.file:
+            return [str(p) for p in self.problems]
+        return [f"{self.file}:{p.line}: {p}" if p.line else f"{self.file}: {p}" for p in self.problems]
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -250,8 +247,6 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-_WHOLE = "is not a whole number: write one without quotes"
-_NUMBER = "is not a number: write one without quotes"
 _EXPLAINED = {  # by pydantic's name of the error
     "less_than_equal": "is above {le}: write {le} or less",
     "less_than": "is not below {lt}: write less than that",
@@ -259,14 +254,10 @@ _EXPLAINED = {  # by pydantic's name of the error
     "greater_than": "is not above {gt}: write more than that",
     "multiple_of": "is not a multiple of {multiple_of}",
     "literal_error": "is not one of {expected}",
-    "int_type": _WHOLE,
-    "int_from_float": _WHOLE,
-    "int_parsing": _WHOLE,
-    "float_type": _NUMBER,
-    "float_parsing": _NUMBER,
+    **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "is not a whole number: write one without quotes"),
+    **dict.fromkeys(("float_type", "float_parsing"), "is not a number: write one without quotes"),
     "finite_number": "is not a finite number",
-    "bool_type": "is not true or false: write one of these, without quotes",
-    "bool_parsing": "is not true or false: write one of these, without quotes",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "is not true or false: write one of these, without quotes"),
     "string_type": "is not text: write it in quotes",
     "string_too_short": "is too short: write at least {min_length} character(s)",
     "string_too_long": "is too long: write at most {max_length} characters",
@@ -284,9 +275,8 @@ def explain(error: Mapping[str, Any]) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
-        return (
-            f"{shown(found)} is not {'an http(s) address' if 'http' in context['pattern'] else 'a ratio such as 16:9'}"
-        )
+        expected = "an http(s) address" if "http" in context["pattern"] else "a ratio such as 16:9"
+        return f"{shown(found)} is not {expected}"
     what = _EXPLAINED.get(kind, f"is not as it has to be ({kind.replace('_', ' ')})").format(**context)
     hint = " (YAML takes 16:9 without quotes for a number)" if kind == "string_type" and isinstance(found, int) else ""
     return f"{shown(found)} {what}{hint}"

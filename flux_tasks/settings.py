@@ -16,8 +16,6 @@
 ``use(endpoint="local")`` sets any of them for a block of code and for every task started in it.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import os
 import re
@@ -31,28 +29,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from flux_tasks.errors import KeyRefused, Problem, RecipeError, nearest
 
-__all__ = [
-    "ENDPOINTS",
-    "Settings",
-    "current",
-    "is_bfl",
-    "is_in_region",
-    "is_loopback",
-    "region_of",
-    "use",
-]
+__all__ = ["ENDPOINTS", "Settings", "current", "is_bfl", "is_in_region", "is_loopback", "region_of", "use"]
 
-ENDPOINTS = {
-    "bfl": "https://api.bfl.ai",
-    "eu": "https://api.eu.bfl.ai",
-    "us": "https://api.us.bfl.ai",
-}
+ENDPOINTS = {"bfl": "https://api.bfl.ai", "eu": "https://api.eu.bfl.ai", "us": "https://api.us.bfl.ai"}
 """Named endpoints: global with failover, and the regional ones (SEED-2)."""
-
-MAX_ACTIVE_JOBS = 24
-"""Active jobs per account (BFL help article 7158018353)."""
-
-DEFAULT_STORE = "~/.flux-pipelines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +43,7 @@ class Settings:
         endpoint: ``bfl``, ``eu``, ``us``, ``local``, or an http(s) address.
         key: never shown, logged, stored or put into a Prefect parameter.
         store: folder or fsspec URL.
-        max_jobs: active jobs at a time.
+        max_jobs: active jobs at a time; an account has 24 (BFL help article 7158018353).
         poll_interval: seconds between polls; None lets it grow from 0.25 to 2 with the age of the job.
         on_uncertain: what to do with a job whose POST may have been charged.
         engine: the local engine that serves ``endpoint="local"``.
@@ -78,8 +58,8 @@ class Settings:
 
     endpoint: str = "bfl"
     key: str = field(default="", repr=False)
-    store: str = DEFAULT_STORE
-    max_jobs: int = MAX_ACTIVE_JOBS
+    store: str = "~/.flux-pipelines"
+    max_jobs: int = 24
     poll_interval: float | None = None
     on_uncertain: Literal["hold", "resubmit"] = "hold"
     engine: str = "classical"
@@ -95,24 +75,17 @@ class Settings:
         object.__setattr__(self, "endpoint", endpoint)
         object.__setattr__(self, "key", self.key.strip())
         if endpoint not in (*ENDPOINTS, "local"):
-            parts = _parts(endpoint)
+            parts, what = _parts(endpoint), ""
             if any(sign.isspace() or not sign.isprintable() for sign in endpoint):  # some parsers skip them
-                problems.append(Problem("endpoint", f"{endpoint!r} holds a space or a character that no address has"))
+                what = f"{endpoint!r} holds a space or a character that no address has"
             elif parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-                hint = nearest(endpoint, [*ENDPOINTS, "local"])
-                problems.append(
-                    Problem(
-                        "endpoint",
-                        f"'{endpoint}' is not an endpoint{hint}: write bfl, eu, us, local, or an address such as "
-                        "http://127.0.0.1:8000",
-                    )
-                )
+                what = f"'{endpoint}' is not an endpoint{nearest(endpoint, [*ENDPOINTS, 'local'])}: write bfl, eu, us, "
+                what += "local, or an address such as http://127.0.0.1:8000"
             elif parts.username or parts.password:
-                problems.append(Problem("endpoint", "holds a user name or password: write the address without them"))
+                what = "holds a user name or password: write the address without them"
             elif self.key and parts.scheme == "http" and not is_loopback(endpoint):
-                problems.append(
-                    Problem("endpoint", f"the key is not sent over plain http to {parts.hostname}: write https")
-                )
+                what = f"the key is not sent over plain http to {parts.hostname}: write https"
+            problems += [Problem("endpoint", what)] if what else []
         if not self.key.isascii() or not self.key.isprintable() or " " in self.key:  # never shown, not even in parts
             problems.append(Problem("key", "holds a character that no key has: copy it again"))
         if isinstance(self.max_jobs, bool) or not isinstance(self.max_jobs, int):
@@ -247,9 +220,7 @@ def _one_of(*choices: str) -> Callable[[str], str]:
 
 def _flag(text: str) -> bool:
     value = text.strip().lower()
-    if value not in ("0", "1", "true", "false"):
-        raise ValueError(f"'{value}' is not one of true, false")
-    return value in ("1", "true")
+    return _one_of("true", "false")({"1": "true", "0": "false"}.get(value, value)) == "true"
 
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {

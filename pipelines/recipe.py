@@ -1,18 +1,6 @@
 """The recipe: where images come from, what is done to each, where results go.
 
-YAML::
-
-    name: restore
-    source: {images: "photos/*.jpg", columns: {mask: "masks/{{ stem }}.png"}}
-    steps:
-      - deblur: {}
-        when: sharpness < 120
-      - erase: {mask: "{{ mask }}", dilate_pixels: 12}
-        when: mask_exists
-      - outpaint: {aspect_ratio: "16:9"}
-    output: {path: "out/{{ stem }}.png"}
-
-and the same in Python::
+::
 
     Recipe(
         name="restore",
@@ -44,8 +32,10 @@ from pipelines.language.python.step_spec import StepSpec, ids_of, name_of, plain
 from pipelines.language.reading import loader
 
 if TYPE_CHECKING:
+    from pipelines.flows.recipe_flow import RunResult
+    from pipelines.language.document.recipe import Budget, Output, Source
     from pipelines.language.graph import Graph
-    from pipelines.language.model import Budget, Output, Source, Step
+    from pipelines.language.model import Step
     from pipelines.plan.result import Plan
 
 __all__ = ["Recipe"]
@@ -204,13 +194,13 @@ class Recipe:
 
         return plan(self.compiled, **settings)
 
-    def run(self, **settings: Any) -> dict[str, Any]:
+    def run(self, **settings: Any) -> RunResult:
         """Run it; see ``pipelines.flows.run_recipe``."""
         from pipelines.flows.recipe_flow import run_recipe
 
         return run_recipe(self, **settings)
 
-    async def arun(self, **settings: Any) -> dict[str, Any]:
+    async def arun(self, **settings: Any) -> RunResult:
         """Run it; see ``pipelines.flows.arun_recipe``."""
         from pipelines.flows.recipe_flow import arun_recipe
 

@@ -24,21 +24,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flux_tasks.errors import InvalidRequest, Problem, nearest
-from pipelines.language.python.signatures import (
-    OPTIONS,
-    OPTIONS_OF_RECIPES,
-    STEPS,
-    docstring,
-    parameters,
-    primary_names,
-    signature,
-)
+from pipelines.language.python import signatures
 from pipelines.language.python.step_spec import Ref, StepSpec, Template, make_step, step
 from pipelines.operations.user_function import UserFunction
 
-__all__ = ["StepSpec", "Ref", "Template", "call", "recipe", "step", *STEPS]
+__all__ = ["StepSpec", "Ref", "Template", "call", "recipe", "step", *signatures.STEPS]
 
-_OPTIONS = {p.name for p in OPTIONS}
+_OPTIONS = {p.name for p in signatures.OPTIONS}
 
 
 def call(function: str | Callable[..., Any], *, with_: Mapping[str, Any] | None = None, **further: Any) -> StepSpec:
@@ -72,7 +64,7 @@ def recipe(recipe: Any, *, with_: Mapping[str, Any] | None = None, **options: An
     Raises:
         InvalidRequest: there is no such option.
     """
-    known = [p.name for p in OPTIONS_OF_RECIPES]
+    known = [p.name for p in signatures.OPTIONS_OF_RECIPES]
     problems = []
     for name in options:
         if name not in known:
@@ -90,16 +82,16 @@ def _split(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _function(name: str) -> Callable[..., StepSpec]:
-    known = tuple(p.name for p in parameters(name))
+    known = tuple(p.name for p in signatures.parameters(name))
 
     def make(**given: Any) -> StepSpec:
         options, own = _split(given)
-        return make_step(name, own, options, known=known, primary=primary_names(name))
+        return make_step(name, own, options, known=known, primary=signatures.primary_names(name))
 
     make.__name__ = make.__qualname__ = name
-    make.__doc__ = docstring(name)
-    make.__signature__ = signature(name)
+    make.__doc__ = signatures.docstring(name)
+    make.__signature__ = signatures.signature(name)
     return make
 
 
-globals().update({name: _function(name) for name in STEPS})
+globals().update({name: _function(name) for name in signatures.STEPS})

@@ -6,10 +6,7 @@ from typing import Any, Literal, TypedDict
 
 from flux_tasks.catalog.boxes import Box
 from flux_tasks.images.masks import Mask
-from pipelines.language.python.step_spec import StepSpec as StepSpec
-from pipelines.language.python.step_spec import Ref as Ref
-from pipelines.language.python.step_spec import Template as Template
-from pipelines.language.python.step_spec import step as step
+from pipelines.language.python.step_spec import Ref as Ref, StepSpec as StepSpec, Template as Template, step as step
 from pipelines.language.document.expect import Expect
 from pipelines.language.document.options import OnFailure
 from pipelines.language.document.options import Preserve
@@ -60,6 +57,7 @@ def call(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
     **further: Any
 ) -> StepSpec:
@@ -99,6 +97,7 @@ def deblur(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Sharpen a blurred photo; scene, people and colours stay.
@@ -118,6 +117,7 @@ def deblur(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -142,6 +142,7 @@ def erase(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Remove what a mask covers and rebuild the background.
@@ -163,6 +164,7 @@ def erase(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -196,6 +198,7 @@ def outpaint(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Extend the frame beyond the picture's edges.
@@ -226,6 +229,7 @@ def outpaint(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -251,6 +255,7 @@ def try_on(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Dress a person in a garment; inputs up to 4 MP. (2 models, see ``model``)
@@ -273,6 +278,7 @@ def try_on(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -300,6 +306,7 @@ def fill(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Paint a masked region anew, as a prompt says.
@@ -324,6 +331,7 @@ def fill(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -335,7 +343,6 @@ def fill_finetuned(
     finetune_id: str = ...,
     mask: _MaskLike = ...,
     user: str | None = ...,
-    finetune_strength: float | str = ...,
     prompt: str = ...,
     steps: int | str = ...,
     prompt_upsampling: bool | str = ...,
@@ -343,6 +350,7 @@ def fill_finetuned(
     guidance: float | str = ...,
     output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
     safety_tolerance: int | str = ...,
+    finetune_strength: float | str = ...,
     variant: int | str = ...,
     fit: Literal['error', 'downscale'] | Template = ...,
     id: str = ...,
@@ -353,6 +361,7 @@ def fill_finetuned(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Fill with your own finetune.
@@ -361,7 +370,6 @@ def fill_finetuned(
         finetune_id: Your finetune; write org-id/lora-name for one of another organisation.
         mask: Black and white, the image's size; white is painted anew. Optional if the image has alpha.
         user: Opaque id of the end user, 1–256 characters.
-        finetune_strength: How strongly the finetune acts.
         prompt: What to make or change, in words.
         steps: Denoising steps.
         prompt_upsampling: Let the service rewrite the prompt in more detail.
@@ -369,6 +377,7 @@ def fill_finetuned(
         guidance: How closely to follow the prompt.
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
+        finetune_strength: How strongly the finetune acts.
         variant: Another result for the same request: a new job, which is paid for.
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
@@ -379,6 +388,7 @@ def fill_finetuned(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -388,10 +398,6 @@ def fill_finetuned(
 def expand(
     *,
     user: str | None = ...,
-    top: int | str | None = ...,
-    bottom: int | str | None = ...,
-    left: int | str | None = ...,
-    right: int | str | None = ...,
     prompt: str | None = ...,
     steps: int | str | None = ...,
     prompt_upsampling: bool | str | None = ...,
@@ -399,6 +405,10 @@ def expand(
     guidance: float | str | None = ...,
     output_format: Literal['jpeg', 'png', 'webp'] | Template | None = ...,
     safety_tolerance: int | str = ...,
+    top: int | str | None = ...,
+    bottom: int | str | None = ...,
+    left: int | str | None = ...,
+    right: int | str | None = ...,
     variant: int | str = ...,
     fit: Literal['error', 'downscale'] | Template = ...,
     id: str = ...,
@@ -409,16 +419,13 @@ def expand(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Add pixels on each side (older than outpaint).
 
     Args:
         user: Opaque id of the end user, 1–256 characters.
-        top: Pixels to add on this side, 0–2048.
-        bottom: Pixels to add on this side, 0–2048.
-        left: Pixels to add on this side, 0–2048.
-        right: Pixels to add on this side, 0–2048.
         prompt: What to put there, in words.
         steps: Denoising steps.
         prompt_upsampling: Let the service rewrite the prompt in more detail.
@@ -426,6 +433,10 @@ def expand(
         guidance: How closely to follow the prompt.
         output_format: File type of the result: jpeg, png or webp.
         safety_tolerance: Moderation: 0 is strictest, 6 most tolerant.
+        top: Pixels to add on this side, 0–2048.
+        bottom: Pixels to add on this side, 0–2048.
+        left: Pixels to add on this side, 0–2048.
+        right: Pixels to add on this side, 0–2048.
         variant: Another result for the same request: a new job, which is paid for.
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
@@ -436,6 +447,7 @@ def expand(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -475,6 +487,7 @@ def edit(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (17 models, see ``model``)
@@ -511,6 +524,7 @@ def edit(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -553,6 +567,7 @@ def generate(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (19 models, see ``model``)
@@ -592,6 +607,7 @@ def generate(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -608,6 +624,7 @@ def auto_orient(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Turns a picture upright, as its EXIF data say.
@@ -621,6 +638,7 @@ def auto_orient(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -645,6 +663,7 @@ def resize(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Scales a picture or a mask.
@@ -666,6 +685,7 @@ def resize(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -687,6 +707,7 @@ def crop(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Cuts a part out of a picture or a mask.
@@ -705,6 +726,7 @@ def crop(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -730,6 +752,7 @@ def pad(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a border around a picture or a mask.
@@ -752,6 +775,7 @@ def pad(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -771,6 +795,7 @@ def convert(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Changes the file type or the colours.
@@ -787,6 +812,7 @@ def convert(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -804,6 +830,7 @@ def load_image(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Takes another picture from a file.
@@ -818,6 +845,7 @@ def load_image(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -835,6 +863,7 @@ def load_mask(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Takes a mask from a file.
@@ -849,6 +878,7 @@ def load_mask(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -867,6 +897,7 @@ def cutout(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes transparent what a mask leaves black.
@@ -882,6 +913,7 @@ def cutout(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -899,6 +931,7 @@ def flatten(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a picture on a colour, dropping its alpha.
@@ -913,6 +946,7 @@ def flatten(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -932,6 +966,7 @@ def composite(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts a picture on another, through a mask or its alpha.
@@ -948,6 +983,7 @@ def composite(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -964,6 +1000,7 @@ def mask_from_alpha(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of what is transparent.
@@ -977,6 +1014,7 @@ def mask_from_alpha(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -994,6 +1032,7 @@ def mask_from_boxes(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of rectangles.
@@ -1008,6 +1047,7 @@ def mask_from_boxes(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1026,6 +1066,7 @@ def mask_from_color(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Makes a mask of what has a colour.
@@ -1041,6 +1082,7 @@ def mask_from_color(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1057,6 +1099,7 @@ def mask_union(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Puts masks together: white where any of them is white.
@@ -1070,6 +1113,7 @@ def mask_union(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1087,6 +1131,7 @@ def mask_dilate(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Grows the white of a mask, or shrinks it.
@@ -1101,6 +1146,7 @@ def mask_dilate(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:
@@ -1117,6 +1163,7 @@ def mask_invert(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
     """Swaps black and white of a mask.
@@ -1130,6 +1177,7 @@ def mask_invert(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
     Raises:

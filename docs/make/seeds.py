@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flux_tasks.catalog import PIXELS_PER_MP, SOURCES, TOOLS
+from flux_tasks.catalog import SOURCES, TOOLS
+from flux_tasks.catalog.rules import PIXELS_PER_MP
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "seeds.md"

@@ -1,10 +1,8 @@
 """Read the service's answers leniently: a body may be missing, broken or of another shape."""
 
-from __future__ import annotations
-
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -13,20 +11,6 @@ import httpx
 
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import JobFailed, Moderated, Problem
-
-__all__ = [
-    "Finished",
-    "Submission",
-    "detail_of",
-    "ending_of",
-    "is_id",
-    "is_unknown",
-    "number",
-    "problems_of",
-    "read_json",
-    "reason_of",
-    "retry_after",
-]
 
 _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
 _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
@@ -61,36 +45,33 @@ def detail_of(answer: Any) -> str:
     """Return the server's reason: ``detail`` is a list for schema errors, a string otherwise (DOCS-ERR, OAS-0919)."""
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if isinstance(detail, list):
-        return "; ".join(
-            f"{'.'.join(_place(e))}: {e.get('msg', '')}".strip(": ") for e in detail if isinstance(e, dict)
-        )
+        return "; ".join(f"{'.'.join(place)}: {what}".strip(": ") for place, what in _schema_errors(answer))
     return str(detail) if detail else ""
-
-
-def _place(error: dict[str, Any]) -> list[str]:
-    found = error.get("loc")
-    return [str(part) for part in found if part != "body"] if isinstance(found, (list, tuple)) else []
 
 
 def problems_of(answer: Any, tool: Tool) -> list[Problem]:
     """Return the problems in a schema error, each with the task's parameter that it is about."""
+    return [Problem(".".join([tool.task, *place]), what) for place, what in _schema_errors(answer)]
+
+
+def _schema_errors(answer: Any) -> Iterator[tuple[list[str], str]]:
     detail = answer.get("detail") if isinstance(answer, dict) else None
-    if not isinstance(detail, list):
-        return []
-    return [Problem(".".join([tool.task, *_place(e)]), str(e.get("msg", ""))) for e in detail if isinstance(e, dict)]
+    for error in detail if isinstance(detail, list) else ():
+        if isinstance(error, dict):
+            place = error.get("loc")
+            shown = [str(part) for part in place if part != "body"] if isinstance(place, list) else []
+            yield shown, str(error.get("msg", ""))
 
 
 def retry_after(response: httpx.Response) -> float | None:
     """Return the seconds that the server asks to wait, as a number or a date, at most 60; None if it asks for none."""
     value = response.headers.get("retry-after", "").strip()
-    if not value:
-        return None
     try:
         seconds = float(value)
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError):  # neither, or no such header
             return None
     return min(max(seconds, 0.0), 60.0) if math.isfinite(seconds) else None
 
@@ -144,10 +125,9 @@ def ending_of(job_id: str, status: str, answer: Mapping[str, Any]) -> Finished |
     """
     result = answer.get("result")
     if status == "Ready":
-        sample = result.get("sample") if isinstance(result, dict) else None
-        if not isinstance(sample, str):
+        if not isinstance(result, dict) or not isinstance(sample := result.get("sample"), str):
             return None
-        details = {k: v for k, v in result.items() if k != "sample"} if isinstance(result, dict) else {}
+        details = {k: v for k, v in result.items() if k != "sample"}
         return Finished(job_id, sample, number(answer.get("cost")), details)
     if status in _MODERATED:
         said = answer.get("details")

@@ -32,15 +32,13 @@ store    after the POST: cannot be written           id or result wait in the sp
 =======  ==========================================  ===========================================================
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -58,7 +56,7 @@ from flux_tasks.api.answers import (
     reason_of,
     retry_after,
 )
-from flux_tasks.api.connection import Connection
+from flux_tasks.api.connection import Connection, may_have_key
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import (
     DeliveryFailed,
@@ -126,7 +124,7 @@ class BflClient:
         """Close all connections."""
         await self._connection.close()
 
-    async def __aenter__(self) -> BflClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -176,15 +174,13 @@ class BflClient:
         seconds = self._connection.connect_timeout + self._timeout + len(content) / _BYTES_PER_SECOND
         try:
             async with asyncio.timeout(seconds):
-                return await self._connection.ask(
-                    "POST", url, content=content, headers={"content-type": "application/json"}
-                )
+                headers = {"content-type": "application/json"}
+                return await self._connection.ask("POST", url, content=content, headers=headers)
         except _NOT_SENT as error:
             raise ServerUnavailable(f"{host_of(url)}: no connection ({reason_of(error)}); nothing was sent") from None
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-            raise SubmissionUncertain(
-                f"{tool.name}: the connection failed after the request was sent ({reason_of(error)}); it may be charged"
-            ) from None
+            what = f"the connection failed after the request was sent ({reason_of(error)}); it may be charged"
+            raise SubmissionUncertain(f"{tool.name}: {what}") from None
 
     def _submission(self, tool: Tool, response: httpx.Response) -> Submission:
         code, answer = response.status_code, self._connection.without_key(read_json(response))
@@ -199,20 +195,24 @@ class BflClient:
                 output_mp=number(answer.get("output_mp")),
                 status=status if isinstance(status := answer.get("status"), str) else None,
             )
-        detail = detail_of(answer) or self._connection.without_key(response.reason_phrase)
-        if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
-            hint = self._connection.key_hint or _advice(tool, 403)
-            raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail}){hint}")
+        detail = self._check_key(response, answer, _advice(tool, 403))
         if code == 402:
             raise OutOfCredits(f"{host_of(self.base_url)}: out of credits ({detail}); top up, then run again")
         if code >= 500:
             raise SubmissionUncertain(f"{tool.name}: HTTP {code} on submission ({detail}); it may be charged")
         if 300 <= code < 400:
             raise InvalidRequest(f"{tool.name}: the endpoint redirects to another address, which is not followed")
-        advice = _advice(tool, code)
-        raise InvalidRequest(
-            f"{tool.name}: refused by the service ({code}): {detail}{advice}", problems_of(answer, tool)
-        )
+        words = f"{tool.name}: refused by the service ({code}): {detail}{_advice(tool, code)}"
+        raise InvalidRequest(words, problems_of(answer, tool))
+
+    def _check_key(self, response: httpx.Response, answer: Any, advice: str = "") -> str:
+        """Raise ``KeyRefused``, with ``advice``, if the key is refused; return the server's reason otherwise."""
+        code = response.status_code
+        detail = detail_of(answer) or str(self._connection.without_key(response.reason_phrase))
+        if code in (401, 403) or (code == 422 and "api key" in detail.lower()):
+            hint = self._connection.key_hint or advice
+            raise KeyRefused(f"{host_of(self.base_url)} refused the key ({code}: {detail}){hint}")
+        return detail
 
     # -- poll -----------------------------------------------------------------------------------------------------
 
@@ -291,16 +291,14 @@ class BflClient:
         own = f"{self.base_url}/v1/get_result?id={quote(job_id, safe='')}"
         if not polling_url:
             return own
-        if self._connection.may_have_key(polling_url):
+        if may_have_key(polling_url, self.base_url):
             try:
                 self._connection.check_region(polling_url)
+                return polling_url
             except RedirectRefused as refused:
                 _log.warning("%s: the endpoint itself is polled", refused)
-                return own
-            return polling_url
-        if is_loopback(polling_url) and is_loopback(self.base_url):
-            return own  # a local server that was started again on another port
-        _log.warning("polling address on a foreign host (%s) is not used", host_of(polling_url))
+        elif not (is_loopback(polling_url) and is_loopback(self.base_url)):  # else started again on another port
+            _log.warning("polling address on a foreign host (%s) is not used", host_of(polling_url))
         return own
 
     def _pause(self, elapsed: float, failures: int) -> float:
@@ -339,14 +337,9 @@ class BflClient:
             KeyRefused: answered with 401 or 403.
             EndpointUnreachable: no connection, or no answer.
         """
-        url = f"{self.base_url}/v1/credits"
-        response = await self._ask_about(url)
+        response = await self._ask_about(f"{self.base_url}/v1/credits")
         answer = self._connection.without_key(read_json(response))
-        detail = detail_of(answer) or response.reason_phrase
-        if response.status_code in (401, 403) or (response.status_code == 422 and "api key" in detail.lower()):
-            raise KeyRefused(
-                f"{host_of(url)} refused the key ({response.status_code}: {detail})" + self._connection.key_hint
-            )
+        self._check_key(response, answer)
         return number(answer.get("credits")) if isinstance(answer, dict) else None
 
     async def engine(self) -> str:
@@ -377,7 +370,7 @@ class BflClient:
 
 def _advice(tool: Tool, code: int) -> str:
     """Return the end of a message about a refusal with the HTTP status ``code``: what the tool's documents advise."""
-    tips = "; ".join(tip.text for tip in tool.tips if tip.about == str(code))
+    tips = tool.tips_about(code)
     return f" (the documents advise: {tips})" if tips else ""
 
 

@@ -5,8 +5,6 @@ delivery address. Polls and deliveries follow three redirects, see ``flux_tasks.
 may have the key, deliveries to any host over https. No other request follows one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable, Generator
@@ -20,8 +18,6 @@ from flux_tasks.images.download import certificates, download
 from flux_tasks.images.loading import MAX_BYTES
 from flux_tasks.images.redirects import MAX_REDIRECTS, Hop, RedirectRefused, follow, host_of, redirect_of
 from flux_tasks.settings import is_bfl, is_in_region, is_loopback
-
-__all__ = ["Connection", "fetch_delivery", "may_have_key"]
 
 logging.getLogger("hpack.hpack").addFilter(lambda _: False)  # it logs every header of HTTP/2, and so the key
 
@@ -48,13 +44,7 @@ class _XKey(httpx.Auth):
 class Connection:
     """Two connection pools: one for requests that may carry the key, one for deliveries, which never has it.
 
-    Args:
-        base_url: the endpoint's address.
-        key: sent as ``x-key``; empty sends none.
-        timeout: seconds to wait for a part of an answer.
-        transport: any httpx transport, for tests and proxies.
-        verify: what httpx checks certificates with.
-        is_region_strict: poll and fetch in the endpoint's own region only; see ``Settings.region``.
+    The arguments are those of ``BflClient``.
     """
 
     def __init__(
@@ -92,10 +82,6 @@ class Connection:
         """The end of a message about a refused key: what to do if none was sent, else an empty string."""
         return "" if self._key else ": no key was sent, set BFL_API_KEY"
 
-    def may_have_key(self, url: str) -> bool:
-        """Check whether ``url`` may be sent the key."""
-        return may_have_key(url, self.base_url)
-
     async def ask(self, method: str, url: str, *, keyed: bool = True, **options: Any) -> httpx.Response:
         """Send one request, with the key if ``url`` may have it, and read the whole answer.
 
@@ -118,40 +104,34 @@ class Connection:
             response = await self._whole(await hop.send(self._api, auth=self._auth_for(hop.url)))
             if (target := redirect_of(hop.url, response)) is None:
                 return response
-            if not self.may_have_key(target):
+            if not may_have_key(target, self.base_url):
                 raise RedirectRefused(f"{host_of(hop.url)} redirects to {host_of(target)}, which may not have the key")
             self.check_region(target)
             hop = await follow(hop.url, target)
         raise RedirectRefused(f"{host_of(url)}: more than {MAX_REDIRECTS} redirects, the last to {host_of(hop.url)}")
 
     def check_region(self, url: str) -> None:
-        """Refuse an address outside the region, if that is wanted.
-
-        Raises:
-            RedirectRefused: naming both hosts.
-        """
+        """Raise ``RedirectRefused`` for an address outside the region, if ``is_region_strict``."""
         if self._is_region_strict and not is_in_region(self.base_url, url):
             own, other = host_of(self.base_url), host_of(url)
             raise RedirectRefused(f"{other} is not in the region of {own}, and the setting region is strict")
 
     def _auth_for(self, url: str) -> httpx.Auth | None:
-        return _XKey(self._key) if self._key and self.may_have_key(url) else None
+        return _XKey(self._key) if self._key and may_have_key(url, self.base_url) else None
 
     @staticmethod
     async def _whole(response: httpx.Response) -> httpx.Response:
+        data = bytearray()
         try:
-            chunks: list[bytes] = []
-            length = 0
             if response.headers.get("content-encoding", "identity").strip().lower() in ("identity", "gzip", ""):
                 async for chunk in response.aiter_bytes():
-                    length += len(chunk)
-                    if length > _LONGEST:
+                    data += chunk
+                    if len(data) > _LONGEST:
                         raise httpx.ReadError(f"an answer of more than {_LONGEST:,} bytes")
-                    chunks.append(chunk)
         finally:
             await response.aclose()
         headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
-        return httpx.Response(response.status_code, headers=headers, content=b"".join(chunks))
+        return httpx.Response(response.status_code, headers=headers, content=bytes(data))
 
     def without_key(self, answer: Any) -> Any:
         """Return what the service answered without the key, which it may repeat; ids and addresses stay as they are."""
@@ -199,7 +179,6 @@ async def fetch_delivery(
     Args:
         client: must not carry a key.
         title: what messages begin with.
-        seconds: how long the download may take.
         check: see ``download``.
 
     Raises:

@@ -5,8 +5,6 @@ may use the same account: each 429 lowers the limit of this process by a quarter
 raises it by one again, up to the limit that was asked for.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque
@@ -32,20 +30,15 @@ class _Pool:
         self._lowered = -_QUIET
 
     async def acquire(self) -> None:
-        if self.active >= int(self.allowed) or self._waiting:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self.release()  # it was given a slot at the same moment
-                raise
-            finally:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
-        else:
-            self.active += 1
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._admit()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self.release()  # it was given a slot at the same moment
+            raise
 
     def release(self) -> None:
         self.active -= 1

@@ -1,7 +1,5 @@
 """Check the service's call-backs, and read them."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

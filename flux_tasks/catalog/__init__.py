@@ -4,52 +4,18 @@ Client, checks, prices, local server, JSON Schema, docs and task signatures read
 ``Tool`` to the tuple of its family.
 """
 
-from __future__ import annotations
-
 from flux_tasks.catalog import flux1, flux2, flux3, flux_tools
-from flux_tasks.catalog.fields import (
-    CALLER_FIELDS,
-    EXTENSIONS,
-    MEDIA_TYPES,
-    SOURCES,
-    WEBHOOK_FIELDS,
-    ImageField,
-    Request,
-)
-from flux_tasks.catalog.rules import (
-    MAX_INPUT_BYTES,
-    MAX_INPUT_PIXELS,
-    PIXELS_PER_MP,
-    Price,
-    PromptLimit,
-    Revision,
-    SizeRule,
-    Tip,
-)
+from flux_tasks.catalog.fields import SOURCES
 from flux_tasks.catalog.tool import CONTRACT_VERSION, Tool
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 
 __all__ = [
-    "CALLER_FIELDS",
     "CONTRACT_VERSION",
     "DEFAULT_MODELS",
-    "EXTENSIONS",
-    "MAX_INPUT_BYTES",
-    "MAX_INPUT_PIXELS",
-    "MEDIA_TYPES",
     "MODELS",
-    "PIXELS_PER_MP",
     "SOURCES",
     "TASKS",
     "TOOLS",
-    "WEBHOOK_FIELDS",
-    "ImageField",
-    "Price",
-    "PromptLimit",
-    "Request",
-    "Revision",
-    "SizeRule",
-    "Tip",
     "Tool",
     "contested",
     "find",

@@ -3,12 +3,8 @@
 Stores of that time are read by these keys; see ``flux_tasks.jobs.identity``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
-
-__all__ = ["DATE", "DEFAULTS"]
 
 DATE = "2026-09-19"
 

@@ -3,23 +3,10 @@
 Documents (dates in ``SOURCES``) have short tags; a field without one of its own comes from the tool's first document.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
-
-__all__ = [
-    "CALLER_FIELDS",
-    "EXTENSIONS",
-    "MEDIA_TYPES",
-    "SOURCES",
-    "WEBHOOK_FIELDS",
-    "ImageField",
-    "OutputFormat",
-    "Request",
-]
 
 SOURCES: dict[str, str] = {
     "SEED-0": "docs.bfl.ai, page FLUX Deblur (2026)",
@@ -71,7 +58,7 @@ class Request(BaseModel):
     service ignores unknown fields of most tools.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=False)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def fact(description: str, source: str = "", **limits: Any) -> Any:
@@ -104,6 +91,7 @@ Tolerance6 = Annotated[int, fact("Moderation: 0 is strictest, 6 most tolerant.",
 Prompt = Annotated[str, fact("What to make or change, in words.")]
 OptionalPrompt = Annotated[str | None, fact("What to put there, in words.")]
 FinetuneId = Annotated[str, fact("Your finetune; write org-id/lora-name for one of another organisation.")]
+OptionalUpsampling = Annotated[bool | None, fact("Let the service rewrite the prompt in more detail.")]
 Upsampling = Annotated[bool, fact("Let the service rewrite the prompt in more detail.")]
 DisablePup = Annotated[bool, fact("Turn off the service's prompt upsampling: exact prompts, lower latency.")]
 
@@ -132,6 +120,17 @@ class WithWebhook(Request):
 
     webhook_url: WebhookUrl = None
     webhook_secret: WebhookSecret = None
+
+
+class FourReferences(WithUser, WithWebhook):
+    """Bodies that edit or combine up to four pictures, or make one from words alone."""
+
+    prompt: Prompt
+    input_image: Reference = None
+    input_image_2: Reference = None
+    input_image_3: Reference = None
+    input_image_4: Reference = None
+    seed: Seed = None
 
 
 WEBHOOK_FIELDS = tuple(WithWebhook.model_fields)

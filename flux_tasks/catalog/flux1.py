@@ -1,19 +1,18 @@
 """The FLUX.1 family: fill, expand, Kontext editing, and text to image."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from flux_tasks.catalog import tips
 from flux_tasks.catalog.fields import (
     FinetuneId,
+    FourReferences,
     ImageBase64,
     MaskBase64,
     OptionalFormat,
     OptionalPrompt,
+    OptionalUpsampling,
     Prompt,
-    Reference,
     ReferenceBase64,
     Seed,
     Tolerance6,
@@ -24,8 +23,6 @@ from flux_tasks.catalog.fields import (
 )
 from flux_tasks.catalog.rules import MAX_INPUT_PIXELS, Price, PromptLimit, SizeRule
 from flux_tasks.catalog.tool import Tool
-
-__all__ = ["TOOLS"]
 
 Steps = Annotated[int | None, fact("Denoising steps.", ge=15, le=50)]
 Guidance = Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=100)]
@@ -51,65 +48,49 @@ def _ratio_problems(parameters: Mapping[str, Any]) -> dict[str, str]:
     return {"aspect_ratio": f"{parameters['aspect_ratio']!r} is not between 21:9 and 9:21"}
 
 
-class FillRequest(WithUser, WithWebhook):
-    """Repaint the white of the mask, as the prompt describes."""
-
+class _Painting(WithUser, WithWebhook):
     image: ImageBase64
-    mask: MaskBase64 = None
     prompt: OptionalPrompt = ""
     steps: Steps = 50
-    prompt_upsampling: Annotated[bool | None, fact("Let the service rewrite the prompt in more detail.")] = False
+    prompt_upsampling: OptionalUpsampling = False
     seed: Seed = None
     guidance: Guidance = 60
     output_format: OptionalFormat = "jpeg"
     safety_tolerance: Tolerance6 = 2
 
 
-class FillFinetunedRequest(WithUser, WithWebhook):
+class FillRequest(_Painting):
+    """Repaint the white of the mask, as the prompt describes."""
+
+    mask: MaskBase64 = None
+
+
+class FillFinetunedRequest(FillRequest):
     """Fill with your own finetune."""
 
     finetune_id: FinetuneId
-    image: ImageBase64
-    mask: MaskBase64 = None
     finetune_strength: FinetuneStrength = 1.1
     prompt: Prompt = ""
     steps: Annotated[int, fact("Denoising steps.", ge=15, le=50)] = 50
     prompt_upsampling: Upsampling = False
-    seed: Seed = None
     guidance: Annotated[float, fact("How closely to follow the prompt.", ge=1.5, le=100)] = 60
-    output_format: OptionalFormat = "jpeg"
-    safety_tolerance: Tolerance6 = 2
 
 
 ExpandSide = Annotated[int | None, fact("Pixels to add on this side, 0–2048.", ge=0, le=2048)]
 
 
-class ExpandRequest(WithUser, WithWebhook):
+class ExpandRequest(_Painting):
     """Add pixels on each side (the older way; see outpaint)."""
 
-    image: ImageBase64
     top: ExpandSide = 0
     bottom: ExpandSide = 0
     left: ExpandSide = 0
     right: ExpandSide = 0
-    prompt: OptionalPrompt = ""
-    steps: Steps = 50
-    prompt_upsampling: Annotated[bool | None, fact("Let the service rewrite the prompt in more detail.")] = False
-    seed: Seed = None
-    guidance: Guidance = 60
-    output_format: OptionalFormat = "jpeg"
-    safety_tolerance: Tolerance6 = 2
 
 
-class KontextRequest(WithUser, WithWebhook):
+class KontextRequest(FourReferences):
     """Edit one picture, or combine up to four, as the prompt describes. The result has about 1 MP."""
 
-    prompt: Prompt
-    input_image: Reference = None
-    input_image_2: Reference = None
-    input_image_3: Reference = None
-    input_image_4: Reference = None
-    seed: Seed = None
     aspect_ratio: OptionalRatio = None
     output_format: OptionalFormat = "png"
     prompt_upsampling: Upsampling = False
@@ -136,19 +117,12 @@ class Pro11Request(WithUser, WithWebhook):
     output_format: OptionalFormat = "jpeg"
 
 
-class DevRequest(WithUser, WithWebhook):
+class DevRequest(Pro11Request):
     """Make a picture from words with the open-weight model."""
 
     prompt: Prompt = ""
-    image_prompt: ReferenceBase64 = None
-    width: Pixels = 1024
-    height: Pixels = 768
     steps: Annotated[int | None, fact("Denoising steps.", ge=1, le=50)] = 28
     guidance: Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=5)] = 3.0
-    prompt_upsampling: Upsampling = False
-    seed: Seed = None
-    safety_tolerance: Tolerance6 = 2
-    output_format: OptionalFormat = "jpeg"
 
 
 class _UltraBase(WithWebhook):
@@ -200,10 +174,6 @@ def _kontext_size(parameters: Mapping[str, Any], size: tuple[int, int] | None) -
     return min(_KONTEXT_SIZES, key=lambda known: abs(known[0] / known[1] - ratio))
 
 
-def _unknown_size(*_: object) -> None:
-    return None
-
-
 def _image_price(credits: float, source: str = "DOCS-PRICE", date: str = "2026-06-30") -> Price:
     return Price(credits, per="image", date=date, source=source)
 
@@ -216,7 +186,6 @@ _NO_PIXELS = "the result has about 1 MP, write aspect_ratio"
 
 def _kontext(**facts: Any) -> Tool:
     return Tool(
-        path=f"/v1/{facts['name']}",
         task="edit",
         request=KontextRequest,
         sizes=_ANY_INPUT,
@@ -235,7 +204,6 @@ def _kontext(**facts: Any) -> Tool:
 TOOLS = (
     Tool(
         name="flux-pro-1.0-fill",
-        path="/v1/flux-pro-1.0-fill",
         task="fill",
         summary="Paint a masked region anew, as a prompt says.",
         request=FillRequest,
@@ -247,25 +215,21 @@ TOOLS = (
     ),
     Tool(
         name="flux-pro-1.0-fill-finetuned",
-        path="/v1/flux-pro-1.0-fill-finetuned",
         task="fill_finetuned",
         summary="Fill with your own finetune.",
         request=FillFinetunedRequest,
         price=_image_price(5),
         sizes=_SAME_SIZE,
-        sources=("OAS-0919",),
         aliases=("fill-finetuned", "flux-fill-finetuned"),
         tips=tips.FILL,
     ),
     Tool(
         name="flux-pro-1.0-expand",
-        path="/v1/flux-pro-1.0-expand",
         task="expand",
         summary="Add pixels on each side (older than outpaint).",
         request=ExpandRequest,
         price=_image_price(5, "COMFYPRICE", "2026-08-21"),
         sizes=_ANY_INPUT,
-        sources=("OAS-0919",),
         aliases=("expand", "flux-expand"),
         output_size=_expanded,
     ),
@@ -286,50 +250,42 @@ TOOLS = (
     ),
     Tool(
         name="flux-pro-1.1",
-        path="/v1/flux-pro-1.1",
         task="generate",
         summary="Text to image, FLUX 1.1 pro.",
         request=Pro11Request,
         price=_image_price(4),
         sizes=_ANY_INPUT,
-        sources=("OAS-0919",),
         output_size=_asked,
     ),
     Tool(
         name="flux-pro-1.1-ultra",
-        path="/v1/flux-pro-1.1-ultra",
         task="generate",
         summary="Text to image at up to 4 MP, FLUX 1.1 pro ultra.",
         request=UltraRequest,
         price=_image_price(6),
         sizes=_ANY_INPUT,
-        sources=("OAS-0919",),
         aliases=("flux-ultra",),
-        output_size=_unknown_size,
+        output_size=lambda *_: None,
         limits=_ratio_problems,
     ),
     Tool(
         name="flux-pro-1.1-ultra-finetuned",
-        path="/v1/flux-pro-1.1-ultra-finetuned",
         task="generate",
         summary="Ultra with your own finetune.",
         request=UltraFinetunedRequest,
         price=Price(None, date="2026-11-21", source="OAS-0919", note="published nowhere; ultra costs 6"),
         sizes=_ANY_INPUT,
-        sources=("OAS-0919",),
         aliases=("flux-ultra-finetuned",),
-        output_size=_unknown_size,
+        output_size=lambda *_: None,
         limits=_ratio_problems,
     ),
     Tool(
         name="flux-dev",
-        path="/v1/flux-dev",
         task="generate",
         summary="Text to image, FLUX.1 dev.",
         request=DevRequest,
         price=_image_price(2.5),
         sizes=_ANY_INPUT,
-        sources=("OAS-0919",),
         output_size=_asked,
     ),
 )

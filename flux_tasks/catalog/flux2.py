@@ -1,7 +1,5 @@
 """The FLUX.2 family: one body for editing and for generation, with up to eight reference pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -10,21 +8,17 @@ from flux_tasks.catalog import tips
 from flux_tasks.catalog.fields import (
     DisablePup,
     FinetuneId,
+    FourReferences,
     OptionalFormat,
-    Prompt,
+    OptionalUpsampling,
     Reference,
     Request,
-    Seed,
     Tolerance5,
-    WithUser,
-    WithWebhook,
     fact,
 )
 from flux_tasks.catalog.rules import Price, PromptLimit, SizeRule
 from flux_tasks.catalog.tool import Tool
 from flux_tasks.units import px_size
-
-__all__ = ["TOOLS"]
 
 MAX_AREA = 4_194_304
 
@@ -34,13 +28,7 @@ Side = Annotated[
 ]
 
 
-class _Flux2(WithUser, WithWebhook):
-    prompt: Prompt
-    input_image: Reference = None
-    input_image_2: Reference = None
-    input_image_3: Reference = None
-    input_image_4: Reference = None
-    seed: Seed = None
+class _Flux2(FourReferences):
     width: Side = None
     height: Side = None
     safety_tolerance: Tolerance5 = 2
@@ -74,7 +62,7 @@ class ProRequest(_EightReferences):
 class FlexRequest(_EightReferences):
     """FLUX.2 flex: steps and guidance are yours to set."""
 
-    prompt_upsampling: Annotated[bool | None, fact("Let the service rewrite the prompt in more detail.")] = True
+    prompt_upsampling: OptionalUpsampling = True
     input_image_blob_path: Annotated[str | None, fact("A picture that already lies in the service's storage.")] = None
     guidance: Annotated[
         float | None, fact("How closely to follow the prompt. BFL's pages say 4.5 by default.", ge=1.5, le=10)
@@ -109,7 +97,6 @@ def _model(name: str, summary: str, request: type[Request], price: Price, *alias
     found: dict[str, Any] = {"sources": ("OAS-0919", "DOCS-F2"), **facts}
     return Tool(
         name=name,
-        path=f"/v1/{name}",
         task="edit",
         summary=summary,
         request=request,

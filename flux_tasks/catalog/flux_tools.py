@@ -1,7 +1,5 @@
 """The FLUX tools: deblur, erase, outpaint, try-on."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -26,8 +24,6 @@ from flux_tasks.catalog.fields import (
 from flux_tasks.catalog.rules import PIXELS_PER_MP, Price, SizeRule
 from flux_tasks.catalog.tool import Tool
 from flux_tasks.images.canvas import ANCHORS, MAX_CANVAS
-
-__all__ = ["TOOLS"]
 
 
 class DeblurRequest(WithUser, WithWebhook):
@@ -197,7 +193,6 @@ TOOLS = (
         request=TryOnRequest,
         price=_TRY_ON_PRICE,
         sizes=SizeRule(max_area=MAX_CANVAS, reduces=True, source="OAS-0919"),
-        sources=("OAS-0919",),
         aliases=("try-on", "vto", "flux-vto"),
     ),
     Tool(
@@ -208,7 +203,6 @@ TOOLS = (
         request=TryOnRequest,
         price=_TRY_ON_PRICE,
         sizes=SizeRule(max_area=2 * 1_048_576, reduces=True, reduced_area=1_048_576, source="OAS-0919"),
-        sources=("OAS-0919",),
         aliases=("try-on-v1",),
     ),
 )

@@ -1,24 +1,11 @@
 """The rules of a tool as values: its price, what it asks of pictures and prompts, and what the documents advise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flux_tasks.units import px_size
-
-__all__ = [
-    "MAX_INPUT_BYTES",
-    "MAX_INPUT_PIXELS",
-    "PIXELS_PER_MP",
-    "Price",
-    "PromptLimit",
-    "Revision",
-    "SizeRule",
-    "Tip",
-]
 
 PIXELS_PER_MP = 1_048_576
 """BFL's megapixel: an observed answer gives 1.98 for 1920×1080."""

@@ -1,7 +1,5 @@
 """The signature of each task, derived from the catalogue: for Python, type checkers, recipes and docs."""
 
-from __future__ import annotations
-
 import enum
 import inspect
 import types
@@ -13,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from flux_tasks import catalog
 from flux_tasks.catalog import Tool
 from flux_tasks.catalog.boxes import Box
+from flux_tasks.catalog.fields import WEBHOOK_FIELDS, Request
 
 __all__ = ["CALL_OPTIONS", "UNSET", "Parameter", "Unset", "parameters", "signature", "source_of", "stub", "tools_of"]
 
@@ -66,30 +65,23 @@ def parameters(task: str) -> tuple[Parameter, ...]:
     """Return the parameters of ``task``: pictures first, then what is required, then the rest by name."""
     found: dict[str, Parameter] = {p.name: p for p in _pictures(task)}
     tools = tools_of(task)
+    bodies = [tool.request.model_fields for tool in tools]
     for tool in tools:
         for name, info in tool.parameters.items():
-            if name in found or name in catalog.WEBHOOK_FIELDS:  # a task waits for its result
+            if name in found or name in WEBHOOK_FIELDS:  # a task waits for its result
                 continue
-            required = info.is_required() and not (tool.has_canvas and name in ("width", "height"))
-            required = required and all(
-                name in t.request.model_fields and t.request.model_fields[name].is_required() for t in tools
-            )
+            required = all(name in body and body[name].is_required() for body in bodies)
+            required = required and not (tool.has_canvas and name in ("width", "height"))
             required = required or (name == "prompt" and task in catalog.MODELS)
-            found[name] = Parameter(
-                name, source_of(info.annotation), info.description or "", required=required, keyword=not required
-            )
+            found[name] = Parameter(name, source_of(info.annotation), info.description or "", required, not required)
     if task in catalog.MODELS:
         names = ", ".join(repr(t.name) for t in tools)
         found["model"] = Parameter("model", f"Literal[{names}]", f"Which tool; {tools[0].name} by default.")
     found["variant"] = Parameter("variant", "int", "Another result for the same request: a new job, which is paid for.")
     if any(p.annotation.startswith(("ImageLike", "Sequence[ImageLike]")) for p in found.values()):
-        found["fit"] = Parameter(
-            "fit",
-            "Literal['error', 'downscale']",
-            "error refuses a picture that does not suit the tool; downscale makes it suit.",
-        )
-    ordered = sorted(found.values(), key=lambda p: (p.keyword, not p.required))
-    return tuple(ordered)
+        what = "error refuses a picture that does not suit the tool; downscale makes it suit."
+        found["fit"] = Parameter("fit", "Literal['error', 'downscale']", what)
+    return tuple(sorted(found.values(), key=lambda p: (p.keyword, not p.required)))
 
 
 def _pictures(task: str) -> Iterator[Parameter]:
@@ -101,13 +93,13 @@ def _pictures(task: str) -> Iterator[Parameter]:
     for name, mark in tool.image_fields.items():
         info = tool.request.model_fields[name]
         description = info.description or ""
+        required = info.is_required()
         if mark.role == "mask":
-            kind = "MaskLike" if info.is_required() else "MaskLike | None"
-            yield Parameter(name, kind, description, required=info.is_required(), keyword=not info.is_required())
+            yield Parameter(name, "MaskLike" if required else "MaskLike | None", description, required, not required)
         elif name == tool.image_field or mark.role == "image":
             shown = "image" if name.startswith("input_image") else name
             yield Parameter(shown, "ImageLike", "The picture to work on.", required=True, keyword=False)
-        elif info.is_required():
+        elif required:
             yield Parameter(name, "ImageLike", description, required=True, keyword=False)
     if task == "edit":
         yield Parameter("references", "Sequence[ImageLike]", "Further pictures to go by, in the prompt's order.")
@@ -134,8 +126,6 @@ def source_of(annotation: Any) -> str:
     """Return a type as Python source, as a person would write it."""
     if annotation is type(None):
         return "None"
-    if annotation is Any:
-        return "Any"
     origin = get_origin(annotation)
     if origin is Annotated:
         return source_of(get_args(annotation)[0])
@@ -147,7 +137,7 @@ def source_of(annotation: Any) -> str:
         return "Box | Mapping[str, Any]"
     if origin is Literal:
         return f"Literal[{', '.join(repr(a) for a in get_args(annotation))}]"
-    if isinstance(annotation, type) and issubclass(annotation, catalog.Request):
+    if isinstance(annotation, type) and issubclass(annotation, Request):
         return "Mapping[str, int]"
     return str(annotation.__name__)
 
@@ -155,10 +145,9 @@ def source_of(annotation: Any) -> str:
 def docstring(task: str) -> str:
     """Return the docstring of ``task``."""
     tools = tools_of(task)
-    lines = [tools[0].summary if len(tools) == 1 else f"{tools[0].summary} ({len(tools)} models, see ``model``)", ""]
-    lines += ["Args:"]
-    lines += [f"    {p.name}: {p.description}" for p in parameters(task)]
-    lines += ["", "Returns:", "    A reference to the result in the store.", ""]
+    lines = [tools[0].summary if len(tools) == 1 else f"{tools[0].summary} ({len(tools)} models, see ``model``)"]
+    lines += ["", "Args:", *(f"    {p.name}: {p.description}" for p in parameters(task)), ""]
+    lines += ["Returns:", "    A reference to the result in the store.", ""]
     lines += ["Raises:", "    FluxError: see ``flux_tasks.errors``; bad input is found before anything is spent."]
     return "\n".join(lines)
 
@@ -180,14 +169,9 @@ def stub() -> str:
 
 
 def _stub_of(task: str, prefix: str) -> str:
-    lines: list[str] = []
-    starred = False
-    for p in parameters(task):
-        if p.keyword and not starred:
-            lines.append("    *,")
-            starred = True
-        lines.append(f"    {p.name}: {p.annotation}{'' if p.required else ' = ...'},")
-    body = "\n".join(lines)
+    lines = [(p.keyword, f"    {p.name}: {p.annotation}{'' if p.required else ' = ...'},") for p in parameters(task)]
+    positional = [line for is_named, line in lines if not is_named]
+    body = "\n".join([*positional, "    *,", *(line for is_named, line in lines if is_named)])
     return f"\n@task\n{'async ' if prefix else ''}def {prefix}{task}(\n{body}\n) -> ImageRef: ...\n"
 
 

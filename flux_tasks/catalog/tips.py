@@ -1,10 +1,6 @@
 """What the documents advise on single tools: tips, limits, and remedies for a symptom or a refusal."""
 
-from __future__ import annotations
-
 from flux_tasks.catalog.rules import Tip
-
-__all__ = ["DEBLUR", "ERASE", "FILL", "FLUX3", "KONTEXT", "LORA", "OUTPAINT"]
 
 _NO_ACCESS = "the key is missing, or its project has no access to this tool"
 
@@ -21,11 +17,7 @@ DEBLUR = (
     Tip("it may be too damaged: take the least compressed source there is", "SEED-0", "the result is still blurred"),
     Tip("take a cleaner source, or deblur before other steps", "SEED-0", "the result has artifacts"),
     Tip(_NO_ACCESS, "SEED-0", "403"),
-    Tip(
-        "check that the picture is whole, that its address can be reached, and its 4 MP at most",
-        "SEED-0",
-        "422",
-    ),
+    Tip("check that the picture is whole, that its address can be reached, and its 4 MP at most", "SEED-0", "422"),
 )
 ERASE = (
     Tip("the mask has to cover the whole object, its shadow and its reflection", "SEED-1"),

@@ -1,7 +1,5 @@
 """The entry of one tool in the catalogue."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,19 +13,11 @@ from flux_tasks.catalog.fields import CALLER_FIELDS, WEBHOOK_FIELDS, ImageField,
 from flux_tasks.catalog.rules import Price, PromptLimit, Revision, SizeRule, Tip
 from flux_tasks.errors import Problem, explain, nearest
 
-__all__ = ["CONTRACT_VERSION", "NoOptions", "Tool"]
-
 CONTRACT_VERSION = "2026-09-19"
 """Date of the official OpenAPI document that the request models follow."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
 _FIRST = Revision(1, "2026-09-19", "the first in this catalogue")
-
-
-class NoOptions(Request):
-    """No parameters of our own, as for most tools."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +26,12 @@ class Tool:
 
     Attributes:
         name: the last part of its path; what the API calls it.
-        path: below the endpoint's address.
         task: the Python task and recipe step that calls it.
         summary: one line for people.
         request: the body, as a pydantic model.
         price: credits per job.
         sizes: what it requires of its pictures.
+        path: below the endpoint's address; ``/v1/<name>`` if empty.
         sources: documents that its facts come from, the main one first; tags of ``SOURCES``.
         aliases: other names that mean this tool.
         options: parameters of our own that shape the request (an outpaint's ``aspect_ratio``, for one).
@@ -69,15 +59,15 @@ class Tool:
     """
 
     name: str
-    path: str
     task: str
     summary: str
     request: type[Request]
     price: Price
     sizes: SizeRule
-    sources: tuple[str, ...]
+    path: str = ""
+    sources: tuple[str, ...] = ("OAS-0919",)
     aliases: tuple[str, ...] = ()
-    options: type[Request] = NoOptions
+    options: type[Request] = Request
     strict: bool = False
     slots: Literal["account", "kontext-max", "flux-3"] = "account"
     deadline: float = 300.0
@@ -97,6 +87,9 @@ class Tool:
     output_size: Callable[[Mapping[str, Any], tuple[int, int] | None], tuple[int, int] | None] = lambda _, size: size
     limits: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _: {}
     warnings: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda _: ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path or f"/v1/{self.name}")
 
     @cached_property
     def image_fields(self) -> dict[str, ImageField]:
@@ -214,8 +207,8 @@ class Tool:
         if ignored:
             found.append(f"{' and '.join(ignored)}: today's service ignores it, only SEED-3 shows it")
         prompt = parameters.get("prompt")
-        if self.prompt_limit is not None and isinstance(prompt, str):
-            found += [f"prompt: {words}" for words in [self.prompt_limit.exceeded_by(prompt)] if words]
+        if self.prompt_limit and isinstance(prompt, str) and (words := self.prompt_limit.exceeded_by(prompt)):
+            found.append(f"prompt: {words}")
         return found
 
     def tips_about(self, status: int) -> str:
@@ -238,13 +231,12 @@ class Tool:
                 options[name] = value
             elif name in self.request.model_fields:
                 request[name] = value
+            elif name in self.instead:
+                problems.append(Problem(f"{where}.{name}", f"{self.name} has no such parameter: {self.instead[name]}"))
             else:
                 known = [*self.parameters, *self.image_fields]
                 hint = nearest(name, known) or f"; it takes {', '.join(known)}"
-                what = f"{self.task} has no such parameter{hint}"
-                if name in self.instead:
-                    what = f"{self.name} has no such parameter: {self.instead[name]}"
-                problems.append(Problem(f"{where}.{name}", what))
+                problems.append(Problem(f"{where}.{name}", f"{self.task} has no such parameter{hint}"))
         placeholders = dict.fromkeys(self.image_fields, "-")
         optional = {n for n, i in self.request.model_fields.items() if i.is_required()} if partial else set()
         problems += _violations(self.request, {**placeholders, **request}, where, ignore_missing=optional)

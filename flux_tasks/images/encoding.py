@@ -9,28 +9,39 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from flux_tasks import files
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.loading import read_location
+from flux_tasks.images.pixels import eight_bit, flattened, has_profile_of, is_see_through, normalised, to_colours
+from flux_tasks.images.png import Png, read_png
 from flux_tasks.units import px_size
 
 __all__ = [
     "EXTENSIONS",
+    "LONGEST_SIDE",
     "MAX_PIXELS",
-    "MEDIA_TYPES",
     "TRANSPOSED",
     "Header",
     "decode",
     "eight_bit",
+    "encode",
     "encode_png",
+    "encode_within",
     "inspect",
     "is_complete",
+    "plain",
+    "read_profile",
 ]
+
+try:  # since Pillow 11.3, where it is built with libavif
+    from PIL import AvifImagePlugin
+
+    _READS_AVIF = bool(AvifImagePlugin.SUPPORTED)
+except ImportError:
+    _READS_AVIF = False
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded: 100 MP. A file whose header says more is refused unread."""
@@ -42,10 +53,15 @@ EXTENSIONS = {
     "image/tiff": "tif",
     "image/bmp": "bmp",
     "image/gif": "gif",
+    "image/avif": "avif",
 }
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _FORMATS} | {"MPO": "image/jpeg"}
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF") + (("AVIF",) if _READS_AVIF else ())
+_MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _FORMATS} | {"MPO": "image/jpeg"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+LONGEST_SIDE = 65_535
+"""Longest side of a JPEG, in pixels."""
+
 _PREVIEW_MARK = "flux-pipelines-local-preview"
 TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
@@ -64,6 +80,10 @@ class Header:
     orientation: int = 1
     preview: str = ""
     """The engine that made it, if the file is marked as a local preview."""
+    is_sequence: bool = False
+    """Whether there are further frames or pages; the first one is the picture."""
+    has_profile: bool = False
+    """Whether it has a colour profile."""
 
 
 @contextmanager
@@ -75,25 +95,62 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(data: bytes | Path) -> Iterator[Image.Image]:
-    source = io.BytesIO(data) if isinstance(data, bytes) else data
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Open a picture; its ``info`` is as of the whole file, though a PNG is read without the chunks that do no good."""
+    png = read_png(data, text=_PREVIEW_MARK.encode()) if data.startswith(b"\x89PNG\r\n\x1a\n") else None
     try:
         with _quiet():
-            image = Image.open(source, formats=_FORMATS)
+            image = Image.open(io.BytesIO(png.data if png else data), formats=_FORMATS)
     except Image.DecompressionBombError:
         raise InvalidImage(f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded") from None
-    except Exception as error:  # the parsers were not written for hostile bytes: they may raise anything
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        size = len(data) if isinstance(data, bytes) else data.stat().st_size
-        what = "the file is empty" if not size else "not an image this library reads (png, jpeg, webp, tiff, bmp, gif)"
-        raise InvalidImage(what) from None
+    except Exception:  # the parsers were not written for hostile bytes: they may raise anything
+        raise InvalidImage(_not_read(data)) from None
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise InvalidImage(
                 f"{px_size(image.size)} is more than the {MAX_PIXELS // 1_000_000} MP that may be decoded"
             )
+        if png is not None:
+            _complete(image, png)
         yield image
+
+
+def _complete(image: Image.Image, png: Png) -> None:
+    """Add what was taken out of a PNG to ``info``; give its transparent colour in 8 bits, as Pillow gives the pixels.
+
+    A grey of 16 bits is left as it is: its pixels are, too.
+    """
+    image.info |= {"icc_profile": png.profile, "is_sequence": png.is_sequence}
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple):
+        image.info["transparency"] = tuple(value >> 8 if png.depth == 16 else value & 255 for value in clear)
+    elif isinstance(clear, int) and image.mode == "L":
+        image.info["transparency"] = clear * {2: 85, 4: 17}.get(png.depth, 1) & 255
+
+
+def _not_read(data: bytes) -> str:
+    """Return why a file is not read, and what to do about it."""
+    if not data:
+        return "the file is empty"
+    kind = _foreign_kind(data)
+    if kind == "AVIF" and _READS_AVIF:
+        return "the AVIF file is damaged"
+    if kind:
+        return f"{kind} is not read here, whatever the file is called: save it as png, jpeg or webp first"
+    known = ", ".join(name.lower() for name in _FORMATS)
+    return f"not an image this library reads ({known})"
+
+
+def _foreign_kind(data: bytes) -> str:
+    """Return the name of a type that cameras and browsers write and Pillow may not read; empty for any other."""
+    if data[4:8] == b"ftyp":
+        brands = {data[at : at + 4] for at in range(8, min(64, int.from_bytes(data[:4], "big")), 4)}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        return "HEIC" if brands & _HEIF_BRANDS else ""
+    if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        return "JPEG XL"
+    return "JPEG 2000" if data.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")) else ""
 
 
 def inspect(source: bytes | str | os.PathLike[str]) -> Header:
@@ -103,22 +160,40 @@ def inspect(source: bytes | str | os.PathLike[str]) -> Header:
         InvalidImage: not an image, empty, or more than ``MAX_PIXELS``.
         OSError: the file cannot be read.
     """
-    if not isinstance(source, bytes):
-        source = (
-            local
-            if files.is_local(source) and (local := files.local_path(source))
-            else read_location(os.fspath(source))
-        )
-    with _opened(source) as image:
+    data = source if isinstance(source, bytes) else read_location(os.fspath(source))
+    with _opened(data) as image:
         return Header(
-            media_type=MEDIA_TYPES[image.format or ""],
+            media_type=_MEDIA_TYPES[image.format or ""],
             width=image.width,
             height=image.height,
             mode=image.mode,
             has_alpha=image.has_transparency_data,
             orientation=_orientation(image),
             preview=preview_mark(image),
+            is_sequence=_is_sequence(image),
+            has_profile=bool(image.info.get("icc_profile")),
         )
+
+
+def read_profile(data: bytes) -> bytes | None:
+    """Return the colour profile of encoded bytes, without decoding a pixel; None if there is none.
+
+    Raises:
+        InvalidImage: as for ``inspect``.
+    """
+    with _opened(data) as image:
+        return image.info.get("icc_profile") or None
+
+
+def _is_sequence(image: Image.Image) -> bool:
+    """Check whether there are further frames or pages. Those of a JPEG are its own previews, and do not count."""
+    if image.format in ("PNG", "MPO"):
+        return bool(image.info.get("is_sequence"))
+    try:
+        with _quiet():
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # what follows the first frame is damaged
+        return False
 
 
 def _exif(image: Image.Image) -> Image.Exif:
@@ -164,36 +239,89 @@ def mark_preview(image: Image.Image, engine: str) -> dict[str, Any]:
     return {"exif": exif, "pnginfo": info}
 
 
-def decode(data: bytes) -> Image.Image:
-    """Return the whole picture, upright (EXIF orientation applied), 16-bit greys reduced to 8.
+def decode(data: bytes, *, keep_depth: bool = False) -> Image.Image:
+    """Return the whole picture as people see it: upright, of mode 1, L, LA, RGB or RGBA; see ``pixels.normalised``.
+
+    Args:
+        keep_depth: leave palettes, and greys of 16 and 32 bits, as they are, for masks: small values mean something.
+
+    Args:
+        keep_depth: leave greys of 16 bits as they are.
 
     Raises:
         InvalidImage: not an image, too many pixels, or truncated.
     """
     with _opened(data) as image:
         try:
-            turned = _orientation(image) != 1  # read before the pixels, as in ``inspect``
-            image.load()
-            upright = ImageOps.exif_transpose(image) if turned else image.copy()
-            if upright.mode == "P" and isinstance(upright.info.get("transparency"), bytes):
-                upright = upright.convert("RGBA")  # a palette with an alpha value for each colour
-            return eight_bit(upright)
+            upright = _upright(image)
+            if not keep_depth:
+                return normalised(upright)
+            has_alpha_palette = upright.mode == "P" and isinstance(upright.info.get("transparency"), bytes)
+            return upright.convert("RGBA") if has_alpha_palette else upright.copy()
         except Exception as error:  # as in _opened
             raise InvalidImage(f"the picture is damaged or cut short: {error}") from None
 
 
-def eight_bit(image: Image.Image) -> Image.Image:
-    """Return 16-bit greys as ``L``; Pillow's own ``convert`` cuts them off at 255, so that nearly all become white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a file's picture, decoded and turned as its EXIF data say."""
+    is_turned = _orientation(image) != 1  # read before the pixels, as in ``inspect``
+    image.load()
+    return ImageOps.exif_transpose(image) if is_turned else image
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """Return a Pillow image in a mode that PNG stores exactly; one that was opened from a file is turned upright.
+
+    Raises:
+        ValueError: it is of a mode that Pillow does not convert.
+    """
+    image = _upright(image) if isinstance(image, ImageFile.ImageFile) else image
+    return image if image.mode in ("1", "L", "LA", "RGB", "RGBA") else normalised(image)
+
+
+def encode(image: Image.Image, kind: str = "PNG", *, engine: str = "", **options: Any) -> bytes:
+    """Return the file of a normalised picture: on white where the type has no alpha, with its profile where that fits.
+
+    Args:
+        kind: ``PNG``, ``JPEG`` or ``WEBP``.
+        engine: the local engine that made it; the file is marked as its preview.
+        options: of Pillow's writer, such as ``quality`` (95 by default).
+
+    Raises:
+        OSError, ValueError: the type cannot hold it, for one because it has too many pixels.
+    """
+    if kind != "PNG":
+        image = image.convert("L") if image.mode == "1" else image
+        image = flattened(image) if kind == "JPEG" else to_colours(image)
+    profile = image.info.get("icc_profile")
+    settings = {**_SETTINGS[kind], **options, **(mark_preview(image, engine) if engine else {})}
+    buffer = io.BytesIO()
+    image.save(buffer, kind, icc_profile=profile if has_profile_of(image.mode, profile) else None, **settings)
+    return buffer.getvalue()
+
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 1, "compress_type": 3},  # four times faster than by default, and no larger
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"quality": 95},
+}
 
 
 def encode_png(image: Image.Image) -> bytes:
     """Return PNG bytes; the settings are four times faster than Pillow's default, and the file is no larger."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=1, compress_type=3)
-    return buffer.getvalue()
+    return encode(image)
+
+
+def encode_within(image: Image.Image, limit: int) -> bytes:
+    """Return a normalised picture as PNG or, where that has more than ``limit`` bytes, as JPEG of a high quality.
+
+    The PNG is returned all the same where a JPEG cannot stand for it: parts are transparent, or a side is too long.
+    """
+    data = encode(image)
+    if len(data) <= limit or is_see_through(image) or max(image.size) > LONGEST_SIDE:
+        return data
+    data = encode(image, "JPEG")
+    return data if len(data) <= limit else encode(image, "JPEG", quality=90, subsampling=2)
 
 
 def is_complete(data: bytes) -> bool:
@@ -221,11 +349,3 @@ def _scan_of(jpeg: bytes) -> int:
             return position
         position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
     return len(jpeg)
-
-
-def plain(image: Image.Image) -> Image.Image:
-    """Return ``image`` in a mode that PNG stores exactly: other modes become RGB or RGBA."""
-    image = eight_bit(image)
-    if image.mode in ("1", "L", "LA", "RGB", "RGBA"):
-        return image
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")

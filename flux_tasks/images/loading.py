@@ -20,13 +20,13 @@ def read_location(location: str) -> bytes:
         ServerUnavailable: its place fails, and was tried several times.
         OSError, FluxError: they cannot be read.
     """
-    if location.startswith(("http://", "https://")):
+    if files.is_web(location):
         return _fetch(location)
     try:
         return files.patiently(files.read, location, limit=MAX_BYTES)
     except OSError as error:
         if files.may_pass(error):
-            raise ServerUnavailable(f"{location} cannot be read now: {error}") from error
+            raise ServerUnavailable(f"{files.quoted(location)} cannot be read now: {error}") from error
         raise
 
 

@@ -15,7 +15,9 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flux_tasks.errors import InvalidImage
+from flux_tasks.images import mask_reading
 from flux_tasks.images.encoding import eight_bit
+from flux_tasks.images.mask_reading import NOISE, levels, mask_reference, read_mask
 from flux_tasks.images.reference import ImageLike, ImageRef
 from flux_tasks.units import px_size
 
@@ -23,13 +25,15 @@ __all__ = [
     "Drift",
     "Mask",
     "binarise",
-    "check_size",
+    "check_fit",
     "composite",
     "coverage",
     "dilate",
     "drift",
     "from_alpha",
     "from_boxes",
+    "has_shape_of",
+    "holes",
     "invert",
     "is_empty",
     "match",
@@ -43,15 +47,10 @@ Box = tuple[int, int, int, int]
 def binarise(image: Image.Image, *, threshold: int = 128) -> Image.Image:
     """Return a black and white ``L`` picture: white where the luminance reaches ``threshold`` (0–255).
 
-    A transparent pixel counts as black: many tools save masks as white paint on transparency.
+    A transparent pixel counts as black. What somebody gives as a mask goes through ``read_mask`` instead, which looks
+    whether this is what it means.
     """
-    image = eight_bit(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        luminance = ImageChops.multiply(image.convert("L"), image.getchannel("A"))
-    else:
-        luminance = image.convert("L")
-    return luminance.point([0] * threshold + [255] * (256 - threshold))
+    return mask_reading.threshold(levels(eight_bit(image)), threshold)
 
 
 def from_alpha(image: Image.Image) -> Image.Image:
@@ -63,6 +62,21 @@ def from_alpha(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         raise InvalidImage("the mask is to come from the alpha channel, but the picture has none")
     return invert(binarise(image.convert("RGBA").getchannel("A")))
+
+
+def holes(image: Image.Image) -> Image.Image:
+    """Return ``from_alpha`` of a picture that somebody says to have holes, or to have none.
+
+    Raises:
+        InvalidImage: it has no alpha channel, or is a little transparent and nowhere more than half.
+    """
+    mask = from_alpha(image)
+    lowest = int(image.convert("RGBA").getchannel("A").getextrema()[0])  # type: ignore[arg-type]
+    if is_empty(mask) and lowest < 255 - NOISE:
+        raise InvalidImage(
+            f"the picture is nowhere more than half transparent (at most {1 - lowest / 255:.0%}): erase what may change"
+        )
+    return mask
 
 
 def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image.Image:
@@ -84,17 +98,35 @@ def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image
     return mask
 
 
-def check_size(found: tuple[int, int], wanted: tuple[int, int]) -> None:
-    """Check that a mask of the size ``found`` fits an image of the size ``wanted``; both are read from headers.
+def check_fit(mask: ImageRef, image: ImageRef, *, resize: bool = False, remedy: str = "resize: true") -> None:
+    """Check that ``mask`` has the size of ``image``, as people see them; both are known from headers.
+
+    Args:
+        resize: another size is allowed, unless the mask is of the picture before its EXIF turn.
+        remedy: how to ask for scaling, for the message.
 
     Raises:
-        InvalidImage: it does not.
+        InvalidImage: it does not fit; the message begins with its location.
     """
-    if found != wanted:
-        raise InvalidImage(
-            f"the mask is {px_size(found)} but the image is {px_size(wanted)}: "
-            "make them equal, or ask for resizing (resize: true)"
-        )
+    found, wanted = mask.upright_size, image.upright_size
+    as_stored = (image.width, image.height)
+    if found == wanted or (resize and found != as_stored):
+        return
+    what = f"{mask.uri or mask.name}: the mask is {px_size(found)} but the image is {px_size(wanted)}"
+    if found == as_stored:
+        what += " once it is turned as its EXIF data say: turn the mask, too, or save both upright"
+    elif (mask.width, mask.height) == wanted:
+        what += ": its own EXIF data turn it; save it without them"
+    elif has_shape_of(found, wanted):
+        what += f": make them equal, or ask for resizing ({remedy})"
+    else:
+        what += ", which is another shape: make a mask of this very picture"
+    raise InvalidImage(what)
+
+
+def has_shape_of(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Check whether two sizes have the same aspect ratio, as far as sides in whole pixels can."""
+    return abs(one[0] * other[1] - other[0] * one[1]) <= max(sum(one), sum(other))
 
 
 def match(mask: Image.Image, size: tuple[int, int], *, resize: bool = False) -> Image.Image:
@@ -106,7 +138,10 @@ def match(mask: Image.Image, size: tuple[int, int], *, resize: bool = False) -> 
     if mask.size == size:
         return mask
     if not resize:
-        check_size(mask.size, size)
+        raise InvalidImage(
+            f"the mask is {px_size(mask.size)} but the image is {px_size(size)}: "
+            "make them equal, or ask for resizing (resize: true)"
+        )
     return mask.resize(size, Image.Resampling.NEAREST)
 
 
@@ -207,13 +242,6 @@ def outline(mask: Image.Image, *, width: int = 2) -> Image.Image:
     return ImageChops.subtract(mask, dilate(mask, -width))
 
 
-def _is_dark(image: Image.Image) -> bool:
-    """Check whether no pixel is brighter than what JPEG makes of black."""
-    flat = Image.new("RGBA", image.size, "black")
-    flat.alpha_composite(image.convert("RGBA"))
-    return max(int(high) for _, high in ImageStat.Stat(flat.convert("RGB")).extrema) <= 24
-
-
 class Mask(BaseModel):
     """Where a mask comes from and what is done to it, as written in Python or in a recipe.
 
@@ -248,29 +276,37 @@ class Mask(BaseModel):
             return source
         return cls.model_validate(source) if isinstance(source, dict) else cls(file=source)
 
-    def render(self, image: ImageRef) -> Image.Image:
-        """Return the black and white mask for ``image``, at its size as people see it.
+    def render(self, image: ImageRef, size: tuple[int, int] | None = None) -> Image.Image:
+        """Return the black and white mask for ``image``, at ``size``, or at the size in which people see the image.
 
         Raises:
-            InvalidImage: unreadable, of another size, or without the alpha channel that was asked for.
+            InvalidImage: unreadable, of another size, of a meaning that is not certain, without the alpha channel that
+                was asked for, or with nothing left once it is shrunk or scaled.
         """
-        size = image.upright_size
         if self.boxes is not None:
-            mask = from_boxes(size, self.boxes)
+            mask = from_boxes(image.upright_size, self.boxes)
         elif self.alpha:
-            mask = from_alpha(image.open())
+            mask = holes(image.open())
         else:
-            source = ImageRef.of(self.file)
-            if not self.resize:
-                check_size(source.upright_size, size)
-            painted = source.open()
-            mask = match(binarise(painted), size, resize=self.resize)
-            if is_empty(mask) and not _is_dark(painted):
-                where = source.uri or source.name
-                raise InvalidImage(f"{where}: the mask has colours or greys but no white: paint what may change white")
-        if self.invert:
-            mask = invert(mask)
-        return dilate(mask, self.dilate)
+            source = mask_reference(self.file)
+            check_fit(source, image, resize=self.resize)
+            mask = read_mask(source)
+        mask = invert(mask) if self.invert else mask
+        is_marking = not is_empty(mask)
+        mask = dilate(match(mask, image.upright_size, resize=True), self.dilate)
+        mask = match(mask, size or image.upright_size, resize=True)
+        if is_marking and is_empty(mask):
+            change = f"is shrunk by {-self.dilate} px" if self.dilate < 0 else f"has {px_size(mask.size)}"
+            raise InvalidImage(f"{image.name}: no white is left of the mask once it {change}: make its parts larger")
+        return mask
+
+    def explain_empty(self) -> str:
+        """Return why the mask that it renders marks nothing, for a message."""
+        if self.boxes is not None:
+            return "the mask has no boxes"
+        if self.alpha:
+            return "the picture is nowhere transparent"
+        return "the mask is all white, and inverted" if self.invert else "the mask is all black"
 
     def location(self) -> str:
         """Return the file that the mask comes from, or an empty string."""

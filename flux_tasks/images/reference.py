@@ -9,19 +9,23 @@ import base64
 import hashlib
 import os
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError, InvalidImage, ServerUnavailable
+from flux_tasks.files import stem
 from flux_tasks.images import byte_cache
-from flux_tasks.images.encoding import TRANSPOSED, decode, encode_png, inspect, plain
+from flux_tasks.images.encoding import TRANSPOSED, Header, decode, encode_png, inspect, plain, read_profile
 from flux_tasks.images.loading import read_location
 
-__all__ = ["ImageLike", "ImageRef"]
+FIRST_ONLY = "it has several frames or pages, and only the first one is used"
+"""Warning about a picture that is a sequence of several; see ``Header.is_sequence``."""
+
+_UNWRITTEN = ("data", "known")
+"""Fields that no description of a reference has."""
 
 ImageLike: TypeAlias = "ImageRef | Image.Image | bytes | str | os.PathLike[str]"
 """What every image parameter takes: a reference, a Pillow image, encoded bytes, a path, an fsspec or http(s) URL."""
@@ -58,6 +62,8 @@ class ImageRef:
     orientation: int = field(default=1, compare=False)
     data: bytes | None = field(default=None, compare=False, repr=False)
     """The bytes themselves, only for an image that has no location (made from bytes or a Pillow image)."""
+    known: Header | None = field(default=None, compare=False, repr=False)
+    """The header, where the bytes have been looked at; see ``header``."""
 
     @classmethod
     def of(cls, source: ImageLike, *, name: str = "") -> ImageRef:
@@ -82,18 +88,21 @@ class ImageRef:
                 f"{type(source).__name__} is not an image: give a path, a URL, bytes, a Pillow image or an ImageRef"
             )
         location = os.fspath(source)
+        if files.is_data(location):
+            return cls._of_bytes(_embedded(location), files.quoted(location), name=name, keep=True)
         try:
             data = read_location(location)
-        except IsADirectoryError:
-            raise InvalidImage(f"{location}: a folder, not an image file") from None
-        except FileNotFoundError:
-            raise InvalidImage(f"{location}: no such file") from None
         except ServerUnavailable:
             raise
         except (OSError, FluxError) as error:
-            raise InvalidImage(f"{location}: {str(error).removeprefix(f'{location}: ')}") from None
-        web = location.startswith(("http://", "https://"))
-        return cls._of_bytes(data, location, name=name or stem(location), uri=location, keep=web)
+            raise InvalidImage(_unreadable(location, error)) from None
+        return cls._of_bytes(
+            data,
+            files.quoted(location),
+            name=name or stem(location),
+            uri=location,
+            keep=files.is_web(location),
+        )
 
     @classmethod
     def _of_bytes(cls, data: bytes, what: str, *, name: str = "", uri: str = "", keep: bool = False) -> ImageRef:
@@ -114,7 +123,35 @@ class ImageRef:
             engine=header.preview,
             orientation=header.orientation,
             data=data if keep else None,
+            known=header,
         )
+
+    @property
+    def header(self) -> Header:
+        """What the file's header says; read from the bytes where it is not known yet.
+
+        Raises:
+            InvalidImage, ServerUnavailable: as for ``read``.
+        """
+        return self.known or inspect(self.read())
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether it has transparency, as its header says; it may be opaque all the same.
+
+        Raises:
+            InvalidImage, ServerUnavailable: as for ``read``.
+        """
+        return self.media_type != "image/jpeg" and self.header.has_alpha
+
+    @property
+    def profile(self) -> bytes | None:
+        """The colour profile in its file, or None.
+
+        Raises:
+            InvalidImage, ServerUnavailable: as for ``read``.
+        """
+        return read_profile(self.read()) if self.header.has_profile else None
 
     def read(self) -> bytes:
         """Return the encoded bytes, checked against the digest.
@@ -133,20 +170,20 @@ class ImageRef:
         except ServerUnavailable:
             raise
         except (OSError, FluxError) as error:
-            raise InvalidImage(f"{self.uri}: {str(error).removeprefix(f'{self.uri}: ')}") from None
+            raise InvalidImage(_failed(self.uri, error)) from None
         if hashlib.sha256(data).hexdigest() != self.digest:
             raise InvalidImage(f"{self.uri}: the file has changed since it was first read")
         byte_cache.put(self.digest, data)
         return data
 
-    def open(self) -> Image.Image:
-        """Return the picture, decoded and upright.
+    def open(self, *, keep_depth: bool = False) -> Image.Image:
+        """Return the picture, decoded and upright, of mode 1, L, LA, RGB or RGBA; see ``encoding.decode``.
 
         Raises:
             InvalidImage: unreadable, damaged or too large.
         """
         try:
-            return decode(self.read())
+            return decode(self.read(), keep_depth=keep_depth)
         except InvalidImage as error:
             raise InvalidImage(f"{self.uri or self.name}: {str(error).removeprefix(f'{self.uri}: ')}") from None
 
@@ -172,22 +209,51 @@ class ImageRef:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description, without bytes."""
-        described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "data"}
+        described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in _UNWRITTEN}
         return {key: value for key, value in described.items() if value not in ("", None)}
 
     @classmethod
     def from_dict(cls, described: dict[str, Any]) -> ImageRef:
         """Return the reference that ``to_dict`` described; unknown keys are ignored."""
-        return cls(**{key: value for key, value in described.items() if key in cls.__dataclass_fields__})
+        known = cls.__dataclass_fields__.keys() - set(_UNWRITTEN)
+        return cls(**{key: value for key, value in described.items() if key in known})
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         """Show the picture in a notebook, at most 1,024 px wide."""
         image = self.open()
         image.thumbnail((1024, 1024))
-        return {"image/png": base64.b64encode(encode_png(plain(image))).decode(), "text/plain": repr(self)}
+        return {"image/png": base64.b64encode(encode_png(image)).decode(), "text/plain": repr(self)}
 
 
-def stem(location: str) -> str:
-    """Return the file name of a path or URL without folder, query and extension."""
-    path = urlsplit(location).path if "://" in location else location
-    return PurePosixPath(unquote(path.replace("\\", "/"))).stem
+def _embedded(uri: str) -> bytes:
+    """Return the bytes in a data URI (RFC 2397).
+
+    Raises:
+        InvalidImage: they are not base64.
+    """
+    head, _, body = uri.partition(",")
+    try:
+        data = unquote_to_bytes(body)
+        return base64.b64decode(b"".join(data.split()), validate=True) if head.lower().endswith(";base64") else data
+    except ValueError:
+        raise InvalidImage(f"{files.quoted(uri)}: a data URI whose base64 is damaged or cut short") from None
+
+
+def _unreadable(location: str, error: Exception) -> str:
+    """Return why there are no bytes at ``location``, and what to write instead."""
+    where = files.quoted(location)
+    if isinstance(error, IsADirectoryError):
+        return f"{where}: a folder, not an image file"
+    if not files.is_location(location):
+        return f"{where}: no location of a picture: write a path, an address, or data:image/png;base64,…"
+    if isinstance(error, FileNotFoundError):
+        other = files.similar(location)
+        return f"{where}: no such file" + (f": there is {other}: write its name as it is there" if other else "")
+    return _failed(location, error)
+
+
+def _failed(location: str, error: Exception) -> str:
+    """Return what the system says of a location."""
+    where = files.quoted(location)
+    known = f"[Errno {error.errno}] {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{where}: {known.removeprefix(f'{location}: ').removeprefix(f'{where}: ')}"

@@ -4,8 +4,6 @@ A ``Call`` is cheap: headers are read and digests computed, but no pixel is deco
 sending. So a call that the store can answer never opens a picture.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import math
@@ -16,25 +14,20 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from flux_tasks.catalog import (
-    CALLER_FIELDS,
-    MAX_INPUT_BYTES,
-    MEDIA_TYPES,
-    PIXELS_PER_MP,
-    Price,
-    Tool,
-)
+from flux_tasks.catalog import Tool
 from flux_tasks.catalog.boxes import with_boxes
+from flux_tasks.catalog.fields import CALLER_FIELDS, MEDIA_TYPES
+from flux_tasks.catalog.rules import MAX_INPUT_BYTES, PIXELS_PER_MP, Price
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
-from flux_tasks.images.encoding import decode, encode_png, inspect, is_complete
+from flux_tasks.images.encoding import LONGEST_SIDE, decode, encode_png, encode_within, is_complete
+from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.masks import Mask
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.pixels import scaled
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.units import px_size
-
-__all__ = ["Call", "Fit", "Input", "mask_problems", "prepare"]
 
 Fit = Literal["error", "downscale"]
 """What to do with a picture that a tool does not accept as it is: refuse it, or scale and convert it."""
@@ -62,21 +55,11 @@ class Input:
             InvalidImage: it cannot be decoded.
         """
         if self.mask is not None:
-            shown = self.mask.render(self.source)
-            return ImageRef.of(encode_png(masks.match(shown, self.size, resize=True)), name=f"{self.source.name} mask")
+            return ImageRef.of(encode_png(self.mask.render(self.source, self.size)), name=f"{self.source.name} mask")
         if not self.reencode:
             return self.source
-        image = self.source.open()
-        if image.size != self.size:
-            from PIL import Image
-
-            image = image.resize(self.size, Image.Resampling.LANCZOS)
-        return replace(ImageRef.of(image, name=self.source.name), engine=self.source.engine)
-
-    @property
-    def is_empty_mask(self) -> bool:
-        """Whether it is a mask without a white pixel."""
-        return self.mask is not None and masks.is_empty(self.picture.open())
+        data = encode_within(scaled(self.source.open(), self.size), MAX_INPUT_BYTES)
+        return replace(ImageRef.of(data, name=self.source.name), engine=self.source.engine)
 
 
 @dataclass(frozen=True)
@@ -154,7 +137,7 @@ class Call:
         That is so if the mask has no white pixel, or if the canvas is the input itself.
         """
         if self.mask is not None:
-            return self.mask.is_empty_mask
+            return masks.is_empty(self.mask.picture.open())
         edited = self.inputs.get(self.tool.main_slot)
         if not self.tool.has_canvas or edited is None or edited.reencode:
             return False
@@ -208,21 +191,18 @@ def prepare(
     problems += tool.check({**derived, **given}, where=where)
     inputs: dict[str, Input] = {}
     warnings: list[str] = []
-    for name, source in pictures.items():
-        if tool.image_slots[name].role != "mask":
-            try:
+    for name, source in sorted(pictures.items(), key=lambda given: isinstance(given[1], Mask)):  # masks need the others
+        try:
+            if not isinstance(source, Mask):
                 inputs[name] = _fitted(tool, source, fit, edited=name == tool.main_slot)
-            except InvalidImage as error:
-                problems.append(Problem(f"{where}.{name}", str(error)))
+            elif tool.main_slot in inputs:
+                inputs[name] = _mask_input(source, inputs[tool.main_slot])
+        except InvalidImage as error:
+            problems.append(Problem(f"{where}.{name}", str(error)))
     main = inputs.get(tool.main_slot)
-    for name, source in pictures.items():
-        if tool.image_slots[name].role == "mask" and main is not None:
-            try:
-                inputs[name] = _mask_input(source, main)
-            except InvalidImage as error:
-                problems.append(Problem(f"{where}.{name}", str(error)))
-    if not problems and "mask" in tool.image_fields and "mask" not in inputs:
-        problems += _needs_alpha(main, where)
+    if not problems and "mask" in tool.image_fields and "mask" not in inputs and main and not main.source.has_alpha:
+        what = "is required: the image has no alpha channel that could mark what to change"
+        problems.append(Problem(f"{where}.mask", what))
     if tool.has_canvas and not problems and main is not None:
         try:
             given, size, snapped = resolve_canvas(given, main.size, may_shrink=fit == "downscale", where=where)
@@ -246,7 +226,7 @@ def prepare(
     return Call(tool, wire, inputs, tuple(warnings), variant=variant, notify=notify)
 
 
-def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Any], list[Problem]]:
+def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, Mask | ImageRef], list[Problem]]:
     """Take the images out of ``given``; an image that is missing or cannot be read becomes a problem."""
     problems: list[Problem] = []
     fields = tool.image_fields
@@ -267,25 +247,22 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
         listed = given.pop("references") or ()
         listed = listed if isinstance(listed, (list, tuple)) else [listed]
         if len(listed) > len(references):
-            problems.append(
-                Problem(f"{where}.references", f"{len(listed)} pictures, but {tool.name} takes {len(references)} more")
-            )
+            what = f"{len(listed)} pictures, but {tool.name} takes {len(references)} more"
+            problems.append(Problem(f"{where}.references", what))
         given.update(zip(references, listed, strict=False))
-    pictures: dict[str, Any] = {}
+    pictures: dict[str, Mask | ImageRef] = {}
     for name, mark in slots.items():
         source = given.pop(name, None)
-        required = name in fields and tool.request.model_fields[name].is_required()
-        if source is None:
-            if required:
-                problems.append(Problem(f"{where}.{name}", "is required: give a path, a URL, bytes or an image"))
-            continue
         try:
-            pictures[name] = Mask.of(source) if mark.role == "mask" else ImageRef.of(source)
+            if source is not None:
+                pictures[name] = Mask.of(source) if mark.role == "mask" else ImageRef.of(source)
+            elif name in fields and tool.request.model_fields[name].is_required():
+                problems.append(Problem(f"{where}.{name}", "is required: give a path, a URL, bytes or an image"))
         except InvalidImage as error:
             problems.append(Problem(f"{where}.{name}", str(error)))
         except ValidationError as error:
             problems += mask_problems(error, f"{where}.{name}")
-    return {name: pictures[name] for name in slots if name in pictures}, problems
+    return pictures, problems
 
 
 def _prompt_with_boxes(tool: Tool, given: Mapping[str, Any], inputs: Mapping[str, Input]) -> tuple[str, list[Problem]]:
@@ -330,73 +307,89 @@ def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:
     remedy = "scale it down, or allow it (fit: downscale)"
     if width * height > area:
         if fit == "error":
-            raise InvalidImage(
-                f"{px_size(size)} = {width * height:,} px, more than the {area:,} px {tool.name} takes: {remedy}"
-            )
+            what = f"{px_size(size)} = {width * height:,} px, more than the {area:,} px {tool.name} takes"
+            raise InvalidImage(f"{what}: {remedy}")
         scale = math.sqrt(area / (width * height))
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         reencode = True
     if source.media_type not in MEDIA_TYPES.values():
         if fit == "error":
-            raise InvalidImage(
-                f"{source.media_type} is not accepted by the service (png, jpeg, webp are): convert it, or allow it "
-                "(fit: downscale)"
-            )
+            what = f"{source.media_type} is not accepted by the service (png, jpeg, webp are)"
+            raise InvalidImage(f"{what}: convert it, or allow it (fit: downscale)")
         reencode = True
+    smaller = _within_canvas(size)
     if source.size > MAX_INPUT_BYTES and size == (width, height):
-        if fit == "error":
-            raise InvalidImage(f"{source.size:,} bytes, more than the 20 MB the service takes: {remedy}")
-        scale = min(1.0, math.sqrt(MAX_CANVAS / (width * height)))
-        size, reencode = (int(width * scale), int(height * scale)), True
+        size, reencode = smaller if fit == "downscale" else size, True
     if not reencode:  # another file type for the same pixels is no other picture
         is_converted = fit == "downscale" and bool(tool.sure_types) and source.media_type not in tool.sure_types
         return Input(source, source.digest, size, reencode=is_converted)
-    return _reencoded(source, size)
+    found = _reencoded(source, size)
+    if (length := _excess(found)) == 0:
+        return found
+    if fit == "error":
+        raise InvalidImage(f"{length:,} bytes as PNG, more than the 20 MB the service takes: {remedy}")
+    return _reencoded(source, smaller)
+
+
+def _within_canvas(size: tuple[int, int]) -> tuple[int, int]:
+    """Return ``size``, reduced to the area of the largest canvas: no PNG of that is too long."""
+    scale = min(1.0, math.sqrt(MAX_CANVAS / (size[0] * size[1])))
+    return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
+
+
+def _excess(found: Input) -> int:
+    """Return how many bytes a picture has as it is sent, if these are too many; else 0.
+
+    Only one with alpha can have that many, or one too long for a JPEG: no other is decoded.
+    """
+    width, height = found.size
+    is_short = width * height * 4 < MAX_INPUT_BYTES or (not found.source.has_alpha and max(found.size) <= LONGEST_SIDE)
+    if is_short or found.source.job_id:
+        return 0
+    return found.picture.size if found.picture.size > MAX_INPUT_BYTES else 0
 
 
 def _reencoded(source: ImageRef, size: tuple[int, int]) -> Input:
-    return Input(source, f"{source.digest}:png:{size[0]}x{size[1]}", size, reencode=True)
+    identity = f"{source.digest}:png:{size[0]}x{size[1]}"
+    if source.media_type == "image/tiff" and source.header.mode in ("I", "F"):
+        identity += ":range"  # up to September 2026 such a picture was sent white or black
+    return Input(source, identity, size, reencode=True)
 
 
 def _remarks(tool: Tool, given: Input, *, is_edited: bool) -> list[str]:
-    """Return warnings about a picture that the tool accepts; a mask has the size of its picture, and gets none."""
+    """Return warnings about a picture that the tool accepts, or about a mask."""
     if given.mask is not None:
-        return []
+        source = given.mask.file
+        if source is None or masks.has_shape_of(source.upright_size, given.source.upright_size):
+            return []
+        shapes = f"{px_size(source.upright_size)} to {px_size(given.source.upright_size)}"
+        return [f"{source.name}: the mask is stretched from {shapes}, another shape: look whether it lies right"]
     found = tool.sizes.remarks(given.size, is_edited=is_edited)
     if tool.sure_types and given.source.media_type not in tool.sure_types and not given.reencode:
         known = " and ".join(kind.removeprefix("image/") for kind in tool.sure_types)
         found.append(f"{given.source.media_type}: a document names {known} only (fit: downscale converts it)")
-    return [f"{given.source.name}: {remark}" for remark in found]
+    source = given.source
+    if source.size > MAX_INPUT_BYTES and given.size == source.upright_size:
+        found.append(f"{source.size:,} bytes, more than 20 MB: sent as PNG if that is shorter, else as JPEG")
+    if not source.job_id and source.header.is_sequence:
+        found.append(FIRST_ONLY)
+    return [f"{source.name}: {remark}" for remark in found]
 
 
 def _mask_input(mask: Mask, main: Input) -> Input:
     """Return ``mask`` for the picture ``main``; sizes are compared by headers, nothing is decoded."""
     described: dict[str, Any] = mask.model_dump(exclude={"file"}, exclude_defaults=True)
     if mask.file is not None:
-        source = ImageRef.of(mask.file)
-        if not mask.resize:
-            try:
-                masks.check_size(source.upright_size, main.source.upright_size)
-            except InvalidImage as error:
-                raise InvalidImage(f"{source.uri or source.name}: {error}") from None
+        source = mask_reference(mask.file)
+        masks.check_fit(source, main.source, resize=mask.resize)
         described["file"] = source.digest
         mask = mask.model_copy(update={"file": source})
     elif mask.boxes is not None:
         masks.from_boxes(main.source.upright_size, mask.boxes)
-    elif mask.alpha and not _has_alpha(main.source):
+    elif mask.alpha and not main.source.has_alpha:
         raise InvalidImage("the mask is to come from the alpha channel, but the picture has none")
     described["size"] = list(main.size)
     if mask.alpha:
         described["of"] = main.source.digest
     identity = "mask:" + json.dumps(described, sort_keys=True, separators=(",", ":"))
     return Input(main.source, identity, main.size, mask=mask)
-
-
-def _needs_alpha(main: Input | None, where: str) -> list[Problem]:
-    if main is None or _has_alpha(main.source):
-        return []
-    return [Problem(f"{where}.mask", "is required: the image has no alpha channel that could mark what to change")]
-
-
-def _has_alpha(source: ImageRef) -> bool:
-    return source.media_type != "image/jpeg" and inspect(source.read()).has_alpha

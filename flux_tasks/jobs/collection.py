@@ -1,7 +1,5 @@
 """The collection of a submitted job: poll it, fetch its result, and write that into the store."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -12,17 +10,16 @@ from functools import partial
 from typing import Any
 
 from flux_tasks.api.client import BflClient, Finished
-from flux_tasks.errors import DeliveryFailed, ItemError, JobLost, Moderated, StoreUnavailable
+from flux_tasks.errors import DeliveryFailed, FluxError, ItemError, JobLost, Moderated, StoreUnavailable
 from flux_tasks.images.redirects import host_of
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.known import remember_refusal
-from flux_tasks.jobs.result import picture_warnings
+from flux_tasks.jobs.result import losses, picture_warnings
 from flux_tasks.jobs.submission import Claim, keep_lease
 from flux_tasks.settings import is_loopback
 from flux_tasks.store.commit import commit, patiently
-
-__all__ = ["Collector"]
 
 _log = logging.getLogger("flux_tasks.job")
 
@@ -34,10 +31,7 @@ class Collector:
     """Collects one submitted job."""
 
     def __init__(self, job: JobContext, claim: Claim, client: BflClient) -> None:
-        self._job = job
-        self._claim = claim
-        self._entry = claim.entry
-        self._client = client
+        self._job, self._claim, self._entry, self._client = job, claim, claim.entry, client
 
     async def wait_for_end(self) -> Finished | None:
         """Return the finished job; None if the service has lost it, so that it is to be submitted again.
@@ -117,7 +111,7 @@ class Collector:
         """Write bytes first, then the record, then remove the journal entry: a paid job always leaves a trace.
 
         Returns:
-            The stored picture, and ``warnings`` with one more if it could be written into the spool only.
+            The stored picture, and ``warnings`` with what it has lost and whether it is in the spool only.
 
         Raises:
             StoreUnavailable: neither the store nor the spool can be written.
@@ -125,15 +119,17 @@ class Collector:
         job, entry = self._job, self._entry
         image = ImageRef.of(data, name=job.call.name)
         image = replace(image, engine=image.engine or job.engine, cost=settled["cost"], job_id=entry.id, data=data)
+        lost = await asyncio.to_thread(_losses, job.call, image)
         facts = {
             **job.identity.to_record(),
             **settled,
             "job_id": entry.id,
             "warnings": [*job.call.warnings, *warnings, *picture_warnings(job.call, image)],
+            "lost": lost,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         try:
-            return await commit(job.store, entry, facts, data), warnings
+            return await commit(job.store, entry, facts, data), [*warnings, *lost]
         except StoreUnavailable as error:
             _log.warning("%s: job %s waits in the spool: %s", job.title, entry.id, error)
             try:
@@ -143,4 +139,12 @@ class Collector:
                     f"{job.title}: job {entry.id} is paid for, and its result can be written nowhere ({problem}); "
                     "run again when there is room: it is collected for as long as the service keeps it"
                 ) from error
-            return image, [*warnings, f"the store could not be written; the result waits in the spool ({error})"]
+            return image, [*warnings, *lost, f"the store could not be written; the result waits in the spool ({error})"]
+
+
+def _losses(call: Call, image: ImageRef) -> list[str]:
+    """Return what a result has lost; nothing if a picture cannot be read: it is paid for, and is stored as it is."""
+    try:
+        return losses(call, image)
+    except (FluxError, OSError):
+        return []

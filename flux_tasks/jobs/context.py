@@ -1,7 +1,5 @@
 """One job: its call, its key, and the places where it is recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +10,6 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import Spool
-
-__all__ = ["JobContext", "Progress"]
 
 Progress = Callable[[str, float | None], None]
 """Receives each status of a running job and the share done (0 to 1, or None). Called on the background loop."""
@@ -38,7 +34,6 @@ class JobContext:
 
     @cached_property
     def identity(self) -> Identity:
-        """What identifies the call."""
         return self.call.identity(self.engine)
 
     @property
@@ -53,17 +48,14 @@ class JobContext:
 
     @cached_property
     def store(self) -> Store:
-        """The store of results."""
         return Store(self.settings.store)
 
     @cached_property
     def journal(self) -> Journal:
-        """The journal in the store."""
         return Journal(self.store)
 
     @cached_property
     def spool(self) -> Spool:
-        """The spool on this machine."""
         return Spool(self.store)
 
     @property

@@ -1,7 +1,5 @@
 """What all jobs of one endpoint and key share in this process: client, connections, slots, the embedded server."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from dataclasses import dataclass, field
@@ -11,8 +9,6 @@ from flux_tasks.api.client import BflClient
 from flux_tasks.api.slots import Slots
 from flux_tasks.errors import OutOfCredits, RunStopped
 from flux_tasks.settings import Settings
-
-__all__ = ["Endpoint", "close", "endpoint_for", "engine_of", "open_account", "stop_submitting"]
 
 
 @dataclass
@@ -77,8 +73,7 @@ def _about(settings: Settings) -> tuple[Any, ...]:
 
 async def close(settings: Settings) -> None:
     """Close the connections of these settings, and their embedded server; they are opened again when needed."""
-    endpoint = _endpoints.pop(_about(settings), None)
-    if endpoint is None:
+    if (endpoint := _endpoints.pop(_about(settings), None)) is None:
         return
     async with endpoint.opening:
         if endpoint.client is not None:

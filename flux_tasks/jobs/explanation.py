@@ -1,7 +1,5 @@
 """Say in plain words what identifies a result, and what keeps it from answering another call."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
@@ -9,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from textwrap import indent
 from typing import Any
 
 from flux_tasks import files
@@ -17,8 +16,6 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.store.records import Store
 from flux_tasks.units import credits, px_size, table_text
-
-__all__ = ["KeyRecord", "differences", "find_records"]
 
 _KINDS = ("results", "refusals", "journal")
 _THREADS = 16  # nearly all the time is spent waiting for the store
@@ -43,7 +40,7 @@ class KeyRecord:
         """Return what the record is, and what its key is made of."""
         lines = [f"{self.key}: {self._what()}"]
         if self.identity is not None:
-            lines += ["It is identified by", *_indented(_identifying(self.identity)), *_beside(self.identity)]
+            lines += ["It is identified by", _indented(_identifying(self.identity)), _beside(self.identity)]
             if self.key != self.identity.key:
                 lines.append(
                     f"Its key is of September 2026; calls have {self.identity.key} now, and find it at the second look "
@@ -52,7 +49,7 @@ class KeyRecord:
         elif "operation" in self.record:
             rows = [(name, _shown(value)) for name, value in self.record.get("parameters", {}).items()]
             operation = [(name, str(value)) for name, value in self.record["operation"].items() if name != "source"]
-            lines += ["It is identified by its pictures, and by", *_indented([*operation, *rows])]
+            lines += ["It is identified by its pictures, and by", _indented([*operation, *rows])]
         elif self.kind == "results":
             lines.append("Its key does not follow from what it holds: another version wrote it, or it was changed.")
         else:
@@ -82,8 +79,8 @@ def _picture_of(record: Mapping[str, Any]) -> str:
     return f"{px_size((image.get('width', 0), image.get('height', 0)))}, {image.get('media_type')}"
 
 
-def _indented(rows: Sequence[tuple[str, str]]) -> list[str]:
-    return [f"  {line}" for line in table_text(rows).splitlines()]
+def _indented(rows: Sequence[tuple[str, str]]) -> str:
+    return indent(table_text(rows), "  ")
 
 
 def _identifying(identity: Identity) -> list[tuple[str, str]]:
@@ -98,13 +95,13 @@ def _identifying(identity: Identity) -> list[tuple[str, str]]:
     return rows if not identity.variant else [*rows, ("variant", str(identity.variant))]
 
 
-def _beside(identity: Identity) -> list[str]:
+def _beside(identity: Identity) -> str:
     defaults = {n: v for n, v in identity.tool.defaults({}).items() if n not in identity.chosen and v is not None}
     rest = ", ".join(f"{name} {_shown(value)}" for name, value in defaults.items())
-    return [
+    return (
         f"and by nothing else. Defaults hold for the rest{f' ({rest})' if rest else ''}; names and places of files, "
         "dates, region, credentials and webhooks are no part of it."
-    ]
+    )
 
 
 def differences(stored: Identity, given: Identity) -> list[str]:
@@ -159,11 +156,8 @@ def _parts(image: str) -> dict[str, Any]:
 
 
 def _image_words(image: str) -> str:
-    parts = _parts(image)
-    whole = "picture" if "picture" in parts else "file" if "file" in parts else ""
-    first = f"{whole} {parts.pop(whole)[:12]}" if whole else ""
-    words = [f"{name} {_part(name, value)}" for name, value in parts.items()]
-    return ", ".join(([first] if first else []) + words)
+    parts = sorted(_parts(image).items(), key=lambda part: part[0] not in ("picture", "file"))  # what it is comes first
+    return ", ".join(f"{name} {_part(name, value)}" for name, value in parts)
 
 
 def _part(name: str, value: Any) -> str:
@@ -214,12 +208,14 @@ def find_records(store: Store, text: str) -> list[KeyRecord]:
         raise StoreUnavailable(f"the store cannot be read: {error}") from error
     keys = {one.key for one in found}
     if not found and digest:
-        raise _problem(text, "is not a picture that this store has: it was made elsewhere, or converted when written")
-    if not found:
-        raise _problem(text, "is no file, no job, and not the beginning of a key of this store: write one of these")
-    if is_key and len(keys) > 1:
-        raise _problem(text, f"begins {len(keys)} keys of this store: write more of it")
-    return found
+        what = "is not a picture that this store has: it was made elsewhere, or converted when written"
+    elif not found:
+        what = "is no file, no job, and not the beginning of a key of this store: write one of these"
+    elif is_key and len(keys) > 1:
+        what = f"begins {len(keys)} keys of this store: write more of it"
+    else:
+        return found
+    raise InvalidRequest.of([Problem(text, what)])
 
 
 def _digest_of(location: str) -> str:
@@ -239,15 +235,9 @@ def _is_meant(one: KeyRecord, text: str, digest: str, *, is_key: bool) -> bool:
     return one.record.get("job_id") == text
 
 
-def _problem(text: str, what: str) -> InvalidRequest:
-    return InvalidRequest.of([Problem(text, what)])
-
-
 def _named(store: Store, beginning: str) -> Iterator[KeyRecord]:
-    for kind in _KINDS:
-        for name in store.records(kind):
-            if name.startswith(beginning):
-                yield _read(store, (kind, name))
+    places = ((kind, name) for kind in _KINDS for name in store.records(kind) if name.startswith(beginning))
+    return (_read(store, place) for place in places)
 
 
 def _all(store: Store) -> Iterator[KeyRecord]:
@@ -258,10 +248,7 @@ def _all(store: Store) -> Iterator[KeyRecord]:
 
 def _read(store: Store, place: tuple[str, str]) -> KeyRecord:
     kind, name = place
-    try:
-        record = store.record(kind, name) or {}
-    except ValueError:  # damaged
-        record = {}
+    record = store.record_or_empty(kind, name)
     key = name.partition("~")[0]
     identity = Identity.of_record(record)
     return KeyRecord(key, kind, record, identity and identity.with_variant_of(key))

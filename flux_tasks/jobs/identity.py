@@ -4,18 +4,14 @@ The job key is made of this and of nothing else. So a key changes only when the 
 the contract nor a new optional parameter changes one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from flux_tasks.catalog import TOOLS, Tool, contract_0919
-
-__all__ = ["Identity"]
 
 _VARIANTS = range(100)  # tried for a record that does not hold its own
 
@@ -38,7 +34,7 @@ class Identity:
     variant: int = 0
 
     @classmethod
-    def of_record(cls, record: Mapping[str, Any]) -> Identity | None:
+    def of_record(cls, record: Mapping[str, Any]) -> Self | None:
         """Return what a result record says of its call; None if it does not say enough, or its tool is not known.
 
         A record of September 2026 holds neither the revision, which was the first one, nor the variant; see
@@ -100,7 +96,7 @@ class Identity:
         }
         return _digest({**document, "parameters": _normalized(document["parameters"])})
 
-    def with_variant_of(self, key: str) -> Identity | None:
+    def with_variant_of(self, key: str) -> Self | None:
         """Return the identity with the variant that has ``key`` among its keys; None if no variant below 100 has."""
         variants = (replace(self, variant=variant) for variant in (self.variant, *_VARIANTS))
         return next((identity for identity in variants if key in identity.keys), None)

@@ -5,16 +5,13 @@ store → spool → journal → slot → submit → journal → poll → fetch �
 All of it runs on the process's background loop (``background``), so that sync and async callers share connections,
 slots and the table of running jobs: the same job asked for twice at once is one job. The journal keeps other processes
 on the same store apart: one of them pays, the others wait for its result, or collect the job when its owner has ended.
-
-If the store cannot be written after a job was paid for, the write is repeated a few times; then the job's id, or its
-result, waits in the spool on this machine and is written when the store can be written again.
+What the store does not take after a job was paid for waits in the spool on this machine.
 """
-
-from __future__ import annotations
 
 import asyncio
 import os
 import time
+from collections import Counter
 from dataclasses import replace
 
 from flux_tasks.jobs.call import Call
@@ -27,12 +24,10 @@ from flux_tasks.jobs.submission import Submitter
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import patiently
 
-__all__ = ["execute"]
-
 _running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
 """Jobs of this process that have not ended, by store and job key."""
 
-_waiting: dict[tuple[str, str], int] = {}
+_waiting: Counter[tuple[str, str]] = Counter()
 """How many calls wait for each of them."""
 
 
@@ -62,7 +57,7 @@ async def execute(
         task = asyncio.create_task(_run(job))
         _running[flight] = task
         task.add_done_callback(lambda _: _running.pop(flight, None))
-    _waiting[flight] = _waiting.get(flight, 0) + 1
+    _waiting[flight] += 1
     try:
         result = await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -80,7 +75,8 @@ async def _run(job: JobContext) -> JobResult:
     """Take one job from its key to its stored result."""
     if not job.refresh and (found := await _find_settled(job)) is not None:
         return found
-    job = await _continued(job)
+    if await patiently(job.journal.entry, *job.keys[1:]) is not None:  # unsettled under its former key: go on so
+        job = replace(job, is_former=True)
     job.settings.require_key()
     endpoint = endpoint_for(job.settings)
     client = await endpoint.connect()
@@ -108,21 +104,15 @@ async def _run(job: JobContext) -> JobResult:
     is_submitted_here = claim.entry.id in endpoint.submitted
     endpoint.submitted.discard(claim.entry.id)  # it is stored, and is not collected again
     return JobResult(
-        image=image,
-        key=job.key,
-        outcome=JobOutcome.COLLECTED if claim.is_earlier else JobOutcome.DONE,
+        image,
+        job.key,
+        JobOutcome.COLLECTED if claim.is_earlier else JobOutcome.DONE,
         **settled,
         job_id=claim.entry.id,
         seconds=seconds,
         warnings=tuple(warnings),
         is_submitted_here=is_submitted_here,
     )
-
-
-async def _continued(job: JobContext) -> JobContext:
-    """Return ``job`` under its former key if that has an unsettled job, which is collected or held as it is."""
-    is_former = await patiently(job.journal.entry, *job.keys[1:]) is not None
-    return replace(job, is_former=True) if is_former else job
 
 
 async def _find_settled(job: JobContext) -> JobResult | None:
@@ -134,10 +124,5 @@ async def _find_settled(job: JobContext) -> JobResult | None:
     return found
 
 
-def _forget_parent() -> None:
-    """Forget all jobs in a forked child, which has none of its parent's tasks."""
-    _running.clear()
-    _waiting.clear()
-
-
-os.register_at_fork(after_in_child=_forget_parent)
+for _table in (_running, _waiting):
+    os.register_at_fork(after_in_child=_table.clear)  # a forked child has none of its parent's tasks

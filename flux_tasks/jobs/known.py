@@ -1,7 +1,5 @@
 """What is known of a job before anything is paid: a result in the store or in the spool, or a refusal by moderation."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -16,12 +14,10 @@ from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.endpoint import endpoint_for, engine_of
-from flux_tasks.jobs.result import JobOutcome, JobResult
+from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobOutcome, JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.journal import Entry
-
-__all__ = ["find_result", "is_answered", "lookup", "remember_refusal", "substitute"]
 
 _log = logging.getLogger("flux_tasks.job")
 
@@ -32,8 +28,7 @@ async def lookup(call: Call, settings: Settings) -> JobResult | None:
     """Return the result of ``call`` if the store or the spool has one. Spends nothing and opens no picture.
 
     Raises:
-        Moderated: it was refused earlier, and is not to be tried again.
-        StoreUnavailable: the store cannot be read, so that nothing is known.
+        Moderated, StoreUnavailable: as ``find_result``.
     """
     return await find_result(JobContext(call, settings, await engine_of(settings)))
 
@@ -62,11 +57,7 @@ def _read_result(job: JobContext) -> JobResult | None:
 
 
 async def _read_refusal(job: JobContext) -> JobResult | None:
-    """Return the result that replaces one that moderation refused earlier, if there is one.
-
-    Raises:
-        Moderated: the job was refused, and nothing replaces its result.
-    """
+    """Return the result that replaces one that moderation refused earlier; raise ``Moderated`` if nothing does."""
     if job.settings.retry_moderated:
         return None
     _, refusal = await _find_refusal(job)
@@ -127,16 +118,12 @@ def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any]
         delivery_host=str(facts.get("delivery_host") or ""),
         expanded_prompt=str(facts.get("expanded_prompt") or ""),
         job_id=image.job_id,
-        warnings=warnings,
+        warnings=(*warnings, *(text for text in (LOST_ALPHA, LOST_PROFILE) if text in str(facts.get("lost")))),
     )
 
 
 async def is_answered(job: JobContext, entry: Entry) -> bool:
-    """Check whether the store has an answer by now: a result, or a refusal by moderation.
-
-    Raises:
-        StoreUnavailable: the store cannot be read.
-    """
+    """Check whether the store has an answer by now: a result, or a refusal by moderation."""
     if await patiently(_read_result, job) is not None:
         return True
     if job.settings.retry_moderated or entry.attempt > 1:

@@ -5,8 +5,6 @@ is, at the second look into the store; under its present key it answers at the f
 identifies its call but for the variant, which is found by trying.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +16,6 @@ from flux_tasks import files
 from flux_tasks.errors import StoreUnavailable
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.store.records import Store
-
-__all__ = ["Migration", "migrate"]
 
 _THREADS = 16  # nearly all the time is spent waiting for the store
 _BATCH = 1_000
@@ -60,7 +56,7 @@ def migrate(store: Store, *, is_dry: bool = True) -> Migration:
         StoreUnavailable: the store cannot be read or written.
     """
     try:
-        refusals = {name: _record(store, "refusals", name) for name in store.records("refusals")}
+        refusals = {name: store.record_or_empty("refusals", name) for name in store.records("refusals")}
         substitutes: dict[str, list[str]] = {}
         for name, refusal in refusals.items():
             substitutes.setdefault(str(refusal.get("instead", "")), []).append(name)
@@ -72,34 +68,21 @@ def migrate(store: Store, *, is_dry: bool = True) -> Migration:
             for start in range(0, len(keys), _BATCH):
                 batch = keys[start : start + _BATCH]
                 for key, (fate, why) in zip(batch, pool.map(one, batch), strict=True):
-                    _count(found, key, fate, why)
+                    if fate == "moved":
+                        found.moved[why] += 1
+                    elif fate == "left":
+                        found.left[key] = why
+                    else:
+                        found.present += fate == "present"
+                        found.free += fate == "free"
     except OSError as error:
         raise StoreUnavailable(f"the store cannot be used: {error}") from error
     return found
 
 
-def _count(found: Migration, key: str, fate: _Fate, why: str) -> None:
-    match fate:
-        case "moved":
-            found.moved[why] += 1
-        case "left":
-            found.left[key] = why
-        case "present":
-            found.present += 1
-        case "free":
-            found.free += 1
-
-
-def _record(store: Store, kind: str, name: str) -> dict[str, Any]:
-    try:
-        return store.record(kind, name) or {}
-    except ValueError:  # damaged
-        return {}
-
-
 def _migrate_one(store: Store, key: str, *, is_dry: bool, substitutes: Mapping[str, list[str]]) -> tuple[_Fate, str]:
     """Give one result its present key; return what became of it, and its tool or the reason."""
-    record = _record(store, "results", key)
+    record = store.record_or_empty("results", key)
     if "operation" in record or "preserve" in record:
         return "free", ""
     identity = Identity.of_record(record)
@@ -123,6 +106,6 @@ def _move(
         if there is None:
             store.put_record("results", identity.key, {**record, **identity.to_record(), "key": identity.key})
         for name in refusals:  # of calls whose result this one stands for
-            store.put_record("refusals", name, {**_record(store, "refusals", name), "instead": identity.key})
+            store.put_record("refusals", name, {**store.record_or_empty("refusals", name), "instead": identity.key})
         store.remove_record("results", str(identity.former_key))
     return "moved", identity.tool.name

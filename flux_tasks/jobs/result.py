@@ -1,16 +1,14 @@
 """The result of one call: its picture, how it was come by, what it cost, and what is odd about it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Self
 
 from flux_tasks.errors import InvalidImage
+from flux_tasks.images.pixels import is_see_through, is_srgb
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.units import px_size
-
-__all__ = ["JobOutcome", "JobResult"]
 
 
 class JobOutcome(StrEnum):
@@ -57,7 +55,7 @@ class JobResult:
     warnings: tuple[str, ...] = ()
     is_submitted_here: bool = False
 
-    def with_warnings_of(self, call: Call) -> JobResult:
+    def with_warnings_of(self, call: Call) -> Self:
         """Return the same result, with the warnings of ``call`` and of the picture as its result added."""
         return replace(self, warnings=(*call.warnings, *self.warnings, *picture_warnings(call, self.image)))
 
@@ -76,6 +74,33 @@ def picture_warnings(call: Call, image: ImageRef) -> list[str]:
     if _is_solid(image) and not (call.main is not None and _is_solid(call.main)):
         found.append("the result is one solid colour")
     return found
+
+
+LOST_ALPHA = "what is transparent in the input is not in the result"
+LOST_PROFILE = "the input has a colour profile and the result has none, so that its colours may look different"
+
+
+def losses(call: Call, image: ImageRef | None) -> list[str]:
+    """Return a warning for the transparency, and for the colour profile, that the input has and ``image`` has not.
+
+    It may decode the input: call it on a thread, and not for results that the store has.
+
+    Args:
+        image: the result; None if it is not made yet: then nothing is said of its profile.
+    """
+    main = call.main
+    if main is None:
+        return []
+    had_alpha = main.has_alpha and not (image is not None and image.has_alpha) and not _marks_by_alpha(call)
+    had_profile = image is not None and main.header.has_profile and not image.header.has_profile
+    profile = main.profile if had_profile else None
+    is_alpha_lost = had_alpha and is_see_through(main.open())
+    return [LOST_ALPHA] * is_alpha_lost + [LOST_PROFILE] * bool(profile and not is_srgb(profile))
+
+
+def _marks_by_alpha(call: Call) -> bool:
+    """Check whether the transparency of the input says what to change, so that the result is to have none."""
+    return "mask" in call.tool.image_fields and (call.mask is None or bool(call.mask.mask and call.mask.mask.alpha))
 
 
 def _is_solid(image: ImageRef) -> bool:

@@ -3,8 +3,6 @@
 No job is submitted twice: the process that writes the intent submits it, all others wait for it or collect it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import logging
@@ -31,8 +29,6 @@ from flux_tasks.jobs.endpoint import Endpoint
 from flux_tasks.jobs.known import is_answered
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
-
-__all__ = ["Claim", "Submitter", "is_submitting", "keep_lease"]
 
 _log = logging.getLogger("flux_tasks.job")
 
@@ -64,10 +60,7 @@ class Submitter:
 
     def __init__(self, job: JobContext, endpoint: Endpoint, client: BflClient, body: dict[str, Any]) -> None:
         self.warnings: list[str] = []
-        self._job = job
-        self._endpoint = endpoint
-        self._client = client
-        self._body = body
+        self._job, self._endpoint, self._client, self._body = job, endpoint, client, body
         self._replaced: Entry | None = None
         """The attempt that is to be submitted again."""
         self._is_cancelled = False
@@ -112,16 +105,10 @@ class Submitter:
         raise StoreUnavailable(f"the journal of {job.store.url} cannot be written: there is no room for {job.key}")
 
     def _intent(self) -> Entry:
-        job = self._job
-        return Entry(
-            key=job.key,
-            tool=job.call.tool.name,
-            phase="intent",
-            name=job.call.name,
-            estimate=job.call.estimate(),
-            attempt=1 if self._replaced is None else self._replaced.attempt + 1,
-            refresh=job.refresh,
-        )
+        job, call = self._job, self._job.call
+        attempt = 1 if self._replaced is None else self._replaced.attempt + 1
+        entry = Entry(job.key, call.tool.name, "intent", call.name, call.estimate())
+        return replace(entry, attempt=attempt, refresh=job.refresh)
 
     async def _earlier(self) -> Entry | None:
         """Return the last attempt at the job; its id may wait in the spool, if the journal could not be written."""
@@ -234,13 +221,8 @@ def is_submitting() -> bool:
 @atexit.register
 def _finish_submissions() -> None:
     """Let a program that ends wait for the answers to its POSTs: without their ids the jobs would be lost."""
-
-    async def finish() -> None:
-        if _posting:
-            await asyncio.wait(list(_posting))  # each is answered or timed out
-
-    if _posting:
-        background.run(finish())
+    if posting := list(_posting):
+        background.run(asyncio.wait(posting))  # each is answered or timed out
 
 
 os.register_at_fork(after_in_child=_posting.clear)  # a forked child has none of its parent's tasks

@@ -8,8 +8,6 @@
 Importing this is cheap: web server and engine are imported when they are first needed.
 """
 
-from __future__ import annotations
-
 from flux_tasks.local.server import LocalServer, serve
 from flux_tasks.local.service.charges import ChargeLog, Entry
 

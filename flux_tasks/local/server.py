@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import threading
 import weakref
@@ -100,30 +99,22 @@ class LocalServer:
         upstream_key: str = "",
         replay: str | Path | None = None,
     ) -> None:
+        workers = (os.cpu_count() or 1) if workers is None else workers
         _check(key=key, credits=credits, cap=cap, expiry=expiry, retention=retention, workers=workers)
         if record is not None and replay is not None:
-            raise RecipeError(
-                [Problem("record", "cannot be used together with replay: a server does one or the other")]
-            )
+            problem = Problem("record", "cannot be used together with replay: a server does one or the other")
+            raise RecipeError([problem])
         if record is not None or replay is not None:
-            meaningless = {
-                "key": key is not None,
-                "credits": credits != 1000.0,
-                "cap": cap != 24,
-                "expiry": expiry is not None,
-                "faults": bool(faults),
-                "latency": bool(latency),
-                "charges": charges is not None,
-                "strict": strict,
-                "virtual_time": virtual_time,
-            }
+            numbers = {"credits": credits != 1000.0, "cap": cap != 24, "expiry": expiry is not None}
+            others = {"faults": bool(faults), "latency": bool(latency), "strict": strict, "virtual_time": virtual_time}
+            given = {"key": key is not None, "charges": charges is not None, **numbers, **others}
             mode = "record" if record is not None else "replay"
-            problems = [Problem(name, f"means nothing with {mode}") for name, given in meaningless.items() if given]
-            if problems:
-                raise RecipeError(problems)
+            if any(given.values()):
+                raise RecipeError([Problem(name, f"means nothing with {mode}") for name in given if given[name]])
         self._record = (Path(record), upstream, upstream_key) if record is not None else None
         self._replay = Path(replay) if replay is not None else None
-        if not is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}"):
+        self._origin = f"http://[{host}]" if ":" in host else f"http://{host}"
+        if not is_loopback(self._origin):
             raise RecipeError([Problem("host", f"{host} is not loopback: the local server is for this machine alone")])
         engines.identity(engine)
         self.faults = Faults(faults)
@@ -134,14 +125,8 @@ class LocalServer:
         self._port = port
         self._key = key
         self._engine = engine
-        self._options: dict[str, Any] = {
-            "cap": cap,
-            "expiry": expiry,
-            "retention": retention,
-            "workers": workers or os.cpu_count() or 1,
-            "latency": latencies(latency),
-            "retries": webhook_retries,
-        }
+        self._options: dict[str, Any] = {"cap": cap, "expiry": expiry, "retention": retention, "workers": workers}
+        self._options |= {"latency": latencies(latency), "retries": webhook_retries}
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._url = ""
@@ -170,18 +155,19 @@ class LocalServer:
         if self._thread is not None:
             return self
         absent = [name for name in ("starlette", "uvicorn") if importlib.util.find_spec(name) is None]
-        needs_engine = self._record is None and self._replay is None
-        if absent := [*absent, *(engines.missing(self._engine) if needs_engine else ())]:
+        if self._record is None and self._replay is None:
+            absent += engines.missing(self._engine)
+        if absent:
             raise EndpointUnreachable(
                 f"the local server needs {', '.join(absent)}, not installed here: pip install 'flux-pipelines[local]'"
             )
         import uvicorn
 
-        from flux_tasks.local.web.connections import Protocol
+        from flux_tasks.local.web.faulty_answers import Protocol
 
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
-        self._url = f"http://[{self._host}]:{self._port}" if ":" in self._host else f"http://{self._host}:{self._port}"
+        self._url = f"{self._origin}:{self._port}"
         try:
             api = self._make()
         except BaseException:
@@ -214,11 +200,7 @@ class LocalServer:
         return self
 
     def _make(self) -> LocalApi | RecordingApi | ReplayApi:
-        """Return the application.
-
-        Raises:
-            RecipeError: recordings or an upstream that cannot be used.
-        """
+        """Return the application, or raise a RecipeError for recordings or an upstream that cannot be used."""
         if self._replay is not None:
             from flux_tasks.local.recording.replayer import ReplayApi
 
@@ -237,14 +219,9 @@ class LocalServer:
         _sweep()
         folder = Path(tempfile.mkdtemp(prefix=f"flux-local-{os.getpid()}-"))
         self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        shared: dict[str, Any] = {
-            "engine": self._engine,
-            "charges": self.charges,
-            "faults": self.faults,
-            "clock": self._clock,
-        }
-        jobs = Jobs(folder=folder, **shared, **self._options)
-        self._api = LocalApi(url=self._url, key=self._key, strict=self._strict, jobs=jobs, **shared)
+        shared: dict[str, Any] = {"charges": self.charges, "faults": self.faults, "clock": self._clock}
+        jobs = Jobs(engine=self._engine, folder=folder, **shared, **self._options)
+        self._api = LocalApi(url=self._url, key=self._key, strict=self._strict, jobs=jobs)
         return self._api
 
     def stop(self) -> None:
@@ -302,20 +279,15 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _check(*, key: str | None, workers: int | None, **numbers: float | None) -> None:
-    """Check the numbers of an account and a server.
-
-    Raises:
-        RecipeError: with every problem.
-    """
+def _check(*, key: str | None, **numbers: float | None) -> None:
+    """Check the numbers of an account and a server, and raise a RecipeError with every problem."""
     problems = [Problem("key", "is empty: leave it out, and any key and none are accepted")] if key == "" else []
     for name, value in numbers.items():
-        if value is None:  # of each tool's own
+        least = 1 if name in ("cap", "workers") else 0
+        if name == "expiry" and value is None:  # that of each tool
             continue
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= (1 if name == "cap" else 0)):
-            problems.append(Problem(name, f"{value!r} is not a number of at least {1 if name == 'cap' else 0}"))
-    if workers is not None and workers < 1:
-        problems.append(Problem("workers", f"{workers!r} is not a number of at least 1"))
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= least):
+            problems.append(Problem(name, f"{value!r} is not a number of at least {least}"))
     if problems:
         raise RecipeError(problems)
 
@@ -335,14 +307,13 @@ def serve(host: str = "127.0.0.1", port: int = 8765, **options: Any) -> None:
         signal.signal(signal.SIGTERM, lambda *_: over.set())
     with LocalServer(port, host=host, **options) as server:
         if options.get("record"):
-            print(f"{server.url} passes everything on to {options.get('upstream', 'bfl')} and records it")
-            print(f"in {options['record']}: prompts and pictures, no key. Jobs are paid for. Stop it with Ctrl-C.")
+            does = f"passes everything on to {options.get('upstream', 'bfl')} and records it"
+            note = f"in {options['record']}: prompts and pictures, no key. Jobs are paid for."
         elif options.get("replay"):
-            print(f"{server.url} answers from the recordings in {options['replay']}")
-            print("and nothing else. Stop it with Ctrl-C.")
+            does, note = f"answers from the recordings in {options['replay']}", "and nothing else."
         else:
-            print(f"{server.url} serves the BFL API, engine {engines.identity(options.get('engine', 'classical'))}")
-            print("Its pictures are previews, not made by FLUX. Stop it with Ctrl-C.")
-        sys.stdout.flush()
+            does = f"serves the BFL API, engine {engines.identity(options.get('engine', 'classical'))}"
+            note = "Its pictures are previews, not made by FLUX."
+        print(f"{server.url} {does}\n{note} Stop it with Ctrl-C.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             over.wait()

@@ -1,7 +1,5 @@
 """The store: result records and blobs, the journal of unsettled jobs, and the spool."""
 
-from __future__ import annotations
-
 from flux_tasks.store.records import Store
 
 __all__ = ["Store"]

@@ -1,7 +1,5 @@
 """Write what was paid for: several times if needed, in the right order, and from the spool once the store is back."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Callable
@@ -18,8 +16,6 @@ from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import Spool
 
-__all__ = ["commit", "drain_spool", "patiently", "reconcile"]
-
 _log = logging.getLogger("flux_tasks.job")
 
 T = TypeVar("T")
@@ -31,7 +27,7 @@ async def patiently(function: Callable[..., T], *arguments: Any) -> T:
     Raises:
         StoreUnavailable: it does not pass.
     """
-    for pause in (*files.PAUSES, None):
+    for pause in (*files.access.PAUSES, None):
         try:
             return await asyncio.to_thread(function, *arguments)
         except OSError as error:

@@ -15,15 +15,13 @@ ended. No entry is ever replaced by another job's: a job that has to be submitte
 one job.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import socket
 import time
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from flux_tasks.settings import Settings
 from flux_tasks.store.records import Store
@@ -45,10 +43,8 @@ def is_process_alive(pid: int) -> bool:
     """Check whether this machine has a process with this id."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it exists, and belongs to another user
-        return True
+    except OSError as error:  # it is refused for a process of another user
+        return not isinstance(error, ProcessLookupError)
     return True
 
 
@@ -100,7 +96,7 @@ class Entry:
         """Seconds since the last change."""
         return max(0.0, time.time() - self.at)
 
-    def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
+    def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Self:  # noqa: A002 - the API's own word
         """Return the same entry, now that the service has given the job an id."""
         return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
 
@@ -137,12 +133,6 @@ class Journal:
     def intend(self, entry: Entry) -> bool:
         """Write down that ``entry`` is about to be submitted; False if the job already has this attempt."""
         return self._store.create_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
-
-    def submitted(self, entry: Entry, *, id: str, polling_url: str, cost: float | None) -> Entry:  # noqa: A002 - the API's own word
-        """Write down the service's id. From here on the job can always be found again."""
-        updated = entry.with_id(id, polling_url=polling_url, cost=cost)
-        self.put(updated)
-        return updated
 
     def renew(self, entry: Entry) -> None:
         """Note that this process is at work on ``entry``, and holds its lease."""
@@ -187,9 +177,9 @@ class Journal:
     def _attempt(self, key: str, attempt: int) -> Entry | None:
         try:
             record = self._store.record(_KIND, _name(key, attempt))
-        except ValueError:
-            return _unreadable(key, attempt)
-        return None if record is None else _entry(key, attempt, record)
+            return None if record is None else replace(_entry(record), attempt=attempt)
+        except (ValueError, TypeError, OverflowError):  # no JSON, or no entry
+            return Entry(key, "unknown", "intent", at=0.0, begun=0.0, owner="unknown", attempt=attempt)
 
     def entries(self) -> list[Entry]:
         """Return all unsettled jobs, each with its last attempt."""
@@ -204,15 +194,9 @@ def _name(key: str, attempt: int) -> str:
     return key if attempt == 1 else f"{key}~{attempt}"
 
 
-def _entry(key: str, attempt: int, record: dict[str, Any]) -> Entry:
-    try:
-        entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
-        is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
-        is_sane = isinstance(entry.owner, str) and math.isfinite(entry.at) and math.isfinite(entry.begun)
-        return replace(entry, attempt=attempt) if is_whole and is_sane else _unreadable(key, attempt)
-    except TypeError:  # JSON, but not an entry
-        return _unreadable(key, attempt)
-
-
-def _unreadable(key: str, attempt: int) -> Entry:
-    return Entry(key=key, tool="unknown", phase="intent", at=0.0, begun=0.0, owner="unknown", attempt=attempt)
+def _entry(record: dict[str, Any]) -> Entry:
+    entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
+    is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
+    if not (is_whole and isinstance(entry.owner, str) and math.isfinite(entry.at) and math.isfinite(entry.begun)):
+        raise ValueError("not an entry")
+    return entry

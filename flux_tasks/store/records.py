@@ -11,8 +11,6 @@ Files are created atomically, and two writers of one name write the same content
 machines can share one store. A result counts only while its blob is there.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -26,9 +24,6 @@ from flux_tasks.errors import InvalidImage
 from flux_tasks.images import byte_cache
 from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.images.reference import ImageRef
-
-__all__ = ["Store"]
-
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -49,6 +44,14 @@ class Store:
     def location(self, *parts: str) -> str:
         """Return the full location of something in the store."""
         return files.join(self.url, *parts)
+
+    def is_new(self) -> bool:
+        """Check whether nothing has been stored here yet.
+
+        Raises:
+            OSError: the store cannot be reached.
+        """
+        return not files.folders(self.url)
 
     def _blob(self, digest: str, media_type: str) -> str:
         return self.location("blobs", digest[:2], f"{digest}.{EXTENSIONS.get(media_type, 'bin')}")
@@ -74,8 +77,7 @@ class Store:
     def put_result(self, key: str, image: ImageRef, facts: Mapping[str, Any]) -> None:
         """Record that the job ``key`` made ``image``, whose blob is here already."""
         described = {k: v for k, v in image.to_dict().items() if k != "uri"}  # the store may have other addresses
-        record = {"key": key, "image": described, **facts}
-        files.write(self._result(key), _dump(record))
+        self.put_record("results", key, {"key": key, "image": described, **facts})
 
     def result(self, key: str) -> dict[str, Any] | None:
         """Return the record of the job ``key``, or None; under ``image`` it has a reference into this store.
@@ -86,22 +88,13 @@ class Store:
             OSError: the store cannot be reached (so nothing is known, and nothing may be paid for).
         """
         try:
-            record = json.loads(files.read(self._result(key)))
+            record = self.record_or_empty("results", key)
             image = ImageRef.from_dict(record["image"])
             if not _DIGEST.fullmatch(image.digest) or not self.has_image(image):
                 return None
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if error.errno == errno.ELOOP:  # a link that leads nowhere
-                return None
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError):  # not JSON, or not of this shape
+        except (ValueError, KeyError, TypeError, AttributeError):  # not there, or not of this shape
             return None
         return {**record, "image": replace(image, uri=self._blob(image.digest, image.media_type))}
-
-    def _result(self, key: str) -> str:
-        return self.location("results", f"{key}.json")
 
     def read_image(self, image: ImageRef) -> bytes:
         """Return the bytes of an image that is in the store, checked against its digest.
@@ -110,9 +103,10 @@ class Store:
             InvalidImage: the blob is damaged.
             OSError: it is not there or cannot be read.
         """
-        data = files.read(self._blob(image.digest, image.media_type))
+        blob = self._blob(image.digest, image.media_type)
+        data = files.read(blob)
         if hashlib.sha256(data).hexdigest() != image.digest:
-            raise InvalidImage(f"{self._blob(image.digest, image.media_type)}: the blob is damaged")
+            raise InvalidImage(f"{blob}: the blob is damaged")
         return data
 
     def put_record(self, kind: str, name: str, record: Mapping[str, Any]) -> None:
@@ -142,6 +136,13 @@ class Store:
             raise ValueError(f"{kind}/{name}.json is not a JSON object")  # noqa: TRY004 - as for what is no JSON at all
         return found
 
+    def record_or_empty(self, kind: str, name: str) -> dict[str, Any]:
+        """Return a small JSON document, or nothing if there is none or it is damaged."""
+        try:
+            return self.record(kind, name) or {}
+        except ValueError:
+            return {}
+
     def remove_record(self, kind: str, name: str) -> None:
         """Remove a small JSON document, if it is there."""
         files.remove(self.location(kind, f"{name}.json"))
@@ -158,6 +159,4 @@ def _without_slash(url: str) -> str:
 
 def _dump(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True)
-    return text.encode(
-        "utf-8", "backslashreplace"
-    )  # a file name may hold bytes that are no text; JSON can hold them as \udc80
+    return text.encode("utf-8", "backslashreplace")  # bytes of a file name that are no text, as JSON has them: \udc80

@@ -8,8 +8,6 @@
 ``FLUX_SPOOL`` is ``~/.flux-pipelines/spool`` unless it is set; ``<store>`` is a hash of the store's URL.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -21,8 +19,6 @@ from flux_tasks import files
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.journal import Entry
 from flux_tasks.store.records import Store
-
-__all__ = ["Spool", "Spooled"]
 
 DEFAULT = "~/.flux-pipelines/spool"
 
@@ -60,9 +56,8 @@ class Spool:
         """
         if data:
             files.write(self._place(entry.key, "image"), data)
-        document = {"entry": asdict(entry), "facts": dict(facts) if facts is not None else None}
-        text = json.dumps(document, indent=1).encode()
-        files.write(self._place(entry.key, "json"), text)
+        document = {"entry": asdict(entry), "facts": None if facts is None else dict(facts)}
+        files.write(self._place(entry.key, "json"), json.dumps(document, indent=1).encode())
 
     def job(self, *keys: str) -> Spooled | None:
         """Return what waits of a job, under the first of ``keys`` that has it; a damaged file counts as missing."""
@@ -71,14 +66,10 @@ class Spool:
     def _job(self, key: str) -> Spooled | None:
         try:
             document = json.loads(files.read(self._place(key, "json")))
-            entry = Entry(**document["entry"])
-            facts = document["facts"]
-            if facts is None:
-                return Spooled(entry)
-            return Spooled(entry, facts, ImageRef.of(self._place(key, "image"), name=entry.name))
-        except FileNotFoundError:
-            return None
-        except Exception:  # damaged: the journal or a person knows more
+            entry, facts = Entry(**document["entry"]), document["facts"]
+            image = None if facts is None else ImageRef.of(self._place(key, "image"), name=entry.name)
+            return Spooled(entry, facts, image)
+        except Exception:  # not there; or damaged, and the journal or a person knows more
             return None
 
     def keys(self) -> list[str]:

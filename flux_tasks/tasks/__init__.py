@@ -11,8 +11,6 @@ They are ordinary Prefect tasks: call them, ``.submit`` them, ``.map`` them, cha
 or outside. The types of their parameters are in ``__init__.pyi``.
 """
 
-from __future__ import annotations
-
 from flux_tasks import catalog
 from flux_tasks.tasks.prefect_task import make_task
 

@@ -4,8 +4,6 @@ A repeated call ends in Prefect's ``Cached`` state, because ``JobResults`` shows
 result records. The job itself writes them, before it removes its journal entry, so nothing depends on Prefect's commit.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -32,21 +30,17 @@ from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[a
 from prefect.serializers import JSONSerializer
 from prefect.tasks import exponential_backoff
 
-from flux_tasks import background, catalog, settings
+from flux_tasks import background, catalog, files, settings
 from flux_tasks.api.client import is_free_to_repeat
 from flux_tasks.catalog import signatures
 from flux_tasks.catalog.signatures import UNSET
 from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
-from flux_tasks.images.reference import ImageRef, stem
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call, prepare
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.records import Store
-
-__all__ = ["FluxTask", "JobKeyPolicy", "JobResults", "call_of", "collect_results", "make_task"]
-
-RETRIES = 4
 
 
 def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call:
@@ -94,10 +88,7 @@ _collected: ContextVar[list[JobResult] | None] = ContextVar("collected", default
 
 @contextmanager
 def collect_results() -> Iterator[list[JobResult]]:
-    """Collect the ``JobResult`` of every task that is awaited in the block; the task itself returns the image only.
-
-    A task that Prefect answers from its cache adds nothing.
-    """
+    """Collect the ``JobResult`` of each task awaited in the block; one that Prefect answers from its cache has none."""
     results: list[JobResult] = []
     token = _collected.set(results)
     try:
@@ -120,10 +111,8 @@ class JobResults(WritableFileSystem):
         record = Store(settings.current().store).result(key)
         if record is None:
             raise FileNotFoundError(key)
-        shown: ResultRecord[ImageRef] = ResultRecord(
-            result=record["image"],
-            metadata=ResultRecordMetadata(serializer=JSONSerializer(), storage_key=key),
-        )
+        metadata = ResultRecordMetadata(serializer=JSONSerializer(), storage_key=key)
+        shown: ResultRecord[ImageRef] = ResultRecord(result=record["image"], metadata=metadata)
         return shown.serialize()
 
     def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # type: ignore[override]
@@ -176,7 +165,7 @@ class FluxTask(Task[..., Any]):
         if problems:
             raise InvalidRequest.of(problems)
 
-    def with_options(self, *args: Any, **options: Any) -> FluxTask:
+    def with_options(self, *args: Any, **options: Any) -> "FluxTask":
         base = copy(self)
         base.result_storage = None  # Prefect's constructor takes saved blocks only, and this one needs no server
         task: FluxTask = Task.with_options(base, *args, **options)  # type: ignore[assignment]
@@ -190,17 +179,14 @@ def make_task(name: str, *, asynchronous: bool) -> FluxTask:
     """Return the task called ``name`` in its sync or async form (whose name begins with ``a``)."""
     signature = signatures.signature(name)
 
-    def arguments_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return dict(signature.bind(*args, **kwargs).arguments)
-
     def perform(*args: Any, **kwargs: Any) -> ImageRef:
-        call = _take_prepared() or call_of(name, arguments_of(args, kwargs))
+        call = _take_prepared() or call_of(name, signature.bind(*args, **kwargs).arguments)
         return _shown(call, background.run(job.execute(call, settings.current(), refresh=_is_refresh())))
 
     async def aperform(*args: Any, **kwargs: Any) -> ImageRef:
         call = _take_prepared()
         if call is None:
-            call = await asyncio.to_thread(call_of, name, arguments_of(args, kwargs))
+            call = await asyncio.to_thread(call_of, name, signature.bind(*args, **kwargs).arguments)
         result = await background.arun(job.execute(call, settings.current(), refresh=_is_refresh()))
         return _shown(call, result)
 
@@ -218,7 +204,7 @@ def make_task(name: str, *, asynchronous: bool) -> FluxTask:
         persist_result=True,
         result_serializer="json",
         cache_result_in_memory=False,
-        retries=RETRIES,
+        retries=4,
         retry_delay_seconds=exponential_backoff(backoff_factor=1),
         retry_jitter_factor=0.5,
         retry_condition_fn=_is_worth_repeating,
@@ -247,7 +233,8 @@ def _run_name(task: str) -> Callable[..., str]:
         if isinstance(source, ImageRef):
             shown = source.name
         elif isinstance(source, (str, os.PathLike)):
-            shown = stem(os.fspath(source)) if task != "generate" else os.fspath(source)[:40]
+            text = os.fspath(source)
+            shown = text[:40] if task == "generate" else files.stem(text) if files.is_location(text) else "image"
         else:
             shown = "image" if isinstance(source, (bytes, Image.Image)) else ""
         return f"{task} {shown}".strip()
@@ -260,10 +247,8 @@ def _shown(call: Call, result: JobResult) -> ImageRef:
     if (collected := _collected.get()) is not None:
         collected.append(result)
     context = TaskRunContext.get()
-    if result.image.is_preview:
-        spent = "local preview"
-    else:
-        spent = "cost unknown" if result.cost is None else f"{result.cost:g} credits"
+    paid = "cost unknown" if result.cost is None else f"{result.cost:g} credits"
+    spent = "local preview" if result.image.is_preview else paid
     if context is not None:
         # Only now: for tags that a run has at its start, Prefect asks its server for a concurrency slot.
         cost = [spent] if result.cost is not None or result.image.is_preview else []

@@ -1,7 +1,5 @@
 """``python -m pipelines.cli``."""
 
-from __future__ import annotations
-
 import sys
 
 from pipelines.cli.main import main

@@ -10,27 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
-if TYPE_CHECKING:
-    from flux_tasks.settings import Settings
-    from pipelines.language.compiled import CompiledRecipe
+from flux_tasks.settings import Settings, from_environment
 
-__all__ = [
-    "OPTIONS",
-    "Budget",
-    "Exit",
-    "Json",
-    "Limit",
-    "Location",
-    "Number",
-    "Places",
-    "Positive",
-    "RecipeFile",
-    "StoreFolder",
-    "Variables",
-    "Whole",
-    "load_recipe",
-    "value",
-]
+if TYPE_CHECKING:
+    from pipelines.language.compiled import CompiledRecipe
 
 OPTIONS = Group("Options")
 """The heading of the options in the help."""
@@ -46,13 +29,7 @@ class Exit(IntEnum):
 
 
 def value(parse: Callable[[str], Any], what: str, metavar: str | None = None, **declared: Any) -> Parameter:
-    """Declare a value that ``parse`` makes of a text.
-
-    Args:
-        parse: raises ``ValueError`` for a text that is not ``what``.
-        metavar: the word for the value in the help.
-        declared: further arguments of ``Parameter``.
-    """
+    """Declare a value that ``parse`` makes of a text; it raises ``ValueError`` for one that is not ``what``."""
 
     def convert(_type: Any, tokens: Sequence[Token]) -> Any:
         text = tokens[-1].value  # the last one counts where an option is repeated
@@ -136,8 +113,6 @@ class Places:
         Raises:
             RunStopped: ``needs_key``, and there is no key for an endpoint that asks for one.
         """
-        from flux_tasks.settings import from_environment
-
         found = from_environment()
         settings = replace(
             found,
@@ -152,11 +127,7 @@ class Places:
 
 
 def load_recipe(location: Location, variables: Sequence[tuple[str, str]]) -> CompiledRecipe:
-    """Read and check a recipe.
-
-    Raises:
-        RecipeError: with every problem, its line and what to write instead.
-    """
+    """Read and check a recipe, with values for its variables."""
     from pipelines.language.reading import loader
 
     return loader.load(str(location), dict(variables))

@@ -1,14 +1,13 @@
 """The command line: finds the command, and turns errors into lines of text and exit codes (``common.Exit``)."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
@@ -24,9 +23,7 @@ from pipelines.cli.commands.store import store
 from pipelines.cli.commands.tools import tools
 from pipelines.cli.commands.validate import validate
 from pipelines.cli.common import OPTIONS, Exit
-from pipelines.cli.terminal import LogHandler, Terminal, print_error, print_line
-
-__all__ = ["command_line", "main"]
+from pipelines.cli.terminal import LogHandler, Program, print_error, print_line
 
 PROGRAM = "flux-pipelines"
 
@@ -42,7 +39,7 @@ _SECTIONS: dict[str, Sequence[Callable[..., Exit] | App]] = {
 
 def command_line() -> App:
     """Return the program with all its commands."""
-    app = App(
+    app = Program(
         name=PROGRAM,
         help="Image pipelines over FLUX: what was paid for is never paid for again.",
         help_epilogue="Exit codes: 0 all items are fine, 1 some items are not fine,\n"
@@ -66,7 +63,20 @@ def command_line() -> App:
             else:
                 app.command(command, group=group, sort_key=next(place))
     others = Group("Help", sort_key=next(place))
-    app.register_install_completion_command(group=others, help="Install completion for your shell.")
+
+    @app.command(name="--install-completion", group=others)
+    def install_completion(
+        *, shell: _Shell | None = None, output: Annotated[Path | None, Parameter(alias="-o")] = None
+    ) -> None:
+        """Install completion for your shell.
+
+        Args:
+            shell: the name of the shell (default: the one that runs)
+            output: where to write the script
+        """
+        from cyclopts.completion.install import create_install_completion_command
+
+        create_install_completion_command(app.install_completion, True)(shell=shell, output=output)
 
     @app.command(name="--show-completion", group=others)
     def show_completion(shell: _Shell, /) -> Exit:
@@ -92,25 +102,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     with _printed_warnings():
         try:
-            code = command_line()(tokens, console=Terminal())
+            code = command_line()(tokens)
         except CycloptsError as error:
             print_error(_usage(error))
             return Exit.WRONG
         except (RecipeError, InvalidRequest) as error:
             print_error(str(error))
             return Exit.WRONG
-        except RunStopped as error:
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return Exit.OK
+        except (RunStopped, OSError) as error:
             print_error(f"stopped: {error}")
             return Exit.STOPPED
         except FluxError as error:
             print_error(str(error))
             return Exit.ITEMS
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return Exit.OK
-        except OSError as error:
-            print_error(f"stopped: {error}")
-            return Exit.STOPPED
         except KeyboardInterrupt:
             print_error("interrupted")
             return Exit.STOPPED
@@ -124,8 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _printed_warnings() -> Iterator[None]:
-    """Print what the library logs as a warning, as errors are printed."""
+    """Print what the library logs as a warning, as errors are printed; the items of a run are in its summary."""
     log = logging.getLogger("flux_tasks")
+    logging.getLogger("pipelines").addHandler(logging.NullHandler())
     handler = LogHandler(logging.WARNING)
     log.addHandler(handler)
     log.propagate = False

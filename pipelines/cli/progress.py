@@ -1,28 +1,29 @@
 """What a person sees during a run: a bar for each step, the cost so far, the time that is left."""
 
-from __future__ import annotations
-
 import sys
-from types import TracebackType
+import threading
+from collections import Counter
+from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from flux_tasks.units import credits, escape_controls
-from pipelines.cli.terminal import Terminal, print_line
-from pipelines.data.manifest import StepOutcome
+from flux_tasks.units import credits, escape_controls, price
+from pipelines.cli.terminal import open_terminal, print_line
+from pipelines.data.manifest import FINE, StepOutcome
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import Event, EventKind
 
-__all__ = ["Display"]
+INTERVAL = 30.0
+"""Seconds between two lines where there is no terminal."""
 
 
 class Display:
-    """Progress bars on standard error when it is a terminal; silent otherwise."""
+    """Progress bars on standard error when it is a terminal; otherwise a line every ``INTERVAL`` seconds."""
 
     def __init__(self, recipe: CompiledRecipe) -> None:
         self._recipe = recipe
-        self._console = Terminal(stderr=True)
+        self._console = open_terminal(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -36,18 +37,36 @@ class Display:
         self._items: TaskID | None = None
         self._paid: dict[str, float] = {}
         self._active: dict[str, int] = {}
+        self._total = 0
+        self._ended: Counter[str] = Counter()
+        self._over = threading.Event()
+        self._lines = threading.Thread(target=self._print_lines, name="progress", daemon=True)
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._progress.start()
+        if not self._console.is_terminal:
+            self._lines.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        self._over.set()
+        if self._lines.is_alive():
+            self._lines.join()
+
+    def _print_lines(self) -> None:
+        while not self._over.wait(INTERVAL):
+            ended = self._ended.copy()
+            bad = sum(n for outcome, n in ended.items() if outcome not in FINE)
+            active = sum(self._active.copy().values())
+            self.note(
+                f"{self._recipe.name}: {ended.total()} of {self._total} items, {bad} of them did not end well; "
+                f"{active} jobs active, {price(sum(self._paid.copy().values()))} so far"
+            )
 
     def begin(self, items: int) -> None:
         """Draw the bars for a run over ``items``."""
+        self._total = items
         for step in self._recipe.steps:
             self._bars[step.id] = self._progress.add_task(f"  {escape_controls(step.id)}", total=items, note="")
         self._items = self._progress.add_task(escape_controls(self._recipe.name), total=items, note="")
@@ -65,6 +84,7 @@ class Display:
             self.note(event.text)
             return
         if event.kind is EventKind.ITEM and self._items is not None:
+            self._ended[event.outcome] += 1
             total = sum(self._paid.values())
             self._progress.update(self._items, advance=1, note=f"{credits(total)} credits" if total else "")
             return

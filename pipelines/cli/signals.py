@@ -6,8 +6,6 @@ given a few seconds more, because otherwise its job would be paid for and its id
 that either: ``flux-pipelines store held`` lists such jobs.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -19,8 +17,6 @@ from types import FrameType
 from flux_tasks.errors import Interrupted
 from pipelines.cli.terminal import print_error
 from pipelines.run.run import Run
-
-__all__ = ["GRACE", "SignalHandler"]
 
 GRACE = 30.0
 """Seconds to wait for jobs in flight after the first signal."""

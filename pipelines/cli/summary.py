@@ -1,34 +1,24 @@
 """What is printed at the end of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from flux_tasks.units import credits, measured_duration, price
 from pipelines.cli.terminal import print_error, print_line
-
-if TYPE_CHECKING:
-    from pipelines.data.manifest import ManifestRow
-    from pipelines.run.run import Run
-    from pipelines.run.summary import Summary
-
-__all__ = ["print_summary"]
+from pipelines.data.manifest import FINE, ManifestRow, errors_of
+from pipelines.run.run import Run
+from pipelines.run.summary import Summary
 
 _NAMED = 10  # items in a line
 
 
 def print_summary(run: Run) -> None:
     """Print how the run went: items, jobs and credits, what did not end well, and where the results are."""
-    from pipelines.data.manifest import FINE
-
     summary = run.summary
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
     time = measured_duration(summary.seconds)
     print_line(f"{summary.name}: {summary.items} of {summary.total} items in {time}: {counts}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
-    unpriced = f" and {summary.unpriced} of unknown cost" if summary.unpriced else ""
-    cost = f"{price(summary.cost)}{unpriced}"
+    cost = price(summary.cost) + (f" and {summary.unpriced} of unknown cost" if summary.unpriced else "")
     preview = summary.engine.startswith("local:")
     loose_ends = summary.uncertain or summary.uncollected
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
@@ -40,16 +30,17 @@ def print_summary(run: Run) -> None:
     if summary.uncollected:
         print_line(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
     if summary.uncertain:
-        print_line(
-            f"may have been paid for: {summary.uncertain} submissions without an answer; see flux-pipelines store held"
-        )
+        what = f"{summary.uncertain} submissions without an answer"
+        print_line(f"may have been paid for: {what}; see flux-pipelines store held")
     if preview and (summary.jobs or summary.cached):
         print_line(f"local preview: made on this machine by {summary.engine}, not by FLUX")
-    for line in _by_tool(summary):
-        print_line(line)
     failed_rows = run.failed_rows()
-    for line in _failures(failed_rows):
-        print_line("  " + line.replace("\n", "\n    "))
+    failures = ("  " + line.replace("\n", "\n    ") for line in _failures(failed_rows))
+    warnings = [f"  warning: {warning}" for warning in summary.warned]
+    if summary.warnings > len(warnings):
+        warnings.append(f"  … and {summary.warnings - len(warnings):,} more warnings; see the manifest")
+    for line in (*_by_tool(summary), *warnings, *failures):
+        print_line(line)
     more = sum(n for outcome, n in summary.counts.items() if outcome not in FINE) - len(failed_rows)
     if more > 0:
         print_line(f"  … and {more:,} more; see the manifest")
@@ -64,8 +55,6 @@ def print_summary(run: Run) -> None:
 
 def _failures(rows: Sequence[ManifestRow]) -> Iterator[str]:
     """Yield a line for each error; items that were held for the same reason share one."""
-    from pipelines.data.manifest import errors_of
-
     held: dict[str, list[str]] = {}
     for row in rows:
         for error in errors_of(row):
@@ -85,7 +74,7 @@ def _by_tool(summary: Summary) -> Iterator[str]:
     if summary.engine.startswith("local:"):
         return
     for name, total in sorted(summary.tools.items()):
-        cost = f"{credits(total.cost)} credits" if total.jobs > total.unpriced else "an unknown cost"
+        cost = f"{credits(total.cost)} credits" if total.is_priced else "an unknown cost"
         known = total.jobs - total.unestimated
         of_them = f" for {known} of them" if total.unestimated else ""
         expected = f"expected {credits(total.estimate)}{of_them}" if known else "no price was known"

@@ -9,29 +9,40 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
+from cyclopts import App
 
 from flux_tasks.units import escape_controls
 
-__all__ = ["LogHandler", "Terminal", "print_error", "print_line", "terminal_width"]
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-class Terminal(Console):
-    """Standard output or standard error for rich: without any style where NO_COLOR is set (https://no-color.org)."""
+def open_terminal(*, stderr: bool = False) -> Console:
+    """Return standard output or standard error for rich: without any style where NO_COLOR is set (no-color.org)."""
+    from rich.console import Console  # only here: it takes a tenth of the time of a short command
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, color_system=None if os.environ.get("NO_COLOR") else "auto")
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the caller that nobody reads any more."""
+            raise BrokenPipeError
 
-    def on_broken_pipe(self) -> None:
-        """Leave it to the caller that nobody reads any more."""
-        raise BrokenPipeError
+    return Terminal(stderr=stderr, color_system=None if os.environ.get("NO_COLOR") else "auto")
+
+
+class Program(App):
+    """A command, or a group of commands, that prints its help on ``open_terminal``."""
+
+    @property  # type: ignore[misc]
+    def console(self) -> Console:
+        """Where the help and the version are printed."""
+        return open_terminal()
 
 
 def terminal_width() -> int | None:
     """Return how many characters fit into a line of standard output; None if it is not a terminal."""
-    return Terminal().width if sys.stdout.isatty() else None
+    return open_terminal().width if sys.stdout.isatty() else None
 
 
 def print_line(text: str = "", *, file: TextIO | None = None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.catalog import Price
+from flux_tasks.catalog.rules import Price
 from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.jobs.call import Call
 from flux_tasks.store.records import Store
@@ -49,7 +49,8 @@ class PastRun:
         )
         record = _record(place, run_id) if run_id else None
         if record is None:
-            hint = nearest(name, known) or (f"; the last one is {known[-1]}" if known else "; it has no run yet")
+            none = "; there is no store there yet" if place.is_new() else "; it has no run yet"
+            hint = nearest(name, known) or (f"; the last one is {known[-1]}" if known else none)
             raise RecipeError([Problem("run", f"{place.url} has no run '{name}'{hint}")])
         if record["folder"] != str(Path.cwd()) and _is_relative(record):
             what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"

@@ -23,22 +23,21 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
-from flux_tasks.images.reference import stem as stem_of
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest, shown
 from pipelines.data import tables
 from pipelines.data.number import Number
 from pipelines.data.tables import Row
 from pipelines.language import templates
-from pipelines.language.model import Source
+from pipelines.language.document.recipe import Source
 from pipelines.language.names import ITEM_NAMES, RESERVED
 
-__all__ = ["Item", "items_of", "known_names", "table_names"]
+__all__ = ["Item", "is_read", "items_of", "known_names", "source_warnings", "table_names"]
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
@@ -66,14 +65,24 @@ class Item:
 
     @property
     def stem(self) -> str:
-        """The file name without folder and extension; ``row-000012`` without a picture."""
-        return stem_of(self.path) if self.path else f"row-{self.number:06d}"
+        """The file name without folder and extension; ``row-000012`` where its picture has no location."""
+        return files.stem(self.path) if self._has_location else f"row-{self.number:06d}"
+
+    @property
+    def source(self) -> str:
+        """What tells it from the other items of its source: where its picture is, or its stem."""
+        return self.path if self._has_location else self.stem
+
+    @property
+    def _has_location(self) -> bool:
+        """Whether its picture is in a file: a row may have a data URI, or a text that is no location, in its place."""
+        return bool(self.path) and (not self.row or files.is_location(self.path))
 
     @property
     def context(self) -> dict[str, Any]:
         """The names that its templates know: its own, and its columns."""
         stem = self.stem
-        name = self.path.rstrip("/").rpartition("/")[2] or stem
+        name = files.name(self.path) if self._has_location else stem
         own = {"stem": stem, "name": name, "path": self.path, "index": self.index}
         return {**own, **({"row": self.row} if self.row else {}), **self.columns}
 
@@ -159,14 +168,18 @@ def _entries(source: Source) -> Iterator[_Entry]:
         return
     seen: set[str] = set()
     for pattern in source.images:
-        try:
-            found = files.glob(pattern)
-        except OSError as error:
-            raise RecipeError([Problem("source.images", f"'{pattern}' cannot be listed: {error}")]) from None
-        for path in found:
+        for path in _matched(pattern):
             if path not in seen:
                 seen.add(path)
                 yield _Entry(path)
+
+
+def _matched(pattern: str) -> list[str]:
+    try:
+        return files.glob(pattern)
+    except OSError as error:
+        what = f"'{files.quoted(pattern)}' cannot be listed: {error}"
+        raise RecipeError([Problem("source.images", what)]) from None
 
 
 class _Maker:
@@ -187,20 +200,22 @@ class _Maker:
         read = passed = 0
         for entry in _entries(self._source):
             read += 1
-            item = self._filtered(entry, *self._item(entry, passed))
+            item = self.made_of(entry, passed)
             if item is not None:
                 passed += 1
                 yield entry, item
         if not read and self._source.table:
             raise RecipeError([Problem("source.table", f"{self._source.table} has no rows")])
         if not read:
-            raise RecipeError(
-                [Problem("source.images", f"no file matches {', '.join(self._source.images)}: write another glob")]
-            )
+            raise RecipeError([Problem("source.images", _without_match(self._source.images))])
         if not passed:
             what = "row" if self._source.table else "picture"
             count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"
             raise RecipeError([Problem("source.filter", f"'{self._source.filter}' is not true of {count}")])
+
+    def made_of(self, entry: _Entry, index: int) -> Item | None:
+        """Return the item of ``entry``; None if the filter leaves it out."""
+        return self._filtered(entry, *self._item(entry, index))
 
     def renumbered(self, entry: _Entry, item: Item, index: int) -> Item:
         """Return ``item`` with another index, its templates filled in anew if they use it."""
@@ -225,11 +240,16 @@ class _Maker:
         if not template:
             return "", ""
         try:
-            path = str(templates.render(template, context, "source.image"))
+            value = templates.render(template, context, "source.image")
         except InvalidRequest as error:
             return "", _explain(entry, "source.image", template, context, error)
-        empty = f"{entry.where}: source.image: '{template}' is empty here: write where the picture is"
-        return path, "" if path.strip() else empty
+        wrong = f"{entry.where}: source.image: '{template}' is"
+        if isinstance(value, (Mapping, list)):
+            field = "path" if not isinstance(value, Mapping) or "path" in value else next(iter(value), "path")
+            remedy = f"write the field that says where the picture is, such as '{{{{ {_inside(template)}.{field} }}}}'"
+            return "", f"{wrong} a structure here ({shown(value)}): {remedy}"
+        path = "" if value is None else str(value)
+        return path, "" if path.strip() else f"{wrong} empty here: write where the picture is"
 
     def _with_columns(self, entry: _Entry, item: Item) -> tuple[Item, dict[str, Any]]:
         context = {**self._extra, **item.context}
@@ -260,6 +280,42 @@ class _Maker:
             what = f"'{condition}' is the text '{value}', which counts as true: write {condition} == '{value}', or !="
             return replace(item, error=f"{entry.where}: source.filter: {what}")
         return item if value else None
+
+
+def _without_match(patterns: Sequence[str]) -> str:
+    hints = [hint for pattern in patterns if (hint := files.near_misses(pattern))]
+    return f"no file matches {', '.join(map(files.quoted, patterns))}: {'; '.join(hints) or 'write another glob'}"
+
+
+def source_warnings(source: Source) -> list[Problem]:
+    """Return what the globs of a source nearly match besides its pictures, and files in it that are not there.
+
+    Folders are listed once more.
+
+    Raises:
+        RecipeError: a folder cannot be listed.
+    """
+    found: list[Problem] = []
+    for index, pattern in enumerate(source.images):
+        matched = _matched(pattern)
+        hint = files.near_misses(pattern, matched)
+        if hint or not (matched or files.has_wildcards(pattern)):
+            what = f"'{files.quoted(pattern)}' {'leaves files out' if matched else 'matches no file'}"
+            where = f"source.images.{index}" if len(source.images) > 1 else "source.images"
+            found.append(Problem(where, f"{what}: {hint}" if hint else what))
+    return found
+
+
+def is_read(source: Source, extra: Mapping[str, Any], path: str) -> bool:
+    """Check whether a picture at ``path`` would be an item of ``source``: a glob matches it, and the filter holds."""
+    if not any(files.matches(pattern, path) for pattern in source.images):
+        return False
+    return _Maker(source, extra).made_of(_Entry(path), 0) is not None
+
+
+def _inside(template: str) -> str:
+    """Return the expression of a template that is one expression."""
+    return template.strip().removeprefix("{{").removesuffix("}}").strip()
 
 
 def _explain(entry: _Entry, where: str, text: str, context: Mapping[str, Any], error: InvalidRequest) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
+import logging
 import posixpath
 import re
 from collections.abc import Mapping
@@ -12,23 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem
-from flux_tasks.images.encoding import EXTENSIONS, mark_preview, plain
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem
+from flux_tasks.images.encoding import EXTENSIONS, encode
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
+from flux_tasks.units import px_size
 from pipelines.language import templates
+from pipelines.language.document.recipe import Output
 from pipelines.language.graph import OutputTarget
-from pipelines.language.model import Output
 
 __all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "target_path", "write_output"]
 
 FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 """Errors after which every further result would fail as well: no space, read-only, quota."""
 
-_SAVE: dict[str, dict[str, Any]] = {
-    "png": {"format": "PNG", "compress_level": 1, "compress_type": 3},
-    "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    "webp": {"format": "WEBP", "quality": 95},
-}
+_log = logging.getLogger("flux_tasks.flows")
+
+_KINDS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 
 def output_path(output: Output, context: Mapping[str, Any]) -> str:
@@ -39,7 +38,8 @@ def output_path(output: Output, context: Mapping[str, Any]) -> str:
     """
     path = str(templates.render(output.path, context, "output.path"))
     if not _is_below(path, output.path) or "\x00" in path:
-        raise InvalidRequest.of([Problem("output.path", f"'{path}' leads out of {output.root}: no column may do that")])
+        what = f"'{files.quoted(path)}' leads out of {output.root}: no column may do that"
+        raise InvalidRequest.of([Problem("output.path", what)])
     return path
 
 
@@ -59,26 +59,29 @@ def target_path(target: OutputTarget, context: Mapping[str, Any]) -> str:
 def write_output(image: ImageRef, path: str) -> bool:
     """Write ``image`` to ``path``; the bytes stay as they are unless the extension asks for another file type.
 
+    A picture of another type keeps its colour profile, where the new type can hold it; what is transparent lies on
+    white in a JPEG, as ``convert`` puts it.
+
     Returns:
         Whether anything was written: a file that is already there with the same bytes is left alone.
 
     Raises:
         OSError: it cannot be written.
-        InvalidImage: the image cannot be read.
+        InvalidImage: the image cannot be read, or its new type cannot hold it.
     """
-    wanted = path.rsplit(".", 1)[-1].lower().replace("jpeg", "jpg")
+    wanted = files.extension(path).replace("jpeg", "jpg")
     if EXTENSIONS.get(image.media_type) == wanted:
         if files.size(path) == image.size and hashlib.sha256(files.read(path)).hexdigest() == image.digest:
             return False
         image.save(path)
         return True
-    picture = plain(image.open())
-    if wanted == "jpg" and picture.mode not in ("L", "RGB"):
-        picture = picture.convert("RGB")
-    marks = mark_preview(picture, image.engine) if image.is_preview else {}
-    buffer = io.BytesIO()
-    picture.save(buffer, **_SAVE[wanted], **marks)
-    data = buffer.getvalue()
+    if image.header.is_sequence:
+        _log.warning("%s: %s", image.uri or image.name, FIRST_ONLY)
+    try:
+        data = encode(image.open(), _KINDS[wanted], engine=image.engine if image.is_preview else "")
+    except (ValueError, OSError, MemoryError) as error:  # too large for the file type
+        size, kind = px_size(image.upright_size), _KINDS[wanted]
+        raise InvalidImage(f"{image.name}: {size} cannot be written as {kind}: {error}") from None
     if files.size(path) == len(data) and files.read(path) == data:
         return False
     files.write(path, data)

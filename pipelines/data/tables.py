@@ -28,7 +28,6 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
-from urllib.parse import urlsplit
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError
@@ -42,10 +41,10 @@ if TYPE_CHECKING:
 from pipelines.data.number import Number, cell
 from pipelines.language.document.recipe import TABLE_TYPES
 
-__all__ = ["Row", "found", "header", "rows"]
+__all__ = ["Row", "embedded", "found", "header", "rows"]
 
 LONGEST_LINE = 16 * 1024 * 1024
-"""The most bytes of one line of JSONL; with a longer one the file is of another kind."""
+"""The most bytes of one line of JSONL, or letters of one cell; with a longer one the file is of another kind."""
 
 _BATCH = 500  # rows of Parquet decoded at a time
 _WHERE = "source.table"
@@ -86,12 +85,13 @@ def found(pattern: str) -> list[str]:
         RecipeError: none matches, the folder cannot be listed, or one is not a table.
     """
     try:
-        locations = files.glob(pattern) or ([pattern] if files.exists(pattern) else [])
+        locations = files.glob(pattern)
     except OSError as error:
-        raise _broken(f"'{pattern}' cannot be listed: {error}") from None
+        raise _broken(f"'{files.quoted(pattern)}' cannot be listed: {error}") from None
     if not locations:
-        raise _broken(f"no file matches {pattern}: write another path")
-    if strange := [location for location in locations if _kind(location) not in TABLE_TYPES]:
+        hint = files.near_misses(pattern) or "write another path"
+        raise _broken(f"no file matches {files.quoted(pattern)}: {hint}")
+    if strange := [location for location in locations if files.extension(location) not in TABLE_TYPES]:
         known = ", ".join(f".{extension}" for extension in TABLE_TYPES)
         raise _broken(f"{strange[0]} is not a table that is read here: give a file that ends in one of {known}")
     return locations
@@ -103,7 +103,7 @@ def header(location: str) -> tuple[str, ...] | None:
     Raises:
         RecipeError: it cannot be read, or is not a table.
     """
-    kind = _kind(location)
+    kind = files.extension(location)
     if kind == "parquet":
         with _open(location) as file:
             return tuple(_parquet_header(_parquet(file, location), location))
@@ -111,6 +111,20 @@ def header(location: str) -> tuple[str, ...] | None:
         return None
     with _open(location) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         return tuple(name for name in _csv_header(_csv_reader(text, kind), location) if name)
+
+
+def embedded(location: str) -> frozenset[str]:
+    """Return the columns of one file that hold bytes, alone or beside other fields; none but those of Parquet do.
+
+    Raises:
+        RecipeError: it cannot be read, or is not a table.
+    """
+    if files.extension(location) != "parquet":
+        return frozenset()
+    with _open(location) as file:
+        schema = _parquet(file, location).schema
+        leaves = (schema.column(index) for index in range(len(schema)))
+        return frozenset(leaf.path.partition(".")[0] for leaf in leaves if _is_bytes(leaf))
 
 
 def rows(pattern: str) -> Iterator[Row]:
@@ -123,16 +137,11 @@ def rows(pattern: str) -> Iterator[Row]:
     """
     number = 0
     for location in found(pattern):
-        kind = _kind(location)
+        kind = files.extension(location)
         read = _parquet_rows if kind == "parquet" else _csv_rows if kind in ("csv", "tsv") else _json_rows
         for line, values, error in read(location):
             yield Row(location, number, line, values, error)
             number += 1
-
-
-def _kind(location: str) -> str:
-    path = urlsplit(location).path if "://" in location else location
-    return path.rpartition(".")[2].lower()
 
 
 def _broken(what: str) -> RecipeError:
@@ -167,6 +176,7 @@ def _attempt(location: str, act: Callable[..., T], *arguments: Any, damaged: str
 
 
 def _csv_reader(text: Iterable[str], kind: str) -> CsvReader:
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_LINE))  # of all readers; it is 131,072 by default
     return csv.reader(text, delimiter="\t" if kind == "tsv" else ",", strict=True)
 
 
@@ -183,7 +193,8 @@ def _csv_header(reader: CsvReader, location: str) -> list[str]:
     if cells is None:
         raise _broken(f"{location} is empty: its first line has to name the columns")
     names = [cell.strip() for cell in cells]
-    if len(names) == 1 and _kind(location) == "csv" and (other := next((s for s in ";\t|" if s in names[0]), "")):
+    other = next((sign for sign in ";\t|" if sign in names[0]), "") if len(names) == 1 else ""
+    if other and files.extension(location) == "csv":
         remedy = "name it .tsv" if other == "\t" else "save it with commas"
         raise _broken(f"the columns of {location} seem to be separated by {other!r}, and not by commas: {remedy}")
     _check_names([name for name in names if name], location)
@@ -199,7 +210,7 @@ def _check_names(names: Sequence[str], location: str) -> None:
 
 def _csv_rows(location: str) -> Iterator[_Read]:
     with _open(location) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        reader = _csv_reader(text, _kind(location))
+        reader = _csv_reader(text, files.extension(location))
         names = _csv_header(reader, location)
         line = reader.line_num + 1
         while (cells := _csv_line(reader, location)) is not None:

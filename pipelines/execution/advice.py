@@ -12,8 +12,6 @@ from pipelines.operations.geometry import Resize
 from pipelines.operations.images import Convert
 from pipelines.operations.registry import Operation
 
-__all__ = ["advice"]
-
 _WORDS = {"upscale": ", which enlarges its picture", "jpeg": ", which gives a JPEG"}
 
 

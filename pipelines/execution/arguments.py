@@ -1,11 +1,13 @@
-"""The arguments of a node: templates filled in, pictures put in their places, and the call that follows from them."""
+"""The arguments of a node: templates filled in, pictures put in their places, and the call that follows from them.
+
+A template that cannot be filled in, and whatever is wrong with a call, raises InvalidRequest.
+"""
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -15,21 +17,15 @@ from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, prepare
 from pipelines.data.number import Number
 from pipelines.language import templates
-from pipelines.language.actions import image_inputs, parameter_types
 from pipelines.language.graph import Node, NodeRef
-
-__all__ = ["arguments_of", "call_of", "context_of", "mask_of", "pictures_for_task", "tries_of", "with_pictures"]
+from pipelines.language.model import image_inputs, parameter_types
 
 Results = Mapping[str, ImageRef | None]
 """The result of each node: a picture, or None where there is none."""
 
 
 def context_of(node: Node, item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names that a node's templates know: the item's, the values that are varied, and the step's variables.
-
-    Raises:
-        InvalidRequest: a variable cannot be filled in.
-    """
+    """Return the names that a node's templates know: the item's, the values that are varied, the step's variables."""
     own = templates.render(dict(node.step.vars), item, f"{node.id}.vars")
     varied = templates.render(dict(node.axes), {**item, **own}, node.id)
     return {**item, "variant": node.variant, **varied, **own}
@@ -39,21 +35,14 @@ def arguments_of(node: Node, context: Mapping[str, Any]) -> dict[str, Any]:
     """Return a node's parameters with templates filled in, without those that come out empty.
 
     References to other nodes' pictures stay as they are.
-
-    Raises:
-        InvalidRequest: a template cannot be filled in.
     """
     filled = {name: _render(value, context, f"{node.id}.{name}") for name, value in node.parameters.items()}
-    types_of = parameter_types(node.action)
+    types_of = {"variant": int, **parameter_types(node.action)}
     return {n: _typed(v, types_of.get(n)) for n, v in filled.items() if v is not None and v != ""}
 
 
 def tries_of(node: Node, context: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return the arguments that change at each try: none at the first, then those of ``retry_with``.
-
-    Raises:
-        InvalidRequest: a template cannot be filled in.
-    """
+    """Return the arguments that change at each try: none at the first, then those of ``retry_with``."""
     retries = node.step.on_failure.retry_with if node.step.expect is not None else ()
     return ({}, *(arguments_of(replace(node, parameters=tried), context) for tried in retries))
 
@@ -67,27 +56,32 @@ def _render(value: Any, context: Mapping[str, Any], where: str) -> Any:
 
 
 def _typed(value: Any, annotation: Any) -> Any:
-    """Return a number of a table as a number where the parameter is one, and as text elsewhere."""
-    if isinstance(value, Number):
-        kinds = _members(annotation)
-        if str not in kinds and kinds & {int, float}:
-            return value.value
-        return str(value)
+    """Return a number of a table as a number where the parameter is one, and as text elsewhere.
+
+    Where it takes whole numbers only, 42.0 is 42: so pandas writes a column of whole numbers in which one is missing.
+    """
     if isinstance(value, list):
-        inner = next((get_args(kind)[0] for kind in _members(annotation) if get_origin(kind) is list), None)
-        return value if inner is None else [_typed(one, inner) for one in value]
+        return [_typed(inner, annotation) for inner in value]
+    kinds = _members(annotation)
+    if isinstance(value, Number):
+        if str in kinds or not kinds & {int, float}:
+            return str(value)
+        value = value.value
     if isinstance(value, dict):
-        models = (kind for kind in _members(annotation) if isinstance(kind, type) and issubclass(kind, BaseModel))
+        models = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
         fields = next((model.model_fields for model in models), {})
         return {name: _typed(one, fields[name].annotation) if name in fields else one for name, one in value.items()}
+    if isinstance(value, float) and int in kinds and float not in kinds and value.is_integer():
+        return int(value)
     return value
 
 
 def _members(annotation: Any) -> set[Any]:
+    """Return the types that an annotation consists of, in unions, lists and tuples too."""
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return {kind for inner in get_args(annotation) for kind in _members(inner)}
+    if inner := get_args(annotation):
+        return {kind for one in inner for kind in _members(one)}
     return {annotation}
 
 
@@ -123,11 +117,7 @@ def mask_of(node: Node, given: Mapping[str, Any]) -> Any:
 
 
 def call_of(node: Node, arguments: Mapping[str, Any], image: ImageRef | None) -> Call:
-    """Return the checked call that a node makes of ``image``.
-
-    Raises:
-        InvalidRequest: everything that is wrong with it.
-    """
+    """Return the checked call that a node makes of ``image``."""
     given = {name: value for name, value in arguments.items() if name not in ("fit", "variant", "model")}
     return prepare(
         node.tool,

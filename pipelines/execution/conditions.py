@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from flux_tasks import files
+from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images.encoding import inspect
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from pipelines.execution.arguments import mask_of
@@ -15,10 +15,7 @@ from pipelines.execution.facts import Facts
 from pipelines.execution.placeholders import Placeholder
 from pipelines.language import templates
 from pipelines.language.graph import Node
-from pipelines.language.names import IMAGE_FACTS
-
-__all__ = ["Undecided", "applies"]
-_KNOWN_BEFOREHAND = ("width", "height", "aspect", "megapixels")
+from pipelines.language.names import IMAGE_FACTS, MASK_FACTS
 
 
 class Undecided(Exception):
@@ -45,30 +42,56 @@ def applies(
 
     Raises:
         Undecided: it depends on a picture that is not made yet.
-        InvalidRequest: it cannot be evaluated.
-        InvalidImage: a picture that it asks about cannot be decoded.
     """
-    when = node.step.when
-    if not when:
-        return True
-    names = templates.names_in_expression(when)
-    known = dict(context)
-    wanted = [name for name in IMAGE_FACTS if name in names]
-    known |= _image_facts(wanted, image, facts)
+    return not node.step.when or _holds("when", node, context, given, image, facts)
+
+
+def requires_mask(
+    node: Node, context: Mapping[str, Any], given: Mapping[str, Any], image: ImageRef | None, facts: Facts
+) -> bool:
+    """Check whether a node must not be skipped, as its ``require_mask`` says. Call it on a thread.
+
+    Raises: as ``applies`` does.
+    """
+    return bool(node.step.require_mask) and _holds("require_mask", node, context, given, image, facts)
+
+
+def check_mask(node: Node, given: Mapping[str, Any], image: ImageRef | None, facts: Facts) -> None:
+    """Check that the mask of a node has white, as far as its pictures are made. Call it on a thread.
+
+    Raises:
+        InvalidImage: it is missing or empty, or its meaning is not certain.
+    """
+    mask = mask_of(node, given)
+    if mask is None and isinstance(node.action, Tool):
+        mask = Mask(alpha=True)
+    described = mask if isinstance(mask, Mask) else Mask.of(mask) if mask is not None else None
+    try:
+        is_there = _mask_fact("exists", mask if isinstance(mask, str) else described, image, facts)
+        share = _mask_fact("coverage", described, image, facts) if is_there else 0.0
+    except Undecided:
+        return
+    if isinstance(share, _Unknown) or share > 0:
+        return
+    what = described.explain_empty() if is_there and described is not None else "there is no mask"
+    where = described.location() if described is not None else ""
+    raise InvalidImage(f"{where}{': ' if where else ''}{what}, and the step has require_mask")
+
+
+def _holds(
+    option: str, node: Node, context: Mapping[str, Any], given: Mapping[str, Any], image: ImageRef | None, facts: Facts
+) -> bool:
+    condition = getattr(node.step, option)
+    names = templates.names_in_expression(condition)
+    known = {**context, **_image_facts([name for name in IMAGE_FACTS if name in names], image, facts)}
     for name in names - known.keys():
         column, _, fact = name.rpartition("_")
-        if fact in ("exists", "coverage"):
+        if fact in MASK_FACTS:
             known[name] = _mask_fact(fact, known[column] if column in known else mask_of(node, given), image, facts)
-    return bool(_evaluated(when, known, f"{node.step.id}.when"))
-
-
-def _evaluated(when: str, known: Mapping[str, Any], where: str) -> Any:
     unknown = {name for name, value in known.items() if isinstance(value, _Unknown)}
-    if not unknown:
-        return templates.evaluate(when, known, where)
-    if unknown & templates.names_in_calls(when):  # a filter or a test such as "is number" would not raise Undecided
+    if unknown & templates.names_in_calls(condition):  # a filter or test (is number) would not raise Undecided
         raise Undecided
-    return templates.evaluate(when, known, where, passing=(Undecided,))
+    return bool(templates.evaluate(condition, known, f"{node.step.id}.{option}", passing=(Undecided,)))
 
 
 def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dict[str, Any]:
@@ -78,14 +101,14 @@ def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dic
         raise InvalidImage(f"there is no picture whose {wanted[0]} could be asked for")
     if not isinstance(image, Placeholder):
         return facts.of(image, wanted)
-    by_size = [name for name in wanted if name in _KNOWN_BEFOREHAND and image.is_sized]
+    by_size = [name for name in wanted if name in ("width", "height", "aspect", "megapixels") and image.is_sized]
     return {name: _Unknown() for name in wanted} | facts.of(image, by_size)
 
 
 def _mask_fact(fact: str, mask: Any, image: ImageRef | None, facts: Facts) -> Any:
     """Return whether a mask exists, or its white share, which is 0 without a mask."""
     if isinstance(mask, str):
-        is_there = bool(mask) and files.patiently(files.exists, mask)
+        is_there = bool(mask) and _has_file(mask)
     elif isinstance(mask, dict):
         mask = Mask.of(mask)
         is_there = _is_there(mask, image)
@@ -106,6 +129,29 @@ def _is_there(mask: Mask, image: ImageRef | None) -> bool:
     if mask.alpha:
         if isinstance(image, Placeholder):
             raise Undecided
-        return image is not None and image.media_type != "image/jpeg" and inspect(image.read()).has_alpha
+        return image is not None and image.has_alpha
     location = mask.location()
-    return not location or bool(files.patiently(files.exists, location))
+    return not location or _has_file(location)
+
+
+def _has_file(location: str) -> bool:
+    return files.is_data(location) or bool(files.patiently(files.exists, location))
+
+
+def near_misses(node: Node, context: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a warning for each mask that a condition found missing, where a file is called nearly like it.
+
+    Call it on a thread: it lists folders.
+    """
+    found: dict[str, None] = {}
+    for name in templates.names_in_expression(node.step.when) - context.keys():
+        column, _, fact = name.rpartition("_")
+        if fact not in MASK_FACTS:
+            continue
+        mask = context[column] if column in context else mask_of(node, given)
+        mask = mask.get("file") if isinstance(mask, dict) else mask
+        location = mask if isinstance(mask, str) else Mask.of(mask).location() if isinstance(mask, Mask) else ""
+        if location and not _has_file(location) and (other := files.similar(location)):
+            what = f"there is no {files.quoted(location)}, but {files.quoted(other)}: give both the same name"
+            found[f"{what} if it is the mask"] = None
+    return tuple(found)

@@ -9,19 +9,17 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest
+from flux_tasks.errors import FluxError, InvalidRequest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import GRID, parse_aspect_ratio
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.store.records import Store
 from flux_tasks.units import px_size
-from pipelines.execution.facts import Facts
+from pipelines.execution.facts import Facts, naming
 from pipelines.execution.local_steps import grown
 from pipelines.language import templates
 from pipelines.language.document.expect import BEFORE, Expect
-
-__all__ = ["Observed", "judge", "observe"]
 
 _ASPECT_TOLERANCE = 0.01
 _SOLID_SPREAD = 10  # of 255: what a WebP of one colour varies by (measured, quality 50)
@@ -39,10 +37,6 @@ def judge(
         before: the step's input as it was sent.
         after: the result.
         mask: black and white, as it was sent, grown by as many pixels as the tool was asked to grow it.
-
-    Raises:
-        InvalidImage: ``after``, or ``before`` where it is compared, cannot be decoded.
-        ServerUnavailable: the place where they are kept fails, and has been tried several times.
     """
     found = [*_wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
     found += _missing_gain(expect, facts, before, after)
@@ -71,13 +65,11 @@ def _changes_outside(
     expect: Expect, before: ImageRef | None, after: ImageRef, mask: Image.Image | None
 ) -> Iterator[str]:
     limits = {n: v for n, v in (("drift", expect.drift), ("changed", expect.changed)) if v is not None}
-    if not limits:
-        return
     obstacle = _obstacle(before, after, mask)
-    if obstacle or before is None or mask is None:
+    if not limits or obstacle or before is None or mask is None:
         yield from (f"{name}: cannot be judged, because {obstacle}" for name in limits)
         return
-    found = masks.drift(_rgb(before), _rgb(after), mask)
+    found = masks.drift(_converted(before, "RGB"), _converted(after, "RGB"), mask)
     for name, limit in limits.items():
         value = found.mean if name == "drift" else found.changed
         if value > limit:
@@ -128,18 +120,14 @@ def _obstacle(before: ImageRef | None, after: ImageRef, mask: Image.Image | None
     return ""
 
 
-def _rgb(image: ImageRef, mode: str = "RGB") -> Image.Image:
-    """Return the picture, decoded and converted; Pillow converts few pictures of rare modes."""
-    picture = image.open()
-    try:
-        return picture.convert(mode)
-    except (ValueError, OSError, MemoryError) as error:
-        raise InvalidImage(f"{image.uri or image.name}: its pixels cannot be judged: {error}") from None
+def _converted(image: ImageRef, mode: str) -> Image.Image:
+    with naming(image):
+        return image.open().convert(mode)
 
 
 def _is_solid(image: ImageRef) -> bool:
     """Check whether people see one single colour; colours under transparency are not seen."""
-    picture = _rgb(image, "RGBA")
+    picture = _converted(image, "RGBA")
     flat = Image.new("RGBA", picture.size, "black")
     flat.alpha_composite(picture)
     spreads = [*flat.convert("RGB").getextrema(), picture.getchannel("A").getextrema()]
@@ -161,9 +149,8 @@ class Observed:
     """What a result shows beside its input.
 
     Attributes:
-        mask: the rendered mask, written into the store for the report.
-        drift: how much the result differs from its input outside the mask (``mean`` and ``peak`` of 0 to 255,
-            ``changed`` as a share of the pixels).
+        mask: as it was sent, written into the store for the report.
+        drift: from its input outside the mask: ``mean`` and ``peak`` of 255, ``changed`` as a share of the pixels.
         is_unchanged: whether it has the very pixels of its input.
     """
 
@@ -173,16 +160,13 @@ class Observed:
 
 
 def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) -> Observed:
-    """Return what a result shows beside its input; nothing where one of them cannot be decoded. Each is decoded once.
-
-    Call it on a thread.
-    """
+    """Return what a result shows beside its input; nothing where one cannot be decoded. Call it on a thread."""
     if before is None:
         return Observed()
     try:
         original, edited = before.open(), after.open()
         has_same_size = original.size == edited.size
-        is_unchanged = has_same_size and _difference(original, edited).getbbox() is None
+        is_unchanged = has_same_size and _difference(original, edited).getbbox(alpha_only=False) is None
         if call.mask is None:
             return Observed(is_unchanged=is_unchanged)
         picture = call.mask.picture
@@ -197,4 +181,5 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
 
 
 def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
-    return ImageChops.difference(one.convert("RGB"), other.convert("RGB"))
+    mode = "RGBA" if one.has_transparency_data or other.has_transparency_data else "RGB"
+    return ImageChops.difference(one.convert(mode), other.convert(mode))

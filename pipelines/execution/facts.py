@@ -1,7 +1,6 @@
 """Facts of pictures and masks, for conditions and expectations: measured when asked for, once for each content.
 
-Sizes come from the reference, without reading a byte; ``has_alpha`` from the file's header. Sharpness, brightness and
-entropy come from one decode and are kept in the store, so that a later run decodes nothing.
+Sizes come from the reference, ``has_alpha`` from the file's header. What needs a decode is kept in the store.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ import hashlib
 import json
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 from weakref import WeakValueDictionary
 
 from PIL import Image, ImageFilter
@@ -20,12 +19,11 @@ from PIL import Image, ImageFilter
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.encoding import inspect
+from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
 from pipelines.language.names import IMAGE_FACTS
-
-__all__ = ["Facts"]
 
 _KIND = "facts"
 _VERSION = 1  # of how the numbers are measured: records of another version are ignored
@@ -40,18 +38,18 @@ _COVERAGE = {"coverage": 1}
 class Facts:
     """Facts of pictures and masks. Any number of threads may use it; each content is decoded once.
 
+    A record that is damaged, or cannot be read or written, is no error: the numbers are measured again.
+
     Args:
         store: where numbers are kept from run to run (``facts/<digest>.json``); None keeps them in memory only.
-        write: False reads what the store has and writes nothing, as a plan must.
-
-    A record that is damaged, or cannot be read or written, is no error: the numbers are measured again.
+        write: False writes nothing into it, as a plan must.
     """
 
     def __init__(self, store: Store | None, *, write: bool = True) -> None:
         self._store = store
         self._write = write
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Mapping[str, float]] = OrderedDict()
+        self._known: dict[str, Mapping[str, float]] = {}
         self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 
     def of(self, image: ImageRef, names: Iterable[str]) -> dict[str, float | bool]:
@@ -82,10 +80,8 @@ class Facts:
         wanted = tuple(names)
         unknown = [name for name in wanted if name not in IMAGE_FACTS]
         if unknown:
-            known = f"; known: {', '.join(IMAGE_FACTS)}"
-            raise InvalidRequest.of(
-                [Problem(name, f"is no fact of a picture{nearest(name, IMAGE_FACTS) or known}") for name in unknown]
-            )
+            known, what = f"; known: {', '.join(IMAGE_FACTS)}", "is no fact of a picture"
+            raise InvalidRequest.of([Problem(n, what + (nearest(n, IMAGE_FACTS) or known)) for n in unknown])
         width, height = image.upright_size
         found: dict[str, float | bool] = {
             "width": width,
@@ -100,23 +96,16 @@ class Facts:
         return {name: found[name] for name in wanted}
 
     def coverage(self, mask: Mask, image: ImageRef) -> float:
-        """Return the white share of ``mask`` as rendered for ``image`` (inverted, dilated …), 0 to 1.
-
-        Call it on a thread.
-
-        Raises:
-            InvalidImage: the mask cannot be read, or does not fit the picture.
-            ServerUnavailable: its place fails, and has been tried several times.
-        """
+        """Return the white share of ``mask`` as rendered for ``image``, 0 to 1. Call it on a thread."""
         described = mask.model_dump(exclude={"file"}, exclude_defaults=True)
         described["size"] = image.upright_size
         if mask.file is not None:
-            source = ImageRef.of(mask.file)
+            source = mask_reference(mask.file)
             mask = mask.model_copy(update={"file": source})
             described["file"] = source.digest
         elif mask.alpha:
             described["of"] = image.digest
-        name = hashlib.sha256(f"mask:{json.dumps(described, sort_keys=True)}".encode()).hexdigest()
+        name = hashlib.sha256(f"mask read:{json.dumps(described, sort_keys=True)}".encode()).hexdigest()
         return self._numbers(name, _COVERAGE, lambda: _coverage(mask, image))["coverage"]
 
     def _numbers(
@@ -126,19 +115,15 @@ class Facts:
         with self._lock:
             turn = self._turns.get(name) or self._turns.setdefault(name, threading.Lock())
         with turn:  # the second thread finds what the first has measured
-            with self._lock:
-                known = self._known.get(name)
-                if known is not None:
-                    self._known.move_to_end(name)
-                    return known
-            found = self._recorded(name, ranges)
+            found = self._known.get(name) or self._recorded(name, ranges)
             if found is None:
                 found = measure()
                 self._record(name, found)
             with self._lock:
-                self._known[name] = found
-                while len(self._known) > _IN_MEMORY:
-                    self._known.popitem(last=False)
+                self._known.pop(name, None)
+                self._known[name] = found  # at the end: those not asked for in a long time are forgotten first
+                if len(self._known) > _IN_MEMORY:
+                    del self._known[next(iter(self._known))]
             return found
 
     def _recorded(self, name: str, ranges: Mapping[str, float]) -> Mapping[str, float] | None:
@@ -150,13 +135,9 @@ class Facts:
             return None
         if record is None or record.get("version") != _VERSION:
             return None
-        found = {fact: record.get(fact) for fact in ranges}
-        numbers = {
-            fact: float(value)
-            for fact, value in found.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= ranges[fact]
-        }
-        return numbers if len(numbers) == len(ranges) else None
+        found: dict[str, Any] = {fact: record.get(fact) for fact in ranges}
+        are_right = all(type(value) in (int, float) and 0 <= value <= ranges[fact] for fact, value in found.items())
+        return {fact: float(value) for fact, value in found.items()} if are_right else None
 
     def _record(self, name: str, numbers: Mapping[str, float]) -> None:
         if self._store is not None and self._write:
@@ -167,17 +148,17 @@ class Facts:
 def _has_alpha(image: ImageRef) -> bool:
     if image.media_type == "image/jpeg":
         return False
-    with _naming(image):
+    with naming(image):
         return inspect(image.read()).has_alpha
 
 
 def _coverage(mask: Mask, image: ImageRef) -> dict[str, float]:
-    with _naming(mask.file if isinstance(mask.file, ImageRef) else image):
+    with naming(mask.file if isinstance(mask.file, ImageRef) else image):
         return {"coverage": masks.coverage(mask.render(image))}
 
 
 def _pixel_facts(image: ImageRef) -> dict[str, float]:
-    with _naming(image):
+    with naming(image):
         luma, visible = _luma(image.open())
         tally = luma.histogram(visible)
         inner = None if visible is None else masks.dilate(visible, -1)
@@ -185,7 +166,7 @@ def _pixel_facts(image: ImageRef) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _naming(image: ImageRef) -> Iterator[None]:
+def naming(image: ImageRef) -> Iterator[None]:
     """Name ``image`` in any error; what Pillow raises, which converts few rare modes, becomes an InvalidImage."""
     where = image.uri or image.name
     try:
@@ -200,8 +181,6 @@ def _naming(image: ImageRef) -> Iterator[None]:
 
 def _luma(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Return the luma, 8 bits, and a picture that is white where it is visible; None if that is everywhere."""
-    if picture.mode == "LAB":
-        picture = picture.convert("RGB")  # Pillow has no direct way
     if not picture.has_transparency_data:
         return picture.convert("L"), None
     picture = picture.convert("RGBA")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,23 +13,19 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
-from flux_tasks.images.masks import dilate
+from flux_tasks.images.mask_reading import mask_reference
+from flux_tasks.images.pixels import is_srgb
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
 from pipelines.language.graph import Node
 from pipelines.operations.pixels import encode
-
-__all__ = ["LocalResult", "grown", "growth", "operate", "preserve", "sent_mask"]
+from pipelines.operations.registry import Operation
 
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """The result of a local operation.
-
-    Attributes:
-        from_store: whether the store had it, so that nothing was worked out.
-    """
+    """The result of a local operation, and whether the store had it, so that nothing was worked out."""
 
     image: ImageRef
     from_store: bool = False
@@ -43,11 +39,6 @@ def operate(
     Args:
         arguments: with pictures in their places, the main one aside.
         write: put the result into the store.
-
-    Raises:
-        InvalidImage: a picture cannot be worked on.
-        InvalidRequest: a parameter is wrong.
-        OSError: the store cannot be read or written.
     """
     action = node.action
     assert not isinstance(action, Tool)  # noqa: S101 - the caller knows
@@ -59,18 +50,30 @@ def operate(
     for name in slots:
         if name in arguments:
             value = arguments[name]
-            pictures[name] = [ImageRef.of(one) for one in value] if isinstance(value, list) else ImageRef.of(value)
+            of = mask_reference if slots[name].role == "mask" else ImageRef.of
+            pictures[name] = [of(one) for one in value] if isinstance(value, list) else of(value)
     parameters = {name: value for name, value in arguments.items() if name not in slots}
     problems = action.check(parameters, where=node.step.id)
     if problems:
         raise InvalidRequest.of(problems)
     digests = {name: _digest(value) for name, value in pictures.items()}
     identity = dict(action.identity)
-    key, former = (
-        _key({"operation": identity, "parameters": given, "pictures": digests})
-        for given in (action.chosen(parameters), action.defaults(parameters))
-    )
-    found = store.result(key) or (store.result(former) if former != key else None)
+
+    def keys(identity: Mapping[str, str]) -> list[str]:
+        given = (action.chosen(parameters), action.defaults(parameters))
+        documents = ({"operation": identity, "parameters": one, "pictures": digests} for one in given)
+        return list(dict.fromkeys(map(_key, documents)))
+
+    def record(keys: Sequence[str]) -> dict[str, Any] | None:
+        return next(filter(None, map(store.result, keys)), None)
+
+    own = keys(identity)
+    key, found = own[0], record(own)
+    if found is None and isinstance(action, Operation) and "masks" in identity:
+        old = record(keys({name: value for name, value in identity.items() if name != "masks"}))
+        found = old if old is not None and action.reads_as_before(pictures) else None
+        if found is not None and write:
+            store.put_result(key, found["image"], {"operation": identity, "parameters": parameters, "cost": 0})
     if found is not None:
         stored: ImageRef = found["image"]
         return LocalResult(replace(stored, name=_name(image, pictures)), from_store=True)
@@ -111,37 +114,35 @@ def preserve(
     Args:
         feather: softens the edge by so many pixels, inwards.
         write: put the result into the store.
-
-    Raises:
-        InvalidImage: a picture cannot be decoded.
-        OSError: the store cannot be read or written.
     """
     mask = call.mask
     if mask is None or before.upright_size != after.upright_size:
         return after
-    document = {"preserve": 1, "feather": feather, "grown": growth(call), "mask": mask.identity}
-    key = _key({**document, "pictures": [before.digest, after.digest]})
-    found = store.result(key)
+    document = {"preserve": 1, "feather": feather, "grown": _growth(call), "mask": mask.identity}
+    pictures = [before.digest, after.digest]
+    key = former = _key({**document, "pictures": pictures})
+    profile = before.profile
+    if profile is not None:  # results up to September 2026 have none, which is as good as that of sRGB
+        key = _key({**document, "pictures": pictures, "profile": "kept"})
+        former = former if is_srgb(profile) else key
+    found = store.result(key) or (store.result(former) if former != key else None)
     if found is not None:
         stored: ImageRef = found["image"]
         return replace(stored, name=after.name, cost=after.cost, job_id=after.job_id)
     white = masks.match(grown(call, mask), after.upright_size, resize=True)
-    put = masks.composite(before.open(), after.open(), white, feather=feather)
-    made = replace(encode(put, {"after": [after], "before": [before]}), engine=after.engine)
+    original, edited = before.open(), after.open()
+    put = masks.composite(original, edited, white, feather=feather)
+    if profile is not None and {original.mode, edited.mode} <= {"L", "LA"}:
+        put = put.convert("LA" if put.mode == "RGBA" else "L")  # a profile for greys fits greys only
+    made = replace(encode(put, {"after": [after], "before": [before]}, profile=profile), engine=after.engine)
     kept = _stored(store, key, made, document) if write else made
     return replace(kept, cost=after.cost, job_id=after.job_id)
 
 
-def sent_mask(call: Call) -> Image.Image | None:
-    """Return the black and white mask of a call, grown by as many pixels as the tool is asked to grow it; or None."""
-    return None if call.mask is None else grown(call, call.mask)
-
-
 def grown(call: Call, mask: Input) -> Image.Image:
-    """Return ``mask`` as a picture, grown by as many pixels as the tool is asked to grow it."""
-    return dilate(mask.picture.open(), growth(call))
+    """Return the black and white mask of a call, grown by as many pixels as the tool is asked to grow it."""
+    return masks.dilate(mask.picture.open(), _growth(call))
 
 
-def growth(call: Call) -> int:
-    """Return by how many pixels the tool is asked to grow the mask."""
+def _growth(call: Call) -> int:
     return int(call.tool.defaults(call.parameters).get("dilate_pixels", 0))

@@ -10,8 +10,6 @@ from typing import Any, NoReturn
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
 
-__all__ = ["Placeholder", "pictures_in"]
-
 _SOME_SIZE = (1024, 1024)
 
 
@@ -26,12 +24,7 @@ class Placeholder(ImageRef):
 
     @classmethod
     def made_of(cls, *parts: Any, size: tuple[int, int] | None, name: str) -> Placeholder:
-        """Return the placeholder of what would be made of ``parts``: pictures, parameters, whatever decides.
-
-        Args:
-            size: (width, height) in pixels, or None where it is not known.
-            name: what people call the picture.
-        """
+        """Return the placeholder of what would be made of ``parts``; ``size`` in pixels, or None if nobody knows it."""
         texts = [part.digest if isinstance(part, ImageRef) else str(part) for part in parts]
         digest = hashlib.sha256("\n".join(("planned", *texts)).encode()).hexdigest()
         width, height = size or _SOME_SIZE

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import islice
+from typing import Any
 
+from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from pipelines.data import items as items_module
 from pipelines.data import tables
-from pipelines.data.items import Item, items_of, known_names
+from pipelines.data.items import Item, is_read, items_of, known_names
 from pipelines.data.outputs import mark, target_path
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
-from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
-
-__all__ = ["budget_cap", "check_items", "items"]
+from pipelines.language.model import image_inputs
 
 
 def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
@@ -33,44 +35,65 @@ def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
 def items(
     recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None
 ) -> Iterator[Item]:
-    """Return the items of a recipe, streamed.
+    """Return the items of a recipe, streamed: those that ``only`` is true of, at most ``limit``."""
+    with _placed(recipe):
+        yield from islice(filter(only or (lambda _: True), items_of(recipe.source, recipe.constants)), limit)
 
-    Args:
-        limit: so many at most.
-        only: which of them.
-    """
-    count = 0
-    for item in items_of(recipe.source, recipe.constants):
-        if only is not None and not only(item):
-            continue
-        if limit is not None and count >= limit:
-            return
-        yield item
-        count += 1
+
+@contextmanager
+def _placed(recipe: CompiledRecipe) -> Iterator[None]:
+    """Give every RecipeError of the block the file of ``recipe``, and the line of what it is about."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(recipe.placed(error.problems), file=error.file or recipe.file) from None
+
+
+def source_warnings(recipe: CompiledRecipe) -> list[Problem]:
+    """Return what the source leaves out that a person may have meant; see ``items.source_warnings``."""
+    with _placed(recipe):
+        return recipe.placed(items_module.source_warnings(recipe.source))
 
 
 def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
     """Return how many items there are.
 
     Raises:
-        RecipeError: there are none; a template names a column that the table has not; a result would be written over
-            a picture that the run reads (every later run would then take results for inputs, and pay for them).
+        RecipeError: there are none; an output's bucket does not exist; a template names a column that the table has
+            not; a result would be written over a picture that the run reads, or where the source finds it (every later
+            run would then take results for inputs, and pay for them).
     """
+    with _placed(recipe):
+        return _checked_items(recipe, limit, only)
+
+
+def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[Item], bool] | None) -> int:
+    _check_bytes(recipe)
     _check_names(recipe)
+    _check_buckets(recipe)
     inputs: set[bytes] = set()
     results: set[bytes] = set()
+    found_again = ""
     named = list(_named_pictures(recipe))
     count = 0
     for item in items(recipe, limit=limit, only=only):
         count += 1
         inputs.update(map(mark, _read_by(recipe, item, named)))
-        results.update(map(mark, _written_by(recipe, item)))
+        for path in _written_by(recipe, item):
+            results.add(mark(path))
+            if not found_again and is_read(recipe.source, recipe.constants, path):
+                found_again = path
+    name = recipe.outputs[0].path.rpartition("/")[2]
+    remedy = f"write results into a folder of their own, such as 'out/{name}'"
     if inputs & results:
         for item in items(recipe, limit=limit, only=only):
             for path in _written_by(recipe, item):
                 if mark(path) in inputs:
-                    what = f"{path} is also a picture that the run reads: write results into a folder of their own"
+                    what = f"{path} is also a picture that the run reads: {remedy}"
                     raise RecipeError([Problem("output.path", what)])
+    if found_again:
+        what = f"the source would find the result {found_again}, and the next run would work on it: {remedy}"
+        raise RecipeError([Problem("output.path", f"{what}, or leave results out with source.filter")])
     return count
 
 
@@ -105,6 +128,36 @@ def _written_by(recipe: CompiledRecipe, item: Item) -> Iterator[str]:
             yield target_path(target, context)
 
 
+def _check_bytes(recipe: CompiledRecipe) -> None:
+    """Check that the pictures of a table's rows are in files, and not in the table itself."""
+    template = recipe.source.image
+    if not template or not recipe.source.table:
+        return
+    names = templates.names_in(template)
+    for location in tables.found(recipe.source.table)[:1]:
+        if not (columns := sorted(names & tables.embedded(location))):
+            continue
+        values = next((row.values for row in tables.rows(location)), {})
+        path: Any = None
+        with suppress(InvalidRequest):
+            context = {**recipe.constants, **values, "row": values, "index": 0}
+            path = templates.render(template, context, "source.image")
+        if not (isinstance(path, str) and path and files.exists(path)):
+            what = f"'{template}': the column {columns[0]} of {location} holds the bytes of pictures"
+            remedy = "which are not read here: write them to files first, and a column with their paths"
+            raise RecipeError([Problem("source.image", f"{what}, {remedy}")])
+
+
+def _check_buckets(recipe: CompiledRecipe) -> None:
+    outputs = {target.output.root for target in recipe.graph.targets}
+    missing = sorted(filter(None, map(files.missing_bucket, outputs)))
+    if missing:
+        hint = "make it first, or write another name"
+        raise RecipeError(
+            [Problem("output.path", f"{name} does not exist: {hint}") for name in missing], file=recipe.file
+        )
+
+
 def _check_names(recipe: CompiledRecipe) -> None:
     """Check that the columns that templates name are in the table."""
     wanted, own = recipe.wanted, recipe.own
@@ -114,24 +167,15 @@ def _check_names(recipe: CompiledRecipe) -> None:
     if known is None:
         return  # the file does not say; an item without such a column has an error
     columns = {name for location in tables.found(recipe.source.table)[:1] for name in tables.header(location) or ()}
-    problems = [
-        Problem(
-            w.where,
-            f"'{w.text}': {w.name} is the item's own, and the table has a column of that name: write row['{w.name}'] "
-            "for the column, or call it otherwise",
-            w.line,
-        )
-        for w in own
-        if w.name in columns
-    ]
-    problems += [
-        Problem(w.where, f"'{w.text}': nothing is called '{w.name}'{nearest(w.name, known) or _known(known)}", w.line)
-        for w in wanted
-        if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known
-    ]
+    problems = []
+    for w in own:
+        if w.name in columns:
+            what = f"{w.name} is the item's own, and the table has a column of that name"
+            remedy = f"write row['{w.name}'] for the column, or call it otherwise"
+            problems.append(Problem(w.where, f"'{w.text}': {what}: {remedy}", w.line))
+    for w in wanted:
+        if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known:
+            remedy = nearest(w.name, known) or f"; known here: {', '.join(sorted(known))}"
+            problems.append(Problem(w.where, f"'{w.text}': nothing is called '{w.name}'{remedy}", w.line))
     if problems:
         raise RecipeError(problems, file=recipe.file)
-
-
-def _known(names: frozenset[str]) -> str:
-    return f"; known here: {', '.join(sorted(names))}"

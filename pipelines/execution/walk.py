@@ -1,9 +1,7 @@
-"""The walk of one item through the graph of a recipe, by a run and by a plan alike.
+"""The walk of one item through the graph of a recipe: what happens at a node is decided here, for runs and plans alike.
 
-What happens at a node is decided here, once: whether it applies, which arguments and pictures it gets, how often it is
-tried, whether its result is as expected, whether untouched pixels are put back. A run and a plan answer differently: a
-run pays for a job and works on pictures, a plan counts and goes on with placeholders. They are asked the same
-questions, in the same order.
+A run and a plan are asked the same questions in the same order, and answer differently: a run pays for a job and works
+on pictures, a plan counts and goes on with placeholders.
 """
 
 from __future__ import annotations
@@ -16,24 +14,23 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest
-from flux_tasks.images.reference import ImageRef
+from flux_tasks import files
+from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest, Problem
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.result import JobResult
+from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobResult
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs, target_path
 from pipelines.execution.arguments import Results, arguments_of, call_of, context_of, tries_of, with_pictures
-from pipelines.execution.conditions import Undecided, applies
+from pipelines.execution.conditions import Undecided, applies, check_mask, near_misses, requires_mask
 from pipelines.execution.expectations import judge
 from pipelines.execution.facts import Facts
-from pipelines.execution.local_steps import sent_mask
+from pipelines.execution.local_steps import grown
 from pipelines.execution.placeholders import Placeholder, pictures_in
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
 from pipelines.language.names import SOURCE
-
-__all__ = ["Attempt", "NeedsJob", "NodeAnswers", "Outcome", "Place", "WalkResult", "walk"]
 
 T = TypeVar("T")
 
@@ -50,8 +47,7 @@ class Attempt:
     """One try at a node.
 
     Attributes:
-        arguments: with templates filled in and pictures in their places, the main picture aside.
-        image: the main picture, or None.
+        arguments: with templates filled in and pictures in their places, the main picture (``image``) aside.
         call: of a node that calls a tool; None while it depends on pictures that are not made yet.
         is_decided: whether the node certainly applies; a condition may depend on such pictures.
         notes: why it is tried again.
@@ -74,13 +70,9 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended.
+    """How an attempt ended, and its result: the input where that is unchanged, None where there is no picture.
 
-    Attributes:
-        image: the result; the input where it is unchanged; None where there is no picture.
-        reason: why it is skipped or unchanged.
-        call: the call that was made, if it is not the attempt's own.
-        job: what its job came to, if there was one.
+    ``reason`` is why it is skipped or unchanged, ``call`` the one that was made if it is not the attempt's own.
     """
 
     kind: StepOutcome
@@ -131,11 +123,7 @@ class WalkResult:
 
 
 async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
-    """Take one item through every node of ``recipe``; whatever is wrong with it is noted, not raised.
-
-    Raises:
-        NeedsJob: an answer has raised it.
-    """
+    """Take one item through every node of ``recipe``; what is wrong with it is noted, and only NeedsJob is raised."""
     return await _Walk(item, recipe, answers).run()
 
 
@@ -155,21 +143,24 @@ class _Walk:
             place = "output"
             paths = list(self._claimed_paths())
             place = "input"
-            path = self._item.path
-            self._results[SOURCE] = await self._answers.off_loop(ImageRef.of, path) if path else None
+            self._results[SOURCE] = await self._answers.off_loop(self._source) if self._item.path else None
         except Exception as problem:
             self._answers.fail(place, problem)
             return WalkResult(self._results)
         await self._nodes(self._graph.nodes)
         return WalkResult(self._results, paths)
 
+    def _source(self) -> ImageRef:
+        return ImageRef.of(self._item.path, name=self._item.stem)
+
     def _claimed_paths(self) -> Iterator[tuple[OutputTarget, str]]:
         for number, target in enumerate(self._graph.targets):
             path = target_path(target, self._context)
             if not self._answers.outputs.claim(path, self._item.index, number):
-                raise InvalidRequest(
-                    f"output.path: {path} is also another result's: use more of the item's names in it"
-                )
+                remedy = "use more of the item's names in it"
+                raise InvalidRequest(f"output.path: {path} is also another result's: {remedy}")
+            if reason := files.unwritable(path):
+                raise InvalidRequest.of([Problem("output.path", reason)])
             yield target, path
 
     async def _nodes(self, nodes: Sequence[Node]) -> None:
@@ -204,36 +195,52 @@ class _Walk:
     async def _result(self, node: Node) -> ImageRef | None:
         """Return the result of a node; its input where it does not apply; None where there is no picture."""
         image = self._results[node.image] if node.image is not None else None
-        if node.image is not None and image is None:
-            return await self._skip(node, None, f"there is no picture from {node.image}")
         context = context_of(node, self._context)
-        arguments = with_pictures(node, arguments_of(node, context), self._results)
+        given = arguments_of(node, context)
+        if node.image is not None and image is None:
+            return await self._skip(node, context, given, None, f"there is no picture from {node.image}")
+        arguments = with_pictures(node, given, self._results)
         if arguments is None:
-            return await self._skip(node, image, "a picture that it needs was not made")
+            return await self._skip(node, context, given, image, "a picture that it needs was not made")
         attempt = Attempt(node, arguments, image)
+        facts = self._answers.facts
         try:
-            condition = (node, context, arguments, image, self._answers.facts)
-            if node.step.when and not await self._answers.off_loop(applies, *condition):
-                return await self._skip(node, image, f"when: {node.step.when}")
+            if not await self._answers.off_loop(applies, node, context, arguments, image, facts):
+                warnings = await self._answers.off_loop(near_misses, node, context, arguments)
+                return await self._skip(node, context, arguments, image, f"when: {node.step.when}", warnings)
         except Undecided:
             attempt = replace(attempt, is_decided=False)
+        if node.step.require_mask not in ("", "false"):
+            await self._answers.off_loop(check_mask, node, arguments, image, facts)
         return await self._tries(attempt, tries_of(node, context))
 
-    async def _skip(self, node: Node, image: ImageRef | None, reason: str) -> ImageRef | None:
-        await self._answers.note(Attempt(node), Outcome(StepOutcome.SKIPPED, reason=reason))
+    async def _skip(
+        self,
+        node: Node,
+        context: Mapping[str, Any],
+        given: Mapping[str, Any],
+        image: ImageRef | None,
+        reason: str,
+        warnings: tuple[str, ...] = (),
+    ) -> ImageRef | None:
+        """Note that a node is skipped; returns what takes the place of its result.
+
+        Raises:
+            InvalidRequest: it must not be skipped, because it has to mask something.
+        """
+        with suppress(Undecided):
+            if await self._answers.off_loop(requires_mask, node, context, given, image, self._answers.facts):
+                raise InvalidRequest(f"nothing is masked, because the step is skipped ({reason}): it has require_mask")
+        await self._answers.note(Attempt(node), Outcome(StepOutcome.SKIPPED, reason=reason, warnings=warnings))
         return image if node.passes_input_through else None
 
     async def _tries(self, first: Attempt, tries: Sequence[Mapping[str, Any]]) -> ImageRef | None:
-        """Return the first result that is as expected, or the last one if the step says so.
-
-        Raises:
-            CheckFailed: none is.
-        """
+        """Return the first result that is as expected, or the last one if the step says so."""
         node = first.node
         failures: list[str] = []
         for number, changes in enumerate(tries):
             attempt = await self._checked(_changed(first, changes, failures) if number else first)
-            outcome = await (self._answers.paid(attempt) if node.is_paid else self._answers.local(attempt))
+            outcome = await self._outcome(attempt)
             try:
                 outcome = await self._preserved(attempt, outcome)
                 failures = await self._failures(attempt, outcome)
@@ -248,12 +255,16 @@ class _Walk:
                 return outcome.image
         raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
 
-    async def _checked(self, attempt: Attempt) -> Attempt:
-        """Return an attempt with its call, or without one if that can only be made once its pictures are.
+    async def _outcome(self, attempt: Attempt) -> Outcome:
+        """Return how an attempt ends; a free step says that it takes the first of several frames, as a call does."""
+        if attempt.node.is_paid:
+            return await self._answers.paid(attempt)
+        outcome = await self._answers.local(attempt)
+        is_first = attempt.node.image == SOURCE and attempt.image is not None and attempt.image.header.is_sequence
+        return _warned(outcome, FIRST_ONLY) if is_first else outcome
 
-        Raises:
-            InvalidRequest: everything that is wrong with it.
-        """
+    async def _checked(self, attempt: Attempt) -> Attempt:
+        """Return an attempt with its call, or without one if that can only be made once its pictures are."""
         if not attempt.node.is_paid:
             return attempt
         try:
@@ -270,15 +281,16 @@ class _Walk:
         mask = attempt.call.mask if attempt.call is not None and attempt.image is not None else None
         if preserve is None or mask is None or result is None or outcome.kind is StepOutcome.UNCHANGED:
             return outcome
+        kept = tuple(warning for warning in outcome.warnings if warning not in (LOST_ALPHA, LOST_PROFILE))
         if isinstance(result, Placeholder):
             parts = ("preserve", preserve.feather, mask.identity, result)
-            return replace(outcome, image=Placeholder.made_of(*parts, size=result.known_size, name=result.name))
+            image = Placeholder.made_of(*parts, size=result.known_size, name=result.name)
+            return replace(outcome, image=image, warnings=kept)
         put = await self._answers.preserve(attempt, result, preserve.feather)
         if put is result:
-            return _warned(
-                outcome, "the untouched pixels were not put back: the result has another size than its input"
-            )
-        return replace(outcome, image=put)
+            why = "the result has another size than its input"
+            return _warned(outcome, f"the untouched pixels were not put back: {why}")
+        return replace(outcome, image=put, warnings=kept)
 
     async def _failures(self, attempt: Attempt, outcome: Outcome) -> list[str]:
         """Return what of the step's expectations does not hold, as far as that can be judged."""
@@ -288,7 +300,7 @@ class _Walk:
             return []
 
         def failures() -> list[str]:
-            mask = sent_mask(call) if call is not None and expect.needs_mask else None
+            mask = grown(call, call.mask) if call is not None and call.mask is not None and expect.needs_mask else None
             return judge(expect, self._answers.facts, before, after, mask)
 
         return await self._answers.off_loop(failures)

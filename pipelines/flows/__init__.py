@@ -3,8 +3,6 @@
 Importing this sets Prefect's settings first, because Prefect reads them when it is imported.
 """
 
-from __future__ import annotations
-
 from pipelines.flows import prefect_settings
 
 prefect_settings.apply()

@@ -11,8 +11,6 @@ import subprocess
 from functools import partial
 from types import SimpleNamespace
 
-__all__ = ["apply", "shield_server"]
-
 _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
@@ -20,8 +18,9 @@ _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # the embedded server reports to nobody
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 20 s are too few for a new database on a busy machine
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "pipelines.run",  # a line for each item that did not end well
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # a task outside a flow warns otherwise
     "PREFECT_CLI_COLORS": "false",
 }
 
@@ -32,6 +31,10 @@ def apply() -> None:
         os.environ.setdefault(name, value)
     if not os.environ.get("PREFECT_API_URL", "-"):
         del os.environ["PREFECT_API_URL"]  # empty means no server, but breaks the events of the embedded one
+    from prefect.settings import get_current_settings
+
+    if not get_current_settings().api.url:  # nor in a profile; logs are for those who watch a lasting server
+        os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
 
 
 def shield_server() -> None:

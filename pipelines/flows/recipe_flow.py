@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextvars import ContextVar
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.exceptions import FailedRun
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+from prefect.states import Failed
 
 from flux_tasks import ImageRef, tasks, use
-from flux_tasks.errors import FluxError, RunStopped
+from flux_tasks.errors import FluxError, ItemsFailed, Problem, RecipeError, RunStopped
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import current
 from flux_tasks.tasks.prefect_task import collect_results
+from pipelines.data.manifest import SEVERITY
 from pipelines.flows.prefect_settings import shield_server
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
 from pipelines.run.run import Run
 
-__all__ = ["advance", "arun_recipe", "call_task", "run_recipe"]
-
-
 _log = logging.getLogger("flux_tasks.flows")
+
+
+class RunResult(TypedDict):
+    """How a run went: items by outcome, jobs paid for by it, their cost in credits, its manifest and its id."""
+
+    counts: dict[str, int]
+    jobs: int
+    cost: float
+    manifest: str
+    run_id: str
 
 
 async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
@@ -41,15 +54,18 @@ _current_run: ContextVar[Run | None] = ContextVar("run", default=None)
 
 
 @flow(name="run-recipe", flow_run_name="{recipe}", validate_parameters=False)
-async def _advance(recipe: str, endpoint: str) -> dict[str, int]:
+async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     run = _current_run.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
     await run.run_remaining(call_task)
-    return dict(run.summary.counts)
+    problem = f"stopped: {run.stopped}" if run.stopped is not None else run.summary.problem
+    return Failed(message=f"{problem}. Manifest: {run.summary.manifest}") if problem else dict(run.summary.counts)
 
 
 async def advance(run: Run) -> None:
     """Finish a run as a Prefect flow: one task run for each paid call, and none for anything else.
+
+    The flow run ends as Failed when items did not end well or the run was stopped; its message says which.
 
     The run itself is not a parameter of the flow, because Prefect stores those: they are the recipe's name and the
     endpoint, never a key.
@@ -67,6 +83,8 @@ async def advance(run: Run) -> None:
             await _advance(run.recipe.name, run.settings.endpoint)
     except FluxError:
         raise
+    except FailedRun:
+        pass  # the flow run's state, for those who watch Prefect; the caller looks at the run
     except Exception as error:
         what = f"Prefect failed: {type(error).__name__}: {error}"
         raise RunStopped(f"{what.rstrip('.')}. {_remedy()}") from error
@@ -75,9 +93,7 @@ async def advance(run: Run) -> None:
 
 
 def _remedy() -> str:
-    """Return what a person can do when Prefect does not answer."""
-    address = PREFECT_API_URL.value()
-    if address:
+    if address := PREFECT_API_URL.value():
         return f"Check that a Prefect server answers at {address} (PREFECT_API_URL), then run the recipe again"
     return (
         "If Prefect's embedded server did not start, give it more time with "
@@ -86,34 +102,58 @@ def _remedy() -> str:
     )
 
 
-async def arun_recipe(recipe: str | Path | HasCompiled, **settings: Any) -> dict[str, Any]:
+async def arun_recipe(
+    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Any
+) -> RunResult:
     """Run a recipe from Python; the async form of ``run_recipe``."""
+    outcomes = _outcomes(raise_on)
     loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
     given = {name: settings.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in settings}
     with use(**settings), Run(loaded, current(), **given) as run:
         if not await run.answer_from_store():
+            await run.prepare_to_pay()
             await advance(run)
     if run.stopped is not None:
         raise run.stopped
     summary = run.summary
-    return {
-        "counts": dict(summary.counts),
-        "jobs": summary.jobs,
-        "cost": summary.cost,
-        "manifest": summary.manifest,
-        "run_id": summary.run_id,
-    }
+    result = RunResult(
+        counts=dict(summary.counts),
+        jobs=summary.jobs,
+        cost=summary.cost,
+        manifest=summary.manifest,
+        run_id=summary.run_id,
+    )
+    if any(summary.counts[outcome] for outcome in outcomes):
+        raise ItemsFailed(f"{summary.problem}. Manifest: {summary.manifest}", result)
+    return result
 
 
-def run_recipe(recipe: str | Path | HasCompiled, **settings: Any) -> dict[str, Any]:
+def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:
+    if isinstance(raise_on, bool):
+        return set(SEVERITY) if raise_on else set()
+    named = {raise_on} if isinstance(raise_on, str) else set(raise_on)
+    if unknown := named.difference(SEVERITY):
+        hint = f"write True, or some of {', '.join(SEVERITY)}"
+        raise RecipeError([Problem("raise_on", f"'{name}' is not an outcome: {hint}") for name in sorted(unknown)])
+    return named
+
+
+def run_recipe(
+    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Any
+) -> RunResult:
     """Run a recipe from Python, also inside a flow of one's own::
 
         run_recipe("configs/restore.yaml", endpoint="local", store="out/store")
 
-    In async code, await ``arun_recipe``.
+    In async code, await ``arun_recipe``: this one blocks the event loop.
+
+    Each item that does not end well is logged as a warning of the logger ``pipelines.run``; with a Prefect server it is
+    in the log of the flow run, which ends as Failed.
 
     Args:
         recipe: a file, or a recipe already loaded.
+        raise_on: True raises ``ItemsFailed`` when any item did not end well; or the outcomes that count as failure:
+            ``failed``, ``moderated``, ``invalid``, ``held``.
         settings: of ``flux_tasks.use``: endpoint, store, max_jobs …; and of the run: ``limit`` (so many items),
             ``seed``, ``budget`` in credits, ``on_event``.
 
@@ -121,7 +161,15 @@ def run_recipe(recipe: str | Path | HasCompiled, **settings: Any) -> dict[str, A
         ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.
 
     Raises:
-        RecipeError: the recipe is wrong.
+        RecipeError: the recipe or an argument is wrong.
+        ItemsFailed: items ended as ``raise_on`` says; every item was worked on, and its ``result`` is what would have
+            been returned.
         RunStopped: the key was refused, no credits, no server; jobs in flight were collected. Run it again to go on.
     """
-    return asyncio.run(arun_recipe(recipe, **settings))
+    coroutine = arun_recipe(recipe, raise_on=raise_on, **settings)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:  # a loop runs here, as in a notebook: one in a thread, within the same flow run
+        return pool.submit(copy_context().run, asyncio.run, coroutine).result()

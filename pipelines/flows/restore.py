@@ -6,8 +6,6 @@ from prefect import flow
 
 from flux_tasks import ImageRef, deblur, erase, fill, outpaint
 
-__all__ = ["restore"]
-
 
 @flow(name="restore", validate_parameters=False)
 def restore(photo: str, object_mask: str, hole_mask: str, prompt: str = "", aspect_ratio: str = "16:9") -> ImageRef:

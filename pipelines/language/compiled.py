@@ -1,12 +1,10 @@
 """The checked recipe: what plan, run, report and drawings work with."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -14,24 +12,17 @@ import yaml
 
 from flux_tasks.errors import Problem, RecipeError
 from pipelines.language.document.fields import as_data
+from pipelines.language.document.recipe import Budget, Output, Source
 from pipelines.language.graph import Graph
-from pipelines.language.model import Budget, Output, Source, Step
+from pipelines.language.model import Step
 from pipelines.operations.user_function import UserFunction
 
-__all__ = ["ColumnReference", "CompiledRecipe", "HasCompiled"]
-
-
-class HasCompiled(Protocol):
-    """A value that a recipe can be compiled from, such as the public ``Recipe``."""
-
-    @property
-    def compiled(self) -> CompiledRecipe:
-        """The checked recipe."""
+Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class ColumnReference:
-    """A mention of a name by a template; a column of the source's table may be meant."""
+    """A template's mention of a name that may be a column of the source's table."""
 
     name: str
     text: str
@@ -44,18 +35,13 @@ class CompiledRecipe:
     """A recipe that has been read and checked.
 
     Attributes:
-        name: what people call it.
-        source: where its items come from.
-        steps: with all options and inputs, in the order of the document.
-        outputs: where results go.
         vars: its variables, with the caller's values.
         env: names of the environment variables that its templates may read.
-        budget: the most that a run may spend.
         wanted: mentions of names that only the source's table can have; checked when the table is opened.
         own: mentions of an item's own name, stem and path, where a column of the table may be meant.
-        file: where it was read, or an empty string.
+        file, yaml: where it was read, and its text; empty for a recipe in Python.
         written: the document as it was written.
-        yaml: its text as it was written, or an empty string.
+        lines: the line of each value in its file, by its path in the document.
         variables: the values of ``vars`` that the caller has set.
     """
 
@@ -70,8 +56,18 @@ class CompiledRecipe:
     own: tuple[ColumnReference, ...] = ()
     file: str = ""
     written: Mapping[str, Any] = field(default_factory=dict)
+    lines: Mapping[Path, int] = field(default_factory=dict, repr=False, compare=False)
     yaml: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
+
+    def placed(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Return problems with the lines of what they are about."""
+        return [problem if problem.line else replace(problem, line=self._line(problem.where)) for problem in problems]
+
+    def _line(self, where: str) -> int | None:
+        parts = where.split(".")
+        paths = (tuple(int(p) if p.isdigit() else p for p in parts[:length]) for length in range(len(parts), 0, -1))
+        return next((self.lines[path] for path in paths if path in self.lines), None)
 
     @property
     def constants(self) -> dict[str, Any]:
@@ -103,27 +99,16 @@ class CompiledRecipe:
 
     def to_data(self) -> dict[str, Any]:
         """Return the recipe as plain data, everything written out: ids, inputs, models."""
-        data = {
-            "name": self.name,
-            "vars": self.vars,
-            "env": self.env,
-            "source": self.source,
-            "steps": self.steps,
-            "output": self.outputs,
-            "budget": self.budget,
-        }
-        return {name: as_data(value) for name, value in data.items() if value not in ({}, (), None)}
+        names = ("name", "vars", "env", "source", "steps", "outputs", "budget")
+        found = {name.replace("outputs", "output"): getattr(self, name) for name in names}
+        return {name: as_data(value) for name, value in found.items() if value not in ({}, (), None)}
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML that is read back to the same digest."""
         return yaml.safe_dump(self.to_data(), sort_keys=False, allow_unicode=True, width=110)
 
     def as_steps(self) -> tuple[list[dict[str, Any]], str]:
-        """Return its steps as plain data for another recipe, and the id of the step whose result is its output.
-
-        Raises:
-            RecipeError: it has several outputs.
-        """
+        """Return its steps as plain data for another recipe, and the id of the step whose result is its output."""
         if len(self.outputs) != 1:
             what = f"has {len(self.outputs)} outputs: a recipe that is used as a step has one"
             raise RecipeError([Problem("output", what)], file=self.file)
@@ -131,3 +116,11 @@ class CompiledRecipe:
         for step in steps:
             step["vars"] = {**self.vars, **step.get("vars", {})}
         return steps, self.outputs[0].step
+
+
+class HasCompiled(Protocol):
+    """A value that a recipe can be compiled from, such as the public ``Recipe``."""
+
+    @property
+    def compiled(self) -> CompiledRecipe:
+        """The checked recipe."""

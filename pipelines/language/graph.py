@@ -1,49 +1,29 @@
 """The steps of a recipe as a graph: their order, what feeds what, and one node for each combination of a matrix.
 
-A step with a matrix becomes one node for each combination of its values, and so does every step that it feeds. So the
-whole graph is known before the first picture is opened. Where two branches meet, values that both have from one step
-stay together, and all others are combined.
+A step with a matrix becomes one node for each combination of its values, and so does every step that it feeds. Where
+two branches meet, values that both have from one step stay together, and all others are combined.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
-from itertools import product
-from operator import or_
-from typing import Any, NamedTuple
+from functools import cached_property
+from itertools import count, product
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from flux_tasks.catalog import Tool
 from flux_tasks.catalog.signatures import CALL_OPTIONS
-from pipelines.language.actions import Action, HasAction, image_inputs, parameter_types, tool_for
-from pipelines.language.model import Output, Step
+from pipelines.language.document.recipe import Output
+from pipelines.language.model import Action, HasAction, Step, image_inputs, parameter_types, tool_for
 from pipelines.language.names import SOURCE
 from pipelines.operations.base import primary_of
-
-__all__ = [
-    "Graph",
-    "Node",
-    "NodeRef",
-    "OutputTarget",
-    "ancestors",
-    "cycle",
-    "dependencies_of",
-    "in_order",
-    "is_parameter",
-]
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,23}")
 
 
 @dataclass(frozen=True)
 class NodeRef:
-    """A picture parameter that gets the result of a node.
-
-    Attributes:
-        mask: what is done to a mask before it is used: ``invert``, ``dilate``, ``resize``.
-    """
+    """A picture parameter that gets the result of a node; ``mask``: ``invert``, ``dilate`` or ``resize`` it first."""
 
     node: str
     mask: Mapping[str, Any] = field(default_factory=dict)
@@ -55,7 +35,6 @@ class Node(HasAction):
 
     Attributes:
         id: the step's id, with what is varied: ``paint[seed=1]``.
-        action: what does it.
         parameters: with the values of the matrix, and a ``NodeRef`` for the picture of another node.
         image: the node whose result is its primary picture, ``source``, or None if it makes one from words.
         axes: values by name: of its own matrix, and of the nodes that feed it.
@@ -95,19 +74,13 @@ class Node(HasAction):
 
 @dataclass(frozen=True)
 class OutputTarget:
-    """Where the result of a node is written.
-
-    Attributes:
-        node: the node, or ``source``.
-        path: a template.
-        names: what the template knows besides the item.
-        is_output: an output of the recipe, not an intermediate result that a step saves.
-    """
+    """Where the result of a node (or ``source``) is written: a template, and what it knows besides the item."""
 
     node: str
     path: str
     names: Mapping[str, Any]
     is_output: bool = True
+    """It is an output of the recipe, not an intermediate result that a step saves."""
 
     @cached_property
     def output(self) -> Output:
@@ -123,17 +96,17 @@ class Graph:
     targets: tuple[OutputTarget, ...]
 
     @classmethod
-    def of(cls, steps: Sequence[Step], outputs: Sequence[Output]) -> Graph:
+    def of(cls, steps: Sequence[Step], outputs: Sequence[Output]) -> Self:
         """Return the graph of steps that have been checked: there is no circle and nothing unknown."""
-        spread: dict[str, list[_Variant]] = {SOURCE: [_Variant(SOURCE, _Axes())]}
+        spread: dict[str, list[tuple[str, _Axes]]] = {SOURCE: [(SOURCE, {})]}
         nodes: list[Node] = []
         for step in in_order(steps):
             spread[step.id] = []
             for node, axes in _nodes_of(step, spread):
-                spread[step.id].append(_Variant(node.id, axes))
+                spread[step.id].append((node.id, axes))
                 nodes.append(replace(node, rank=len(nodes)))
         names = {node.id: node.names for node in nodes} | {SOURCE: {"variant": ""}}
-        targets = [OutputTarget(v.node, o.path, names[v.node]) for o in outputs for v in spread[o.step]]
+        targets = [OutputTarget(node, o.path, names[node]) for o in outputs for node, _ in spread[o.step]]
         targets += [OutputTarget(n.id, n.step.save, n.names, is_output=False) for n in nodes if n.step.save]
         return cls(tuple(nodes), tuple(targets))
 
@@ -142,70 +115,53 @@ class Graph:
         return next(node for node in self.nodes if node.id == name)
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """One combination of the values that are varied.
+class _Value(NamedTuple):
+    """One of the values that a step varies: its number, what it is called, and itself."""
 
-    Attributes:
-        indices: the number of each value, by step and name.
-        labels: what each value is called, by name.
-        values: the values, by name.
-    """
-
-    indices: dict[tuple[str, str], int] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-
-    def __or__(self, other: _Axes) -> _Axes:
-        return _Axes(self.indices | other.indices, self.labels | other.labels, self.values | other.values)
+    number: int
+    label: str
+    value: Any
 
 
-class _Variant(NamedTuple):
-    """A node, and the combination that it stands for."""
-
-    node: str
-    axes: _Axes
+_Axes: TypeAlias = dict[tuple[str, str], _Value]
+"""One combination of the values that are varied, by step and name."""
 
 
-def _nodes_of(step: Step, spread: Mapping[str, Sequence[_Variant]]) -> Iterator[tuple[Node, _Axes]]:
+def _nodes_of(step: Step, spread: Mapping[str, Sequence[tuple[str, _Axes]]]) -> Iterator[tuple[Node, _Axes]]:
     """Yield the nodes of a step, one for each combination."""
     fed = list(dict.fromkeys(dependencies_of(step)))
-    labels = {name: _labels(values) for name, values in step.matrix.items()}
+    choices = [
+        [((step.id, name), _Value(*one)) for one in zip(count(), _labels(values), values, strict=False)]
+        for name, values in step.matrix.items()
+    ]
     for combination in product(*(spread[name] for name in fed)):
-        known: dict[tuple[str, str], int] = {}
-        indices = [found for variant in combination for found in variant.axes.indices.items()]
-        if any(known.setdefault(axis, index) != index for axis, index in indices):
+        found = [entry for _, axes in combination for entry in axes.items()]
+        inherited = dict(found)
+        if any(inherited[axis].number != value.number for axis, value in found):
             continue  # they contradict one another
-        inherited = reduce(or_, (variant.axes for variant in combination), _Axes())
-        feeds = {name: variant.node for name, variant in zip(fed, combination, strict=True)}
-        for numbers in product(*(range(len(values)) for values in step.matrix.values())):
-            own = dict(zip(step.matrix, numbers, strict=True))
-            picked = {name: step.matrix[name][number] for name, number in own.items()}
-            called = {name: labels[name][number] for name, number in own.items()}
-            axes = inherited | _Axes({(step.id, name): number for name, number in own.items()}, called, picked)
-            yield _node(step, feeds, picked, axes), axes
+        feeds = {name: node for name, (node, _) in zip(fed, combination, strict=True)}
+        for own in product(*choices):
+            axes = inherited | dict(own)
+            yield _node(step, feeds, {name: one.value for (_, name), one in own}, axes), axes
 
 
 def _node(step: Step, feeds: Mapping[str, str], picked: Mapping[str, Any], axes: _Axes) -> Node:
-    """Return the node of a step for the values that are ``picked`` for its own matrix.
-
-    Args:
-        feeds: the node of each step that feeds it.
-    """
+    """Return the node of a step that these nodes feed, for the values that are ``picked`` for its own matrix."""
     own = {name: value for name, value in picked.items() if is_parameter(step, name)}
     parameters = {**step.parameters, **own}
     action = tool_for(step.task, parameters) if step.is_paid and "model" in picked else step.action
     parameters |= _listed(step, action)
     primary = primary_of(image_inputs(action, step.task))
-    shown = ",".join(f"{name}={label}" for name, label in axes.labels.items())
+    labels = {name: one.label for (_, name), one in axes.items()}
+    shown = ",".join(f"{name}={label}" for name, label in labels.items())
     return Node(
         id=f"{step.id}[{shown}]" if shown else step.id,
         step=step,
         action=action,
         parameters={name: _with_nodes(value, feeds) for name, value in parameters.items()},
         image=feeds[step.inputs[0]] if primary and step.inputs else None,
-        axes=axes.values,
-        variant="_".join(f"{name.replace('_', '-')}-{label}" for name, label in axes.labels.items()),
+        axes={name: one.value for (_, name), one in axes.items()},
+        variant="_".join(f"{name.replace('_', '-')}-{label}" for name, label in labels.items()),
     )
 
 
@@ -261,32 +217,27 @@ def dependencies_of(step: Step) -> Iterator[str]:
 
 def in_order(steps: Sequence[Step]) -> list[Step]:
     """Return the steps, each after those that feed it, otherwise as they are written; without those of a circle."""
-    known = {step.id for step in steps}
-    left = list(steps)
-    done: set[str] = {SOURCE}
-    found: list[Step] = []
-    while left:
-        ready = next((s for s in left if all(f in done or f not in known for f in dependencies_of(s))), None)
+    left, found = list(steps), list[Step]()
+    while True:
+        waiting = {step.id for step in left}
+        ready = next((step for step in left if waiting.isdisjoint(dependencies_of(step))), None)
         if ready is None:
-            break
+            return found
         left.remove(ready)
-        done.add(ready.id)
         found.append(ready)
-    return found
 
 
 def cycle(steps: Sequence[Step]) -> list[Step]:
     """Return steps that feed one another in a circle, in its order; an empty list if there is none."""
-    by_id = {step.id: step for step in steps}
-    circling = {step.id for step in steps} - {step.id for step in in_order(steps)}
-    if not circling:
-        return []
-    way = [next(step.id for step in steps if step.id in circling)]
-    while True:
-        following = next(f for f in dependencies_of(by_id[way[-1]]) if f in circling)
+    ordered = {step.id for step in in_order(steps)}
+    circling = {step.id: step for step in steps if step.id not in ordered}
+    way = [*circling][:1]
+    while way:
+        following = next(fed for fed in dependencies_of(circling[way[-1]]) if fed in circling)
         if following in way:
-            return [by_id[name] for name in reversed(way[way.index(following) :])]
+            return [circling[name] for name in reversed(way[way.index(following) :])]
         way.append(following)
+    return []
 
 
 def ancestors(step: str, steps: Mapping[str, Step]) -> set[str]:
@@ -295,8 +246,7 @@ def ancestors(step: str, steps: Mapping[str, Step]) -> set[str]:
     open_ends = [step]
     while open_ends:
         current = steps.get(open_ends.pop())
-        for fed in dependencies_of(current) if current else ():
-            if fed not in found:
-                found.add(fed)
-                open_ends.append(fed)
+        further = set(dependencies_of(current)) - found if current else set()
+        found |= further
+        open_ends += further
     return found

@@ -1,10 +1,6 @@
 """Names with a meaning in every recipe: of items, of facts of pictures, and reserved names."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
-
-__all__ = ["IMAGE_FACTS", "ITEM_NAMES", "MASK_FACTS", "RESERVED", "SOURCE", "numbered"]
 
 IMAGE_FACTS = ("width", "height", "aspect", "megapixels", "has_alpha", "sharpness", "brightness", "entropy")
 """Facts of a picture; see ``Facts.of``."""
@@ -15,12 +11,8 @@ MASK_FACTS = ("exists", "coverage")
 ITEM_NAMES = ("stem", "name", "path", "index")
 """What every item has: file name without and with extension, location, and number from 0."""
 
-_SYNTAX = ("and", "or", "not", "in", "is", "if", "elif", "else", "endif", "self")
-_CONSTANTS = ("true", "false", "none", "True", "False", "None")
-
-RESERVED = frozenset(
-    (*ITEM_NAMES, *IMAGE_FACTS, "row", "vars", "env", *_SYNTAX, *_CONSTANTS, "variant", "before", "source")
-)
+_WORDS = "row vars env variant before source and or not in is if elif else endif self true false none True False None"
+RESERVED = frozenset((*ITEM_NAMES, *IMAGE_FACTS, *_WORDS.split()))
 """Names that no variable, column or matrix can have. A column of a table that has one is ``row["width"]``."""
 
 SOURCE = "source"

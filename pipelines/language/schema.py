@@ -1,17 +1,10 @@
 """The JSON Schema (draft 2020-12) of recipe files: for editors, which complete and explain what can be written.
 
-It is built from the models that check a recipe, so it has their descriptions, ranges and defaults. It accepts what the
-reader accepts, if names are written in small letters and with either hyphens or underscores, and a little more: only
-the reader knows which step feeds which. Editors find it by a recipe's first line::
-
-    # yaml-language-server: $schema=recipe.schema.json
-
-A step is one mapping with a property for every step there is, of which ``oneOf`` asks for exactly one: from that,
-editors complete names and parameters, and show where a wrong parameter is. For a choice among sixty mappings they do
-not. They propose the names of tasks, operations and tools; short names are patterns, and are only checked.
+It is built from the models that check a recipe, and accepts what the reader accepts, and a little more: only the reader
+knows which step feeds which. A step is one mapping with a property for every step there is, of which ``oneOf`` asks for
+exactly one: from that, editors complete names and parameters, and show where a wrong parameter is; for a choice among
+sixty mappings they do not. Short names of steps are patterns: they are checked, and not proposed.
 """
-
-from __future__ import annotations
 
 import json
 import re
@@ -22,21 +15,19 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from flux_tasks import catalog
-from flux_tasks.catalog import WEBHOOK_FIELDS, Tool, signatures
+from flux_tasks.catalog import Tool, signatures
+from flux_tasks.catalog.fields import WEBHOOK_FIELDS
 from flux_tasks.catalog.signatures import tools_of
 from flux_tasks.images.masks import Mask
-from pipelines.language.actions import image_inputs
 from pipelines.language.document.fields import NULL, TEMPLATE, Part, Schema, choices_of, one_of, words_of
 from pipelines.language.document.options import FunctionStep, RecipeStep, StepOptions
 from pipelines.language.document.recipe import RecipeDocument
+from pipelines.language.model import image_inputs
 from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS, Operation
 
-__all__ = ["schema", "text"]
-
 _PATH: Schema = {"type": "string", "minLength": 1}
 _STEP: Schema = {**_PATH, "description": "The id of the step whose result it is."}
-_CALLED: dict[str, type[Part]] = {"call": FunctionStep, "recipe": RecipeStep}
 
 
 @cache
@@ -50,14 +41,11 @@ def schema() -> Schema:
     document, parts = _of_part(RecipeDocument)
     options, further = _of_part(StepOptions)
     names = _step_names()
-    bodies = _bodies(names)
-    steps = document["properties"]["steps"]
-    document["properties"]["steps"] = {
-        "type": "array",
-        "minItems": 1,
-        "description": steps["description"],
-        "items": {"anyOf": [{"$ref": "#/$defs/step"}, {"$ref": "#/$defs/name"}]},
-    }
+    bodies: dict[str, Schema] = {}
+    step = _step(names, bodies, options["properties"])
+    items = {"anyOf": [{"$ref": "#/$defs/step"}, {"$ref": "#/$defs/name"}]}
+    described = document["properties"]["steps"]["description"]
+    document["properties"]["steps"] = {"type": "array", "minItems": 1, "description": described, "items": items}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:flux-pipelines:recipe",
@@ -65,7 +53,7 @@ def schema() -> Schema:
         "description": RecipeDocument.__doc__,
         **document,
         "$defs": {
-            "step": _step(names, bodies, options["properties"]),
+            "step": step,
             "name": {
                 "enum": [one for name, found in names.items() for one in (name, *found.others)],
                 "description": "A step that is given no parameters.",
@@ -89,9 +77,6 @@ def _definition(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
-# -- steps ------------------------------------------------------------------------------------------------------------
-
-
 class _StepName(NamedTuple):
     """What a step does, the schema of its parameters, and other spellings of its name."""
 
@@ -100,16 +85,21 @@ class _StepName(NamedTuple):
     others: tuple[str, ...]
 
 
-def _step(names: Mapping[str, _StepName], bodies: Mapping[str, Schema], options: Schema) -> Schema:
-    called = {name: _of_part(part)[0]["properties"][name] for name, part in _CALLED.items()}
+def _step(names: Mapping[str, _StepName], bodies: dict[str, Schema], options: Schema) -> Schema:
+    """Return the schema of a step; what stands below its name is added to ``bodies``, where many tools share one."""
+    parts: dict[str, type[Part]] = {"call": FunctionStep, "recipe": RecipeStep}
+    called = {name: _of_part(part)[0]["properties"][name] for name, part in parts.items()}
     steps: dict[str, Schema] = {}
     patterns: dict[str, Schema] = {}
     for name, found in names.items():
-        body = next(known for known, same in bodies.items() if same == found.body)
+        body = next((known for known, same in bodies.items() if same == found.body), f"parameters.{name}")
+        bodies[body] = found.body
         steps[name] = {"description": found.summary, "$ref": f"#/$defs/{body}"}
         if found.others:
             pattern = f"^({'|'.join(map(re.escape, found.others))})$".replace("\\-", "-")
             patterns[pattern] = {"$ref": f"#/$defs/step/properties/{name}"}
+    of_recipe = {"propertyNames": {"enum": [*RecipeStep.fields()]}, "properties": {"from": {"type": "string"}}}
+    on_failure = {"required": ["on_failure"], "properties": {"on_failure": {"not": NULL}}}
     every = [*called, *(one for name, found in names.items() for one in (name, *found.others))]
     return {
         "type": "object",
@@ -119,29 +109,11 @@ def _step(names: Mapping[str, _StepName], bodies: Mapping[str, Schema], options:
         "additionalProperties": False,
         "oneOf": [{"required": [name]} for name in every],
         "allOf": [
-            {
-                "if": {"required": ["recipe"]},
-                "then": {
-                    "propertyNames": {"enum": [*RecipeStep.fields()]},
-                    "properties": {"from": {"type": "string"}},
-                },
-            },
+            {"if": {"required": ["recipe"]}, "then": of_recipe},
             {"if": {"required": ["with"]}, "then": {"anyOf": [{"required": [name]} for name in called]}},
-            {
-                "if": {"required": ["on_failure"], "properties": {"on_failure": {"not": NULL}}},
-                "then": {"required": ["expect"]},
-            },
+            {"if": on_failure, "then": {"required": ["expect"]}},
         ],
     }
-
-
-def _bodies(names: Mapping[str, _StepName]) -> dict[str, Schema]:
-    """Return what stands below steps, by the first step that has it: many tools take the same."""
-    found: dict[str, Schema] = {}
-    for name, step in names.items():
-        if step.body not in found.values():
-            found[f"parameters.{name}"] = step.body
-    return found
 
 
 def _step_names() -> dict[str, _StepName]:
@@ -171,9 +143,6 @@ def _summary(tools: tuple[Tool, ...]) -> str:
     return f"{tools[0].summary}{which} Price in credits: {tools[0].price}."
 
 
-# -- parameters -------------------------------------------------------------------------------------------------------
-
-
 def _of_tools(tools: tuple[Tool, ...], task: str) -> Schema:
     """Return the parameters of tools that one step may call: those of any of them."""
     choices: dict[str, list[Schema]] = {}
@@ -196,20 +165,16 @@ def _of_tools(tools: tuple[Tool, ...], task: str) -> Schema:
         properties["model"] = {"enum": [*every, None], "description": described["model"], "default": own[0]}
     else:  # its own name once more: allowed, and not worth being proposed
         patterns["^model$"] = {"type": ["string", "null"]}
-    words = "Another result for the same request: a new job, paid anew."
-    properties["variant"] = _open({"type": "integer", "description": words, "default": 0})
-    words = "error refuses a picture that does not suit the tool; downscale makes it suit."
-    properties["fit"] = _open({"enum": ["error", "downscale"], "description": words, "default": "error"})
+    properties["variant"] = _open({"type": "integer", "description": described["variant"], "default": 0})
+    properties["fit"] = _open({"enum": ["error", "downscale"], "description": described["fit"], "default": "error"})
     return _mapping(properties, patterns)
 
 
 def _of_operation(operation: Operation) -> Schema:
-    fields = {
-        name: _open(one_of([*choices_of(found, null=False), NULL], words_of(found)))
-        for name, found in _of_fields(operation.parameters).items()
-    }
+    fields = _of_fields(operation.parameters)
+    values = {n: _open(one_of([*choices_of(f, null=False), NULL], words_of(f))) for n, f in fields.items()}
     pictures = {name: _picture(found) for name, found in operation.inputs.items() if not found.is_primary}
-    return _mapping({**pictures, **fields}, {})
+    return _mapping({**pictures, **values}, {})
 
 
 def _mapping(properties: Mapping[str, Schema], patterns: Mapping[str, Schema]) -> Schema:
@@ -229,44 +194,30 @@ def _definitions() -> dict[str, Schema]:
     mask = {name: _open(one_of(choices_of(found, null=False), words_of(found))) for name, found in fields.items()}
     mask["file"] = {**words_of(fields["file"]), **_PATH}
     step = {"type": "object", "required": ["step"], "additionalProperties": False, "properties": {"step": _STEP}}
+    alpha = {"required": ["alpha"], "properties": {"alpha": {"not": {"const": False}}}}
+    described = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"step": _STEP, **mask},
+        "oneOf": [*({"required": [name]} for name in ("step", "file", "boxes")), alpha],
+    }
+    inner = {"$ref": "#/$defs/templates"}
+    containers = [
+        {"type": "array", "contains": inner},
+        {"type": "object", "not": {"additionalProperties": {"not": inner}}},
+    ]
+    text = "A template, such as '{{ prompt }}', filled in for each item."
+    picture = "A picture: a path, or {step: id} for the result of another step."
+    words = "A mask, white where the picture may change: a path, {step: id}, {boxes: […]} or {alpha: true}."
     return {
-        "template": {
-            "type": "string",
-            "pattern": TEMPLATE,
-            "description": "A template, such as '{{ prompt }}', filled in for each item.",
-        },
+        "template": {"type": "string", "pattern": TEMPLATE, "description": text},
         "templates": {
             "description": "A list or mapping with a template in it.",
-            "anyOf": [
-                {"$ref": "#/$defs/template"},
-                {"type": "array", "contains": {"$ref": "#/$defs/templates"}},
-                {"type": "object", "not": {"additionalProperties": {"not": {"$ref": "#/$defs/templates"}}}},
-            ],
+            "anyOf": [{"$ref": "#/$defs/template"}, *containers],
         },
-        "picture": {
-            "description": "A picture: a path, or {step: id} for the result of another step.",
-            "anyOf": [_PATH, step],
-        },
-        "mask": {
-            "description": "A mask, white where the picture may change: a path, {step: id}, {boxes: […]} or "
-            "{alpha: true}.",
-            "anyOf": [
-                _PATH,
-                {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {"step": _STEP, **mask},
-                    "oneOf": [
-                        *({"required": [name]} for name in ("step", "file", "boxes")),
-                        {"required": ["alpha"], "properties": {"alpha": {"not": {"const": False}}}},
-                    ],
-                },
-            ],
-        },
+        "picture": {"description": picture, "anyOf": [_PATH, step]},
+        "mask": {"description": words, "anyOf": [_PATH, described]},
     }
-
-
-# -- values -----------------------------------------------------------------------------------------------------------
 
 
 def _of_fields(model: type[BaseModel]) -> dict[str, Schema]:
@@ -277,12 +228,7 @@ def _of_fields(model: type[BaseModel]) -> dict[str, Schema]:
 
 
 def _tidy(value: Any, definitions: Mapping[str, Any], *, is_named: bool = False, is_choice: bool = False) -> Any:
-    """Return ``value`` without titles, sources and null defaults.
-
-    Args:
-        is_named: its keys are names of fields.
-        is_choice: it is one of several types.
-    """
+    """Return ``value`` without titles, sources and null defaults; the keys of one that ``is_named`` are fields."""
     if isinstance(value, list):
         return [_tidy(inner, definitions, is_choice=is_choice) for inner in value]
     if not isinstance(value, dict):

@@ -6,7 +6,7 @@ are the schema and the documentation. Pictures are upright, and L, LA, RGB or RG
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from PIL import Image, ImageChops
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images import masks
-from flux_tasks.images.encoding import inspect
+from flux_tasks.images.pixels import flattened
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 from pipelines.operations.parameters import Edit, OpaqueColor, Others, parse_colour
@@ -49,7 +49,7 @@ class Convert(Edit):
 
     def is_unchanged(self, main: ImageRef) -> bool | None:
         """Check whether it has the type and the mode already, and no quality is given."""
-        header = inspect(main.read())
+        header = main.header
         own = header.media_type == f"image/{self._format(main)}" and self.quality is None
         return (
             own
@@ -66,9 +66,8 @@ class Convert(Edit):
         kind = self._format(main)
         mode = self.mode or (image.mode.removesuffix("A") if kind == "jpeg" else image.mode)
         if not mode.endswith("A"):
-            image = _flat(image, (255, 255, 255))
-        lossy = {"quality": self.quality or 95} | ({"subsampling": 0} if kind == "jpeg" else {})
-        return image.convert(mode), kind.upper(), {} if kind == "png" else lossy
+            image = flattened(image)
+        return image.convert(mode), kind.upper(), {"quality": self.quality} if self.quality else {}
 
 
 class Load(Edit):
@@ -88,12 +87,7 @@ class Cutout(Edit):
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return RGBA, or LA for greys; what was transparent stays transparent."""
-        [mask] = others["mask"]
-        if mask.size != image.size:
-            raise InvalidImage(
-                f"the mask is {px_size(mask.size)} but the image is {px_size(image.size)}: resize one first"
-            )
-        weight = masks.softened(mask, self.feather)
+        weight = masks.softened(others["mask"][0], self.feather)
         clear = image.convert("LA" if image.mode in ("L", "LA") else "RGBA")
         clear.putalpha(ImageChops.darker(clear.getchannel("A"), weight))
         return clear
@@ -106,7 +100,7 @@ class Flatten(Edit):
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return L or RGB; a grey picture on a grey stays grey."""
-        return _flat(image, parse_colour(self.color)[:3])
+        return flattened(image, parse_colour(self.color)[:3])
 
 
 class Composite(Edit):
@@ -125,11 +119,9 @@ class Composite(Edit):
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return RGB, or RGBA if the one below has alpha; greys if both are grey."""
         below, mask = others["over"][0], others["mask"][0] if "mask" in others else None
-        for name, picture in (("the one below it", below), ("the mask", mask)):
-            if picture is not None and picture.size != image.size:
-                raise InvalidImage(
-                    f"the picture is {px_size(image.size)} but {name} is {px_size(picture.size)}: resize one first"
-                )
+        if below.size != image.size:
+            sizes = f"the picture is {px_size(image.size)} but the one below it is {px_size(below.size)}"
+            raise InvalidImage(f"{sizes}: resize one first")
         clear = image.mode in ("LA", "RGBA")
         if mask is None and not clear:
             raise InvalidImage("the picture on top is opaque and would hide the other: give a mask of where it shows")
@@ -140,12 +132,3 @@ class Composite(Edit):
             mask = image.getchannel("A").point([0] + [255] * 255)
         made = top.convert(mode) if mask is None else masks.composite(below, top, mask, feather=self.feather)
         return made.convert(mode.replace("RGB", "L")) if grey else made
-
-
-def _flat(image: Image.Image, colour: Sequence[int]) -> Image.Image:
-    """Return ``image`` without alpha, on ``colour``."""
-    if not image.mode.endswith("A"):
-        return image
-    below = Image.new("RGBA", image.size, (*colour, 255))
-    flat = Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")
-    return flat.convert("L") if image.mode == "LA" and len(set(colour)) == 1 else flat

@@ -20,7 +20,7 @@ class FromAlpha(Edit):
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return a mask that is white where the picture is more than half transparent."""
-        return masks.from_alpha(image)
+        return masks.holes(image)
 
 
 class FromBoxes(Edit):

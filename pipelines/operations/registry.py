@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, ItemError, Problem, explain, nearest, shown
 from flux_tasks.images import masks
 from flux_tasks.images.encoding import MAX_PIXELS
+from flux_tasks.images.mask_reading import read_mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 from pipelines.operations import geometry, images
@@ -62,9 +63,26 @@ class Operation:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What tells it from any other step, for the key of its results."""
+        """What tells it from any other step, for the key of its results; ``masks`` is how it reads those it gets."""
         gives = "mask" if self.output_kind == "mask" else "image"
-        return {"operation": self.name, "version": str(self.version), "gives": gives}
+        reads = {"masks": "read"} if self._masks else {}
+        return {"operation": self.name, "version": str(self.version), "gives": gives, **reads}
+
+    @property
+    def _masks(self) -> list[str]:
+        return [name for name, slot in self.inputs.items() if slot.role == "mask"]
+
+    def reads_as_before(self, pictures: Mapping[str, ImageRef | list[ImageRef]]) -> bool:
+        """Check whether every mask means what it meant up to November 2026, when only its luminance counted.
+
+        Call it on a thread: it decodes them.
+        """
+        given = [pictures[name] for name in self._masks if name in pictures]
+        masked = [one for chosen in given for one in (chosen if isinstance(chosen, list) else [chosen])]
+        try:
+            return all(read_mask(one).tobytes() == masks.binarise(one.open()).tobytes() for one in masked)
+        except InvalidImage:
+            return False
 
     def for_role(self, role: ImageKind) -> Operation:
         """Return the operation for a primary picture that is an image or a mask; one that takes either gives the same.
@@ -175,11 +193,12 @@ class Operation:
             keeps = edit.is_unchanged(main)
             if keeps and self.output_kind != "mask":
                 return own_bytes(main)
-            opened = {name: [open_pixels(picture) for picture in chosen] for name, chosen in given.items()}
+            further_masks = [name for name in self._masks if name != self.primary and name in given]
+            for mask in (picture for name in further_masks for picture in given[name]):
+                masks.check_fit(mask, main, remedy="a step with resize")
+            opened = {n: [open_pixels(picture) for picture in given[n]] for n in given if n not in further_masks}
             shown, profile = opened[self.primary][0], opened.get(edit.profile_of, [None])[0]
-            for name, slot in self.inputs.items():
-                if slot.role == "mask" and name in opened:
-                    opened[name] = [masks.binarise(image) for image in opened[name]]
+            opened |= {name: [read_mask(picture) for picture in given[name]] for name in self._masks if name in given}
             image, *rest = opened.pop(self.primary)
             made = edit.apply(image, {**opened, self.primary: rest})
         except FluxError as error:

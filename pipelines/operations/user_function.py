@@ -25,7 +25,7 @@ from PIL import Image
 
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images.encoding import MAX_PIXELS
-from flux_tasks.images.masks import binarise
+from flux_tasks.images.mask_reading import interpret
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input
@@ -260,5 +260,8 @@ def _made(result: Any, *, mask: bool) -> Image.Image:
         raise _NoImage(f"returned {found}, not an image: {hint}")
     if not 0 < result.width * result.height <= MAX_PIXELS:
         raise _NoImage(f"returned {px_size(result.size)}: return from 1 px to {MAX_PIXELS // 1_000_000} MP")
-    made = normalised(result)
-    return binarise(made) if mask else made
+    made = result if mask and result.mode[0] in "IFP" else normalised(result)  # greys of more bits, indices
+    try:
+        return interpret(made) if mask else made
+    except InvalidImage as error:
+        raise _NoImage(f"returned no clear mask: {error}") from None

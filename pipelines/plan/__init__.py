@@ -1,7 +1,5 @@
 """The plan: what a run would do and cost."""
 
-from __future__ import annotations
-
 from pipelines.plan.planner import plan
 from pipelines.plan.result import Amount, Plan, StepPlan
 

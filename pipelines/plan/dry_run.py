@@ -10,9 +10,10 @@ from PIL import Image
 from flux_tasks import background
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import FluxError, Moderated
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.known import lookup
+from flux_tasks.jobs.result import losses
 from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
@@ -21,8 +22,6 @@ from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.walk import Attempt, Outcome, Place, walk
 from pipelines.language.graph import Node
 from pipelines.plan.tally import Tally
-
-__all__ = ["ItemPlan"]
 
 _OUTCOMES = {
     Standing.PAID: StepOutcome.COLLECTED,
@@ -60,11 +59,7 @@ class ItemPlan:
         return function(*arguments)
 
     async def paid(self, attempt: Attempt) -> Outcome:
-        """Return what the store has, or a placeholder.
-
-        Raises:
-            Moderated: it was refused earlier, and a run would not try again.
-        """
+        """Return what the store has, or a placeholder; raise Moderated if a run would not try again."""
         call, tally = attempt.call, self._tally
         if call is None:
             parts = (attempt.node.id, attempt.image)
@@ -81,15 +76,13 @@ class ItemPlan:
         image = tally.planned[key] = Placeholder.made_of(key, size=call.output_size, name=call.name)
         entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
-        return Outcome(_OUTCOMES[standing], image)
+        return Outcome(_OUTCOMES[standing], image, warnings=tuple(_foreseen_losses(call)))
 
     async def local(self, attempt: Attempt) -> Outcome:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
         image = attempt.image
-        if any(isinstance(picture, Placeholder) for picture in attempt.pictures):
-            result = self._local_placeholder(attempt)
-        else:
-            result = self._operate(attempt, image)
+        is_open = any(isinstance(picture, Placeholder) for picture in attempt.pictures)
+        result = self._local_placeholder(attempt) if is_open else self._operate(attempt, image)
         if image is not None and result.digest == image.digest:
             return Outcome(StepOutcome.UNCHANGED, image)
         return Outcome(StepOutcome.DONE, result)
@@ -133,6 +126,8 @@ class ItemPlan:
         """Count the attempt, and the time that its job would take."""
         node, call, kind = attempt.node, attempt.call, outcome.kind
         step = self._tally.step(node)
+        for warning in outcome.warnings if kind is not StepOutcome.UNCHANGED else ():
+            self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         is_new = node.is_paid and kind in (StepOutcome.DONE, StepOutcome.COLLECTED, StepOutcome.HELD)
         if kind is not StepOutcome.BLOCKED:
             begin = max((self._ends.get(name, 0.0) for name in node.dependencies), default=0.0)
@@ -140,6 +135,8 @@ class ItemPlan:
         is_certain = attempt.is_decided and call is not None and not _is_mask_unknown(call)
         if is_new:
             self._ends[node.id] += self._tally.add_job(node, is_certain=is_certain)
+        for warning in outcome.warnings:
+            self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         if kind is not StepOutcome.DONE:
             step.count(kind)
         elif node.is_paid:
@@ -154,6 +151,15 @@ class ItemPlan:
             return
         where = f"{place.id}: " if isinstance(place, Node) else ""
         self._tally.plan.add_problem(f"{self._item.stem}: {where}{error_row('', problem)['message']}")
+
+
+def _foreseen_losses(call: Call) -> list[str]:
+    """Return what the result will lack of its input; nothing where that is not made yet, or cannot be read."""
+    found = [warning.removeprefix(f"{call.name}: ") for warning in call.warnings if warning.endswith(FIRST_ONLY)]
+    try:
+        return found if isinstance(call.main, Placeholder) else [*found, *losses(call, None)]
+    except (FluxError, OSError):
+        return found
 
 
 def _is_mask_unknown(call: Call) -> bool:

@@ -1,23 +1,34 @@
 """The plan: what a run would do and cost. It spends nothing and writes nothing.
 
-Every item is taken through the graph as in a run, and where a run would pay for a job the plan goes on with a
-placeholder of the size that the result will have. So conditions on what is there already are decided, results in the
-store are found, and jobs that several items share are counted once. What depends on pictures that are not made yet is
-counted separately.
+Every item is taken through the graph as in a run; where a run would pay for a job, the plan goes on with a placeholder
+of the size that the result will have. What depends on pictures that are not made yet is counted separately.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from flux_tasks.errors import Problem, RecipeError, nearest
+from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import Settings, current, use
-from pipelines.execution.precheck import budget_cap, check_items, items
+from pipelines.data.items import Item
+from pipelines.data.manifest import StepOutcome
+from pipelines.execution.placeholders import Placeholder
+from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
+from pipelines.execution.walk import Attempt, Outcome
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import Plan
 from pipelines.plan.tally import Tally
 
-__all__ = ["plan"]
+_ANSWERS = {
+    StepOutcome.CACHED: "its result is in the store, and is another one",
+    StepOutcome.UNCHANGED: "it would change nothing",
+    StepOutcome.COLLECTED: "its job is paid for, and would be collected",
+    StepOutcome.HELD: "its job is held",
+}
 
 
 def plan(
@@ -43,6 +54,70 @@ def plan(
     with use(settings or current(), **changes) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         check_items(recipe, limit=limit)
+        for warning in source_warnings(recipe):
+            tally.plan.add_warning(str(warning))
         for item in items(recipe, limit=limit):
             tally.add_item(ItemPlan(item, tally).run())
         return tally.plan
+
+
+@dataclass(frozen=True)
+class PlannedCall:
+    """One call of a tool.
+
+    Attributes:
+        outcome: how a run would answer it; None if moderation refused it earlier.
+        has_pictures: whether all its pictures are there; if not, the identities of some stand for pictures to come.
+    """
+
+    node: str
+    identity: Identity
+    outcome: StepOutcome | None
+    has_pictures: bool = True
+
+    @property
+    def answer(self) -> str:
+        """How a run would answer it, in words."""
+        if self.outcome is None:
+            return "moderation refused it earlier"
+        return _ANSWERS.get(self.outcome, "the store has no result: a run would pay for a job")
+
+
+def calls_of_item(recipe: CompiledRecipe, name: str, settings: Settings) -> Sequence[PlannedCall]:
+    """Return the calls of the first item called ``name`` (its stem, or its location), as far as it gets.
+
+    Raises:
+        RecipeError: there is no such item, or no call can be made; and whatever ``plan`` raises.
+    """
+    item = next(items(recipe, only=lambda one: name in (one.stem, one.path)), None)
+    if item is None:
+        known = [one.stem for one in items(recipe, limit=1_000)]
+        raise RecipeError([Problem("item", f"the recipe has no item '{name}'{nearest(name, known)}")])
+    tally = Tally(recipe, settings, None)
+    recorder = _Recorder(item, tally)
+    recorder.run()
+    if not recorder.calls and tally.plan.invalid:
+        raise RecipeError([Problem("item", problem) for problem in tally.plan.invalid])
+    return recorder.calls
+
+
+class _Recorder(ItemPlan):
+    """One item of a plan whose calls are kept."""
+
+    def __init__(self, item: Item, tally: Tally) -> None:
+        super().__init__(item, tally)
+        self.calls: list[PlannedCall] = []
+        self._engine = tally.engine
+
+    async def paid(self, attempt: Attempt) -> Outcome:
+        """Keep the call of an attempt, and answer it as a plan does."""
+        kind: StepOutcome | None = None
+        try:
+            outcome = await super().paid(attempt)
+            kind = outcome.kind
+        finally:
+            if attempt.call is not None:
+                has_pictures = not any(isinstance(picture, Placeholder) for picture in attempt.pictures)
+                identity = attempt.call.identity(self._engine)
+                self.calls.append(PlannedCall(attempt.node.id, identity, kind, has_pictures))
+        return outcome

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from flux_tasks.units import duration, price, table_text
 from pipelines.data.manifest import StepOutcome
-
-__all__ = ["Amount", "Plan", "StepPlan", "table"]
 
 _SHOWN = 20
 
@@ -68,16 +67,16 @@ class Plan:
     """What a run of ``recipe`` would do.
 
     Attributes:
-        items: how many there are.
-        steps: in the order of the graph.
         seconds: expected duration with ``max_jobs`` jobs at a time.
         assumed: tools whose jobs no run on this store has timed; each is assumed to take 10 s.
         problems: how many things are wrong with items.
         invalid: the first of them, as sentences.
-        budget: the cap in credits, or None.
-        spent: credits that count against it already, because earlier runs were stopped.
-        learned: prices that are the mean of what jobs of this store have cost, by tool: ``credits``, and of how many
-            ``jobs``.
+        spent: credits that count against the budget already, because earlier runs were stopped.
+        warnings: how often a person may have meant something else, such as a mask whose name differs in case.
+        warned: the first of these, as sentences.
+        store: where results are kept, as an absolute location.
+        is_store_new: whether nothing is in it yet.
+        learned: ``credits`` of a job by tool, as the mean of so many ``jobs`` that this store has settled.
     """
 
     recipe: str
@@ -93,6 +92,10 @@ class Plan:
     budget: float | None = None
     spent: float = 0.0
     learned: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warnings: int = 0
+    warned: list[str] = field(default_factory=list)
+    store: str = ""
+    is_store_new: bool = False
 
     def __str__(self) -> str:
         return table(self)
@@ -102,6 +105,12 @@ class Plan:
         self.problems += 1
         if len(self.invalid) < _SHOWN:
             self.invalid.append(text)
+
+    def add_warning(self, text: str) -> None:
+        """Count something that a person may have meant otherwise."""
+        self.warnings += 1
+        if len(self.warned) < _SHOWN:
+            self.warned.append(text)
 
     @property
     def jobs(self) -> int:
@@ -164,16 +173,11 @@ def _head(plan: Plan) -> str:
 
 
 def _row(step: StepPlan) -> tuple[str, ...]:
-    counts = (step.cached, step.shared, step.collected, step.skipped + step.unchanged, step.undecided.jobs)
+    counts = [step.cached, step.shared, step.collected, step.skipped + step.unchanged, step.undecided.jobs]
     if not step.is_paid:
-        return (step.id, step.does, "", "", "", "", f"{counts[3]:,}" if counts[3] else "", "", "free")
-    return (
-        step.id,
-        step.does,
-        f"{step.paid.jobs:,}",
-        *(f"{count:,}" if count else "" for count in counts),
-        _credits(step.paid),
-    )
+        counts = [0, 0, 0, step.skipped + step.unchanged, 0]
+    jobs, cost = (f"{step.paid.jobs:,}", _credits(step.paid)) if step.is_paid else ("", "free")
+    return (step.id, step.does, jobs, *(f"{count:,}" if count else "" for count in counts), cost)
 
 
 def _credits(amount: Amount) -> str:
@@ -189,14 +193,16 @@ def _price(amount: Amount | Plan) -> str:
     priced = amount.jobs - amount.unpriced
     if not priced:
         return f"the price of {'its tool' if amount.jobs == 1 else 'their tools'} is published nowhere"
-    known = f"about {price(amount.credits)}"
-    if amount.unpriced:
-        return f"{known} for {priced:,} of them, and {amount.unpriced:,} of unknown price"
-    return known
+    unknown = f" for {priced:,} of them, and {amount.unpriced:,} of unknown price" if amount.unpriced else ""
+    return f"about {price(amount.credits)}{unknown}"
 
 
 def _jobs(count: int) -> str:
     return "job" if count == 1 else "jobs"
+
+
+def _more(amount: Amount) -> str:
+    return f"up to {amount.jobs:,} more {_jobs(amount.jobs)}, {_price(amount)}"
 
 
 def _notes(plan: Plan) -> list[str]:
@@ -205,14 +211,10 @@ def _notes(plan: Plan) -> list[str]:
     if undecided.jobs:
         names = ", ".join(step.id for step in plan.steps if step.undecided.jobs)
         lines.append(
-            f"undecided: up to {undecided.jobs:,} more {_jobs(undecided.jobs)}, {_price(undecided)}: the condition of "
-            f"{names} asks about pictures that are not made yet"
+            f"undecided: {_more(undecided)}: the condition of {names} asks about pictures that are not made yet"
         )
     if retries.jobs:
-        lines.append(
-            f"retries: up to {retries.jobs:,} more {_jobs(retries.jobs)}, {_price(retries)}, if results are not as "
-            "expected"
-        )
+        lines.append(f"retries: {_more(retries)}, if results are not as expected")
     held = sum(step.held for step in plan.steps)
     if held:
         lines.append(f"held: {held:,} {_jobs(held)} that may be paid for already; see flux-pipelines store held")
@@ -230,12 +232,20 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(_budget(plan, plan.budget))
     if plan.engine.startswith("local:"):
         lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
+    if plan.store:
+        lines.append(f"store: {plan.store}{' (new: nothing is in it yet)' if plan.is_store_new else ''}")
+    if plan.warnings:
+        lines += [f"warnings: {plan.warnings:,}", *_listed(plan.warned, plan.warnings)]
     if plan.problems:
         lines.append(f"invalid: {plan.problems:,} {'problem' if plan.problems == 1 else 'problems'} with items")
-        lines += ["  " + words.replace("\n", "\n    ") for words in plan.invalid]
-        if plan.problems > len(plan.invalid):
-            lines.append(f"  … and {plan.problems - len(plan.invalid):,} more")
+        lines += _listed(plan.invalid, plan.problems)
     return lines
+
+
+def _listed(first: Sequence[str], count: int) -> list[str]:
+    """Return the first of ``count`` sentences as indented lines, and how many more there are."""
+    lines = ["  " + words.replace("\n", "\n    ") for words in first]
+    return lines + ([f"  … and {count - len(first):,} more"] if count > len(first) else [])
 
 
 def _budget(plan: Plan, cap: float) -> str:

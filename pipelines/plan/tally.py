@@ -21,22 +21,14 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.plan.result import Plan, StepPlan
 
-__all__ = ["Tally"]
-
 
 class Tally:
     """What the items of one plan share.
 
     Attributes:
         plan: the result, which grows with each item.
-        facts: of pictures; nothing is written into the store.
-        outputs: the paths that results go to.
         journal: unsettled jobs by key.
         planned: what stands for the result of each job that is counted, by key.
-
-    Raises:
-        EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
-        StoreUnavailable: the store cannot be read.
     """
 
     def __init__(self, recipe: CompiledRecipe, settings: Settings, cap: float | None) -> None:
@@ -49,20 +41,14 @@ class Tally:
         self.planned: dict[str, ImageRef] = {}
         try:
             self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
+            is_new = self.store.is_new()
         except OSError as error:
             raise StoreUnavailable(f"the store cannot be read: {error}") from error
-        steps = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
-        spent = spent_before(self.store, recipe.digest) if cap is not None else 0.0
-        self.plan = Plan(
-            recipe.name,
-            settings.endpoint,
-            self.engine,
-            steps=list(steps.values()),
-            max_jobs=settings.max_jobs,
-            budget=cap,
-            spent=spent,
-        )
-        self._steps = steps
+        self._steps = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
+        self.plan = Plan(recipe.name, settings.endpoint, self.engine, max_jobs=settings.max_jobs, budget=cap)
+        self.plan.store, self.plan.is_store_new = self.store.url, is_new
+        self.plan.steps = list(self._steps.values())
+        self.plan.spent = spent_before(self.store, recipe.digest) if cap is not None else 0.0
         self._durations = JobDurations(self.store)
         self._prices = LearnedPrices(self.store, self.engine)
         self._busy: dict[str, float] = defaultdict(float)

@@ -1,7 +1,5 @@
 """The report of a run: one HTML page."""
 
-from __future__ import annotations
-
 from pipelines.report.page import RunSummary, render, write_report
 
 __all__ = ["RunSummary", "render", "write_report"]

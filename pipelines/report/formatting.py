@@ -1,15 +1,26 @@
-"""Turn what a manifest contains into text and numbers: a manifest may be old, damaged or written by somebody else."""
+"""Turn what a manifest or a recipe contains into text and numbers, without secrets, whoever wrote it."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
-from pipelines.report.redaction import without_secrets
+_WEB_ADDRESS = re.compile(r"(https?://)(?:[^\s/?#@\"'<>]*@)?([^\s?#\"'<>]*)(\?[^\s\"'<>]*)?")
+_WEBHOOK_SECRET = re.compile(r"(webhook_secret[\"']?\s*[:=]\s*)[^\s,}][^\n,}]*")
 
-__all__ = ["moment", "number", "pairs", "text", "texts"]
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` without secrets.
+
+    Web addresses lose user, password and query, because a signed link carries its key there. A recipe loses the value
+    of ``webhook_secret``.
+    """
+    shown = _WEB_ADDRESS.sub(lambda found: f"{found[1]}{found[2]}{'?…' * bool(found[3])}", text)
+    return _WEBHOOK_SECRET.sub(r"\1…", shown)
 
 
 def text(value: object) -> str:
@@ -27,6 +38,11 @@ def texts(value: object) -> tuple[str, ...]:
 def pairs(value: object) -> tuple[tuple[str, str], ...]:
     """Return a mapping as pairs of texts, and nothing for any other value."""
     return tuple((str(name), text(inner)) for name, inner in value.items()) if isinstance(value, Mapping) else ()
+
+
+def mappings(value: object) -> list[Mapping[str, Any]]:
+    """Return the mappings in a list, and nothing for any other value."""
+    return [inner for inner in value if isinstance(inner, Mapping)] if isinstance(value, (list, tuple)) else []
 
 
 def number(value: object) -> float | None:

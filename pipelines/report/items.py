@@ -12,21 +12,13 @@ from flux_tasks.catalog.boxes import Row, rows_in
 from flux_tasks.units import px_size
 from pipelines.data.manifest import FINE, outcome_of
 from pipelines.report import formatting
-from pipelines.report.lineage import INPUT, Lineage, steps_in
+from pipelines.report.lineage import INPUT, Lineage
 from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, boxes_outline, size_of
-
-__all__ = ["Item", "Mask", "PictureLimits", "Step", "View", "add_pictures", "count_results", "read_item"]
 
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """How large the pictures of one item may be, and how many.
-
-    Attributes:
-        side: the long side of a picture, in pixels.
-        results: how many results are shown.
-        thumbnails: how many steps have a thumbnail.
-    """
+    """How long a side of an item's pictures may be in pixels, and how many results and thumbnails of steps it shows."""
 
     side: int
     results: int
@@ -82,12 +74,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a run.
+    """One item of a run; its first error decided the outcome, and ``left_out`` results are not shown.
 
-    Attributes:
-        errors: the first one decided the outcome.
-        own_masks: masks on the input, for an item without a result that differs from it.
-        left_out: how many results are not shown.
+    ``own_masks`` are masks on the input, for an item without a result that differs from it.
     """
 
     number: int
@@ -112,11 +101,6 @@ class Item:
         return self.outcome not in FINE
 
     @property
-    def error(self) -> Mapping[str, str] | None:
-        """Return the error that decided the outcome."""
-        return self.errors[0] if self.errors else None
-
-    @property
     def pictured(self) -> list[tuple[int, View]]:
         """Return the results whose picture can be shown, with their numbers."""
         return [(n, view) for n, view in enumerate(self.views) if not isinstance(view.picture, Missing)]
@@ -132,12 +116,13 @@ def read_item(number: int, row: Mapping[str, Any]) -> Item:
     """Return the item of a row, without its pictures; what the row lacks stays empty."""
     outcome = formatting.text(row.get("outcome")) or "unknown"
     errors = _errors(row)
-    steps = [_step(step, before) for step, before in zip(steps_in(row), [{}, *steps_in(row)], strict=False)]
+    noted = formatting.mappings(row.get("steps"))
+    steps = [_step(step, before) for step, before in zip(noted, [{}, *noted], strict=False)]
     for position, error in enumerate(errors):
         if error["step"] and error["step"] not in {step.id for step in steps}:  # the step has no note of its own
             ended = outcome if position == 0 else outcome_of(error["kind"])
             steps.append(_step({"id": error["step"], "outcome": outcome if ended in FINE else ended}, {}))
-    paths = [formatting.text(output.get("path")) for output in _outputs(row)]
+    paths = [formatting.text(output.get("path")) for output in formatting.mappings(row.get("outputs"))]
     return Item(
         number=number,
         name=formatting.text(row.get("item")) or f"item {number + 1}",
@@ -153,24 +138,15 @@ def read_item(number: int, row: Mapping[str, Any]) -> Item:
 
 
 def _errors(row: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
-    worst, others = row.get("error"), row.get("errors")
-    listed = [worst, *(others if isinstance(others, (list, tuple)) else ())]
-    errors = [
-        {key: formatting.text(error.get(key)) for key in ("step", "kind", "message")}
-        for error in listed
-        if isinstance(error, Mapping)
-    ]
+    listed = formatting.mappings([row.get("error")]) + formatting.mappings(row.get("errors"))
+    errors = [{key: formatting.text(error.get(key)) for key in ("step", "kind", "message")} for error in listed]
     return tuple(error for n, error in enumerate(errors) if error not in errors[:n])
-
-
-def _outputs(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    outputs = row.get("outputs")
-    return [output for output in outputs if isinstance(output, Mapping)] if isinstance(outputs, (list, tuple)) else []
 
 
 def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
     drift, inputs = step.get("drift"), formatting.texts(step.get("from"))
     size = size_of(step.get("image"))
+    charged = [(word, formatting.number(step.get(f"{word}put_mp"))) for word in ("in", "out")]
     default = (formatting.text(before.get("id")) or "source",)
     return Step(
         id=formatting.text(step.get("id")) or formatting.text(step.get("task")) or "step",
@@ -181,14 +157,7 @@ def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
         varied=formatting.pairs(step.get("varied")),
         cost=formatting.number(step.get("cost")),
         estimate=formatting.number(step.get("estimate")),
-        charged_for=" and ".join(
-            f"{megapixels:g} MP {word}"
-            for word, megapixels in (
-                ("in", formatting.number(step.get("input_mp"))),
-                ("out", formatting.number(step.get("output_mp"))),
-            )
-            if megapixels is not None
-        ),
+        charged_for=" and ".join(f"{pixels:g} MP {word}" for word, pixels in charged if pixels is not None),
         seconds=formatting.number(step.get("seconds")),
         job_id=formatting.text(step.get("job_id")),
         warnings=formatting.texts(step.get("warnings")),
@@ -227,8 +196,8 @@ def count_results(row: Mapping[str, Any]) -> int:
 
 def add_pictures(item: Item, row: Mapping[str, Any], limits: PictureLimits) -> Item:
     """Return ``item`` with previews, thumbnails and mask outlines, each in its place on the result that shows it."""
-    pictures, lineage = Pictures(limits.side), Lineage(row)
-    steps, original = steps_in(row), row.get("input")
+    pictures, lineage, original = Pictures(limits.side), Lineage(row), row.get("input")
+    steps = lineage.steps
     outlines = {n: pictures.outline(step["mask"]) for n, step in enumerate(steps) if step.get("mask")}
     outlines |= {n: boxes_outline(rows) for n, step in enumerate(steps) if (rows := _boxes(step))}
     results = _results(row, lineage)
@@ -237,13 +206,9 @@ def add_pictures(item: Item, row: Mapping[str, Any], limits: PictureLimits) -> I
     for number, (step, shown) in enumerate(zip(steps, item.steps, strict=False)):
         outline = outlines.get(number)
         has_thumbnail = number < limits.thumbnails and step.get("image")
-        pictured.append(
-            replace(
-                shown,
-                thumbnail=pictures.thumbnail(step["image"]) if has_thumbnail else None,
-                mask_missing=outline.reason if isinstance(outline, Missing) else "",
-            )
-        )
+        thumbnail = pictures.thumbnail(step["image"]) if has_thumbnail else None
+        reason = outline.reason if isinstance(outline, Missing) else ""
+        pictured.append(replace(shown, thumbnail=thumbnail, mask_missing=reason))
 
     def view(result: _Result) -> View:
         places = lineage.places(result.step, result.image)
@@ -281,7 +246,7 @@ def _masks(places: Mapping[int, Box], item: Item, outlines: Mapping[int, Outline
 def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
     """Return the results of an item, outputs first; nothing if every result is the input itself."""
     found: dict[tuple[str, str], _Result] = {}
-    for output in _outputs(row):
+    for output in formatting.mappings(row.get("outputs")):
         if _digest(output.get("image")):
             step, path = formatting.text(output.get("from")), formatting.text(output.get("path"))
             key = (step, _digest(output["image"]))
@@ -290,7 +255,7 @@ def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
     results: Sequence[_Result] = list(found.values())
     if not results:
         last = lineage.last_image()
-        name = steps_in(row)[last].get("id") if last != INPUT else ""
+        name = lineage.steps[last].get("id") if last != INPUT else ""
         image = row.get("output") or (lineage.image(last) if last != INPUT else None)
         label = "After" if row.get("output") else f"After {formatting.text(name)}".rstrip()
         path = formatting.text(row.get("output_path"))

@@ -1,11 +1,4 @@
-"""Write the HTML report of a run: one file that contains everything, opens anywhere and loads nothing.
-
-    write_report("report.html", RunSummary.of(run.summary, recipe.text, svg(recipe)), run.rows())
-
-Each item shows its picture before and after under a slider, the outlines of its masks, and what each step did and cost.
-Of several results, one at a time is compared. Only the first ``max_pictures`` items carry pictures; the others are rows
-of a table.
-"""
+"""Write the HTML report of a run: one file that contains everything, opens anywhere and loads nothing."""
 
 from __future__ import annotations
 
@@ -24,15 +17,13 @@ from typing import TYPE_CHECKING, Any
 from flux_tasks import files, units
 from pipelines.data.manifest import FINE, ItemOutcome, StepOutcome
 from pipelines.report import formatting
+from pipelines.report.formatting import without_secrets
 from pipelines.report.items import Item, PictureLimits, add_pictures, count_results, read_item
 from pipelines.report.pictures import Missing
-from pipelines.report.redaction import without_secrets
-from pipelines.run.summary import Summary, ToolTotal
+from pipelines.run.summary import Summary
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-__all__ = ["MAX_PICTURES", "RunSummary", "render", "write_report"]
 
 MAX_PICTURES = 60
 """How many items carry pictures, unless the caller says otherwise."""
@@ -55,8 +46,7 @@ class RunSummary(Summary):
     Attributes:
         counts: items by outcome; counted from the rows if empty.
         recipe: the recipe's YAML text, or an empty string.
-        graph: the recipe as ``pipelines.report.drawing.svg`` draws it, or an empty string. The page contains it
-            unchanged.
+        graph: the recipe as ``drawing.svg`` draws it, or an empty string; the page contains it unchanged.
     """
 
     recipe: str = ""
@@ -73,42 +63,10 @@ class RunSummary(Summary):
         return self.engine.startswith("local:")
 
 
-@dataclass(frozen=True, slots=True)
-class _ToolRow:
-    """The jobs of one tool. None means unknown; there is a difference only where both sides are complete."""
-
-    name: str
-    jobs: int
-    expected: float | None
-    cost: float | None
-    unpriced: int
-
-    @classmethod
-    def of(cls, name: str, total: ToolTotal) -> _ToolRow:
-        return cls(
-            name,
-            total.jobs,
-            total.estimate if not total.unestimated else None,
-            total.cost if total.jobs > total.unpriced else None,
-            total.unpriced,
-        )
-
-    @property
-    def difference(self) -> float | None:
-        if self.expected is None or self.cost is None or self.unpriced:
-            return None
-        return round(self.cost - self.expected, 6) + 0.0
-
-
 def write_report(
     location: str, run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: int = MAX_PICTURES
 ) -> str:
-    """Write the report to a path or any fsspec URL, and return the location.
-
-    Args:
-        run: the totals of the run.
-        rows: see ``render``.
-        max_pictures: see ``render``.
+    """Write the report, made as by ``render``, to a path or any fsspec URL, and return the location.
 
     Raises:
         OSError: the location cannot be written.
@@ -122,10 +80,8 @@ def render(run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: 
     """Return the report as HTML text.
 
     Args:
-        run: the totals of the run.
-        rows: rows of the manifest, in the order in which the report shows them. They are read once; a missing key is
-            no error.
-        max_pictures: how many items carry pictures: the first ones.
+        rows: of the manifest, in the order in which they are shown; read once. A missing key is no error.
+        max_pictures: how many items carry pictures: the first ones. The others are rows of a table.
     """
     numbered = enumerate(rows)
     pictured = list(islice(numbered, max(0, max_pictures)))
@@ -156,7 +112,7 @@ def render(run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: 
         outcomes=_sort_outcomes(shown),
         attention=attention[:_MAX_CALLED_OUT],
         attention_total=sum(n for outcome, n in counted.items() if outcome not in FINE),
-        tools=[_ToolRow.of(name, total) for name, total in sorted(run.tools.items())],
+        tools=sorted(run.tools.items()),
     )
 
 

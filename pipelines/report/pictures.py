@@ -1,24 +1,22 @@
 """Prepare pictures for the report: previews and thumbnails as data URIs, outlines of masks, and places on a canvas.
 
-Nothing here raises an error because of a picture. A report is written after the money is spent: one missing or damaged
-file must not cost the reader the rest of it. What cannot be read becomes a ``Missing`` with the reason.
+A picture that cannot be read becomes a ``Missing`` with the reason: a report is written after the money is spent.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from flux_tasks.catalog.boxes import GRID, Row
 from flux_tasks.images import masks
+from flux_tasks.images.pixels import to_colours
 from flux_tasks.images.reference import ImageRef
-
-__all__ = ["WHOLE", "Box", "Missing", "Outline", "Picture", "Pictures", "boxes_outline", "place", "size_of"]
 
 THUMBNAIL_SIDE = 224
 """Pixels of a thumbnail's long side: twice as many as the page shows, for dense displays."""
@@ -31,6 +29,7 @@ _MAX_THUMBNAIL_BYTES = 16_000
 _QUALITIES = (86, 70, 50)
 _MAX_PROFILE = 20_000
 
+T = TypeVar("T")
 Point = tuple[int, int]
 Spot = tuple[float, float]
 
@@ -58,10 +57,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The border of a mask's white areas as an SVG path, in a view box of ``width`` × ``height``.
-
-    ``coverage`` is the white share of the whole mask, 0 to 1.
-    """
+    """The border of a mask's white areas as an SVG path; ``coverage`` is their share of the mask, 0 to 1."""
 
     path: str
     width: int
@@ -91,12 +87,6 @@ class Box:
             self.height * outer.height,
             self.exact and outer.exact,
         )
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the picture covers its canvas and no more."""
-        edges = (self.left, self.top, self.width - 1, self.height - 1)
-        return all(abs(edge) < 0.002 for edge in edges)
 
     @property
     def css(self) -> str:
@@ -133,50 +123,39 @@ def size_of(described: object) -> tuple[int, int] | None:
 
 
 def place(before: tuple[int, int], after: tuple[int, int], parameters: Mapping[str, Any], *, task: str = "") -> Box:
-    """Return where the input of a step lies on its output.
+    """Return where the input of a step lies on its output; ``before`` and ``after`` are their sizes in pixels.
 
     The parameters of an outpaint answer it: ``width``, ``height``, ``reference_offset_x``, ``reference_offset_y``, with
     the input in the middle where an offset is missing. An output of the same shape is the input at another scale. For
     every other output the place is a guess: as large as fits, in the middle.
-
-    Args:
-        before: (width, height) of the input in pixels.
-        after: (width, height) of the output in pixels.
-        parameters: those of the step.
-        task: the name of the step's task.
     """
     canvas = _whole_numbers(parameters, "width", "height")
     offsets = ("reference_offset_x", "reference_offset_y")
     if len(canvas) == 2 and min(canvas) > 0 and (task == "outpaint" or any(name in parameters for name in offsets)):
         return _on_canvas(before, (canvas[0], canvas[1]), parameters)
-    shape = (before[0] * after[1]) / (before[1] * after[0])
-    if abs(shape - 1) < 0.02:
+    if abs((before[0] * after[1]) / (before[1] * after[0]) - 1) < 0.02:
         return WHOLE
-    return _contained(before, after)
+    scale = min(after[0] / before[0], after[1] / before[1])
+    width, height = before[0] * scale / after[0], before[1] * scale / after[1]
+    return Box((1 - width) / 2, (1 - height) / 2, width, height, exact=False)
 
 
 def _on_canvas(before: tuple[int, int], canvas: tuple[int, int], parameters: Mapping[str, Any]) -> Box:
     scale, exact = 1.0, True
-    given = [_whole_numbers(parameters, f"reference_offset_{axis}") for axis in "xy"]
-    overhangs = any(
-        (found[0] if found else 0) + side > room for found, side, room in zip(given, before, canvas, strict=True)
-    )
-    if overhangs and not parameters.get("auto_crop"):
+    axes = [
+        (_whole_numbers(parameters, f"reference_offset_{axis}"), side, room)
+        for axis, side, room in zip("xy", before, canvas, strict=True)
+    ]
+    if any(sum(offset) + side > room for offset, side, room in axes) and not parameters.get("auto_crop"):
         # The input was sent smaller (fit: downscale), by a factor that is not recorded. The canvas is the smallest one
         # that holds it, so it fills one axis, except for the rounding to 16 px.
         scale, exact = min(canvas[0] / before[0], canvas[1] / before[1]), False
     shares = []
-    for found, side, room in zip(given, before, canvas, strict=True):
+    for offset, side, room in axes:
         length = side * scale
-        shares.append(((found[0] if found else (room - length) / 2) / room, length / room))
+        shares.append(((offset[0] if offset else (room - length) / 2) / room, length / room))
     (left, width), (top, height) = shares
     return Box(left, top, width, height, exact)
-
-
-def _contained(before: tuple[int, int], after: tuple[int, int]) -> Box:
-    scale = min(after[0] / before[0], after[1] / before[1])
-    width, height = before[0] * scale / after[0], before[1] * scale / after[1]
-    return Box((1 - width) / 2, (1 - height) / 2, width, height, exact=False)
 
 
 def _whole_numbers(parameters: Mapping[str, Any], *names: str) -> list[int]:
@@ -186,10 +165,7 @@ def _whole_numbers(parameters: Mapping[str, Any], *names: str) -> list[int]:
 
 @dataclass
 class Pictures:
-    """The pictures of one item. Each is read once; only scaled copies stay in memory.
-
-    ``side`` is the long side of a preview in pixels.
-    """
+    """The pictures of one item, each read once. ``side`` is the long side of a preview in pixels."""
 
     side: int
     _copies: dict[str, Image.Image | Missing] = field(default_factory=dict)
@@ -204,50 +180,46 @@ class Pictures:
 
     def outline(self, described: object) -> Outline | Missing:
         """Return the outline of a mask."""
-        try:
-            mask = masks.binarise(ImageRef.from_dict(dict(described)).open())  # type: ignore[call-overload]
-            return _outline(mask)
-        except Exception as error:
-            return Missing(_reason(error))
+        return _or_missing(lambda: _outline(masks.binarise(_open(described))))
 
     def _embedded(self, described: object, side: int, limit: int) -> Picture | Missing:
-        image = self._scaled(described)
-        if isinstance(image, Missing):
-            return image
-        try:
-            width, height = size_of(described) or image.size
-            if max(image.size) > side:
-                image = image.copy()
-                image.thumbnail((side, side), Image.Resampling.LANCZOS)
-            return Picture(_data_uri(image, limit), width, height)
-        except Exception as error:
-            return Missing(_reason(error))
-
-    def _scaled(self, described: object) -> Image.Image | Missing:
         digest = str(described.get("digest", "")) if isinstance(described, Mapping) else ""
         if digest not in self._copies:
-            try:
-                image = _displayable(ImageRef.from_dict(dict(described)).open())  # type: ignore[call-overload]
-                image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-                self._copies[digest] = image
-            except Exception as error:
-                self._copies[digest] = Missing(_reason(error))
-        return self._copies[digest]
+            self._copies[digest] = _or_missing(lambda: self._scaled(described))
+        copy = self._copies[digest]
+        return copy if isinstance(copy, Missing) else _or_missing(lambda: _embed(described, copy, side, limit))
+
+    def _scaled(self, described: object) -> Image.Image:
+        image = _displayable(_open(described))
+        image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        return image
 
 
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _or_missing(make: Callable[[], T]) -> T | Missing:
+    """Return what ``make`` makes, or why it cannot."""
+    try:
+        return make()
+    except Exception as error:
+        return Missing(str(error) or type(error).__name__)
+
+
+def _open(described: object) -> Image.Image:
+    return ImageRef.from_dict(dict(described)).open()  # type: ignore[call-overload]
+
+
+def _embed(described: object, image: Image.Image, side: int, limit: int) -> Picture:
+    width, height = size_of(described) or image.size
+    if max(image.size) > side:
+        image = image.copy()
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return Picture(_data_uri(image, limit), width, height)
 
 
 def _displayable(image: Image.Image) -> Image.Image:
     """Return ``image`` in a mode that browsers show, with its colour profile where that still describes the pixels."""
+    image = to_colours(image.convert("L") if image.mode == "1" else image)
     profile = image.info.get("icc_profile")
-    if image.mode.startswith("I;16"):
-        image = image.convert("I").point(lambda value: value / 256).convert("L")
-    is_shown = image.mode in ("RGB", "RGBA")
-    if not is_shown:
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    image.info = {"icc_profile": profile} if is_shown and profile and len(profile) <= _MAX_PROFILE else {}
+    image.info = {"icc_profile": profile} if profile and len(profile) <= _MAX_PROFILE else {}
     return image
 
 
@@ -281,9 +253,7 @@ def _shrunk(mask: Image.Image, side: int) -> Image.Image:
     size = (max(1, round(mask.width * scale)), max(1, round(mask.height * scale)))
     shares = mask.resize(size, Image.Resampling.BOX)
     small = masks.binarise(shares)
-    return (
-        small if not masks.is_empty(small) else masks.binarise(shares, threshold=1)
-    )  # so that thin lines stay visible
+    return masks.binarise(shares, threshold=1) if masks.is_empty(small) else small  # thin lines stay visible
 
 
 def _edges(mask: Image.Image) -> Iterator[tuple[Point, Point]]:

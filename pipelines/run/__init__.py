@@ -1,7 +1,5 @@
 """A run: every item of a recipe, each ending in a row of the manifest."""
 
-from __future__ import annotations
-
 from pipelines.run.context import CallTool, Event, EventKind
 from pipelines.run.run import Run
 from pipelines.run.summary import Summary, ToolTotal

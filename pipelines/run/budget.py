@@ -1,8 +1,7 @@
 """The budget of a run: the most it may spend, what it has spent, and what its jobs in flight may cost.
 
-A job reserves what it is expected to cost before it is submitted; once the service has named its cost, the rest is free
-again. A tool without a price, published or learned from earlier jobs, is tried with one job at a time until the service
-has named its price: only that one job can take the run over its cap. What was never submitted is free, and so is what
+A tool without a price, published or learned from earlier jobs, is tried with one job at a time until the service has
+named its price: only that one job can take the run over its cap. What was never submitted is free, and so is what
 moderation refuses, unless the catalogue says otherwise. What may have been charged counts as spent, also a job that the
 service ended with an error: no document says that its credits are given back.
 """
@@ -15,37 +14,27 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-from flux_tasks.errors import (
-    BudgetReached,
-    DeliveryFailed,
-    FluxError,
-    JobFailed,
-    JobLost,
-    Moderated,
-    StillRunning,
-    StoreUnavailable,
-    SubmissionUncertain,
-)
+from flux_tasks import errors
+from flux_tasks.errors import BudgetReached, FluxError, Moderated, StoreUnavailable
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.records import Store
 from pipelines.data.history import spent_before
 
-__all__ = ["Reservation", "RunBudget"]
-
 _WARN_AT = 0.8
-_MAY_BE_CHARGED = (SubmissionUncertain, StillRunning, DeliveryFailed, JobFailed, JobLost, StoreUnavailable)
+_MAY_BE_CHARGED = (
+    errors.SubmissionUncertain,
+    errors.StillRunning,
+    errors.DeliveryFailed,
+    errors.JobFailed,
+    errors.JobLost,
+    errors.StoreUnavailable,
+)
 _ROUNDING = 1e-6
 
 
 @dataclass
 class Reservation:
-    """What one job reserves.
-
-    Attributes:
-        reserved: credits that it is expected to cost; 0 where nobody knows.
-        is_priced: whether its price is known.
-        cost: credits that it did cost, once that is known.
-    """
+    """The credits that one job is expected to cost, 0 without a known price, and those that it did cost, once known."""
 
     tool: str
     reserved: float
@@ -57,14 +46,14 @@ class Reservation:
 class RunBudget:
     """Credits of one run.
 
-    What a run has spent that was stopped, by its cap or otherwise, or killed still counts for the next run of the same
-    recipe on the same store: it goes on when the cap is raised, and not before.
+    What a run has spent that was stopped or killed still counts for the next run of the same recipe on the same store.
 
     Attributes:
         cap: the most it may spend, in credits; None is no limit.
         recipe: the recipe's digest.
         warn: called with one sentence when four fifths of the cap are spent or reserved.
         spent: credits, those of earlier runs that were stopped among them.
+        earlier: those alone.
         reserved: credits that jobs in flight are expected to cost.
     """
 
@@ -73,6 +62,7 @@ class RunBudget:
     recipe: str
     warn: Callable[[str], None] = lambda _: None
     spent: float = 0.0
+    earlier: float = 0.0
     reserved: float = 0.0
     _seen: dict[str, float] = field(default_factory=dict)
     """The most that a job of each tool without a published price has cost."""
@@ -81,28 +71,21 @@ class RunBudget:
     _trying: Counter[str] = field(default_factory=Counter)
     _in_flight: int = 0
     _warned: bool = False
-    _earlier: float = 0.0
 
     def __post_init__(self) -> None:
         self._change = asyncio.Condition()
         self._writing = asyncio.Lock()
         self._is_written = False
 
-    @property
-    def earlier(self) -> float:
-        """Credits that earlier runs have spent that were stopped."""
-        return self._earlier
-
     async def open(self) -> None:
         """Read what earlier runs have spent that were stopped."""
-        if self.cap is None:
-            return
-        with suppress(StoreUnavailable):
-            self._earlier = self.spent = await patiently(spent_before, self.store, self.recipe)
+        if self.cap is not None:
+            with suppress(StoreUnavailable):
+                self.earlier = self.spent = await patiently(spent_before, self.store, self.recipe)
 
     async def close(self, *, is_complete: bool) -> None:
         """Forget what was spent if the run is complete: the next one may spend the whole cap."""
-        if is_complete and (self.cap is None or self._is_written or self._earlier):
+        if is_complete and (self.cap is None or self._is_written or self.earlier):
             with suppress(StoreUnavailable):
                 await patiently(self.store.remove_record, "budgets", self.recipe)
 
@@ -153,16 +136,13 @@ class RunBudget:
             while True:
                 price = estimate * self._dearer.get(tool, 1.0) if estimate is not None else self._seen.get(tool)
                 total = self.spent + self.reserved
-                if price is None:
-                    is_alone = not self._trying[tool]
-                    fits = is_alone and total < self.cap
-                else:
-                    fits = total + price <= self.cap + _ROUNDING
+                is_alone = not self._trying[tool]
+                fits = is_alone and total < self.cap if price is None else total + price <= self.cap + _ROUNDING
                 if fits:
                     break
                 if not self._in_flight:
                     needed = f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
-                    before = f", {self._earlier:.2f} of them in earlier runs" if self._earlier else ""
+                    before = f", {self.earlier:.2f} of them in earlier runs" if self.earlier else ""
                     raise BudgetReached(
                         f"the budget of {self.cap:g} credits is reached: {self.spent:.2f} are spent{before}, and "
                         f"{needed}; run again with a larger one (--budget) to go on"

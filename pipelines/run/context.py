@@ -25,8 +25,6 @@ from pipelines.execution.facts import Facts
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.budget import RunBudget
 
-__all__ = ["CallTool", "Event", "EventKind", "RunContext"]
-
 CallTool: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[JobResult]]
 """Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns its result."""
 
@@ -67,8 +65,6 @@ class RunContext:
 
     Attributes:
         cap: the most credits that it may spend, or None.
-        seed: instead of the seeds of the recipe, or None.
-        emit: informs the progress display.
         engine: which engine answers; known once the run has asked the endpoint.
         stopped: why no new job is begun, or None.
     """
@@ -94,20 +90,14 @@ class RunContext:
         self.emit(Event(EventKind.WARNING, text=text))
 
     def stop(self, reason: RunStopped) -> None:
-        """Begin no new job: items that are left are held, jobs that wait for a slot are not submitted.
-
-        May be called from any thread.
-        """
+        """Hold the items that are left, and submit no job that waits for a slot. May be called from any thread."""
         if self.stopped is None:
             self.stopped = reason
             background.start(stop_submitting(self.settings, reason))
 
     @asynccontextmanager
     async def one_at_a_time(self, call: Call) -> AsyncIterator[None]:
-        """Let one of several equal calls go on at a time: the others find its result in the store, or fail as it did.
-
-        So a job that several steps or items share is paid for, counted and taken out of the budget once.
-        """
+        """Let one of several equal calls go on at a time: the others find its result in the store, or fail like it."""
         turn = self._turns.setdefault(call.key(self.engine), _Turn())
         async with turn.lock:
             if turn.problem is not None:

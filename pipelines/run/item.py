@@ -1,12 +1,13 @@
-"""One item of a run: the answers to its walk, each paid for once, and the files that come of it."""
+"""One item of a run: the answers to its walk, each paid for once, its files, and its row of the manifest."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from flux_tasks import background, files
 from flux_tasks.errors import RunStopped, StoreUnavailable
@@ -15,8 +16,9 @@ from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.known import lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
+from pipelines.data import manifest
 from pipelines.data.items import Item
-from pipelines.data.manifest import ManifestRow, StepOutcome
+from pipelines.data.manifest import ErrorRow, ItemOutcome, ManifestRow, OutputRow, StepOutcome, StepRow
 from pipelines.data.outputs import FULL, write_output
 from pipelines.execution import expectations, local_steps
 from pipelines.execution.arguments import call_of, pictures_for_task
@@ -25,9 +27,6 @@ from pipelines.execution.walk import Attempt, NeedsJob, Outcome, Place, walk
 from pipelines.language.graph import OutputTarget
 from pipelines.language.names import SOURCE
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
-from pipelines.run.row import ItemRow
-
-__all__ = ["ItemRun"]
 
 T = TypeVar("T")
 
@@ -44,7 +43,7 @@ class ItemRun:
         self.outputs = context.outputs
         self._context = context
         self._call_tool: CallTool | None = None
-        self._row = ItemRow(item)
+        self._row = _Row(item)
         self._performed: set[tuple[str, str]] = set()
         """Nodes whose result was worked out for this item, maybe in a walk that ended for want of a job."""
 
@@ -55,7 +54,7 @@ class ItemRun:
             NeedsJob: a step needs a job and there is no ``call_tool``. Run it again with one.
         """
         self._call_tool = call_tool
-        self._row = ItemRow(self.item)
+        self._row = _Row(self.item)
         walked = await walk(self.item, self._context.recipe, self)
         for target, path in walked.paths:
             image = walked.results.get(target.node)
@@ -65,13 +64,10 @@ class ItemRun:
 
     async def _write(self, target: OutputTarget, path: str, image: ImageRef) -> None:
         try:
-            try:
-                await asyncio.to_thread(files.patiently, write_output, image, path)
-            except OSError as error:
-                if error.errno in FULL:  # every further item would end the same way
-                    raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
-                raise
+            await asyncio.to_thread(files.patiently, write_output, image, path)
         except Exception as problem:
+            if isinstance(problem, OSError) and problem.errno in FULL:  # every further item would end the same way
+                problem = StoreUnavailable(f"{path} cannot be written: {problem.strerror}")
             self.fail("output", problem)
         else:
             self._row.written(target, path, image)
@@ -101,12 +97,7 @@ class ItemRun:
         return Outcome(kind, result.image, warnings=attempt.notes)
 
     async def paid(self, attempt: Attempt) -> Outcome:
-        """Return what the store has, or pay for a job.
-
-        Raises:
-            NeedsJob: there is nobody to make one.
-            FluxError: see the tree in ``errors``.
-        """
+        """Return what the store has, or pay for a job; raise NeedsJob if there is nobody to make one."""
         context, first = self._context, attempt.call
         assert first is not None, attempt.node.id  # noqa: S101 - there are no placeholders in a run
         call = first
@@ -118,7 +109,8 @@ class ItemRun:
             if call is not first and result is not None and result.outcome is not JobOutcome.CACHED:
                 await background.arun(substitute(first, call, context.settings))
         if result is None:
-            reason = "the mask is all black" if call.mask else "the canvas is the picture"
+            mask = call.mask.mask if call.mask is not None else None
+            reason = mask.explain_empty() if mask is not None else "the canvas is the picture"
             return Outcome(StepOutcome.UNCHANGED, attempt.image, reason)
         warnings = (*attempt.notes, *result.warnings)
         return Outcome(StepOutcome(result.outcome), result.image, warnings=warnings, call=call, job=result)
@@ -180,3 +172,101 @@ class ItemRun:
         if isinstance(problem, RunStopped):
             self._context.stop(problem)
         self._row.fail(place if isinstance(place, str) else place.id, problem)
+
+
+class _Row:
+    """Gathers what becomes the row of one item."""
+
+    def __init__(self, item: Item) -> None:
+        self._item = item
+        self._steps: list[tuple[int, StepRow]] = []
+        self._errors: list[tuple[ItemOutcome, ErrorRow]] = []
+        self._outputs: list[tuple[OutputTarget, OutputRow]] = []
+        self._started = time.monotonic()
+
+    def note(self, attempt: Attempt, outcome: Outcome, seen: Observed) -> StepRow:
+        """Add how an attempt at a step ended; returns that step's row."""
+        node = attempt.node
+        tool = node.tool.name if node.is_paid else None
+        facts: dict[str, Any] = {"reason": outcome.reason, "varied": dict(node.axes) or None, "tool": tool}
+        facts["warnings"] = [*outcome.warnings]
+        if outcome.image is not None and outcome.kind is not StepOutcome.UNCHANGED:
+            facts |= _facts_of(attempt, outcome, outcome.image, seen)
+        row = {
+            "id": node.id,
+            "task": getattr(node.action, "reference", node.step.task),
+            "outcome": outcome.kind,
+            "is_paid": node.is_paid,
+            "from": list(node.dependencies),
+            **{name: value for name, value in facts.items() if value not in (None, "", [])},
+        }
+        step = cast(StepRow, row)
+        self._steps.append((node.rank, step))
+        return step
+
+    def fail(self, place: str, problem: Exception) -> None:
+        """Add what went wrong, and where: the node, or ``source``, ``input``, ``output``."""
+        self._errors.append((manifest.outcome_of(type(problem)), manifest.error_row(place, problem)))
+
+    def written(self, target: OutputTarget, path: str, image: ImageRef) -> None:
+        """Add a file that was written."""
+        self._outputs.append((target, {"path": path, "from": target.node, "image": image.to_dict()}))
+
+    def finish(self, source: ImageRef | None) -> ManifestRow:
+        """Return the row; ``source`` is the item's picture."""
+        steps = [step for _, step in sorted(self._steps, key=lambda noted: noted[0])]
+        worst = min(self._errors, key=lambda error: manifest.SEVERITY.index(error[0]), default=None)
+        results = [row for target, row in self._outputs if target.is_output]
+        first = results[0] if results and worst is None else None
+        paid = (step for step in steps if step["is_paid"] and step["outcome"] is StepOutcome.DONE)
+        return {
+            "item": self._item.stem,
+            "index": self._item.index,
+            "source": self._item.source,
+            "outcome": worst[0] if worst else _outcome_of({step["outcome"] for step in steps}),
+            "error": worst[1] if worst else None,
+            "errors": [error for _, error in self._errors] if len(self._errors) > 1 else [],
+            "input": source.to_dict() if source else None,
+            "output": first["image"] if first else None,
+            "output_path": first["path"] if first else "",
+            "outputs": [row for _, row in self._outputs],
+            "cost": sum(step.get("cost") or 0.0 for step in paid),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "preview": any(step.get("preview") for step in steps) or bool(source and source.is_preview),
+            "steps": steps,
+        }
+
+
+_OF_JOB = ("input_mp", "output_mp", "delivery_host", "expanded_prompt")
+"""What a row tells of its job as the service said it."""
+
+
+def _facts_of(attempt: Attempt, outcome: Outcome, image: ImageRef, seen: Observed) -> dict[str, Any]:
+    """Return what the row of a step tells of its result."""
+    call = outcome.call or attempt.call
+    facts: dict[str, Any] = {
+        "seconds": round(time.monotonic() - attempt.started, 3),
+        "image": image.to_dict(),
+        "warnings": [*outcome.warnings, *["the result has the same pixels as its input"] * seen.is_unchanged],
+        "preview": image.is_preview or None,
+    }
+    if call is None:
+        plain = {name: value for name, value in attempt.arguments.items() if isinstance(value, (str, int, float))}
+        shown = {n: files.quoted(v) if isinstance(v, str) and files.is_data(v) else v for n, v in plain.items()}
+        return {**facts, "parameters": shown}
+    return {
+        **facts,
+        "parameters": dict(call.parameters),
+        "cost": call.estimate() if image.is_preview else image.cost,  # a preview is free: what it would be worth
+        "estimate": call.estimate(),
+        **{name: getattr(outcome.job, name, None) for name in _OF_JOB},
+        "job_id": image.job_id,
+        "mask": seen.mask,
+        "drift": seen.drift,
+    }
+
+
+def _outcome_of(steps: set[StepOutcome]) -> ItemOutcome:
+    if steps & {StepOutcome.DONE, StepOutcome.COLLECTED}:
+        return ItemOutcome.DONE
+    return ItemOutcome.CACHED if StepOutcome.CACHED in steps else ItemOutcome.SKIPPED

@@ -1,8 +1,5 @@
 """A run: items through the graph of a recipe, bounded in flight, each ending in a row of the manifest.
 
-It knows nothing of where it runs: ``run_remaining`` is handed the callable that makes a paid call. What the store
-already answers never gets that far, so a run that has nothing left to do needs neither Prefect nor a server.
-
 Items are streamed: what stays of each are a few dozen bytes, by which two results for one place are found.
 """
 
@@ -10,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,28 +16,28 @@ from typing import Any
 
 from flux_tasks import background, files
 from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
-from flux_tasks.jobs.endpoint import engine_of, stop_submitting
+from flux_tasks.jobs.endpoint import engine_of, open_account, stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
-from flux_tasks.store.records import Store
+from flux_tasks.units import escape_controls
 from pipelines.data.history import LearnedPrices
 from pipelines.data.items import Item
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
-from pipelines.execution.precheck import budget_cap, check_items, items
+from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.execution.walk import NeedsJob
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
 
-__all__ = ["Run"]
+_log = logging.getLogger("pipelines.run")
 
 
 class Run:
     """One execution of ``recipe``.
 
     Use it as a context manager: first ``answer_from_store``, then, if anything is left, ``run_remaining`` with the
-    callable that makes jobs. Leaving the block closes the manifest.
+    callable that makes a paid call; so what the store answers needs no Prefect. Leaving the block closes the manifest.
 
     Args:
         on_event: called with each event, for a progress display.
@@ -70,17 +68,11 @@ class Run:
         self.settings = settings
         now = time.time()  # ids sort by time, to the millisecond
         run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
-        store = Store(settings.store)
-        self.folder = store.location("runs", run_id)
-        self.summary = Summary(
-            recipe.name,
-            run_id,
-            time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
-            settings.endpoint,
-            "",
-            manifest=manifest or files.join(self.folder, "manifest.jsonl"),
-        )
+        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
         self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event)
+        self.folder = self.context.store.location("runs", run_id)
+        self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
+        self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
@@ -102,6 +94,8 @@ class Run:
         except OSError as error:
             raise StoreUnavailable(f"the store cannot be written: {error}") from error
         self._manifest.__enter__()
+        for warning in source_warnings(self.recipe):
+            self.context.emit(Event(EventKind.WARNING, text=str(warning)))
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -117,7 +111,7 @@ class Run:
         return self.context.stopped
 
     def stop(self, reason: RunStopped) -> None:
-        """Begin no new job; see ``RunContext.stop``. May be called from any thread."""
+        """Begin no new job; see ``RunContext.stop``."""
         self.context.stop(reason)
 
     def rows(self) -> Iterator[ManifestRow]:
@@ -132,7 +126,7 @@ class Run:
         return heapq.nsmallest(most, rows, key=lambda row: int(row.get("index", 0)))
 
     async def answer_from_store(self) -> bool:
-        """Go through the items until one needs a job; True if none did and the run is complete.
+        """Go through the items until one needs a job; True if none did or the run was stopped: then it is over.
 
         Raises:
             EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
@@ -145,7 +139,8 @@ class Run:
         for item in self._left:
             self._next = ItemRun(item, self.context)
             if self.stopped is not None:
-                return False
+                await self.run_remaining(_refuse)
+                return True
             try:
                 await self._finish(self._next, None)
             except NeedsJob:
@@ -153,6 +148,24 @@ class Run:
         self._next = None
         await self._close_budget()
         return True
+
+    async def prepare_to_pay(self, *places: str) -> None:
+        """Find out before the first job what would keep its result from being written, or its call from being made.
+
+        Args:
+            places: files that will be written, besides the recipe's outputs and the manifest.
+
+        Raises:
+            RunStopped: one of them cannot be written, the key is refused, no credits are left, no server answers.
+        """
+        outputs = (files.join(target.output.root, "result") for target in self.recipe.graph.targets)
+        for file in dict.fromkeys((*outputs, self.summary.manifest, *places)):
+            try:
+                await asyncio.to_thread(files.try_writing, file)
+            except OSError as error:
+                what = f"nothing can be written to {file.rpartition('/')[0]}"
+                raise StoreUnavailable(f"{what}, so no job was begun: {error}") from error
+        await background.arun(open_account(self.settings))
 
     async def run_remaining(self, call_tool: CallTool) -> None:
         """Finish every item that is left, with several in work at a time and paid calls through ``call_tool``.
@@ -194,4 +207,11 @@ class Run:
             self._manifest.add(row)
         except OSError as error:
             self.stop(RunStopped(f"the manifest cannot be written: {error}"))
+        if row["error"] is not None:
+            message = "; ".join(row["error"]["message"].splitlines())
+            _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}"))
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"]))
+
+
+async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
+    raise AssertionError(f"{task} was begun after the run was stopped")

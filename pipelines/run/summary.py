@@ -8,20 +8,15 @@ from dataclasses import dataclass, field
 from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, paid_steps
 
-__all__ = ["Summary", "ToolTotal"]
-
+_NAMED = 10
 _NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFailed, JobLost))
 
 
 @dataclass
 class ToolTotal:
-    """The jobs of one tool.
+    """The jobs of one tool, with what they were expected to cost and did cost, in credits, as far as that is known.
 
-    Attributes:
-        estimate: credits that those with a published price were expected to cost.
-        cost: credits that they cost, as far as the service says.
-        unpriced: jobs whose cost the service did not say.
-        unestimated: jobs without a published price.
+    ``unpriced`` are those whose cost the service did not say, ``unestimated`` those without a published price.
     """
 
     jobs: int = 0
@@ -30,6 +25,17 @@ class ToolTotal:
     unpriced: int = 0
     unestimated: int = 0
 
+    @property
+    def is_priced(self) -> bool:
+        """Whether the service has said what any of them cost."""
+        return self.jobs > self.unpriced
+
+    @property
+    def difference(self) -> float | None:
+        """Credits that they cost more than expected; None unless both are known of all of them."""
+        is_known = self.jobs and not self.unpriced and not self.unestimated
+        return round(self.cost - self.estimate, 6) + 0.0 if is_known else None
+
 
 @dataclass
 class Summary:
@@ -37,7 +43,6 @@ class Summary:
 
     Attributes:
         total: items of the source.
-        counts: items by outcome.
         jobs: paid calls made by this run.
         collected: jobs paid for by an earlier run and collected by this one.
         cached: answers from the store.
@@ -45,7 +50,8 @@ class Summary:
         unpriced: jobs whose cost the service did not say.
         uncertain: submissions that may have been charged and whose id is not known.
         uncollected: jobs that are paid for and in the journal, to be collected by the next run.
-        tools: jobs and credits by tool.
+        warnings: how many warnings the steps of items have that were skipped.
+        warned: the first of these, as sentences.
         stopped: why the run was stopped, or an empty string.
     """
 
@@ -64,6 +70,8 @@ class Summary:
     uncertain: int = 0
     uncollected: int = 0
     tools: dict[str, ToolTotal] = field(default_factory=dict)
+    warnings: int = 0
+    warned: list[str] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str = ""
     manifest: str = ""
@@ -77,7 +85,16 @@ class Summary:
     @property
     def is_fine(self) -> bool:
         """Whether every item ended well and nothing stopped the run."""
-        return not self.stopped and set(+self.counts) <= FINE
+        return not self.problem
+
+    @property
+    def problem(self) -> str:
+        """Why the run did not end well, in one sentence; empty if it did."""
+        if self.stopped:
+            return f"stopped: {self.stopped}"
+        bad = {outcome: n for outcome, n in sorted(self.counts.items()) if n and outcome not in FINE}
+        what = ", ".join(f"{n} {outcome}" for outcome, n in bad.items())
+        return f"{sum(bad.values())} of {self.total} items did not end well: {what}" if bad else ""
 
     def add(self, row: ManifestRow) -> None:
         """Add an item."""
@@ -95,6 +112,11 @@ class Summary:
             total.cost += cost or 0.0
             total.estimate += estimate or 0.0
             total.unestimated += estimate is None
+        for step in row["steps"]:
+            for warning in step.get("warnings", ()) if step["outcome"] is StepOutcome.SKIPPED else ():
+                self.warnings += 1
+                if len(self.warned) < _NAMED:
+                    self.warned.append(f"{row['item']}: {step['id']}: {warning}")
         for error in errors_of(row):
             self.uncertain += error["kind"] == SubmissionUncertain.__name__
             self.uncollected += error["kind"] in _NOT_COLLECTED

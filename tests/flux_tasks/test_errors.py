@@ -11,7 +11,16 @@ import pytest
 
 import flux_tasks
 from flux_tasks import errors
-from flux_tasks.errors import FluxError, InvalidRequest, Moderated, Problem, RateLimited, RecipeError, nearest
+from flux_tasks.errors import (
+    FluxError,
+    InvalidRequest,
+    ItemsFailed,
+    Moderated,
+    Problem,
+    RateLimited,
+    RecipeError,
+    nearest,
+)
 
 PROBLEMS = (Problem("erase.mask", "is required", line=3), Problem("", "the rest", line=None))
 
@@ -23,10 +32,11 @@ EXAMPLES: list[FluxError] = [
     RateLimited("too many", retry_after=2.5),
     RecipeError(PROBLEMS, file="recipe.yaml"),
     RecipeError(PROBLEMS),
+    ItemsFailed("1 of 4 items did not end well: 1 failed", {"counts": {"failed": 1}}),
 ]
 
 CLASSES = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, FluxError)]
-PLAIN = [c for c in CLASSES if c not in (Moderated, RecipeError)]
+PLAIN = [c for c in CLASSES if c not in (ItemsFailed, Moderated, RecipeError)]
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
+from command_line import Cli
 from fake_bfl import FakeBfl
 from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
-from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
-from flux_tasks import ImageRef, KeyRefused, use
+from flux_tasks import ImageRef, ItemsFailed, KeyRefused, RecipeError, RunStopped, use
 from flux_tasks.jobs.result import JobResult
+from pipelines import Recipe
 from pipelines.flows.recipe_flow import call_task, run_recipe
 from pipelines.flows.restore import restore
 
@@ -67,6 +71,14 @@ async def flow_run(name: str) -> tuple[FlowRun, list[TaskRun]]:
                 )
                 if found and all(t.state and t.state.is_final() for t in found):
                     return runs[0], found
+            await asyncio.sleep(0.05)
+
+
+async def logged(run: FlowRun, start: str) -> None:
+    """Wait until the log of a flow run has a line that begins so: Prefect sends it in batches, after the run too."""
+    async with get_client() as client:
+        of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        while not any(line.message.startswith(start) for line in await client.read_logs(of_run)):
             await asyncio.sleep(0.05)
 
 
@@ -140,3 +152,95 @@ def test_a_stopped_recipe_raises_why(folder: Path) -> None:
     with FakeBfl(key="right") as bfl, pytest.raises(KeyRefused):
         run_recipe(recipe_file(folder, "stopped"), endpoint=bfl.url, key="wrong", store=str(folder / "store"))
     assert bfl.jobs == 0
+
+
+def broken(folder: Path) -> None:
+    """Add an item that cannot end well."""
+    (folder / "photos" / "p9.png").write_bytes(b"no picture")
+
+
+async def test_a_flow_run_whose_items_did_not_all_end_well_ends_as_failed_and_logs_each_item(
+    bfl: FakeBfl, folder: Path
+) -> None:
+    broken(folder)
+    name = f"broken-{folder.name}"
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    done = await asyncio.to_thread(run_recipe, recipe_file(folder, name), **settings)
+    assert done["counts"] == {"done": 3, "invalid": 1}
+    run, _ = await flow_run(name)
+    assert run.state is not None
+    assert (run.state.type, run.state.name) == (StateType.FAILED, "Failed")
+    assert run.state.message == f"1 of 4 items did not end well: 1 invalid. Manifest: {done['manifest']}"
+
+
+async def test_a_run_from_the_command_line_fails_on_a_prefect_server_too_and_its_log_names_each_item(
+    prefect_server: str, bfl: FakeBfl, folder: Path
+) -> None:
+    broken(folder)
+    name, cli = f"cli-{folder.name}", Cli(folder, prefect_server)
+    cli.environment.pop("PREFECT_LOGGING_TO_API_ENABLED")  # this process has set it, for it has no server of its own
+    done = await asyncio.to_thread(cli, "run", recipe_file(folder, name), "--endpoint", bfl.url, key="k")
+    assert done.returncode == 1, done.stderr
+    assert "WARNING" not in done.stderr
+    run, _ = await flow_run(name)
+    assert run.state is not None
+    assert run.state.type is StateType.FAILED
+    await logged(run, "p9: invalid: input: ")
+
+
+async def test_a_flow_run_that_was_stopped_ends_as_failed_with_the_reason(bfl: FakeBfl, folder: Path) -> None:
+    name = f"stopped-{folder.name}"
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    with pytest.raises(RunStopped, match="budget"):
+        await asyncio.to_thread(run_recipe, recipe_file(folder, name), budget=6, **settings)
+    run, _ = await flow_run(name)
+    assert run.state is not None
+    assert run.state.type is StateType.FAILED
+    assert "stopped: the budget of 6 credits is reached" in (run.state.message or "")
+
+
+@pytest.mark.parametrize("raise_on", [True, "invalid", ["failed", "invalid"]])
+def test_a_run_raises_when_items_end_as_the_caller_names(bfl: FakeBfl, folder: Path, raise_on: Any) -> None:
+    broken(folder)
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    with pytest.raises(ItemsFailed, match="1 of 4 items did not end well: 1 invalid") as caught:
+        Recipe.load(recipe_file(folder, "raising")).run(raise_on=raise_on, **settings)
+    assert caught.value.result["counts"] == {"done": 3, "invalid": 1}
+    assert pickle.loads(pickle.dumps(caught.value)).result == caught.value.result
+    assert Recipe.load(recipe_file(folder, "raising")).run(raise_on="held", **settings)["counts"]["invalid"] == 1
+
+
+def test_an_outcome_that_does_not_exist_is_refused_before_anything_is_paid(bfl: FakeBfl, folder: Path) -> None:
+    with pytest.raises(RecipeError, match="raise_on: 'failure' is not an outcome: write True, or some of held, failed"):
+        run_recipe(recipe_file(folder, "x"), raise_on="failure", endpoint=bfl.url, key="k", store=str(folder / "store"))
+    assert bfl.jobs == 0
+
+
+def test_a_flow_of_ones_own_fails_with_its_recipe(bfl: FakeBfl, folder: Path) -> None:
+    broken(folder)
+
+    @flow
+    def nightly() -> int:
+        settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+        return run_recipe(recipe_file(folder, "inner"), raise_on=True, **settings)["jobs"]
+
+    state = nightly(return_state=True)
+    assert state.is_failed()
+    assert "1 of 4 items did not end well" in (state.message or "")
+
+
+async def test_a_recipe_runs_where_an_event_loop_runs_already(bfl: FakeBfl, folder: Path) -> None:
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    assert Recipe.load(recipe_file(folder, "notebook")).run(**settings)["counts"] == {"done": 3}
+
+
+def test_each_item_that_did_not_end_well_is_logged_without_prefect_too(
+    bfl: FakeBfl, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    run_recipe(recipe_file(folder, "logged"), **settings)
+    broken(folder)
+    caplog.clear()
+    run_recipe(recipe_file(folder, "logged"), **settings)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"p9: invalid: input: {folder}/photos/p9.png: not an image")

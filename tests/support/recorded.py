@@ -22,7 +22,7 @@ from flux_tasks import catalog
 from flux_tasks.api.client import BflClient
 from flux_tasks.local.recording.recorder import RecordingApi
 from flux_tasks.local.recording.replayer import ReplayApi
-from flux_tasks.local.web.connections import Protocol
+from flux_tasks.local.web.faulty_answers import Protocol
 
 __all__ = [
     "DEBLUR",

@@ -257,7 +257,8 @@ class StoreConformance:
         assert journal.entry(KEY) is None
         assert journal.intend(entry())
         assert journal.entry(KEY) == Journal(Store(url)).entry(KEY)
-        known = journal.submitted(entry(), id="job-1", polling_url="https://api.eu.bfl.ai/v1/get_result", cost=3.0)
+        known = entry().with_id("job-1", polling_url="https://api.eu.bfl.ai/v1/get_result", cost=3.0)
+        journal.put(known)
         assert Journal(Store(url)).entry(KEY) == known
         assert Journal(Store(url)).entries() == [known]
         journal.settle(KEY)

@@ -4,8 +4,6 @@ An engine is found by name. Its identity (``local:<name>@<version>``) is part of
 importing the engine itself, whose libraries are heavy.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import io
@@ -19,8 +17,6 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.images.encoding import mark_preview
-
-__all__ = ["ENGINES", "Engine", "Entry", "Progress", "Work", "encode", "identity", "load", "missing", "offsets"]
 
 Progress = Callable[[float], None]
 """Receives the share that is done, 0 to 1. May be called from any thread."""
@@ -67,9 +63,7 @@ class Entry:
 
 
 ENGINES: dict[str, Entry] = {
-    "classical": Entry(
-        "1", "flux_tasks.local.engines.classical.tools:ClassicalEngine", needs=("numpy", "scipy", "cv2")
-    ),
+    "classical": Entry("1", "flux_tasks.local.engines.classical.tools:ClassicalEngine", needs=("numpy", "scipy", "cv2"))
 }
 """Engines by name. The version is repeated here, because reading the engine's own would import it."""
 
@@ -97,11 +91,7 @@ def missing(name: str) -> list[str]:
 
 @cache
 def load(name: str) -> Engine:
-    """Import the engine called ``name``, and return it.
-
-    Raises:
-        RecipeError: there is no such engine.
-    """
+    """Import the engine called ``name``, and return it; see ``identity`` for errors."""
     module, _, attribute = _entry(name).place.partition(":")
     return cast(Engine, getattr(importlib.import_module(module), attribute)())
 

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from PIL import ImageColor
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["KINDS", "Phase", "Rule"]
-
 Phase = Literal["submit", "job", "poll", "delivery", "webhook"]
 
 
-def _tools(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+KINDS: dict[str, type[Rule]] = {}
+"""Every kind of fault by its name."""
 
 
 class Rule(BaseModel):
-    """One fault and the submissions that have it."""
+    """One fault and the submissions that have it; ``fault=`` of a kind is its name in a schedule, ``phase.what``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    name: ClassVar[str]
     phase: ClassVar[Phase]
     summary: ClassVar[str]
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        """Derive the phase from the fault's name."""
-        if "fault" in cls.model_fields:
-            cls.phase = cls.model_fields["fault"].default.partition(".")[0]
+    def __init_subclass__(cls, *, fault: str = "") -> None:
+        """Enter the kind in ``KINDS``."""
+        if fault:
+            KINDS[fault] = cls
+            cls.name, cls.phase = fault, cast(Phase, fault.partition(".")[0])
 
-    @property
-    def name(self) -> str:
-        """``phase.what``, as a schedule names it."""
-        return str(type(self).model_fields["fault"].default)
-
-    tool: Annotated[list[str], BeforeValidator(_tools)] = []
+    tool: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """Tools that have it, by any of their names; empty for all."""
     after: Annotated[int, Field(ge=0)] = 0
     every: Annotated[int, Field(ge=1)] = 1
@@ -60,59 +54,50 @@ Elsewhere = Literal["same", "foreign", "http", "private", "link-local", "mapped"
 network, as an IPv4 address, as a link-local one, mapped into IPv6, or as one decimal number."""
 
 
-class SubmitAnswer(Rule):
+class SubmitAnswer(Rule, fault="submit.answer"):
     summary = "HTTP `status` instead of an answer; with `charged` the job is created nevertheless"
-    fault: Literal["submit.answer"] = "submit.answer"
     status: Annotated[int, Field(ge=300, le=599)] = 500
     detail: str | list[dict[str, Any]] = "injected"
     retry_after: RetryAfter = None
     charged: bool = False
 
 
-class SubmitCut(Rule):
+class SubmitCut(Rule, fault="submit.cut"):
     summary = "the connection is cut instead of an answer; with `charged` the job is created nevertheless"
-    fault: Literal["submit.cut"] = "submit.cut"
     charged: bool = True
     sent: Annotated[int, Field(ge=0)] = 0
     """Bytes of the answer that are sent before."""
 
 
-class SubmitSlow(_Waiting):
+class SubmitSlow(_Waiting, fault="submit.slow"):
     summary = "the job is created, its answer comes after `seconds`"
-    fault: Literal["submit.slow"] = "submit.slow"
 
 
-class SubmitDrip(_Waiting):
+class SubmitDrip(_Waiting, fault="submit.drip"):
     summary = "the job is created, its answer comes byte by byte over `seconds`"
-    fault: Literal["submit.drip"] = "submit.drip"
 
 
-class SubmitNoId(Rule):
+class SubmitNoId(Rule, fault="submit.no_id"):
     summary = "accepted and charged, but the answer names no job"
-    fault: Literal["submit.no_id"] = "submit.no_id"
 
 
-class SubmitNoPollingUrl(Rule):
+class SubmitNoPollingUrl(Rule, fault="submit.no_polling_url"):
     summary = "the answer has an id and no polling_url"
-    fault: Literal["submit.no_polling_url"] = "submit.no_polling_url"
 
 
-class SubmitForeignPollingUrl(Rule):
+class SubmitForeignPollingUrl(Rule, fault="submit.foreign_polling_url"):
     summary = "polling_url points at another host, `host`"
-    fault: Literal["submit.foreign_polling_url"] = "submit.foreign_polling_url"
     host: str = "elsewhere.invalid"
 
 
-class JobModerated(Rule):
+class JobModerated(Rule, fault="job.moderated"):
     summary = "refused (`stage: request`) or withheld (`content`) with `reasons`; not charged"
-    fault: Literal["job.moderated"] = "job.moderated"
     stage: Literal["request", "content"] = "content"
     reasons: list[str] = ["Derivative Works Filter"]
 
 
-class JobError(Rule):
+class JobError(Rule, fault="job.error"):
     summary = "the job ends with status `says`; `error` is a text beside it (SEED-2); refunded unless `refund: false`"
-    fault: Literal["job.error"] = "job.error"
     says: Literal["Error", "Failed"] = "Error"
     details: dict[str, Any] = {"error": "injected"}
     error: str | None = None
@@ -120,149 +105,111 @@ class JobError(Rule):
     refund: bool = True
 
 
-class JobNeverEnds(Rule):
+class JobNeverEnds(Rule, fault="job.never_ends"):
     summary = "the job stays Pending for ever and keeps its slot"
-    fault: Literal["job.never_ends"] = "job.never_ends"
 
 
-class JobWrongSize(Rule):
+class JobWrongSize(Rule, fault="job.wrong_size"):
     summary = "the picture comes back `scale` times as large"
-    fault: Literal["job.wrong_size"] = "job.wrong_size"
     scale: Annotated[float, Field(gt=0, le=4)] = 0.5
 
 
-class JobSolid(Rule):
+class JobSolid(Rule, fault="job.solid"):
     summary = "the picture is one solid `colour` (GRIDBUG)"
-    fault: Literal["job.solid"] = "job.solid"
     colour: Annotated[str, AfterValidator(_colour)] = "#00b140"
 
 
-class PollUnknown(Rule):
+class PollUnknown(Rule, fault="poll.unknown"):
     summary = "404 `Task not found`, though the job exists"
-    fault: Literal["poll.unknown"] = "poll.unknown"
 
 
-class PollAnswer(Rule):
+class PollAnswer(Rule, fault="poll.answer"):
     summary = "HTTP `status` without a job status in the body"
-    fault: Literal["poll.answer"] = "poll.answer"
     status: Annotated[int, Field(ge=300, le=599)] = 500
     detail: str = "injected"
     retry_after: RetryAfter = None
 
 
-class PollCode(Rule):
+class PollCode(Rule, fault="poll.code"):
     summary = "the true answer, under HTTP `status` (422, 500 and 503 were seen)"
-    fault: Literal["poll.code"] = "poll.code"
     status: Annotated[int, Field(ge=400, le=599)] = 503
 
 
-class PollStatus(Rule):
+class PollStatus(Rule, fault="poll.status"):
     summary = "job status `says` instead of the true one, such as Processing"
-    fault: Literal["poll.status"] = "poll.status"
     says: str = "Processing"
 
 
-class PollNoSample(Rule):
+class PollNoSample(Rule, fault="poll.no_sample"):
     summary = "Ready, but without a result"
-    fault: Literal["poll.no_sample"] = "poll.no_sample"
 
 
-class PollRedirect(Rule):
+class PollRedirect(Rule, fault="poll.redirect"):
     summary = "a redirect `to` the same address (with `times: 0` a loop), a foreign host, or one that is not public"
-    fault: Literal["poll.redirect"] = "poll.redirect"
     to: Elsewhere = "foreign"
 
 
-class PollCut(Rule):
+class PollCut(Rule, fault="poll.cut"):
     summary = "the connection is cut instead of an answer"
-    fault: Literal["poll.cut"] = "poll.cut"
     sent: Annotated[int, Field(ge=0)] = 0
 
 
-class PollSlow(_Waiting):
+class PollSlow(_Waiting, fault="poll.slow"):
     summary = "the answer comes after `seconds`"
-    fault: Literal["poll.slow"] = "poll.slow"
 
 
-class PollDrip(_Waiting):
+class PollDrip(_Waiting, fault="poll.drip"):
     summary = "the answer comes byte by byte over `seconds`"
-    fault: Literal["poll.drip"] = "poll.drip"
 
 
-class DeliveryAnswer(Rule):
+class DeliveryAnswer(Rule, fault="delivery.answer"):
     summary = "HTTP `status` instead of the picture"
-    fault: Literal["delivery.answer"] = "delivery.answer"
     status: Annotated[int, Field(ge=400, le=599)] = 500
 
 
-class DeliveryExpired(Rule):
+class DeliveryExpired(Rule, fault="delivery.expired"):
     summary = "403, as an address that has expired; the next poll gives a fresh one"
-    fault: Literal["delivery.expired"] = "delivery.expired"
 
 
-class DeliveryCut(Rule):
+class DeliveryCut(Rule, fault="delivery.cut"):
     summary = "the connection is cut after `share` of the bytes"
-    fault: Literal["delivery.cut"] = "delivery.cut"
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
-class DeliveryTruncated(Rule):
+class DeliveryTruncated(Rule, fault="delivery.truncated"):
     summary = "only `share` of the picture, as if that were all"
-    fault: Literal["delivery.truncated"] = "delivery.truncated"
     share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
-class DeliveryGarbage(Rule):
+class DeliveryGarbage(Rule, fault="delivery.garbage"):
     summary = "bytes that are no picture"
-    fault: Literal["delivery.garbage"] = "delivery.garbage"
 
 
-class DeliveryOversized(Rule):
+class DeliveryOversized(Rule, fault="delivery.oversized"):
     summary = "`megabytes` and more, without saying so first"
-    fault: Literal["delivery.oversized"] = "delivery.oversized"
     megabytes: Annotated[int, Field(ge=1, le=10_000)] = 80
 
 
-class DeliveryRedirect(Rule):
+class DeliveryRedirect(Rule, fault="delivery.redirect"):
     summary = "a redirect `to` a foreign host, the same address (with `times: 0` a loop), or one that is not public"
-    fault: Literal["delivery.redirect"] = "delivery.redirect"
     to: Elsewhere = "foreign"
 
 
-class DeliverySlow(_Waiting):
+class DeliverySlow(_Waiting, fault="delivery.slow"):
     summary = "the picture comes after `seconds`"
-    fault: Literal["delivery.slow"] = "delivery.slow"
 
 
-class DeliveryDrip(_Waiting):
+class DeliveryDrip(_Waiting, fault="delivery.drip"):
     summary = "the picture comes in small pieces over `seconds`"
-    fault: Literal["delivery.drip"] = "delivery.drip"
 
 
-class WebhookDuplicate(Rule):
+class WebhookDuplicate(Rule, fault="webhook.duplicate"):
     summary = "the same call-back comes twice"
-    fault: Literal["webhook.duplicate"] = "webhook.duplicate"
 
 
-class WebhookForged(Rule):
+class WebhookForged(Rule, fault="webhook.forged"):
     summary = "a call-back with a wrong secret comes before the true one"
-    fault: Literal["webhook.forged"] = "webhook.forged"
 
 
-class WebhookLost(Rule):
+class WebhookLost(Rule, fault="webhook.lost"):
     summary = "the call-back never comes"
-    fault: Literal["webhook.lost"] = "webhook.lost"
-
-
-KINDS: dict[str, type[Rule]] = {
-    kind.model_fields["fault"].default: kind
-    for kind in (
-        *(SubmitAnswer, SubmitCut, SubmitSlow, SubmitDrip, SubmitNoId, SubmitNoPollingUrl, SubmitForeignPollingUrl),
-        *(JobModerated, JobError, JobNeverEnds, JobWrongSize, JobSolid),
-        *(PollUnknown, PollAnswer, PollCode, PollStatus, PollNoSample, PollRedirect, PollCut, PollSlow, PollDrip),
-        *(DeliveryAnswer, DeliveryExpired, DeliveryCut, DeliveryTruncated, DeliveryGarbage, DeliveryOversized),
-        *(DeliveryRedirect, DeliverySlow, DeliveryDrip),
-        *(WebhookDuplicate, WebhookForged, WebhookLost),
-    )
-}
-"""Every kind of fault by its name."""

@@ -1,26 +1,17 @@
 """Schedules of faults that the service was seen to have, or may have.
 
-A schedule is a seed and a list of rules, in YAML, as JSON over HTTP (``PUT /local/faults``) or in Python::
-
-    seed: 7
-    faults:
-      - {fault: submit.answer, status: 429, retry_after: 2, count: 3}
-      - {fault: submit.cut, charged: true, tool: deblur-v1, probability: 0.05}
-      - {fault: delivery.garbage, every: 10}
-
-A rule chooses submissions: those of its tools, after the first ``after``, each ``every``-th, at most ``count`` of them,
-with ``probability``. Rules for a later phase act on the jobs of the submissions that they chose, on the first ``times``
-polls, fetches or call-backs of each (0: on all). Of several rules for one phase, the first that matches acts. Chance
-depends on the seed, the rule and the request, not on the order in which requests arrive, so that a schedule gives the
-same faults again however many jobs are in flight.
+A schedule is ``{seed: 7, faults: [{fault: submit.cut, tool: deblur-v1, every: 10}]}``: in YAML, in Python, or as JSON
+over HTTP (``PUT /local/faults``). A rule chooses submissions: those of its tools, after the first ``after``, each
+``every``-th, at most ``count`` of them, with ``probability``. Rules for a later phase act on the jobs of the
+submissions that they chose, on the first ``times`` polls, fetches or call-backs of each (0: on all). Of several rules
+for one phase, the first that matches acts. Chance depends on the seed, the rule and the request, not on the order in
+which requests arrive: a schedule gives the same faults again however many jobs are in flight.
 """
-
-from __future__ import annotations
 
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,32 +21,27 @@ from flux_tasks import catalog
 from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.local.faults.kinds import KINDS, Phase, Rule
 
-__all__ = ["Armed", "Faults"]
-
-
 _LATER: tuple[Phase, ...] = ("job", "poll", "delivery", "webhook")
 _SINGLE: tuple[Phase, ...] = ("submit", "job", "webhook")
 
 
 class Armed:
-    """The faults that wait for one job.
+    """The faults that wait for one job, by their number in the schedule.
 
-    Args:
-        rules: in the order of the schedule.
-        acting: receives each rule when it is to act; false if its schedule was replaced meanwhile.
+    ``acting`` receives the number of each rule that is to act, and is false if its schedule was replaced meanwhile.
     """
 
-    def __init__(self, rules: Sequence[Rule] = (), *, acting: Callable[[Rule], bool] = lambda _: True) -> None:
-        self._rules = tuple(rules)
-        self._left = [rule.times or -1 for rule in rules]
+    def __init__(self, rules: Mapping[int, Rule], acting: Callable[[int], bool]) -> None:
+        self._rules = rules
+        self._left = {number: rule.times or -1 for number, rule in rules.items()}
         self._acting = acting
 
     def take(self, phase: Phase) -> Rule | None:
         """Return the fault for this occasion of ``phase``, if there is one."""
-        for index, rule in enumerate(self._rules):
-            if rule.phase == phase and self._left[index]:
-                self._left[index] -= 1
-                return rule if self._acting(rule) else None
+        for number, rule in self._rules.items():
+            if rule.phase == phase and self._left[number]:
+                self._left[number] -= 1
+                return rule if self._acting(number) else None
         return None
 
 
@@ -79,9 +65,7 @@ class Faults:
         Raises:
             RecipeError: with every problem of the schedule; the old one holds on.
         """
-        seed, rules, problems = _read(schedule)
-        if problems:
-            raise RecipeError(problems)
+        seed, rules = _read(schedule)
         with self._lock:
             self._seed, self._rules = seed, rules
             self._seen: Counter[int] = Counter()
@@ -106,18 +90,17 @@ class Faults:
         with self._lock:
             chosen = {index: self._rules[index] for index in self._choose(tool, key, _LATER)}
             counts = self._acted
-        numbers = {id(rule): index for index, rule in chosen.items()}
 
-        def acting(rule: Rule) -> bool:
+        def acting(number: int) -> bool:
             with self._lock:
                 if counts is not self._acted:  # the schedule was replaced meanwhile
                     return False
-                counts[numbers[id(rule)]] += 1
+                counts[number] += 1
             if note is not None:
-                note(rule)
+                note(chosen[number])
             return True
 
-        return Armed(list(chosen.values()), acting=acting)
+        return Armed(chosen, acting)
 
     def _choose(self, tool: str, key: str, phases: tuple[Phase, ...]) -> list[int]:
         """Return the rules that act: for phases that happen once the first, for polls and fetches all."""
@@ -151,27 +134,20 @@ class Faults:
     def to_dict(self) -> dict[str, Any]:
         """Return the schedule, and how often each rule has acted; JSON-ready."""
         with self._lock:
-            return {
-                "seed": self._seed,
-                "faults": [
-                    {"fault": rule.name, **rule.model_dump(exclude_defaults=True), "acted": self._acted[index]}
-                    for index, rule in enumerate(self._rules)
-                ],
-            }
+            faults = [
+                {"fault": rule.name, **rule.model_dump(exclude_defaults=True), "acted": self._acted[index]}
+                for index, rule in enumerate(self._rules)
+            ]
+            return {"seed": self._seed, "faults": faults}
 
 
-def _read(schedule: Any) -> tuple[int, list[Rule], list[Problem]]:
-    """Return seed and rules of a schedule, and everything that is wrong with it."""
+def _read(schedule: Any) -> tuple[int, list[Rule]]:
+    """Return seed and rules of a schedule, or raise a RecipeError with everything that is wrong with it."""
     where = ""
     if isinstance(schedule, (str, Path)):
-        where = f"{schedule}: "
-        try:
-            schedule = _load(Path(schedule))
-        except (OSError, UnicodeDecodeError) as error:
-            return 0, [], [Problem(str(schedule), f"cannot be read ({error})")]
-        except ValueError as error:
-            return 0, [], [Problem(str(schedule), f"is not YAML: {error}")]
+        where, schedule = f"{schedule}: ", _load(schedule)
     seed: Any = 0
+    rules: list[Rule] = []
     problems: list[Problem] = []
     if isinstance(schedule, Mapping):
         for name in schedule:
@@ -182,61 +158,65 @@ def _read(schedule: Any) -> tuple[int, list[Rule], list[Problem]]:
     if isinstance(seed, bool) or not isinstance(seed, int):
         problems.append(Problem(f"{where}seed", f"{seed!r} is not a whole number"))
     if not isinstance(schedule, (list, tuple)):
-        return 0, [], [*problems, Problem(f"{where}faults", "is not a list of faults")]
-    rules: list[Rule] = []
+        raise RecipeError([*problems, Problem(f"{where}faults", "is not a list of faults")])
     for index, given in enumerate(schedule):
-        rule, wrong = _rule(given, f"{where}faults.{index}")
-        problems += wrong
-        if rule is not None:
-            rules.append(rule)
-    return (seed, rules, problems) if not problems else (0, [], problems)
+        try:
+            rules.append(_rule(given, f"{where}faults.{index}"))
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+    return seed, rules
 
 
-def _load(path: Path) -> Any:
+def _load(file: str | Path) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    except yaml.YAMLError as error:
+        return yaml.safe_load(Path(file).read_text(encoding="utf-8")) or []
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read ({error})"
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
-        raise ValueError(f"{line}{getattr(error, 'problem', None) or 'it cannot be parsed'}") from None
+        problem = f"is not YAML: {line}{getattr(error, 'problem', error) or 'it cannot be parsed'}"
+    raise RecipeError([Problem(str(file), problem)])
 
 
-def _rule(given: Any, where: str) -> tuple[Rule | None, list[Problem]]:
+def _rule(given: Any, where: str) -> Rule:
     if isinstance(given, Rule):
-        return given, []
+        return given
     if isinstance(given, str):
         given = {"fault": given}
     if not isinstance(given, Mapping):
-        return None, [Problem(where, f"{given!r} is not a fault: write fault: {next(iter(KINDS))}, and what it needs")]
+        what = f"{given!r} is not a fault: write fault: {next(iter(KINDS))}, and what it needs"
+        raise RecipeError([Problem(where, what)])
     name = given.get("fault")
-    kind = KINDS.get(name) if isinstance(name, str) else None
+    kind = KINDS.get(str(name))
     if kind is None:
         hint = nearest(str(name), KINDS) or f"; they are {', '.join(KINDS)}"
-        return None, [Problem(f"{where}.fault", f"there is no fault {name!r}{hint}")]
+        raise RecipeError([Problem(f"{where}.fault", f"there is no fault {name!r}{hint}")])
     problems: list[Problem] = []
     try:
-        rule = kind.model_validate(dict(given))
+        rule = kind.model_validate({option: value for option, value in given.items() if option != "fault"})
     except ValidationError as error:
+        known = ["fault", *kind.model_fields]
         for e in error.errors(include_url=False):
-            place = str(e["loc"][0])
+            message = f"{e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}"
             if e["type"] == "extra_forbidden":
-                known = list(kind.model_fields)
-                message = f"{name} has no such option{nearest(place, known) or '; it has ' + ', '.join(known)}"
-            else:
-                message = f"{e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}"
-            problems.append(Problem(f"{where}.{'.'.join(str(p) for p in e['loc'])}", message))
-        return None, problems
+                message = (
+                    f"{name} has no such option{nearest(str(e['loc'][0]), known) or '; it has ' + ', '.join(known)}"
+                )
+            problems.append(Problem(f"{where}.{'.'.join(map(str, e['loc']))}", message))
+        raise RecipeError(problems) from None
     tools: list[str] = []
     for tool in rule.tool:
-        named = [t.name for t in catalog.TOOLS.values() if t.task == tool] or [
-            t.name for t in [catalog.find(tool)] if t
-        ]
+        named = [t.name for t in catalog.TOOLS.values() if t.task == tool or t is catalog.find(tool)]
         tools += named
         if not named:
-            known = [*catalog.TASKS, *catalog.TOOLS]
-            problems.append(
-                Problem(f"{where}.tool", catalog.contested(tool) or f"there is no tool '{tool}'{nearest(tool, known)}")
-            )
-    return rule.model_copy(update={"tool": tools}), problems
+            hint = nearest(tool, [*catalog.TASKS, *catalog.TOOLS])
+            what = catalog.contested(tool) or f"there is no tool '{tool}'{hint}"
+            problems.append(Problem(f"{where}.tool", what))
+    if problems:
+        raise RecipeError(problems)
+    return rule.model_copy(update={"tool": tools})

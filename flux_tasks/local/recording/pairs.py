@@ -1,11 +1,8 @@
 """Recorded pairs of request and answers: one JSON file a job, with the delivered file beside it.
 
 ``0001-deblur-v1-<12 digits of the request's key>.json`` has the request, the answer to the submission, and every poll;
-``….png`` of the same name is the result. Addresses of the server itself are written as ``<server>/…``; the server that
-answers from the file puts its own there. A GET that is no poll of a known job is a pair, too (kind ``get``).
+``….png`` of the same name is the result. A GET that is no poll of a known job is a pair, too (kind ``get``).
 """
-
-from __future__ import annotations
 
 import asyncio
 import base64
@@ -16,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,10 +21,8 @@ from starlette.responses import Response
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.images.encoding import EXTENSIONS
-from flux_tasks.local.recording.scrub import Scrubber, decoded
+from flux_tasks.local.recording.scrub import Scrubber, decoded, each_text
 from flux_tasks.local.service.checks import Refused
-
-__all__ = ["HEADERS", "SERVER", "Delivery", "Pair", "Poll", "Reply", "addressed", "load", "save", "serve_delivery"]
 
 SERVER = "<server>"
 """Written in place of the address of the server that answers."""
@@ -61,7 +57,7 @@ class Reply(_Strict):
     base64: str | None = None
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Reply:
+    def _is_whole(self) -> Self:
         if (self.status is None) == (self.cut is None):
             raise ValueError("needs either 'status' or 'cut'")
         if sum(content is not None for content in (self.body, self.text, self.base64)) > 1:
@@ -70,10 +66,11 @@ class Reply(_Strict):
         return self
 
     @classmethod
-    def of(cls, status: int, headers: Mapping[str, str], value: Any, raw: bytes, scrub: Scrubber) -> Self:
+    def of(cls, response: httpx.Response, value: Any, scrub: Scrubber) -> Self:
         """Return an answer that may be recorded; ``value`` is its JSON, None if it has none."""
+        headers, raw = response.headers, response.content
         clean = {name: re.sub(r"[^ -~]", "?", scrub.text(headers[name])) for name in HEADERS if name in headers}
-        parts: dict[str, Any] = {"status": status, "headers": clean}
+        parts: dict[str, Any] = {"status": response.status_code, "headers": clean}
         if value is not None:
             return cls(**parts, body=scrub.answer(value))
         try:
@@ -93,10 +90,6 @@ class Poll(Reply):
 
     count: Annotated[int, Field(ge=1)] = 1
 
-    def is_like(self, other: Poll) -> bool:
-        """Check whether both answers are the same."""
-        return self.model_copy(update={"count": other.count}) == other
-
 
 class Delivery(_Strict):
     """A delivered file beside its pair; the server serves it under its hash."""
@@ -111,12 +104,8 @@ class Delivery(_Strict):
         return f"/delivery/{self.sha256[:32]}/{self.file.rpartition('-')[2]}"
 
 
-async def serve_delivery(request: Request, deliveries: Mapping[str, Delivery], folder: Path) -> Response:
-    """Return the recorded file that ``request`` asks for.
-
-    Raises:
-        Refused: 404; there is none at this path.
-    """
+async def serve_delivery(deliveries: Mapping[str, Delivery], folder: Path, request: Request) -> Response:
+    """Return the recorded file that ``request`` asks for, or refuse with 404."""
     delivery = deliveries.get(request.url.path)
     if delivery is None:
         raise Refused(404, "Not Found")
@@ -150,7 +139,7 @@ class Pair(_Strict):
     _file: Path | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
-    def _has_answers(self) -> Pair:
+    def _has_answers(self) -> Self:
         if self.kind == "job" and self.submit is None:
             raise ValueError("'submit' is missing")
         return self
@@ -176,7 +165,7 @@ class Pair(_Strict):
 
     def observe(self, reply: Poll) -> None:
         """Add an answer; one like the last is only counted."""
-        if self.polls and self.polls[-1].is_like(reply):
+        if self.polls and self.polls[-1].model_copy(update={"count": reply.count}) == reply:
             self.polls[-1].count += 1
         else:
             self.polls.append(reply)
@@ -200,21 +189,11 @@ class Pair(_Strict):
 
 def addressed(value: Any, server: str) -> Any:
     """Return ``value`` with every ``<server>/…`` in it as an address on ``server``."""
-    if isinstance(value, str):
-        return server + value.removeprefix(SERVER) if value.startswith(f"{SERVER}/") else value
-    if isinstance(value, list):
-        return [addressed(item, server) for item in value]
-    if isinstance(value, dict):
-        return {name: addressed(item, server) for name, item in value.items()}
-    return value
+    return each_text(value, lambda text: text.replace(SERVER, server, 1) if text.startswith(f"{SERVER}/") else text)
 
 
 def save(pair: Pair, folder: Path) -> None:
-    """Write ``pair``, whole or not at all: the first time under the next free number, then in its place.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write ``pair``, whole or not at all: the first time under the next free number, then in its place."""
     data = pair.encode()
     if pair.file is not None:
         files.write(pair.file, data)

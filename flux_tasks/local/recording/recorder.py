@@ -4,22 +4,19 @@ The service's answers are passed on unchanged, except for two addresses: polls a
 pair is on disk before its submission is answered, so that no id of a paid job is lost; no POST is ever sent twice.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from flux_tasks.api.answers import reason_of
 from flux_tasks.errors import DeliveryFailed
@@ -28,23 +25,14 @@ from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import SERVER, Delivery, Pair, Poll, Reply, addressed, serve_delivery
 from flux_tasks.local.recording.scrub import Asked, Scrubber, decoded, request_key, secrets_of
 from flux_tasks.local.recording.upstream import FAILED, NOT_SENT, POLL, Upstream, origin_of
-from flux_tasks.local.web.wire import answering, base_of, json_answer, path_of, read_body
-
-__all__ = ["RecordingApi"]
+from flux_tasks.local.web.wire import application, base_of, json_answer, path_of, read_body
 
 _log = logging.getLogger("flux_tasks.local")
-
-AnyReply = TypeVar("AnyReply", bound=Reply)
 
 
 @dataclass
 class _Exchange:
-    """A pair that is being recorded.
-
-    Attributes:
-        url: the address to poll at the service.
-        secrets: texts in it that must not be recorded.
-    """
+    """A pair that is being recorded, the address to poll at the service, and texts that must not be recorded."""
 
     pair: Pair
     url: str
@@ -58,9 +46,7 @@ class RecordingApi:
     Args:
         url: the server's own address, for answers to requests that name no host.
         folder: for the recordings; those already there stay, and their jobs can still be polled.
-        upstream: ``bfl``, ``eu``, ``us``, or the address of a server that speaks the API.
-        key: the upstream's key; empty passes on the ``x-key`` of each request.
-        transport: any httpx transport, for tests and proxies.
+        upstream, key, transport: see ``Upstream``.
 
     Raises:
         RecipeError: an upstream that cannot be used, a key that must not be sent there, or a damaged recording.
@@ -68,13 +54,7 @@ class RecordingApi:
     """
 
     def __init__(
-        self,
-        *,
-        url: str,
-        folder: Path,
-        upstream: str,
-        key: str = "",
-        transport: httpx.AsyncBaseTransport | None = None,
+        self, *, url: str, folder: Path, upstream: str, key: str = "", transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self._upstream = Upstream(url, upstream, key, transport)
         self._url = url
@@ -91,14 +71,13 @@ class RecordingApi:
                 self._deliveries[pair.delivery.path] = pair.delivery
         self._numbering = asyncio.Lock()
         self._submissions: set[asyncio.Task[Response]] = set()
-        self.app = Starlette(
-            routes=[
-                Route("/v1/{rest:path}", answering(self._submit, pages=False), methods=["POST"]),
-                Route("/v1/{rest:path}", answering(self._get, pages=False), methods=["GET"]),
-                Route("/delivery/{token}/{name}", answering(self._delivery, pages=False), methods=["GET"]),
-            ]
+        self.app = application(
+            {
+                "POST /v1/{rest:path}": self._submit,
+                "GET /v1/{rest:path}": self._get,
+                "GET /delivery/{token}/{name}": partial(serve_delivery, self._deliveries, self._folder),
+            }
         )
-        self.app.router.redirect_slashes = False
 
     async def close(self) -> None:
         """Wait for the answers to what was submitted, and close all connections."""
@@ -119,7 +98,7 @@ class RecordingApi:
         path, media_type = path_of(request), request.headers.get("content-type", "")
         host = host_of(self._upstream.url)
         try:
-            response = await self._upstream.post(path, raw, media_type, _key_of(request))
+            response = await self._upstream.post(path, raw, media_type, request.headers.get("x-key", ""))
         except NOT_SENT as error:  # a 4xx: it tells clients that nothing was created or charged
             _log.warning("%s was not reached: %s", host, reason_of(error))
             return json_answer({"detail": f"{host} was not reached ({reason_of(error)}): nothing was sent"}, 424)
@@ -131,37 +110,37 @@ class RecordingApi:
         return self._pass_on(response, value, request)
 
     async def _note(self, path: str, raw: bytes, media_type: str, response: httpx.Response | None) -> Any:
-        """Record a submission; whatever goes wrong, the client of a paid job gets its answer."""
+        """Record a submission; return its answer with a polling address here, or None to leave it unchanged.
+
+        Whatever goes wrong, the client of a paid job gets its answer.
+        """
         try:
-            return await self._note_submission(path, raw, media_type, response)
+            value: Any = decoded(response.content) if response is not None else None
+            named = value.get("polling_url") if isinstance(value, dict) else None
+            job_id = value.get("id") if isinstance(value, dict) else None
+            job_id = job_id if isinstance(job_id, str) else ""
+            polling_url = self._upstream.polling_address(job_id, named)
+            is_named = bool(job_id) and isinstance(named, str)
+            if is_named:
+                value["polling_url"] = f"{SERVER}{POLL}?id={quote(job_id, safe='')}"
+            asked = await asyncio.to_thread(Asked.of, raw, media_type, frozenset(self._hidden))
+            self._secrets |= {asked.secret} - {""}
+            scrub = Scrubber(self._hidden | {asked.hook})
+            is_elsewhere = origin_of(polling_url) != origin_of(self._upstream.url)
+            pair = Pair(
+                path=scrub.text(path),
+                tool=_tool(path),
+                key=asked.key,
+                request=asked.request,
+                submit=Reply(cut=True) if response is None else Reply.of(response, value, scrub),
+                polled_at=origin_of(polling_url) if is_elsewhere else None,
+            )
+            if job_id:
+                self._jobs[job_id] = _Exchange(pair, polling_url, {asked.hook})
+            await self._save(pair)
         except Exception as error:
             _log.error("%s is not recorded: %s", _tool(path), type(error).__name__)
             return None
-
-    async def _note_submission(self, path: str, raw: bytes, media_type: str, response: httpx.Response | None) -> Any:
-        """Record a submission; return its answer with a polling address here, or None to leave it unchanged."""
-        value: Any = decoded(response.content) if response is not None else None
-        named = value.get("polling_url") if isinstance(value, dict) else None
-        job_id = value.get("id") if isinstance(value, dict) else None
-        job_id = job_id if isinstance(job_id, str) else ""
-        polling_url = self._upstream.polling_address(job_id, named)
-        is_named = bool(job_id) and isinstance(named, str)
-        if is_named:
-            value["polling_url"] = f"{SERVER}{POLL}?id={quote(job_id, safe='')}"
-        asked = await asyncio.to_thread(Asked.of, raw, media_type, frozenset(self._hidden))
-        self._secrets |= {asked.secret} - {""}
-        scrub = Scrubber(self._hidden | {asked.hook})
-        pair = Pair(
-            path=scrub.text(path),
-            tool=_tool(path),
-            key=asked.key,
-            request=asked.request,
-            submit=Reply(cut=True) if response is None else _reply(Reply, response, value, scrub),
-            polled_at=origin_of(polling_url) if origin_of(polling_url) != origin_of(self._upstream.url) else None,
-        )
-        if job_id:
-            self._jobs[job_id] = _Exchange(pair, polling_url, {asked.hook})
-        await self._save(pair)
         return value if is_named else None
 
     # -- poll and fetch -------------------------------------------------------------------------------------------
@@ -180,7 +159,7 @@ class RecordingApi:
     async def _ask(self, exchange: _Exchange, request: Request) -> Response:
         url, pair = exchange.url, exchange.pair
         try:
-            response = await self._upstream.get(url, _key_of(request))
+            response = await self._upstream.get(url, request.headers.get("x-key", ""))
         except FAILED as error:
             _log.warning("%s: no answer: %s", host_of(url), reason_of(error))
             if not isinstance(error, NOT_SENT):
@@ -202,7 +181,7 @@ class RecordingApi:
             self._deliveries[pair.delivery.path] = pair.delivery
             value["result"]["sample"] = f"{SERVER}{pair.delivery.path}"
         try:
-            pair.observe(_reply(Poll, response, value, Scrubber(self._hidden | exchange.secrets)))
+            pair.observe(Poll.of(response, value, Scrubber(self._hidden | exchange.secrets)))
             await self._save(pair)
         except (ValueError, RecursionError) as error:
             _log.error("an answer to %s %s is not recorded: %s", pair.tool, pair.id or "", type(error).__name__)
@@ -220,9 +199,6 @@ class RecordingApi:
             return False
         return True
 
-    async def _delivery(self, request: Request) -> Response:
-        return await serve_delivery(request, self._deliveries, self._folder)
-
     def _pass_on(self, response: httpx.Response, value: Any, request: Request) -> Response:
         content = response.content
         if value is not None:
@@ -235,17 +211,9 @@ class RecordingApi:
         return self._upstream.keys | self._secrets
 
 
-def _key_of(request: Request) -> str:
-    return request.headers.get("x-key", "")
-
-
 def _tool(path: str) -> str:
     name = path.partition("?")[0].rstrip("/").rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:60] or "_"
-
-
-def _reply(kind: type[AnyReply], response: httpx.Response, value: Any, scrub: Scrubber) -> AnyReply:
-    return kind.of(response.status_code, response.headers, value, response.content, scrub)
 
 
 def _sample(value: Any) -> str | None:

@@ -1,30 +1,27 @@
 """The API from recordings: a recorded request is answered as it was then, without key and network."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from flux_tasks.catalog import CALLER_FIELDS, CONTRACT_VERSION
+from flux_tasks.catalog import CONTRACT_VERSION
+from flux_tasks.catalog.fields import CALLER_FIELDS
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.local.recording import pairs
 from flux_tasks.local.recording.pairs import Delivery, Pair, Reply, serve_delivery
 from flux_tasks.local.recording.scrub import REMOVED, Asked, Scrubber, decoded
 from flux_tasks.local.service.checks import Refused
-from flux_tasks.local.web.connections import Cut
-from flux_tasks.local.web.wire import answering, base_of, json_answer, path_of, read_body
-
-__all__ = ["IDENTITY", "ReplayApi"]
+from flux_tasks.local.web.faulty_answers import Cut
+from flux_tasks.local.web.wire import application, base_of, json_answer, path_of, read_body
 
 _log = logging.getLogger("flux_tasks.local")
 
@@ -32,20 +29,12 @@ IDENTITY = "local:replay@1"
 """The engine in job keys: its results are never taken for those of another engine."""
 
 
-class _Replies:
-    """Recorded answers, each once and in order, then the last one again and again."""
+T = TypeVar("T")
 
-    def __init__(self, replies: Iterable[Reply] = ()) -> None:
-        self.replies = list(replies)
-        self._at = 0
 
-    def next(self) -> Reply | None:
-        """Return the next answer; None if there is none at all."""
-        if not self.replies:
-            return None
-        reply = self.replies[min(self._at, len(self.replies) - 1)]
-        self._at += 1
-        return reply
+def _in_turn(recorded: Sequence[T]) -> Iterator[T]:
+    """Yield each once and in order, then the last one again and again."""
+    return chain(recorded, repeat(recorded[-1])) if recorded else iter(())
 
 
 class ReplayApi:
@@ -68,31 +57,31 @@ class ReplayApi:
                 [Problem("", "no recordings: make some with flux-pipelines local --record")], file=str(folder)
             )
         self._jobs: dict[tuple[str, str], list[Pair]] = defaultdict(list)
-        self._turns: dict[tuple[str, str], int] = defaultdict(int)
-        self._polls: dict[str, _Replies] = {}
-        self._gets: dict[str, _Replies] = {}
+        self._polls: dict[str, Iterator[Reply]] = {}
+        gets: dict[str, list[Reply]] = defaultdict(list)
         self._deliveries: dict[str, Delivery] = {}
         for pair in self._pairs:
             if pair.kind == "get":
-                self._gets.setdefault(pair.path, _Replies()).replies.extend(pair.polls)
+                gets[pair.path] += pair.polls
             else:
                 self._jobs[pair.path, pair.key].append(pair)
             if pair.id is not None:
-                self._polls.setdefault(pair.id, _Replies(pair.polls))
+                self._polls.setdefault(pair.id, _in_turn(pair.polls))
             if pair.delivery is not None:
                 self._deliveries[pair.delivery.path] = pair.delivery
             if pair.file is not None and not pair.is_finished:
                 _log.warning("%s was not polled to its end: a replay does not come to one", pair.file.name)
-        self.app = Starlette(
-            routes=[
-                Route("/v1/get_result", answering(self._poll, pages=False), methods=["GET"]),
-                Route("/v1/{rest:path}", answering(self._submit, pages=False), methods=["POST"]),
-                Route("/v1/{rest:path}", answering(self._get, pages=False), methods=["GET"]),
-                Route("/delivery/{token}/{name}", answering(self._delivery, pages=False), methods=["GET"]),
-                Route("/local", answering(self._local, pages=False), methods=["GET"]),
-            ]
+        self._turns = {asked: _in_turn(found) for asked, found in self._jobs.items()}
+        self._gets = {path: _in_turn(replies) for path, replies in gets.items()}
+        self.app = application(
+            {
+                "GET /v1/get_result": self._poll,
+                "POST /v1/{rest:path}": self._submit,
+                "GET /v1/{rest:path}": self._get,
+                "GET /delivery/{token}/{name}": partial(serve_delivery, self._deliveries, self._folder),
+                "GET /local": self._local,
+            }
         )
-        self.app.router.redirect_slashes = False
 
     async def close(self) -> None:
         """Do nothing; every application can be closed."""
@@ -101,14 +90,11 @@ class ReplayApi:
         raw = await read_body(request)
         asked = await asyncio.to_thread(Asked.of, raw, request.headers.get("content-type", ""))
         path = Scrubber().text(path_of(request))
-        recorded = self._jobs.get((path, asked.key))
-        if not recorded:
+        pair = next(self._turns.get((path, asked.key), iter(())), None)
+        if pair is None:
             return json_answer({"detail": f"not recorded: {self._nearest(path, asked.request)}"}, 404)
-        turn = self._turns[path, asked.key]
-        self._turns[path, asked.key] += 1
-        pair = recorded[min(turn, len(recorded) - 1)]
         if pair.id is not None:
-            self._polls[pair.id] = _Replies(pair.polls)
+            self._polls[pair.id] = _in_turn(pair.polls)
         reply = pair.submit
         assert reply is not None  # noqa: S101 - every job has one
         if isinstance(reply.body, dict) and reply.body.get("webhook_url") == REMOVED:
@@ -119,7 +105,7 @@ class ReplayApi:
         job_id = request.query_params.get("id")
         if job_id not in self._polls and (job_id is None or path_of(request) in self._gets):
             return await self._get(request)
-        reply = self._polls[job_id].next() if job_id in self._polls else None
+        reply = next(self._polls.get(job_id or "", iter(())), None)
         if reply is None:
             unknown = dict.fromkeys(("result", "progress", "details", "preview"))
             return json_answer({"id": job_id, "status": "Task not found", **unknown}, 404)
@@ -127,14 +113,10 @@ class ReplayApi:
 
     async def _get(self, request: Request) -> Response:
         path = Scrubber().text(path_of(request))
-        replies = self._gets.get(path)
-        reply = replies.next() if replies is not None else None
+        reply = next(self._gets.get(path, iter(())), None)
         if reply is None:
             raise Refused(404, f"not recorded: GET {path}")
         return _respond(reply, base_of(request, self._url))
-
-    async def _delivery(self, request: Request) -> Response:
-        return await serve_delivery(request, self._deliveries, self._folder)
 
     async def _local(self, _: Request) -> Response:
         tools = dict.fromkeys(pair.tool for pair in self._pairs if pair.kind == "job")

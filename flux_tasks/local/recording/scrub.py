@@ -1,23 +1,19 @@
 """Remove what must not be recorded: keys, secrets, signed addresses; of a picture only the hash stays."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from flux_tasks.catalog import CALLER_FIELDS
+from flux_tasks.catalog.fields import CALLER_FIELDS
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.encoding import inspect
 from flux_tasks.local.service.checks import body_key
-
-__all__ = ["REMOVED", "Asked", "Scrubber", "decoded", "media_type_of", "request_key", "secrets_of"]
 
 REMOVED = "<removed>"
 """Written in place of what was removed."""
@@ -47,6 +43,17 @@ def decoded(raw: bytes) -> Any:
     return None
 
 
+def each_text(value: Any, change: Callable[[str], Any], rename: Callable[[str], str] = str) -> Any:
+    """Return a JSON value with every string in it changed, and every name of a field renamed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [each_text(item, change, rename) for item in value]
+    if isinstance(value, dict):
+        return {rename(name): each_text(item, change, rename) for name, item in value.items()}
+    return value
+
+
 def request_key(raw: bytes) -> str:
     """Return the SHA-256 of a body: see ``checks.body_key``, or of the bytes if they are no JSON object."""
     body = decoded(raw)
@@ -70,7 +77,7 @@ class Asked:
     hook: str
 
     @classmethod
-    def of(cls, raw: bytes, media_type: str, secrets: Iterable[str] = ()) -> Asked:
+    def of(cls, raw: bytes, media_type: str, secrets: Iterable[str] = ()) -> Self:
         """Return what is recorded of ``raw``."""
         body = decoded(raw)
         given = body if isinstance(body, dict) else {}
@@ -125,17 +132,11 @@ class Scrubber:
 
     def value(self, value: Any) -> Any:
         """Return a JSON value with every string in it scrubbed, names of fields included."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, list):
-            return [self.value(item) for item in value]
-        if isinstance(value, dict):
-            return {self._name(name): self.value(item) for name, item in value.items()}
-        return value
+        return each_text(value, self.text, self._name)
 
     def answer(self, value: Any) -> Any:
         """Return an answer's JSON as it is recorded; it may repeat the request, pictures and call-backs included."""
-        return self.value(_echoed(_described(value)))
+        return self.value(_echoed(each_text(value, _described)))
 
     def data(self, data: bytes) -> bytes:
         """Return bytes that are no text without secrets."""
@@ -148,7 +149,7 @@ class Scrubber:
             return {"sha256": hashlib.sha256(raw).hexdigest(), "bytes": len(raw), "media_type": self.text(media_type)}
         if isinstance(body, dict):
             body = {name: REMOVED if name in CALLER_FIELDS and value else value for name, value in body.items()}
-        return self.value(_described(body))
+        return self.value(each_text(body, _described))
 
 
 def _bare(found: re.Match[str]) -> str:
@@ -162,16 +163,6 @@ def _bare(found: re.Match[str]) -> str:
     return f"{scheme}{slashes}{host}{slash}{path}" + (f"?{REMOVED}" if len(rest) > 1 else rest)
 
 
-def _described(value: Any) -> Any:
-    if isinstance(value, str):
-        return _picture(value) or value
-    if isinstance(value, list):
-        return [_described(item) for item in value]
-    if isinstance(value, dict):
-        return {name: _described(item) for name, item in value.items()}
-    return value
-
-
 def _echoed(value: Any) -> Any:
     """Return what a schema error repeats of a request, without the fields that are never recorded."""
     if isinstance(value, list):
@@ -182,16 +173,16 @@ def _echoed(value: Any) -> Any:
     return value
 
 
-def _picture(text: str) -> dict[str, Any] | None:
-    """Return the description of base64 data; None for any other text."""
+def _described(text: str) -> str | dict[str, Any]:
+    """Return the description of base64 data in place of it; any other text as it is."""
     encoded = text.partition(",")[2] if text[:5].lower() == "data:" else text
     if len(encoded) < 32:
-        return None
+        return text
     try:
         data = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
-        return None
+        return text
     media_type = media_type_of(data)
     if not media_type.startswith("image/") and len(data) < _UNKNOWN:
-        return None
+        return text
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "media_type": media_type}

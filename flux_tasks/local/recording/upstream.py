@@ -1,7 +1,5 @@
 """The service behind the recorder: what is sent there, and who is given the key."""
 
-from __future__ import annotations
-
 import asyncio
 import mimetypes
 from typing import Any
@@ -15,8 +13,6 @@ from flux_tasks.images.download import certificates
 from flux_tasks.images.redirects import host_of
 from flux_tasks.local.recording.scrub import media_type_of
 from flux_tasks.settings import Settings, is_loopback
-
-__all__ = ["FAILED", "NOT_SENT", "POLL", "Upstream", "origin_of"]
 
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.ProxyError, httpx.InvalidURL)
 """Errors after which it is certain that nothing arrived."""
@@ -32,13 +28,9 @@ class Upstream:
 
     Args:
         own: address of the server that asks, which must be another one.
-        endpoint: ``bfl``, ``eu``, ``us``, or an address.
-        key: sent as ``x-key``; if empty, the ``x-key`` of each request is passed on.
+        endpoint: ``bfl``, ``eu``, ``us``, or an address; ``url`` is this address, without a trailing slash.
+        key: sent as ``x-key``; if empty, the ``x-key`` of each request is passed on. ``keys`` has every key so far.
         transport: any httpx transport, for tests and proxies.
-
-    Attributes:
-        url: its address, without a trailing slash.
-        keys: every key so far.
 
     Raises:
         RecipeError: an endpoint that cannot be used, or a key that must not go there.
@@ -48,18 +40,13 @@ class Upstream:
         settings = Settings(endpoint=endpoint, key=key)
         self.url = settings.base_url
         if not self.url or urlsplit(self.url).netloc == urlsplit(own).netloc:
-            raise RecipeError(
-                [Problem("upstream", f"'{endpoint}' is this server itself: write bfl, eu, us, or an address")]
-            )
+            what = f"'{endpoint}' is this server itself: write bfl, eu, us, or an address"
+            raise RecipeError([Problem("upstream", what)])
         self._key = settings.key
         self.keys = {settings.key} - {""}
-        options: dict[str, Any] = {
-            "http2": True,
-            "timeout": httpx.Timeout(60.0, connect=10.0, pool=None),
-            "trust_env": not is_loopback(self.url),
-            "transport": transport,
-            "verify": certificates(),
-        }
+        timeout = httpx.Timeout(60.0, connect=10.0, pool=None)
+        options: dict[str, Any] = {"http2": True, "timeout": timeout, "verify": certificates(), "transport": transport}
+        options["trust_env"] = not is_loopback(self.url)
         self._api = httpx.AsyncClient(**options, headers={"accept": "application/json"})
         self._downloads = httpx.AsyncClient(**options)  # never has the key
 
@@ -70,21 +57,25 @@ class Upstream:
 
     async def post(self, path: str, raw: bytes, media_type: str, key: str) -> httpx.Response:
         """Send ``raw`` unchanged; ``key`` is that of the client's request."""
-        url = f"{self.url}{path}"
         headers = {"content-type": media_type} if media_type else {}
-        try:
-            async with asyncio.timeout(300.0):  # for the whole answer, because a server that stops waits for it
-                return await self._api.post(url, content=raw, headers=headers | self._key_for(url, key))
-        except TimeoutError:
-            raise httpx.ReadTimeout("no whole answer in 300 s") from None
+        return await self._send("POST", f"{self.url}{path}", key, 300, headers, raw)
 
     async def get(self, url: str, key: str) -> httpx.Response:
         """Send a GET to ``url``; ``key`` is that of the client's request."""
+        return await self._send("GET", url, key, 60, {})
+
+    async def _send(
+        self, method: str, url: str, given: str, seconds: int, headers: dict[str, str], content: bytes | None = None
+    ) -> httpx.Response:
+        given = given.strip()
+        self.keys |= {given} - {""}
+        if (key := self._key or given) and may_have_key(url, self.url):
+            headers |= {"x-key": key}
         try:
-            async with asyncio.timeout(60.0):
-                return await self._api.get(url, headers=self._key_for(url, key))
+            async with asyncio.timeout(seconds):  # for the whole answer, because a server that stops waits for it
+                return await self._api.request(method, url, content=content, headers=headers)
         except TimeoutError:
-            raise httpx.ReadTimeout("no whole answer in 60 s") from None
+            raise httpx.ReadTimeout(f"no whole answer in {seconds} s") from None
 
     async def fetch(self, sample: str) -> tuple[bytes, str]:
         """Return the bytes of a delivery and their media type.
@@ -103,12 +94,6 @@ class Upstream:
         if not isinstance(named, str) or not may_have_key(named, self.url):
             return f"{self.url}{own}"
         return named if urlsplit(named).path else f"{named}{own}"
-
-    def _key_for(self, url: str, given: str) -> dict[str, str]:
-        given = given.strip()
-        self.keys |= {given} - {""}
-        key = self._key or given
-        return {"x-key": key} if key and may_have_key(url, self.url) else {}
 
 
 def origin_of(url: str) -> str:

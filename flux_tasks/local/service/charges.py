@@ -1,10 +1,4 @@
-"""The log of charges, and the balance of the account.
-
-Only the server writes it; any thread may read it, and gets copies. With a file, every charge and every settlement is
-also a JSON line there, written before the answer is sent: so the file shows what a killed server has charged.
-"""
-
-from __future__ import annotations
+"""The log of charges, and the balance of the account. Only the server writes it; any thread may read it."""
 
 import contextlib
 import json
@@ -16,8 +10,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from flux_tasks.errors import Problem, RecipeError
-
-__all__ = ["STAND_IN_PRICE", "ChargeLog", "Entry"]
 
 STAND_IN_PRICE = 1.0
 """Credits charged where the catalogue knows no price (deblur, fast outpaint, finetuned ultra). It is invented, so
@@ -59,9 +51,8 @@ class ChargeLog:
 
     Args:
         credits: balance to begin with.
-        file: gets a JSON line for every charge and settlement, appended to its content.
-
-    Each server begins with a new account, whatever the file has already.
+        file: gets a JSON line for every charge and settlement, appended before the answer is sent, so that it shows
+            what a killed server has charged. Each server begins with a new account, whatever the file has already.
 
     Raises:
         RecipeError: the file cannot be written.
@@ -76,7 +67,7 @@ class ChargeLog:
                     self._file.write("\n")  # a killed server may have left half a line
             except OSError as error:
                 raise RecipeError([Problem("charges", f"{file} cannot be written ({error.strerror})")]) from None
-        self._balance = credits
+        self._opening = credits
         self._charged = 0.0
         self._count = 0
         self._entries: OrderedDict[str, Entry] = OrderedDict()
@@ -85,7 +76,7 @@ class ChargeLog:
     @property
     def credits(self) -> float:
         """Credits left on the account."""
-        return round(self._balance, 4)
+        return round(self._opening - self._charged, 4)
 
     @property
     def charged(self) -> float:
@@ -105,12 +96,11 @@ class ChargeLog:
     def charge(self, job_id: str, tool: str, key: str, cost: float) -> bool:
         """Take ``cost`` off the balance; return False, and write nothing, if there is not enough."""
         with self._lock:
-            if cost > self._balance + 1e-9:
+            if cost > self._opening - self._charged + 1e-9:
                 return False
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             entry = Entry(job_id, tool, key, now, cost)
             self._write("charge", entry)  # first: a charge that cannot be written is not made
-            self._balance -= cost
             self._charged += cost
             self._count += 1
             self._entries[job_id] = entry
@@ -124,9 +114,7 @@ class ChargeLog:
             entry = self._entries.get(job_id)
             if entry is None or entry.settled is not None:
                 return
-            if refund:
-                self._balance += entry.cost
-                self._charged -= entry.cost
+            self._charged -= entry.cost if refund else 0.0
             entry = self._entries[job_id] = replace(entry, status=status, settled=0.0 if refund else entry.cost)
             self._write("settle", entry)
 
@@ -145,25 +133,14 @@ class ChargeLog:
                 self._file.close()
             self._file = None
 
-    def add_fault(self, job_id: str, fault: str) -> None:
-        """Note that a job had a fault."""
+    def note(self, job_id: str, *, fault: str = "", delivery: bool = False) -> None:
+        """Note that a job had a fault, or that its result was fetched."""
         with self._lock:
-            entry = self._entries.get(job_id)
-            if entry is not None:
-                self._entries[job_id] = replace(entry, faults=(*entry.faults, fault))
-
-    def add_delivery(self, job_id: str) -> None:
-        """Count one fetch of a result."""
-        with self._lock:
-            entry = self._entries.get(job_id)
-            if entry is not None:
-                self._entries[job_id] = replace(entry, deliveries=entry.deliveries + 1)
+            if (entry := self._entries.get(job_id)) is not None:
+                faults = (*entry.faults, fault) if fault else entry.faults
+                self._entries[job_id] = replace(entry, faults=faults, deliveries=entry.deliveries + delivery)
 
     def to_dict(self) -> dict[str, Any]:
         """Return account and charges, JSON-ready."""
-        return {
-            "credits": self.credits,
-            "charged": self.charged,
-            "jobs": len(self),
-            "entries": [asdict(entry) for entry in self.entries],
-        }
+        entries = [asdict(entry) for entry in self.entries]
+        return {"credits": self.credits, "charged": self.charged, "jobs": len(self), "entries": entries}

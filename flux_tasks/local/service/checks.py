@@ -5,14 +5,13 @@ pictures and parameters together. ``jobs`` checks credits and active jobs after 
 answered with a list of ``{loc, msg, type}``, any later problem with one sentence (OAS-0919, SEED-0, SEED-1).
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,26 +19,15 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from flux_tasks.catalog import CALLER_FIELDS, MAX_INPUT_BYTES, MAX_INPUT_PIXELS, PIXELS_PER_MP, Tool
+from flux_tasks.catalog import Tool
+from flux_tasks.catalog.fields import CALLER_FIELDS
+from flux_tasks.catalog.rules import MAX_INPUT_BYTES, MAX_INPUT_PIXELS, PIXELS_PER_MP
 from flux_tasks.errors import DeliveryFailed, InvalidImage
 from flux_tasks.images.canvas import Canvas, parse_aspect_ratio
 from flux_tasks.images.download import download
 from flux_tasks.images.encoding import MAX_PIXELS, Header, inspect, is_complete
 from flux_tasks.local.engines import Work, offsets
 from flux_tasks.local.service.charges import STAND_IN_PRICE
-
-__all__ = [
-    "HEAVY",
-    "STRICT_DILATION",
-    "Body",
-    "Order",
-    "Picture",
-    "Refused",
-    "check_key",
-    "examine",
-    "order",
-    "pictures",
-]
 
 HEAVY = 65_536
 """Bytes of a body above which it is read on a thread."""
@@ -83,28 +71,21 @@ def check_key(given: str | None, key: str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body that satisfies the schema.
-
-    Attributes:
-        values: every field of the request model, defaults filled in.
-        key: see ``body_key``.
-    """
+    """A body that satisfies the schema: every field of the request model, and its ``body_key``."""
 
     values: dict[str, Any]
     key: str
 
 
 def parse(raw: bytes, media_type: str = "") -> dict[str, Any]:
-    """Return the JSON object in ``raw``.
-
-    Raises:
-        Refused: 422, worded as FastAPI words it, which the service is built with.
-    """
+    """Return the JSON object in ``raw``, or refuse it with 422, as FastAPI does, which the service is built with."""
     if not raw:
         raise violation("missing", "Field required", "body")
+    message = "Input should be a valid dictionary or object to extract fields from"
+    is_no_object = violation("model_attributes_type", message, "body")
     kind = media_type.partition(";")[0].strip().lower()
-    if kind and not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
-        raise _not_an_object()
+    if kind and not re.fullmatch(r"application/(.*\+)?json", kind):
+        raise is_no_object
     try:
         body = json.loads(raw)
     except json.JSONDecodeError as error:
@@ -112,14 +93,8 @@ def parse(raw: bytes, media_type: str = "") -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, 100,000 brackets
         raise violation("json_invalid", f"JSON decode error: {type(error).__name__}", "body", 0) from None
     if not isinstance(body, dict):
-        raise _not_an_object()
+        raise is_no_object
     return body
-
-
-def _not_an_object() -> Refused:
-    return violation(
-        "model_attributes_type", "Input should be a valid dictionary or object to extract fields from", "body"
-    )
 
 
 def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = False) -> Body:
@@ -133,22 +108,16 @@ def examine(tool: Tool, raw: bytes, media_type: str = "", *, strict: bool = Fals
     body = parse(raw, media_type)
     accepted = {} if strict else tool.accepts
     renamed = {known: seed for seed, known in accepted.items() if seed in body and known not in body}
+    left_out = {*(tool.seed_fields if strict else ()), *(renamed.values() if tool.strict else ())}
     fields = {**tool.service_defaults, **body, **{known: body[seed] for known, seed in renamed.items()}}
-    if strict:
-        fields = {name: value for name, value in fields.items() if name not in tool.seed_fields}
-    if tool.strict:
-        for seed in renamed.values():
-            fields.pop(seed)
+    fields = {name: value for name, value in fields.items() if name not in left_out}
     try:
         model = tool.request.model_validate(fields, extra="forbid" if tool.strict else "ignore")
     except ValidationError as error:
-        raise Refused(
-            422,
-            [
-                {"type": e["type"], "loc": ["body", *_written(e["loc"], renamed)], "msg": e["msg"]}
-                for e in error.errors(include_url=False, include_context=False, include_input=False)
-            ],
-        ) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        written = [["body", *(renamed.get(str(part), part) for part in e["loc"])] for e in found]
+        entries = [{"type": e["type"], "loc": loc, "msg": e["msg"]} for e, loc in zip(found, written, strict=True)]
+        raise Refused(422, entries) from None
     if strict and getattr(model, "dilate_pixels", 0) > STRICT_DILATION:
         message = f"Input should be less than or equal to {STRICT_DILATION}"
         raise violation("less_than_equal", message, "body", "dilate_pixels")
@@ -168,10 +137,6 @@ def body_key(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(job, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _written(place: tuple[int | str, ...], renamed: Mapping[str, str]) -> list[int | str]:
-    return [renamed.get(part, part) if isinstance(part, str) else part for part in place]
-
-
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An image of the request: its bytes, undecoded, and its header."""
@@ -184,11 +149,6 @@ class Picture:
         """(width, height) as people see it."""
         width, height = self.header.width, self.header.height
         return (height, width) if self.header.orientation in (5, 6, 7, 8) else (width, height)
-
-    @property
-    def megapixels(self) -> float:
-        """Area in BFL's megapixels."""
-        return self.header.width * self.header.height / PIXELS_PER_MP
 
 
 async def pictures(tool: Tool, values: Mapping[str, Any], client: httpx.AsyncClient) -> dict[str, Picture]:
@@ -273,19 +233,21 @@ def order(tool: Tool, body: Body, given: Mapping[str, Picture]) -> Order:
     Raises:
         Refused: 422 with one sentence (SEED-0, SEED-1, SEED-4, DOCS-OUT).
     """
-    parameters = {n: v for n, v in body.values.items() if n not in tool.image_fields and n not in CALLER_FIELDS}
+    parameters = {n: v for n, v in body.values.items() if n not in (*tool.image_fields, *CALLER_FIELDS)}
     main = given.get(tool.main_slot) or next(iter(given.values()), None)
     _check_sizes(tool, given)
     _check_mask(tool, given)
     size = result_size(tool, parameters, main.size if main else None)
-    _check_area(tool, parameters, size)
+    area = tool.sizes.max_area if "width" in parameters and tool.sizes.max_area else MAX_PIXELS
+    if size[0] * size[1] > area:
+        raise Refused(422, f"the result of {size[0]}x{size[1]} px would exceed the maximum area of {area} px")
     if "reference_offset_x" in parameters and main is not None:
         _check_overhang(parameters, size, main.size)
     longest = _LONGEST_SIDE[str(parameters.get("output_format") or tool.output_format)]
     if max(size) > longest:
         raise Refused(422, f"a side of {max(size)} px is more than the output format can hold ({longest})")
-    inputs = [picture.megapixels for name, picture in given.items() if tool.image_slots[name].role != "mask"]
-    output = size[0] * size[1] / PIXELS_PER_MP
+    sent = [picture.size for name, picture in given.items() if tool.image_slots[name].role != "mask"]
+    *inputs, output = (width * height / PIXELS_PER_MP for width, height in (*sent, size))
     price = tool.price_for(parameters).estimate(output, inputs)
     seed = parameters.get("seed")
     work = Work(
@@ -308,8 +270,8 @@ def _check_sizes(tool: Tool, given: Mapping[str, Picture]) -> None:
             raise Refused(422, f"{name}: {width}x{height} px exceeds the maximum image area of {rule.max_input} px")
         if min(width, height) < rule.min_side:
             raise Refused(422, f"{name}: {width}x{height} px, but each side must have at least {rule.min_side} px")
-        limited = tool.image_slots[name].role == "image" and rule.max_area is not None and not rule.reduces
-        if limited and rule.max_area is not None and width * height > rule.max_area:
+        is_limited = tool.image_slots[name].role == "image" and not rule.reduces
+        if is_limited and rule.max_area is not None and width * height > rule.max_area:
             raise Refused(422, f"{name}: {width}x{height} px exceeds the maximum image area of {rule.max_area} px")
 
 
@@ -317,29 +279,18 @@ def _check_mask(tool: Tool, given: Mapping[str, Picture]) -> None:
     if "mask" not in tool.image_fields:
         return
     image, mask = given[tool.main_slot], given.get("mask")
-    if mask is None:
-        if not image.header.has_alpha:
-            raise Refused(422, "mask is required: the image has no alpha channel")
-    elif mask.size != image.size:
+    if mask is None and not image.header.has_alpha:
+        raise Refused(422, "mask is required: the image has no alpha channel")
+    if mask is not None and mask.size != image.size:
         found, wanted = ("x".join(map(str, picture.size)) for picture in (mask, image))
         raise Refused(422, f"mask dimensions {found} do not match the image dimensions {wanted}")
-
-
-def _check_area(tool: Tool, parameters: Mapping[str, Any], size: tuple[int, int]) -> None:
-    asked = "width" in parameters and tool.sizes.max_area is not None
-    limit = tool.sizes.max_area if asked and tool.sizes.max_area else MAX_PIXELS
-    if size[0] * size[1] > limit:
-        raise Refused(422, f"the result of {size[0]}x{size[1]} px would exceed the maximum area of {limit} px")
 
 
 def _check_overhang(parameters: Mapping[str, Any], size: tuple[int, int], picture: tuple[int, int]) -> None:
     left, top = offsets(parameters, picture)
     if Canvas(*size, left, top).overhangs(picture) and not parameters["auto_crop"]:
-        raise Refused(
-            422,
-            f"the image of {picture[0]}x{picture[1]} px at ({left}, {top}) does not fit the canvas of "
-            f"{size[0]}x{size[1]} px; set auto_crop to crop it",
-        )
+        placed = f"the image of {picture[0]}x{picture[1]} px at ({left}, {top})"
+        raise Refused(422, f"{placed} does not fit the canvas of {size[0]}x{size[1]} px; set auto_crop to crop it")
 
 
 def result_size(tool: Tool, parameters: Mapping[str, Any], picture: tuple[int, int] | None) -> tuple[int, int]:

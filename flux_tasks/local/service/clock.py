@@ -1,13 +1,9 @@
 """The time of the local server: the machine's own, or one that a test moves."""
 
-from __future__ import annotations
-
 import asyncio
 import heapq
 import itertools
 import time
-
-__all__ = ["Clock", "VirtualClock"]
 
 
 class Clock:
@@ -53,14 +49,11 @@ class VirtualClock(Clock):
         A task that waits for something else, an engine or a client, is not waited for.
         """
         async with self._moving:
-            await self._advance(seconds)
-
-    async def _advance(self, seconds: float) -> None:
-        until = self._now + max(0.0, seconds)
-        while self._sleepers and self._sleepers[0][0] <= until:
-            self._now, _, waking = heapq.heappop(self._sleepers)
-            if not waking.done():
-                waking.set_result(None)
-            for _ in range(20):  # let it run until it sleeps again or waits for something else
-                await asyncio.sleep(0)
-        self._now = until
+            until = self._now + max(0.0, seconds)
+            while self._sleepers and self._sleepers[0][0] <= until:
+                self._now, _, waking = heapq.heappop(self._sleepers)
+                if not waking.done():
+                    waking.set_result(None)
+                for _ in range(20):  # let it run until it sleeps again or waits for something else
+                    await asyncio.sleep(0)
+            self._now = until

@@ -1,10 +1,7 @@
 """The table of jobs: what each is to make, how far it is, where its result is, and when it is forgotten.
 
-Used on the server's event loop only; only the engine's work runs on threads. Encoded results are in a folder, so that a
-finished job needs about a kilobyte of memory.
+Used on the server's event loop only; only the engine's work runs on threads. Encoded results are in a folder.
 """
-
-from __future__ import annotations
 
 import asyncio
 import hashlib
@@ -14,7 +11,6 @@ import logging
 import secrets
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,7 +21,8 @@ import httpx
 from PIL import Image
 
 from flux_tasks.api.slots import CLASS_LIMITS
-from flux_tasks.catalog import MEDIA_TYPES, TOOLS
+from flux_tasks.catalog import TOOLS
+from flux_tasks.catalog.fields import MEDIA_TYPES
 from flux_tasks.local import engines
 from flux_tasks.local.engines import Work
 from flux_tasks.local.faults import kinds
@@ -34,8 +31,6 @@ from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.checks import Order, Refused
 from flux_tasks.local.service.clock import Clock
 from flux_tasks.local.service.latency import Latency
-
-__all__ = ["Delivery", "Job", "Jobs"]
 
 _log = logging.getLogger("flux_tasks.local")
 
@@ -63,6 +58,7 @@ class Job:
     cost: float
     output_format: str
     base: str
+    faults: Armed
     status: str = "Pending"
     progress: float = 0.0
     details: dict[str, Any] | None = None
@@ -73,12 +69,6 @@ class Job:
     token: str = ""
     token_expires: float = 0.0
     tokens: list[str] = field(default_factory=list)
-    faults: Armed = field(default_factory=Armed)
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it occupies a slot of the account."""
-        return self.status == "Pending"
 
     @property
     def bytes(self) -> int:
@@ -88,12 +78,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A file to be delivered.
-
-    Attributes:
-        fault: that the delivery is to have, or None.
-        sent: to be called once the whole file was sent.
-    """
+    """A file to be delivered, the fault of this delivery, and what to call once the whole file was sent."""
 
     data: bytes
     media_type: str
@@ -101,6 +86,7 @@ class Delivery:
     sent: Callable[[], None]
 
 
+@dataclass(eq=False)
 class Jobs:
     """All jobs of one server.
 
@@ -115,72 +101,50 @@ class Jobs:
         retries: seconds before each repetition of a call-back that was not answered with 2xx (SKILL: 1, 5, 30).
     """
 
-    def __init__(
-        self,
-        *,
-        engine: str,
-        charges: ChargeLog,
-        folder: Path,
-        cap: int,
-        expiry: float | None,
-        retention: float,
-        workers: int,
-        clock: Clock,
-        faults: Faults,
-        latency: Mapping[str, Latency],
-        retries: Sequence[float],
-    ) -> None:
-        self._clock = clock
-        self._faults = faults
-        self._latency = latency
-        self._retries = tuple(retries)
-        self._engine = engine
-        self._identity = engines.identity(engine)
-        self._charges = charges
-        self._folder = folder
-        self._limits = {"account": cap, **{name: min(limit or cap, cap) for name, limit in CLASS_LIMITS.items()}}
+    engine: str
+    folder: Path
+    cap: int
+    expiry: float | None
+    retention: float
+    workers: int
+    latency: Mapping[str, Latency]
+    retries: Sequence[float]
+    charges: ChargeLog
+    faults: Faults
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self.identity = engines.identity(self.engine)
+        limits = {name: min(limit or self.cap, self.cap) for name, limit in CLASS_LIMITS.items()}
+        self._limits = {"account": self.cap, **limits}
         self._active = dict.fromkeys(self._limits, 0)
-        self._expiry = expiry
-        self._retention = retention
         self._jobs: dict[str, Job] = {}
-        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._finished: dict[str, None] = {}
         self._tokens: dict[str, tuple[Job, float]] = {}
         self._bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="flux-engine")
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="flux-engine")
         # Jobs wait here and not in the pool: Python finishes all that is in a pool before it exits.
-        self._turn = asyncio.Semaphore(workers)
+        self._turn = asyncio.Semaphore(self.workers)
 
     # -- submit ---------------------------------------------------------------------------------------------------
 
     def submit(self, order: Order, *, base: str, client: httpx.AsyncClient, webhook: tuple[str, str] | None) -> Job:
-        """Charge, create and start a job.
-
-        Raises:
-            Refused: 402 or 429; nothing is created or charged.
-        """
+        """Charge, create and start a job; or refuse it with 402 or 429, and create and charge nothing."""
         tool = order.work.tool
-        if order.cost > self._charges.credits + 1e-9:
-            raise Refused(402, f"Insufficient credits: {order.cost:g} needed, {self._charges.credits:g} left")
+        if order.cost > self.charges.credits + 1e-9:
+            raise Refused(402, f"Insufficient credits: {order.cost:g} needed, {self.charges.credits:g} left")
         for name in {"account", tool.slots}:
             if self._active[name] >= self._limits[name]:
                 raise Refused(429, f"Too many active tasks: at most {self._limits[name]} ({name})")
-        job = Job(
-            id=str(uuid.uuid4()),
-            tool=tool.name,
-            slots=tool.slots,
-            cost=order.cost,
-            output_format=order.output_format,
-            base=base,
-        )
-        self._charges.charge(job.id, tool.name, order.key, order.cost)
-        job.faults = self._faults.job(
-            tool.name, order.key, note=lambda rule: self._charges.add_fault(job.id, rule.name)
-        )
-        self._jobs[job.id] = job
+        job_id = str(uuid.uuid4())
+        self.charges.charge(job_id, tool.name, order.key, order.cost)
+        faults = self.faults.job(tool.name, order.key, note=lambda rule: self.charges.note(job_id, fault=rule.name))
+        job = Job(job_id, tool.name, tool.slots, order.cost, order.output_format, base, faults)
+        self._jobs[job_id] = job
         for name in {"account", tool.slots}:
             self._active[name] += 1
-        seconds = self._latency.get(tool.name, self._latency.get("*", Latency())).draw(order.key)
+        seconds = self.latency.get(tool.name, self.latency.get("*", Latency())).draw(order.key)
         self._start(self._perform(job, order.work, seconds, client, webhook))
         return job
 
@@ -194,7 +158,7 @@ class Jobs:
     async def _perform(
         self, job: Job, work: Work, seconds: float, client: httpx.AsyncClient, webhook: tuple[str, str] | None
     ) -> None:
-        started, due = time.time(), self._clock.now() + seconds
+        started, due = time.time(), self.clock.now() + seconds
         fault = job.faults.take("job")
         if isinstance(fault, kinds.JobNeverEnds):
             return
@@ -209,7 +173,7 @@ class Jobs:
             except Exception as error:
                 _log.warning("%s %s failed: %s: %s", job.tool, job.id, type(error).__name__, error)
                 failure = f"{type(error).__name__}: {error}"
-        await self._clock.sleep(due - self._clock.now())
+        await self.clock.sleep(due - self.clock.now())
         if isinstance(fault, kinds.JobModerated):
             job.details = {"Moderation Reasons": list(fault.reasons)}
             is_free = work.tool.charged_when_refused != "yes"
@@ -221,15 +185,9 @@ class Jobs:
             job.details = {"error": failure}
             self._end(job, "Error", refund=True)
         else:
-            ended = time.time()
-            seed = work.parameters.get("seed")
-            job.result = {
-                "prompt": work.parameters.get("prompt") or "",
-                "seed": work.seed if seed is None else seed,
-                "start_time": started,
-                "end_time": ended,
-                "duration": ended - started,
-            }
+            ended, seed = time.time(), work.parameters.get("seed")
+            job.result = {"prompt": work.parameters.get("prompt") or "", "seed": work.seed if seed is None else seed}
+            job.result |= {"start_time": started, "end_time": ended, "duration": ended - started}
             if work.tool.expands_prompt:
                 job.result["expanded_prompt"] = f"(local preview: not expanded) {job.result['prompt']}"
             self._end(job, "Ready", refund=False)
@@ -245,7 +203,7 @@ class Jobs:
             job.progress = round(min(max(share, 0.0), 0.99), 3)
 
         progress(0.05)
-        image = engines.load(self._engine).run(work, progress)
+        image = engines.load(self.engine).run(work, progress)
         if image.size != work.size:
             raise RuntimeError(f"the engine made {image.size[0]}x{image.size[1]} px")
         if isinstance(fault, kinds.JobWrongSize):
@@ -253,7 +211,7 @@ class Jobs:
         elif isinstance(fault, kinds.JobSolid):
             image = Image.new("RGB", image.size, fault.colour)
         progress(0.9)
-        data = engines.encode(image, job.output_format, self._identity)
+        data = engines.encode(image, job.output_format, self.identity)
         self._path(job).write_bytes(data)
         return len(data)
 
@@ -264,7 +222,7 @@ class Jobs:
         if status == "Ready":
             job.progress = 1.0
             self._sign(job)
-        self._charges.settle(job.id, status, refund=refund)
+        self.charges.settle(job.id, status, refund=refund)
         job.cost = 0.0 if refund else job.cost
         self._finished[job.id] = None
         self._bytes += job.bytes
@@ -274,7 +232,7 @@ class Jobs:
             self._forget(fetched or next(iter(self._finished)))
 
     async def _forget_later(self, job_id: str) -> None:
-        await self._clock.sleep(self._retention)
+        await self.clock.sleep(self.retention)
         self._forget(job_id)
 
     def _forget(self, job_id: str) -> None:
@@ -288,7 +246,7 @@ class Jobs:
         self._path(job).unlink(missing_ok=True)
 
     def _path(self, job: Job) -> Path:
-        return self._folder / f"{job.id}.{job.output_format}"
+        return self.folder / f"{job.id}.{job.output_format}"
 
     # -- poll and fetch -------------------------------------------------------------------------------------------
 
@@ -300,45 +258,35 @@ class Jobs:
     def answer(self, job_id: str) -> tuple[int, dict[str, Any]]:
         """Return HTTP status and body of a poll (OAS-0919: SettledCostResultResponse)."""
         job = self._jobs.get(job_id)
-        answer: dict[str, Any] = {
-            "id": job_id,
-            "status": "Task not found",
-            "result": None,
-            "progress": None,
-            "details": None,
-            "preview": None,
-        }
+        unknown = dict.fromkeys(("result", "progress", "details", "preview"))
+        answer: dict[str, Any] = {"id": job_id, "status": "Task not found", **unknown}
         if job is None:
             return 404, answer
         if job.error is not None:
             return 200, {"id": job_id, "status": job.status, "error": job.error}
         answer |= {"status": job.status, "progress": job.progress, "details": job.details}
         if job.status == "Ready":
-            if self._clock.now() >= job.token_expires:
+            if self.clock.now() >= job.token_expires:
                 self._sign(job)
             answer["result"] = {"sample": f"{job.base}/delivery/{job.token}/sample.{job.output_format}", **job.result}
-        if not job.is_active:
+        if job.status != "Pending":
             answer["cost"] = job.cost
         return 200, answer
 
     def _sign(self, job: Job) -> None:
         job.token = secrets.token_urlsafe(24)
-        job.token_expires = self._clock.now() + (TOOLS[job.tool].delivery if self._expiry is None else self._expiry)
+        job.token_expires = self.clock.now() + (TOOLS[job.tool].delivery if self.expiry is None else self.expiry)
         job.tokens.append(job.token)
         self._tokens[job.token] = (job, job.token_expires)
         if len(job.tokens) > 100:
             self._tokens.pop(job.tokens.pop(0), None)
 
     async def fetch(self, token: str, name: str) -> Delivery:
-        """Return the file behind a delivery address.
-
-        Raises:
-            Refused: 404 for an address that never existed, 403 for one that has expired.
-        """
+        """Return the file behind a delivery address; refuse with 404 what never existed, with 403 what has expired."""
         job, expires = self._tokens.get(token, (None, 0.0))
         if job is None or name != f"sample.{job.output_format}":
             raise Refused(404, "Not Found")
-        if self._clock.now() >= expires:
+        if self.clock.now() >= expires:
             raise Refused(403, "The address has expired")
         try:
             data = await asyncio.to_thread(self._path(job).read_bytes)
@@ -347,7 +295,7 @@ class Jobs:
 
         def sent() -> None:
             job.fetched = True
-            self._charges.add_delivery(job.id)
+            self.charges.note(job.id, delivery=True)
 
         return Delivery(data, MEDIA_TYPES[job.output_format], job.faults.take("delivery"), sent)
 
@@ -360,13 +308,13 @@ class Jobs:
             return
         if isinstance(fault, kinds.WebhookForged):
             await self._send(job, client, url, "forged")
-        for pause in (*self._retries, None):
+        for pause in (*self.retries, None):
             if await self._send(job, client, url, secret):
                 if isinstance(fault, kinds.WebhookDuplicate):
                     await self._send(job, client, url, secret)
                 return
             if pause is not None:
-                await self._clock.sleep(pause)
+                await self.clock.sleep(pause)
         _log.warning("the webhook of %s was not delivered", job.id)
 
     async def _send(self, job: Job, client: httpx.AsyncClient, url: str, secret: str) -> bool:

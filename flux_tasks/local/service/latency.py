@@ -1,7 +1,5 @@
 """How long a job takes, by tool and with jitter."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping
@@ -11,9 +9,7 @@ from typing import TypeAlias
 from flux_tasks import catalog
 from flux_tasks.errors import Problem, RecipeError, nearest
 
-__all__ = ["Latency", "LatencySpec", "latencies", "parse"]
-
-LatencySpec: TypeAlias = "float | tuple[float, float]"
+LatencySpec: TypeAlias = float | tuple[float, float]
 """Seconds, or a pair of mean and jitter."""
 
 
@@ -40,9 +36,7 @@ def latencies(spec: LatencySpec | Mapping[str, LatencySpec]) -> dict[str, Latenc
     found: dict[str, Latency] = {}
     problems: list[Problem] = []
     for name, value in by_tool.items():
-        named = [t.name for t in catalog.TOOLS.values() if t.task == name] or [
-            t.name for t in [catalog.find(name)] if t is not None
-        ]
+        named = [t.name for t in catalog.TOOLS.values() if t.task == name or t is catalog.find(name)]
         if name != "*" and not named:
             what = catalog.contested(name) or f"there is no tool '{name}'{nearest(name, catalog.TOOLS)}"
             problems.append(Problem("latency", what))

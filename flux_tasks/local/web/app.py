@@ -4,42 +4,30 @@ What each route answers follows OAS-0919. Errors have the service's form: ``deta
 the schema, a sentence otherwise.
 """
 
-from __future__ import annotations
-
 import asyncio
 import importlib.metadata
 import json
-import logging
 from collections import Counter
 from functools import partial
 from typing import Any
 
 import httpx
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from flux_tasks import catalog
 from flux_tasks.catalog import CONTRACT_VERSION, Tool
 from flux_tasks.errors import RecipeError
 from flux_tasks.images.download import certificates
-from flux_tasks.local import engines
 from flux_tasks.local.faults import kinds
-from flux_tasks.local.faults.schedule import Faults
 from flux_tasks.local.service import checks
-from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.checks import HEAVY, Refused, violation
-from flux_tasks.local.service.clock import Clock, VirtualClock
+from flux_tasks.local.service.clock import VirtualClock
 from flux_tasks.local.service.jobs import Jobs
 from flux_tasks.local.web.faulty_answers import deliver, with_fault
 from flux_tasks.local.web.openapi import SHORT_PATHS, openapi
-from flux_tasks.local.web.wire import Handler, answering, base_of, json_answer, read_body, refusal
-
-__all__ = ["LocalApi"]
-
-_log = logging.getLogger("flux_tasks.local")
+from flux_tasks.local.web.wire import Handler, application, base_of, json_answer, read_body, refusal
 
 
 def package_version() -> str:
@@ -51,39 +39,13 @@ def package_version() -> str:
 
 
 class LocalApi:
-    """The application.
+    """The application; ``url``: of the server, for answers to requests that name no host. Else see ``LocalServer``."""
 
-    Args:
-        url: the server's own address, for answers to requests that name no host.
-        engine: name of the engine.
-        key: the only key that is accepted; None accepts any, and none.
-        strict: follow the newest specification alone, without what only seed documents show.
-        charges: where charges are written.
-        jobs: the job table.
-        faults: the fault schedule.
-        clock: for slow answers.
-    """
-
-    def __init__(
-        self,
-        *,
-        url: str,
-        engine: str,
-        key: str | None,
-        strict: bool,
-        charges: ChargeLog,
-        jobs: Jobs,
-        faults: Faults,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, *, url: str, key: str | None, strict: bool, jobs: Jobs) -> None:
         self._strict = strict
-        self._faults = faults
-        self._clock = clock
         self.requests: Counter[str] = Counter()
         self._url = url
-        self._engine = engines.identity(engine)
         self._key = key
-        self._charges = charges
         self._jobs = jobs
         direct: dict[str, None] = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)  # one that hangs delays no other
@@ -91,47 +53,29 @@ class LocalApi:
             timeout=30.0, mounts=direct, limits=limits, verify=certificates()
         )
         self._document: bytes | None = None
-        self.app = self._application()
-
-    def _application(self) -> Starlette:
-        def get(path: str, handler: Handler, *, guarded: bool = False) -> Route:
-            return Route(path, self._answering(handler, guarded=guarded), methods=["GET"])
-
-        def post(path: str, handler: Handler) -> Route:
-            return Route(path, self._answering(handler, guarded=False), methods=["POST"])
-
         tools = {tool.path: tool for tool in catalog.TOOLS.values()}
-        for path, name in {} if self._strict else SHORT_PATHS.items():
-            tools[path] = catalog.tool(name)
-        app = Starlette(
-            routes=[
-                get("/v1/get_result", self._get_result),
-                get("/delivery/{token}/{name}", self._delivery),
-                *(post(path, partial(self._submit, tool)) for path, tool in tools.items()),
-                get("/v1/credits", self._credits, guarded=True),
-                get("/v1/my_finetunes", self._my_finetunes, guarded=True),
-                get("/v1/finetune_details", self._finetune_details, guarded=True),
-                post("/v1/delete_finetune", self._delete_finetune),
-                get("/local", self._local),
-                get("/local/charges", self._show_charges),
-                Route(
-                    "/local/faults", self._answering(self._schedule, guarded=False), methods=["GET", "PUT", "DELETE"]
-                ),
-                post("/local/clock", self._advance),
-                get("/openapi.json", self._openapi),
-                get("/", self._welcome),
-            ],
-            exception_handlers={HTTPException: self._http_error},
-        )
-        app.router.redirect_slashes = False  # the service has one spelling of each path, and clients follow no redirect
-        return app
+        tools |= {} if strict else {path: catalog.TOOLS[name] for path, name in SHORT_PATHS.items()}
+        routes: dict[str, Handler] = {
+            "GET /v1/get_result": self._get_result,
+            "GET /delivery/{token}/{name}": self._delivery,
+            **{f"POST {path}": partial(self._submit, tool) for path, tool in tools.items()},
+            "GET /v1/credits": partial(self._guard, self._credits),
+            "GET /v1/my_finetunes": partial(self._guard, self._my_finetunes),
+            "GET /v1/finetune_details": partial(self._guard, self._finetune_details),
+            "POST /v1/delete_finetune": self._delete_finetune,
+            "GET /local": self._local,
+            "GET /local/charges": self._show_charges,
+            "GET,PUT,DELETE /local/faults": self._schedule,
+            "POST /local/clock": self._advance,
+            "GET /openapi.json": self._openapi,
+            "GET /": self._welcome,
+        }
+        handlers = {HTTPException: self._http_error}
+        self.app = application(routes, pages=True, with_code=not strict, exception_handlers=handlers)
 
-    def _answering(self, handler: Handler, *, guarded: bool) -> Handler:
-        async def guarding(request: Request) -> Response:
-            checks.check_key(request.headers.get("x-key"), self._key)
-            return await handler(request)
-
-        return answering(guarding if guarded else handler, with_code=not self._strict)
+    async def _guard(self, handler: Handler, request: Request) -> Response:
+        checks.check_key(request.headers.get("x-key"), self._key)
+        return await handler(request)
 
     async def close(self) -> None:
         """End all work and close all connections."""
@@ -152,7 +96,7 @@ class LocalApi:
         del raw
         given = await checks.pictures(tool, body.values, self._client)
         order = checks.order(tool, body, given)
-        fault = self._faults.submission(tool.name, order.key)
+        fault = self._jobs.faults.submission(tool.name, order.key)
         if isinstance(fault, (kinds.SubmitAnswer, kinds.SubmitCut)) and not fault.charged:
             return self._with_fault(fault, json_answer({}))
         hook = body.values.get("webhook_url")
@@ -163,7 +107,7 @@ class LocalApi:
         except OSError as error:
             raise Refused(503, f"the charge log cannot be written: {error}") from None
         if fault is not None:
-            self._charges.add_fault(job.id, fault.name)
+            self._jobs.charges.note(job.id, fault=fault.name)
         price = {"cost": order.cost, "input_mp": order.input_mp, "output_mp": order.output_mp}
         answer: dict[str, Any] = {"id": job.id, "polling_url": f"{base}/v1/get_result?id={job.id}", **price}
         if hook:
@@ -195,7 +139,7 @@ class LocalApi:
         return self._with_fault(fault, json_answer(answer, status), str(request.url))
 
     def _with_fault(self, fault: kinds.Rule | None, answer: Response, url: str = "") -> Response:
-        return with_fault(fault, answer, self._clock, url=url, with_code=not self._strict)
+        return with_fault(fault, answer, self._jobs.clock, url=url, with_code=not self._strict)
 
     async def _delivery(self, request: Request) -> Response:
         self.requests["fetch"] += 1
@@ -203,12 +147,12 @@ class LocalApi:
             delivery = await self._jobs.fetch(request.path_params["token"], request.path_params["name"])
         except Refused as refused:
             return PlainTextResponse(str(refused.detail), refused.status)
-        return deliver(delivery, str(request.url), self._clock)
+        return deliver(delivery, str(request.url), self._jobs.clock)
 
     # -- account --------------------------------------------------------------------------------------------------
 
     async def _credits(self, _: Request) -> Response:
-        return json_answer({"credits": self._charges.credits})
+        return json_answer({"credits": self._jobs.charges.credits})
 
     async def _my_finetunes(self, _: Request) -> Response:
         return json_answer({"finetunes": []})
@@ -231,15 +175,8 @@ class LocalApi:
     # -- about the server -------------------------------------------------------------------------------------------
 
     async def _local(self, _: Request) -> Response:
-        return json_answer(
-            {
-                "engine": self._engine,
-                "version": package_version(),
-                "contract": CONTRACT_VERSION,
-                "tools": list(catalog.TOOLS),
-                "requests": dict(self.requests),
-            }
-        )
+        about = {"engine": self._jobs.identity, "version": package_version(), "contract": CONTRACT_VERSION}
+        return json_answer({**about, "tools": list(catalog.TOOLS), "requests": dict(self.requests)})
 
     async def _schedule(self, request: Request) -> Response:
         """Show, replace or remove the fault schedule while the server runs."""
@@ -252,34 +189,34 @@ class LocalApi:
             if not isinstance(schedule, (dict, list)):  # a text would be the path of a file on this machine
                 raise Refused(422, "a schedule is a list of faults, or an object with seed and faults")
             try:
-                self._faults.set(schedule)
+                self._jobs.faults.set(schedule)
             except RecipeError as error:
                 raise Refused(
                     422, [{"loc": [p.where], "msg": p.what, "type": "fault"} for p in error.problems]
                 ) from None
         elif request.method == "DELETE":
-            self._faults.clear()
-        return json_answer(self._faults.to_dict())
+            self._jobs.faults.clear()
+        return json_answer(self._jobs.faults.to_dict())
 
     async def _advance(self, request: Request) -> Response:
         """Move the virtual clock by ``{"seconds": …}``."""
-        if not isinstance(self._clock, VirtualClock):
+        if not isinstance(self._jobs.clock, VirtualClock):
             raise Refused(409, "this server runs in real time: start it with --virtual-time")
         seconds = checks.parse(await read_body(request)).get("seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e9:
             raise violation("float_type", "Input should be seconds, 0 or more", "body", "seconds")
-        await self._clock.advance(seconds)
-        return json_answer({"now": self._clock.now()})
+        await self._jobs.clock.advance(seconds)
+        return json_answer({"now": self._jobs.clock.now()})
 
     async def _show_charges(self, _: Request) -> Response:
-        return json_answer(self._charges.to_dict())
+        return json_answer(self._jobs.charges.to_dict())
 
     async def _welcome(self, request: Request) -> Response:
         base = base_of(request, self._url)
         listed = "\n".join(f"  POST {tool.path:<36} {tool.summary}" for tool in catalog.TOOLS.values())
         return PlainTextResponse(
             f"The BFL HTTP API, served from this machine by flux-pipelines {package_version()}.\n"
-            f"Engine: {self._engine}. Its pictures are previews, not made by FLUX; their metadata says so.\n\n"
+            f"Engine: {self._jobs.identity}. Its pictures are previews, not made by FLUX; their metadata says so.\n\n"
             f"{listed}\n\n"
             f"  GET  {base}/v1/get_result?id=…   a job\n"
             f"  GET  {base}/v1/credits           the local account\n"

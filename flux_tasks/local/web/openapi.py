@@ -3,26 +3,16 @@
 Statuses and bodies are those of normal operation; a server with a fault schedule has further answers.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from typing import Any
 
 from flux_tasks import catalog
-from flux_tasks.catalog import CONTRACT_VERSION, Request, Tool
+from flux_tasks.catalog import CONTRACT_VERSION, Tool
+from flux_tasks.catalog.fields import MEDIA_TYPES, ImageField
 from flux_tasks.local.service.checks import STRICT_DILATION
 
-__all__ = ["SHORT_PATHS", "STATUSES", "openapi"]
-
 STATUSES = (
-    "Task not found",
-    "Pending",
-    "Reasoning",
-    "Generating",
-    "Request Moderated",
-    "Content Moderated",
-    "Ready",
-    "Error",
+    *("Task not found", "Pending", "Reasoning", "Generating"),
+    *("Request Moderated", "Content Moderated", "Ready", "Error"),
 )
 """Every status of OAS-0919. Clients must be prepared for others: the service has added some before."""
 
@@ -45,20 +35,15 @@ Error bodies have `detail`: a list for a body that breaks the schema, a sentence
 `status_code`, unless the server is strict."""
 
 
-def openapi(*, strict: bool = False) -> dict[str, Any]:
-    """Return the document that the server publishes at ``/openapi.json``.
+ABOUT_KEY = "Any key, or none, unless the server was started with one."
 
-    Args:
-        strict: of a server that follows the newest specification alone, without what only seed documents show.
-    """
+
+def openapi(*, strict: bool = False) -> dict[str, Any]:
+    """Return the document that the server, ``strict`` or not, publishes at ``/openapi.json``."""
     paths: dict[str, Any] = {tool.path: {"post": _submission(tool, strict=strict)} for tool in catalog.TOOLS.values()}
     for path, name in () if strict else SHORT_PATHS.items():
-        operation = {
-            **_submission(catalog.TOOLS[name], strict=strict),
-            "operationId": path.rpartition("/")[2],
-            "deprecated": True,
-        }
-        paths[path] = {"post": operation}
+        former = {"operationId": path.rpartition("/")[2], "deprecated": True}
+        paths[path] = {"post": {**_submission(catalog.TOOLS[name], strict=strict), **former}}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -76,18 +61,11 @@ def openapi(*, strict: bool = False) -> dict[str, Any]:
         "components": {
             "schemas": {
                 **_answers(strict=strict),
-                **{model.__name__: _body(tool, strict=strict) for model, tool in _bodies()},
+                **{tool.request.__name__: _body(tool, strict=strict) for tool in catalog.TOOLS.values()},
             },
             "responses": _refusals(),
             "callbacks": {"ended": {"{$request.body#/webhook_url}": {"post": _callback()}}},
-            "securitySchemes": {
-                "key": {
-                    "type": "apiKey",
-                    "in": "header",
-                    "name": "x-key",
-                    "description": "Any key, or none, unless the server was started with one.",
-                }
-            },
+            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "x-key", "description": ABOUT_KEY}},
         },
     }
 
@@ -95,120 +73,90 @@ def openapi(*, strict: bool = False) -> dict[str, Any]:
 # -- operations -------------------------------------------------------------------------------------------------------
 
 
+def _operation(
+    name: str, tag: str, summary: str, responses: dict[str, Any], *refusals: str, keyed: bool, **more: Any
+) -> dict[str, Any]:
+    return {
+        **{"operationId": name, "tags": [tag], "summary": summary, "security": [{"key": []}] if keyed else []},
+        "responses": {**responses, **_refused(*refusals)},
+        **more,
+    }
+
+
 def _submission(tool: Tool, *, strict: bool) -> dict[str, Any]:
     answer = _ref("AsyncResponse")
+    more: dict[str, Any] = {}
     if tool.webhooks:
         answer = {"anyOf": [answer, _ref("AsyncWebhookResponse")]}
+        more = {"callbacks": {"ended": {"$ref": "#/components/callbacks/ended"}}}
+    body = _json(_ref(tool.request.__name__))
+    body["content"]["application/json"]["examples"] = {"least": {"summary": "The smallest body", "value": _least(tool)}}
     poll = {"operationId": "get_result", "parameters": {"id": "$response.body#/id"}}
-    operation: dict[str, Any] = {
-        "operationId": tool.name,
-        "tags": ["tools"],
-        "summary": tool.summary,
-        "description": f"Sources: {', '.join(f'{tag} ({catalog.SOURCES[tag]})' for tag in tool.sources)}.",
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": _ref(tool.request.__name__),
-                    "examples": {"least": {"summary": "The smallest body", "value": _least(tool)}},
-                }
-            },
-        },
-        "responses": {
-            "200": {"description": "Submitted and charged.", **_json(answer), "links": {"result": poll}},
-            **_refused("400", *(() if strict else ("401",)), "402", "403", "413", "421", "422", "429", "500", "503"),
-        },
-        "security": [{"key": []}],
-    }
-    if tool.webhooks:
-        operation["callbacks"] = {"ended": {"$ref": "#/components/callbacks/ended"}}
-    return operation
+    return _operation(
+        *(tool.name, "tools", tool.summary),
+        {"200": {**_answer("Submitted and charged.", answer), "links": {"result": poll}}},
+        *("400", *(() if strict else ("401",)), "402", "403", "413", "421", "422", "429", "500", "503"),
+        keyed=True,
+        description=f"Sources: {', '.join(f'{tag} ({catalog.SOURCES[tag]})' for tag in tool.sources)}.",
+        requestBody={"required": True, **body},
+        **more,
+    )
 
 
 def _jobs() -> dict[str, Any]:
     job = {"anyOf": [_ref("SettledCostResultResponse"), _ref("ResultResponse")]}
-    file: dict[str, Any] = {media_type: {} for media_type in catalog.MEDIA_TYPES.values()}
+    file: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES.values()}
     sentence = {"text/plain": {"schema": {"type": "string"}}}
-    return {
-        "/v1/get_result": {
-            "get": {
-                "operationId": "get_result",
-                "tags": ["jobs"],
-                "summary": "How far a job is, and where its result is.",
-                "parameters": [_query("id", "The id in the answer to the submission.")],
-                "responses": {
-                    "200": {"description": "The job; with its settled cost once it has ended.", **_json(job)},
-                    "404": {
-                        "description": "No such job, or the server has forgotten it.",
-                        **_json(_ref("ResultResponse")),
-                    },
-                    "422": {"description": "No id was given.", **_json(_ref("HTTPValidationError"))},
-                    **_refused("421", "500"),
-                },
-                "security": [],
-            }
+    result = _operation(
+        *("get_result", "jobs", "How far a job is, and where its result is."),
+        {
+            "200": _answer("The job; with its settled cost once it has ended.", job),
+            "404": _answer("No such job, or the server has forgotten it.", _ref("ResultResponse")),
+            "422": _answer("No id was given.", _ref("HTTPValidationError")),
         },
-        "/delivery/{token}/{name}": {
-            "get": {
-                "operationId": "delivery",
-                "tags": ["jobs"],
-                "summary": "The result's file, for 10 minutes after a poll has named this address.",
-                "parameters": [_path("token", "From the answer to a poll."), _path("name", "sample.<format>")],
-                "responses": {
-                    "200": {"description": "The file.", "content": file},
-                    "403": {"description": "The address has expired: poll again.", "content": sentence},
-                    "404": {"description": "No such address.", "content": sentence},
-                    **_refused("421", "500"),
-                },
-                "security": [],
-            }
+        *("421", "500"),
+        keyed=False,
+        parameters=[_parameter("query", "id", "The id in the answer to the submission.")],
+    )
+    delivery = _operation(
+        *("delivery", "jobs", "The result's file, for 10 minutes after a poll has named this address."),
+        {
+            "200": {"description": "The file.", "content": file},
+            "403": {"description": "The address has expired: poll again.", "content": sentence},
+            "404": {"description": "No such address.", "content": sentence},
         },
-    }
+        *("421", "500"),
+        keyed=False,
+        parameters=[
+            _parameter("path", "token", "From the answer to a poll."),
+            _parameter("path", "name", "sample.<format>"),
+        ],
+    )
+    return {"/v1/get_result": {"get": result}, "/delivery/{token}/{name}": {"get": delivery}}
 
 
 def _account() -> dict[str, Any]:
-    finetune = {"description": "No such finetune: a local server has none.", **_json(_ref("Detail"))}
+    finetune = {"404": _answer("No such finetune: a local server has none.", _ref("Detail"))}
 
-    def get(name: str, summary: str, answer: str, **more: Any) -> dict[str, Any]:
-        return {
-            "get": {
-                "operationId": name,
-                "tags": ["account"],
-                "summary": summary,
-                **{key: value for key, value in more.items() if key != "responses"},
-                "responses": {
-                    "200": {"description": "As asked.", **_json(_ref(answer))},
-                    **more.get("responses", {}),
-                    **_refused("403", "421", "422", "500"),
-                },
-                "security": [{"key": []}],
-            }
-        }
+    def get(name: str, summary: str, answer: str, responses: dict[str, Any], **more: Any) -> dict[str, Any]:
+        responses = {"200": _answer("As asked.", _ref(answer)), **responses}
+        refusals = ("403", "421", "422", "500")
+        return {"get": _operation(name, "account", summary, responses, *refusals, keyed=True, **more)}
 
+    asked = _parameter("query", "finetune_id", "One of your finetunes.")
+    delete = _operation(
+        *("delete_finetune", "account", "Delete a finetune."),
+        {"200": _answer("Deleted.", _ref("DeleteFinetuneResponse")), **finetune},
+        *("403", "413", "421", "422", "500"),
+        keyed=True,
+        requestBody={"required": True, **_json(_ref("DeleteFinetuneInputs"))},
+    )
+    details = ("finetune_details", "How a finetune was made.", "FinetuneDetailResponse")
     return {
-        "/v1/credits": get("credits", "Credits left on the account.", "CreditsResponse"),
-        "/v1/my_finetunes": get("my_finetunes", "Ids of your finetunes.", "MyFinetunesResponse"),
-        "/v1/finetune_details": get(
-            "finetune_details",
-            "How a finetune was made.",
-            "FinetuneDetailResponse",
-            parameters=[_query("finetune_id", "One of your finetunes.")],
-            responses={"404": finetune},
-        ),
-        "/v1/delete_finetune": {
-            "post": {
-                "operationId": "delete_finetune",
-                "tags": ["account"],
-                "summary": "Delete a finetune.",
-                "requestBody": {"required": True, **_json(_ref("DeleteFinetuneInputs"))},
-                "responses": {
-                    "200": {"description": "Deleted.", **_json(_ref("DeleteFinetuneResponse"))},
-                    "404": finetune,
-                    **_refused("403", "413", "421", "422", "500"),
-                },
-                "security": [{"key": []}],
-            }
-        },
+        "/v1/credits": get("credits", "Credits left on the account.", "CreditsResponse", {}),
+        "/v1/my_finetunes": get("my_finetunes", "Ids of your finetunes.", "MyFinetunesResponse", {}),
+        "/v1/finetune_details": get(*details, finetune, parameters=[asked]),
+        "/v1/delete_finetune": {"post": delete},
     }
 
 
@@ -232,15 +180,6 @@ def _callback() -> dict[str, Any]:
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 
-def _bodies() -> Iterator[tuple[type[Request], Tool]]:
-    """Return every request model once, with a tool that takes it."""
-    known: set[type[Request]] = set()
-    for tool in catalog.TOOLS.values():
-        if tool.request not in known:
-            known.add(tool.request)
-            yield tool.request, tool
-
-
 def _body(tool: Tool, *, strict: bool) -> dict[str, Any]:
     schema = tool.request.model_json_schema()
     schema.pop("title")
@@ -257,7 +196,8 @@ def _body(tool: Tool, *, strict: bool) -> dict[str, Any]:
         if name in tool.service_defaults:
             field["default"] = tool.service_defaults[name]
         if name == "webhook_url":
-            _refine(field, [{**_text(field), "format": "uri"}])
+            text = next(shape for shape in field["anyOf"] if shape != {"type": "null"})
+            _refine(field, [{**text, "format": "uri"}])
     if strict and "dilate_pixels" in schema["properties"]:
         schema["properties"]["dilate_pixels"]["maximum"] = STRICT_DILATION
     for name in tool.seed_fields if strict else ():
@@ -277,16 +217,11 @@ def _refine(field: dict[str, Any], shapes: list[dict[str, Any]]) -> None:
     field.update(shapes[0] if len(shapes) == 1 else {"anyOf": shapes})
 
 
-def _text(field: dict[str, Any]) -> dict[str, Any]:
-    return next(shape for shape in field["anyOf"] if shape != {"type": "null"})
-
-
-def _picture(mark: catalog.ImageField) -> list[dict[str, Any]]:
-    base64 = {"type": "string", "contentEncoding": "base64"}
-    one = [base64, {"type": "string", "format": "uri", "pattern": "^https?://"}] if mark.url else [base64]
-    if mark.most == 1:
-        return one
-    return [*one, {"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": mark.most}]
+def _picture(mark: ImageField) -> list[dict[str, Any]]:
+    url = [{"type": "string", "format": "uri", "pattern": "^https?://"}] if mark.url else []
+    one = [{"type": "string", "contentEncoding": "base64"}, *url]
+    several = {"type": "array", "items": {"anyOf": one}, "minItems": 1, "maxItems": mark.most}
+    return one if mark.most == 1 else [*one, several]
 
 
 def _least(tool: Tool) -> dict[str, Any]:
@@ -315,7 +250,7 @@ def _answers(*, strict: bool) -> dict[str, Any]:
         "id": text,
         "status": _ref("StatusResponse"),
         "result": {"anyOf": [_ref("Result"), {"type": "null"}], "description": "Once the status is Ready."},
-        "progress": {**_or_null("number", minimum=0, maximum=1)},
+        "progress": _or_null("number", minimum=0, maximum=1),
         "details": {**_or_null("object"), "description": "Why it failed, or why it was moderated."},
         "preview": _or_null("object"),
     }
@@ -370,10 +305,7 @@ _REFUSALS = {
     "413": ("TooLarge", "The body is too large."),
     "421": ("Misdirected", "The request used a name that is not this machine's own."),
     "422": ("Unprocessable", "A list for a body that breaks the schema, a sentence for everything else."),
-    "429": (
-        "TooManyTasks",
-        "Too many active jobs. No job was created, nothing was charged: try again later.",
-    ),
+    "429": ("TooManyTasks", "Too many active jobs. No job was created, nothing was charged: try again later."),
     "500": ("ServerError", "An error inside the server."),
     "503": ("Unavailable", "It cannot take the job now, for example because its log of charges cannot be written."),
 }
@@ -386,8 +318,7 @@ def _refused(*statuses: str) -> dict[str, Any]:
 def _refusals() -> dict[str, Any]:
     either = {"anyOf": [_ref("HTTPValidationError"), _ref("Detail")]}
     return {
-        name: {"description": text, **_json(either if status == "422" else _ref("Detail"))}
-        for status, (name, text) in _REFUSALS.items()
+        name: _answer(text, either if status == "422" else _ref("Detail")) for status, (name, text) in _REFUSALS.items()
     }
 
 
@@ -410,9 +341,9 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": schema}}}
 
 
-def _query(name: str, text: str) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": True, "description": text, "schema": {"type": "string"}}
+def _answer(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": text, **_json(schema)}
 
 
-def _path(name: str, text: str) -> dict[str, Any]:
-    return {**_query(name, text), "in": "path"}
+def _parameter(place: str, name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": True, "description": text, "schema": {"type": "string"}}

@@ -1,6 +1,4 @@
-"""What all applications here share: which requests they answer, how they read a body, and how they refuse."""
-
-from __future__ import annotations
+"""What all applications here share: routes, which requests they answer, how they read a body, and how they refuse."""
 
 import json
 import logging
@@ -8,13 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from flux_tasks.local.service.checks import Refused
 from flux_tasks.settings import is_loopback
-
-__all__ = ["MAX_BODY", "Handler", "answering", "base_of", "json_answer", "path_of", "read_body", "refusal"]
 
 _log = logging.getLogger("flux_tasks.local")
 
@@ -34,17 +32,26 @@ def refusal(status: int, detail: Any, *, with_code: bool = False, headers: Mappi
     return json_answer({"detail": detail, **({"status_code": status} if with_code else {})}, status, headers)
 
 
-def answering(handler: Handler, *, pages: bool = True, with_code: bool = False) -> Handler:
-    """Return ``handler`` for requests of this machine, with its refusals as answers.
+def application(
+    routes: Mapping[str, Handler], *, pages: bool = False, with_code: bool = False, **options: Any
+) -> Starlette:
+    """Return the application that answers requests of this machine by ``"METHOD path"``; refusals are answers, too.
 
-    ``pages=False`` refuses web pages of other hosts. ``with_code``: see ``refusal``.
+    Web pages of other hosts are answered with ``pages`` only. ``with_code``: see ``refusal``. ``options``: Starlette's.
     """
+    found = []
+    for route, handler in routes.items():
+        methods, _, path = route.partition(" ")
+        found.append(Route(path, _answering(handler, pages=pages, with_code=with_code), methods=methods.split(",")))
+    app = Starlette(routes=found, **options)
+    app.router.redirect_slashes = False  # the service has one spelling of each path, and clients follow no redirect
+    return app
 
+
+def _answering(handler: Handler, *, pages: bool, with_code: bool) -> Handler:
     async def answer(request: Request) -> Response:
         try:
-            _check_host(request)
-            if not pages:
-                _check_origin(request)
+            _check_caller(request, pages=pages)
             return await handler(request)
         except Refused as refused:
             return refusal(refused.status, refused.detail, with_code=with_code)
@@ -57,17 +64,15 @@ def answering(handler: Handler, *, pages: bool = True, with_code: bool = False) 
     return answer
 
 
-def _check_host(request: Request) -> None:
-    """Refuse foreign host names: a web page whose name leads here (DNS rebinding) must not read answers."""
-    host = request.headers.get("host")
+def _check_caller(request: Request, *, pages: bool) -> None:
+    """Refuse foreign host names: a web page whose name leads here (DNS rebinding) must not read answers.
+
+    Without ``pages``, refuse web pages too: none may spend the credits behind the recorder's key.
+    """
+    host, origin = request.headers.get("host"), request.headers.get("origin")
     if host and not _is_here(f"http://{host}"):
         raise Refused(421, "this server answers on loopback names only")
-
-
-def _check_origin(request: Request) -> None:
-    """Refuse web pages: none may spend the credits behind the recorder's key."""
-    origin = request.headers.get("origin")
-    if origin and not _is_here(origin):
+    if origin and not pages and not _is_here(origin):
         raise Refused(403, "this server does not answer web pages of other hosts")
 
 

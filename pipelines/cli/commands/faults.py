@@ -1,14 +1,10 @@
 """``faults``: the kinds of fault that the local server makes, and what each does to a caller."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 
 from pipelines.cli.common import Exit
 from pipelines.cli.terminal import print_line
-
-__all__ = ["faults", "kinds_text"]
 
 
 def faults(*, measure: bool = False) -> Exit:
@@ -33,7 +29,7 @@ def kinds_text() -> Iterator[str]:
     common = list(Rule.model_fields)
     for name, kind in KINDS.items():
         yield f"{name:<27} {kind.summary}"
-        options = {n: i.default for n, i in kind.model_fields.items() if n not in (*common, "fault")}
+        options = {n: i.default for n, i in kind.model_fields.items() if n not in common}
         if options:
             yield f"{'':<27} {', '.join(f'{n}: {json.dumps(default)}' for n, default in options.items())}"
     yield ""

@@ -1,15 +1,11 @@
 """``graph``: draw the steps of a recipe."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from pipelines.cli.common import Exit, Location, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line
-
-__all__ = ["graph"]
 
 
 def graph(

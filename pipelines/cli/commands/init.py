@@ -1,12 +1,8 @@
 """``init``: write a recipe that is valid as it stands, with a comment on every part."""
 
-from __future__ import annotations
-
 from flux_tasks.errors import Problem, RecipeError
 from pipelines.cli.common import Exit, Location
 from pipelines.cli.terminal import print_line
-
-__all__ = ["SCHEMA", "STARTER", "init"]
 
 SCHEMA = "recipe.schema.json"
 """The file beside the recipe that its first line names, for editors."""

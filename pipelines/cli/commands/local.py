@@ -1,16 +1,13 @@
 """``local``: serve the BFL API from this machine."""
 
-from __future__ import annotations
-
 import os
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError
+from flux_tasks.settings import Settings
 from pipelines.cli.common import Exit, Location, Number, Positive, Whole, value
-
-__all__ = ["local"]
 
 _File = Annotated[Location | None, Parameter(metavar="FILE")]
 _Folder = Annotated[Location | None, Parameter(metavar="DIR")]
@@ -87,8 +84,6 @@ def local(
 
 
 def _key_for(upstream: str) -> str:
-    from flux_tasks.settings import Settings
-
     settings = Settings(endpoint=upstream, key=os.environ.get("BFL_API_KEY", ""))
     settings.require_key()
     return settings.key

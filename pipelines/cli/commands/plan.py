@@ -1,11 +1,7 @@
 """``plan``: what a run would do and cost."""
 
-from __future__ import annotations
-
 from pipelines.cli.common import Budget, Exit, Json, Limit, Places, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line, terminal_width
-
-__all__ = ["plan"]
 
 
 def plan(

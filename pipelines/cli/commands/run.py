@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from flux_tasks.settings import Settings
 from pipelines.cli.common import Budget, Exit, Limit, Location, Places, RecipeFile, Variables, Whole, load_recipe, value
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
-    from flux_tasks.settings import Settings
     from pipelines.cli.progress import Display
     from pipelines.language.compiled import CompiledRecipe
     from pipelines.run.run import Run
-
-__all__ = ["Outputs", "retry", "run"]
 
 _OUTCOMES = ("failed", "moderated", "held", "invalid")
 _File = Annotated[Location, Parameter(metavar="FILE")]
@@ -108,12 +106,7 @@ def retry(
     )
     settings.require_key()
     return _carry_out(
-        earlier.recipe,
-        settings,
-        outputs,
-        only=lambda item: (item.path or item.stem) in items,
-        seed=seed,
-        budget=budget,
+        earlier.recipe, settings, outputs, only=lambda item: item.source in items, seed=seed, budget=budget
     )
 
 
@@ -138,36 +131,25 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
         signals.install()
         with run:
             display.begin(run.summary.total)
-            asyncio.run(_finish(run, display))
+            asyncio.run(_finish(run, display, str(outputs.report)))
     problem = "" if outputs.no_report else _write_report(run, str(outputs.report) or f"{run.folder}/report.html")
     print_summary(run)
     if problem:
         print_error(problem)
-        return Exit.STOPPED
-    return Exit.STOPPED if run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
+    return Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
 
 
-async def _finish(run: Run, display: Display) -> None:
+async def _finish(run: Run, display: Display, report: str) -> None:
     """Do what the store cannot answer, as a Prefect flow; Prefect is not even imported when nothing is left to do."""
     if await run.answer_from_store():
         return
-    if run.stopped is not None:
-        await run.run_remaining(_refuse)
-        return
-    from flux_tasks import background
-    from flux_tasks.jobs.endpoint import open_account
-
-    # A wrong key, no credits or a server that does not answer is known before Prefect starts.
-    await background.arun(open_account(run.settings))
+    await run.prepare_to_pay(*([report] if report else []))
     display.note("starting Prefect …")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # summary, manifest and report name each failure
+    # Summary, manifest and report name each failure; a Prefect server still gets its log.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     from pipelines.flows.recipe_flow import advance
 
     await advance(run)
-
-
-async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
-    raise AssertionError(f"{task} was begun after the run was stopped")
 
 
 def _write_report(run: Run, location: str) -> str:

@@ -1,11 +1,7 @@
 """``schema``: the JSON Schema of recipes."""
 
-from __future__ import annotations
-
 from pipelines.cli.common import Exit
 from pipelines.cli.terminal import print_line
-
-__all__ = ["schema"]
 
 
 def schema() -> Exit:

@@ -7,22 +7,21 @@ from dataclasses import asdict, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
 from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
-from pipelines.cli.terminal import print_line, terminal_width
+from pipelines.cli.terminal import Program, print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.jobs.explanation import KeyRecord
-    from flux_tasks.jobs.migration import Migration
+    from flux_tasks.settings import Settings
     from flux_tasks.store.journal import Entry, Journal
-    from pipelines.plan.calls import PlannedCall
+    from flux_tasks.store.records import Store
+    from pipelines.plan.planner import PlannedCall
 
-__all__ = ["store"]
-
-store = App(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
+store = Program(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
 
 _TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time
 
@@ -51,9 +50,8 @@ def held(
     from json import dumps
 
     from flux_tasks.store.journal import Journal
-    from flux_tasks.store.records import Store
 
-    journal = Journal(Store(Places(store=place).settings(needs_key=False).store))
+    journal = Journal(_opened(Places(store=place).settings(needs_key=False)))
     for line in chain(_decide(journal, resubmit, "resubmit"), _decide(journal, drop, "drop")):
         print_line(line)
     entries = _held(journal)
@@ -85,20 +83,20 @@ def explain(
         item: the recipe's item: its stem or its location
     """
     from flux_tasks.jobs.explanation import find_records
-    from flux_tasks.store.records import Store
 
     if bool(recipe) != bool(item):
         raise RecipeError([Problem("--item" if recipe else "--recipe", "is missing: write both, or none of them")])
     settings = places.settings(needs_key=False)
-    records = find_records(Store(settings.store), str(result))
+    place = _opened(settings)
+    records = find_records(place, str(result))
     for record in records:
         print_line(record.describe())
     if other:
         print_line(f"\nCompared with {other}:")
-        for line in _compared(records, find_records(Store(settings.store), str(other))):
+        for line in _compared(records, find_records(place, str(other))):
             print_line(f"  {line}")
     if recipe:
-        from pipelines.plan.calls import calls_of_item
+        from pipelines.plan.planner import calls_of_item
 
         print_line(f"\nItem {item} of {recipe}:")
         for call in calls_of_item(load_recipe(recipe, variables), item, settings):
@@ -134,11 +132,7 @@ def _answered(call: PlannedCall, records: Sequence[KeyRecord]) -> Iterator[str]:
 
 
 @store.command
-def migrate(
-    *,
-    place: Annotated[StoreFolder, Parameter(name="--store")] = None,
-    yes: bool = False,
-) -> Exit:
+def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, yes: bool = False) -> Exit:
     """Give results of an earlier version the keys that this version uses.
 
     You need not do this: results with earlier keys are found, too, only
@@ -150,46 +144,52 @@ def migrate(
     from flux_tasks import background
     from flux_tasks.jobs.migration import migrate as migrate_store
     from flux_tasks.store.commit import reconcile
-    from flux_tasks.store.records import Store
 
     settings = Places(store=place).settings(needs_key=False)
+    found_store = _opened(settings)
     if yes:
         background.run(reconcile(settings))
-    found = migrate_store(Store(settings.store), is_dry=not yes)
-    for line in _migration(found, is_dry=not yes):
-        print_line(line)
+    found = migrate_store(found_store, is_dry=not yes)
+    count = found.moved.total()
+    if count:
+        which = f"{count:,} {'result has' if count == 1 else 'results have'} a key of September 2026"
+        end = "got" if yes else "would get"
+        print_line(f"{which}, made of a date and every default, and {end} the key of today:")
+        rows = [(f"  {tool}", f"{number:,}") for tool, number in sorted(found.moved.items())]
+        print_line(table_text(rows, right=[1]))
+    else:
+        print_line("no result has a key of September 2026")
+    print_line(f"with the key of today: {found.present:,}; free results, which keep their keys: {found.free:,}")
+    if found.refusals or found.unsettled:
+        which = f"refusals ({found.refusals:,}) and unsettled jobs ({found.unsettled:,}) keep their keys"
+        print_line(f"{which}: they do not hold what was asked for, and are found as they are")
+    for key, why in found.left.items():
+        print_line(f"left: results/{key}.json: {why}")
+    if count and not yes:
+        print_line("nothing was changed: write --yes to do it")
     return Exit.OK
 
 
-def _migration(found: Migration, *, is_dry: bool) -> Iterator[str]:
-    count = found.moved.total()
-    if count:
-        yield (
-            f"{count:,} {'result has' if count == 1 else 'results have'} a key of September 2026, made of a date and "
-            f"every default, and {'would get' if is_dry else 'got'} the key of today:"
-        )
-        rows = [(tool, f"{number:,}") for tool, number in sorted(found.moved.items())]
-        yield from (f"  {line}" for line in table_text(rows, right=[1]).splitlines())
-    else:
-        yield "no result has a key of September 2026"
-    yield f"with the key of today: {found.present:,}; free results, which keep their keys: {found.free:,}"
-    if found.refusals or found.unsettled:
-        yield (
-            f"refusals ({found.refusals:,}) and unsettled jobs ({found.unsettled:,}) keep their keys: they do not hold "
-            "what was asked for, and are found as they are"
-        )
-    for key, why in found.left.items():
-        yield f"left: results/{key}.json: {why}"
-    if count and is_dry:
-        yield "nothing was changed: write --yes to do it"
-
-
-def _held(journal: Journal) -> list[Entry]:
-    """Return the held jobs of a store, oldest first.
+def _opened(settings: Settings) -> Store:
+    """Return the store, after a line on standard error if nothing is in it.
 
     Raises:
         StoreUnavailable: it cannot be read.
     """
+    from flux_tasks.store.records import Store
+
+    store = Store(settings.store)
+    try:
+        is_new = store.is_new()
+    except OSError as error:
+        raise StoreUnavailable(f"the store cannot be read: {error}") from error
+    if is_new:
+        print_error(f"there is no store at {store.url} yet; --store or FLUX_STORE names another one")
+    return store
+
+
+def _held(journal: Journal) -> list[Entry]:
+    """Return the held jobs of a store, oldest first."""
     try:
         entries = journal.entries()
     except OSError as error:
@@ -198,14 +198,7 @@ def _held(journal: Journal) -> list[Entry]:
 
 
 def _decide(journal: Journal, keys: Sequence[str], decision: Literal["resubmit", "drop"]) -> Iterator[str]:
-    """Write a decision about held jobs, and yield a line for each job.
-
-    Args:
-        keys: the beginnings of their keys, or ``all``.
-
-    Raises:
-        RecipeError: a key that is not of exactly one held job; nothing is decided then.
-    """
+    """Write a decision about held jobs by the beginnings of their keys, or ``all``, and yield a line for each job."""
     entries = _held(journal)
     chosen: dict[str, Entry] = {}
     problems: list[Problem] = []
@@ -229,7 +222,10 @@ def _table(entries: Sequence[Entry]) -> str:
     if not entries:
         return "no job is held"
     rows = [("key", "tool", "image", "age", "credits")]
-    rows += [(e.key[:12], e.tool, e.name, _age(e.age), _credits(e.estimate)) for e in entries]
+    for entry in entries:
+        age = duration(entry.age) if entry.age < _TEN_YEARS else "long ago"
+        estimate = "unknown" if entry.estimate is None else credits(entry.estimate)
+        rows.append((entry.key[:12], entry.tool, entry.name, age, estimate))
     known = sum(entry.estimate or 0.0 for entry in entries)
     return (
         f"{table_text(rows, width=terminal_width())}\n\n"
@@ -238,11 +234,3 @@ def _table(entries: Sequence[Entry]) -> str:
         "Check your BFL account, then: flux-pipelines store held --resubmit KEY to pay again, or --drop KEY to leave "
         "it out."
     )
-
-
-def _age(seconds: float) -> str:
-    return duration(seconds) if seconds < _TEN_YEARS else "long ago"
-
-
-def _credits(estimate: float | None) -> str:
-    return "unknown" if estimate is None else credits(estimate)

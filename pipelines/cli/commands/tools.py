@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from flux_tasks.catalog import Tool
 
-__all__ = ["tools"]
-
 _LIMITS = {"ge": "at least", "le": "at most", "multiple_of": "a multiple of"}
 _TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
 
@@ -30,12 +28,12 @@ def tools(name: str | None = None, /, *, json: Json = False) -> Exit:
 
     from flux_tasks import catalog
 
-    if name:
-        tool = catalog.tool(name)
-        print_line(dumps(_describe(tool), indent=2) if json else "\n".join(_details(tool)))
-        return Exit.OK
-    known = list(catalog.TOOLS.values())
-    print_line(dumps([_describe(tool) for tool in known], indent=2) if json else "\n".join(_overview(known)))
+    found = [catalog.tool(name)] if name else list(catalog.TOOLS.values())
+    if json:
+        described = [_describe(tool) for tool in found]
+        print_line(dumps(described[0] if name else described, indent=2))
+    else:
+        print_line("\n".join(_details(found[0]) if name else _overview(found)))
     return Exit.OK
 
 
@@ -43,48 +41,28 @@ def _describe(tool: Tool) -> dict[str, Any]:
     """Return everything that the catalogue knows of ``tool``, JSON-ready."""
     from flux_tasks.catalog import SOURCES
 
-    price = tool.price
+    price = {n: getattr(tool.price, n) for n in ("first", "extra", "per", "inputs", "date", "note")}
+    parameters = {
+        n: {
+            "description": i.description or "",
+            "required": i.is_required(),
+            "default": None if i.is_required() else i.default,
+        }
+        for n, i in tool.parameters.items()
+    }
+    plain = ("name", "task", "summary", "path", "output_format", "webhooks", "strict", "slots", "charged_when_refused")
     return {
-        "name": tool.name,
-        "task": tool.task,
+        **{name: getattr(tool, name) for name in plain},
         "aliases": list(tool.aliases),
-        "summary": tool.summary,
-        "path": tool.path,
         "images": {n: {"role": m.role, "url": m.url, "most": m.most} for n, m in tool.image_fields.items()},
-        "parameters": {
-            n: {
-                "description": i.description or "",
-                "required": i.is_required(),
-                "default": None if i.is_required() else i.default,
-            }
-            for n, i in tool.parameters.items()
-        },
+        "parameters": parameters,
         "output_formats": list(tool.formats),
-        "output_format": tool.output_format,
-        "webhooks": tool.webhooks,
-        "strict": tool.strict,
-        "slots": tool.slots,
-        "price": {
-            "first": price.first,
-            "extra": price.extra,
-            "per": price.per,
-            "inputs": price.inputs,
-            "date": price.date,
-            "source": SOURCES.get(price.source, price.source),
-            "note": price.note,
-        },
+        "price": {**price, "source": SOURCES.get(tool.price.source, tool.price.source)},
         "prices": {
-            row.label: {
-                "first": row.first,
-                "extra": row.extra,
-                "date": row.date,
-                "source": row.source,
-                "note": row.note,
-            }
+            row.label: {n: getattr(row, n) for n in ("first", "extra", "date", "source", "note")}
             for row in tool.prices
             if row.label
         },
-        "charged_when_refused": tool.charged_when_refused,
         "prompt_limit": tool.prompt_limit and {"most": tool.prompt_limit.most, "unit": tool.prompt_limit.unit},
         "tips": [{"about": tip.about, "text": tip.text, "source": tip.source} for tip in tool.tips],
         "sources": {tag: SOURCES.get(tag, tag) for tag in tool.sources},

@@ -1,11 +1,7 @@
 """``validate``: check a recipe."""
 
-from __future__ import annotations
-
 from pipelines.cli.common import Exit, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line
-
-__all__ = ["validate"]
 
 
 def validate(recipe: RecipeFile, /, *, variables: Variables = ()) -> Exit:
@@ -13,14 +9,14 @@ def validate(recipe: RecipeFile, /, *, variables: Variables = ()) -> Exit:
 
     Prints every problem at once, with its line and what to write instead;
     and warnings where a valid recipe goes against what a tool's documents
-    advise. Nothing is spent and no image is opened.
+    advise, or leaves files out. Nothing is spent and no image is opened.
     """
     from pipelines.execution.advice import advice
-    from pipelines.execution.precheck import check_items
+    from pipelines.execution.precheck import check_items, source_warnings
 
     loaded = load_recipe(recipe, variables)
     count = check_items(loaded)
-    for problem in advice(loaded):
+    for problem in (*source_warnings(loaded), *advice(loaded)):
         print_line(f"{recipe}: warning: {problem}")
     print_line(f"{recipe}: fine: {loaded.name}, {count} items, {' → '.join(step.id for step in loaded.steps)}")
     return Exit.OK

@@ -1,24 +1,10 @@
 """``expect:`` beside a step: what its result has to be, so that a bad result is not taken for a good one.
 
-::
-
-    expect:
-      size: same                # or [1024, 768]
-      min_side: 512
-      aspect: "16:9"
-      drift: 4.0                # at most, outside the mask
-      changed: 0.02             # at most, outside the mask
-      sharpness_gain: 1.1       # at least
-      solid: false
-      condition: "brightness > 20 and width >= before.width"
-
 ``on_failure`` says what happens to a result that fails; ``execution.expectations`` judges results.
 """
 
-from __future__ import annotations
-
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from jinja2 import Environment, nodes
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -29,15 +15,13 @@ from pipelines.language import templates
 from pipelines.language.document.fields import Part, SeveralProblems, Wording, as_tuple
 from pipelines.language.names import IMAGE_FACTS
 
-__all__ = ["BEFORE", "Expect"]
-
 BEFORE = "before"
 """What a condition calls the step's input."""
 
 _LONGEST_CONDITION = 2_000  # characters
 _RATIO = r"^\s*\d+(\.\d+)?\s*[:/x]\s*\d+(\.\d+)?\s*$"
 
-_TRIALS = (  # the facts of two invented pictures, in the order of IMAGE_FACTS
+_TRIALS = (  # facts of two invented pictures, as in IMAGE_FACTS: with those of one, a divisor may be zero
     (1009, 757, 1009 / 757, 0.7284, True, 131.7, 97.3, 6.91),
     (601, 863, 601 / 863, 0.4946, False, 53.9, 141.1, 7.37),
 )
@@ -63,8 +47,7 @@ def _false(value: Any) -> Any:
 
 
 def _condition(text: str) -> str:
-    problems = _condition_problems(text)
-    if problems:
+    if problems := _condition_problems(text):
         raise SeveralProblems(problems)
     return text
 
@@ -134,7 +117,7 @@ class Expect(Part):
     )
 
     @model_validator(mode="after")
-    def _is_not_empty(self) -> Expect:
+    def _is_not_empty(self) -> Self:
         if all(value is None for _, value in self):
             raise ValueError(f"is empty: write at least one of {', '.join(type(self).model_fields)}")
         return self
@@ -147,8 +130,7 @@ class Expect(Part):
     @property
     def needs_before(self) -> bool:
         """Whether it can only be judged for a step that has an input picture."""
-        compares = self.needs_mask or self.size == "same" or self.sharpness_gain is not None
-        return compares or bool(self.facts_of_input)
+        return self.needs_mask or self.size == "same" or self.sharpness_gain is not None or bool(self.facts_of_input)
 
     @property
     def facts_of_result(self) -> list[str]:
@@ -162,11 +144,12 @@ class Expect(Part):
 
 
 class _Named(NamedTuple):
-    """What a condition names: facts of the result, facts of the input, and whether it names the input as a whole."""
+    """The facts of the result and of the input that a condition names."""
 
     result: frozenset[str]
     input: frozenset[str]
     is_input_whole: bool
+    """It names the input itself."""
 
 
 def _is_input(node: nodes.Node) -> bool:
@@ -192,10 +175,9 @@ def _condition_problems(text: str) -> list[str]:
     except Exception as error:  # whatever the parser fails at: 5,000 digits, half a character, deep nesting
         return [f"{shown(text)} is not understood: {error}"]
     facts = f"; known: {', '.join(IMAGE_FACTS)}, and {BEFORE}.width and so on of the input"
-    problems = []
-    for name in sorted(named.result.difference(IMAGE_FACTS)):
-        problems.append(f"nothing is called '{name}'{nearest(name, [*IMAGE_FACTS, BEFORE]) or facts}")
-    for name in sorted(named.input.difference(IMAGE_FACTS)):
+    unknown, unknown_before = (sorted(names.difference(IMAGE_FACTS)) for names in (named.result, named.input))
+    problems = [f"nothing is called '{name}'{nearest(name, [*IMAGE_FACTS, BEFORE]) or facts}" for name in unknown]
+    for name in unknown_before:
         problems.append(f"'{BEFORE}.{name}' is no fact of a picture{nearest(name, IMAGE_FACTS) or facts}")
     if named.is_input_whole:
         problems.append(f"'{BEFORE}' alone is no value: write {BEFORE}.width or another fact of the input")
@@ -203,17 +185,12 @@ def _condition_problems(text: str) -> list[str]:
 
 
 def _tried(text: str) -> list[str]:
-    """Return why a condition cannot be evaluated for any picture, such as a number that is compared with a text.
-
-    It is tried with the facts of two pictures, because one of them may make a divisor zero.
-    """
+    """Return why a condition cannot be evaluated for any picture, such as a number that is compared with a text."""
     for values, others in (_TRIALS, _TRIALS[::-1]):
-        known = dict(zip(IMAGE_FACTS, values, strict=True))
-        was = dict(zip(IMAGE_FACTS, others, strict=True))
+        before = dict(zip(IMAGE_FACTS, others, strict=True))
         try:
-            templates.evaluate(text, {**known, BEFORE: was}, "")
+            templates.evaluate(text, {**dict(zip(IMAGE_FACTS, values, strict=True)), BEFORE: before}, "")
+            return []
         except InvalidRequest as error:
             what = str(error)
-        else:
-            return []
     return [what]

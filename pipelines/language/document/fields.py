@@ -4,11 +4,9 @@ Reading, the JSON Schema, the Python signatures and ``to_data`` all come from th
 known about it: its type and limits, its description (which editors show), and its ``Wording`` for messages.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,7 +24,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from flux_tasks.catalog import EXTENSIONS
+from flux_tasks.catalog.fields import EXTENSIONS
 from flux_tasks.errors import shown
 from pipelines.language.names import RESERVED, SOURCE
 
@@ -41,12 +39,7 @@ WORDS = ("description", "default", "examples")
 
 @dataclass(frozen=True)
 class Wording:
-    """What a value has to be, in words for a message: ``3 is not a condition: write one such as 'width > 800'``.
-
-    Attributes:
-        what: what the value is not.
-        remedy: what to write instead.
-    """
+    """What a value has to be, in words for a message: ``3 is not {what}: write {remedy}``."""
 
     what: str
     remedy: str
@@ -84,17 +77,14 @@ class PythonType:
 
 
 class Part(BaseModel):
-    """Base of every part of a recipe document.
-
-    Attributes:
-        short: type of a shorter way to write the part, or None.
-        wording: for a value that is neither a mapping nor a shorter way to write one.
-    """
+    """Base of every part of a recipe document."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     short: ClassVar[Any] = None
+    """The type of a shorter way to write the part, or None."""
     wording: ClassVar[Wording | None] = None
+    """For a value that is neither a mapping nor a shorter way to write one."""
 
     @classmethod
     def expand(cls, value: Any) -> Any:
@@ -117,6 +107,12 @@ class Part(BaseModel):
         mapping = {name: value for name, value in found.items() if name not in ("title", "description")}
         mapping["properties"] = {name: _written(found["properties"][name], info) for name, info in cls.fields().items()}
         return mapping if cls.short is None else {"anyOf": [TypeAdapter(cls.short).json_schema(), mapping]}
+
+
+def parts_in(annotation: Any) -> Iterator[type[Part]]:
+    """Yield the parts that a field of this type holds."""
+    kinds = (annotation, *get_args(annotation))
+    yield from (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part))
 
 
 def _written(found: Schema, info: FieldInfo) -> Schema:
@@ -156,8 +152,6 @@ def ending(types: Iterable[str]) -> str:
     """Return a regular expression for the end of a path, in small or capital letters."""
     return "|".join("".join(f"[{c}{c.upper()}]" for c in name) for name in types)
 
-
-# -- kinds of fields --------------------------------------------------------------------------------------------------
 
 # Signs of a word, about as str.isidentifier has them; an id may also have hyphens.
 _FIRST, _NEXT = r"""[^\s\d./\\{}()\[\]:;,'"-]""", r"""[^\s./\\{}()\[\]:;,'"-]"""

@@ -1,10 +1,8 @@
-"""The options beside a step. To add one, write its field here, and use it in ``execution`` or in ``run/row``.
+"""The options beside a step. To add one, write its field here, and use it in ``execution`` or in ``run/item``.
 
 Reading, the JSON Schema, the Python signatures, ``steps.pyi`` and ``to_data`` all come from the field. An option that
 is a mapping of its own is a class, such as ``Preserve``.
 """
-
-from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -28,8 +26,6 @@ from pipelines.language.document.fields import (
 )
 from pipelines.language.names import IMAGE_FACTS
 
-__all__ = ["FunctionStep", "OnFailure", "Preserve", "RecipeStep", "StepOptions"]
-
 _Then: TypeAlias = Literal["fail", "keep"]
 _Changes: TypeAlias = Annotated[dict[AnyText, Any], Field(min_length=1)]
 
@@ -48,8 +44,7 @@ class OnFailure(Part):
         tuple[_Changes, ...],
         Field(min_length=1, max_length=10),
         BeforeValidator(
-            _as_tries,
-            json_schema_input_type=_Changes | Annotated[list[_Changes], Field(min_length=1, max_length=10)],
+            _as_tries, json_schema_input_type=_Changes | Annotated[list[_Changes], Field(min_length=1, max_length=10)]
         ),
         Wording("changed parameters, or a list of at most 10 such", "{seed: 2}, or a list of such"),
     ] = Field(description="Changed parameters to try, such as {seed: 2}, or a list of such. Each is a job of its own.")
@@ -64,11 +59,8 @@ class OnFailure(Part):
 
     def to_data(self) -> Any:
         """Return one word where there are no further tries."""
-        return (
-            {"retry_with": [dict(changes) for changes in self.retry_with], "then": self.then}
-            if self.retry_with
-            else self.then
-        )
+        tries = [dict(changes) for changes in self.retry_with]
+        return {"retry_with": tries, "then": self.then} if tries else self.then
 
 
 class Preserve(Part):
@@ -135,8 +127,14 @@ class StepOptions(Part):
         "result, or try again with changed parameters, each of which is a job of its own.",
     )
     preserve: Annotated[Preserve | None, OrNull()] = Field(
-        default=None,
-        description="Put the pixels outside the mask back; feather softens the edge by this many pixels.",
+        default=None, description="Put the pixels outside the mask back; feather softens the edge by this many pixels."
+    )
+    require_mask: Annotated[Condition, OrNull()] = Field(
+        default="",
+        description="True: the item ends as invalid, and this result is not written, if the step is skipped, or its "
+        "mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped "
+        "where it is false.",
+        examples=[True, "mask_exists"],
     )
     save: Annotated[ResultPath, OrNull()] = Field(
         default="", description="Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'."

@@ -1,7 +1,5 @@
 """The recipe document as a whole: its source, its outputs, its budget."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -22,11 +20,8 @@ from pipelines.language.document.fields import (
     ending,
 )
 
-__all__ = ["REQUIRED", "TABLE_TYPES", "Budget", "Output", "RecipeDocument", "Source"]
-
 TABLE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
 """What the name of a table may end in."""
-
 
 REQUIRED = ("source", "steps", "output")
 """What every recipe has."""
@@ -38,10 +33,11 @@ def _no_template(value: Any) -> Any:
     return value
 
 
+_TABLE = ending(TABLE_TYPES)
 _Table = Annotated[
     Text,
     Wording("the path of a table", f"the path of a file that ends in {', '.join('.' + name for name in TABLE_TYPES)}"),
-    WithJsonSchema({"type": "string", "pattern": f"(^|\\.)({ending(TABLE_TYPES)})$"}),
+    WithJsonSchema({"type": "string", "pattern": f"(^|\\.)({_TABLE})$|^https?://[^?#]*\\.({_TABLE})[?#]"}),
 ]
 _Image = Annotated[Text, Wording("a path template", "a template such as 'photos/{{ file }}'")]
 _Template = Annotated[AnyText, Wording("text", "a template in quotes")]
@@ -52,9 +48,7 @@ _Sample = Annotated[
 _Seed = Annotated[int, Field(ge=0), Wording("a whole number of at least 0", "one such as 1")]
 _Limit = Annotated[int, Field(ge=1), Wording("a whole number above 0", "one such as 100")]
 _Credits = Annotated[
-    float,
-    Field(ge=0),
-    Wording("a number of credits (1 credit is 0.01 USD)", "0 or more, such as 200"),
+    float, Field(ge=0), Wording("a number of credits (1 credit is 0.01 USD)", "0 or more, such as 200")
 ]
 _PATH = "A path or URL with a template in it, such as 'out/{{ stem }}.png'; it ends in .png, .jpg, .jpeg or .webp, "
 _PATH += "and that is the file type."
@@ -164,9 +158,7 @@ class RecipeDocument(Part):
         "recipe", description="The recipe's name, for reports."
     )
     vars: Annotated[
-        dict[Name, _Constant],
-        Wording("a mapping of names to values", "one such as {style: oil}"),
-        OrNull(),
+        dict[Name, _Constant], Wording("a mapping of names to values", "one such as {style: oil}"), OrNull()
     ] = Field({}, description="Constants for templates: {style: oil} is {{ style }}. --set style=ink changes it.")
     env: Annotated[
         tuple[AnyText, ...],
@@ -178,8 +170,7 @@ class RecipeDocument(Part):
         None, description="Where items come from: a glob of pictures, or a mapping with images or a table."
     )
     steps: Annotated[Any, OrNull()] = Field(
-        None,
-        description="What is done, in order: each gets the picture of the one before, or of those in from.",
+        None, description="What is done, in order: each gets the picture of the one before, or of those in from."
     )
     output: Output | Annotated[list[Output], Field(min_length=1)] | None = Field(
         None, description="Where results go: a path template, {path, from}, or a list of these."

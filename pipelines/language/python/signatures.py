@@ -4,8 +4,6 @@ The types say what type checkers can know: numbers and texts may be templates; f
 template is written ``Template("{{ mode }}")``, so that a word that does not exist is found.
 """
 
-from __future__ import annotations
-
 import inspect
 import keyword
 import types
@@ -20,23 +18,11 @@ from pydantic_core import PydanticUndefined
 from flux_tasks import catalog
 from flux_tasks.catalog import signatures
 from flux_tasks.catalog.signatures import UNSET, Parameter
-from pipelines.language.actions import image_inputs
 from pipelines.language.document.fields import Part, PythonType
 from pipelines.language.document.options import RecipeStep, StepOptions
+from pipelines.language.model import image_inputs
 from pipelines.operations.base import ImageInput
 from pipelines.operations.registry import OPERATIONS
-
-__all__ = [
-    "OPTIONS",
-    "OPTIONS_OF_RECIPES",
-    "STEPS",
-    "docstring",
-    "field_type",
-    "parameters",
-    "primary_names",
-    "signature",
-    "source_of",
-]
 
 STEPS: tuple[str, ...] = (*catalog.TASKS, *OPERATIONS)
 """Every step that has a function of its own."""
@@ -166,13 +152,10 @@ def _picture(found: ImageInput) -> str:
 @cache
 def signature(name: str) -> inspect.Signature:
     """Return the Python signature of the step ``name``: every parameter has a name, and may be left out."""
-    return inspect.Signature(
-        [
-            inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=UNSET, annotation=p.annotation)
-            for p in (*parameters(name), *OPTIONS)
-        ],
-        return_annotation="StepSpec",
-    )
+    keyword_only = inspect.Parameter.KEYWORD_ONLY
+    found = (*parameters(name), *OPTIONS)
+    taken = [inspect.Parameter(p.name, keyword_only, default=UNSET, annotation=p.annotation) for p in found]
+    return inspect.Signature(taken, return_annotation="StepSpec")
 
 
 def docstring(name: str) -> str:

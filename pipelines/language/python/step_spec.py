@@ -16,16 +16,11 @@ from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
 from pipelines.language.names import numbered
 from pipelines.operations.registry import OPERATIONS
 
-__all__ = ["Ref", "StepSpec", "Template", "ids_of", "make_step", "name_of", "plain_data", "step"]
-
 _DEEPEST = 20
 
 
 class Template(str):
-    """A template text where a type checker wants one of several words: ``mode=Template("{{ mode }}")``.
-
-    It is for type checkers alone: a plain text does the same.
-    """
+    """A template where a type checker wants one of several words: ``mode=Template("{{ mode }}")``; else plain text."""
 
     __slots__ = ()
 
@@ -76,19 +71,13 @@ class StepSpec:
     def data(self, ids: Mapping[StepSpec, str] | None = None) -> dict[str, Any]:
         """Return the step as it would be in YAML; a recipe that it stands for is in there as it is.
 
-        Args:
-            ids: see ``ids_of``.
-
         Raises:
-            RecipeError: it names a step that has no id, here or in ``ids``.
+            RecipeError: it names a step that has no id, here or in ``ids`` (see ``ids_of``).
         """
         ids = ids or {}
         options = {name: value for name, value in self.options.items() if value is not UNSET}
-        fed = options.get("from")
-        if isinstance(fed, (list, tuple)):
-            options["from"] = [_fed(one, ids) for one in fed]
-        elif fed is not None:
-            options["from"] = _fed(fed, ids)
+        if options.get("from") is not None:
+            options["from"] = _fed(options["from"], ids)
         if self in ids:
             options["id"] = ids[self]
         given = {self.name: self.parameters} if self.of is None else {self.name: self.of, "with": self.parameters}
@@ -120,7 +109,6 @@ def make_step(
         options: by their names in Python: ``from_``.
         known: the parameters that there are; None if that is checked elsewhere.
         primary: names of the picture that it works on, which is no parameter.
-        of: see ``StepSpec``.
 
     Raises:
         InvalidRequest: a parameter that it does not take, or a value that no recipe can hold; all of them at once.
@@ -150,19 +138,14 @@ def make_step(
 def ids_of(steps: Iterable[Any]) -> dict[StepSpec, str]:
     """Return ids for those of ``steps`` that others name and that have none: what the recipe calls them by itself."""
     steps = list(steps)
-    named = {
-        one
-        for given in steps
-        for one in _specs_in((given.parameters, given.options) if isinstance(given, StepSpec) else given)
-    }
+    written = [(given.parameters, given.options) if isinstance(given, StepSpec) else given for given in steps]
+    named = {*_specs_in(written)}
     found: dict[StepSpec, str] = {}
     taken: set[str] = set()
     for given in steps:
         if isinstance(given, (StepSpec, Mapping)):
-            chosen = _id(given)
-            name = chosen or numbered(_base(given), taken)
-            taken.add(name)
-            if isinstance(given, StepSpec) and given in named and not chosen:
+            taken.add(name := _id(given) or numbered(_base(given), taken))
+            if isinstance(given, StepSpec) and given in named and not given.id:
                 found.setdefault(given, name)
     return found
 
@@ -213,6 +196,9 @@ def _named(spec: StepSpec, ids: Mapping[StepSpec, str]) -> str:
 
 
 def _fed(given: Any, ids: Mapping[StepSpec, str]) -> Any:
+    """Return the id of each step in what ``from`` was given."""
+    if isinstance(given, (list, tuple)):
+        return [_fed(one, ids) for one in given]
     return _named(given, ids) if isinstance(given, StepSpec) else given.id if isinstance(given, Ref) else given
 
 

@@ -1,13 +1,10 @@
 """The types of ``pipelines.steps`` for editors and type checkers: writes ``steps.pyi``."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping
 
 from flux_tasks.catalog.signatures import Parameter
 from flux_tasks.images.masks import Mask
-from pipelines.language.document.fields import Part
+from pipelines.language.document.fields import parts_in
 from pipelines.language.document.options import StepOptions
 from pipelines.language.python.signatures import (
     OPTIONS,
@@ -19,9 +16,6 @@ from pipelines.language.python.signatures import (
     source_of,
 )
 
-__all__ = ["stub"]
-
-
 _HEAD = '''"""Written by `make stubs` from the catalogue and the operations; a test keeps it fresh."""
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,10 +24,7 @@ from typing import Any, Literal, TypedDict
 
 from flux_tasks.catalog.boxes import Box
 from flux_tasks.images.masks import Mask
-from pipelines.language.python.step_spec import StepSpec as StepSpec
-from pipelines.language.python.step_spec import Ref as Ref
-from pipelines.language.python.step_spec import Template as Template
-from pipelines.language.python.step_spec import step as step
+from pipelines.language.python.step_spec import Ref as Ref, StepSpec as StepSpec, Template as Template, step as step
 PARTSfrom pipelines.recipe import Recipe
 
 __all__: list[str]
@@ -47,41 +38,27 @@ def stub() -> str:
     """Return the text of ``steps.pyi``: every step with its types and words, for editors and type checkers."""
     mask = {name: source_of(info.annotation) for name, info in Mask.model_fields.items()}
     mask |= {"file": "str | PathLike[str]", "step": "str"}
-    parts = {found: part for info in StepOptions.fields().values() for found, part in _parts_in(info.annotation)}
+    parts = {part.__name__: part for info in StepOptions.fields().values() for part in parts_in(info.annotation)}
     head = _HEAD.replace("PARTS", "".join(f"from {part.__module__} import {name}\n" for name, part in parts.items()))
     head += _mapping("_Mask", mask) + "\n_MaskLike = _Picture | Mask | _Mask\n"
     for name, part in parts.items():
         head += _mapping(f"_{name}", {key: field_type(info) for key, info in part.fields().items()})
+    with_ = "with_: Mapping[str, Any] = ..."
     call = _stub_of(
         "call",
-        [
-            "function: str | Callable[..., Any]",
-            "with_: Mapping[str, Any] = ...",
-            *_arguments(OPTIONS),
-            "**further: Any",
-        ],
+        ["function: str | Callable[..., Any]", with_, *_arguments(OPTIONS), "**further: Any"],
         'A function of your own as a step: itself, or ``"package.module:function"``.\n\nArgs:\n'
         "    further: what the function is given besides its picture.\n"
         "    with_: the same, for names that mean something else here, such as ``id``.",
     )
     recipe = _stub_of(
         "recipe",
-        [
-            "recipe: Recipe | str | PathLike[str]",
-            "with_: Mapping[str, Any] = ...",
-            *_arguments(OPTIONS_OF_RECIPES),
-        ],
+        ["recipe: Recipe | str | PathLike[str]", with_, *_arguments(OPTIONS_OF_RECIPES)],
         "Another recipe, or the file of one, as a step: its steps are done.\n\nArgs:\n"
         "    with_: values for its ``vars``.",
     )
     steps = (_stub_of(n, _arguments((*parameters(n), *OPTIONS)), docstring(n), starred=False) for n in STEPS)
     return head + call + recipe + "".join(steps)
-
-
-def _parts_in(annotation: Any) -> Iterator[tuple[str, type[Part]]]:
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, Part):
-            yield kind.__name__, kind
 
 
 def _mapping(name: str, entries: Mapping[str, str]) -> str:
@@ -96,9 +73,7 @@ def _arguments(found: Iterable[Parameter]) -> list[str]:
 def _stub_of(name: str, arguments: list[str], words: str, *, starred: bool = True) -> str:
     """One function; its first argument may be given without its name if it is ``starred``."""
     arguments = [*arguments[:1], "*", *arguments[1:]] if starred else ["*", *arguments]
-    body = "".join(f"    {argument},\n" for argument in arguments).replace(
-        "    **further: Any,\n", "    **further: Any\n"
-    )
+    body = "".join(f"    {argument},\n" for argument in arguments).replace("**further: Any,\n", "**further: Any\n")
     text = "\n".join(f"    {line}".rstrip() for line in words.splitlines())
     return f'\ndef {name}(\n{body}) -> StepSpec:\n    """{text.strip()}\n    """\n'
 

@@ -1,7 +1,5 @@
 """Recipes in the place of steps: their steps, renamed, with their inputs connected and their variables set."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +10,9 @@ from pipelines.language.document.options import RecipeStep
 from pipelines.language.names import SOURCE
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
 
-__all__ = ["GATE", "Expansion", "Include", "expand_recipes"]
-
-Include: TypeAlias = Callable[[str], tuple[list[dict[str, Any]], str]]
-"""Reads another recipe: its steps as plain data, and the id of the one whose result is the recipe's own."""
+IncludedSteps: TypeAlias = tuple[list[dict[str, Any]], str]
+"""The steps of another recipe as plain data, and the id of the one whose result is the recipe's own."""
+Include: TypeAlias = Callable[[str], IncludedSteps]
 
 MAX_STEPS = 1_000
 """Steps that a recipe may have, those of other recipes among them."""
@@ -26,17 +23,14 @@ GATE = "@"
 
 @dataclass
 class Expansion:
-    """The steps of a document, those of other recipes among them.
-
-    Attributes:
-        steps: each with where it is written, and the id of the recipe that has it.
-        stands_for: ids of recipes in the place of steps, and the ids of the steps whose results are theirs.
-        broken: ids of recipes that cannot be used.
-    """
+    """The steps of a document, those of other recipes among them."""
 
     steps: list[tuple[Any, Path, str]] = field(default_factory=list)
+    """Each with where it is written, and the id of the recipe that has it."""
     stands_for: dict[str, str] = field(default_factory=dict)
+    """Ids of recipes in the place of steps, and the ids of the steps whose results are theirs."""
     broken: list[str] = field(default_factory=list)
+    """Ids of recipes that cannot be used."""
 
 
 def expand_recipes(data: list[Any], include: Include, problems: ProblemCollector) -> Expansion:

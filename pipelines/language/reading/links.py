@@ -1,25 +1,24 @@
-"""Connect steps: where each one's pictures come from, and which steps give images and which give masks."""
-
-from __future__ import annotations
+"""Connect steps: where each one's pictures come from; and check what holds for all steps together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import nearest
-from pipelines.language.actions import image_inputs
 from pipelines.language.document.options import OnFailure
-from pipelines.language.graph import cycle, dependencies_of
-from pipelines.language.model import Step
+from pipelines.language.graph import ancestors, cycle, dependencies_of, is_parameter
+from pipelines.language.model import Step, image_inputs, parameter_types
 from pipelines.language.names import SOURCE
 from pipelines.language.reading.includes import GATE
 from pipelines.language.reading.problems import Path, ProblemCollector
 from pipelines.language.reading.steps import ParsedStep, ParsedSteps
 from pipelines.operations.base import ImageInput, ImageKind, primary_of
 
-__all__ = ["LinkedStep", "Links", "link_steps"]
+MAX_NODES = 10_000
+"""Combinations that the matrices of one recipe may make of its steps."""
 
 _FAIL = OnFailure.expand("fail")
 
@@ -34,17 +33,12 @@ class LinkedStep:
 
 @dataclass(frozen=True)
 class Links:
-    """All steps, connected.
-
-    Attributes:
-        kinds: what each step gives, by its id, and ``source``.
-        is_circular: some steps need each other's results.
-    """
+    """All steps, connected, and what each gives, by its id; ``is_circular`` if some need each other's results."""
 
     parsed: ParsedSteps
     problems: ProblemCollector
+    kinds: Mapping[str, ImageKind]
     steps: tuple[LinkedStep, ...] = ()
-    kinds: Mapping[str, ImageKind] = field(default_factory=lambda: {SOURCE: "image"})
     is_circular: bool = False
 
     @cached_property
@@ -59,12 +53,11 @@ class Links:
 
     def find(self, name: str, path: Path) -> str:
         """Return the id of the step that ``name`` means; an unknown name is a problem, and gives an empty string."""
-        stands_for = self.parsed.stands_for or {}
-        known = {step.id for step in self.parsed.steps} | {SOURCE}
+        stands_for = self.parsed.stands_for
         meant = stands_for.get(name, name)
-        if meant in known:
+        if meant in self.kinds:
             return meant
-        ids = sorted((known | stands_for.keys()) - {SOURCE})
+        ids = sorted((self.kinds.keys() | stands_for.keys()) - {SOURCE})
         hint = nearest(name, ids) or f"; there are {', '.join((*ids, SOURCE))}"
         if name not in self.parsed.broken:
             self.problems.add(path, f"there is no step '{name}'{hint}")
@@ -73,8 +66,8 @@ class Links:
 
 def link_steps(parsed: ParsedSteps, problems: ProblemCollector) -> Links:
     """Connect the steps with one another."""
-    kinds: dict[str, ImageKind] = {SOURCE: "image", **_kinds(parsed)}
-    linker = _Linker(parsed.steps, kinds, Links(parsed, problems))
+    links = Links(parsed, problems, _kinds(parsed))
+    linker = _Linker(links, parsed.steps)
     steps = tuple(linker.link(number) for number in range(len(parsed.steps)))
     circle = cycle([linked.step for linked in steps])
     if circle:
@@ -83,23 +76,21 @@ def link_steps(parsed: ParsedSteps, problems: ProblemCollector) -> Links:
         what = f"these steps wait for each other, {way}: change from or a parameter of one of them"
         alone = f"'{circle[0].id}' cannot take its own result: name another step, or source"
         problems.add(at, what if len(circle) > 1 else alone)
-    return Links(parsed, problems, steps, kinds, bool(circle))
+    return replace(links, steps=steps, is_circular=bool(circle))
 
 
+@dataclass(frozen=True)
 class _Linker:
-    def __init__(self, steps: Sequence[ParsedStep], kinds: Mapping[str, ImageKind], links: Links) -> None:
-        self._steps = steps
-        self._kinds = kinds
-        self._links = links
-        self._problems = links.problems
-        self._gates: dict[str, str] = {}
-        """What each recipe in the place of a step gets without ``from``."""
+    links: Links
+    steps: Sequence[ParsedStep]
+    gates: dict[str, str] = field(default_factory=dict)
+    """What each recipe in the place of a step gets without ``from``."""
 
     def link(self, number: int) -> LinkedStep:
         """Connect a step with those before it, or those that it names."""
-        parsed = self._steps[number]
-        if parsed.included_by and parsed.included_by not in self._gates:
-            self._gates[parsed.included_by] = self._default(number, ImageInput("image"))[0]
+        parsed = self.steps[number]
+        if parsed.included_by and parsed.included_by not in self.gates:
+            self.gates[parsed.included_by] = self._default(number, ImageInput("image"))[0]
         inputs = image_inputs(parsed.action, parsed.task)
         primary = inputs.get(primary_of(inputs) or "")
         parameters = {name: self._refs(value, (*parsed.at, name)) for name, value in parsed.parameters.items()}
@@ -110,18 +101,19 @@ class _Linker:
             fed = self._default(number, primary)
         action = parsed.action
         if not isinstance(action, Tool):
-            action = action.for_role("mask" if fed and self._kinds.get(fed[0]) == "mask" else "image")
-        filled = {
-            "id": parsed.id,
-            "inputs": fed,
-            "on_failure": parsed.options.on_failure or _FAIL,
-            "arguments": {},
-            "task": parsed.task,
-            "action": action,
-            "parameters": parameters,
-            "position": number,
-        }
-        return LinkedStep(parsed, Step.model_construct(**{**dict(parsed.options), **filled}))
+            action = action.for_role(self.links.kinds.get(fed[0], "image") if fed else "image")
+        filled = dict(
+            parsed.options,
+            id=parsed.id,
+            inputs=fed,
+            on_failure=parsed.options.on_failure or _FAIL,
+            arguments={},
+            task=parsed.task,
+            action=action,
+            parameters=parameters,
+            position=number,
+        )
+        return LinkedStep(parsed, Step.model_construct(**filled))
 
     def _refs(self, value: Any, path: Path) -> Any:
         """Return ``value`` with the id of a step in every ``{step: id}``."""
@@ -133,17 +125,15 @@ class _Linker:
 
     def _find(self, name: Any, path: Path) -> str:
         if isinstance(name, str) and name.startswith(GATE):
-            return self._gates.get(name.removeprefix(GATE), SOURCE)
-        return self._links.find(name if isinstance(name, str) else repr(name), path)
+            return self.gates.get(name.removeprefix(GATE), SOURCE)
+        return self.links.find(name if isinstance(name, str) else repr(name), path)
 
     def _default(self, number: int, primary: ImageInput) -> tuple[str, ...]:
         """Return the nearest step before that gives what is needed, else the source."""
         if primary.many:
             return ()
-        for parsed in reversed(self._steps[:number]):
-            if primary.role in ("any", self._kinds[parsed.id]):
-                return (parsed.id,)
-        return (SOURCE,)
+        before = (step.id for step in reversed(self.steps[:number]))
+        return (next((step for step in before if primary.role in ("any", self.links.kinds[step])), SOURCE),)
 
     def _named(
         self, parsed: ParsedStep, primary: ImageInput | None, inputs: Mapping[str, ImageInput]
@@ -153,38 +143,79 @@ class _Linker:
         found = tuple(self._find(name, at) for name in parsed.options.inputs or ())
         if primary is None:
             if found:
-                self._problems.add(at, f"{parsed.name} takes no picture of another step: leave from out")
+                self.links.problems.add(at, f"{parsed.name} takes no picture of another step: leave from out")
             return ()
         free = [name for name, one in inputs.items() if not one.is_primary and name not in parsed.parameters]
         is_open = primary.many or "references" in inputs
         if not found and primary.required:
-            self._problems.add(at, f"is empty, but {parsed.name} needs a picture: write the id of a step, or source")
+            what = f"is empty, but {parsed.name} needs a picture: write the id of a step, or source"
+            self.links.problems.add(at, what)
         elif len(found) > 1 and not is_open and len(found) - 1 > len(free):
-            self._problems.add(at, f"{len(found)} pictures, but {parsed.name} takes {1 + len(free)}: leave some out")
+            what = f"{len(found)} pictures, but {parsed.name} takes {1 + len(free)}: leave some out"
+            self.links.problems.add(at, what)
         return found
 
 
 def _kinds(parsed: ParsedSteps) -> dict[str, ImageKind]:
     """Return what each step gives; one that gives what it gets may stand before the step that feeds it."""
-    numbers = {step.id: number for number, step in enumerate(parsed.steps)}
-    found: dict[int, ImageKind] = {-1: "image"}
+    kinds: dict[str, ImageKind] = {SOURCE: "image"}
+    fed_by: dict[str, str] = {}
+    before = SOURCE
+    for step in parsed.steps:
+        kind = "image" if isinstance(step.action, Tool) else step.action.output_kind
+        if kind == "same":
+            named = (before,) if step.options.inputs is None else step.options.inputs or (SOURCE,)
+            fed_by[step.id] = parsed.stands_for.get(named[0], named[0])
+        else:
+            kinds[step.id] = kind
+        before = step.id
+    for step_id in fed_by:
+        way = [step_id]
+        while way[-1] not in kinds and (fed := fed_by.get(way[-1])) and fed not in way:
+            way.append(fed)
+        kinds[step_id] = kinds.get(way[-1], "image")
+    return kinds
 
-    def fed_by(number: int) -> int:
-        """Return the number of the step that feeds a step; -1 for the source."""
-        named = parsed.steps[number].options.inputs
-        if named is None:
-            return number - 1
-        return numbers.get((parsed.stands_for or {}).get(named[0], named[0]), -1) if named else -1
 
-    for number in range(len(parsed.steps)):
-        way = [number]
-        while (last := way[-1]) not in found:
-            action = parsed.steps[last].action
-            if isinstance(action, Tool) or action.output_kind != "same":
-                found[last] = "image" if isinstance(action, Tool) or action.output_kind != "mask" else "mask"
-                break
-            fed = fed_by(last)
-            way.append(-1 if fed in way else fed)
-        for passed in way:
-            found.setdefault(passed, found[way[-1]])
-    return {step.id: found[number] for number, step in enumerate(parsed.steps)}
+def axes_of(step: str, steps: Mapping[str, Step]) -> list[str]:
+    """Return the names that are varied by a step and by all steps that feed it."""
+    return [name for found in (step, *ancestors(step, steps)) if found in steps for name in steps[found].matrix]
+
+
+def check_matrices(links: Links) -> None:
+    """Check that no name is varied twice on one way, and that there are not too many combinations."""
+    steps, total = links.by_id, 0
+    for linked in links.steps:
+        step, path = linked.step, linked.parsed.path
+        lineage = {step.id, *ancestors(step.id, steps)}
+        varying = [other for other in steps.values() if other.id in lineage]
+        before = [{fed, *ancestors(fed, steps)} for fed in dependencies_of(step)]
+        for name in dict.fromkeys(name for other in varying for name in other.matrix):
+            ids = [other.id for other in varying if name in other.matrix]
+            if len(ids) > 1 and not any(len(set(ids) & way) > 1 for way in before):  # reported where they meet
+                what = f"'{name}' is varied by {' and '.join(ids)}: give one of them another name, "
+                example = f'such as matrix: {{take: […]}} and the parameter {name}: "{{{{ take }}}}"'
+                links.problems.add((*path, "matrix", name) if name in step.matrix else path, what + example)
+        total += prod(len(values) for other in varying for values in other.matrix.values())
+        if total > MAX_NODES:
+            what = f"the matrices make more than {MAX_NODES:,} combinations of steps: shorten their lists"
+            links.problems.add(path, what)
+            break
+
+
+def check_unused(links: Links, outputs: Sequence[str]) -> None:
+    """Check that every step leads to one of ``outputs``, or is saved, and that every name that is varied is used."""
+    steps = links.by_id
+    used: set[str] = set()
+    for end in (*outputs, *(step.id for step in steps.values() if step.save)):
+        used |= {end, *ancestors(end, steps)}
+    for linked in links.steps:
+        step, path = linked.step, linked.parsed.path
+        if step.id not in used and links.is_whole and all(outputs):
+            remedy = "name it in output, in another step's from, or save it"
+            links.problems.add(path, f"'{step.id}' is used by no output: {remedy}")
+        for name in step.matrix:
+            if name not in links.problems.used and not is_parameter(step, name):
+                hint = nearest(name, parameter_types(step.action))
+                what = f"is no parameter of {linked.parsed.name}, and no template uses it{hint}"
+                links.problems.add((*path, "matrix", name), f"{what}: every value would give the same result")

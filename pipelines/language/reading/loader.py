@@ -1,21 +1,27 @@
-"""Load a recipe: from a file, from text, or from plain data."""
+"""Load a recipe: from a file, from text, or from plain data; every problem that it has is reported at once."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import Problem, RecipeError
+from flux_tasks.errors import Problem, RecipeError, nearest
 from pipelines.language.compiled import CompiledRecipe
-from pipelines.language.reading import reader, yaml
+from pipelines.language.document.fields import name_problem
+from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, Output, RecipeDocument, Source
+from pipelines.language.names import ITEM_NAMES, SOURCE
+from pipelines.language.reading import yaml
+from pipelines.language.reading.includes import Include, IncludedSteps
+from pipelines.language.reading.links import Links, axes_of, check_matrices, check_unused, link_steps
+from pipelines.language.reading.parameters import check_path, check_step, check_variants
+from pipelines.language.reading.problems import ProblemCollector, read_part
+from pipelines.language.reading.scope import Scope, check_condition, check_template
+from pipelines.language.reading.steps import ParsedSteps, parse_steps
 
-__all__ = ["compile_data", "load", "parse"]
-
-_Steps: TypeAlias = tuple[list[dict[str, Any]], str]
-"""The steps of a recipe that is used as a step, and the id of the one whose result is its output."""
+_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 
 
 def load(location: str | Path, variables: Mapping[str, Any] | None = None) -> CompiledRecipe:
@@ -36,14 +42,7 @@ def parse(text: str, *, file: str = "", variables: Mapping[str, Any] | None = No
 
 
 def compile_data(data: Mapping[str, Any], included: Mapping[str, CompiledRecipe] | None = None) -> CompiledRecipe:
-    """Check a recipe that is given as plain data.
-
-    Args:
-        included: recipes that it uses as steps, by the names that it calls them.
-
-    Raises:
-        RecipeError: with every problem and what to write instead.
-    """
+    """Check a recipe that is given as plain data; ``included`` has recipes that it uses as steps, by their names."""
     return _Loader("", included=included or {}).compile(yaml.Document(data), {})
 
 
@@ -54,23 +53,26 @@ class _Loader:
     file: str
     within: tuple[str, ...] = ()
     """The recipes that use it, the outermost first."""
-    known: dict[str, _Steps | RecipeError] = field(default_factory=dict)
+    known: dict[str, IncludedSteps | RecipeError] = field(default_factory=dict)
     included: Mapping[str, CompiledRecipe] = field(default_factory=dict)
 
     def compile(self, document: yaml.Document, variables: Mapping[str, Any]) -> CompiledRecipe:
-        compiled, problems = reader.read(document, self._include, variables)
-        if compiled is None:
-            raise RecipeError(problems, file=self.file)
-        return replace(compiled, file=self.file, written=document.data, variables=dict(variables))
+        problems = ProblemCollector(document)
+        compiled = None
+        if document.data is not None:
+            compiled = _compile(document.data, self._include, variables, problems)
+        if compiled is None or problems.problems:
+            in_order = sorted(dict.fromkeys(problems.problems), key=lambda problem: problem.line or 0)
+            raise RecipeError(in_order, file=self.file)
+        return replace(compiled, file=self.file, written=document.data, lines=document.lines, variables=dict(variables))
 
-    def _include(self, location: str) -> _Steps:
+    def _include(self, location: str) -> IncludedSteps:
         if location in self.included:
             return self.included[location].as_steps()
         users = (*self.within, self.file)
         if location in users:
-            raise RecipeError(
-                [Problem("", f"is a step of itself: take it out: {' → '.join((*filter(None, users), location))}")]
-            )
+            way = " → ".join((*filter(None, users), location))
+            raise RecipeError([Problem("", f"is a step of itself: take it out: {way}")])
         if location not in self.known:
             try:
                 inner = _Loader(location, users, self.known)
@@ -92,3 +94,127 @@ def _text_of(location: str) -> str:
         raise RecipeError([Problem("", "is not a recipe: it is not text")], file=location) from None
     except OSError as error:
         raise RecipeError([Problem("", f"cannot be read: {error}")], file=location) from None
+
+
+def _compile(
+    data: Any, include: Include, changes: Mapping[str, Any], problems: ProblemCollector
+) -> CompiledRecipe | None:
+    head = {name: value for name, value in data.items() if name != "output"} if isinstance(data, dict) else data
+    written = read_part(RecipeDocument, head, (), problems)
+    if written is None:
+        return None
+    for required in REQUIRED:
+        if required not in data:
+            problems.add((), f"'{required}' is missing: a recipe has {', '.join(REQUIRED[:-1])} and {REQUIRED[-1]}", "")
+    variables = _variables(written.vars, changes, problems)
+    _check_env(written.env, problems)
+    env = {"env": {name: os.environ.get(name, "") for name in written.env}} if written.env else {}
+    constants = {**variables, **env}
+    has_table = bool(written.source and written.source.table)
+    scope = Scope(frozenset(constants), constants, has_table)
+    source = written.source and _checked_source(written.source, Source.expand(data["source"]), scope, problems)
+    scope = scope.plus((*ITEM_NAMES, *(source.columns if source else ()), *(("row",) if has_table else ())))
+    parsed = parse_steps(data["steps"], scope.names, include, problems) if "steps" in data else ParsedSteps()
+    links = link_steps(parsed, problems)
+    for linked in links.steps:
+        check_step(linked, links, scope, source)
+    if not links.is_circular:
+        check_matrices(links)
+    steps = tuple(linked.step for linked in links.steps)
+    outputs = _outputs(data["output"], links, scope) if "output" in data else ()
+    if steps and outputs:
+        check_unused(links, [output.step for output in outputs])
+    if source is None or not steps or not outputs:
+        return None
+    return CompiledRecipe(
+        name=written.name,
+        source=source,
+        steps=steps,
+        outputs=outputs,
+        vars=variables,
+        env=written.env,
+        budget=written.budget,
+        wanted=tuple(problems.wanted),
+        own=tuple(problems.own),
+    )
+
+
+def _variables(given: Mapping[str, Any], changes: Mapping[str, Any], problems: ProblemCollector) -> dict[str, Any]:
+    """Return the variables, with the caller's values."""
+    found = dict(given)
+    for name, value in changes.items():
+        if name in found:
+            found[name] = _read_as(value, found[name])
+        else:
+            hint = nearest(name, found) or f"; it has {', '.join(sorted(found)) or 'none'}"
+            problems.add(("vars",), f"there is no variable '{name}' to be set{hint}", f"--set {name}")
+    return found
+
+
+def _check_env(names: Sequence[str], problems: ProblemCollector) -> None:
+    for index, name in enumerate(names):
+        at = ("env", index)
+        if _SECRET.search(name):
+            problems.add(at, f"{name} sounds like a secret, which has no place in a prompt or a path: take it out")
+        elif name not in os.environ:
+            problems.add(at, f"the environment has no {name}: set it, or take it out of the list")
+
+
+def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, problems: ProblemCollector) -> Source:
+    """Return the source, after checking what no single field of ``data``, as it is written, says."""
+    at = ("source",)
+    if "table" in data and data.get("images") is not None:
+        what = "cannot be used together with table: keep one, because items come from globs or from a table"
+        problems.add((*at, "images"), what)
+        source = source.model_copy(update={"images": ()})
+    elif "table" not in data and data.get("images") is None:
+        problems.add((*at, "images"), "is missing: write a glob such as 'photos/*.jpg', or a table")
+    if source.table and files.extension(source.table) not in TABLE_TYPES:
+        *others, last = (f".{name}" for name in TABLE_TYPES)
+        problems.add((*at, "table"), f"'{source.table}' must end in {', '.join(others)} or {last}")
+    if source.image and "table" not in data:
+        problems.add((*at, "image"), "belongs to a table: write images, a glob, or add table")
+    elif source.image:
+        check_template(source.image, (*at, "image"), scope.plus(("index", "row")), problems)
+    known = scope.plus((*ITEM_NAMES, *(("row",) if source.table else ())))
+    for name, template in source.columns.items():
+        place = (*at, "columns", name)
+        if name in scope.names:
+            problems.add(place, name_problem(name))
+        check_template(template, place, known, problems)
+        known = known.plus((name,))
+    if source.filter:
+        check_condition(source.filter, (*at, "filter"), known, problems)
+    return source
+
+
+def _outputs(data: Any, links: Links, scope: Scope) -> tuple[Output, ...]:
+    """Return the outputs, each with the step whose result it is; without an id if that is not known."""
+    steps, problems = links.by_id, links.problems
+    last = next(reversed(steps), SOURCE)
+    found: list[Output] = []
+    if data == []:
+        problems.add(("output",), "is empty: write {path: 'out/{{ stem }}.png'}")
+    for index, given in enumerate(data if isinstance(data, list) else [data]):
+        at = ("output", *((index,) if isinstance(data, list) else ()))
+        output, place = read_part(Output, given, at, problems), (*at, "path")
+        if output is None:
+            continue
+        step = links.find(output.step, (*at, "from")) if output.step else last
+        axes = axes_of(step, steps)
+        check_template(output.path, place, scope.plus((*axes, "variant")), problems)
+        check_path(output.path, place, problems)
+        check_variants(output.path, axes, place, problems)
+        if any(other.path == output.path for other in found):
+            problems.add(place, f"'{output.path}' is the path of another output, too: choose another")
+        elif any(other.save == output.path for other in steps.values()):
+            problems.add(place, f"'{output.path}' is where a step is saved, too: choose another path")
+        found.append(output.model_copy(update={"step": "" if (*at, "from") in problems.paths else step}))
+    return tuple(found)
+
+
+def _read_as(value: Any, default: Any) -> Any:
+    """Read a text as YAML would if it replaces something that is no text: ``--set take=3`` sets a number."""
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    return yaml.load(value).data if value.strip() and not yaml.load(value).problems else value

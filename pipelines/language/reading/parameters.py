@@ -1,43 +1,35 @@
 """Check steps, once it is known what feeds them: parameters, pictures, names, options that do not suit a step."""
 
-from __future__ import annotations
-
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from flux_tasks.catalog import EXTENSIONS, WEBHOOK_FIELDS, Tool
+from flux_tasks.catalog import Tool
+from flux_tasks.catalog.fields import EXTENSIONS, WEBHOOK_FIELDS
 from flux_tasks.catalog.signatures import CALL_OPTIONS
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import mask_problems
 from pipelines.language import templates
-from pipelines.language.actions import image_inputs, parameter_types, tool_for
 from pipelines.language.document.recipe import Source
 from pipelines.language.graph import is_parameter
+from pipelines.language.model import image_inputs, parameter_types, tool_for
 from pipelines.language.names import IMAGE_FACTS, MASK_FACTS, SOURCE
-from pipelines.language.reading.links import LinkedStep, Links
-from pipelines.language.reading.matrices import axes_of, check_variants
+from pipelines.language.reading.links import LinkedStep, Links, axes_of
 from pipelines.language.reading.problems import Path, ProblemCollector, check_keys
 from pipelines.language.reading.scope import Scope, check_condition, check_template, check_templates
 from pipelines.operations.base import ImageInput, primary_of
-
-__all__ = ["check_path", "check_step"]
 
 _MASK_OPTIONS = ("invert", "dilate", "resize")
 _EXAMPLES = {"file": "-", "alpha": True, "boxes": [(0, 0, 1, 1)]}  # in the place of what only the item tells
 
 
 def check_step(linked: LinkedStep, links: Links, scope: Scope, source: Source | None) -> None:
-    """Check one step, with its neighbours known.
-
-    Args:
-        scope: what every template of an item knows.
-    """
+    """Check one step, with its neighbours known; ``scope`` is what every template of an item knows."""
     check = _StepCheck(linked, links, scope)
     check.inputs(source)
     check.templates()
@@ -58,15 +50,24 @@ def check_path(text: str, path: Path, problems: ProblemCollector) -> None:
         problems.add(path, f"'{text}' must end in {', '.join(others)} or {last}")
 
 
+def check_variants(template: str, axes: Collection[str], path: Path, problems: ProblemCollector) -> None:
+    """Check that a path is another one for every combination of what is varied."""
+    if templates.syntax_problem(template, "") is not None:
+        return
+    used = templates.names_in(template)
+    missing = sorted(set(axes) - used)
+    if missing and "variant" not in used:
+        what = f"'{template}' is one file for every {', '.join(missing)}: write {{{{ variant }}}} into it"
+        problems.add(path, what)
+
+
 class _StepCheck:
     def __init__(self, linked: LinkedStep, links: Links, scope: Scope) -> None:
         self._parsed = linked.parsed
         self._step = step = linked.step
         self._path, self._at = linked.parsed.path, linked.parsed.at
-        self._problems = links.problems
-        self._add = links.problems.add
-        self._kinds = links.kinds
-        self._steps = links.by_id
+        self._problems, self._add = links.problems, links.problems.add
+        self._kinds, self._steps = links.kinds, links.by_id
         self._outer = scope
         self._axes = axes_of(step.id, self._steps)
         self._scope = scope.plus((*step.vars, *self._axes, "variant"))
@@ -74,8 +75,6 @@ class _StepCheck:
         self._primary = primary_of(self._inputs)
         self._has_mask = any(one.role == "mask" for one in self._inputs.values())
         self._varied = {name: values for name, values in step.matrix.items() if is_parameter(step, name)}
-
-    # -- inputs -------------------------------------------------------------------------------------------------------
 
     def inputs(self, source: Source | None) -> None:
         """Check whether the step gets masks where it needs masks, and images where it needs images."""
@@ -108,8 +107,6 @@ class _StepCheck:
                 if name in self._inputs and isinstance(inner, dict) and "step" in inner:
                     yield inner["step"], self._inputs[name], (*self._at, name)
 
-    # -- options ------------------------------------------------------------------------------------------------------
-
     def templates(self) -> None:
         """Check the templates of options and parameters."""
         step = self._step
@@ -128,27 +125,25 @@ class _StepCheck:
             check_template(step.save, at, self._scope, self._problems)
             check_path(step.save, at, self._problems)
             check_variants(step.save, self._axes, at, self._problems)
-        is_masked = self._has_mask and step.is_paid
+        if step.require_mask and not self._has_mask:
+            self._add((*path, "require_mask"), f"{name} has no mask: leave require_mask out")
+        expect, is_masked = step.expect, self._has_mask and step.is_paid
         if step.preserve is not None and not is_masked:
             self._add((*path, "preserve"), f"{name} has no mask: leave preserve out")
-        if step.expect is not None and step.expect.needs_mask and not is_masked:
+        if expect is not None and expect.needs_mask and not is_masked:
             self._add((*path, "expect"), f"{name} has no mask: leave drift and changed out")
-        if step.expect is not None and step.expect.needs_before and not step.inputs:
-            self._add(
-                (*path, "expect"),
-                f"{name} has no input picture to compare its result with: leave such expectations out",
-            )
+        if expect is not None and expect.needs_before and not step.inputs:
+            what = f"{name} has no input picture to compare its result with: leave such expectations out"
+            self._add((*path, "expect"), what)
 
     def condition(self) -> None:
-        """Check the condition, which knows more than templates: facts of pictures and masks."""
-        if not self._step.when:
-            return
+        """Check conditions, which know more than templates: facts of pictures and masks."""
         masks = [*self._scope.names, *(("mask",) if self._has_mask else ())]
         facts = [f"{name}_{fact}" for name in masks for fact in MASK_FACTS]
         scope = self._scope.plus((*IMAGE_FACTS, *facts))
-        check_condition(self._step.when, (*self._path, "when"), scope, self._problems)
-
-    # -- parameters ---------------------------------------------------------------------------------------------------
+        for name, text in (("when", self._step.when), ("require_mask", self._step.require_mask)):
+            if text:
+                check_condition(text, (*self._path, name), scope, self._problems)
 
     def parameters(self) -> None:
         """Check the parameters, as far as they are known now; also those of a matrix and of further tries."""
@@ -156,11 +151,16 @@ class _StepCheck:
         for name in self._varied:
             if name in step.parameters and name != "model":
                 self._add((*self._path, "matrix", name), f"is written below {self._parsed.name}, too: keep one")
+        primaries: tuple[str | None, ...] = (self._primary,)
+        if (
+            isinstance(step.action, Tool) and self._primary is not None
+        ):  # not of generate, whose pictures are parameters
+            primaries = ("image", step.action.image_field)
         fixed: dict[str, Any] = {}
         for name, value in {**step.parameters, **{n: v[0] for n, v in self._varied.items()}}.items():
             if name in WEBHOOK_FIELDS:
                 self._add((*at, name), "a recipe waits for its jobs: leave the webhook out")
-            elif self._is_primary(name):
+            elif name in primaries:
                 self._add((*at, name), "comes from the step before: leave it out, or write from: beside the step")
             elif name in self._inputs:
                 self._picture(value, self._inputs[name], (*at, name))
@@ -171,12 +171,6 @@ class _StepCheck:
         self._values(fixed)
         self._matrix(fixed)
         self._tries(fixed)
-
-    def _is_primary(self, name: str) -> bool:
-        action = self._step.action
-        if self._primary is None:  # as of generate, whose pictures are parameters like others
-            return False
-        return name == self._primary or (isinstance(action, Tool) and name in ("image", action.image_field))
 
     def _missing(self) -> None:
         """Check whether every picture that is needed is given."""
@@ -233,14 +227,14 @@ class _StepCheck:
             shapes = {"width", "height"} if step.action.has_canvas else set()
             if shapes and not any(name in fixed for name in (*shapes, "aspect_ratio", "expand")):
                 self._add(at, "has no canvas: write aspect_ratio, expand, or width and height")
-            missing_canvas = shapes if not shapes & fixed.keys() else set()
+            missing_canvas = set() if shapes & fixed.keys() else shapes
             variant, fit = step.parameters.get("variant", 0), step.parameters.get("fit", "error")
             if not templates.is_template(variant) and (isinstance(variant, bool) or not isinstance(variant, int)):
                 self._add((*at, "variant"), f"{variant!r} is not a whole number")
             if fit not in ("error", "downscale") and not templates.is_template(fit):
                 self._add((*at, "fit"), f"{fit!r} is not one of error, downscale")
         for way, what in self._wrong(fixed):
-            if not way or way[0] in fixed or way[0] not in missing_canvas:
+            if not way or way[0] not in missing_canvas:
                 self._add((*at, *way), what)
 
     def _matrix(self, fixed: Mapping[str, Any]) -> None:
@@ -268,9 +262,8 @@ class _StepCheck:
                 continue
             known = {*CALL_OPTIONS, *tool.parameters, *image_inputs(tool, step.task)}
             for name in step.parameters.keys() - known:
-                self._add(
-                    (*at, index), f"{tool.name} has no parameter {name}, which this step sets: leave one of them out"
-                )
+                what = f"{tool.name} has no parameter {name}, which this step sets: leave one of them out"
+                self._add((*at, index), what)
 
     def _tries(self, fixed: Mapping[str, Any]) -> None:
         """Check the parameters of further tries."""
@@ -300,8 +293,6 @@ class _StepCheck:
             is_known = name in parameters and name in known
             if not is_known or not _is_open(parameters[name], rest, known[name]):
                 yield (way if name else ()), problem.what
-
-    # -- pictures -----------------------------------------------------------------------------------------------------
 
     def _picture(self, value: Any, needed: ImageInput, path: Path) -> None:
         """Check whether ``value`` can be a picture: a path, ``{step: id}``, or the description of a mask."""
@@ -358,8 +349,6 @@ def _takes_containers(annotation: Any) -> bool:
 
 
 def _has_template(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_template, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_template, value))
+    if isinstance(value, (dict, list)):
+        return any(map(_has_template, value.values() if isinstance(value, dict) else value))
     return templates.is_template(value)

@@ -1,7 +1,5 @@
 """What is wrong with a document: collected with the line of each problem, and said in words that help."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_args
 
@@ -10,10 +8,8 @@ from pydantic.fields import FieldInfo
 
 from flux_tasks.errors import Problem, explain, nearest, shown
 from pipelines.language.compiled import ColumnReference
-from pipelines.language.document.fields import OrNull, Part, SeveralProblems, Wording
+from pipelines.language.document.fields import OrNull, Part, SeveralProblems, Wording, parts_in
 from pipelines.language.reading import yaml
-
-__all__ = ["Path", "ProblemCollector", "check_keys", "read_part"]
 
 Path = tuple[str | int, ...]
 
@@ -21,14 +17,9 @@ P = TypeVar("P", bound=Part)
 
 
 class ProblemCollector:
-    """Collects the problems of one document, and the names that its templates refer to.
+    """Collects the problems of one document and where they are, and the names that its templates refer to.
 
-    Attributes:
-        problems: what is wrong.
-        paths: where something is wrong.
-        used: every name that a template refers to.
-        wanted: mentions of names that only the source's table can have.
-        own: mentions of the item's own names, where a column of the table may be meant.
+    For ``wanted`` and ``own`` see ``CompiledRecipe``.
     """
 
     def __init__(self, document: yaml.Document) -> None:
@@ -59,11 +50,7 @@ def check_keys(data: Mapping[str, Any], known: Collection[str], path: Path, prob
 
 
 def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) -> P | None:
-    """Return what is written at ``path``; fields that are wrong are added to ``problems`` and left out.
-
-    Returns:
-        None if nothing is left of it, or if it counts as left out.
-    """
+    """Return what is written at ``path``, without fields that are wrong; None if nothing is left, or was written."""
     expanded = part.expand(data)
     if isinstance(expanded, part) or (expanded is None and data is not None):
         return expanded
@@ -76,7 +63,7 @@ def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) 
     given: dict[str, Any] = {}
     for key, info in fields.items():
         place, wording = (*path, key), _wording_of(info)
-        inner = _part_in(info.annotation)
+        inner = next(parts_in(info.annotation), None)
         value = expanded.get(key)
         if key not in expanded:
             if info.is_required() and not any(nearest(str(other), [key]) for other in expanded.keys() - fields.keys()):
@@ -94,11 +81,7 @@ def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) 
 def _validated(
     part: type[P], given: dict[str, Any], path: Path, problems: ProblemCollector, *, is_whole: bool
 ) -> P | None:
-    """Return the part that ``given`` makes without what is wrong in it; None if nothing is left.
-
-    Args:
-        is_whole: nothing has been left out of ``given`` so far.
-    """
+    """Return the part that ``given`` makes without what is wrong in it; None if nothing is left."""
     is_first = True
     while True:
         try:
@@ -150,9 +133,3 @@ def _sentence(wording: Wording, value: Any) -> str:
 def _wording_of(info: FieldInfo) -> Wording:
     marks: Iterable[Any] = (*info.metadata, *(mark for kind in get_args(info.annotation) for mark in get_args(kind)))
     return next((mark for mark in marks if isinstance(mark, Wording)), Wording("as it has to be", "another value"))
-
-
-def _part_in(annotation: Any) -> type[Part] | None:
-    """Return the part that a field holds, if it holds one."""
-    kinds = (annotation, *get_args(annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Part)), None)

@@ -1,18 +1,14 @@
 """The names that templates can refer to, and whether a template keeps to them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from flux_tasks.errors import nearest
 from pipelines.language import templates
 from pipelines.language.names import MASK_FACTS
 from pipelines.language.reading.problems import Path, ProblemCollector
-
-__all__ = ["Scope", "check_condition", "check_template", "check_templates"]
 
 _COLUMN_TOO = frozenset(("stem", "name", "path"))  # what a table often calls a column
 _OF_ENVIRONMENT = re.compile(r"(?<![\w.])env\s*\.\s*(\w+)")
@@ -21,19 +17,15 @@ _FACT = re.compile(f"(.+)_({'|'.join(MASK_FACTS)})").fullmatch
 
 @dataclass(frozen=True)
 class Scope:
-    """What templates can refer to.
-
-    Attributes:
-        names: the names that there are.
-        constants: the names with the same value for every item, and their values.
-        has_table: whether there may be further names: the columns of a table that is not open yet.
-    """
+    """The names that templates can refer to."""
 
     names: frozenset[str]
     constants: Mapping[str, Any] = field(default_factory=dict)
+    """The names with the same value for every item, and their values."""
     has_table: bool = False
+    """There may be further names: the columns of a table that is not open yet."""
 
-    def plus(self, names: Iterable[str]) -> Scope:
+    def plus(self, names: Iterable[str]) -> Self:
         """Return the scope with further names."""
         return replace(self, names=self.names.union(names))
 
@@ -98,8 +90,7 @@ def _check_names(names: Collection[str], text: str, path: Path, scope: Scope, pr
     for name in sorted(set(names) - scope.names):
         if name == "env":
             wanted = ", ".join(read) or "NAME"
-            what = f"'{text}': the recipe has no list env: write env: [{wanted}] at its top"
-            problems.add(path, what)
+            problems.add(path, f"'{text}': the recipe has no list env: write env: [{wanted}] at its top")
         elif scope.has_table:
             problems.wanted.append(problems.reference(name, text, path))
         else:

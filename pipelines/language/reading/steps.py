@@ -1,24 +1,20 @@
 """The steps of a document, parsed one by one: what each does, its parameters and its options."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from flux_tasks import catalog
 from flux_tasks.errors import InvalidRequest, Problem, nearest
-from pipelines.language.actions import Action
 from pipelines.language.document.fields import name_problem
 from pipelines.language.document.options import FunctionStep, StepOptions
+from pipelines.language.model import Action
 from pipelines.language.names import SOURCE, numbered
 from pipelines.language.reading.includes import Include, expand_recipes
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
 from pipelines.operations import user_function
 from pipelines.operations.registry import OPERATIONS
 from pipelines.operations.user_function import UserFunction
-
-__all__ = ["OPTIONS", "ParsedStep", "ParsedSteps", "parse_steps"]
 
 OPTIONS = (*StepOptions.fields(),)
 """The names of all options beside a step."""
@@ -31,11 +27,7 @@ class ParsedStep:
     Attributes:
         data: the whole mapping.
         name: what it is called by, as written.
-        path: where it is written.
         included_by: the id of the recipe that stands in the place of a step and has it, or an empty string.
-        task, action: see ``Step``.
-        parameters: as written.
-        id: unique among the steps.
     """
 
     data: Mapping[str, Any]
@@ -54,29 +46,26 @@ class ParsedStep:
         return (*self.path, "with" if self.name == "call" else self.name)
 
 
+class _Call(NamedTuple):
+    task: str
+    action: Action
+    parameters: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class ParsedSteps:
-    """The steps of a document, those of included recipes among them.
-
-    Attributes:
-        stands_for: ids of recipes in the place of steps, and the ids of the steps whose results are theirs.
-        broken: ids of steps and recipes that are not understood.
-        is_whole: every step is understood, and what feeds it.
-    """
+    """The steps of a document, those of included recipes among them; for ``stands_for`` see ``Expansion``."""
 
     steps: tuple[ParsedStep, ...] = ()
-    stands_for: Mapping[str, str] | None = None
+    stands_for: Mapping[str, str] = field(default_factory=dict)
     broken: frozenset[str] = frozenset()
+    """Ids of steps and recipes that are not understood."""
     is_whole: bool = False
+    """Every step is understood, and what feeds it."""
 
 
 def parse_steps(data: Any, names: frozenset[str], include: Include, problems: ProblemCollector) -> ParsedSteps:
-    """Parse the list of steps.
-
-    Args:
-        names: names that templates of an item know; a matrix cannot use them.
-        include: reads another recipe, for ``recipe:``.
-    """
+    """Parse the list of steps; a matrix cannot use ``names``, which templates of an item know."""
     if not isinstance(data, list) or not data:
         problems.add(("steps",), "is not a list of steps: write '- deblur: {}' and so on")
         return ParsedSteps()
@@ -91,12 +80,12 @@ def parse_steps(data: Any, names: frozenset[str], include: Include, problems: Pr
     return ParsedSteps(tuple(parser.steps), expansion.stands_for, frozenset(broken), is_whole)
 
 
+@dataclass(frozen=True)
 class _Parser:
-    def __init__(self, names: frozenset[str], stands_for: Mapping[str, str], problems: ProblemCollector) -> None:
-        self._names = names
-        self._stands_for = stands_for
-        self._problems = problems
-        self.steps: list[ParsedStep] = []
+    names: frozenset[str]
+    stands_for: Mapping[str, str]
+    problems: ProblemCollector
+    steps: list[ParsedStep] = field(default_factory=list)
 
     def parse(self, data: Any, path: Path, included_by: str) -> bool:
         """Add a step to ``steps``; return False if it is not understood."""
@@ -104,56 +93,42 @@ class _Parser:
             data = {data: {}}
         names = [key for key in data if key not in OPTIONS] if isinstance(data, dict) else []
         if not names:
-            self._problems.add(path, f"{data!r} is not a step: write a tool and its parameters, such as 'deblur: {{}}'")
+            self.problems.add(path, f"{data!r} is not a step: write a tool and its parameters, such as 'deblur: {{}}'")
             return False
         name, *extra = names
         for key in extra:
             what = f"a step has one tool, and beside it {', '.join(OPTIONS)}{nearest(str(key), OPTIONS)}"
-            self._problems.add((*path, key), f"{what}; indent parameters below it")
+            self.problems.add((*path, key), f"{what}; indent parameters below it")
         options = self._options(name, data, path)
         found = self._call(data, options, path) if name == "call" else self._named(str(name), data, path)
         if found is None:
             return False
-        task, action, parameters = found
-        self.steps.append(
-            ParsedStep(
-                data=data,
-                name=str(name),
-                path=path,
-                included_by=included_by,
-                task=task,
-                action=action,
-                parameters=parameters,
-                options=options,
-                id=self._id(options.id, action, task, path),
-            )
-        )
+        step_id = self._id(options.id, found, path)
+        self.steps.append(ParsedStep(data, str(name), path, included_by, *found, options, step_id))
         return True
 
     def _options(self, name: str, data: Mapping[str, Any], path: Path) -> StepOptions:
         if "with" in data and name != "call":
-            self._problems.add(
-                (*path, "with"),
-                f"is for call and recipe only: write the parameters of {name} after its name, {name}: {{…}}",
-            )
+            what = f"is for call and recipe only: write the parameters of {name} after its name, {name}: {{…}}"
+            self.problems.add((*path, "with"), what)
         if data.get("on_failure") is not None and data.get("expect") is None:
             what = "has no meaning without expect: write expect, too, such as {solid: false}"
-            self._problems.add((*path, "on_failure"), what)
+            self.problems.add((*path, "on_failure"), what)
         written = {key: data[key] for key in OPTIONS if key in data}
-        options = read_part(StepOptions, written, path, self._problems) or StepOptions()
-        for varied in self._names & options.matrix.keys():
-            self._problems.add((*path, "matrix", varied), name_problem(varied))
+        options = read_part(StepOptions, written, path, self.problems) or StepOptions()
+        for varied in self.names & options.matrix.keys():
+            self.problems.add((*path, "matrix", varied), name_problem(varied))
         return options
 
-    def _named(self, name: str, data: Mapping[str, Any], path: Path) -> tuple[str, Action, dict[str, Any]] | None:
-        """Return the task, the action and the parameters of a step that is called by a name."""
+    def _named(self, name: str, data: Mapping[str, Any], path: Path) -> _Call | None:
+        """Return what a step does that is called by a name."""
         given = data[name] if data[name] is not None else {}
         if not isinstance(given, dict):
-            self._problems.add((*path, name), f"{given!r} is not a mapping of parameters")
+            self.problems.add((*path, name), f"{given!r} is not a mapping of parameters")
             return None
         word = name.replace("-", "_")
         if word in OPERATIONS:
-            return word, OPERATIONS[word], dict(given)
+            return _Call(word, OPERATIONS[word], dict(given))
         varied = data.get("matrix")
         models = varied.get("model") if isinstance(varied, dict) else None
         models = models if isinstance(models, list) else []
@@ -168,37 +143,34 @@ class _Parser:
         task = word if word in catalog.TASKS else tool.task
         is_varied = isinstance(varied, dict) and "model" in varied
         chosen = {"model": tool.name} if task in catalog.MODELS and not is_varied else {}
-        return task, tool, {**given, **chosen}
+        return _Call(task, tool, {**given, **chosen})
 
     def _report(self, error: InvalidRequest, word: str, at: Path, at_model: Path) -> None:
+        hint = nearest(word, OPERATIONS) or f"; there are {', '.join((*catalog.TASKS, *OPERATIONS, 'call, recipe'))}"
         for problem in error.problems:
             is_model = problem.where.endswith(".model")
-            close = nearest(word, OPERATIONS)
-            there = f"; there are {', '.join((*catalog.TASKS, *OPERATIONS, 'call, recipe'))}"
             is_complete = "did you mean" in problem.what or is_model or bool(catalog.contested(word))
-            self._problems.add(at_model if is_model else at, problem.what + ("" if is_complete else close or there))
+            self.problems.add(at_model if is_model else at, problem.what + ("" if is_complete else hint))
 
-    def _call(
-        self, data: Mapping[str, Any], options: StepOptions, path: Path
-    ) -> tuple[str, Action, dict[str, Any]] | None:
-        """Return the task, the action and the parameters of a user's own function."""
-        step = read_part(FunctionStep, {"call": data["call"]}, path, self._problems)
+    def _call(self, data: Mapping[str, Any], options: StepOptions, path: Path) -> _Call | None:
+        """Return what a step does that calls a user's own function."""
+        step = read_part(FunctionStep, {"call": data["call"]}, path, self.problems)
         if step is None:
             return None
         try:
-            return "call", user_function.load(step.call), dict(options.arguments)
+            return _Call("call", user_function.load(step.call), dict(options.arguments))
         except InvalidRequest as error:
             for problem in error.problems or (Problem("", str(error)),):
-                self._problems.add((*path, "call"), problem.what)
+                self.problems.add((*path, "call"), problem.what)
             return None
 
-    def _id(self, chosen: str, action: Action, task: str, path: Path) -> str:
+    def _id(self, chosen: str, call: _Call, path: Path) -> str:
         taken = {step.id for step in self.steps}
-        if chosen in taken or chosen in self._stands_for:
-            self._problems.add((*path, "id"), f"'{chosen}' is the id of an earlier step, too: choose another")
+        if chosen in taken or chosen in self.stands_for:
+            self.problems.add((*path, "id"), f"'{chosen}' is the id of an earlier step, too: choose another")
         elif chosen:
             return chosen
-        base = task
-        if isinstance(action, UserFunction):
-            base = action.reference.rpartition(":")[2].rpartition(".")[2]
+        base = call.task
+        if isinstance(call.action, UserFunction):
+            base = call.action.reference.rpartition(":")[2].rpartition(".")[2]
         return numbered(base, taken | {SOURCE})

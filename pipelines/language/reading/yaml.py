@@ -1,15 +1,12 @@
 """YAML documents with the line of every value, so that a message can show where a mistake is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
+from yaml.constructor import SafeConstructor
 
 from flux_tasks.errors import Problem
-
-__all__ = ["Document", "load"]
 
 Path = tuple[str | int, ...]
 
@@ -31,25 +28,23 @@ class Document:
 
 def load(text: str) -> Document:
     """Parse YAML safely: plain data, without tags for objects, without aliases, without a key twice."""
+    reader = _Reader()
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is None or node.tag == "tag:yaml.org,2002:null":
+            return _broken("the file is empty")
+        return Document(reader.plain(node, ()), reader.lines, tuple(reader.problems))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
-        remedy = _remedy(what, line)
-        return Document(None, {}, (Problem("", f"not valid YAML: {what}{remedy}", mark.line + 1 if mark else None),))
+        return _broken(f"not valid YAML: {what}{_remedy(what, line)}", mark.line + 1 if mark else None)
     except RecursionError:
-        return Document(None, {}, (Problem("", "nested too deeply to be a recipe"),))
-    if node is None or node.tag == "tag:yaml.org,2002:null":
-        return Document(None, {}, (Problem("", "the file is empty"),))
-    lines: dict[Path, int] = {}
-    problems: list[Problem] = []
-    try:
-        data = _plain(node, (), lines, problems, seen=set())
-    except RecursionError:
-        return Document(None, {}, (Problem("", "nested too deeply to be a recipe"),))
-    return Document(data, lines, tuple(problems))
+        return _broken("nested too deeply to be a recipe")
+
+
+def _broken(what: str, line: int | None = None) -> Document:
+    return Document(None, problems=(Problem("", what, line),))
 
 
 def _remedy(what: str, line: str) -> str:
@@ -65,47 +60,47 @@ def _remedy(what: str, line: str) -> str:
     return ""
 
 
-def _plain(node: yaml.Node, path: Path, lines: dict[Path, int], problems: list[Problem], seen: set[int]) -> Any:
-    line = node.start_mark.line + 1
-    lines[path] = line
-    where = ".".join(map(str, path))
-    if id(node) in seen:
-        problems.append(Problem(where, "aliases (*name) are not supported: write the value again", line))
-        return None
-    if not isinstance(node, yaml.ScalarNode):
-        seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
+@dataclass
+class _Reader:
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    seen: set[int] = field(default_factory=set)
+
+    def add(self, path: Path, what: str, node: yaml.Node) -> None:
+        self.problems.append(Problem(".".join(map(str, path)), what, node.start_mark.line + 1))
+
+    def plain(self, node: yaml.Node, path: Path) -> Any:
+        """Return ``node`` as plain data, and note the line of everything in it."""
+        self.lines[path] = node.start_mark.line + 1
+        if id(node) in self.seen:
+            return self.add(path, "aliases (*name) are not supported: write the value again", node)
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, path)
+        self.seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self.plain(child, (*path, index)) for index, child in enumerate(node.value)]
         odd = next((key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)), None)
         if odd is not None:  # what {{ stem }} without quotes is to YAML
             names = [key.value for key, _ in odd.value] if isinstance(odd, yaml.MappingNode) else []
             template = f"{{{{ {names[0] if names and isinstance(names[0], str) else 'stem'} }}}}"
-            problems.append(Problem(where, f'put templates in quotes: "{template}"', line))
+            self.add(path, f'put templates in quotes: "{template}"', node)
             return template
         found: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(getattr(key_node, "value", ""))
-            inner = (*path, key)
-            if key in found:
-                problems.append(
-                    Problem(".".join(map(str, inner)), "is written twice: keep one", key_node.start_mark.line + 1)
-                )
-            found[key] = _plain(value_node, inner, lines, problems, seen)
-            lines[inner] = key_node.start_mark.line + 1
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            if key.value in found:
+                self.add(inner, "is written twice: keep one", key)
+            found[key.value] = self.plain(value, inner)
+            self.lines[inner] = key.start_mark.line + 1
         return found
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(child, (*path, index), lines, problems, seen) for index, child in enumerate(node.value)]
-    if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.startswith("tag:yaml.org,2002:python"):
-        problems.append(Problem(where, f"the tag {node.tag} is not allowed: write plain text, numbers or lists", line))
-        return None
-    loader = yaml.SafeLoader("")
-    try:
-        value = loader.construct_object(node)
+
+    def scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.startswith("tag:yaml.org,2002:python"):
+            return self.add(path, f"the tag {node.tag} is not allowed: write plain text, numbers or lists", node)
+        try:
+            value = SafeConstructor().construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            return self.add(path, f"cannot be read: {error}", node)
         if isinstance(value, int) and abs(value) >= 10**100:
-            problems.append(Problem(where, "a number of more than 100 digits: write a smaller one", line))
-            return None
+            return self.add(path, "a number of more than 100 digits: write a smaller one", node)
         return value
-    except (yaml.YAMLError, ValueError) as error:
-        problems.append(Problem(where, f"cannot be read: {error}", line))
-        return None
-    finally:
-        loader.dispose()

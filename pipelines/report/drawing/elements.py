@@ -1,7 +1,6 @@
 """Turn a recipe into boxes and arrows, which SVG and Mermaid then draw.
 
-There is one box for the source, one for each step (not for each combination of a matrix), one for each output, and
-one for each step that saves its result.
+The source, each step (with all combinations of its matrix), each output, and what a step saves is a box.
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flux_tasks.catalog import Tool
-from pipelines.language.actions import image_inputs
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.document.recipe import Source
 from pipelines.language.graph import Node, NodeRef
-from pipelines.language.model import Source, Step
+from pipelines.language.model import Step, image_inputs
 from pipelines.language.names import SOURCE
 from pipelines.operations.user_function import UserFunction
-from pipelines.report.redaction import without_secrets
-
-__all__ = ["Arrow", "Box", "Line", "Sketch"]
+from pipelines.report.formatting import without_secrets
 
 _UNDRAWABLE = re.compile("[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -42,11 +39,8 @@ class Box:
     """One box.
 
     Attributes:
-        id: unique among the boxes.
-        price: the price of one job in words, ``free``, or empty for a box that is no step.
-        worth: ``unpriced`` where no price of a job is published.
-        times: how many combinations of the matrices there are.
-        varied: the names that the matrices vary.
+        price: of one job, in words; empty for a box that is no step.
+        times: how many combinations of the matrices there are, which vary ``varied``.
         details: everything about the box, one fact a line, for its tooltip.
     """
 
@@ -68,12 +62,9 @@ class Box:
 
 @dataclass(frozen=True)
 class Arrow:
-    """A picture that goes from one box to another.
+    """A picture that goes from one box to another, or none where a step only runs once for each item.
 
-    Attributes:
-        label: the parameter that takes the picture; empty for the main picture.
-        has_picture: False where a step takes no picture, and only runs once for each item.
-        details: how a mask is changed in between, or an empty string.
+    ``label`` is the parameter that takes the picture, empty for the main one; ``details`` how a mask is changed.
     """
 
     start: str
@@ -112,7 +103,8 @@ class Sketch:
         return cls(_clean(recipe.name), tuple(boxes), tuple(arrows))
 
 
-def _box_of(step: str) -> str:
+def _box_of(node: str) -> str:
+    step = node.split("[", 1)[0]
     return SOURCE if step == SOURCE else f"step:{step}"
 
 
@@ -140,25 +132,17 @@ def _file(name: str, kind: Kind, path: str, times: int) -> Box:
 
 
 def _step(step: Step, nodes: Sequence[Node]) -> Box:
-    names = list(dict.fromkeys(name for node in nodes for name in node.axes))
+    name = _clean(step.id)
+    varied = tuple(map(_clean, dict.fromkeys(axis for node in nodes for axis in node.axes)))
     price, worth, in_full = _price(nodes)
     does = _does(step, nodes)
     lines = [Line(does, "does")] if does else []
     lines += [Line(f"when {_clean(step.when)}", "when")] if step.when else []
     lines += [Line(text, "checks") for text in _checks(step)]
     matrix = [f"{_clean(name)}: {', '.join(_clean(v) for v in values)}" for name, values in step.matrix.items()]
-    details = [_clean(step.id), *(line.text for line in lines), in_full, *_settings(step.parameters), *matrix]
-    return Box(
-        f"step:{step.id}",
-        "step",
-        _clean(step.id),
-        tuple(lines),
-        price=price,
-        worth=worth,
-        times=len(nodes),
-        varied=tuple(map(_clean, names)),
-        details="\n".join(filter(None, details)),
-    )
+    told = [name, *(line.text for line in lines), in_full, *_settings(step.parameters), *matrix]
+    details = "\n".join(filter(None, told))
+    return Box(f"step:{step.id}", "step", name, tuple(lines), price, worth, len(nodes), varied, details)
 
 
 def _does(step: Step, nodes: Sequence[Node]) -> str:
@@ -213,21 +197,17 @@ def _arrows(name: str, nodes: Sequence[Node]) -> list[Arrow]:
     for node in nodes:
         slots = image_inputs(node.action, node.step.task)
         if node.image is not None:
-            start = _start(node.image)
+            start = _box_of(node.image)
             found.setdefault((start, ""), Arrow(start, f"step:{name}"))
         for parameter, value in node.parameters.items():
             slot = slots.get(parameter)
             label = "" if slot and slot.is_primary else parameter.removesuffix("s") if slot and slot.many else parameter
             for picture in value if isinstance(value, list) else [value]:
                 if isinstance(picture, NodeRef):
-                    start = _start(picture.node)
+                    start = _box_of(picture.node)
                     details = _clean(", ".join(f"{what} {amount}" for what, amount in picture.mask.items()))
                     found.setdefault((start, label), Arrow(start, f"step:{name}", _clean(label), details=details))
     return list(found.values()) or [Arrow(SOURCE, f"step:{name}", has_picture=False)]
-
-
-def _start(node: str) -> str:
-    return _box_of(node.split("[", 1)[0])
 
 
 def _clean(value: Any) -> str:

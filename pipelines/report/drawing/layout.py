@@ -1,11 +1,9 @@
-"""Place the boxes of a drawing in layers from top to bottom, with arrows that lead down.
+"""Place the boxes of a drawing in layers from top to bottom: the method of Sugiyama, Tagawa and Toda (1981).
 
-The method is that of Sugiyama, Tagawa and Toda (1981). The longest path from the top gives a box its layer. A long
-arrow gets a point in every layer that it passes. Sorting each layer by the places of its neighbours avoids crossings;
-then each point moves near its neighbours. Long arrows from one box share their points until they part.
+The longest path from the top gives a box its layer. A long arrow gets a point in every layer that it passes. Sorting
+each layer by the places of its neighbours avoids crossings; then each point moves near its neighbours.
 
-grandalf does much the same and is no longer maintained; Graphviz needs a binary. This is enough for a recipe, which has
-tens of boxes. Equal recipes give equal drawings: nothing here is random.
+grandalf does much the same and is no longer maintained; Graphviz needs a binary.
 """
 
 from __future__ import annotations
@@ -14,8 +12,6 @@ from bisect import bisect_left, insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-
-__all__ = ["Layout", "Link", "Spot", "lay_out"]
 
 GAP = 28.0
 """Pixels between boxes side by side."""
@@ -28,6 +24,8 @@ _LABEL = 24.0  # height of the straight end of arrows that have a label
 _PORT = 22.0  # between arrows that end at the same box
 _EDGE = 14.0  # no arrow ends so close to a corner
 _SWEEPS = 12
+
+Numbers = Sequence[Sequence[int]]  # of points: those of each layer, or those of each arrow
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,10 @@ class Spot:
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of all boxes and arrows.
+    """The places of all boxes, by name, and of all arrows; width and height are pixels, without a margin.
 
-    Attributes:
-        spots: the place of each box, by its name.
-        routes: the points (x, y) of each link. It goes straight down from the first, third … point to the second,
-            fourth …, and in a curve between these pairs.
-        width: of the drawing in pixels, without a margin.
-        height: the same.
+    A route is the points (x, y) of a link. It goes straight down from the first, third … point to the second, fourth …,
+    and in a curve between these pairs.
     """
 
     spots: Mapping[str, Spot]
@@ -83,9 +77,14 @@ class _Point:
 
 def lay_out(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link]) -> Layout:
     """Return places for boxes of these sizes (width, height) in pixels; every box comes after those that lead to it."""
-    layer = _layers(list(sizes), links)
-    widths = {name: max(width, _least_width(name, links)) for name, (width, _) in sizes.items()}
-    joined = _Points([_Point(widths[name], height, layer[name], True) for name, (_, height) in sizes.items()])
+    leading: dict[str, list[Link]] = {name: [] for name in sizes}
+    for link in links:
+        leading[link.end].append(link)
+    boxes: dict[str, _Point] = {}
+    for name, (width, height) in sizes.items():
+        layer = max((boxes[link.start].layer + 1 for link in leading[name]), default=0)
+        boxes[name] = _Point(max(width, _least_width(leading[name])), height, layer, True)
+    joined = _Points(list(boxes.values()))
     numbers = {name: number for number, name in enumerate(sizes)}
     ways = [joined.trace(numbers[link.start], numbers[link.end], link) for link in links]
     points = joined.all
@@ -97,9 +96,7 @@ def lay_out(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link]) -> 
     ports = _ports(links, ways, points)
     tops = _tops(points, rows, links, ways, ports)
     bands = [(top, top + max(points[n].height for n in row)) for top, row in zip(tops, rows, strict=True)]
-    spots = {
-        name: Spot(points[n].x, tops[points[n].layer], points[n].width, points[n].height) for name, n in numbers.items()
-    }
+    spots = {name: Spot(box.x, tops[box.layer], box.width, box.height) for name, box in boxes.items()}
     labelled = {link.end for link in links if link.label}
     routes = tuple(
         _route(way, port, points, bands, _LABEL * (link.end in labelled))
@@ -109,20 +106,9 @@ def lay_out(sizes: Mapping[str, tuple[float, float]], links: Sequence[Link]) -> 
     return Layout(spots, routes, width, bands[-1][1] if bands else 0.0)
 
 
-def _layers(names: Sequence[str], links: Sequence[Link]) -> dict[str, int]:
-    leading: dict[str, list[str]] = {name: [] for name in names}
-    for link in links:
-        leading[link.end].append(link.start)
-    layer: dict[str, int] = {}
-    for name in names:
-        layer[name] = max((layer[start] + 1 for start in leading[name]), default=0)
-    return layer
-
-
-def _least_width(name: str, links: Sequence[Link]) -> float:
+def _least_width(links: Sequence[Link]) -> float:
     """Return the width of a box on which all labels of its arrows fit side by side."""
-    slots = [_slot(link) for link in links if link.end == name]
-    return sum(slots) + 2 * _EDGE if any(link.label for link in links if link.end == name) else 0.0
+    return sum(map(_slot, links)) + 2 * _EDGE if any(link.label for link in links) else 0.0
 
 
 def _slot(link: Link) -> float:
@@ -188,7 +174,7 @@ def _middle(point: _Point, place: Mapping[int, int], downwards: bool, otherwise:
     return sum(place[n] for n, _ in neighbours) / len(neighbours) if neighbours else otherwise
 
 
-def _crossings(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> int:
+def _crossings(points: Sequence[_Point], rows: Numbers) -> int:
     total = 0
     for upper, lower in pairwise(rows):
         place = {number: position for position, number in enumerate(lower)}
@@ -204,7 +190,7 @@ def _crossings(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> int:
 # -- places ----------------------------------------------------------------------------------------------------------
 
 
-def _place(points: Sequence[_Point], rows: Sequence[Sequence[int]]) -> None:
+def _place(points: Sequence[_Point], rows: Numbers) -> None:
     """Move every point near its neighbours, without overlap and in the order of its row."""
     for row in rows:
         _move(points, row, [(0.0, 1.0)] * len(row))
@@ -262,7 +248,7 @@ def _move(points: Sequence[_Point], row: Sequence[int], wanted: Sequence[tuple[f
 # -- arrows ----------------------------------------------------------------------------------------------------------
 
 
-def _ports(links: Sequence[Link], ways: Sequence[Sequence[int]], points: Sequence[_Point]) -> list[float]:
+def _ports(links: Sequence[Link], ways: Numbers, points: Sequence[_Point]) -> list[float]:
     """Return where each arrow ends on top of its box.
 
     Arrows end side by side, in the order of their starts; the heaviest one ends in the middle if there is room.
@@ -286,11 +272,7 @@ def _ports(links: Sequence[Link], ways: Sequence[Sequence[int]], points: Sequenc
 
 
 def _tops(
-    points: Sequence[_Point],
-    rows: Sequence[Sequence[int]],
-    links: Sequence[Link],
-    ways: Sequence[Sequence[int]],
-    ports: Sequence[float],
+    points: Sequence[_Point], rows: Numbers, links: Sequence[Link], ways: Numbers, ports: Sequence[float]
 ) -> list[float]:
     """Return the top of each layer; the space above it is for the curves and labels of its arrows."""
     sideways = [0.0] * len(rows)
@@ -312,11 +294,7 @@ def _tops(
 
 
 def _route(
-    way: Sequence[int],
-    port: float,
-    points: Sequence[_Point],
-    bands: Sequence[tuple[float, float]],
-    straight: float,
+    way: Sequence[int], port: float, points: Sequence[_Point], bands: Sequence[tuple[float, float]], straight: float
 ) -> tuple[tuple[float, float], ...]:
     """Return the points of one arrow; ``bands`` are the top and bottom of each layer."""
     first = points[way[0]]

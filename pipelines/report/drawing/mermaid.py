@@ -7,8 +7,6 @@ import re
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.report.drawing.elements import Sketch
 
-__all__ = ["mermaid"]
-
 
 def mermaid(recipe: CompiledRecipe) -> str:
     """Return the recipe as a Mermaid flowchart, without a line end at its end."""

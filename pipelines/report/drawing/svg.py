@@ -1,9 +1,6 @@
-"""Draw the graph of a recipe as SVG.
+"""Draw the graph of a recipe as SVG: it follows the reader's light or dark colours, loads nothing, has no script.
 
-    Path("recipe.svg").write_text(svg(recipe.compiled))
-
-The SVG follows the reader's light or dark colours, loads nothing and contains no script. Names and conditions that are
-too long end in an ellipsis; the tooltip of a box has the full text.
+Names and conditions that are too long end in an ellipsis; the tooltip of a box has the full text.
 """
 
 from __future__ import annotations
@@ -15,11 +12,6 @@ from xml.sax.saxutils import escape, quoteattr
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.report.drawing.elements import Arrow, Box, Line, Sketch
 from pipelines.report.drawing.layout import Layout, Link, Spot, lay_out
-
-__all__ = ["svg"]
-
-
-# -- SVG -------------------------------------------------------------------------------------------------------------
 
 _MARGIN = 16.0
 _PADDING = 14.0
@@ -95,8 +87,7 @@ def _link(arrow: Arrow, boxes: dict[str, Box]) -> Link:
 
 def _size(box: Box) -> tuple[float, float]:
     widths = [_width(box.title, _TITLE, is_bold=True), *(_line_width(line) for line in box.lines), _badges_width(box)]
-    rows = len(box.lines) + (1 if box.kind == "step" else 0)
-    rows += box.kind != "step" and bool(box.fan)
+    rows = len(box.lines) + (box.kind == "step" or bool(box.fan))
     height = 2 * 10 + 20 + _ROW * rows + (4 if box.price or box.fan else 0)
     return min(max(_NARROW, max(widths) + 2 * _PADDING), _WIDE), height
 

@@ -13,7 +13,9 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from flux_tasks import catalog
-from flux_tasks.catalog import SOURCES, TOOLS, ImageField, Price
+from flux_tasks.catalog import SOURCES, TOOLS
+from flux_tasks.catalog.fields import ImageField
+from flux_tasks.catalog.rules import Price
 from flux_tasks.catalog.signatures import parameters, signature, stub, tools_of
 from flux_tasks.errors import InvalidRequest
 

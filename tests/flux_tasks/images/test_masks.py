@@ -310,7 +310,7 @@ def test_a_mask_fits_a_turned_photo_as_people_see_it() -> None:
     assert Mask(file=Image.new("L", (48, 64), 255)).render(turned).size == (48, 64)
     with pytest.raises(InvalidImage, match="the mask is 64×48 px but the image is 48×64 px"):
         Mask(file=Image.new("L", (64, 48), 255)).render(turned)
-    assert Mask(file=Image.new("L", (64, 48), 255), resize=True).render(turned).size == (48, 64)
+    assert Mask(file=Image.new("L", (96, 128), 255), resize=True).render(turned).size == (48, 64)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +331,8 @@ def test_a_mask_that_makes_no_sense_says_what_is_wrong(written: dict[str, Any], 
         Mask.of(written)
 
 
-@pytest.mark.parametrize("colour", ["red", "blue", (100, 100, 100)])
-def test_a_mask_painted_in_a_colour_or_grey_is_refused_and_an_all_black_one_is_empty(colour: Any) -> None:
+@pytest.mark.parametrize("colour", ["red", "blue", (100, 90, 100)])
+def test_a_mask_painted_in_a_colour_is_refused_and_an_all_black_one_is_empty(colour: Any) -> None:
     painted = Image.new("RGB", (64, 48))
     painted.paste(colour, (8, 8, 24, 24))
     with pytest.raises(InvalidImage, match="no white: paint"):

@@ -11,7 +11,8 @@ import golden_keys
 import pytest
 
 from flux_tasks import InvalidRequest, catalog
-from flux_tasks.catalog import TOOLS, Revision
+from flux_tasks.catalog import TOOLS
+from flux_tasks.catalog.rules import Revision
 from flux_tasks.jobs.call import prepare
 from flux_tasks.jobs.explanation import differences, find_records
 from flux_tasks.jobs.identity import Identity

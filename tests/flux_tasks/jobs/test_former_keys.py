@@ -36,7 +36,7 @@ CALLS = json.loads((golden_keys.PICTURES / "calls.json").read_text())
 @pytest.fixture(autouse=True)
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLUX_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files.access, "PAUSES", (0.01, 0.01, 0.01))
     return tmp_path / "spool"
 
 

@@ -13,8 +13,9 @@ import pytest
 from pydantic import Field, create_model
 
 from flux_tasks import catalog
-from flux_tasks.catalog import TOOLS, Revision, Tool, contract_0919
+from flux_tasks.catalog import TOOLS, Tool, contract_0919
 from flux_tasks.catalog.fields import fact
+from flux_tasks.catalog.rules import Revision
 from flux_tasks.catalog.tool import _FIRST
 from flux_tasks.jobs.call import prepare
 

@@ -234,7 +234,7 @@ def test_a_lost_job_is_submitted_anew(bfl: FakeBfl, settings: Settings, photo: P
     key = call.key("custom:loopback")
     journal = Journal(Store(settings.store))
     journal.intend(Entry(key=key, tool="deblur-v1", phase="intent"))
-    journal.submitted(Entry(key=key, tool="deblur-v1", phase="intent"), id="forgotten", polling_url="", cost=3.0)
+    journal.put(Entry(key=key, tool="deblur-v1", phase="intent").with_id("forgotten", polling_url="", cost=3.0))
     result = run(call, settings)
     assert (result.outcome, result.job_id) == ("done", "job-1")
 
@@ -397,15 +397,17 @@ def test_a_call_made_again_while_its_cancellation_is_under_way_gets_its_result(
 def test_a_store_that_cannot_be_written_for_a_moment_after_the_submission_loses_nothing(
     bfl: FakeBfl, settings: Settings, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, failures = Journal.submitted, iter([OSError("disk full")] * 3)
+    real, failures = Journal.put, iter([OSError("disk full")] * 3)
 
-    def failing(self: Journal, *arguments: object, **more: object) -> Entry:
+    def failing(self: Journal, entry: Entry) -> None:
         for error in failures:
             raise error
-        return real(self, *arguments, **more)  # type: ignore[arg-type]
+        real(self, entry)
 
-    monkeypatch.setattr(Journal, "submitted", failing)
+    monkeypatch.setattr(Journal, "put", failing)
+    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
     assert run(deblur(photo), settings).outcome == "done"
+    assert list(failures) == []
     assert bfl.jobs == 1
     assert entries(settings) == []
 

@@ -52,7 +52,7 @@ DEBLUR = catalog.TOOLS["deblur-v1"]
 @pytest.fixture(autouse=True)
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLUX_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files.access, "PAUSES", (0.01, 0.01, 0.01))
     return tmp_path / "spool"
 
 

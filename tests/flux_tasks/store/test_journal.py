@@ -52,7 +52,8 @@ def test_an_intent_says_who_had_it_and_when(journal: Journal) -> None:
 def test_a_submission_keeps_what_the_intent_knew_and_adds_the_services_words(journal: Journal) -> None:
     entry = intent(at=5.0)
     journal.intend(entry)
-    known = journal.submitted(entry, id="job-1", polling_url="https://api.us.bfl.ai/v1/get_result?id=job-1", cost=None)
+    known = entry.with_id("job-1", polling_url="https://api.us.bfl.ai/v1/get_result?id=job-1", cost=None)
+    journal.put(known)
     assert (known.phase, known.id, known.cost, known.name, known.estimate) == (
         "submitted",
         "job-1",
@@ -67,7 +68,7 @@ def test_a_submission_keeps_what_the_intent_knew_and_adds_the_services_words(jou
 def test_a_job_is_intended_by_one_only_until_it_is_settled(journal: Journal) -> None:
     assert journal.intend(intent())
     assert not journal.intend(intent(owner="another:1"))
-    journal.submitted(intent(), id="job-1", polling_url="", cost=3)
+    journal.put(intent().with_id("job-1", polling_url="", cost=3))
     assert not journal.intend(intent())
     journal.settle(KEY)
     assert journal.entry(KEY) is None
@@ -151,7 +152,7 @@ def test_no_content_whatever_makes_an_entry_disappear(content: Any) -> None:
 
 def test_an_entry_holds_neither_a_key_nor_bytes_nor_a_delivery_address(journal: Journal, tmp_path: Path) -> None:
     journal.intend(intent())
-    journal.submitted(intent(), id="job-1", polling_url="https://api.bfl.ai/v1/get_result?id=job-1", cost=3)
+    journal.put(intent().with_id("job-1", polling_url="https://api.bfl.ai/v1/get_result?id=job-1", cost=3))
     written = json.loads((tmp_path / "journal" / f"{KEY}.json").read_bytes())
     names = {
         "key",
@@ -205,7 +206,8 @@ def test_an_entry_is_paid_held_dropped_or_free_to_submit() -> None:
 def test_the_next_attempt_is_made_by_one_writer_alone_and_is_the_one_that_counts(journal: Journal) -> None:
     first = intent()
     journal.intend(first)
-    lost = journal.submitted(first, id="job-1", polling_url="", cost=3)
+    lost = first.with_id("job-1", polling_url="", cost=3)
+    journal.put(lost)
     anew = intent(attempt=2)
     with ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda _: journal.intend(anew), range(16)))
@@ -223,6 +225,6 @@ def test_the_next_attempt_is_made_by_one_writer_alone_and_is_the_one_that_counts
 def test_settling_a_job_forgets_all_its_attempts(journal: Journal, tmp_path: Path) -> None:
     for attempt in (1, 2, 3):
         journal.intend(intent(attempt=attempt))
-    journal.submitted(intent(attempt=3), id="job-3", polling_url="", cost=3)
+    journal.put(intent(attempt=3).with_id("job-3", polling_url="", cost=3))
     journal.settle(KEY, "job-3")
     assert list((tmp_path / "journal").iterdir()) == []

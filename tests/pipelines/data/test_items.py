@@ -18,7 +18,7 @@ from flux_tasks import files
 from flux_tasks.errors import RecipeError
 from pipelines.data.items import Item, items_of, known_names, table_names
 from pipelines.language import templates
-from pipelines.language.model import Source
+from pipelines.language.document.recipe import Source
 
 
 def table(folder: Path, *rows: dict[str, Any] | str, name: str = "items.jsonl") -> str:

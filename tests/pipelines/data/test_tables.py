@@ -329,7 +329,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "excel.csv": (b"id;name\n1;a\n", "seem to be separated by ';', and not by commas: save it with commas"),
     "tabs.csv": (b"id\tname\n1\ta\n", "seem to be separated by '\\t', and not by commas: name it .tsv"),
     "open.csv": (b'id,name\n1,"a\n2,b\n', "is not understood from line 2 on; is a quotation mark not closed?"),
-    "long.csv": (b"id,name\n1,'" + b"a" * 200_000 + b"\n", "field larger than field limit"),
+    "long.csv": (b"id,name\n1,'" + b"a" * (tables.LONGEST_LINE + 1) + b"\n", "field larger than field limit"),
     "text.parquet": (b"id,name\n1,a\n", "text.parquet is damaged"),
     "empty.parquet": (b"", "empty.parquet is damaged"),
     "items.xlsx": (b"PK", "is not a table that is read here: give a file that ends in one of .csv, .tsv, .jsonl"),

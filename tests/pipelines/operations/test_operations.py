@@ -14,6 +14,7 @@ from pictures import encoded, noise, png_header
 from PIL import Image, ImageCms
 
 from flux_tasks.errors import InvalidImage, InvalidRequest, ItemError
+from flux_tasks.images import masks
 from flux_tasks.images.canvas import ANCHORS
 from flux_tasks.images.encoding import MAX_PIXELS, mark_preview
 from flux_tasks.images.reference import ImageRef
@@ -121,7 +122,7 @@ def test_colours_below_transparent_pixels_do_not_bleed_when_scaled() -> None:
 
 
 def test_a_mask_is_scaled_without_greys() -> None:
-    mask = ref(noise((31, 17), "L"))
+    mask = ref(masks.binarise(noise((31, 17), "L")))
     result = do("resize", mask, on="mask", width=12)
     assert set(result.open().tobytes()) == {W, B}
     assert result.open().mode == "L"
@@ -275,7 +276,7 @@ def test_an_opaque_top_without_a_mask_is_refused() -> None:
 def test_pictures_of_different_sizes_are_not_composited() -> None:
     with pytest.raises(InvalidImage, match="the picture is 3×1 px but the one below it is 64×48 px: resize one first"):
         do("composite", ref(ROW), over=ref(noise()), mask=ref(grey([W, B, W])))
-    with pytest.raises(InvalidImage, match="but the mask is 1×1 px"):
+    with pytest.raises(InvalidImage, match="the mask is 1×1 px but the image is 3×1 px"):
         do("composite", ref(ROW), over=ref(ROW), mask=ref(grey([W])))
 
 
@@ -379,6 +380,8 @@ def test_the_mark_of_a_local_preview_stays_on_whatever_is_made_of_it() -> None:
     photo, opaque = noise((20, 10), "RGBA"), noise((20, 10))
     preview = ref(photo, **mark_preview(photo, "local:classical@1"))
     assert preview.is_preview
+    mask = masks.binarise(opaque)
+    previewed_mask = ref(masks.invert(mask), **mark_preview(mask, "local:classical@1"))
     made = [
         do("resize", preview, width=5),
         do("convert", preview, format="jpeg"),
@@ -386,7 +389,7 @@ def test_the_mark_of_a_local_preview_stays_on_whatever_is_made_of_it() -> None:
         do("mask_from_alpha", preview),
         do("composite", preview, over=ref(opaque)),
         do("composite", ref(photo), over=preview),
-        do("mask_union", [ref(opaque), preview]),
+        do("mask_union", [ref(mask), previewed_mask]),
         do("auto_orient", preview),
     ]
     assert {result.engine for result in made} == {"local:classical@1"}

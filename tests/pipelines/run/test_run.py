@@ -288,8 +288,10 @@ def test_an_output_that_may_not_be_written_is_that_items_trouble_alone(
     (folder / "out" / "apple.png").mkdir(parents=True)
     run, rows = perform(folder, settings)
     assert run.stopped is None
-    assert rows["apple"]["outcome"] == "failed"
+    assert rows["apple"]["outcome"] == "invalid"
+    assert "apple.png is a folder: name a file" in rows["apple"]["error"]["message"]
     assert {rows["birch"]["outcome"], rows["cedar"]["outcome"]} == {"done"}
+    assert bfl.jobs == 2  # nothing is paid for what could not be written
 
 
 def failing_blobs(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
@@ -304,7 +306,7 @@ def failing_blobs(monkeypatch: pytest.MonkeyPatch, failures: int) -> None:
         return real(location, **options)
 
     monkeypatch.setattr(files, "read", read)
-    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files.access, "PAUSES", (0.01, 0.01, 0.01))
     monkeypatch.setattr(byte_cache, "get", lambda digest: None)
 
 

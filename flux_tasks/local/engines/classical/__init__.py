@@ -4,8 +4,6 @@ Pure functions on uint8 RGB arrays (H, W, 3); the same input and seed give the s
 threads. Needs NumPy, SciPy and OpenCV (the `local` extra).
 """
 
-from __future__ import annotations
-
 from flux_tasks.local.engines.classical.blur import Deblurred, deblur
 from flux_tasks.local.engines.classical.inpaint import inpaint
 from flux_tasks.local.engines.classical.outpaint import outpaint, outpaint_fast

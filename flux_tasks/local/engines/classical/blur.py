@@ -1,19 +1,14 @@
 """Measure the blur of a picture, from the picture alone, and undo it only if independent measurements agree.
 
-The verdict is one of
-
-- *motion*: a streak. Several crops, each solved by itself, agree on it, and the spectrum of the picture is dark where
-  the spectrum of such a streak is dark;
+- *motion*: a streak on which several crops agree; the picture's spectrum is dark where that of the streak is dark;
 - *kernel*: a compact shape on which the crops agree almost perfectly, as wide as the edges show;
 - *gauss*: no agreement on a shape, yet even the sharpest edges are soft: a Gaussian as wide as the edges show;
-- *unchanged*: anything else. Sharp, noisy and JPEG-compressed pictures end here, and no pixel of them changes.
+- *unchanged*: anything else: sharp, noisy and JPEG-compressed pictures.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, Self
 
 import cv2
 import numpy as np
@@ -99,12 +94,13 @@ def measure(luma: Plane) -> Blur:
     def verdict(mode: Mode, kernel: Plane | None = None) -> Blur:
         return Blur(mode, sigma, noise, agreement, length=streak.length, angle=streak.angle, kernel=kernel)
 
+    is_compact = 4.0 <= streak.length <= 5.5 * sigma + 1.5 and streak.width > 0.15 * streak.length
     looks_moved = streak.length >= 6.5 and streak.width < 0.35 * streak.length
     if looks_moved and agreement >= MOTION_AGREEMENT and streak.width <= min(2.3, 0.25 * streak.length):
         kernel = straightened(kernel) if streak.length > 11 else kernel
         if spectral_evidence(luma, kernel) < SPECTRAL_EVIDENCE:
             return verdict("motion", kernel)
-    elif agreement >= SHAPE_AGREEMENT and sigma >= 1.0 and streak.is_compact(5.5 * sigma + 1.5):
+    elif agreement >= SHAPE_AGREEMENT and sigma >= 1.0 and is_compact:
         return verdict("kernel", kernel)
     may_be_motion = (looks_moved and agreement > 0.85) or (agreement < 0.85 and streak.length > 14)
     if sigma >= 1.35 or (sigma >= 0.85 and not may_be_motion):
@@ -317,11 +313,8 @@ class Streak:
     angle: float
     width: float
 
-    def is_compact(self, longest: float) -> bool:
-        return 4.0 <= self.length <= longest and self.width > 0.15 * self.length
-
     @classmethod
-    def of(cls, kernel: Plane) -> Streak:
+    def of(cls, kernel: Plane) -> Self:
         row, column = _centre_of_mass(kernel)
         down, across = np.mgrid[: kernel.shape[0], : kernel.shape[1]].astype(np.float64)
         down, across, share = down - row, across - column, kernel / kernel.sum()

@@ -1,19 +1,12 @@
 """Undo a known blur.
 
-Everything here works on a *plane*: one channel, float32, (H, W), nominally 0..1. A blur is a *kernel*: float32, odd
-sides, sum 1, centred. Two solvers share the same Fourier machinery:
-
-- `sharp_guess`: a cartoon of the sharp image, few and strong edges (L0 gradient prior, Xu et al., "Image smoothing via
-  L0 gradient minimization", 2011, and "Unnatural L0 sparse representation", 2013). Only good for finding the kernel.
-- `deconvolve`: the picture itself (hyper-Laplacian prior with exponent 2/3 by half-quadratic splitting, Krishnan &
-  Fergus, "Fast image deconvolution using hyper-Laplacian priors", 2009).
+A *plane* is one channel, float32, (H, W), nominally 0..1; a blur is a *kernel*: float32, odd sides, sum 1, centred.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Self
 
 import cv2
 import numpy as np
@@ -45,7 +38,7 @@ class Periodic:
     size: tuple[int, int]
 
     @classmethod
-    def of(cls, plane: Plane, margin: int) -> Periodic:
+    def of(cls, plane: Plane, margin: int) -> Self:
         height, width = plane.shape
         padded_height, padded_width = (scipy.fft.next_fast_len(n + 2 * margin, real=True) for n in plane.shape)
         below, right = padded_height - height - margin, padded_width - width - margin
@@ -111,7 +104,11 @@ def _divergence(along_x: Plane, along_y: Plane) -> Plane:
 
 
 def sharp_guess(blurred: Periodic, kernel: Plane, weight: float, *, growth: float = 4.0, ceiling: float = 1e5) -> Plane:
-    """Return a cartoon of what `kernel` blurred: gradients below √(weight/β) become zero while β grows to `ceiling`."""
+    """Return a cartoon of what `kernel` blurred: gradients below √(weight/β) become zero while β grows to `ceiling`.
+
+    Only good for finding a kernel. Xu et al., "Image smoothing via L0 gradient minimization", 2011, and "Unnatural L0
+    sparse representation", 2013.
+    """
     shape = blurred.plane.shape
     blur = transfer_function(kernel, shape)
     data, data_power = np.conj(blur) * blurred.spectrum, power(blur)
@@ -152,8 +149,9 @@ class _Shrinkage:
 
 
 def deconvolve(plane: Plane, kernel: Plane, data_weight: float) -> Plane:
-    """Return the sharp plane whose blur by `kernel` is `plane`.
+    """Return the sharp plane whose blur by `kernel` is `plane`, by half-quadratic splitting.
 
+    Krishnan & Fergus, "Fast image deconvolution using hyper-Laplacian priors", 2009.
     `data_weight` (λ of the paper) is the trust in the input: 3000 for a clean image, 300 for a noisy one.
     Large planes are solved in overlapping tiles, so memory stays at about 150 MB whatever the size.
     """

@@ -1,11 +1,8 @@
-"""Erase what a mask covers and fill the place from its surroundings.
+"""Erase what a mask covers and fill the place from its surroundings: each hole in a window of its own.
 
-Holes that lie apart are filled apart, each in a window of its own, so the cost follows the holes and not the picture.
-Thin holes (scratches, wires, specks) are closed by diffusion (Bertalmio, Bertozzi & Sapiro, "Navier-Stokes, fluid
-dynamics, and image and video inpainting", 2001), all others with patches.
+Thin holes (scratches, wires, specks) are closed by diffusion (Bertalmio et al., "Navier-Stokes, fluid dynamics, and
+image and video inpainting", 2001), all others with patches.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -53,7 +50,7 @@ def inpaint(rgb: Picture, mask: Mask, *, dilate: int = 0, seed: int = 0) -> Pict
     thin = np.zeros_like(hole)
     thick = []
     for group in _groups(hole):
-        if group.radius <= THIN_RADIUS:
+        if hole_radius(group.hole) <= THIN_RADIUS:
             thin[group.window] |= group.hole
         else:
             thick.append(group)
@@ -79,10 +76,6 @@ class Group:
     window: Window
     hole: Mask
 
-    @property
-    def radius(self) -> float:
-        return hole_radius(self.hole)
-
     def with_context(self, shape: tuple[int, ...]) -> Window:
         context = max(LEAST_CONTEXT, *self.hole.shape)
         rows, columns = (
@@ -105,10 +98,7 @@ def _groups(hole: Mask) -> list[Group]:
 def _close(picture: Picture, thin: Mask) -> None:
     """Diffuse the surroundings into thin holes, in place."""
     rows, columns = np.flatnonzero(thin.any(1)), np.flatnonzero(thin.any(0))
-    window = (
-        slice(max(0, int(rows[0]) - 16), int(rows[-1]) + 17),
-        slice(max(0, int(columns[0]) - 16), int(columns[-1]) + 17),
-    )
+    window = tuple(slice(max(0, int(span[0]) - 16), int(span[-1]) + 17) for span in (rows, columns))
     view = np.ascontiguousarray(picture[window])
     closed = np.asarray(cv2.inpaint(view, thin[window].astype(np.uint8), 3, cv2.INPAINT_NS), np.uint8)
     picture[window][thin[window]] = closed[thin[window]]
@@ -132,12 +122,8 @@ def complete(
     anywhere. With too few places to take patches from, the first colours are the answer.
     """
     start = membrane_fill(image, hole) if guide is None else guide.start
-    levels = _pyramid(
-        image.astype(np.float32),
-        hole,
-        np.ones_like(hole) if allowed is None else allowed,
-        COARSEST_SIDE if guide is None else GUIDED_SIDE / guide.side,
-    )
+    coarsest = COARSEST_SIDE if guide is None else GUIDED_SIDE / guide.side
+    levels = _pyramid(image.astype(np.float32), hole, np.ones_like(hole) if allowed is None else allowed, coarsest)
     if not levels:
         rows, columns = (np.asarray(axis, np.intp) for axis in np.indices(hole.shape))
         return Completion(np.where(hole[..., None], start, image), rows, columns)
@@ -156,7 +142,7 @@ def _pyramid(image: Colours, hole: Mask, allowed: Mask, coarsest: float) -> list
     level = Level.of(image, hole, allowed)
     levels: list[Level] = []
     radius = hole_radius(hole)
-    while level.usable:
+    while np.count_nonzero(level.sources) >= FEWEST_SOURCES:
         levels.append(level)
         if min(level.hole.shape) < 2 * coarsest or radius / 2 ** (len(levels) - 1) <= 2.5:
             break

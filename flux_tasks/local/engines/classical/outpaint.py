@@ -1,9 +1,7 @@
 """Continue a picture beyond its edges.
 
-The new region starts as a reflection of the picture's border, folded to and fro within a band along the edge it
-continues and ever more blurred with the distance: it meets the picture without a step and repeats nothing from its
-middle. `outpaint_fast` stops there (with a reflection of the whole). `outpaint` takes that as a guide and puts patches
-of the same band in its place; far out, where patches could only repeat themselves, the calm start stays.
+The new region starts as a reflection of the border, folded to and fro and ever more blurred with the distance.
+`outpaint_fast` stops there; `outpaint` puts patches of the border in its place, but not far out: they would repeat.
 """
 
 from __future__ import annotations
@@ -103,18 +101,14 @@ class Canvas:
     @property
     def border(self) -> Mask:
         """The pixels of the picture within the band along the edges that are continued."""
+
+        def inner(seen: slice, length: int, depth: int) -> slice:
+            start = seen.start + (depth if seen.start > 0 else 0)
+            return slice(start, max(start, seen.stop - (depth if seen.stop < length else 0)))
+
         down, across = self.band
-        inner_rows = slice(
-            self.rows.start + (down if self.rows.start > 0 else 0),
-            self.rows.stop - (down if self.rows.stop < self.height else 0),
-        )
-        inner_columns = slice(
-            self.columns.start + (across if self.columns.start > 0 else 0),
-            self.columns.stop - (across if self.columns.stop < self.width else 0),
-        )
         border = ~self.new
-        if inner_rows.start < inner_rows.stop and inner_columns.start < inner_columns.stop:
-            border[inner_rows, inner_columns] = False
+        border[inner(self.rows, self.height, down), inner(self.columns, self.width, across)] = False
         return border
 
     def origins(self, depth: tuple[int, ...]) -> tuple[Indices, Indices]:
@@ -122,10 +116,8 @@ class Canvas:
 
         Each edge of the picture is reflected to and fro within `depth` rows and columns of it.
         """
-        return (
-            self.rows.start + _fold(self.height, self.rows, depth[0]),
-            self.columns.start + _fold(self.width, self.columns, depth[1]),
-        )
+        rows, columns = _fold(self.height, self.rows, depth[0]), _fold(self.width, self.columns, depth[1])
+        return self.rows.start + rows, self.columns.start + columns
 
     def folded(self, depth: tuple[int, ...]) -> Picture:
         """Fill the canvas by such reflections."""

@@ -1,10 +1,8 @@
 """Fill a hole with patches of its surroundings, on one scale; each `Matcher` begins with the result of a coarser one.
 
-Wexler, Shechtman & Irani, "Space-time completion of video", 2007: by turns, find for every 7 × 7 patch that
-touches the hole the most similar patch outside it, and let all patches vote on the colour of each missing pixel.
-The search is PatchMatch (Barnes et al. 2009): for each match, try those of neighbours, and random ones ever closer.
-At the end the difference that is left on the rim of the hole is spread smoothly over it and subtracted, like a
-membrane (Pérez et al., "Poisson image editing", 2003), so that no step in brightness remains.
+Wexler, Shechtman & Irani, "Space-time completion of video", 2007: by turns, find for every 7 × 7 patch that touches the
+hole the most similar patch outside it (PatchMatch, Barnes et al. 2009), and let all patches vote on each missing pixel.
+At the end what is left on the rim is spread over the hole and subtracted (Pérez et al., "Poisson image editing", 2003).
 
 Pixels are rows of four float32: red, green, blue and 1. The fourth makes a row 16 bytes long, which NumPy gathers much
 faster than 12, cancels out of differences, and in a weighted sum adds up the weights.
@@ -25,7 +23,6 @@ Mask = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 
 RADIUS = 3
-SIDE = 2 * RADIUS + 1
 PATCH = [(row, column) for row in range(-RADIUS, RADIUS + 1) for column in range(-RADIUS, RADIUS + 1)]
 CHECKERED = [(row, column) for row, column in PATCH if (row + column) % 2 == 0]
 ROUNDS = (1, 3, 5, 6, 8, 10, 12)  # of search and vote, from the finest level to the coarsest
@@ -64,10 +61,6 @@ class Level:
         image = np.asarray(sums / np.maximum(share, 1e-3)[..., None], np.float32)
         coarse = shrunk(allowed.astype(np.float32), size) > 0
         return Level.of(image, share < 0.6, coarse), coarse
-
-    @property
-    def usable(self) -> bool:
-        return int(np.count_nonzero(self.sources)) >= FEWEST_SOURCES
 
 
 @dataclass(frozen=True)

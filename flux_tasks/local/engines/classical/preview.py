@@ -1,11 +1,7 @@
 """Previews of what only a model can do: pictures that show the request, with a label that FLUX did not make them.
 
-The first picture fills the frame, further ones are small prints in it, the prompt is on a banner. Without a picture the
-frame has colours chosen by prompt and seed. The result depends on pictures, prompt, tool and seed only; the font is the
-one in Pillow.
+The result depends on pictures, prompt, tool and seed only; the font is the one in Pillow.
 """
-
-from __future__ import annotations
 
 import colorsys
 import hashlib
@@ -14,8 +10,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
-
-__all__ = ["compose", "flattened", "label", "mark_box"]
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -35,15 +29,13 @@ def compose(
 ) -> Image.Image:
     """Return an RGB picture of ``size`` (width, height in pixels), labelled as a preview of ``tool``.
 
-    Args:
-        pictures: those of the request; the first one is shown large.
+    The first picture fills it, further ones are small prints in it; without any, prompt and seed choose its colours.
     """
     digest = hashlib.sha256(f"{seed}\n{prompt}".encode("utf-8", "replace")).digest()
     chance = random.Random(digest)  # noqa: S311 - for colours
     colours = _palette(chance)
     if pictures:
-        canvas = ImageOps.fit(flattened(pictures[0]), size, Image.Resampling.LANCZOS)
-        canvas = _tinted(canvas, colours)
+        canvas = _tinted(ImageOps.fit(flattened(pictures[0]), size, Image.Resampling.LANCZOS), colours)
     else:
         canvas = _aurora(size, colours, chance)
     unit = max(4.0, min(size[0], size[1] * 1.6, 2400.0) / 100)

@@ -1,25 +1,15 @@
-"""The classical method for each tool of the catalogue.
-
-Deblur, erase, fill, outpaint and expand have methods of their own. Edit, generate and try-on have none: their result is
-a labelled preview of the request.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Callable
+"""The classical method for each tool; edit, generate and try-on have none: they get a labelled preview."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flux_tasks.catalog import SizeRule
 from flux_tasks.catalog.boxes import rows_in, text_of
+from flux_tasks.catalog.rules import SizeRule
 from flux_tasks.images import encoding, masks
 from flux_tasks.local.engines import Progress, Work, offsets
 from flux_tasks.local.engines.classical import boxes, deblur, inpaint, outpaint, outpaint_fast, preview
-
-__all__ = ["ClassicalEngine", "received"]
 
 EXEMPLAR_LIMIT = 4_194_304
 """Pixels of the largest canvas that is continued from exemplars; above it, expand uses the fast method."""
@@ -33,64 +23,45 @@ class ClassicalEngine:
 
     def run(self, work: Work, progress: Progress) -> Image.Image:
         """See ``Engine.run``."""
-        methods: dict[str, Callable[[Work, Progress], Image.Image]] = {
-            "deblur": _deblur,
-            "erase": _inpaint,
-            "fill": _inpaint,
-            "fill_finetuned": _inpaint,
-            "outpaint": _outpaint,
-            "expand": _expand,
-        }
-        return methods.get(work.tool.task, _preview)(work, progress)
+        progress(0.2)
+        match work.tool.task:
+            case "deblur":
+                image = _main(work)
+                return _like(image, deblur(_pixels(image)).image)
+            case "erase" | "fill" | "fill_finetuned":
+                return _inpaint(work)
+            case "outpaint" | "expand":
+                return _outpaint(work)
+        pictures = [received(encoding.decode(data), work.tool.sizes) for data in work.pictures.values()]
+        prompt = str(work.parameters.get("prompt") or "")
+        rows = rows_in(prompt) if work.tool.takes_boxes else []
+        if rows and pictures:
+            return boxes.edited(work.size, pictures, rows, seed=work.seed)
+        words = text_of(prompt) if rows else prompt
+        canvas = preview.compose(work.size, pictures, tool=work.tool.name, prompt=words, seed=work.seed)
+        boxes.mark_new(canvas, rows)
+        return canvas
 
 
-def _deblur(work: Work, progress: Progress) -> Image.Image:
-    image = _main(work)
-    progress(0.2)
-    return _like(image, deblur(_pixels(image)).image)
-
-
-def _inpaint(work: Work, progress: Progress) -> Image.Image:
+def _inpaint(work: Work) -> Image.Image:
     image = received(_main(work), work.tool.sizes)
     given = work.pictures.get("mask")
     mask = masks.binarise(encoding.decode(given)) if given else masks.from_alpha(image)
-    mask = mask.resize(image.size, Image.Resampling.NEAREST)  # of a picture that was reduced
-    progress(0.2)
-    hole = np.asarray(mask) > 0
+    hole = np.asarray(mask.resize(image.size, Image.Resampling.NEAREST)) > 0  # of a picture that was reduced
     grow = int(work.parameters.get("dilate_pixels") or 0)
     return _like(image, inpaint(_pixels(image, flatten=False), hole, dilate=grow, seed=work.seed))
 
 
-def _outpaint(work: Work, progress: Progress) -> Image.Image:
+def _outpaint(work: Work) -> Image.Image:
     image = _main(work)
-    progress(0.2)
-    left, top = offsets(work.parameters, image.size)
-    return _extended(image, work, left, top, fast=work.parameters["mode"] == "fast")
-
-
-def _expand(work: Work, progress: Progress) -> Image.Image:
-    image = _main(work)
-    progress(0.2)
-    left, top = (int(work.parameters.get(side) or 0) for side in ("left", "top"))
-    return _extended(image, work, left, top, fast=work.size[0] * work.size[1] > EXEMPLAR_LIMIT)
-
-
-def _extended(image: Image.Image, work: Work, left: int, top: int, *, fast: bool) -> Image.Image:
-    method = outpaint_fast if fast else outpaint
+    if work.tool.task == "outpaint":
+        is_fast = work.parameters["mode"] == "fast"
+        left, top = offsets(work.parameters, image.size)
+    else:
+        is_fast = work.size[0] * work.size[1] > EXEMPLAR_LIMIT
+        left, top = (int(work.parameters.get(side) or 0) for side in ("left", "top"))
+    method = outpaint_fast if is_fast else outpaint
     return _like(image, method(_pixels(image), *work.size, left, top, seed=work.seed))
-
-
-def _preview(work: Work, progress: Progress) -> Image.Image:
-    progress(0.2)
-    pictures = [received(encoding.decode(data), work.tool.sizes) for data in work.pictures.values()]
-    prompt = str(work.parameters.get("prompt") or "")
-    rows = rows_in(prompt) if work.tool.takes_boxes else []
-    if rows and pictures:
-        return boxes.edited(work.size, pictures, rows, seed=work.seed)
-    words = text_of(prompt) if rows else prompt
-    canvas = preview.compose(work.size, pictures, tool=work.tool.name, prompt=words, seed=work.seed)
-    boxes.mark_new(canvas, rows)
-    return canvas
 
 
 def received(image: Image.Image, rule: SizeRule) -> Image.Image:
@@ -111,9 +82,8 @@ def _main(work: Work) -> Image.Image:
 
 def _pixels(image: Image.Image, *, flatten: bool = True) -> NDArray[np.uint8]:
     """Return ``image`` as RGB; transparent pixels become white, unless the colour below them does not matter."""
-    if image.has_transparency_data and flatten:
-        image = preview.flattened(image)
-    return np.array(image.convert("RGB"))  # a copy, because the methods may change it
+    plain = preview.flattened(image) if flatten else image.convert("RGB")
+    return np.array(plain)  # a copy, because the methods may change it
 
 
 def _like(image: Image.Image, pixels: NDArray[np.uint8]) -> Image.Image:

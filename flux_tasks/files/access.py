@@ -29,7 +29,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
-from urllib.parse import unquote, urlsplit
+
+from flux_tasks.files.locations import is_local, local_path, quoted
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -39,16 +40,14 @@ __all__ = [
     "Unusable",
     "create",
     "exists",
+    "filesystem_of",
     "folders",
-    "glob",
-    "is_local",
-    "join",
     "listing",
-    "local_path",
     "may_pass",
     "patiently",
     "read",
     "remove",
+    "reporting",
     "size",
     "stream",
     "write",
@@ -111,11 +110,11 @@ def patiently(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
     return function(*arguments, **options)
 
 
-def _reporting(function: Function) -> Function:
+def reporting(function: Function) -> Function:
     """Turn every failure of ``function`` into an ``OSError``: no credentials, HTTP 500, a NUL in a name …"""
 
     @functools.wraps(function)
-    def reporting(location: str | os.PathLike[str], *arguments: Any, **options: Any) -> Any:
+    def inner(location: str | os.PathLike[str], *arguments: Any, **options: Any) -> Any:
         try:
             return function(location, *arguments, **options)
         except OSError:
@@ -123,34 +122,17 @@ def _reporting(function: Function) -> Function:
         except Exception as error:
             is_lasting = is_local(location) or "Credential" in type(error).__name__
             kind = Unusable if is_lasting else OSError
-            raise kind(f"{os.fspath(location)}: {type(error).__name__}: {error}") from error
+            raise kind(f"{quoted(location)}: {type(error).__name__}: {error}") from error
 
-    return reporting  # type: ignore[return-value]
-
-
-def is_local(location: str | os.PathLike[str]) -> bool:
-    """Check whether ``location`` is a path on this machine."""
-    text = os.fspath(location)
-    return "://" not in text or text.startswith(("file://", "local://"))
+    return inner  # type: ignore[return-value]
 
 
-def local_path(location: str | os.PathLike[str]) -> Path:
-    """Return the path of a local location."""
-    text = os.fspath(location)
-    if text.startswith("file://"):
-        parts = urlsplit(text)
-        host = "" if parts.netloc == "localhost" else parts.netloc  # file://photos/a.jpg means photos/a.jpg
-        return Path(os.path.expanduser(unquote(host + parts.path)))  # noqa: PTH111 - see below
-    return Path(os.path.expanduser(text.removeprefix("local://")))  # noqa: PTH111 - Path's own fails on ~lock.png
+def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
+    """Return the filesystem of a remote location, and the path in it.
 
-
-def join(location: str, *parts: str) -> str:
-    """Return ``location`` with ``parts`` appended, ``/`` between them."""
-    scheme, separator, path = location.rpartition("://")
-    return f"{scheme}{separator}" + "/".join([path.rstrip("/"), *parts] if path else parts) if parts else location
-
-
-def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
+    Raises:
+        Unusable: no library knows its protocol, or the library is not installed.
+    """
     protocol = location.split("://", 1)[0]
     if protocol in ("gs", "gcs"):
         # Must be set before gcsfs is imported: otherwise each first call asks Google's control API, which hangs
@@ -170,11 +152,11 @@ def _filesystem(location: str) -> tuple[AbstractFileSystem, str]:
         remedy = f"pip install 'flux-pipelines[{extra}]'" if extra else f"install it: {error}"
         raise Unusable(f"{protocol}:// needs a library that is not installed: {remedy}") from None
     except ValueError as error:
-        raise Unusable(f"{location}: {error}") from None
+        raise Unusable(f"{quoted(location)}: {error}") from None
     return filesystem, filesystem._strip_protocol(location)
 
 
-@_reporting
+@reporting
 def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
     """Return the bytes at ``location``.
 
@@ -192,7 +174,7 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
             if limit is not None and len(data) > limit:
                 raise Unusable(f"{text}: more than the limit of {limit:,} bytes")
             return data
-    filesystem, path = _filesystem(text)
+    filesystem, path = filesystem_of(text)
     if limit is not None and (found := int(filesystem.size(path) or 0)) > limit:
         raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
     content: bytes = filesystem.cat_file(path)
@@ -212,7 +194,7 @@ def _open_local(location: str) -> BinaryIO:
     return path.open("rb")
 
 
-@_reporting
+@reporting
 def stream(location: str | os.PathLike[str]) -> BinaryIO:
     """Open the file at ``location`` for reading; close it, or use it in a ``with``.
 
@@ -224,12 +206,12 @@ def stream(location: str | os.PathLike[str]) -> BinaryIO:
     text = os.fspath(location)
     if is_local(text):
         return _open_local(text)
-    filesystem, path = _filesystem(text)
+    filesystem, path = filesystem_of(text)
     return cast(BinaryIO, io.BufferedReader(_Remote(text, filesystem.open(path, "rb"))))
 
 
 class _Remote(io.RawIOBase):
-    """A file that fsspec opened, with every failure an ``OSError``. ``_reporting`` reads its location from it."""
+    """A file that fsspec opened, with every failure an ``OSError``. ``reporting`` reads its location from it."""
 
     def __init__(self, location: str, file: Any) -> None:
         self._location = location
@@ -238,13 +220,13 @@ class _Remote(io.RawIOBase):
     def __fspath__(self) -> str:
         return self._location
 
-    @_reporting
+    @reporting
     def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
-    @_reporting
+    @reporting
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         return int(self._file.seek(offset, whence))
 
@@ -260,7 +242,7 @@ class _Remote(io.RawIOBase):
             self._file.close()
 
 
-@_reporting
+@reporting
 def write(location: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` to ``location``, replacing what is there. A reader sees the old bytes or the new, never a part."""
     text = os.fspath(location)
@@ -270,11 +252,11 @@ def write(location: str | os.PathLike[str], data: bytes) -> None:
             temporary.replace(path)
         _sync_folder(path.parent)
         return
-    filesystem, path_in_store = _filesystem(text)
+    filesystem, path_in_store = filesystem_of(text)
     filesystem.pipe_file(path_in_store, data)
 
 
-@_reporting
+@reporting
 def create(location: str | os.PathLike[str], data: bytes) -> bool:
     """Write ``data`` to ``location`` if nothing is there; return False if something is. Exactly one writer wins."""
     text = os.fspath(location)
@@ -289,7 +271,7 @@ def create(location: str | os.PathLike[str], data: bytes) -> bool:
                 return False
         _sync_folder(path.parent)
         return True
-    filesystem, path_in_store = _filesystem(text)
+    filesystem, path_in_store = filesystem_of(text)
     if text.startswith("memory://"):
         with _memory:
             if filesystem.exists(path_in_store):
@@ -347,24 +329,29 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-@_reporting
+@reporting
 def exists(location: str | os.PathLike[str]) -> bool:
     """Check whether something is at ``location``."""
     text = os.fspath(location)
     if is_local(text):
-        return local_path(text).exists()
-    filesystem, path = _filesystem(text)
+        try:
+            return local_path(text).exists()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # which no file can have
+                raise
+            return False
+    filesystem, path = filesystem_of(text)
     return bool(filesystem.exists(path))
 
 
-@_reporting
+@reporting
 def size(location: str | os.PathLike[str]) -> int | None:
     """Return the bytes at ``location``, or None if nothing is there."""
     text = os.fspath(location)
     try:
         if is_local(text):
             return local_path(text).stat().st_size
-        filesystem, path = _filesystem(text)
+        filesystem, path = filesystem_of(text)
         return int(filesystem.size(path) or 0)
     except FileNotFoundError:
         return None
@@ -374,7 +361,7 @@ def size(location: str | os.PathLike[str]) -> int | None:
         raise
 
 
-@_reporting
+@reporting
 def remove(location: str | os.PathLike[str]) -> None:
     """Remove the file at ``location``; nothing happens if there is none."""
     text = os.fspath(location)
@@ -382,11 +369,11 @@ def remove(location: str | os.PathLike[str]) -> None:
         if is_local(text):
             local_path(text).unlink()
         else:
-            filesystem, path = _filesystem(text)
+            filesystem, path = filesystem_of(text)
             filesystem.rm_file(path)
 
 
-@_reporting
+@reporting
 def listing(location: str) -> list[str]:
     """Return the names of the files directly under a folder, sorted; an empty list if there is no such folder."""
     if is_local(location):
@@ -398,7 +385,7 @@ def listing(location: str) -> list[str]:
     return _remote_names(location, "file")
 
 
-@_reporting
+@reporting
 def folders(location: str) -> list[str]:
     """Return the names of the folders directly under a folder, sorted; an empty list if there is no such folder."""
     if is_local(location):
@@ -408,35 +395,10 @@ def folders(location: str) -> list[str]:
 
 
 def _remote_names(location: str, kind: str) -> list[str]:
-    filesystem, path = _filesystem(location)
+    filesystem, path = filesystem_of(location)
     try:
         found = filesystem.ls(path, detail=True)
     except FileNotFoundError:
         return []
     names = (str(f["name"]).rstrip("/") for f in found if f["type"] == kind)
     return sorted(name.rsplit("/", 1)[-1] for name in names if name.strip("/") != path.strip("/"))
-
-
-@_reporting
-def glob(pattern: str) -> list[str]:
-    """Return the locations of the files that match ``pattern``, sorted, of the same kind as the pattern.
-
-    A folder matches only if the pattern has an extension: a folder ``x.jpg`` is probably a mistake, and is reported.
-    """
-    with_folders = "." in pattern.rsplit("/", 1)[-1]
-    if pattern.startswith(("http://", "https://")):
-        return [pattern]  # one picture: the web cannot be listed
-    if is_local(pattern):
-        import glob as glob_module
-
-        local = str(local_path(pattern))
-        found_here = glob_module.glob(local, recursive=True)  # noqa: PTH207 - keeps the pattern's own prefix
-        return sorted(p for p in found_here if Path(p).is_file() or (with_folders and Path(p).is_dir()))
-    filesystem, path = _filesystem(pattern)
-    protocol = pattern.split("://", 1)[0]
-    found = filesystem.glob(path, detail=True)
-    return sorted(
-        f"{protocol}://{str(name).lstrip('/')}"
-        for name, info in found.items()
-        if info["type"] == "file" or with_folders
-    )

@@ -1,0 +1,69 @@
+"""Files on any location: a path, or an fsspec URL. What a location says, its bytes, and patterns of locations."""
+
+from __future__ import annotations
+
+from flux_tasks.files import access
+from flux_tasks.files.access import (
+    Unusable,
+    create,
+    exists,
+    folders,
+    listing,
+    may_pass,
+    patiently,
+    read,
+    remove,
+    size,
+    stream,
+    write,
+)
+from flux_tasks.files.locations import (
+    extension,
+    is_data,
+    is_local,
+    is_location,
+    is_web,
+    join,
+    local_path,
+    name,
+    quoted,
+    stem,
+)
+from flux_tasks.files.near_misses import of_pattern as near_misses
+from flux_tasks.files.near_misses import similar
+from flux_tasks.files.patterns import glob, has_wildcards, matches
+from flux_tasks.files.targets import missing_bucket, try_writing, unwritable
+
+__all__ = [
+    "Unusable",
+    "access",
+    "create",
+    "exists",
+    "extension",
+    "folders",
+    "glob",
+    "has_wildcards",
+    "is_data",
+    "is_local",
+    "is_location",
+    "is_web",
+    "join",
+    "listing",
+    "local_path",
+    "matches",
+    "may_pass",
+    "missing_bucket",
+    "name",
+    "near_misses",
+    "patiently",
+    "quoted",
+    "read",
+    "remove",
+    "similar",
+    "size",
+    "stem",
+    "stream",
+    "try_writing",
+    "unwritable",
+    "write",
+]

@@ -1,0 +1,114 @@
+"""What the text of a location says: its kind, its path, the name and the type of its file. No file is opened.
+
+Only an http(s) address has a query, a fragment and escapes. In every other location ``#``, ``?``, ``%20``, ``[`` and
+``*`` are letters of a name, and so is a backslash where the system allows it. A ``file://`` location is the file of
+exactly this name if there is one; if not, its escapes are decoded, as ``Path.as_uri`` writes them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["extension", "is_data", "is_local", "is_location", "is_web", "join", "local_path", "name", "quoted", "stem"]
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
+_DRIVE = re.compile(r"[a-z]:\\", re.IGNORECASE)
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+_DATA = re.compile(r"data:[\w.+-]*(/[\w.+-]+)?(;[^,]{0,200})?,", re.IGNORECASE)
+_BASE64 = re.compile(r"(iVBORw0K|/9j/|UklGR|R0lGOD|SUkq|TU0A|Qk[01])[A-Za-z0-9+/\s]*=*\s*")
+_HAS_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}")
+_SHORT = 80
+_LONG = 200
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255  # bytes; what Linux takes
+
+
+def is_web(location: str | os.PathLike[str]) -> bool:
+    """Check whether ``location`` is an http(s) address."""
+    return bool(_WEB.match(os.fspath(location)))
+
+
+def is_data(location: str | os.PathLike[str]) -> bool:
+    """Check whether ``location`` is a data URI (RFC 2397), which holds its bytes itself."""
+    return bool(_DATA.match(os.fspath(location)))
+
+
+def is_local(location: str | os.PathLike[str]) -> bool:
+    """Check whether ``location`` is a path on this machine."""
+    text = os.fspath(location)
+    return not _SCHEME.match(text) or text.startswith(("file://", "local://"))
+
+
+def is_location(text: str) -> bool:
+    """Check whether ``text`` can be a location: it is not a data URI, nor a long text in base64, JSON or prose."""
+    if is_data(text):
+        return False
+    if len(text) <= _SHORT or not is_local(text):
+        return True
+    parts = [os.fsencode(part) if _is_encodable(part) else b"" for part in text.split("/")]
+    if len(text) > _LONGEST_PATH or max(map(len, parts)) > _LONGEST_NAME or b"" in parts[-1:]:
+        return False
+    last = text.rpartition("/")[2]
+    is_prose = len(last) > _SHORT and not _HAS_EXTENSION.fullmatch(PurePosixPath(last).suffix)
+    return not (is_prose or _BASE64.fullmatch(text) or text.lstrip()[:1] in ("{", "["))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def local_path(location: str | os.PathLike[str]) -> Path:
+    """Return the path of a local location."""
+    text = os.fspath(location)
+    if not text.startswith("file://"):
+        return Path(os.path.expanduser(text.removeprefix("local://")))  # noqa: PTH111 - Path's own fails on ~lock.png
+    written = text.removeprefix("file://")  # file://photos/a.jpg means photos/a.jpg
+    if written.startswith("localhost/"):
+        written = written.removeprefix("localhost")
+    path = os.path.expanduser(written)  # noqa: PTH111 - as above
+    if "%" in written and not os.path.lexists(path):
+        path = os.path.expanduser(unquote(written, errors="surrogateescape"))  # noqa: PTH111 - as above
+    return Path(path)
+
+
+def join(location: str, *parts: str) -> str:
+    """Return ``location`` with ``parts`` appended, ``/`` between them."""
+    scheme, separator, path = location.rpartition("://")
+    return f"{scheme}{separator}" + "/".join([path.rstrip("/"), *parts] if path else parts) if parts else location
+
+
+def name(location: str | os.PathLike[str]) -> str:
+    """Return the name of the file at ``location``, with its extension."""
+    text = os.fspath(location)
+    if is_web(text):
+        return PurePosixPath(unquote(urlsplit(text).path)).name
+    if _DRIVE.match(text):  # a table may have been written on another machine
+        return PureWindowsPath(text).name
+    if is_local(text):
+        return local_path(text).name
+    return text.partition("://")[2].rstrip("/").rpartition("/")[2]
+
+
+def stem(location: str | os.PathLike[str]) -> str:
+    """Return the name of the file at ``location`` without its extension."""
+    return PurePosixPath(name(location)).stem
+
+
+def extension(location: str | os.PathLike[str]) -> str:
+    """Return the extension of the file at ``location``: what follows the last dot of its name, in small letters."""
+    return name(location).rpartition(".")[2].lower()
+
+
+def quoted(location: str | os.PathLike[str]) -> str:
+    """Return ``location`` as a message shows it, on one line. What is no location is cut at 80 characters."""
+    text = os.fspath(location)
+    length = _LONG if is_location(text) else _SHORT
+    if len(text) > length:
+        text = f"{text[: length // 2]}…{text[1 - length + length // 2 :]}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:length]

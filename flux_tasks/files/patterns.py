@@ -1,0 +1,122 @@
+"""Patterns of locations: they mean the same on this machine and on every other filesystem.
+
+``*`` is any part of a name, ``?`` one letter, ``[abc]`` one of these letters, ``**`` as a whole part of the path any
+number of folders. None of them matches a dot at the beginning of a name. A pattern that is the name of a file is that
+file and no other. A folder is gone through once, whichever links lead to it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob as glob_module
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from flux_tasks.files.access import filesystem_of, reporting
+from flux_tasks.files.locations import is_local, is_web, local_path
+
+__all__ = ["glob", "has_wildcards", "matches"]
+
+has_wildcards = glob_module.has_magic
+"""Whether a text has ``*``, ``?`` or ``[``."""
+
+_ANY_FOLDERS = "**"
+
+
+@reporting
+def glob(pattern: str) -> list[str]:
+    """Return the locations of the files that match ``pattern``, sorted, of the same kind as the pattern.
+
+    A folder matches only if the pattern has an extension: a folder ``x.jpg`` is probably a mistake, and is reported.
+    """
+    if is_web(pattern):
+        return [pattern]  # one picture: the web cannot be listed
+    with_folders = "." in pattern.rsplit("/", 1)[-1]
+    if is_local(pattern):
+        local = str(local_path(pattern))
+        if Path(local).is_file():
+            return [local]
+        found_here = _below(local) if _ANY_FOLDERS in _parts(local) else glob_module.iglob(local)  # noqa: PTH207 - keeps its prefix
+        return sorted(p for p in found_here if Path(p).is_file() or (with_folders and Path(p).is_dir()))
+    filesystem, path = filesystem_of(pattern)
+    protocol = pattern.split("://", 1)[0]
+    if has_wildcards(path) and filesystem.isfile(path):
+        return [f"{protocol}://{path.lstrip('/')}"]
+    parts = [part if part == _ANY_FOLDERS else part.replace(_ANY_FOLDERS, "*") for part in _parts(path)]
+    found = filesystem.glob("/".join(parts), detail=True)
+    return sorted(
+        f"{protocol}://{str(name).lstrip('/')}"
+        for name, info in found.items()
+        if (info["type"] == "file" or with_folders) and _match(_parts(str(name).strip("/")), _parts(path.strip("/")))
+    )
+
+
+def matches(pattern: str, location: str) -> bool:
+    """Check whether ``glob`` with this pattern finds a file at ``location``, which need not be there yet."""
+    if is_web(pattern) or is_local(pattern) != is_local(location):
+        return False
+    if not is_local(pattern):
+        return pattern.partition("://")[0] == location.partition("://")[0] and _match(
+            _parts(location.partition("://")[2].strip("/")), _parts(pattern.partition("://")[2].strip("/"))
+        )
+    wanted, place = _parts(str(local_path(pattern))), local_path(location)
+    first = next((index for index, part in enumerate(wanted) if has_wildcards(part)), len(wanted) - 1)
+    folder = "/".join(wanted[:first]) or ("/" if first else ".")
+    names = [*_parts(os.path.realpath(place.parent)), place.name]
+    return _match([name for name in names if name], [*filter(None, _parts(os.path.realpath(folder))), *wanted[first:]])
+
+
+def _parts(path: str) -> list[str]:
+    return path.replace("\\", "/").split("/") if os.name == "nt" else path.split("/")
+
+
+def _match(names: Sequence[str], parts: Sequence[str]) -> bool:
+    if not parts or not names:
+        return not parts and not names
+    part, name = parts[0], names[0]
+    if part == _ANY_FOLDERS:
+        if len(parts) > 1 and _match(names, parts[1:]):
+            return True
+        is_last = len(parts) == 1 and len(names) == 1
+        return not name.startswith(".") and (is_last or _match(names[1:], parts))
+    is_hidden = name.startswith(".") and not part.startswith(".") and has_wildcards(part)
+    is_same = fnmatch.fnmatchcase(name, part) if has_wildcards(part) else name == part
+    return is_same and not is_hidden and _match(names[1:], parts[1:])
+
+
+def _below(pattern: str) -> Iterator[str]:
+    """Yield what a local pattern with ``**`` matches: each file once, by its shortest path without a link if any."""
+    parts = _parts(pattern)
+    at = parts.index(_ANY_FOLDERS)
+    tops = "/".join(parts[:at]) + "/" if at else ""
+    rest = "/".join(parts[at + 1 :]) or "*"
+    seen: set[tuple[str, str]] = set()
+    for top in sorted(glob_module.iglob(tops)) if tops else [""]:  # noqa: PTH207 - keeps the pattern's own prefix
+        for folder in _folders(top):
+            inner = glob_module.escape(folder) + rest
+            found = _below(inner) if _ANY_FOLDERS in _parts(rest) else glob_module.iglob(inner)  # noqa: PTH207
+            for path in sorted(found):
+                identity = (os.path.realpath(Path(path).parent), Path(path).name)
+                if identity not in seen:
+                    seen.add(identity)
+                    yield path
+
+
+def _folders(top: str) -> Iterator[str]:
+    """Yield ``top`` and all folders below, each with ``/`` at its end; those behind links last, and each once."""
+    seen: set[str] = set()
+    waiting, linked = deque([top]), deque[str]()
+    while waiting or linked:
+        folder = (waiting or linked).popleft()
+        identity = os.path.realpath(folder or ".")
+        if identity in seen:
+            continue
+        seen.add(identity)
+        yield folder
+        with suppress(OSError), os.scandir(folder or ".") as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if not entry.name.startswith(".") and entry.is_dir():
+                    (linked if entry.is_symlink() else waiting).append(f"{folder}{entry.name}/")

@@ -1,0 +1,83 @@
+"""Whether files can be written at a place: what looking tells, and what trying tells."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from flux_tasks.files.access import filesystem_of, patiently, remove, reporting, write
+from flux_tasks.files.locations import is_local, join, local_path, quoted
+
+__all__ = ["missing_bucket", "try_writing", "unwritable"]
+
+LONGEST_NAME = 255
+"""Bytes in the name of a file or a folder (ext4, XFS, APFS, NTFS: 255 characters)."""
+
+LONGEST_PATH = {True: 4096, False: 1024}
+"""Bytes in a whole path: of a local file (Linux), and of an object's key (S3, GCS)."""
+
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs")
+_TRIED = ".flux-pipelines-try"
+
+
+def unwritable(location: str) -> str:
+    """Return why no file can be written at ``location``, as far as looking tells; empty if nothing is in its way.
+
+    It looks at the length of names, and on this machine at the folders that are there. Nothing is written.
+    """
+    is_here = is_local(location)
+    path = local_path(location).absolute() if is_here else Path(location.partition("://")[2].partition("/")[2])
+    name = max(path.parts, key=_bytes, default="")
+    if is_here and _bytes(name) > LONGEST_NAME:
+        return f"{quoted(name)} has {_bytes(name)} bytes: a name may have {LONGEST_NAME}. Use a shorter one"
+    if _bytes(str(path)) > LONGEST_PATH[is_here]:
+        return f"{quoted(location)} has {_bytes(str(path))} bytes: a path may have {LONGEST_PATH[is_here]}"
+    if not is_here:
+        return ""
+    if path.is_dir():
+        return f"{path} is a folder: name a file"
+    place = _nearest_that_exists(path.parent)
+    if not place.is_dir():
+        return f"{place} is not a folder, and nothing can be written below it: use another name"
+    return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written to: check its permissions"
+
+
+def missing_bucket(location: str) -> str:
+    """Return the bucket of ``location`` if its store says that there is none of that name; empty otherwise."""
+    scheme, _, path = location.partition("://")
+    bucket = path.partition("/")[0]
+    if scheme not in _OBJECT_STORES or not bucket:
+        return ""
+    with contextlib.suppress(Exception):  # who may not ask, or has no network, finds out by writing
+        filesystem, name = filesystem_of(f"{scheme}://{bucket}")
+        return "" if filesystem.exists(name) else f"{scheme}://{bucket}"
+    return ""
+
+
+@reporting
+def try_writing(location: str) -> None:
+    """Write something into the folder of ``location`` and remove it, to find out whether that is possible.
+
+    On this machine it is a file without a name, in the nearest folder that exists; in a bucket it is an empty object
+    called ``.flux-pipelines-try`` beside ``location``.
+
+    Raises:
+        OSError: it is not possible.
+    """
+    if is_local(location):
+        with tempfile.TemporaryFile(dir=_nearest_that_exists(local_path(location).absolute().parent)):
+            return
+    tried = join(location.rpartition("/")[0], _TRIED)
+    patiently(write, tried, b"")
+    with contextlib.suppress(OSError):  # some may write and not remove
+        remove(tried)
+
+
+def _nearest_that_exists(path: Path) -> Path:
+    return next(place for place in (path, *path.parents) if os.path.lexists(place))
+
+
+def _bytes(name: str) -> int:
+    return len(os.fsencode(name))

@@ -1,0 +1,136 @@
+"""Nothing is paid for whose result could not be written: places are looked at, and tried, before the first job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import Here
+from fake_bfl import FakeBfl
+from object_stores import fake_gcs, moto_s3, new_bucket_name, rclone_s3, reach_gcs, reach_s3
+
+from flux_tasks import files
+from flux_tasks.errors import StoreUnavailable
+from flux_tasks.settings import Settings
+from pipelines import Recipe
+from pipelines.run.run import Run
+
+SOURCE = 'name: r\nsource: "{folder}/photos/*"\nsteps: [deblur: {{}}]\noutput: "{output}"\n'
+
+
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """The command line without a Prefect server: no run here may come that far."""
+    return Here(folder, monkeypatch)
+
+
+@pytest.fixture(params=["s3", "gs"])
+def object_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A protocol whose server answers and has no bucket."""
+    if request.param == "s3":
+        with moto_s3() as endpoint, reach_s3(endpoint):
+            yield "s3"
+    else:
+        with fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint, reach_gcs(endpoint):
+            yield "gs"
+
+
+def written(folder: Path, output: str) -> str:
+    path = folder / "places.yaml"
+    path.write_text(SOURCE.format(folder=folder, output=output))
+    return str(path)
+
+
+def test_a_bucket_that_does_not_exist_is_named_by_validate_plan_and_run(
+    here: Here, folder: Path, bfl: FakeBfl, object_store: str
+) -> None:
+    bucket = f"{object_store}://{new_bucket_name()}"
+    recipe = written(folder, bucket + "/clean/{{ stem }}.png")
+    for command in (["validate"], ["plan", "--endpoint", bfl.url], ["run", "--endpoint", bfl.url]):
+        done = here(command[0], recipe, *command[1:], key="k")
+        assert (done.returncode, done.stderr.splitlines()[0]) == (
+            2,
+            f"flux-pipelines: {recipe}:4: output.path: {bucket} does not exist: make it first",
+        )
+    assert bfl.jobs == 0
+
+
+def test_a_bucket_that_may_only_be_read_stops_the_run_before_its_first_job(
+    here: Here, folder: Path, bfl: FakeBfl, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("buckets") / "data"
+    (root / "clean").mkdir(parents=True)
+    recipe = written(folder, "s3://clean/{{ stem }}.png")
+    with rclone_s3(root, "throw-away", "throw-away", "--read-only") as endpoint, reach_s3(endpoint):
+        done = here("run", recipe, "--endpoint", bfl.url, key="k")
+    assert done.returncode == 3
+    assert "stopped: nothing can be written to s3://clean, so no job was begun: " in done.stderr
+    assert (bfl.jobs, list((root / "clean").iterdir())) == (0, [])
+
+
+@pytest.mark.parametrize("option", ["--report", "--manifest"])
+def test_the_places_of_report_and_manifest_are_tried_before_the_first_job(
+    here: Here, folder: Path, bfl: FakeBfl, option: str
+) -> None:
+    (folder / "a file").write_text("")
+    place = folder / "a file" / "below.html"
+    done = here("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, option, str(place), key="k")
+    assert done.returncode == 3
+    assert "a file" in done.stderr
+    assert bfl.jobs == 0
+
+
+async def test_a_try_leaves_nothing_behind(folder: Path, bfl: FakeBfl, object_store: str) -> None:
+    import fsspec
+
+    bucket = new_bucket_name()
+    files.exists(f"{object_store}://any-bucket/any")  # imports the library the way this one does
+    fsspec.filesystem(object_store).mkdir(bucket)
+    recipe = Recipe.load(written(folder, f"{object_store}://{bucket}/clean/{{{{ stem }}}}.png"))
+    settings = Settings(endpoint=bfl.url, key="k", store=str(folder / "store"))
+    with Run(recipe.compiled, settings) as run:
+        await run.prepare_to_pay(str(folder / "not there" / "report.html"))
+    assert files.listing(f"{object_store}://{bucket}/clean") == []
+    assert not (folder / "not there").exists()
+
+
+async def test_a_python_run_learns_of_it_before_prefect_starts(folder: Path, bfl: FakeBfl) -> None:
+    recipe = Recipe.load(written(folder, "memory://clean/{{ stem }}.png"))
+    settings = Settings(endpoint=bfl.url, key="k", store=str(folder / "store"))
+    (folder / "file").write_text("")
+    with Run(recipe.compiled, settings) as run, pytest.raises(StoreUnavailable, match="so no job was begun: "):
+        await run.prepare_to_pay(str(folder / "file" / "report.html"))
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("out/{{ 'x' * 300 }}.png", "has 304 bytes: a name may have 255. Use a shorter one"),
+        ("out/{{ 'ü' * 130 }}.png", "has 264 bytes: a name may have 255. Use a shorter one"),
+        ("out/{{ 'x/' * 2500 }}{{ stem }}.png", "bytes: a path may have 4096"),
+        ("a file/{{ stem }}.png", "a file is not a folder, and nothing can be written below it: use another name"),
+        ("a file/deep/er/{{ stem }}.png", "a file is not a folder, and nothing can be written below it"),
+        ("{{ 'a folder' }}.png", "is a folder: name a file"),
+    ],
+)
+def test_an_item_whose_result_could_not_be_written_is_invalid_in_plan_and_run(
+    here: Here, folder: Path, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch, output: str, reason: str
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "a file").write_text("")
+    (folder / "a folder.png").mkdir()
+    recipe = written(folder, output)
+    plan = here("plan", recipe, "--endpoint", bfl.url)
+    assert plan.returncode in (0, 1), plan.stderr
+    run = here("run", recipe, "--endpoint", bfl.url, key="k")
+    assert run.returncode == 1
+    for printed in (plan.stdout, run.stdout):
+        assert "output.path: " in printed
+        assert reason in " ".join(printed.split())
+    assert bfl.jobs == 0
+
+
+def test_a_key_of_an_object_has_1024_bytes_at_most() -> None:
+    assert files.unwritable(f"s3://b/{'x' * 1024}") == ""
+    assert "a path may have 1024" in files.unwritable(f"gs://b/{'x' * 1025}")
