@@ -211,7 +211,8 @@ class _Maker:
         if not passed:
             what = "row" if self._source.table else "picture"
             count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"
-            raise RecipeError([Problem("source.filter", f"'{self._source.filter}' is not true of {count}")])
+            condition = templates.quoted(self._source.filter)
+            raise RecipeError([Problem("source.filter", f"'{condition}' is not true of {count}")])
 
     def made_of(self, entry: _Entry, index: int) -> Item | None:
         """Return the item of ``entry``; None if the filter leaves it out."""
@@ -243,7 +244,7 @@ class _Maker:
             value = templates.render(template, context, "source.image")
         except InvalidRequest as error:
             return "", _explain(entry, "source.image", template, context, error)
-        wrong = f"{entry.where}: source.image: '{template}' is"
+        wrong = f"{entry.where}: source.image: '{templates.quoted(template)}' is"
         if isinstance(value, (Mapping, list)):
             field = "path" if not isinstance(value, Mapping) or "path" in value else next(iter(value), "path")
             remedy = f"write the field that says where the picture is, such as '{{{{ {_inside(template)}.{field} }}}}'"
@@ -277,7 +278,8 @@ class _Maker:
         except InvalidRequest as error:
             return replace(item, error=_explain(entry, "source.filter", condition, context, error))
         if isinstance(value, str) and not isinstance(value, Number) and value.strip().lower() in _SAYS_NO:
-            what = f"'{condition}' is the text '{value}', which counts as true: write {condition} == '{value}', or !="
+            written = templates.quoted(condition)
+            what = f"'{written}' is the text '{value}', which counts as true: write {written} == '{value}', or !="
             return replace(item, error=f"{entry.where}: source.filter: {what}")
         return item if value else None
 
@@ -328,7 +330,7 @@ def _explain(entry: _Entry, where: str, text: str, context: Mapping[str, Any], e
         hint = f": write row['{name}']"
     else:
         hint = nearest(name, context) or f"; known here: {', '.join(sorted(context))}"
-    return f"{entry.where}: {where}: '{text}': nothing is called '{name}'{hint}"
+    return f"{entry.where}: {where}: '{templates.quoted(text)}': nothing is called '{name}'{hint}"
 
 
 @cache

@@ -19,9 +19,19 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from flux_tasks.errors import InvalidRequest, Problem
 
-__all__ = ["evaluate", "is_template", "names_in", "names_in_calls", "names_in_expression", "render", "syntax_problem"]
+__all__ = [
+    "evaluate",
+    "is_template",
+    "names_in",
+    "names_in_calls",
+    "names_in_expression",
+    "quoted",
+    "render",
+    "syntax_problem",
+]
 
 _LONGEST = 100_000  # characters, or entries, of any value
+_QUOTED = 80  # characters of a template in a message
 _METHODS = (
     "capitalize casefold count endswith find get index isalnum isalpha isdigit items keys lower lstrip partition "
     "removeprefix removesuffix rpartition rsplit rstrip split startswith strip swapcase title upper values"
@@ -128,6 +138,12 @@ def is_template(value: Any) -> bool:
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
+def quoted(text: str) -> str:
+    """Return a template or an expression as a message shows it: on one line, with at most 80 characters."""
+    line = " ".join(text.split()) if "\n" in text else text
+    return line if len(line) <= _QUOTED else f"{line[: _QUOTED - 1]}…"
+
+
 def syntax_problem(text: str, where: str, *, expression: bool = False) -> Problem | None:
     """Return what is wrong with the syntax of a template, or of an expression such as a ``when``."""
     try:
@@ -137,7 +153,7 @@ def syntax_problem(text: str, where: str, *, expression: bool = False) -> Proble
             _compiled(text)
     except TemplateSyntaxError as error:
         said = _PLAIN_WORDS.get(str(error.message), error.message) if expression else error.message
-        return Problem(where, f"'{text}' is not understood: {said}")
+        return Problem(where, f"'{quoted(text)}' is not understood: {said}")
     except (RecursionError, MemoryError):
         return Problem(where, "is nested too deeply to be understood")
     except ValueError as error:  # a number of thousands of digits, half a character
@@ -216,5 +232,5 @@ def evaluate(
 def _problem(error: Exception, text: str, context: Mapping[str, Any], where: str) -> Problem:
     if isinstance(error, UndefinedError):
         known = ", ".join(sorted(context))
-        return Problem(where, f"'{text}': {error.message}; known here: {known}")
-    return Problem(where, f"'{text}' cannot be evaluated: {error}")
+        return Problem(where, f"'{quoted(text)}': {error.message}; known here: {known}")
+    return Problem(where, f"'{quoted(text)}' cannot be evaluated: {error}")

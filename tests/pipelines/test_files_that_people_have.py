@@ -214,6 +214,17 @@ def test_results_that_the_source_leaves_out_are_written_and_a_second_run_does_th
     assert ([row["item"] for row in rows], here.jobs) == (["p1", "p2"], 2)
 
 
+def test_a_long_template_is_cut_in_messages(tmp_path: Path) -> None:
+    photos(tmp_path, "in/a.png")
+    condition = "index == 1" + " and index == 1" * 40
+    with pytest.raises(RecipeError) as caught:
+        list(items_of(Source(images=(f"{tmp_path}/in/*",), filter=condition)))
+    assert str(caught.value) == f"source.filter: '{condition[:79]}…' is not true of the one picture"
+    [item] = items_of(Source(images=(f"{tmp_path}/in/*",), columns={"c": "{{ nothing }}\n" + "long " * 100}))
+    assert len(item.error.removeprefix(f"{tmp_path}")) < 300
+    assert "\n" not in item.error
+
+
 # -- pictures in tables -----------------------------------------------------------------------------------------------
 
 URI = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"

@@ -10,6 +10,7 @@ import pytest
 from fake_bfl import FakeBfl
 from scripted import Answer, Request
 
+from flux_tasks import files
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 
@@ -41,6 +42,17 @@ def cut_the_first(bfl: FakeBfl, count: int = 1) -> None:
         return answer
 
     bfl._submit = submit  # type: ignore[method-assign]
+
+
+def test_where_there_is_no_store_every_command_on_it_says_so(here_cli: Any, folder: Path) -> None:
+    told = f"there is no store at {folder / 'store'} yet; --store or FLUX_STORE names another one"
+    for command in (("held",), ("held", "--json"), ("migrate",), ("explain", "0" * 12)):
+        assert told in here_cli("store", *command).stderr
+    assert json.loads(here_cli("store", "held", "--json").stdout) == []
+    assert "; there is no store there yet" in here_cli("retry", "last", key="right-key").stderr
+    assert not (folder / "store").exists()
+    files.write(folder / "store" / "runs" / "x" / "run.json", b"{}")
+    assert told not in here_cli("store", "held").stderr
 
 
 def test_held_jobs_are_listed_with_age_and_price(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
