@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images import mask_reading
-from flux_tasks.images.encoding import eight_bit
 from flux_tasks.images.mask_reading import NOISE, levels, mask_reference, read_mask
+from flux_tasks.images.pixels import eight_bit
 from flux_tasks.images.reference import ImageLike, ImageRef
 from flux_tasks.units import px_size
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.pixels import is_see_through, is_srgb
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.units import px_size
 
@@ -96,6 +96,11 @@ def losses(call: Call, image: ImageRef | None) -> list[str]:
     profile = main.profile if had_profile else None
     is_alpha_lost = had_alpha and is_see_through(main.open())
     return [LOST_ALPHA] * is_alpha_lost + [LOST_PROFILE] * bool(profile and not is_srgb(profile))
+
+
+def is_loss(warning: str) -> bool:
+    """Check whether a warning says that something of a picture gets lost: frames, transparency, its profile."""
+    return warning.endswith((FIRST_ONLY, LOST_ALPHA, LOST_PROFILE))
 
 
 def _marks_by_alpha(call: Call) -> bool:

@@ -260,8 +260,9 @@ class _Walk:
         if attempt.node.is_paid:
             return await self._answers.paid(attempt)
         outcome = await self._answers.local(attempt)
-        is_first = attempt.node.image == SOURCE and attempt.image is not None and attempt.image.header.is_sequence
-        return _warned(outcome, FIRST_ONLY) if is_first else outcome
+        if attempt.node.image != SOURCE or attempt.image is None or outcome.kind is StepOutcome.UNCHANGED:
+            return outcome
+        return _warned(outcome, FIRST_ONLY) if attempt.image.header.is_sequence else outcome
 
     async def _checked(self, attempt: Attempt) -> Attempt:
         """Return an attempt with its call, or without one if that can only be made once its pictures are."""

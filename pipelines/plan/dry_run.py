@@ -10,10 +10,10 @@ from PIL import Image
 from flux_tasks import background
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import FluxError, Moderated
-from flux_tasks.images.reference import FIRST_ONLY, ImageRef
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.known import lookup
-from flux_tasks.jobs.result import losses
+from flux_tasks.jobs.result import is_loss, losses
 from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
@@ -126,8 +126,6 @@ class ItemPlan:
         """Count the attempt, and the time that its job would take."""
         node, call, kind = attempt.node, attempt.call, outcome.kind
         step = self._tally.step(node)
-        for warning in outcome.warnings if kind is not StepOutcome.UNCHANGED else ():
-            self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         is_new = node.is_paid and kind in (StepOutcome.DONE, StepOutcome.COLLECTED, StepOutcome.HELD)
         if kind is not StepOutcome.BLOCKED:
             begin = max((self._ends.get(name, 0.0) for name in node.dependencies), default=0.0)
@@ -155,7 +153,7 @@ class ItemPlan:
 
 def _foreseen_losses(call: Call) -> list[str]:
     """Return what the result will lack of its input; nothing where that is not made yet, or cannot be read."""
-    found = [warning.removeprefix(f"{call.name}: ") for warning in call.warnings if warning.endswith(FIRST_ONLY)]
+    found = [warning.removeprefix(f"{call.name}: ") for warning in call.warnings if is_loss(warning)]
     try:
         return found if isinstance(call.main, Placeholder) else [*found, *losses(call, None)]
     except (FluxError, OSError):

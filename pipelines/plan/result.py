@@ -72,7 +72,8 @@ class Plan:
         problems: how many things are wrong with items.
         invalid: the first of them, as sentences.
         spent: credits that count against the budget already, because earlier runs were stopped.
-        warnings: how often a person may have meant something else, such as a mask whose name differs in case.
+        warnings: how often a person may have meant something else, such as a mask whose name differs in case,
+            and what pictures lose.
         warned: the first of these, as sentences.
         store: where results are kept, as an absolute location.
         is_store_new: whether nothing is in it yet.

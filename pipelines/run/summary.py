@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
+from flux_tasks.jobs.result import is_loss
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, paid_steps
 
 _NAMED = 10
@@ -50,7 +51,7 @@ class Summary:
         unpriced: jobs whose cost the service did not say.
         uncertain: submissions that may have been charged and whose id is not known.
         uncollected: jobs that are paid for and in the journal, to be collected by the next run.
-        warnings: how many warnings the steps of items have that were skipped.
+        warnings: how many warnings there are of steps that were skipped, and of what pictures have lost.
         warned: the first of these, as sentences.
         stopped: why the run was stopped, or an empty string.
     """
@@ -113,7 +114,9 @@ class Summary:
             total.estimate += estimate or 0.0
             total.unestimated += estimate is None
         for step in row["steps"]:
-            for warning in step.get("warnings", ()) if step["outcome"] is StepOutcome.SKIPPED else ():
+            for warning in step.get("warnings", ()):
+                if step["outcome"] is not StepOutcome.SKIPPED and not is_loss(warning):
+                    continue
                 self.warnings += 1
                 if len(self.warned) < _NAMED:
                     self.warned.append(f"{row['item']}: {step['id']}: {warning}")

@@ -198,3 +198,10 @@ def test_frames_that_an_output_of_a_skipped_item_leaves_out_are_said(
     put(tmp_path, encoded(noise((96, 80)), "GIF", save_all=True, append_images=[noise((96, 80), seed=1)]), "apple.gif")
     run(tmp_path, bfl, "  - resize: {width: 48}\n    when: width < 10")
     assert "apple.gif: it has several frames or pages" in caplog.text
+
+
+def test_the_summary_of_a_run_counts_and_names_what_was_lost(tmp_path: Path, bfl: FakeBfl) -> None:
+    put(tmp_path, encoded(logo("RGBA")))
+    settings = Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"))
+    summary = perform(recipe(tmp_path, f"  - {ERASE}"), settings)[0].summary
+    assert (summary.warnings, summary.warned) == (1, [f"apple: erase: {LOST_ALPHA}"])
