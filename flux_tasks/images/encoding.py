@@ -245,9 +245,6 @@ def decode(data: bytes, *, keep_depth: bool = False) -> Image.Image:
     Args:
         keep_depth: leave palettes, and greys of 16 and 32 bits, as they are, for masks: small values mean something.
 
-    Args:
-        keep_depth: leave greys of 16 bits as they are.
-
     Raises:
         InvalidImage: not an image, too many pixels, or truncated.
     """

@@ -21,7 +21,7 @@ from collections.abc import Collection
 from PIL import Image, ImageChops
 
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images.pixels import eight_bit
+from flux_tasks.images.pixels import eight_bit, normalised
 from flux_tasks.images.reference import ImageLike, ImageRef
 
 __all__ = ["NOISE", "interpret", "levels", "mask_reference", "read_mask", "threshold"]
@@ -44,7 +44,9 @@ def read_mask(picture: ImageRef) -> Image.Image:
     """
     image = picture.open(keep_depth=True)
     try:
-        mask = interpret(image, is_lossy=_is_lossy(picture, image))
+        is_lossy = _is_lossy(picture, image)
+        image = image if image.mode[0] in "IFP" else normalised(image)
+        mask = interpret(image, is_lossy=is_lossy)
         _check_no_photo(image)
     except (InvalidImage, ValueError) as error:  # Pillow converts few pictures of rare modes
         what = error if isinstance(error, InvalidImage) else f"its pixels cannot be judged: {error}"
@@ -145,6 +147,7 @@ def _label(image: Image.Image) -> Image.Image | None:
 
 
 def _wide(image: Image.Image) -> Image.Image:
+    """Return greys of 16 bits as those of 32, whose white is looked for: many a mask of 16 bits ends at 255."""
     return image.convert("I") if image.mode.startswith("I;16") else image
 
 
