@@ -385,7 +385,7 @@ def test_a_mask_that_does_not_fit_is_invalid_and_named(half: Path, tmp_path: Pat
         Facts(None).coverage(Mask(tmp_path / "gone.png"), in_memory(noise()))
     with pytest.raises(InvalidImage, match="the picture has none"):
         Facts(None).coverage(Mask(alpha=True), in_memory(noise()))
-    with pytest.raises(InvalidImage, match="the mask has colours or greys but no white"):
+    with pytest.raises(InvalidImage, match="its pixels cannot be judged"):
         Facts(None).coverage(Mask(encoded(Image.new("LAB", (64, 48)), "TIFF")), in_memory(noise()))
 
 
