@@ -160,11 +160,13 @@ class Run:
         """
         outputs = (files.join(target.output.root, "result") for target in self.recipe.graph.targets)
         for file in dict.fromkeys((*outputs, self.summary.manifest, *places)):
+            reason = files.unwritable(file)
             try:
                 await asyncio.to_thread(files.try_writing, file)
             except OSError as error:
-                what = f"nothing can be written to {file.rpartition('/')[0]}"
-                raise StoreUnavailable(f"{what}, so no job was begun: {error}") from error
+                reason = reason or f"nothing can be written to {file.rpartition('/')[0]}: {error}"
+            if reason:
+                raise StoreUnavailable(f"no job was begun: {reason}")
         await background.arun(open_account(self.settings))
 
     async def run_remaining(self, call_tool: CallTool) -> None:

@@ -22,7 +22,7 @@ from flux_tasks.errors import InvalidImage, RecipeError
 from flux_tasks.images.reference import ImageRef
 from pipelines.data.items import Item, items_of
 from pipelines.execution.precheck import check_items, source_warnings
-from pipelines.language.model import Source
+from pipelines.language.document.recipe import Source
 from pipelines.recipe import Recipe
 
 PICTURE = encoded(noise((96, 80)))

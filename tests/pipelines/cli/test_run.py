@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import socket
 import subprocess
@@ -10,9 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import Cli
+from command_line import Cli, Here
 from fake_bfl import FakeBfl
 from PIL import Image
+
+from pipelines.report import page
 
 
 def test_a_run_against_any_server_that_speaks_the_api_needs_its_address_and_a_key_only(
@@ -110,10 +113,14 @@ def test_a_store_that_cannot_be_written_is_a_clear_line_and_nothing_is_spent(
     assert bfl.jobs == 0
 
 
-def test_a_report_that_cannot_be_written_does_not_hide_the_runs_summary(cli: Cli, bfl: FakeBfl, folder: Path) -> None:
-    (folder / "afile").write_text("")
-    report = str(folder / "afile" / "r.html")
-    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--report", report, key="right-key")
+def test_a_report_that_cannot_be_written_does_not_hide_the_runs_summary(
+    here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_the_disk(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(page, "write_report", fill_the_disk)
+    done = here_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert done.returncode == 3
     assert "2 of 2 items" in done.stdout
     assert "the report could not be written" in done.stderr

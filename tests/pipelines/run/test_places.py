@@ -65,7 +65,7 @@ def test_a_bucket_that_may_only_be_read_stops_the_run_before_its_first_job(
     with rclone_s3(root, "throw-away", "throw-away", "--read-only") as endpoint, reach_s3(endpoint):
         done = here("run", recipe, "--endpoint", bfl.url, key="k")
     assert done.returncode == 3
-    assert "stopped: nothing can be written to s3://clean, so no job was begun: " in done.stderr
+    assert "stopped: no job was begun: nothing can be written to s3://clean: " in done.stderr
     assert (bfl.jobs, list((root / "clean").iterdir())) == (0, [])
 
 
@@ -99,7 +99,7 @@ async def test_a_python_run_learns_of_it_before_prefect_starts(folder: Path, bfl
     recipe = Recipe.load(written(folder, "memory://clean/{{ stem }}.png"))
     settings = Settings(endpoint=bfl.url, key="k", store=str(folder / "store"))
     (folder / "file").write_text("")
-    with Run(recipe.compiled, settings) as run, pytest.raises(StoreUnavailable, match="so no job was begun: "):
+    with Run(recipe.compiled, settings) as run, pytest.raises(StoreUnavailable, match="no job was begun: "):
         await run.prepare_to_pay(str(folder / "file" / "report.html"))
 
 
