@@ -133,8 +133,6 @@ class ItemPlan:
         is_certain = attempt.is_decided and call is not None and not _is_mask_unknown(call)
         if is_new:
             self._ends[node.id] += self._tally.add_job(node, is_certain=is_certain)
-        for warning in outcome.warnings:
-            self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         if kind is not StepOutcome.DONE:
             step.count(kind)
         elif node.is_paid:
