@@ -51,7 +51,7 @@ def test_a_bucket_that_does_not_exist_is_named_by_validate_plan_and_run(
         done = here(command[0], recipe, *command[1:], key="k")
         assert (done.returncode, done.stderr.splitlines()[0]) == (
             2,
-            f"flux-pipelines: {recipe}:4: output.path: {bucket} does not exist: make it first",
+            f"flux-pipelines: {recipe}:4: output.path: {bucket} does not exist: make it first, or write another name",
         )
     assert bfl.jobs == 0
 
