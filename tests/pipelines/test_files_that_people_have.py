@@ -232,10 +232,8 @@ URI = f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"
 
 def test_a_data_uri_is_the_picture_in_it_and_names_nothing(here: Place, tmp_path: Path) -> None:
     _, rows = perform(recipe(tmp_path, table(tmp_path, URI, URI.replace(",", ",%0A"))), here.settings)
-    assert [(row["item"], row["source"], row["outcome"]) for row in rows] == [
-        ("row-000000", "row-000000", "done"),
-        ("row-000001", "row-000001", "cached"),
-    ]
+    assert [(row["item"], row["source"]) for row in rows] == [("row-000000",) * 2, ("row-000001",) * 2]
+    assert sorted(row["outcome"] for row in rows) == ["cached", "done"], "both are one picture"
     assert URI[30:120] not in json.dumps(rows)
     assert ImageRef.of(URI) == ImageRef.of(PICTURE)
     with pytest.raises(InvalidImage, match="a data URI whose base64 is damaged or cut short") as caught:
