@@ -126,6 +126,8 @@ class ItemPlan:
         """Count the attempt, and the time that its job would take."""
         node, call, kind = attempt.node, attempt.call, outcome.kind
         step = self._tally.step(node)
+        for warning in outcome.warnings if kind is not StepOutcome.UNCHANGED else ():
+            self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         is_new = node.is_paid and kind in (StepOutcome.DONE, StepOutcome.COLLECTED, StepOutcome.HELD)
         if kind is not StepOutcome.BLOCKED:
             begin = max((self._ends.get(name, 0.0) for name in node.dependencies), default=0.0)
