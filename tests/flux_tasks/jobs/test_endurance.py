@@ -217,7 +217,7 @@ def test_with_send_urls_the_address_itself_is_sent_where_the_tool_takes_one(
         assert deblurred.outcome == "done"
         assert len(web.seen("GET /photo.png")) == 2, "once for the digest, once by the service"
         background.run(endpoint.close(settings))
-    mask = encoded(noise((96, 80), "L"))
+    mask = encoded(noise((96, 80), "L").point(lambda level: 255 * (level > 127)))
     fill = prepare(catalog.TOOLS["flux-pro-1.0-fill"], {"image": photo, "mask": mask, "prompt": "a"})
     assert base64.b64decode(fill.body(urls=True)["image"]) == PHOTO, "fill takes base64 alone"
     deblur = prepare(catalog.TOOLS["deblur-v1"], {"image": photo})
