@@ -18,6 +18,7 @@ from flux_tasks.catalog import Tool
 from flux_tasks.catalog.boxes import with_boxes
 from flux_tasks.catalog.fields import CALLER_FIELDS, MEDIA_TYPES
 from flux_tasks.catalog.rules import MAX_INPUT_BYTES, PIXELS_PER_MP, Price
+from flux_tasks.catalog.tool import NO_PROMPT
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
@@ -27,7 +28,7 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.images.pixels import scaled
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.identity import Identity
-from flux_tasks.units import px_size
+from flux_tasks.units import is_blank, px_size
 
 Fit = Literal["error", "downscale"]
 """What to do with a picture that a tool does not accept as it is: refuse it, or scale and convert it."""
@@ -161,6 +162,23 @@ class Call:
         width, height = self.output_size or (1024, 1024)
         inputs = [i.size[0] * i.size[1] / PIXELS_PER_MP for i in self.inputs.values() if i.mask is None]
         return self.price.estimate(width * height / PIXELS_PER_MP, inputs)
+
+
+def check_content(call: Call, where: str) -> Call:
+    """Return ``call``, unless neither a prompt nor a picture says what to make.
+
+    The contract allows that for some models, so ``prepare`` does, too; whoever is about to pay hardly means it.
+
+    Raises:
+        InvalidRequest: the prompt is blank, and there is no picture.
+    """
+    if (
+        call.tool.needs_prompt == "without a picture"
+        and not call.inputs
+        and is_blank(call.parameters.get("prompt") or "")
+    ):
+        raise InvalidRequest.of([Problem(f"{where}.prompt", NO_PROMPT)])
+    return call
 
 
 def prepare(

@@ -37,7 +37,7 @@ from flux_tasks.catalog.signatures import UNSET
 from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
-from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.call import Call, check_content, prepare
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.records import Store
@@ -52,7 +52,8 @@ def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call
     given = {name: value for name, value in arguments.items() if value is not UNSET}
     model = given.pop("model", None)
     tool = catalog.tool(task, model, where=where)
-    return prepare(tool, given, fit=given.pop("fit", "error"), variant=given.pop("variant", 0), where=where or task)
+    fit, variant = given.pop("fit", "error"), given.pop("variant", 0)
+    return check_content(prepare(tool, given, fit=fit, variant=variant, where=where or task), where or task)
 
 
 class JobKeyPolicy(CachePolicy):

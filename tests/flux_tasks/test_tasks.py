@@ -258,6 +258,14 @@ def test_generate_takes_a_model_and_no_image(bfl: FakeBfl) -> None:
     assert bfl.bodies == [{"prompt": "a red barn", "width": 512, "height": 512}]
 
 
+@pytest.mark.parametrize("model", ["flux-2-pro", "flux-pro-1.1", "flux-dev"])
+@pytest.mark.parametrize("blank", ["", "   ", "\t\n", "\u200b\u00a0"], ids=ascii)
+def test_a_blank_prompt_is_refused_before_anything_is_sent(bfl: FakeBfl, model: str, blank: str) -> None:
+    with pytest.raises(InvalidRequest, match="prompt: is blank"):
+        generate(blank, model=model)
+    assert bfl.jobs == 0
+
+
 def test_every_tool_has_a_task_in_sync_and_async_form_with_typed_parameters() -> None:
     for name in catalog.TASKS:
         sync, asynchronous = getattr(tasks, name), getattr(tasks, f"a{name}")
