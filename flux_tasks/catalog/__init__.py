@@ -75,7 +75,8 @@ def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
     """
     task_name = task.replace("-", "_")
     if task_name in MODELS:
-        found = find(model or DEFAULT_MODELS[task_name]) if model is None or isinstance(model, str) else None
+        model_name = DEFAULT_MODELS[task_name] if model is None else model
+        found = find(model_name) if isinstance(model_name, str) else None
         if found is None or found.name not in MODELS[task_name]:
             known = MODELS[task_name]
             hint = nearest(str(model), known)
