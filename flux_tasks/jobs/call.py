@@ -263,7 +263,8 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
     references = [n for n, mark in slots.items() if mark.role == "reference" and n not in given]
     if "references" in given and references:
         listed = given.pop("references")
-        listed = listed if isinstance(listed, (list, tuple)) else [] if listed is None or listed == "" else [listed]
+        if not isinstance(listed, (list, tuple)):  # of an array nobody can ask whether it is empty
+            listed = [] if listed is None or (isinstance(listed, str) and not listed) else [listed]
         if len(listed) > len(references):
             what = f"{len(listed)} pictures, but {tool.name} takes {len(references)} more"
             problems.append(Problem(f"{where}.references", what))

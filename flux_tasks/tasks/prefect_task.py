@@ -5,6 +5,7 @@ result records. The job itself writes them, before it removes its journal entry,
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 from prefect import Task, get_run_logger
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.filesystems import WritableFileSystem
 from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[attr-defined]  # documented there
@@ -41,6 +42,16 @@ from flux_tasks.jobs.call import Call, check_content, prepare
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.records import Store
+
+
+def _keep_from_server(record: logging.LogRecord) -> bool:
+    """Mark a line that belongs to no run: Prefect drops it, and warns of that after each task outside a flow."""
+    has_run = TaskRunContext.get() or FlowRunContext.get() or getattr(record, "flow_run_id", None)
+    record.send_to_api = getattr(record, "send_to_api", True) and bool(has_run)
+    return True
+
+
+logging.getLogger("prefect.task_runs").addFilter(_keep_from_server)
 
 
 def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call:
