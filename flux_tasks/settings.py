@@ -24,12 +24,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import SplitResult, urlsplit
 
 from flux_tasks.errors import KeyRefused, Problem, RecipeError, nearest
 
-__all__ = ["ENDPOINTS", "Settings", "current", "is_bfl", "is_in_region", "is_loopback", "region_of", "use"]
+__all__ = [
+    "ENDPOINTS",
+    "SettingChanges",
+    "Settings",
+    "current",
+    "is_bfl",
+    "is_in_region",
+    "is_loopback",
+    "region_of",
+    "use",
+]
 
 ENDPOINTS = {"bfl": "https://api.bfl.ai", "eu": "https://api.eu.bfl.ai", "us": "https://api.us.bfl.ai"}
 """Named endpoints: global with failover, and the regional ones (SEED-2)."""
@@ -127,6 +137,23 @@ class Settings:
                 "no key for BFL: set BFL_API_KEY, or choose --endpoint local (FLUX_ENDPOINT=local) for a preview made "
                 "on this machine"
             )
+
+
+class SettingChanges(TypedDict, total=False):
+    """The fields of ``Settings`` as keyword arguments, for type checkers and editors."""
+
+    endpoint: str
+    key: str
+    store: str
+    max_jobs: int
+    poll_interval: float | None
+    on_uncertain: Literal["hold", "resubmit"]
+    engine: str
+    deadline: float | None
+    timeout: float
+    send_urls: bool
+    retry_moderated: bool
+    region: Literal["any", "strict"]
 
 
 def is_bfl(url: str) -> bool:
@@ -250,7 +277,7 @@ def current() -> Settings:
 
 
 @contextmanager
-def use(settings: Settings | None = None, **changes: Any) -> Iterator[Settings]:
+def use(settings: Settings | None = None, **changes: Unpack[SettingChanges]) -> Iterator[Settings]:
     """Set some settings for the tasks that are called inside the block::
 
         with use(endpoint="local", store="out/store"):

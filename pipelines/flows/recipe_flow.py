@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -26,7 +26,17 @@ from pipelines.data.manifest import SEVERITY
 from pipelines.flows.prefect_settings import shield_server
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
+from pipelines.plan.planner import PlanOptions
+from pipelines.run.context import Event
 from pipelines.run.run import Run
+
+
+class RunOptions(PlanOptions, total=False):
+    """The keyword arguments of a run: its own, and those of ``flux_tasks.use``."""
+
+    seed: int | None
+    on_event: Callable[[Event], None]
+
 
 _log = logging.getLogger("flux_tasks.flows")
 
@@ -103,13 +113,14 @@ def _remedy() -> str:
 
 
 async def arun_recipe(
-    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Any
+    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]
 ) -> RunResult:
     """Run a recipe from Python; the async form of ``run_recipe``."""
     outcomes = _outcomes(raise_on)
     loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
-    given = {name: settings.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in settings}
-    with use(**settings), Run(loaded, current(), **given) as run:
+    changes: dict[str, Any] = {**settings}
+    given = {name: changes.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in changes}
+    with use(**changes), Run(loaded, current(), **given) as run:
         if not await run.answer_from_store():
             await run.prepare_to_pay()
             await advance(run)
@@ -139,7 +150,7 @@ def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:
 
 
 def run_recipe(
-    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Any
+    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]
 ) -> RunResult:
     """Run a recipe from Python, also inside a flow of one's own::
 
