@@ -23,6 +23,7 @@ from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import current
 from flux_tasks.tasks.prefect_task import collect_results
 from pipelines.data.manifest import SEVERITY
+from pipelines.flows.artifact import publish
 from pipelines.flows.prefect_settings import shield_server
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
@@ -68,7 +69,10 @@ async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     run = _current_run.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
     await run.run_remaining(call_task)
-    problem = f"stopped: {run.stopped}" if run.stopped is not None else run.summary.problem
+    run.summary.stopped = str(run.stopped or "")
+    if PREFECT_API_URL.value():  # nobody looks at the pages of an embedded server
+        await publish(run.summary)
+    problem = run.summary.problem
     return Failed(message=f"{problem}. Manifest: {run.summary.manifest}") if problem else dict(run.summary.counts)
 
 
