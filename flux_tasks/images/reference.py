@@ -162,7 +162,8 @@ class ImageRef:
         if data is not None:
             return data
         if not self.uri:
-            raise InvalidImage(f"{self.name or self.digest}: its bytes are no longer in memory, and were not stored")
+            what = "its bytes are no longer in memory, and were not stored: give its file again"
+            raise InvalidImage(f"{self.name or self.digest}: {what}")
         try:
             data = read_location(self.uri)
         except ServerUnavailable:
@@ -170,7 +171,9 @@ class ImageRef:
         except (OSError, FluxError) as error:
             raise InvalidImage(_failed(self.uri, error)) from None
         if hashlib.sha256(data).hexdigest() != self.digest:
-            raise InvalidImage(f"{self.uri}: the file has changed since it was first read")
+            raise InvalidImage(
+                f"{self.uri}: the file has changed since it was first read: read it again with ImageRef.of"
+            )
         byte_cache.put(self.digest, data)
         return data
 

@@ -172,7 +172,9 @@ class FluxTask(Task[..., Any]):
             problems.append(Problem(task, what))
         given = {*positional[: len(args)], *kwargs}
         problems += [
-            Problem(f"{task}.{p.name}", "is required") for p in parameters if p.required and p.name not in given
+            Problem(f"{task}.{p.name}", "is required: write a value for it")
+            for p in parameters
+            if p.required and p.name not in given
         ]
         if problems:
             raise InvalidRequest.of(problems)
