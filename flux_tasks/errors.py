@@ -256,7 +256,7 @@ _EXPLAINED = {  # by pydantic's name of the error
     "literal_error": "is not one of {expected}",
     **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "is not a whole number: write one without quotes"),
     **dict.fromkeys(("float_type", "float_parsing"), "is not a number: write one without quotes"),
-    "finite_number": "is not a finite number: write one",
+    "finite_number": "is not a finite number",
     **dict.fromkeys(("bool_type", "bool_parsing"), "is not true or false: write one of these, without quotes"),
     "string_type": "is not text: write it in quotes",
     "string_too_short": "is too short: write at least {min_length} character(s)",

@@ -295,7 +295,8 @@ NEEDS_PROMPT = sorted(name for name, tool in catalog.TOOLS.items() if tool.needs
 @pytest.mark.parametrize("model", NEEDS_PROMPT)
 def test_a_blank_prompt_is_refused_where_nothing_else_says_what_to_make(model: str, blank: str) -> None:
     tool = catalog.TOOLS[model]
-    given = {name: picture() for name in tool.image_fields if tool.request.model_fields[name].is_required()}
+    required = [name for name, info in tool.request.model_fields.items() if info.is_required()]
+    given = {name: picture() if name in tool.image_fields else "me/mine" for name in required}
     with pytest.raises(InvalidRequest, match="prompt: is blank"):
         check_content(prepare(tool, {**given, "prompt": blank}), tool.task)
 
