@@ -252,7 +252,7 @@ _EXPLAINED = {  # by pydantic's name of the error
     "less_than": "is not below {lt}: write less than that",
     "greater_than_equal": "is below {ge}: write {ge} or more",
     "greater_than": "is not above {gt}: write more than that",
-    "multiple_of": "is not a multiple of {multiple_of}",
+    "multiple_of": "is not a multiple of {multiple_of}: write one",
     "literal_error": "is not one of {expected}",
     **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "is not a whole number: write one without quotes"),
     **dict.fromkeys(("float_type", "float_parsing"), "is not a number: write one without quotes"),

@@ -102,14 +102,15 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         with _quiet():
             image = Image.open(io.BytesIO(png.data if png else data), formats=_FORMATS)
     except Image.DecompressionBombError:
-        raise InvalidImage(f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded") from None
+        raise InvalidImage(
+            f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded: scale it down with another program"
+        ) from None
     except Exception:  # the parsers were not written for hostile bytes: they may raise anything
         raise InvalidImage(_not_read(data)) from None
     with image:
         if image.width * image.height > MAX_PIXELS:
-            raise InvalidImage(
-                f"{px_size(image.size)} is more than the {MAX_PIXELS // 1_000_000} MP that may be decoded"
-            )
+            most = f"the {MAX_PIXELS // 1_000_000} MP that may be decoded"
+            raise InvalidImage(f"{px_size(image.size)} is more than {most}: scale it down with another program")
         if png is not None:
             _complete(image, png)
         yield image

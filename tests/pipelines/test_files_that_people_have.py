@@ -322,6 +322,39 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
     assert [len(item.columns["text"]) for item in found] == [200_000, 1]
 
 
+@pytest.mark.parametrize("model", ["flux-2-pro", "flux-pro-1.1"])
+def test_an_item_whose_prompt_is_blank_in_the_table_is_refused_and_only_the_others_are_paid(
+    here: Place, tmp_path: Path, model: str
+) -> None:
+    cells = ["a lake", "   ", "", "\u200b", "\t", "\u00a0"]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps({"text": cell}) + "\n" for cell in cells))
+    steps = f"  - generate: {{prompt: '{{{{ text }}}}', model: {model}}}\n"
+    head = f"source: {{table: '{tmp_path}/items.jsonl'}}\nsteps:\n"
+    _, rows = perform(
+        Recipe.parse(head + steps + "output: 'FOLDER/{{ index }}.png'\n".replace("FOLDER", str(tmp_path))),
+        here.settings,
+    )
+    assert [row["outcome"] for row in rows] == ["done", *["invalid"] * 5]
+    assert here.jobs == 1
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "  - generate: {prompt: '   '}\n",
+        "  - generate: {}\n    matrix: {prompt: [a lake, '\u3000']}\n",
+        '  - edit: {prompt: "\\t"}\n    from: source\n',
+    ],
+    ids=["parameter", "matrix", "edit"],
+)
+def test_a_blank_prompt_in_a_recipe_is_refused_when_it_is_read(tmp_path: Path, steps: str) -> None:
+    photos(tmp_path, "a.png")
+    with pytest.raises(RecipeError, match="is blank"):
+        Recipe.parse(
+            f"source: '{tmp_path}/*.png'\nsteps:\n{steps}output: '{tmp_path}/{{{{ stem }}}}{{{{ variant }}}}.png'\n"
+        )
+
+
 # -- whole numbers as pandas writes them ------------------------------------------------------------------------------
 
 

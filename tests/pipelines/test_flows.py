@@ -14,13 +14,21 @@ from fake_bfl import FakeBfl
 from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterName,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import Artifact, FlowRun, StateType, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
 from flux_tasks import ImageRef, ItemsFailed, KeyRefused, RecipeError, RunStopped, use
 from flux_tasks.jobs.result import JobResult
 from pipelines import Recipe
+from pipelines.flows import artifact as artifacts
 from pipelines.flows.recipe_flow import call_task, run_recipe
 from pipelines.flows.restore import restore
 
@@ -244,3 +252,50 @@ def test_each_item_that_did_not_end_well_is_logged_without_prefect_too(
     run_recipe(recipe_file(folder, "logged"), **settings)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"p9: invalid: input: {folder}/photos/p9.png: not an image")
+
+
+async def artifacts_of(name: str) -> list[Artifact]:
+    run, _ = await flow_run(name)
+    async with get_client() as client:
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        return await client.read_artifacts(artifact_filter=wanted)
+
+
+async def test_a_run_is_a_markdown_artifact_on_a_server_with_its_counts_credits_and_what_did_not_end_well(
+    bfl: FakeBfl, folder: Path
+) -> None:
+    for number in range(12):
+        (folder / "photos" / f"q_{number:02}|.png").write_bytes(b"nothing")
+    settings = {"endpoint": bfl.url, "key": "k-secret-97", "store": str(folder / "store"), "poll_interval": 0.005}
+    result = await asyncio.to_thread(run_recipe, recipe_file(folder, "Nightly shots"), **settings)
+    (artifact,) = await artifacts_of("Nightly shots")
+    text = str(artifact.data)
+    assert (artifact.type, artifact.key) == ("markdown", "flux-pipelines-nightly-shots")
+    assert f"| invalid | 12 |\n| jobs, paid | {result['jobs']} |\n" in text
+    assert "| done | 3 |" in text
+    assert "12 of 15 items did not end well" in text
+    named = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(named) == 10
+    assert all(line.startswith("- q\\_") and ": invalid: input: " in line for line in named)
+    assert result["manifest"].replace("_", "\\_") in text
+    assert "k-secret-97" not in artifact.model_dump_json()
+
+
+async def test_a_run_by_the_command_line_names_its_report_in_its_artifact(cli: Cli, folder: Path) -> None:
+    recipe = recipe_file(folder, "reported")
+    ran = await asyncio.to_thread(cli, "run", recipe, "--endpoint", "local", "--report", f"{folder}/out/r.html")
+    assert ran.returncode == 0, ran.stderr
+    (artifact,) = await artifacts_of("reported")
+    assert f"| report | {folder}/out/r.html |".replace("_", "\\_") in str(artifact.data)
+
+
+def test_a_server_that_refuses_the_artifact_does_not_fail_the_run(
+    bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(*_: Any) -> None:
+        raise ConnectionError("no artifacts here")
+
+    monkeypatch.setattr(artifacts, "acreate_markdown_artifact", refuse)
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    assert run_recipe(recipe_file(folder, "refused"), **settings)["counts"] == {"done": 3}
+    assert "the artifact of the run could not be created: ConnectionError: no artifacts here" in caplog.text

@@ -127,12 +127,13 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
             display.show(event)
 
         run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
+        run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
         signals = SignalHandler(run, grace=outputs.grace)
         signals.install()
         with run:
             display.begin(run.summary.total)
             asyncio.run(_finish(run, display, str(outputs.report)))
-    problem = "" if outputs.no_report else _write_report(run, str(outputs.report) or f"{run.folder}/report.html")
+    problem = _write_report(run) if run.summary.report else ""
     print_summary(run)
     if problem:
         print_error(problem)
@@ -152,14 +153,15 @@ async def _finish(run: Run, display: Display, report: str) -> None:
     await advance(run)
 
 
-def _write_report(run: Run, location: str) -> str:
+def _write_report(run: Run) -> str:
     """Write the report; return what went wrong, if anything: the run's work is done, and its summary is due."""
     from pipelines.report.drawing.svg import svg
     from pipelines.report.page import RunSummary, write_report
 
     try:
         summary = RunSummary.of(run.summary, run.recipe.text, svg(run.recipe))
-        run.summary.report = write_report(location, summary, run.rows())
+        run.summary.report = write_report(run.summary.report, summary, run.rows())
     except OSError as error:
+        run.summary.report = ""
         return f"the report could not be written: {error}"
     return ""

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from flux_tasks.catalog import Tool
 from flux_tasks.catalog.fields import EXTENSIONS, WEBHOOK_FIELDS
@@ -15,6 +15,7 @@ from flux_tasks.errors import InvalidRequest
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import mask_problems
 from pipelines.language import templates
+from pipelines.language.document.fields import as_tuple
 from pipelines.language.document.recipe import Source
 from pipelines.language.graph import is_parameter
 from pipelines.language.model import image_inputs, parameter_types, tool_for
@@ -59,6 +60,17 @@ def check_variants(template: str, axes: Collection[str], path: Path, problems: P
     if missing and "variant" not in used:
         what = f"'{template}' is one file for every {', '.join(missing)}: write {{{{ variant }}}} into it"
         problems.add(path, what)
+
+
+class _WrittenMask(Mask):
+    """A mask as a recipe has it: a number in quotes is a mistake there, as it is for parameters."""
+
+    model_config = ConfigDict(strict=True)
+
+    @field_validator("boxes", mode="before")
+    @classmethod
+    def _as_boxes(cls, value: Any) -> Any:
+        return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 class _StepCheck:
@@ -319,7 +331,7 @@ class _StepCheck:
             return
         known = {name: _EXAMPLES.get(name) if _has_template(value) else value for name, value in data.items()}
         try:
-            Mask.of({name: value for name, value in known.items() if value is not None or data[name] is None})
+            _WrittenMask.model_validate({n: v for n, v in known.items() if v is not None or data[n] is None})
         except ValidationError as error:
             where = ".".join(map(str, path))
             for problem in mask_problems(error, where):

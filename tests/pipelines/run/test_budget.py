@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from recipes import Painter, Place, perform, place
 from scripted import Answer, Request
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from flux_tasks.errors import BudgetReached, Interrupted, JobFailed, SubmissionUncertain
 from flux_tasks.store.journal import Journal
@@ -265,7 +265,7 @@ def test_however_prices_add_up_every_job_is_made_or_refused_and_the_cap_holds(
     async def all_of_them() -> None:
         found = purse(tmp_path_factory.mktemp("purse"), cap)
         queue = iter(jobs)
-        await asyncio.wait_for(asyncio.gather(*(work(found, queue) for _ in range(at_a_time))), 30)
+        await asyncio.wait_for(asyncio.gather(*(work(found, queue) for _ in range(at_a_time))), PATIENCE)
         assert found.reserved == 0
         assert found.spent == pytest.approx(sum(made))
 
