@@ -21,7 +21,7 @@ from collections.abc import Collection
 from PIL import Image, ImageChops
 
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images.pixels import eight_bit, normalised
+from flux_tasks.images.pixels import normalised
 from flux_tasks.images.reference import ImageLike, ImageRef
 
 __all__ = ["NOISE", "interpret", "levels", "mask_reference", "read_mask", "threshold"]
@@ -107,7 +107,7 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
         if len(values) == 2 and 0 in values:
             highest = max(values, key=abs)
             return threshold(image.point(lambda value: value * (255 / highest) + 0.5).convert("L"))
-        shown = eight_bit(image)
+        shown = _by_white(image)
         is_black = not any(image.getextrema())
     elif (label := _label(image)) is not None:
         return label
@@ -154,6 +154,17 @@ def _label(image: Image.Image) -> Image.Image | None:
 def _wide(image: Image.Image) -> Image.Image:
     """Return greys of 16 bits as those of 32, whose white is looked for: many a mask of 16 bits ends at 255."""
     return image.convert("I") if image.mode.startswith("I;16") else image
+
+
+def _by_white(image: Image.Image) -> Image.Image:
+    """Return greys of 16 and 32 bits as ``L``: their white is the least of 1.0 (floats), 255 and 65,535 that fits.
+
+    ``eight_bit`` spreads the values that a picture has; here 1, 2 and 3 must stay dark.
+    """
+    image = _wide(image)
+    highest = float(image.getextrema()[1])  # type: ignore[arg-type]
+    white = next((top for top in ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0) if highest <= top), highest)
+    return image.point(lambda value: value * (255 / white) + 0.5).convert("L")
 
 
 def _check_alpha(image: Image.Image, shown: Image.Image) -> None:
@@ -259,7 +270,7 @@ def _check_no_photo(image: Image.Image) -> None:
     """
     seen = None
     if image.mode[0] in "IF":
-        shown = eight_bit(_wide(image))
+        shown = _by_white(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         shown, seen = image.convert("L"), threshold(image.getchannel("A"))

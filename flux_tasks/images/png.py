@@ -98,6 +98,4 @@ def _profile(content: bytes) -> bytes | None:
         profile = unpacker.decompress(packed[1:], _LONGEST_PROFILE)
     except zlib.error:
         return None
-    if packed[:1] != b"\0" or not profile or unpacker.unconsumed_tail:
-        return None
-    return profile[: max(128, int.from_bytes(profile[:4], "big"))]  # what follows its own length is padding
+    return profile if packed[:1] == b"\0" and profile and not unpacker.unconsumed_tail else None

@@ -255,7 +255,7 @@ def large(*values: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 def test_class_ids_in_a_lossy_file_are_neither_black_nor_guessed(
     values: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    with pytest.raises(InvalidImage, match="and no white: paint|in whole areas"):
+    with pytest.raises(InvalidImage, match=r"and no white: paint|in whole areas"):
         read_mask(ImageRef.of(encoded(large(*values), **options)))
 
 
@@ -345,6 +345,13 @@ def test_a_mask_of_a_photo_before_its_exif_turn_is_refused_however_it_is_given(r
     ) as raised:
         Mask(Image.new("L", (80, 96), 255), resize=resize).render(turned((80, 96), orientation=orientation))
     assert "resize" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [(80, 96), (40, 48), (160, 192)])
+def test_a_mask_whose_sides_are_swapped_is_never_squeezed_to_the_picture(size: tuple[int, int]) -> None:
+    for resize in (False, True):
+        with pytest.raises(InvalidImage, match="as if one of them lay on its side: turn the mask"):
+            Mask(Image.new("L", size, 255), resize=resize).render(ImageRef.of(noise((96, 80))))
 
 
 def test_a_mask_with_exif_data_is_turned_as_a_picture_is() -> None:
