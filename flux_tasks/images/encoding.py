@@ -309,7 +309,7 @@ def encode(image: Image.Image, kind: str = "PNG", *, engine: str = "", **options
     profile = image.info.get("icc_profile")
     settings = {**_SETTINGS[kind], **options, **(mark_preview(image, engine) if engine else {})}
     buffer = io.BytesIO()
-    if has_profile_of(image.mode, profile):
+    if isinstance(profile, bytes) and has_profile_of(image.mode, profile):
         profile = profile[: max(128, int.from_bytes(profile[:4], "big"))]  # Pillow opens no PNG with 1 MB of padding
         settings["icc_profile"] = profile
     image.save(buffer, kind, **{"icc_profile": None, **settings})
