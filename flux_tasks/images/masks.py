@@ -106,21 +106,23 @@ def check_fit(mask: ImageRef, image: ImageRef, *, resize: bool = False, remedy: 
     """Check that ``mask`` has the size of ``image``, as people see them; both are known from headers.
 
     Args:
-        resize: another size is allowed, unless the mask is of the picture before its EXIF turn.
+        resize: another size is allowed, unless the sides are swapped, as in a mask of a picture before its EXIF turn.
         remedy: how to ask for scaling, for the message.
 
     Raises:
         InvalidImage: it does not fit; the message begins with its location.
     """
     found, wanted = mask.upright_size, image.upright_size
-    as_stored = (image.width, image.height)
-    if found == wanted or (resize and found != as_stored):
+    is_turned = has_shape_of(found, wanted[::-1]) and not has_shape_of(found, wanted)
+    if found == wanted or (resize and not is_turned):
         return
     what = f"{mask.uri or mask.name}: the mask is {px_size(found)} but the image is {px_size(wanted)}"
-    if found == as_stored:
+    if found == (image.width, image.height):
         what += " once it is turned as its EXIF data say: turn the mask, too, or save both upright"
     elif (mask.width, mask.height) == wanted:
         what += ": its own EXIF data turn it; save it without them"
+    elif is_turned:
+        what += ", as if one of them lay on its side: turn the mask, or make one of this very picture"
     elif has_shape_of(found, wanted):
         what += f": make them equal, or ask for resizing ({remedy})"
     else:

@@ -379,10 +379,13 @@ def _remarks(tool: Tool, given: Input, *, is_edited: bool) -> list[str]:
     """Return warnings about a picture that the tool accepts, or about a mask."""
     if given.mask is not None:
         source = given.mask.file
-        if source is None or masks.has_shape_of(source.upright_size, given.source.upright_size):
+        if source is None:
             return []
-        shapes = f"{px_size(source.upright_size)} to {px_size(given.source.upright_size)}"
-        return [f"{source.name}: the mask is stretched from {shapes}, another shape: look whether it lies right"]
+        what = [FIRST_ONLY] if source.known is not None and source.known.is_sequence else []
+        if not masks.has_shape_of(source.upright_size, given.source.upright_size):
+            shapes = f"{px_size(source.upright_size)} to {px_size(given.source.upright_size)}"
+            what.append(f"the mask is stretched from {shapes}, another shape: look whether it lies right")
+        return [f"{source.name}: {remark}" for remark in what]
     found = tool.sizes.remarks(given.size, is_edited=is_edited)
     if tool.sure_types and given.source.media_type not in tool.sure_types and not given.reencode:
         known = " and ".join(kind.removeprefix("image/") for kind in tool.sure_types)

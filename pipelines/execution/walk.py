@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from flux_tasks import files
 from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest, Problem
-from flux_tasks.images.reference import FIRST_ONLY, ImageRef
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobResult
 from pipelines.data.items import Item
@@ -240,7 +240,7 @@ class _Walk:
         failures: list[str] = []
         for number, changes in enumerate(tries):
             attempt = await self._checked(_changed(first, changes, failures) if number else first)
-            outcome = await self._outcome(attempt)
+            outcome = await (self._answers.paid if node.is_paid else self._answers.local)(attempt)
             try:
                 outcome = await self._preserved(attempt, outcome)
                 failures = await self._failures(attempt, outcome)
@@ -254,15 +254,6 @@ class _Walk:
             if is_taken or not failures:
                 return outcome.image
         raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
-
-    async def _outcome(self, attempt: Attempt) -> Outcome:
-        """Return how an attempt ends; a free step says that it takes the first of several frames, as a call does."""
-        if attempt.node.is_paid:
-            return await self._answers.paid(attempt)
-        outcome = await self._answers.local(attempt)
-        if attempt.node.image != SOURCE or attempt.image is None or outcome.kind is StepOutcome.UNCHANGED:
-            return outcome
-        return _warned(outcome, FIRST_ONLY) if attempt.image.header.is_sequence else outcome
 
     async def _checked(self, attempt: Attempt) -> Attempt:
         """Return an attempt with its call, or without one if that can only be made once its pictures are."""

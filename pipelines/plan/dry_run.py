@@ -18,6 +18,7 @@ from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
 from pipelines.execution import local_steps
+from pipelines.execution.local_steps import LocalResult
 from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.walk import Attempt, Outcome, Place, walk
 from pipelines.language.graph import Node
@@ -82,13 +83,13 @@ class ItemPlan:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
         image = attempt.image
         is_open = any(isinstance(picture, Placeholder) for picture in attempt.pictures)
-        result = self._local_placeholder(attempt) if is_open else self._operate(attempt, image)
-        if image is not None and result.digest == image.digest:
+        result = LocalResult(self._local_placeholder(attempt)) if is_open else self._operate(attempt, image)
+        if image is not None and result.image.digest == image.digest:
             return Outcome(StepOutcome.UNCHANGED, image)
-        return Outcome(StepOutcome.DONE, result)
+        return Outcome(StepOutcome.DONE, result.image, warnings=result.warnings)
 
-    def _operate(self, attempt: Attempt, image: ImageRef | None) -> ImageRef:
-        return local_steps.operate(attempt.node, attempt.arguments, image, self._tally.store, write=False).image
+    def _operate(self, attempt: Attempt, image: ImageRef | None) -> LocalResult:
+        return local_steps.operate(attempt.node, attempt.arguments, image, self._tally.store, write=False)
 
     def _local_placeholder(self, attempt: Attempt) -> ImageRef:
         """Return what stands for the result of an operation on a picture that is not made yet."""
@@ -100,7 +101,7 @@ class ItemPlan:
         if image is not None and size == image.upright_size and action.keeps_when_same_size:
             return image
         if known and not action.needs_pixels:
-            return self._operate(attempt, ImageRef.of(Image.new("1", known), name=main.name))
+            return self._operate(attempt, ImageRef.of(Image.new("1", known), name=main.name)).image
         parts = (attempt.node.step.id, repr(sorted(parameters.items(), key=str)), *attempt.pictures)
         return Placeholder.made_of(*parts, size=size, name=main.name)
 
@@ -126,7 +127,7 @@ class ItemPlan:
         """Count the attempt, and the time that its job would take."""
         node, call, kind = attempt.node, attempt.call, outcome.kind
         step = self._tally.step(node)
-        for warning in outcome.warnings if kind is not StepOutcome.UNCHANGED else ():
+        for warning in outcome.warnings:
             self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         is_new = node.is_paid and kind in (StepOutcome.DONE, StepOutcome.COLLECTED, StepOutcome.HELD)
         if kind is not StepOutcome.BLOCKED:
