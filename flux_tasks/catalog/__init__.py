@@ -7,7 +7,7 @@ Client, checks, prices, local server, JSON Schema, docs and task signatures read
 from flux_tasks.catalog import flux1, flux2, flux3, flux_tools
 from flux_tasks.catalog.fields import SOURCES
 from flux_tasks.catalog.tool import CONTRACT_VERSION, Tool
-from flux_tasks.errors import InvalidRequest, Problem, nearest
+from flux_tasks.errors import InvalidRequest, Problem, nearest, quote, shown
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -79,14 +79,14 @@ def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
         if found is None or found.name not in MODELS[task_name]:
             known = MODELS[task_name]
             hint = nearest(str(model), known)
-            what = f"{model!r} is not a model of {task_name}{hint}; it has {', '.join(known)}"
+            what = f"{shown(model)} is not a model of {task_name}{hint}; it has {', '.join(known)}"
             what = contested(str(model)) or what
             raise InvalidRequest.of([Problem(f"{where or task_name}.model", what)])
         return found
     found = find(task)
     if found is None:
         hint = nearest(task, [*TASKS, *TOOLS, *_ALIASES])
-        raise InvalidRequest.of([Problem(where, contested(task) or f"there is no tool '{task}'{hint}")])
+        raise InvalidRequest.of([Problem(where, contested(task) or f"there is no tool {quote(task)}{hint}")])
     if model is not None and (not isinstance(model, str) or find(model) is not found):
         raise InvalidRequest.of([Problem(f"{where or task_name}.model", f"{task_name} takes no model")])
     return found

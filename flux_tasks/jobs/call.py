@@ -18,7 +18,7 @@ from flux_tasks.catalog import Tool
 from flux_tasks.catalog.boxes import with_boxes
 from flux_tasks.catalog.fields import CALLER_FIELDS, MEDIA_TYPES
 from flux_tasks.catalog.rules import MAX_INPUT_BYTES, PIXELS_PER_MP, Price
-from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest, shown
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
 from flux_tasks.images.encoding import LONGEST_SIDE, decode, encode_png, encode_within, is_complete
@@ -181,9 +181,9 @@ def prepare(
     given = dict(parameters)
     pictures, problems = _pictures(tool, given, where)
     if fit not in ("error", "downscale"):
-        problems.append(Problem(f"{where}.fit", f"{fit!r} is not one of error, downscale"))
+        problems.append(Problem(f"{where}.fit", f"{shown(fit)} is not one of error, downscale"))
     if isinstance(variant, bool) or not isinstance(variant, int):
-        problems.append(Problem(f"{where}.variant", f"{variant!r} is not a whole number"))
+        problems.append(Problem(f"{where}.variant", f"{shown(variant)} is not a whole number"))
     derived = {"width": 64, "height": 64} if tool.has_canvas and says_shape(given) else {}
     if tool.has_canvas and not derived and "width" not in given and "height" not in given:
         problems.append(Problem(where, "has no canvas: write aspect_ratio, expand, or width and height"))
@@ -282,7 +282,7 @@ def mask_problems(error: ValidationError, where: str) -> list[Problem]:
         elif e["type"] == "extra_forbidden":
             name = str(e["loc"][-1])
             hint = nearest(name, Mask.model_fields) or f"; a mask has {', '.join(Mask.model_fields)}"
-            found[f"{where}.{name}"] = f"is not known here{hint}"
+            found[f"{where}.{name}"] = f"unknown key{hint}"
         else:
             place = ".".join([where, *map(str, e["loc"])])
             found[place] = explain(e)
