@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import SplitResult, urlsplit
 
-from flux_tasks.errors import KeyRefused, Problem, RecipeError, nearest, shown
+from flux_tasks.errors import KeyRefused, Problem, RecipeError, cut, nearest, quote, shown
 
 __all__ = [
     "ENDPOINTS",
@@ -89,12 +89,12 @@ class Settings:
             if any(sign.isspace() or not sign.isprintable() for sign in endpoint):  # some parsers skip them
                 what = f"{shown(endpoint)} holds a space or a character that no address has: copy it again"
             elif parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-                what = f"{shown(endpoint)} is not an endpoint{nearest(endpoint, [*ENDPOINTS, 'local'])}: "
+                what = f"{quote(endpoint)} is not an endpoint{nearest(endpoint, [*ENDPOINTS, 'local'])}: "
                 what += "write bfl, eu, us, local, or an address such as http://127.0.0.1:8000"
             elif parts.username or parts.password:
                 what = "holds a user name or password: write the address without them"
             elif self.key and parts.scheme == "http" and not is_loopback(endpoint):
-                what = f"the key is not sent over plain http to {parts.hostname}: write https"
+                what = f"the key is not sent over plain http to {cut(parts.hostname)}: write https"
             problems += [Problem("endpoint", what)] if what else []
         if not self.key.isascii() or not self.key.isprintable() or " " in self.key:  # never shown, not even in parts
             problems.append(Problem("key", "holds a character that no key has: copy it again"))
@@ -108,9 +108,9 @@ class Settings:
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
                 problems.append(Problem(name, f"{shown(seconds)} is not a number of seconds above 0"))
         if self.on_uncertain not in ("hold", "resubmit"):
-            problems.append(Problem("on_uncertain", f"{shown(self.on_uncertain)} is not one of hold, resubmit"))
+            problems.append(Problem("on_uncertain", f"{quote(self.on_uncertain)} is not one of hold, resubmit"))
         if self.region not in ("any", "strict"):
-            problems.append(Problem("region", f"{shown(self.region)} is not one of any, strict"))
+            problems.append(Problem("region", f"{quote(self.region)} is not one of any, strict"))
         elif self.region == "strict" and self.is_bfl and not region_of(self.base_url):
             problems.append(
                 Problem("region", f"{shown(endpoint)} has no region to keep to: set the endpoint to eu or us")

@@ -7,7 +7,7 @@ Client, checks, prices, local server, JSON Schema, docs and task signatures read
 from flux_tasks.catalog import flux1, flux2, flux3, flux_tools
 from flux_tasks.catalog.fields import SOURCES
 from flux_tasks.catalog.tool import CONTRACT_VERSION, Tool
-from flux_tasks.errors import InvalidRequest, Problem, nearest, shown
+from flux_tasks.errors import InvalidRequest, Problem, nearest, quote, shown
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -87,7 +87,7 @@ def tool(task: str, model: str | None = None, *, where: str = "") -> Tool:
     found = find(task)
     if found is None:
         hint = nearest(task, [*TASKS, *TOOLS, *_ALIASES])
-        raise InvalidRequest.of([Problem(where, contested(task) or f"there is no tool {shown(task)}{hint}")])
+        raise InvalidRequest.of([Problem(where, contested(task) or f"there is no tool {quote(task)}{hint}")])
     if model is not None and (not isinstance(model, str) or find(model) is not found):
         raise InvalidRequest.of([Problem(f"{where or task_name}.model", f"{task_name} takes no model: leave it out")])
     return found

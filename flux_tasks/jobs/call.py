@@ -301,7 +301,7 @@ def mask_problems(error: ValidationError, where: str) -> list[Problem]:
         elif e["type"] == "extra_forbidden":
             name = str(e["loc"][-1])
             hint = nearest(name, Mask.model_fields) or f"; a mask has {', '.join(Mask.model_fields)}"
-            found[f"{where}.{name}"] = f"is not known here{hint}"
+            found[f"{where}.{name}"] = f"unknown key{hint}"
         else:
             place = ".".join([where, *map(str, e["loc"])])
             found[place] = explain(e)

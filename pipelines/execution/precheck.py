@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data import items as items_module
 from pipelines.data import tables
 from pipelines.data.items import Item, is_read, items_of, known_names
@@ -28,7 +28,7 @@ def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
     """
     cap = budget if budget is not None else recipe.budget.credits if recipe.budget else None
     if cap is not None and not 0 <= cap < float("inf"):
-        raise RecipeError([Problem("budget", f"{cap!r} is not a number of credits (1 credit is 0.01 USD)")])
+        raise RecipeError([Problem("budget", f"{shown(cap)} is not a number of credits (1 credit is 0.01 USD)")])
     return cap
 
 
@@ -83,17 +83,17 @@ def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[It
             results.add(mark(path))
             if not found_again and is_read(recipe.source, recipe.constants, path):
                 found_again = path
-    name = recipe.outputs[0].path.rpartition("/")[2]
+    name = cut(recipe.outputs[0].path.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"
     if inputs & results:
         for item in items(recipe, limit=limit, only=only):
             for path in _written_by(recipe, item):
                 if mark(path) in inputs:
-                    what = f"{path} is also a picture that the run reads: {remedy}"
+                    what = f"{files.quoted(path)} is also a picture that the run reads: {remedy}"
                     raise RecipeError([Problem("output.path", what)])
     if found_again:
-        what = f"the source would find the result {found_again}, and the next run would work on it: {remedy}"
-        raise RecipeError([Problem("output.path", f"{what}, or leave results out with source.filter")])
+        what = f"the source would find the result {files.quoted(found_again)}, and the next run would work on it"
+        raise RecipeError([Problem("output.path", f"{what}: {remedy}, or leave results out with source.filter")])
     return count
 
 
@@ -143,7 +143,7 @@ def _check_bytes(recipe: CompiledRecipe) -> None:
             context = {**recipe.constants, **values, "row": values, "index": 0}
             path = templates.render(template, context, "source.image")
         if not (isinstance(path, str) and path and files.exists(path)):
-            what = f"'{template}': the column {columns[0]} of {location} holds the bytes of pictures"
+            what = f"{quote(template)}: the column {cut(columns[0])} of {location} holds the bytes of pictures"
             remedy = "which are not read here: write them to files first, and a column with their paths"
             raise RecipeError([Problem("source.image", f"{what}, {remedy}")])
 
@@ -170,12 +170,12 @@ def _check_names(recipe: CompiledRecipe) -> None:
     problems = []
     for w in own:
         if w.name in columns:
-            what = f"{w.name} is the item's own, and the table has a column of that name"
-            remedy = f"write row['{w.name}'] for the column, or call it otherwise"
-            problems.append(Problem(w.where, f"'{w.text}': {what}: {remedy}", w.line))
+            what = f"{cut(w.name)} is the item's own, and the table has a column of that name"
+            remedy = f"write row[{quote(w.name)}] for the column, or call it otherwise"
+            problems.append(Problem(w.where, f"{quote(w.text)}: {what}: {remedy}", w.line))
     for w in wanted:
         if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known:
-            remedy = nearest(w.name, known) or f"; known here: {', '.join(sorted(known))}"
-            problems.append(Problem(w.where, f"'{w.text}': nothing is called '{w.name}'{remedy}", w.line))
+            remedy = nearest(w.name, known) or f"; known here: {listed(sorted(known))}"
+            problems.append(Problem(w.where, f"{quote(w.text)}: nothing is called {quote(w.name)}{remedy}", w.line))
     if problems:
         raise RecipeError(problems, file=recipe.file)

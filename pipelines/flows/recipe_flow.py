@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_T
 from prefect.states import Failed
 
 from flux_tasks import ImageRef, tasks, use
-from flux_tasks.errors import FluxError, ItemsFailed, Problem, RecipeError, RunStopped
+from flux_tasks.errors import FluxError, ItemsFailed, Problem, RecipeError, RunStopped, quote
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import current
 from flux_tasks.tasks.prefect_task import collect_results
@@ -149,7 +149,7 @@ def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:
     named = {raise_on} if isinstance(raise_on, str) else set(raise_on)
     if unknown := named.difference(SEVERITY):
         hint = f"write True, or some of {', '.join(SEVERITY)}"
-        raise RecipeError([Problem("raise_on", f"'{name}' is not an outcome: {hint}") for name in sorted(unknown)])
+        raise RecipeError([Problem("raise_on", f"{quote(name)} is not an outcome: {hint}") for name in sorted(unknown)])
     return named
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
-from flux_tasks.errors import Problem, RecipeError, nearest
+from flux_tasks.errors import Problem, RecipeError, nearest, quote
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import SettingChanges, Settings, current, use
 from pipelines.data.items import Item
@@ -100,7 +100,7 @@ def calls_of_item(recipe: CompiledRecipe, name: str, settings: Settings) -> Sequ
     item = next(items(recipe, only=lambda one: name in (one.stem, one.path)), None)
     if item is None:
         known = [one.stem for one in items(recipe, limit=1_000)]
-        raise RecipeError([Problem("item", f"the recipe has no item '{name}'{nearest(name, known)}")])
+        raise RecipeError([Problem("item", f"the recipe has no item {quote(name)}{nearest(name, known)}")])
     tally = Tally(recipe, settings, None)
     recorder = _Recorder(item, tally)
     recorder.run()

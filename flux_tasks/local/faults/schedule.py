@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flux_tasks import catalog
-from flux_tasks.errors import Problem, RecipeError, nearest, shown
+from flux_tasks.errors import Problem, RecipeError, nearest, reason_of, shown
 from flux_tasks.local.faults.kinds import KINDS, Phase, Rule
 
 _LATER: tuple[Phase, ...] = ("job", "poll", "delivery", "webhook")
@@ -153,7 +153,7 @@ def _read(schedule: Any) -> tuple[int, list[Rule]]:
         for name in schedule:
             if name not in ("seed", "faults"):
                 hint = nearest(str(name), ["seed", "faults"]) or "; a schedule has seed and faults"
-                problems.append(Problem(f"{where}{name}", f"is not known here{hint}"))
+                problems.append(Problem(f"{where}{name}", f"unknown key{hint}"))
         seed, schedule = schedule.get("seed", 0), schedule.get("faults", [])
     if isinstance(seed, bool) or not isinstance(seed, int):
         problems.append(Problem(f"{where}seed", f"{shown(seed)} is not a whole number"))
@@ -175,7 +175,7 @@ def _load(file: str | Path) -> Any:
     try:
         return yaml.safe_load(Path(file).read_text(encoding="utf-8")) or []
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read ({error})"
+        problem = f"cannot be read ({reason_of(error)})"
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""

@@ -62,6 +62,11 @@ def run(
     Results that are in the store already are taken from there: a second run
     pays for new images only. After an interruption, give the same command
     again: it collects the jobs that were paid for, and continues.
+
+    For example:
+      flux-pipelines run recipe.yaml --endpoint local
+      BFL_API_KEY=... flux-pipelines run recipe.yaml --budget 50
+      flux-pipelines run recipe.yaml --limit 5 --set style=oak
     """
     return _carry_out(load_recipe(recipe, variables), places.settings(), outputs, limit=limit, budget=budget)
 
@@ -82,6 +87,10 @@ def retry(
     --endpoint names another one. Held items are submitted again, though
     they may have been charged.
 
+    For example:
+      flux-pipelines retry last
+      flux-pipelines retry last --only moderated,held --seed 7
+
     Args:
         run_id: the run: its id, its manifest, or `last`
         only: which items, by outcome, with commas between: failed (default), moderated, held, invalid
@@ -96,7 +105,7 @@ def retry(
     items = earlier.items(only)
     if not items:
         counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(earlier.counts().items()))
-        ended = f"its items ended so: {counts}" if counts else "it was cut off: run its recipe again to go on"
+        ended = f"its items ended as: {counts}" if counts else "it did not finish: run its recipe again to continue"
         print_line(f"{earlier.run_id}: no item ended {' or '.join(only)}; {ended}")
         return Exit.OK
     settings = replace(

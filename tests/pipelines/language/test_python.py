@@ -322,7 +322,7 @@ def test_a_recipe_as_a_step_may_have_an_id_a_picture_and_values(folder: Path) ->
 
 
 def test_only_what_a_recipe_takes_may_stand_beside_it() -> None:
-    with pytest.raises(InvalidRequest, match=r"recipe\.when: is not known here; it takes id, from_"):
+    with pytest.raises(InvalidRequest, match=r"recipe\.when: unknown key; it takes id, from_"):
         recipe("inner.yaml", when="width > 3")
 
 
