@@ -246,8 +246,9 @@ class _Maker:
             return "", _explain(entry, "source.image", template, context, error)
         wrong = f"{entry.where}: source.image: '{templates.quoted(template)}' is"
         if isinstance(value, (Mapping, list)):
-            field = "path" if not isinstance(value, Mapping) or "path" in value else next(iter(value), "path")
-            remedy = f"write the field that says where the picture is, such as '{{{{ {_inside(template)}.{field} }}}}'"
+            fields = [] if isinstance(value, list) else sorted(value, key=lambda name: name != "path")
+            field = f".{fields[0]}" if fields else "[0]"
+            remedy = f"write the field that says where the picture is, such as '{{{{ {_inside(template)}{field} }}}}'"
             return "", f"{wrong} a structure here ({shown(value)}): {remedy}"
         path = "" if value is None else str(value)
         return path, "" if path.strip() else f"{wrong} empty here: write where the picture is"
