@@ -61,7 +61,8 @@ def _spellings(pattern: str, *, is_missing: bool) -> Iterator[tuple[str, str]]:
     if is_missing:
         folder = pattern.rstrip("/")
         yield f"{folder}/*", "it is a folder: write '{written}' for the files in it"
-        yield f"{folder}/**/*", "it is a folder: write '{written}' for the files in all folders below it"
+        if not has_wildcards(folder):
+            yield f"{folder}/**/*", "it is a folder: write '{written}' for the files in all folders below it"
         yield pattern.replace("\\", "/"), "write / in place of each backslash: '{written}'"
         yield pattern.strip(), "take out the space at its beginning or end: '{written}'"
         literal = pattern.replace("[", "[[]")

@@ -135,7 +135,7 @@ def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:
     is_one = isinstance(raise_on, str) or not isinstance(raise_on, Iterable)
     named = [raise_on] if is_one else list(raise_on)
     if unknown := [name for name in named if name not in SEVERITY]:
-        hint = f"write True, False, or some of {', '.join(SEVERITY)}"
+        hint = f"write True, or some of {', '.join(SEVERITY)}"
         raise RecipeError([Problem("raise_on", f"{shown(name)} is not an outcome: {hint}") for name in unknown])
     return set(named)
 
