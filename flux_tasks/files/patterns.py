@@ -124,5 +124,6 @@ def _folders(top: str) -> Iterator[str]:
         yield folder
         with suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if not entry.name.startswith(".") and entry.is_dir():
-                    (linked if entry.is_symlink() else waiting).append(f"{folder}{entry.name}/")
+                with suppress(OSError):  # a link to itself is no folder, and the others are gone through
+                    if not entry.name.startswith(".") and entry.is_dir():
+                        (linked if entry.is_symlink() else waiting).append(f"{folder}{entry.name}/")

@@ -362,6 +362,7 @@ def test_a_pattern_matches_a_location_under_the_other_name_of_its_protocol(one: 
 def test_a_bucket_that_may_not_be_asked_about_is_not_called_missing(status: int) -> None:
     with ScriptedServer() as server:
         server.on("HEAD /bucket", Answer(status, b""))
+        server.on("HEAD /another", Answer(404, b""))
         with reach_s3(server.url):
             assert files.missing_bucket("s3://bucket/clean") == ""
             assert files.missing_bucket("s3://another/clean") == "s3://another"
