@@ -245,8 +245,9 @@ class _Maker:
             return "", _explain(entry, "source.image", template, context, error)
         wrong = f"{entry.where}: source.image: {quote(template)} is"
         if isinstance(value, (Mapping, list)):
-            field = "path" if not isinstance(value, Mapping) or "path" in value else next(iter(value), "path")
-            example = f"'{{{{ {cut(_inside(template))}.{cut(str(field))} }}}}'"
+            fields = [] if isinstance(value, list) else sorted(value, key=lambda name: name != "path")
+            field = f".{cut(str(fields[0]))}" if fields else "[0]"
+            example = f"'{{{{ {cut(_inside(template))}{field} }}}}'"
             remedy = f"write the field that says where the picture is, such as {example}"
             return "", f"{wrong} a structure here ({shown(value)}): {remedy}"
         path = "" if value is None else str(value)

@@ -193,6 +193,8 @@ def _csv_header(reader: CsvReader, location: str) -> list[str]:
     if cells is None:
         raise _broken(f"{location} is empty: its first line has to name the columns")
     names = [cell.strip() for cell in cells]
+    if any("\0" in name for name in names):
+        raise _broken(f"{location} is not UTF-8 text, but seems to be UTF-16: save it as UTF-8")
     other = next((sign for sign in ";\t|" if sign in names[0]), "") if len(names) == 1 else ""
     if other and files.extension(location) == "csv":
         remedy = "name it .tsv" if other == "\t" else "save it with commas"

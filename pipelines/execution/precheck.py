@@ -12,12 +12,14 @@ from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed,
 from pipelines.data import items as items_module
 from pipelines.data import tables
 from pipelines.data.items import Item, is_read, items_of, known_names
-from pipelines.data.outputs import mark, target_path
+from pipelines.data.outputs import Outputs, mark, target_path
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.language.model import image_inputs
+
+_NOT_READ = "which are not read here: write them to files first, and a column with their paths"
 
 
 def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
@@ -67,10 +69,25 @@ def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Calla
         return _checked_items(recipe, limit, only)
 
 
+def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
+    """Return what is known to be wrong with items before a picture is opened: their rows, and places of their results.
+
+    A run pays for none of these items. The source is read once more.
+    """
+    outputs = Outputs()
+    for item in items(recipe):
+        try:
+            if item.error:
+                raise InvalidRequest(item.error)
+            outputs.claim(recipe.graph.targets, {**recipe.constants, **item.context}, item.index)
+        except InvalidRequest as error:
+            yield f"{item.stem}: {'; '.join(str(error).splitlines())}"
+
+
 def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[Item], bool] | None) -> int:
     _check_bytes(recipe)
     _check_names(recipe)
-    _check_buckets(recipe)
+    _check_roots(recipe)
     inputs: set[bytes] = set()
     results: set[bytes] = set()
     found_again = ""
@@ -137,25 +154,31 @@ def _check_bytes(recipe: CompiledRecipe) -> None:
     for location in tables.found(recipe.source.table)[:1]:
         if not (columns := sorted(names & tables.embedded(location))):
             continue
-        values = next((row.values for row in tables.rows(location)), {})
         path: Any = None
-        with suppress(InvalidRequest):
+        with suppress(InvalidRequest, RecipeError):  # a table of nothing but bytes has no rows
+            values = next((row.values for row in tables.rows(location)), {})
             context = {**recipe.constants, **values, "row": values, "index": 0}
             path = templates.render(template, context, "source.image")
         if not (isinstance(path, str) and path and files.exists(path)):
             what = f"{quote(template)}: the column {cut(columns[0])} of {location} holds the bytes of pictures"
-            remedy = "which are not read here: write them to files first, and a column with their paths"
-            raise RecipeError([Problem("source.image", f"{what}, {remedy}")])
+            raise RecipeError([Problem("source.image", f"{what}, {_NOT_READ}")])
 
 
-def _check_buckets(recipe: CompiledRecipe) -> None:
-    outputs = {target.output.root for target in recipe.graph.targets}
-    missing = sorted(filter(None, map(files.missing_bucket, outputs)))
-    if missing:
-        hint = "make it first, or write another name"
-        raise RecipeError(
-            [Problem("output.path", f"{name} does not exist: {hint}") for name in missing], file=recipe.file
-        )
+def _check_roots(recipe: CompiledRecipe) -> None:
+    """Check that results go to places that can be written: no web address, a known protocol, a bucket that exists."""
+    problems = []
+    for root in sorted({target.output.root for target in recipe.graph.targets}):
+        if files.is_web(root):
+            problems.append(f"nothing can be written to {root}: write a folder, or a bucket such as s3://bucket/out")
+        elif bucket := files.missing_bucket(root):
+            problems.append(f"{bucket} does not exist: make it first, or write another name")
+        elif not files.is_local(root):
+            try:
+                files.access.filesystem_of(root)
+            except OSError as error:
+                problems.append(str(error))
+    if problems:
+        raise RecipeError([Problem("output.path", what) for what in dict.fromkeys(problems)], file=recipe.file)
 
 
 def _check_names(recipe: CompiledRecipe) -> None:
@@ -166,7 +189,9 @@ def _check_names(recipe: CompiledRecipe) -> None:
     known = known_names(recipe.source)
     if known is None:
         return  # the file does not say; an item without such a column has an error
-    columns = {name for location in tables.found(recipe.source.table)[:1] for name in tables.header(location) or ()}
+    locations = tables.found(recipe.source.table)[:1]
+    columns = {name for location in locations for name in tables.header(location) or ()}
+    bytes_in = {name for location in locations for name in tables.embedded(location)}
     problems = []
     for w in own:
         if w.name in columns:
@@ -174,7 +199,10 @@ def _check_names(recipe: CompiledRecipe) -> None:
             remedy = f"write row[{quote(w.name)}] for the column, or call it otherwise"
             problems.append(Problem(w.where, f"{quote(w.text)}: {what}: {remedy}", w.line))
     for w in wanted:
-        if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known:
+        if w.name in bytes_in and (w.name not in known or w.text == f"{{{{ {w.name} }}}}"):
+            what = f"{quote(w.text)}: the column {cut(w.name)} of {locations[0]} holds the bytes of pictures"
+            problems.append(Problem(w.where, f"{what}, {_NOT_READ}", w.line))
+        elif w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known:
             remedy = nearest(w.name, known) or f"; known here: {listed(sorted(known))}"
             problems.append(Problem(w.where, f"{quote(w.text)}: nothing is called {quote(w.name)}{remedy}", w.line))
     if problems:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_T
 from prefect.states import Failed
 
 from flux_tasks import ImageRef, tasks, use
-from flux_tasks.errors import FluxError, ItemsFailed, Problem, RecipeError, RunStopped, quote
+from flux_tasks.errors import FluxError, ItemsFailed, Problem, RecipeError, RunStopped, shown
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import current
 from flux_tasks.tasks.prefect_task import collect_results
@@ -146,11 +147,11 @@ async def arun_recipe(
 def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:
     if isinstance(raise_on, bool):
         return set(SEVERITY) if raise_on else set()
-    named = {raise_on} if isinstance(raise_on, str) else set(raise_on)
-    if unknown := named.difference(SEVERITY):
+    named: list[Any] = [raise_on] if isinstance(raise_on, str) or not isinstance(raise_on, Iterable) else list(raise_on)
+    if unknown := [name for name in named if name not in SEVERITY]:
         hint = f"write True, or some of {', '.join(SEVERITY)}"
-        raise RecipeError([Problem("raise_on", f"{quote(name)} is not an outcome: {hint}") for name in sorted(unknown)])
-    return named
+        raise RecipeError([Problem("raise_on", f"{shown(name)} is not an outcome: {hint}") for name in unknown])
+    return set(named)
 
 
 def run_recipe(
@@ -186,5 +187,18 @@ def run_recipe(
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
+    started: list[asyncio.Task[RunResult]] = []
+
+    async def cancellable() -> RunResult:
+        started.append(asyncio.ensure_future(coroutine))
+        return await started[0]
+
     with ThreadPoolExecutor(1) as pool:  # a loop runs here, as in a notebook: one in a thread, within the same flow run
-        return pool.submit(copy_context().run, asyncio.run, coroutine).result()
+        running = pool.submit(copy_context().run, asyncio.run, cancellable())
+        try:
+            return running.result()
+        except (KeyboardInterrupt, SystemExit):  # of this thread: the other one would go on and pay
+            for task in started:
+                with suppress(RuntimeError):  # its loop has ended
+                    task.get_loop().call_soon_threadsafe(task.cancel)
+            raise

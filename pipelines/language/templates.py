@@ -98,9 +98,14 @@ def _join(values: Any, between: str = "") -> str:
 
 
 def _printed(value: Any) -> Any:
-    """Return what a template prints, which is never null: "a photo by None" would be paid for."""
+    """Return what a template prints: no null and no list, because "a photo by None" would be paid for."""
     if value is None:
         raise SecurityError("a value in it is null: write a default, such as {{ name | default('', true) }}")
+    if isinstance(value, (list, tuple, Mapping)):
+        kind, remedy = "list", "name[0] }}, or {{ name | join(', ')"
+        if isinstance(value, Mapping):
+            kind, remedy = "structure", "name.field"
+        raise SecurityError(f"a value in it is a {kind}: write {{{{ {remedy} }}}}")
     return value
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from flux_tasks import ImageRef, ItemsFailed, KeyRefused, RecipeError, RunStoppe
 from flux_tasks.jobs.result import JobResult
 from pipelines import Recipe
 from pipelines.flows import artifact as artifacts
-from pipelines.flows.recipe_flow import call_task, run_recipe
+from pipelines.flows.recipe_flow import arun_recipe, call_task, run_recipe
 from pipelines.flows.restore import restore
 
 pytestmark = [
@@ -222,6 +224,58 @@ def test_an_outcome_that_does_not_exist_is_refused_before_anything_is_paid(bfl: 
     with pytest.raises(RecipeError, match="raise_on: 'failure' is not an outcome: write True, or some of held, failed"):
         run_recipe(recipe_file(folder, "x"), raise_on="failure", endpoint=bfl.url, key="k", store=str(folder / "store"))
     assert bfl.jobs == 0
+
+
+@pytest.mark.parametrize("raise_on", [None, 1, ["failed", 3], [["failed"]], b"failed", "failed,held", "", object()])
+def test_whatever_else_raise_on_is_it_is_refused_before_anything_is_paid(
+    bfl: FakeBfl, folder: Path, raise_on: Any
+) -> None:
+    with pytest.raises(RecipeError, match=r"raise_on: .* is not an outcome: write True, or some of"):
+        run_recipe(recipe_file(folder, "x"), raise_on=raise_on, endpoint=bfl.url, key="k", store=str(folder / "store"))
+    assert bfl.jobs == 0
+
+
+async def test_a_run_that_is_cancelled_loses_no_job_and_holds_none_that_was_not_submitted(
+    bfl: FakeBfl, folder: Path
+) -> None:
+    for number in range(3, 9):
+        image = Image.linear_gradient("L").resize((96, 80)).rotate(number * 9)
+        image.convert("RGB").save(folder / "photos" / f"p{number}.png")
+    settings: dict[str, Any] = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    bfl.hold = True
+    running = asyncio.create_task(arun_recipe(recipe_file(folder, "cancelled"), max_jobs=2, **settings))
+    while bfl.jobs < 2:
+        await asyncio.sleep(0.005)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    bfl.hold = False
+    done = await arun_recipe(recipe_file(folder, "cancelled"), **settings)
+    assert done["counts"] == {"done": 9}
+    assert bfl.jobs == 18
+
+
+async def test_an_interruption_where_an_event_loop_runs_already_ends_the_run(
+    bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Future):  # type: ignore[type-arg]
+        """What Ctrl-C does to the thread that waits, once jobs are in flight."""
+
+        def result(self, timeout: float | None = None) -> Any:
+            while bfl.jobs < 2:
+                time.sleep(0.005)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("concurrent.futures.thread._base.Future", Interrupted)
+    settings: dict[str, Any] = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    bfl.hold = True
+    with pytest.raises(KeyboardInterrupt):
+        Recipe.load(recipe_file(folder, "notebook")).run(max_jobs=2, **settings)
+    monkeypatch.undo()
+    assert bfl.jobs < 6, "the run would never end while the service holds its jobs"
+    bfl.hold = False
+    assert (await arun_recipe(recipe_file(folder, "notebook"), **settings))["counts"] == {"done": 3}
+    assert bfl.jobs == 6
 
 
 def test_a_flow_of_ones_own_fails_with_its_recipe(bfl: FakeBfl, folder: Path) -> None:

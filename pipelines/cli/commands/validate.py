@@ -4,6 +4,9 @@ from flux_tasks.errors import RecipeError
 from pipelines.cli.common import Exit, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line
 
+_SHOWN = 20
+"""The most problems with items that are printed."""
+
 
 def validate(recipe: RecipeFile, /, *, variables: Variables = (), offline: bool = False) -> Exit:
     """Check a recipe.
@@ -20,10 +23,10 @@ def validate(recipe: RecipeFile, /, *, variables: Variables = (), offline: bool 
         offline: check what is written in the recipe only: look for no picture, table, bucket or server
     """
     from pipelines.execution.advice import advice
-    from pipelines.execution.precheck import check_items, source_warnings
+    from pipelines.execution.precheck import check_items, item_problems, source_warnings
 
     loaded = load_recipe(recipe, variables)
-    warnings, items = list(advice(loaded)), "its files were not looked for"
+    warnings, items, invalid = list(advice(loaded)), "its files were not looked for", 0
     if not offline:
         try:
             count = check_items(loaded)
@@ -32,7 +35,13 @@ def validate(recipe: RecipeFile, /, *, variables: Variables = (), offline: bool 
             error.add_note("validate --offline checks what is written in the recipe, and does not look for its files")
             raise
         items = "1 item" if count == 1 else f"{count:,} items"
-    for problem in warnings:
-        print_line(f"{recipe}: warning: {problem}")
+        for invalid, problem in enumerate(item_problems(loaded), 1):
+            if invalid <= _SHOWN:
+                print_line(f"{recipe}: invalid: {problem}")
+    for warning in warnings:
+        print_line(f"{recipe}: warning: {warning}")
+    if invalid:
+        print_line(f"{recipe}: {invalid:,} of {items} are invalid, and would not be paid for")
+        return Exit.ITEMS
     print_line(f"{recipe}: OK: {loaded.name}, {items}, {' → '.join(step.id for step in loaded.steps)}")
     return Exit.OK
