@@ -244,8 +244,13 @@ class RecipeError(FluxError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the closest of ``choices``, or an empty string if none is close."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    """Return `` (did you mean 'x'?)`` for the first of ``choices`` that begins with ``name``, else for the closest.
+
+    An empty string if none is close.
+    """
+    known = list(choices)
+    begun = [choice for choice in known if len(name) > 3 and choice.startswith(name)]
+    close = begun or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {quote(close[0])}?)" if close else ""
 
 
@@ -297,6 +302,8 @@ _EXPLAINED = {  # by pydantic's name of the error
     "string_type": "is not text: write it in quotes",
     "string_too_short": "is too short: write at least {min_length} character(s)",
     "string_too_long": "is too long: write at most {max_length} characters",
+    "list_type": "is not a list: write one, such as [a, b]",
+    **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "is not a mapping: write name: value"),
     "too_short": "has {actual_length}: write at least {min_length}",
 }
 

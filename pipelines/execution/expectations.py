@@ -38,14 +38,15 @@ def judge(
         after: the result.
         mask: black and white, as it was sent, grown by as many pixels as the tool was asked to grow it.
     """
-    found = [*_wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
+    found = [*wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
     found += _missing_gain(expect, facts, before, after)
     if expect.solid is False and _is_solid(after):
         found.append("solid: the result is one single colour")
     return [*found, *_false_condition(expect, facts, before, after)]
 
 
-def _wrong_size(expect: Expect, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
+def wrong_size(expect: Expect, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
+    """Yield what is not as expected of the size of a result, as far as headers tell it."""
     width, height = size = after.upright_size
     if expect.size == "same":
         if before is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -18,6 +18,7 @@ from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
 from pipelines.execution import local_steps
+from pipelines.execution.expectations import wrong_size
 from pipelines.execution.local_steps import LocalResult
 from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.walk import Attempt, Outcome, Place, walk
@@ -74,10 +75,14 @@ class ItemPlan:
         key = keys[0]
         if key in tally.planned:
             return Outcome(StepOutcome.SHARED, tally.planned[key])
-        image = tally.planned[key] = Placeholder.made_of(key, size=call.output_size, name=call.name)
+        tally.planned[key] = image = Placeholder.made_of(key, size=call.output_size, name=call.name)
         entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
-        return Outcome(_OUTCOMES[standing], image, warnings=tuple(_foreseen_losses(call)))
+        for remark in call.tool.remarks(call.parameters):
+            tally.remark(attempt.node, remark)
+        return Outcome(
+            _OUTCOMES[standing], image, warnings=(*_foreseen_losses(call), *_foreseen_failures(attempt, image))
+        )
 
     async def local(self, attempt: Attempt) -> Outcome:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
@@ -159,6 +164,14 @@ def _foreseen_losses(call: Call) -> list[str]:
         return found if isinstance(call.main, Placeholder) else [*found, *losses(call, None)]
     except (FluxError, OSError):
         return found
+
+
+def _foreseen_failures(attempt: Attempt, result: Placeholder) -> Iterator[str]:
+    """Yield what of a step's expectations the size of its result will not fulfil, where both are known exactly."""
+    expect, before = attempt.node.step.expect, attempt.image
+    is_guess = attempt.node.tool.sizes.is_about or not result.is_sized
+    if expect is not None and not is_guess and (not isinstance(before, Placeholder) or before.is_sized):
+        yield from (f"the result will not be as expected: {what}" for what in wrong_size(expect, before, result))
 
 
 def _is_mask_unknown(call: Call) -> bool:

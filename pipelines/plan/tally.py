@@ -51,12 +51,19 @@ class Tally:
         self.plan.spent_by = spent_before(self.store, recipe.digest) if cap is not None else {}
         self._durations = JobDurations(self.store)
         self._prices = LearnedPrices(self.store, self.engine)
+        self._remarks: set[tuple[str, str]] = set()
         self._busy: dict[str, float] = defaultdict(float)
         self._longest = 0.0
 
     def step(self, node: Node) -> StepPlan:
         """Return the counts of a node's step."""
         return self._steps[node.step.id]
+
+    def remark(self, node: Node, what: str) -> None:
+        """Warn of what a step's parameters ask for, once for all of its items."""
+        if (node.step.id, what) not in self._remarks:
+            self._remarks.add((node.step.id, what))
+            self.plan.add_warning(f"{node.step.id}: {what}")
 
     def estimate(self, call: Call | None) -> float | None:
         """Return the credits that a call is expected to cost; a price that was learned is named in the plan."""

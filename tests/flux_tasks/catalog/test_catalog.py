@@ -180,7 +180,7 @@ def test_flux_3_is_priced_by_tier_and_a_tier_that_is_published_nowhere_is_unknow
     ]
     + [
         ({"aspect_ratio": "16:9"}, None, (1360, 768)),
-        ({"aspect_ratio": "9:21", "resolution": "4k"}, None, (2688, 6256)),
+        ({"aspect_ratio": "9:21", "resolution": "4k"}, None, (2672, 6256)),
         ({}, None, None),
         ({}, (1000, 750), (1184, 880)),
         ({"aspect_ratio": "1:1"}, (1000, 750), (1024, 1024)),
