@@ -36,7 +36,7 @@ def unwritable(location: str) -> str:
         return f"{quoted(location)} has {_bytes(str(path))} bytes: a path may have {LONGEST_PATH[is_here]}"
     if not is_here:
         return ""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():  # a link is replaced
         return f"{path} is a folder: name a file"
     place = _nearest_that_exists(path.parent)
     if not place.is_dir():

@@ -52,8 +52,8 @@ def bfl(tmp_path: Path) -> Iterator[FakeBfl]:
         yield server
 
 
-def picture(path: Path, seed: int = 0) -> str:
-    image = Image.linear_gradient("L").resize((96, 80)).rotate(seed * 7).convert("RGB")
+def picture(path: Path, seed: int = 0, size: tuple[int, int] = (96, 80)) -> str:
+    image = Image.linear_gradient("L").resize(size).rotate(seed * 7).convert("RGB")
     image.save(path)
     return str(path)
 
@@ -278,7 +278,9 @@ def test_every_tool_has_a_task_in_sync_and_async_form_with_typed_parameters() ->
             assert parameter.annotation is not inspect.Parameter.empty
 
 
-def test_every_tool_of_the_catalogue_can_be_called_through_its_task(bfl: FakeBfl, photo: str, mask: str) -> None:
+def test_every_tool_of_the_catalogue_can_be_called_through_its_task(
+    bfl: FakeBfl, tmp_path: Path, photo: str, mask: str
+) -> None:
     images: dict[str, Any] = {"image": photo, "input_image": photo, "person": photo, "garment": photo, "mask": mask}
     for tool in catalog.TOOLS.values():
         task = getattr(tasks, tool.task)
@@ -287,6 +289,8 @@ def test_every_tool_of_the_catalogue_can_be_called_through_its_task(bfl: FakeBfl
         extra = {"prompt": "a hat", "aspect_ratio": "16:9" if tool.task == "outpaint" else None}
         extra |= {"finetune_id": "mine", "model": tool.name}
         arguments |= {n: v for n, v in extra.items() if n in accepted and v is not None}
+        if tool.sizes.min_side > 96 and "image" in arguments:
+            arguments["image"] = picture(tmp_path / "large.png", size=(256, 256))
         if "finetuned" not in tool.name:
             arguments.pop("finetune_id", None)
         task(**arguments)
