@@ -37,8 +37,8 @@ TEXTS = {
     "condition": f"{LONG} > 3 and {LONG}a < 2",
     "path": f"{LONG}.png",
     "folders": "Zq/" * 500 + "{{ stem }}.png",
-    "list": [LONG] * 40,
-    "mapping": {f"{LONG}{n}": LONG for n in range(40)},
+    "list": [LONG] * 12,
+    "mapping": {f"{LONG}{n}": LONG for n in range(12)},
     "deep mapping": {"step": {"step": {LONG: [LONG]}}},
 }
 OF_LOCATIONS = 200  # of what can be a location, a message shows more
