@@ -411,7 +411,7 @@ def test_a_store_that_cannot_be_written_for_a_moment_after_the_submission_loses_
         real(self, entry)
 
     monkeypatch.setattr(Journal, "put", failing)
-    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files.access, "PAUSES", (0.01, 0.01, 0.01))
     assert run(deblur(photo), settings).outcome == "done"
     assert list(failures) == []
     assert bfl.jobs == 1
