@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import signal
+import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -255,26 +256,25 @@ async def test_a_run_that_is_cancelled_loses_no_job_and_holds_none_that_was_not_
     assert bfl.jobs == 18
 
 
-async def test_an_interruption_where_an_event_loop_runs_already_ends_the_run(
-    bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Interrupted(Future):  # type: ignore[type-arg]
-        """What Ctrl-C does to the thread that waits, once jobs are in flight."""
-
-        def result(self, timeout: float | None = None) -> Any:
-            while bfl.jobs < 2:
-                time.sleep(0.005)
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("concurrent.futures.thread._base.Future", Interrupted)
+def test_an_interruption_where_an_event_loop_runs_already_ends_the_run(bfl: FakeBfl, folder: Path) -> None:
     settings: dict[str, Any] = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
-    bfl.hold = True
-    with pytest.raises(KeyboardInterrupt):
+
+    async def cell() -> None:
         Recipe.load(recipe_file(folder, "notebook")).run(max_jobs=2, **settings)
-    monkeypatch.undo()
-    assert bfl.jobs < 6, "the run would never end while the service holds its jobs"
+
+    def interrupt() -> None:
+        while bfl.jobs < 2:
+            time.sleep(0.005)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    bfl.hold = True  # else the run would end by itself
+    threading.Thread(target=interrupt, daemon=True).start()
+    loop = asyncio.new_event_loop()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(cell())
+    loop.close()
     bfl.hold = False
-    assert (await arun_recipe(recipe_file(folder, "notebook"), **settings))["counts"] == {"done": 3}
+    assert run_recipe(recipe_file(folder, "notebook"), **settings)["counts"] == {"done": 3}
     assert bfl.jobs == 6
 
 
