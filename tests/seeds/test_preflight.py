@@ -80,11 +80,6 @@ FLUX_2 = {
 """What each tool of FLUX.2 requires beside a prompt."""
 
 
-def least(name: str) -> dict[str, str]:
-    """What the tool needs besides a prompt."""
-    return {"finetune_id": "mine"} if "finetune_id" in catalog.TOOLS[name].parameters else {}
-
-
 @pytest.mark.parametrize("name", FLUX_2)
 def test_more_than_4_mp_is_refused_before_anything_is_paid(name: str) -> None:
     assert "5008×5008 px is more than 4 MP" in refused(
