@@ -49,6 +49,8 @@ def _pointing(one: Tool) -> Tool:
     }
     if "mask" in one.image_fields:
         said["boxes"] = "write mask: {boxes: [[left, top, right, bottom]]}, or edit with the model flux-3-image"
+    elif one.task == "edit":
+        said["mask"] = "an edit follows its prompt; erase and fill take a mask"
     return replace(one, instead={**said, **one.instead})
 
 

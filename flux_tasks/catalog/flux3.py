@@ -10,7 +10,7 @@ from pydantic import Field
 from flux_tasks.catalog import tips
 from flux_tasks.catalog.boxes import Boxes, strange_names
 from flux_tasks.catalog.fields import ImageField, Request, fact
-from flux_tasks.catalog.rules import Price, PromptLimit, SizeRule
+from flux_tasks.catalog.rules import Price, PromptLimit, Revision, SizeRule
 from flux_tasks.catalog.tool import Tool
 
 __all__ = ["TOOLS"]
@@ -108,6 +108,7 @@ def _model(name: str, summary: str, prices: Mapping[str, Price], *, sources: tup
         slots="flux-3",
         delivery=3600.0,
         expands_prompt=True,
+        revisions=(Revision(1, "2026-10-12", "the first in this catalogue"),),
         service_defaults={"grounding": True},
         instead={
             "seed": "it has no seed, write variant for another result",
