@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.loading import read_location
-from flux_tasks.images.pixels import eight_bit, flattened, has_profile_of, is_see_through, normalised, to_colours
+from flux_tasks.images.pixels import eight_bit, flattened, has_profile_of, is_see_through, normalised, room, to_colours
 from flux_tasks.images.png import Png, read_png
 from flux_tasks.units import px_size
 
@@ -265,7 +265,7 @@ def decode(data: bytes, *, keep_depth: bool = False) -> Image.Image:
     Raises:
         InvalidImage: not an image, too many pixels, or truncated.
     """
-    with _opened(data) as image:
+    with _opened(data) as image, room(image.width * image.height):
         try:
             upright = _upright(image)
             if not keep_depth:

@@ -5,10 +5,13 @@ Every picture that is decoded, sent or written goes through here, so that all of
 
 from __future__ import annotations
 
+import asyncio
 import io
 import math
+import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from PIL import Image
 
@@ -20,14 +23,54 @@ __all__ = [
     "is_see_through",
     "is_srgb",
     "normalised",
+    "room",
     "scaled",
     "to_colours",
 ]
 
 WHITE = (255, 255, 255)
 
+MOST_AT_ONCE = 40_000_000
+"""Pixels that are decoded at a time, over all threads: 40 MP, about half a gigabyte with the copies that work needs."""
+
+_PATIENCE = 30.0  # seconds; a thread that waits for another one that waits for it goes on then
+_changed = threading.Condition()
+_taken = {"pixels": 0}
+_here = threading.local()
+
+
+@contextmanager
+def room(pixels: int) -> Iterator[None]:
+    """Wait until a picture of so many pixels may be decoded, and count it until the end of the block.
+
+    One that is larger than the limit is decoded alone. Blocks in blocks of one thread do not wait, and so cannot wait
+    for each other; nor does a thread that runs an event loop.
+    """
+    if getattr(_here, "is_inside", False) or _runs_loop():
+        yield
+        return
+    with _changed:
+        _changed.wait_for(lambda: not _taken["pixels"] or _taken["pixels"] + pixels <= MOST_AT_ONCE, _PATIENCE)
+        _taken["pixels"] += pixels
+    _here.is_inside = True
+    try:
+        yield
+    finally:
+        _here.is_inside = False
+        with _changed:
+            _taken["pixels"] -= pixels
+            _changed.notify_all()
+
+
 _SPACES = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB ", "CMYK": b"CMYK", "LAB": b"Lab "}
 """The colour space that a profile for pixels of each mode names, at bytes 16 to 20."""
+
+
+def _runs_loop() -> bool:
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return True
+    return False
 
 
 def normalised(image: Image.Image) -> Image.Image:

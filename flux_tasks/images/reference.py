@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -20,9 +21,16 @@ from flux_tasks.files import stem
 from flux_tasks.images import byte_cache
 from flux_tasks.images.encoding import TRANSPOSED, Header, decode, encode_png, inspect, plain, read_profile
 from flux_tasks.images.loading import read_location
+from flux_tasks.images.pixels import room
 
 FIRST_ONLY = "it has several frames or pages, and only the first one is used"
 """Warning about a picture that is a sequence of several; see ``Header.is_sequence``."""
+
+DAMAGED = (
+    "damaged: its bytes do not fit its name; put a whole copy back, or remove it: then free work is done again, and a "
+    "paid job is held (see flux-pipelines store held)"
+)
+"""What is wrong with a file that is named after its SHA-256, as those of the store are, and what to do about it."""
 
 _UNWRITTEN = ("data", "known")
 """Fields that no description of a reference has."""
@@ -171,9 +179,8 @@ class ImageRef:
         except (OSError, FluxError) as error:
             raise InvalidImage(_failed(self.uri, error)) from None
         if hashlib.sha256(data).hexdigest() != self.digest:
-            raise InvalidImage(
-                f"{self.uri}: the file has changed since it was first read: read it again with ImageRef.of"
-            )
+            changed = "the file has changed since it was first read: read it again with ImageRef.of"
+            raise InvalidImage(f"{self.uri}: {DAMAGED if stem(self.uri) == self.digest else changed}")
         byte_cache.put(self.digest, data)
         return data
 
@@ -236,6 +243,11 @@ def _no_image(value: object) -> str:
     elif hasattr(value, "read"):
         remedy = "give its path, or its bytes: file.read()"
     return f"{kind.__name__} is not an image: {remedy}"
+
+
+def decoding(*images: ImageRef) -> AbstractContextManager[None]:
+    """Wait until these pictures may be decoded together, and count them until the end of the block; see ``room``."""
+    return room(sum(image.width * image.height for image in images))
 
 
 def _embedded(uri: str) -> bytes:

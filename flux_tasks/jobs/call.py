@@ -26,7 +26,7 @@ from flux_tasks.images.encoding import LONGEST_SIDE, decode, encode_png, encode_
 from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.pixels import scaled
-from flux_tasks.images.reference import FIRST_ONLY, ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.units import is_blank, px_size
 
@@ -59,7 +59,8 @@ class Input:
             return ImageRef.of(encode_png(self.mask.render(self.source, self.size)), name=f"{self.source.name} mask")
         if not self.reencode:
             return self.source
-        data = encode_within(scaled(self.source.open(), self.size), MAX_INPUT_BYTES)
+        with decoding(self.source):
+            data = encode_within(scaled(self.source.open(), self.size), MAX_INPUT_BYTES)
         return replace(ImageRef.of(data, name=self.source.name), engine=self.source.engine)
 
 

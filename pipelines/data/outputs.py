@@ -14,7 +14,7 @@ from typing import Any
 from flux_tasks import files
 from flux_tasks.errors import InvalidImage, InvalidRequest, Problem
 from flux_tasks.images.encoding import EXTENSIONS, encode
-from flux_tasks.images.reference import FIRST_ONLY, ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
 from flux_tasks.units import px_size
 from pipelines.language import templates
 from pipelines.language.document.recipe import Output
@@ -81,7 +81,8 @@ def write_output(image: ImageRef, path: str) -> bool:
     if image.header.is_sequence:
         _log.warning("%s: %s", image.uri or image.name, FIRST_ONLY)
     try:
-        data = encode(image.open(), _KINDS[wanted], engine=image.engine if image.is_preview else "")
+        with decoding(image):
+            data = encode(image.open(), _KINDS[wanted], engine=image.engine if image.is_preview else "")
     except (ValueError, OSError, MemoryError) as error:  # too large for the file type
         size, kind = px_size(image.upright_size), _KINDS[wanted]
         raise InvalidImage(f"{image.name}: {size} cannot be written as {kind}: {error}") from None

@@ -12,7 +12,7 @@ from PIL import Image, ImageChops
 from flux_tasks.errors import FluxError, InvalidRequest, quote
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import GRID, parse_aspect_ratio
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import ImageRef, decoding
 from flux_tasks.jobs.call import Call
 from flux_tasks.store.records import Store
 from flux_tasks.units import px_size
@@ -70,7 +70,8 @@ def _changes_outside(
     if not limits or obstacle or before is None or mask is None:
         yield from (f"{name}: cannot be judged, because {obstacle}" for name in limits)
         return
-    found = masks.drift(_converted(before, "RGB"), _converted(after, "RGB"), mask)
+    with decoding(before, after):
+        found = masks.drift(_converted(before, "RGB"), _converted(after, "RGB"), mask)
     for name, limit in limits.items():
         value = found.mean if name == "drift" else found.changed
         if value > limit:
@@ -128,10 +129,11 @@ def _converted(image: ImageRef, mode: str) -> Image.Image:
 
 def _is_solid(image: ImageRef) -> bool:
     """Check whether people see one single colour; colours under transparency are not seen."""
-    picture = _converted(image, "RGBA")
-    flat = Image.new("RGBA", picture.size, "black")
-    flat.alpha_composite(picture)
-    spreads = [*flat.convert("RGB").getextrema(), picture.getchannel("A").getextrema()]
+    with decoding(image):
+        picture = _converted(image, "RGBA")
+        flat = Image.new("RGBA", picture.size, "black")
+        flat.alpha_composite(picture)
+        spreads = [*flat.convert("RGB").getextrema(), picture.getchannel("A").getextrema()]
     return all(high - low <= _SOLID_SPREAD for low, high in spreads)
 
 
@@ -165,16 +167,17 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
     if before is None:
         return Observed()
     try:
-        original, edited = before.open(), after.open()
-        has_same_size = original.size == edited.size
-        is_unchanged = has_same_size and _difference(original, edited).getbbox(alpha_only=False) is None
-        if call.mask is None:
-            return Observed(is_unchanged=is_unchanged)
-        picture = call.mask.picture
-        mask = store.put_image(picture.read(), name=picture.name).to_dict()
-        if not has_same_size:
-            return Observed(mask)
-        found = masks.drift(original, edited, grown(call, call.mask))
+        with decoding(before, after):
+            original, edited = before.open(), after.open()
+            has_same_size = original.size == edited.size
+            is_unchanged = has_same_size and _difference(original, edited).getbbox(alpha_only=False) is None
+            if call.mask is None:
+                return Observed(is_unchanged=is_unchanged)
+            picture = call.mask.picture
+            mask = store.put_image(picture.read(), name=picture.name).to_dict()
+            if not has_same_size:
+                return Observed(mask)
+            found = masks.drift(original, edited, grown(call, call.mask))
     except (FluxError, OSError):
         return Observed()
     figures = {"mean": round(found.mean, 4), "peak": found.peak, "changed": round(found.changed, 6)}

@@ -22,7 +22,7 @@ from flux_tasks.images import masks
 from flux_tasks.images.encoding import inspect
 from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.masks import Mask
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import ImageRef, decoding
 from flux_tasks.store.records import Store
 from pipelines.language.names import IMAGE_FACTS
 
@@ -159,7 +159,7 @@ def _coverage(mask: Mask, image: ImageRef) -> dict[str, float]:
 
 
 def _pixel_facts(image: ImageRef) -> dict[str, float]:
-    with naming(image):
+    with naming(image), decoding(image):
         luma, visible = _luma(image.open())
         tally = luma.histogram(visible)
         inner = None if visible is None else masks.dilate(visible, -1)

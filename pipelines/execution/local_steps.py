@@ -15,7 +15,7 @@ from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
 from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.pixels import is_srgb
-from flux_tasks.images.reference import FIRST_ONLY, ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
 from pipelines.language.graph import Node
@@ -83,7 +83,9 @@ def operate(
     if found is not None:
         stored: ImageRef = found["image"]
         return LocalResult(replace(stored, name=_name(image, pictures)), True, _first_only(pictures))
-    made = action.perform(parameters, pictures)
+    opened = [one for value in pictures.values() for one in (value if isinstance(value, list) else [value])]
+    with decoding(*(one for one in opened if isinstance(one, ImageRef))):
+        made = action.perform(parameters, pictures)
     for picture in (image, *pictures.values()):
         if isinstance(picture, ImageRef) and made.digest == picture.digest:
             return LocalResult(picture)
@@ -142,12 +144,13 @@ def preserve(
     if found is not None:
         stored: ImageRef = found["image"]
         return replace(stored, name=after.name, cost=after.cost, job_id=after.job_id)
-    white = masks.match(grown(call, mask), after.upright_size, resize=True)
-    original, edited = before.open(), after.open()
-    put = masks.composite(original, edited, white, feather=feather)
-    if profile is not None and {original.mode, edited.mode} <= {"L", "LA"}:
-        put = put.convert("LA" if put.mode == "RGBA" else "L")  # a profile for greys fits greys only
-    made = replace(encode(put, {"after": [after], "before": [before]}, profile=profile), engine=after.engine)
+    with decoding(before, after):
+        white = masks.match(grown(call, mask), after.upright_size, resize=True)
+        original, edited = before.open(), after.open()
+        put = masks.composite(original, edited, white, feather=feather)
+        if profile is not None and {original.mode, edited.mode} <= {"L", "LA"}:
+            put = put.convert("LA" if put.mode == "RGBA" else "L")  # a profile for greys fits greys only
+        made = replace(encode(put, {"after": [after], "before": [before]}, profile=profile), engine=after.engine)
     kept = _stored(store, key, made, document) if write else made
     return replace(kept, cost=after.cost, job_id=after.job_id)
 
