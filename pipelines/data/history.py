@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipelines.data.manifest import ManifestRow, read_manifest
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.reading import loader
 
-__all__ = ["USUAL", "JobDurations", "LearnedPrices", "PastRun", "spent_before"]
+__all__ = ["USUAL", "JobDurations", "LearnedPrices", "PastRun", "budget_records", "spent_before", "spent_by"]
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,25 @@ class PastRun:
 
     def _rows(self) -> list[ManifestRow]:
         try:
-            return list(read_manifest(self.manifest))
+            return [row for row in read_manifest(self.manifest) if _is_row(row)]
         except OSError as error:
             raise RecipeError([Problem("run", f"the manifest of {self.run_id} cannot be read: {error}")]) from None
 
 
 def _record(store: Store, run_id: str) -> dict[str, Any] | None:
     try:
-        return store.record(files.join("runs", run_id), "run")
+        record = store.record(files.join("runs", run_id), "run")
     except (OSError, ValueError):
         return None
+    is_whole = record and all(
+        isinstance(record.get(name), str) for name in ("recipe", "folder", "endpoint", "manifest")
+    )
+    return record if is_whole else None
+
+
+def _is_row(row: Any) -> bool:
+    """Check whether a row of a manifest says what became of which item; a damaged one does not."""
+    return isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("source", "outcome"))
 
 
 def _is_relative(record: dict[str, Any]) -> bool:
@@ -212,19 +222,42 @@ def _row_of(call: Call) -> str:
     return "-".join(filter(None, (call.tool.name, call.price.label)))
 
 
-def spent_before(store: Store, recipe: str) -> dict[str, float]:
-    """Return the credits that runs of the recipe with this digest have spent, or had reserved, and were stopped.
+def budget_records(store: Store, recipe: str) -> dict[str, dict[str, Any]]:
+    """Return what runs of the recipe with this digest have spent, by the names of their records.
 
-    They are forgotten when a run over all items ends by itself. What an earlier version has written is under an empty
-    id: it noted the sum alone.
+    A damaged record is empty. The one named after the recipe is of an earlier version, which had one for all runs.
 
     Raises:
         OSError: the store cannot be read.
     """
+    found: dict[str, dict[str, Any]] = {}
+    for name in (recipe, *(files.join(recipe, run) for run in store.records(files.join("budgets", recipe)))):
+        try:
+            record = store.record("budgets", name)
+        except ValueError:
+            record = {}
+        if record is not None:
+            found[name] = record
+    return found
+
+
+def spent_by(record: Mapping[str, Any]) -> float:
+    """Return the credits that a run has spent, or had reserved; infinite where its record is damaged."""
     try:
-        record = store.record("budgets", recipe) or {}
-        runs = {str(run): float(credits) for run, credits in (record.get("runs") or {}).items()}
-        rest = float(record.get("spent", 0.0)) + float(record.get("held", 0.0)) - sum(runs.values())
-    except (ValueError, TypeError, AttributeError):  # damaged
-        return {}
-    return runs | ({"": rest} if rest > 1e-6 else {})
+        spent = float(record["spent"]) + float(record["held"])
+    except (KeyError, TypeError, ValueError):
+        return math.inf
+    return spent if spent >= 0 else math.inf
+
+
+def spent_before(store: Store, recipe: str) -> dict[str, float]:
+    """Return the credits that runs of the recipe with this digest have spent, or had reserved, and were stopped.
+
+    They are forgotten when a run over all items ends by itself. What an earlier version has written is under an empty
+    id: it noted the sum alone. Infinite where a record is damaged.
+
+    Raises:
+        OSError: the store cannot be read.
+    """
+    records = budget_records(store, recipe)
+    return {name.removeprefix(recipe).lstrip("/"): credits for name in records if (credits := spent_by(records[name]))}

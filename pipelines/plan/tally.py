@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -48,7 +49,8 @@ class Tally:
         self.plan = Plan(recipe.name, settings.endpoint, self.engine, max_jobs=settings.max_jobs, budget=cap)
         self.plan.store, self.plan.is_store_new = self.store.url, is_new
         self.plan.steps = list(self._steps.values())
-        self.plan.spent_by = spent_before(self.store, recipe.digest) if cap is not None else {}
+        spent = spent_before(self.store, recipe.digest) if cap is not None else {}
+        self.plan.spent_by = {run: cap or 0.0 if math.isinf(paid) else paid for run, paid in spent.items()}
         self._durations = JobDurations(self.store)
         self._prices = LearnedPrices(self.store, self.engine)
         self._remarks: set[tuple[str, str]] = set()

@@ -4,22 +4,32 @@ A tool without a price, published or learned from earlier jobs, is tried with on
 named its price: only that one job can take the run over its cap. What was never submitted is free, and so is what
 moderation refuses, unless the catalogue says otherwise. What may have been charged counts as spent, also a job that the
 service ended with an error: no document says that its credits are given back.
+
+Each run has a record of its own, with what it has spent and what its jobs in flight may cost. A reservation is written
+before the others are read: of two runs that reserve the last credits at one moment, at least one sees the other.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import random
+import socket
+import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from flux_tasks import errors
+from flux_tasks import errors, files
 from flux_tasks.errors import BudgetReached, FluxError, Moderated, StoreUnavailable
 from flux_tasks.store.commit import patiently
+from flux_tasks.store.journal import is_process_alive
 from flux_tasks.store.records import Store
-from pipelines.data.history import spent_before
+from pipelines.data.history import budget_records, spent_by
 
 _WARN_AT = 0.8
 _MAY_BE_CHARGED = (
@@ -31,6 +41,9 @@ _MAY_BE_CHARGED = (
     errors.StoreUnavailable,
 )
 _ROUNDING = 1e-6
+_TRIES = 6  # where runs take each other's last credits in turn
+_SILENT = 600.0  # seconds without a change after which a run that another one has seen counts as over
+_OLD = 6 * 3600.0  # the same, by the clocks of both
 
 
 @dataclass
@@ -53,10 +66,11 @@ class RunBudget:
     Attributes:
         cap: the most it may spend, in credits; None is no limit.
         recipe: the recipe's digest.
-        run: the id of the run.
+        run: the id of the run; a new one where empty.
         warn: called with one sentence when four fifths of the cap are spent or reserved.
-        spent: credits, those of earlier runs that were stopped among them.
-        earlier: those alone.
+        own: credits that this run has spent.
+        earlier: what other runs of the recipe have spent or reserved: earlier ones that were stopped, and those beside
+            this one. Infinite where a record of it is damaged.
         reserved: credits that jobs in flight are expected to cost.
     """
 
@@ -65,11 +79,9 @@ class RunBudget:
     recipe: str
     run: str = ""
     warn: Callable[[str], None] = lambda _: None
-    spent: float = 0.0
+    own: float = 0.0
     earlier: float = 0.0
     reserved: float = 0.0
-    _before: dict[str, float] = field(default_factory=dict)
-    """The credits of each earlier run that counts."""
     _seen: dict[str, float] = field(default_factory=dict)
     """The most that a job of each tool without a published price has cost."""
     _dearer: dict[str, float] = field(default_factory=dict)
@@ -82,40 +94,87 @@ class RunBudget:
         self._change = asyncio.Condition()
         self._writing = asyncio.Lock()
         self._is_written = False
+        self._name = files.join(self.recipe, self.run or uuid.uuid4().hex[:16])
+        self._others: dict[str, dict[str, Any]] = {}
+        self._since: dict[str, float] = {}
+        """When each of the other records was first seen as it is, by ``time.monotonic``."""
+
+    @property
+    def spent(self) -> float:
+        """Credits that count against the cap, those of other runs among them."""
+        return self.own + self.earlier
 
     async def open(self) -> None:
         """Read what earlier runs have spent that were stopped."""
         if self.cap is not None:
-            with suppress(StoreUnavailable):
-                self._before = await patiently(spent_before, self.store, self.recipe)
-                self.earlier = self.spent = sum(self._before.values())
+            await self._read()
 
-    async def close(self, *, is_whole: bool) -> None:
-        """Forget what this run has spent, which ended by itself: the next one may spend the whole cap.
+    async def close(self, *, is_stopped: bool, is_whole: bool) -> None:
+        """Forget what this run has spent if it ended by itself: the next one may spend the whole cap.
 
         Args:
-            is_whole: it went over all items: what earlier runs have spent is forgotten, too.
+            is_stopped: it did not end by itself: what it has spent counts for the next one.
+            is_whole: it went over all items: what runs have spent that are over is forgotten, too.
         """
         with suppress(StoreUnavailable):
-            if self._before and not is_whole:
-                await patiently(self.store.put_record, "budgets", self.recipe, self._record(self._before))
-            elif self._is_written or self.earlier or (is_whole and self.cap is None):
-                await patiently(self.store.remove_record, "budgets", self.recipe)
+            if is_stopped:
+                if self.cap is not None and self.own:
+                    await patiently(self.store.put_record, "budgets", self._name, {**self._record(), "is_over": True})
+                return
+            if is_whole or self._is_written:
+                await self._read()
+                over = [name for name, record in self._others.items() if is_whole and self._is_over(name, record)]
+                for name in (self._name, *over):
+                    await patiently(self.store.remove_record, "budgets", name)
+
+    def _record(self) -> dict[str, Any]:
+        owner = f"{socket.gethostname()}:{os.getpid()}"
+        return {"spent": self.own, "held": self.reserved, "cap": self.cap, "at": time.time(), "owner": owner}
 
     async def _write(self) -> None:
-        """Write what is spent and what is reserved, so that it counts even if the run is killed."""
+        """Write what is spent and reserved, so that it counts even if the run is killed; then read what others have."""
         self._is_written = False
         async with self._writing:
             if self._is_written:  # by a later call, which knew more
                 return
             self._is_written = True
             with suppress(StoreUnavailable):
-                runs = self._before | {self.run: self.spent - self.earlier + self.reserved}
-                await patiently(self.store.put_record, "budgets", self.recipe, self._record(runs))
+                await patiently(self.store.put_record, "budgets", self._name, self._record())
+            await self._read()
 
-    def _record(self, runs: Mapping[str, float]) -> dict[str, Any]:
-        """Return what is written; versions before ``runs`` read ``spent`` and ``held``."""
-        return {"spent": sum(runs.values()), "held": 0.0, "cap": self.cap, "runs": dict(runs)}
+    async def _read(self) -> bool:
+        """Read what other runs have spent and reserved; returns whether it has changed."""
+        before = self._others
+        with suppress(StoreUnavailable):
+            found = await patiently(budget_records, self.store, self.recipe)
+            found.pop(self._name, None)
+            now = time.monotonic()
+            self._since = {
+                name: self._since.get(name, now) if before.get(name) == record else now
+                for name, record in found.items()
+            }
+            self._others = found
+            self.earlier = sum(map(spent_by, found.values()))
+        return self._others != before
+
+    def _is_over(self, name: str, record: Mapping[str, Any]) -> bool:
+        """Check whether the run that wrote a record spends nothing any more."""
+        host, _, pid = str(record.get("owner", "")).rpartition(":")
+        if record.get("is_over") or not host:  # one of an earlier version, which has one record for all runs
+            return True
+        if host == socket.gethostname() and pid.isdigit() and not is_process_alive(int(pid)):
+            return True
+        return time.monotonic() - self._since[name] > _SILENT or time.time() - float(record.get("at", 0)) > _OLD
+
+    async def _has_change(self) -> bool:
+        """Wait until another run gives back what it has reserved; False if none does for a while."""
+        for _ in range(_TRIES):
+            if not any(record.get("held") and not self._is_over(name, record) for name, record in self._others.items()):
+                return False
+            await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that two runs do not go in step
+            if await self._read():
+                return True
+        return False
 
     @asynccontextmanager
     async def pay(self, tool: str, estimate: float | None, *, is_paid: bool = False) -> AsyncIterator[Reservation]:
@@ -132,8 +191,10 @@ class RunBudget:
             yield Reservation(tool, 0.0, is_priced=True)
             return
         job = await self._reserve(tool, estimate)
-        if job.reserved:
-            await self._write()
+        while job.reserved and await self._is_beyond_cap():  # another run has reserved the same credits
+            await self._release(job, 0.0, estimate)
+            await asyncio.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - as above
+            job = await self._reserve(tool, estimate)
         try:
             yield job
         except FluxError as error:
@@ -146,6 +207,14 @@ class RunBudget:
             raise
         await self._release(job, job.cost if job.cost is not None else job.reserved, estimate)
 
+    async def _is_beyond_cap(self) -> bool:
+        """Write the reservations, and check whether they are too much together with those of other runs."""
+        await self._write()
+        return self.cap is not None and self.spent + self.reserved > self.cap + _ROUNDING and self._has_others()
+
+    def _has_others(self) -> bool:
+        return any(not self._is_over(name, record) for name, record in self._others.items())
+
     async def _reserve(self, tool: str, estimate: float | None) -> Reservation:
         if self.cap is None:
             return Reservation(tool, 0.0, estimate is not None)
@@ -157,7 +226,14 @@ class RunBudget:
                 fits = is_alone and total < self.cap if price is None else total + price <= self.cap + _ROUNDING
                 if fits:
                     break
+                if math.isinf(self.earlier):
+                    raise BudgetReached(
+                        "what earlier runs have spent is unknown, because a record below "
+                        f"{self.store.location('budgets')} is damaged: remove that file to spend the whole budget"
+                    )
                 if not self._in_flight:
+                    if await self._has_change():
+                        continue
                     needed = f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
                     before = f", {self.earlier:.2f} of them in earlier runs" if self.earlier else ""
                     raise BudgetReached(
@@ -176,7 +252,7 @@ class RunBudget:
     async def _release(self, job: Reservation, cost: float, estimate: float | None) -> None:
         """Count ``cost`` as spent in place of what the job has reserved, and learn its price."""
         async with self._change:
-            self.spent += max(cost, 0.0)
+            self.own += max(cost, 0.0)
             if self.cap is not None:
                 self._in_flight -= 1
                 self.reserved = self.reserved - job.reserved if self._in_flight else 0.0  # without rounding errors

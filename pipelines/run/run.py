@@ -187,8 +187,7 @@ class Run:
         await self._close_budget()
 
     async def _close_budget(self) -> None:
-        if self.stopped is None:
-            await self.context.budget.close(is_whole=self._is_whole)
+        await self.context.budget.close(is_stopped=self.stopped is not None, is_whole=self._is_whole)
 
     def _queue(self, first: ItemRun) -> Iterator[ItemRun]:
         """Return what is left; a source that cannot be read any further stops the run, and what it has is finished."""
