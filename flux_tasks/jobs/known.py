@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from flux_tasks.api.answers import number
-from flux_tasks.errors import Moderated, StoreUnavailable
+from flux_tasks.errors import Moderated, StoreUnavailable, SubmissionUncertain
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import JobContext
@@ -17,31 +17,44 @@ from flux_tasks.jobs.endpoint import endpoint_for, engine_of
 from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobOutcome, JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import commit, patiently
-from flux_tasks.store.journal import Entry
+from flux_tasks.store.journal import Entry, Standing
+from flux_tasks.store.records import DamagedRecord
 
 _log = logging.getLogger("flux_tasks.job")
 
 _KIND = "refusals"
+_FROM_COPY = "; the result is taken from its copy"
 
 
-async def lookup(call: Call, settings: Settings) -> JobResult | None:
+def is_repair(warning: str) -> bool:
+    """Check whether a warning says that the record of a result was damaged or missing."""
+    return warning.endswith(_FROM_COPY)
+
+
+async def lookup(call: Call, settings: Settings, *, write: bool = False) -> JobResult | None:
     """Return the result of ``call`` if the store or the spool has one. Spends nothing and opens no picture.
 
+    Args:
+        write: rebuild a damaged record from its copy, or hold its job where there is none.
+
     Raises:
-        Moderated, StoreUnavailable: as ``find_result``.
+        Moderated, StoreUnavailable, SubmissionUncertain: as ``find_result``.
     """
-    return await find_result(JobContext(call, settings, await engine_of(settings)))
+    return await find_result(JobContext(call, settings, await engine_of(settings)), write=write)
 
 
-async def find_result(job: JobContext) -> JobResult | None:
+async def find_result(job: JobContext, *, write: bool = True) -> JobResult | None:
     """Return the result of ``job``: from the store, or from the spool if the store could not be written earlier.
 
     Raises:
         Moderated: it was refused earlier, and is not to be tried again.
+        SubmissionUncertain: its record is damaged and has no copy, so that it may be paid for; it is held.
         StoreUnavailable: the store cannot be read.
     """
     try:
-        found = await patiently(_read_result, job) or await _read_refusal(job)
+        found = await patiently(_read_result, job, write) or await _read_refusal(job)
+    except DamagedRecord as damage:
+        return await _read_spool(job) or await _hold(job, damage, write=write)
     except StoreUnavailable:
         if (spooled := await _read_spool(job)) is not None:
             return spooled
@@ -49,10 +62,53 @@ async def find_result(job: JobContext) -> JobResult | None:
     return found or await _read_spool(job)
 
 
-def _read_result(job: JobContext) -> JobResult | None:
+def _read_result(job: JobContext, write: bool = False) -> JobResult | None:
+    """Return the result that the store has; a record that is damaged or missing is rebuilt from its copy.
+
+    Raises:
+        DamagedRecord: there is a record, and neither it nor its copy can be used.
+    """
+    damage: DamagedRecord | None = None
+    damaged = job.keys[0]
     for key in job.keys:
-        if (record := job.store.result(key)) is not None:
-            return _cached(job, key, record["image"], record)
+        try:
+            if (record := job.store.read_result(key)) is not None:
+                return _cached(job, key, record["image"], record)
+        except DamagedRecord as error:
+            damaged, damage = (damaged, damage) if damage else (key, error)
+    copy = job.store.read_result(damaged, "copies")
+    if copy is not None:
+        if write:
+            job.store.restore_result(damaged)
+        why = f"{damage or f'results/{damaged}.json is missing'}{_FROM_COPY}"
+        return _cached(job, damaged, copy["image"], copy, why)
+    if damage:
+        raise damage
+    return None
+
+
+async def _hold(job: JobContext, damage: DamagedRecord, *, write: bool) -> JobResult | None:
+    """Hold a job whose record is damaged, as one that may have been charged; return None if the journal knows better.
+
+    Raises:
+        SubmissionUncertain: nobody has decided that it may.
+    """
+    entry = await patiently(job.journal.entry, *job.keys)
+    if entry is None and write:
+        call = job.call
+        entry = Entry(job.key, call.tool.name, "intent", call.name, call.estimate(), owner="", reason=str(damage))
+        if await patiently(job.journal.intend, entry):
+            with suppress(DamagedRecord):  # another process may have put it right meanwhile
+                if (found := await patiently(_read_result, job)) is not None:
+                    await patiently(job.journal.withdraw, entry)
+                    return found
+    may_go_on = job.settings.on_uncertain == "resubmit"
+    if entry is not None:
+        may_go_on = entry.is_leased or entry.standing(job.settings) is not Standing.HELD
+    if not may_go_on:
+        raise SubmissionUncertain(
+            f"{job.title}: {damage}; its job may be paid for: put the file back, or see flux-pipelines store held"
+        )
     return None
 
 
@@ -77,7 +133,7 @@ async def _read_refusal(job: JobContext) -> JobResult | None:
 
 
 async def _find_refusal(job: JobContext) -> tuple[str, dict[str, Any] | None]:
-    """Return the record of a refusal and its key. A damaged one counts for nothing: the service is asked again.
+    """Return the record of a refusal and its key.
 
     Nobody adds refusals under former keys any more, so that one look into the folder is enough for all jobs.
     """
@@ -86,9 +142,11 @@ async def _find_refusal(job: JobContext) -> tuple[str, dict[str, Any] | None]:
         names[job.store.url] = frozenset(await patiently(job.store.records, _KIND))
     present, *former = job.keys
     for key in (present, *(key for key in former if key in names[job.store.url])):
-        with suppress(ValueError):
+        try:
             if (refusal := await patiently(job.store.record, _KIND, key)) is not None:
                 return key, refusal
+        except ValueError:
+            raise DamagedRecord(f"{_KIND}/{key}.json is damaged") from None
     return present, None
 
 
@@ -124,11 +182,13 @@ def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any]
 
 async def is_answered(job: JobContext, entry: Entry) -> bool:
     """Check whether the store has an answer by now: a result, or a refusal by moderation."""
-    if await patiently(_read_result, job) is not None:
-        return True
-    if job.settings.retry_moderated or entry.attempt > 1:
-        return False
-    return (await _find_refusal(job))[1] is not None
+    with suppress(DamagedRecord):  # a person has decided to submit it again
+        if await patiently(_read_result, job) is not None:
+            return True
+        if job.settings.retry_moderated or entry.attempt > 1:
+            return False
+        return (await _find_refusal(job))[1] is not None
+    return False
 
 
 async def remember_refusal(job: JobContext, refusal: Moderated, entry: Entry) -> None:
@@ -155,7 +215,9 @@ async def substitute(refused: Call, replacement: Call, settings: Settings) -> No
     """
     engine = await engine_of(settings)
     job, keys = JobContext(refused, settings, engine), replacement.identity(engine).keys
-    key, refusal = await _find_refusal(job)
+    key, refusal = job.key, None
+    with suppress(DamagedRecord):
+        key, refusal = await _find_refusal(job)
     if refusal is not None:
         there = [one for one in keys if await patiently(job.store.result, one) is not None]
         await patiently(job.store.put_record, _KIND, key, {**refusal, "instead": (there or keys)[0]})

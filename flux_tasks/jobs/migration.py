@@ -104,8 +104,10 @@ def _move(
         return "left", f"a later result has its present key, {identity.key}"
     if not is_dry:
         if there is None:
-            store.put_record("results", identity.key, {**record, **identity.to_record(), "key": identity.key})
+            for kind in ("copies", "results"):
+                store.put_record(kind, identity.key, {**record, **identity.to_record(), "key": identity.key})
         for name in refusals:  # of calls whose result this one stands for
             store.put_record("refusals", name, {**store.record_or_empty("refusals", name), "instead": identity.key})
-        store.remove_record("results", str(identity.former_key))
+        for kind in ("results", "copies"):
+            store.remove_record(kind, str(identity.former_key))
     return "moved", identity.tool.name

@@ -98,7 +98,7 @@ class Submitter:
                 return Claim(earlier)
             if standing is Standing.DROPPED:
                 raise SubmissionUncertain(f"{job.title}: dropped by a person, because it may have been charged")
-            why = "an earlier attempt was cut off while submitting and may have been charged"
+            why = earlier.reason or "an earlier attempt was cut off while submitting and may have been charged"
             if standing is Standing.HELD:
                 raise SubmissionUncertain(f"{job.title}: {why}; held (see flux-pipelines store held)")
             self.resubmit(earlier, why)

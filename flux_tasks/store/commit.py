@@ -46,7 +46,7 @@ async def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes)
     """
     stored = await patiently(partial(store.put_image, data, name=entry.name))
     image = replace(stored, engine=stored.engine or str(facts["engine"]), cost=facts["cost"], job_id=entry.id)
-    await patiently(store.put_result, entry.key, image, facts)
+    await patiently(partial(store.put_result, entry.key, image, facts, is_paid=True))
     with suppress(StoreUnavailable):  # the next run removes it
         await patiently(Journal(store).settle, entry.key, entry.id, "")  # "": the id could not be written then
     return image

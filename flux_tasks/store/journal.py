@@ -90,6 +90,8 @@ class Entry:
     """Whether its result replaces one that is there already."""
     decision: Literal["", "resubmit", "drop"] = ""
     """A person's decision about an intent whose POST may have been charged."""
+    reason: str = ""
+    """Why it may have been charged, if not because its submission was cut off."""
 
     @property
     def age(self) -> float:
@@ -197,6 +199,9 @@ def _name(key: str, attempt: int) -> str:
 def _entry(record: dict[str, Any]) -> Entry:
     entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
     is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
-    if not (is_whole and isinstance(entry.owner, str) and math.isfinite(entry.at) and math.isfinite(entry.begun)):
+    texts = (entry.key, entry.tool, entry.name, entry.id, entry.polling_url, entry.owner, entry.decision, entry.reason)
+    optional = (entry.estimate, entry.cost, entry.input_mp, entry.output_mp)
+    numbers = [entry.at, entry.begun, *(number for number in optional if number is not None)]
+    if not (is_whole and all(isinstance(text, str) for text in texts) and all(map(math.isfinite, numbers))):
         raise ValueError("not an entry")
     return entry

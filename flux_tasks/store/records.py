@@ -4,11 +4,13 @@
 
     blobs/ab/<sha256>.<ext>     bytes exactly as delivered
     results/<key>.json          the result of a job: with this record it never runs again
+    copies/<key>.json           the same of a paid job, from which a damaged or missing record is rebuilt
     journal/<key>.json          jobs that are paid for and not settled (see journal.py)
     runs/<run id>/…             manifest and report of a run
 
 Files are created atomically, and two writers of one name write the same content, so that any number of processes and
-machines can share one store. A result counts only while its blob is there.
+machines can share one store. A result counts only while its blob is there. A record has a checksum of its content, so
+that one that was changed by a failing disk is not believed; those of earlier versions have none.
 """
 
 import errno
@@ -23,9 +25,14 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images import byte_cache
 from flux_tasks.images.encoding import EXTENSIONS
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import DAMAGED, ImageRef
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SUM = "checksum"
+
+
+class DamagedRecord(ValueError):
+    """What is in a record's place cannot be believed, or a result's picture is gone; the message names the file."""
 
 
 class Store:
@@ -65,7 +72,7 @@ class Store:
         """
         image = ImageRef.of(data, name=name)
         location = self._blob(image.digest, image.media_type)
-        if files.size(location) != len(data):  # missing, or cut short by a crash of the machine
+        if files.size(location) != len(data) or _digest(files.read(location)) != image.digest:  # missing, or damaged
             files.write(location, data)
         byte_cache.put(image.digest, data)
         return replace(image, uri=location, data=None)
@@ -74,10 +81,11 @@ class Store:
         """Check whether the blob of ``image`` is here and whole."""
         return files.size(self._blob(image.digest, image.media_type)) == image.size
 
-    def put_result(self, key: str, image: ImageRef, facts: Mapping[str, Any]) -> None:
-        """Record that the job ``key`` made ``image``, whose blob is here already."""
+    def put_result(self, key: str, image: ImageRef, facts: Mapping[str, Any], *, is_paid: bool = False) -> None:
+        """Record that the job ``key`` made ``image``, whose blob is here already; a paid one twice, the copy first."""
         described = {k: v for k, v in image.to_dict().items() if k != "uri"}  # the store may have other addresses
-        self.put_record("results", key, {"key": key, "image": described, **facts})
+        for kind in ("copies", "results") if is_paid else ("results",):
+            self.put_record(kind, key, {"key": key, "image": described, **facts})
 
     def result(self, key: str) -> dict[str, Any] | None:
         """Return the record of the job ``key``, or None; under ``image`` it has a reference into this store.
@@ -88,13 +96,41 @@ class Store:
             OSError: the store cannot be reached (so nothing is known, and nothing may be paid for).
         """
         try:
-            record = self.record_or_empty("results", key)
-            image = ImageRef.from_dict(record["image"])
-            if not _DIGEST.fullmatch(image.digest) or not self.has_image(image):
-                return None
-        except (ValueError, KeyError, TypeError, AttributeError):  # not there, or not of this shape
+            return self.read_result(key)
+        except DamagedRecord:
             return None
-        return {**record, "image": replace(image, uri=self._blob(image.digest, image.media_type))}
+
+    def read_result(self, key: str, kind: str = "results") -> dict[str, Any] | None:
+        """Return the record of the job ``key`` as ``result`` does, or its copy; None only if nothing is in its place.
+
+        Args:
+            kind: ``results`` or ``copies``.
+
+        Raises:
+            DamagedRecord: it cannot be read, belongs to another job, or its picture is gone or cut short.
+            OSError: the store cannot be reached.
+        """
+        place = f"{kind}/{key}.json"
+        try:
+            record = self.record(kind, key)
+            if record is None:
+                return None
+            image = ImageRef.from_dict(record["image"])
+            blob = self._blob(image.digest, image.media_type)
+            is_right = _DIGEST.fullmatch(image.digest) and record.get("key", key) == key
+            size = files.size(blob) if is_right else None
+        except (ValueError, KeyError, TypeError, AttributeError):  # of another shape
+            raise DamagedRecord(f"{place} is damaged") from None
+        if not is_right:
+            raise DamagedRecord(f"{place} is damaged")
+        if size != image.size:
+            state = "is missing" if size is None else "is damaged"
+            raise DamagedRecord(f"the picture of {place}, {blob.removeprefix(self.url).lstrip('/')}, {state}")
+        return {**record, "image": replace(image, uri=blob)}
+
+    def restore_result(self, key: str) -> None:
+        """Write the record of the job ``key`` anew, as its copy has it."""
+        self.put_record("results", key, self.record("copies", key) or {})
 
     def read_image(self, image: ImageRef) -> bytes:
         """Return the bytes of an image that is in the store, checked against its digest.
@@ -105,8 +141,8 @@ class Store:
         """
         blob = self._blob(image.digest, image.media_type)
         data = files.read(blob)
-        if hashlib.sha256(data).hexdigest() != image.digest:
-            raise InvalidImage(f"{blob}: the blob is damaged")
+        if _digest(data) != image.digest:
+            raise InvalidImage(f"{blob}: {DAMAGED}")
         return data
 
     def put_record(self, kind: str, name: str, record: Mapping[str, Any]) -> None:
@@ -121,7 +157,7 @@ class Store:
         """Return a small JSON document, or None.
 
         Raises:
-            ValueError: what is there is not a JSON object.
+            ValueError: what is there is not a JSON object, or its checksum is wrong.
             OSError: the store cannot be reached.
         """
         try:
@@ -134,6 +170,9 @@ class Store:
             raise
         if not isinstance(found, dict):
             raise ValueError(f"{kind}/{name}.json is not a JSON object")  # noqa: TRY004 - as for what is no JSON at all
+        checksum = found.pop(_SUM, None)
+        if checksum is not None and checksum != _checksum(found):
+            raise ValueError(f"{kind}/{name}.json is damaged: its checksum is wrong")
         return found
 
     def record_or_empty(self, kind: str, name: str) -> dict[str, Any]:
@@ -157,6 +196,19 @@ def _without_slash(url: str) -> str:
     return f"{scheme}://{path.rstrip('/')}"
 
 
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _dump(record: Mapping[str, Any]) -> bytes:
+    """Return a record as a file, with its checksum."""
+    return _encode({**record, _SUM: _checksum(json.loads(_encode(record)))})
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return _digest(_encode(record))[:16]
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
     text = json.dumps(record, ensure_ascii=False, indent=1, sort_keys=True)
     return text.encode("utf-8", "backslashreplace")  # bytes of a file name that are no text, as JSON has them: \udc80

@@ -9,10 +9,10 @@ from PIL import Image
 
 from flux_tasks import background
 from flux_tasks.catalog import Tool
-from flux_tasks.errors import FluxError, Moderated
+from flux_tasks.errors import FluxError, Moderated, SubmissionUncertain
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.known import lookup
+from flux_tasks.jobs.known import is_repair, lookup
 from flux_tasks.jobs.result import is_loss, losses
 from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
@@ -66,9 +66,14 @@ class ItemPlan:
         if call is None:
             parts = (attempt.node.id, attempt.image)
             return Outcome(StepOutcome.DONE, Placeholder.made_of(*parts, size=None, name=self._item.stem))
-        found = background.run(lookup(call, tally.settings))
+        try:
+            found = background.run(lookup(call, tally.settings))
+        except SubmissionUncertain as damage:
+            self.fail(attempt.node, damage)
+            image = Placeholder.made_of(call.key(tally.engine), size=call.output_size, name=call.name)
+            return Outcome(StepOutcome.HELD, image)
         if found is not None:
-            return Outcome(StepOutcome.CACHED, found.image)
+            return Outcome(StepOutcome.CACHED, found.image, warnings=tuple(w for w in found.warnings if is_repair(w)))
         if not _is_mask_unknown(call) and call.is_noop():
             return Outcome(StepOutcome.UNCHANGED, attempt.image)
         keys = call.identity(tally.engine).keys

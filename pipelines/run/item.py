@@ -118,7 +118,7 @@ class ItemRun:
     async def _result(self, attempt: Attempt, call: Call) -> JobResult | None:
         """Return the result of a call, or None if it would change nothing."""
         context, step = self._context, attempt.node.step
-        found = await background.arun(lookup(call, context.settings))
+        found = await background.arun(lookup(call, context.settings, write=True))
         if found is not None:
             return found.with_warnings_of(call)
         if await asyncio.to_thread(call.is_noop):

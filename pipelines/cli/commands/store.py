@@ -235,9 +235,12 @@ def _table(entries: Sequence[Entry]) -> str:
         estimate = "unknown" if entry.estimate is None else credits(entry.estimate)
         rows.append((entry.key[:12], entry.tool, entry.name, age, estimate))
     known = sum(entry.estimate or 0.0 for entry in entries)
+    damaged = "".join(f"{entry.key[:12]}: {entry.reason}\n" for entry in entries if entry.reason)
+    cut_off = "the answer to their submission never came"
+    why = f"their records are damaged, or {cut_off}" if damaged else cut_off
     return (
-        f"{table_text(rows, width=terminal_width())}\n\n"
-        f"{len(entries)} held: the answer to their submission never came, so that each may have been charged "
+        f"{table_text(rows, width=terminal_width())}\n\n{damaged}"
+        f"{len(entries)} held: {why}, so that each may have been charged "
         f"({credits(known)} credits as far as prices are known).\n"
         "Check your BFL account, then: flux-pipelines store held --resubmit KEY to pay again, or --drop KEY to leave "
         "it out."

@@ -227,7 +227,7 @@ def test_a_miss_looks_for_one_key_more(
     assert background.run(lookup(call, settings)) is None
     places = [os.path.relpath(place, settings.store) for place in read if place.startswith(settings.store)]
     keys = call.identity("custom:loopback").keys
-    assert places == [*(f"results/{key}.json" for key in keys), f"refusals/{keys[0]}.json"]
+    assert places == [*(f"results/{key}.json" for key in keys), f"copies/{keys[0]}.json", f"refusals/{keys[0]}.json"]
     run(call, settings)
     read.clear()
     assert background.run(lookup(call, settings)) is not None

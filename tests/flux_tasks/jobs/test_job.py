@@ -113,11 +113,17 @@ def test_the_same_call_many_times_at_once_is_one_job(bfl: FakeBfl, settings: Set
     assert bfl.jobs == 1
 
 
-def test_a_hit_whose_blob_has_gone_is_not_a_hit(bfl: FakeBfl, settings: Settings, photo: Path) -> None:
+def test_a_hit_whose_blob_has_gone_is_not_a_hit_and_is_paid_again_only_if_a_person_says_so(
+    bfl: FakeBfl, settings: Settings, photo: Path
+) -> None:
     first = run(deblur(photo), settings)
     files.remove(first.image.uri)
-    again = run(deblur(photo), settings)
+    with pytest.raises(SubmissionUncertain, match=r"blobs/\S+\.png, is missing"):
+        run(deblur(photo), settings)
+    assert bfl.jobs == 1
+    again = run(deblur(photo), replace(settings, on_uncertain="resubmit"))
     assert again.outcome == "done"
+    assert "is missing" in again.warnings[0]
     assert bfl.jobs == 2
 
 

@@ -171,6 +171,8 @@ def test_an_entry_holds_neither_a_key_nor_bytes_nor_a_delivery_address(journal: 
         "begun",
         "refresh",
         "decision",
+        "reason",
+        "checksum",
     }
     assert set(written) == names
 
