@@ -16,6 +16,7 @@ from scripted import Answer
 
 from flux_tasks import background
 from flux_tasks.errors import InvalidImage, Moderated, SubmissionUncertain
+from flux_tasks.images import byte_cache
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.known import lookup
@@ -144,8 +145,6 @@ def test_a_blob_of_the_right_size_and_wrong_bytes_is_named_and_replaced_by_the_r
     image = store.put_image(data)
     blob = Path(image.uri)
     blob.write_bytes(data[:-9] + b"?" + data[-8:])
-    from flux_tasks.images import byte_cache
-
     byte_cache.shared._entries.clear()
     with pytest.raises(
         InvalidImage, match=rf"{image.digest}\.png: damaged: its bytes do not fit its name; put a whole"

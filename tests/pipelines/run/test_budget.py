@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from waiting import PATIENCE, wait_until
 from flux_tasks.errors import BudgetReached, Interrupted, JobFailed, SubmissionUncertain
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
+from pipelines.data.history import spent_before
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
 from pipelines.run.budget import RunBudget
@@ -343,3 +345,68 @@ def test_a_tool_that_is_dearer_than_its_price_is_reserved_for_at_what_it_cost(tm
 
     with pytest.raises(BudgetReached, match=r"a job of a costs 6\.00"):
         asyncio.run(two(purse(tmp_path, 11)))
+
+
+# -- several runs at once ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cap", [15, 36, 100])
+def test_runs_at_once_on_one_store_stay_within_the_cap_together(tmp_path: Path, cap: float) -> None:
+    made: list[float] = []
+
+    async def work(budget: RunBudget, jobs: int) -> None:
+        await budget.open()
+        with suppress(BudgetReached):
+            for _ in range(jobs):
+                async with budget.pay("a", 3.0) as bill:
+                    await asyncio.sleep(0.01)
+                    bill.cost = 3.0
+                    made.append(3.0)
+        await budget.close(is_complete=False)
+
+    async def all_of_them() -> None:
+        await asyncio.wait_for(asyncio.gather(*(work(purse(tmp_path, cap), 5) for _ in range(3))), 60)
+
+    asyncio.run(all_of_them())
+    assert sum(made) <= cap
+    assert sum(made) >= min(cap, 45) - 3, "credits were left though jobs could have used them"
+    assert spent_before(Store(str(tmp_path / "store")), "r") == sum(made)
+
+
+def test_a_run_that_ends_well_removes_its_own_record_and_that_of_no_run_that_still_works(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+
+    async def one(budget: RunBudget, *, is_complete: bool | None) -> None:
+        await budget.open()
+        async with budget.pay("a", 4.0) as bill:
+            bill.cost = 4.0
+        if is_complete is not None:
+            await budget.close(is_complete=is_complete)
+
+    asyncio.run(one(purse(tmp_path, 100), is_complete=None))
+    asyncio.run(one(purse(tmp_path, 100), is_complete=True))
+    assert spent_before(store, "r") == 4
+    asyncio.run(one(purse(tmp_path, 100), is_complete=False))
+    assert spent_before(store, "r") == 8
+    asyncio.run(one(purse(tmp_path, 100), is_complete=True))
+    assert spent_before(store, "r") == 4, "the record of the one that was stopped goes, that of the live one stays"
+
+
+def test_the_record_of_an_earlier_version_counts_and_a_damaged_one_lets_nothing_be_spent(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"))
+    store.put_record("budgets", "r", {"spent": 6.0, "held": 3.0, "cap": 10})
+
+    async def one() -> None:
+        budget = purse(tmp_path, 10)
+        await budget.open()
+        async with budget.pay("a", 3.0):
+            raise AssertionError("it was begun")
+
+    with pytest.raises(BudgetReached, match=r"9\.00 are spent, 9\.00 of them in earlier runs"):
+        asyncio.run(one())
+    place = Path(store.location("budgets", "r.json"))
+    whole = place.read_bytes()
+    for damaged in (b"", whole[:30], whole.replace(b"6.0", b"0.0")):
+        place.write_bytes(damaged)
+        with pytest.raises(BudgetReached, match=r"what earlier runs have spent is unknown, because .* is damaged"):
+            asyncio.run(one())
