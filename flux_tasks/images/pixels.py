@@ -6,6 +6,7 @@ Every picture that is decoded, sent or written goes through here, so that all of
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import io
 import math
 import threading
@@ -30,10 +31,11 @@ __all__ = [
 
 WHITE = (255, 255, 255)
 
-MOST_AT_ONCE = 40_000_000
-"""Pixels that are decoded at a time, over all threads: 40 MP, about half a gigabyte with the copies that work needs."""
+MOST_AT_ONCE = 24_000_000
+"""Pixels that are decoded at a time, over all threads: 24 MP, about 300 MB with the copies that work needs."""
 
 _PATIENCE = 30.0  # seconds; a thread that waits for another one that waits for it goes on then
+_MUCH = 1_000_000
 _changed = threading.Condition()
 _taken = {"pixels": 0}
 _here = threading.local()
@@ -60,10 +62,18 @@ def room(pixels: int) -> Iterator[None]:
         with _changed:
             _taken["pixels"] -= pixels
             _changed.notify_all()
+        if pixels > _MUCH:
+            _trim()
 
 
 _SPACES = {"1": b"GRAY", "L": b"GRAY", "LA": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB ", "CMYK": b"CMYK", "LAB": b"Lab "}
 """The colour space that a profile for pixels of each mode names, at bytes 16 to 20."""
+
+
+def _trim() -> None:
+    """Give freed memory back to the system: glibc keeps up to 32 MB for each thread that had a large picture."""
+    with suppress(OSError, AttributeError):  # another system has another allocator
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _runs_loop() -> bool:
