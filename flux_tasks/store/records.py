@@ -120,6 +120,8 @@ class Store:
             is_right = _DIGEST.fullmatch(image.digest) and record.get("key", key) == key
             size = files.size(blob) if is_right else None
         except (ValueError, KeyError, TypeError, AttributeError):  # of another shape
+            if kind not in files.folders(self.url):
+                raise OSError(errno.ELOOP, f"{kind} is a link that leads nowhere") from None
             raise DamagedRecord(f"{place} is damaged") from None
         if not is_right:
             raise DamagedRecord(f"{place} is damaged")

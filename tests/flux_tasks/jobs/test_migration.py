@@ -79,7 +79,9 @@ def test_a_later_result_under_the_present_key_stays_and_so_does_the_former_one(s
     identity = golden_keys.prepared(CALLS[0]).identity(ENGINE)
     record = store.record("results", CALLS[0]["key"])
     assert record is not None
-    store.put_record("results", identity.key, {**record, **identity.to_record(), "job_id": "later"})
+    store.put_record(
+        "results", identity.key, {**record, **identity.to_record(), "key": identity.key, "job_id": "later"}
+    )
     found = migrate(store, is_dry=False)
     assert list(found.left) == [CALLS[0]["key"]]
     later = store.result(identity.key)
@@ -103,7 +105,8 @@ def test_nothing_is_lost_when_it_is_killed_again_and_again(store: Store) -> None
     identities = [replace(plain, parameters={"seed": seed}, variant=seed % 3) for seed in range(400)]
     for identity in identities:
         parameters = dict(identity.parameters)
-        store.put_record("results", str(identity.former_key), {**record, "parameters": parameters})
+        key = str(identity.former_key)
+        store.put_record("results", key, {**record, "key": key, "parameters": parameters})
     script = (
         "import sys; from flux_tasks.jobs.migration import migrate; from flux_tasks.store.records import Store\n"
         "print('begins', flush=True); migrate(Store(sys.argv[1]), is_dry=False)"
