@@ -59,6 +59,8 @@ async def find_result(job: JobContext, *, write: bool = True) -> JobResult | Non
         if (spooled := await _read_spool(job)) is not None:
             return spooled
         raise
+    if found is not None and any(map(is_repair, found.warnings)):
+        return await _read_spool(job) or found  # its copy alone was written before the store failed
     return found or await _read_spool(job)
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from pictures import noise
 from recipes import Painter, perform
 
+from flux_tasks.errors import RecipeError
 from flux_tasks.images import byte_cache
 from flux_tasks.settings import Settings
+from flux_tasks.store.records import Store
+from pipelines.data.history import PastRun
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
+from pipelines.report.page import RunSummary, write_report
 
 PICTURES = 200
 
@@ -64,3 +72,67 @@ def test_a_store_of_200_results_with_every_tenth_record_and_blob_damaged_is_heal
             assert row["output"]["digest"] == whole[row["item"]]
             assert Path(row["output_path"]).read_bytes()
     assert "Traceback" not in json.dumps(rows)
+
+
+EVERY_KIND = """\
+source: 'FOLDER/photos/*.png'
+steps:
+  - edit: {model: flux-2-pro, prompt: x}
+    when: sharpness >= 0
+  - resize: {width: 72, height: 72}
+  - deblur: {}
+output: 'FOLDER/out/{{ stem }}.png'
+"""
+
+KINDS = (
+    "results",
+    "copies",
+    "blobs",
+    "facts",
+    "prices",
+    "timings",
+    "runs/*/run.json",
+    "runs/*/manifest.jsonl",
+    "budgets",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_byte_of_any_kind_of_record_may_change_without_a_payment_a_traceback_or_a_wrong_picture(
+    painter: Painter, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    noise((96, 96)).save(tmp_path / "photos" / "a.png")
+    settings = Settings(endpoint=painter.url, key="k", store=str(tmp_path / "store"), poll_interval=0.002)
+    recipe = Recipe.parse(EVERY_KIND.replace("FOLDER", str(tmp_path)))
+    _, [row] = perform(recipe, settings)
+    whole = row["output"]["digest"]
+    store = Store(settings.store)
+    store.put_record(
+        "budgets", f"{recipe.compiled.digest}/old", {"spent": 9.0, "held": 0.0, "cap": 10, "is_over": True}
+    )
+    charged, choice = painter.jobs, random.Random(kind)
+    pattern = kind if "*" in kind else f"{kind}/**/*.*"
+    shutil.copytree(settings.store, tmp_path / "backup")
+    names = sorted(path.relative_to(tmp_path / "backup") for path in (tmp_path / "backup").glob(pattern))
+    assert names, "the store has nothing of this kind"
+    for _ in range(12):
+        shutil.rmtree(settings.store)
+        shutil.copytree(tmp_path / "backup", settings.store)
+        damage(Path(settings.store) / choice.choice(names), choice)
+        (tmp_path / "out" / "a.png").unlink(missing_ok=True)
+        byte_cache.shared._entries.clear()
+        plan(recipe.compiled, settings=settings, budget=10)
+        with suppress(RecipeError):
+            PastRun.find("last", settings.store).items(["done"])
+        again, [row] = perform(recipe, settings, budget=10)
+        assert painter.jobs == charged
+        assert again.summary.items == 1
+        if row["error"] is None:
+            assert row["output"]["digest"] == whole
+            assert hashlib.sha256(Path(row["output_path"]).read_bytes()).hexdigest() == whole
+        else:
+            assert kind in ("blobs", "results"), row["error"]
+            assert "blobs/" in row["error"]["message"]
+        page = write_report(str(tmp_path / "report.html"), RunSummary.of(again.summary), again.rows())
+        assert Path(page).stat().st_size
