@@ -184,11 +184,11 @@ def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any]
 
 async def is_answered(job: JobContext, entry: Entry) -> bool:
     """Check whether the store has an answer by now: a result, or a refusal by moderation."""
+    if any([await patiently(job.store.result, key) for key in job.keys]):
+        return True
+    if job.settings.retry_moderated or entry.attempt > 1:
+        return False
     with suppress(DamagedRecord):  # a person has decided to submit it again
-        if await patiently(_read_result, job) is not None:
-            return True
-        if job.settings.retry_moderated or entry.attempt > 1:
-            return False
         return (await _find_refusal(job))[1] is not None
     return False
 

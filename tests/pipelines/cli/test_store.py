@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 from command_line import Here
 
+from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 
 OLD = Path(__file__).parents[2] / "data" / "store_of_68a6cf4"
@@ -151,3 +152,23 @@ def test_explain_prints_nothing_secret_and_nothing_that_steers_a_terminal(progra
         assert "\x1b" not in said
         assert "hush" not in said
         assert "top-secret" not in said
+
+
+def test_a_job_whose_record_is_damaged_is_listed_with_the_file(program: Program) -> None:
+    store = Store("store")
+    entry = Entry("d" * 64, "deblur-v1", "intent", "hens", 3.0, owner="", reason="results/dd.json is damaged")
+    Journal(store).put(entry)
+    done = program("store", "held")
+    assert "the answer" in done.stdout
+    assert f"{'d' * 12}: results/dd.json is damaged\n" in done.stdout
+
+
+def test_damaged_records_of_68a6cf4_which_have_no_copy_are_named_and_held_by_a_plan(program: Program) -> None:
+    for record in Path("store", "results").iterdir():
+        record.write_bytes(record.read_bytes()[:200])
+    planned = program("plan", "recipe.yaml", "--endpoint", "local", "--json")
+    found = json.loads(planned.stdout)
+    first = found["steps"][0]
+    assert (first["held"], first["paid"]["jobs"]) == (3, 0)
+    assert len(found["invalid"]) == 3
+    assert all("is damaged; its job may be paid for: put the file back" in problem for problem in found["invalid"])
