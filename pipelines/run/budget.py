@@ -210,10 +210,7 @@ class RunBudget:
     async def _is_beyond_cap(self) -> bool:
         """Write the reservations, and check whether they are too much together with those of other runs."""
         await self._write()
-        return self.cap is not None and self.spent + self.reserved > self.cap + _ROUNDING and self._has_others()
-
-    def _has_others(self) -> bool:
-        return any(not self._is_over(name, record) for name, record in self._others.items())
+        return self.cap is not None and self.spent + self.reserved > self.cap + _ROUNDING
 
     async def _reserve(self, tool: str, estimate: float | None) -> Reservation:
         if self.cap is None:
