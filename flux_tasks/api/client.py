@@ -139,11 +139,13 @@ class BflClient:
         *,
         deadline: float | None = None,
         on_wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        before_post: Callable[[], Awaitable[None]] | None = None,
     ) -> Submission:
         """Submit one job. Each call may be charged; see the module's table for what is repeated.
 
         With ``webhook_url`` in ``body`` the answer has no ``polling_url``. After a 429, which created no job, the POST
         is repeated for up to ``deadline`` seconds (the tool's own if None); ``on_wait`` waits, for a number of seconds.
+        ``before_post`` is called right before each POST; what it raises ends the submission, and nothing is sent.
 
         Raises:
             KeyRefused: answered with 401 or 403.
@@ -157,6 +159,8 @@ class BflClient:
         patience = time.monotonic() + (tool.deadline if deadline is None else deadline)
         pause = 1.0
         while True:
+            if before_post is not None:
+                await before_post()
             response = await self._post(tool, content)
             if response.status_code != 429:
                 return self._submission(tool, response)

@@ -44,7 +44,7 @@ class Collector:
         try:
             if self._claim.is_earlier:
                 with suppress(OSError):
-                    await asyncio.to_thread(job.journal.renew, entry)  # its lease is ours now
+                    self._entry = entry = await asyncio.to_thread(job.journal.take_over, entry)
             async with keep_lease(job.journal, entry):
                 return await self._poll()
         except JobLost:

@@ -32,6 +32,24 @@ from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
 
 _log = logging.getLogger("flux_tasks.job")
 
+_LATE = 5.0
+"""Seconds after an intent, or after the last look at it, from which its owner looks at it before it sends the job."""
+
+
+class _TakenOver(Exception):
+    """Another process has given this one up, and has the job by now."""
+
+
+class Stopwatch:
+    """Seconds that have passed, also while this process was stopped or this machine slept, if any clock says so."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic(), time.time()
+
+    def seconds(self) -> float:
+        """Return the seconds since it was begun."""
+        return max(time.monotonic() - self._begun[0], abs(time.time() - self._begun[1]))
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -56,13 +74,17 @@ class Submitter:
 
     Attributes:
         warnings: why the job was submitted again, if it was.
+        awaited: what the journal had of the job when it was last left to another process.
     """
 
     def __init__(self, job: JobContext, endpoint: Endpoint, client: BflClient, body: dict[str, Any]) -> None:
         self.warnings: list[str] = []
+        self.awaited: Entry | None = None
         self._job, self._endpoint, self._client, self._body = job, endpoint, client, body
         self._replaced: Entry | None = None
         """The attempt that is to be submitted again."""
+        self._unsent: Entry | None = None
+        """An intent of this call that was certainly not sent, but may not be removed any more."""
         self._is_cancelled = False
 
     async def claim(self) -> Claim | None:
@@ -83,14 +105,20 @@ class Submitter:
             if stopped is not None and await patiently(job.journal.entry, job.key) is None:
                 raise type(stopped)(f"not begun, because the run was stopped: {stopped}")
             intent = self._intent()
+            begun = Stopwatch()
             if await patiently(job.journal.intend, intent):
-                return await self._submit(intent)
+                if await self._is_given_up():
+                    return await self._submit(intent, begun)
+                await patiently(job.journal.withdraw, intent)
+            if self._unsent is not None and await patiently(job.journal.is_own, self._unsent):
+                return await self._submit(self._unsent, None)  # it was left to another process, which left it, too
             earlier = await self._earlier()
             if earlier is None:  # settled in the meantime
                 self._replaced = None
                 await asyncio.sleep(0.01)
                 continue
-            if earlier.is_leased:
+            if job.journal.is_leased(earlier):
+                self.awaited = earlier
                 return None
             standing = earlier.standing(job.settings)
             if standing is Standing.PAID:
@@ -125,13 +153,20 @@ class Submitter:
         self.warnings.append(f"submitted again: {why}")
         _log.warning("%s: submitting again; %s", self._job.title, why)
 
-    async def _submit(self, intent: Entry) -> Claim | None:
+    async def _is_given_up(self) -> bool:
+        """Check that the attempt that is to be replaced stands as it was: its owner may have come back."""
+        replaced = self._replaced
+        if replaced is None or replaced.phase == "submitted":
+            return True
+        return await patiently(self._job.journal.is_unchanged, replaced)
+
+    async def _submit(self, intent: Entry, begun: Stopwatch | None) -> Claim | None:
         # Whoever had the entry before may have finished between the first look into the store and this intent.
-        if not self._job.refresh and await is_answered(self._job, intent):
+        if await self._is_answered(intent):
             await patiently(self._job.journal.withdraw, intent)
             return None
         # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
-        posting = asyncio.create_task(self._post(intent))
+        posting = asyncio.create_task(self._post(intent, begun))
         _posting.add(posting)
         posting.add_done_callback(_posting.discard)
         try:
@@ -141,13 +176,32 @@ class Submitter:
             await asyncio.wait([posting])
             raise
 
-    async def _post(self, intent: Entry) -> Claim:
+    async def _post(self, intent: Entry, begun: Stopwatch | None) -> Claim | None:
         job, slots = self._job, self._job.call.tool.slots
+
+        async def look_again() -> None:
+            nonlocal begun
+            if begun is None or begun.seconds() > _LATE:
+                begun = Stopwatch()
+                if not await patiently(job.journal.confirm, intent):
+                    self._unsent = intent
+                    raise _TakenOver
+                if await self._is_answered(intent):
+                    await patiently(job.journal.withdraw, intent)
+                    raise _TakenOver
+
         try:
             async with keep_lease(job.journal, intent):
                 answer = await self._client.submit(
-                    job.call.tool, self._body, deadline=job.deadline, on_wait=self._wait_for_room
+                    job.call.tool,
+                    self._body,
+                    deadline=job.deadline,
+                    on_wait=self._wait_for_room,
+                    before_post=look_again,
                 )
+        except _TakenOver:
+            _log.info("%s: not submitted, because another process has it by now", job.title)
+            return None
         except (ItemError, RunStopped, RateLimited, ServerUnavailable):
             with suppress(StoreUnavailable):
                 await patiently(job.journal.withdraw, intent)  # provably not charged
@@ -169,6 +223,9 @@ class Submitter:
         except (OSError, StoreUnavailable) as error:
             self._spool(entry, error)
         return Claim(entry, submitted_at)
+
+    async def _is_answered(self, intent: Entry) -> bool:
+        return not self._job.refresh and await is_answered(self._job, intent)
 
     async def _wait_for_room(self, seconds: float) -> None:
         """Wait after a 429. No job exists then, so that a stop or a cancellation ends the wait."""
@@ -209,7 +266,7 @@ async def keep_lease(journal: Journal, entry: Entry) -> AsyncIterator[None]:
         await asyncio.wait([renewing, *writing])  # no renewal may come after what is written next
 
 
-_posting: set[asyncio.Task[Claim]] = set()
+_posting: set[asyncio.Task[Claim | None]] = set()
 """Submissions of this process between the POST and the id in the journal."""
 
 

@@ -97,7 +97,7 @@ def test_every_call_of_a_store_of_68a6cf4_is_a_hit_and_its_refusal_and_its_held_
     with pytest.raises(SubmissionUncertain, match="held"):
         run(held, settings)
     assert not [path for path in bfl_server.requests if path.startswith("POST")]
-    assert [entry.is_held for entry in Journal(store).entries()] == [True]
+    assert [entry.seems_held for entry in Journal(store).entries()] == [True]
 
 
 # -- jobs that were begun under a former key --------------------------------------------------------------------------

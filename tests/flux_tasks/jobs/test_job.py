@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -34,6 +33,7 @@ from flux_tasks.jobs.known import lookup
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
+from flux_tasks.store.owner import this_process
 from flux_tasks.store.records import Store
 
 
@@ -313,7 +313,7 @@ def test_an_intent_of_a_process_that_is_gone_is_held_at_once(bfl: FakeBfl, setti
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     call = deblur(photo)
-    owner = f"{socket.gethostname()}:{gone.pid}"
+    owner = this_process().replace(f":{os.getpid()} ", f":{gone.pid} ")
     Journal(Store(settings.store)).intend(
         Entry(key=call.key("custom:loopback"), tool="deblur-v1", phase="intent", owner=owner)
     )
@@ -405,7 +405,7 @@ def test_a_store_that_cannot_be_written_for_a_moment_after_the_submission_loses_
         real(self, entry)
 
     monkeypatch.setattr(Journal, "put", failing)
-    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files.access, "PAUSES", (0.01, 0.01, 0.01))
     assert run(deblur(photo), settings).outcome == "done"
     assert list(failures) == []
     assert bfl.jobs == 1
