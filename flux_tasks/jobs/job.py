@@ -18,7 +18,7 @@ from dataclasses import replace
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
 from flux_tasks.jobs.context import JobContext, Progress
-from flux_tasks.jobs.endpoint import endpoint_for, engine_of
+from flux_tasks.jobs.endpoint import endpoint_for, engine_of, require_exclusion
 from flux_tasks.jobs.known import find_result
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.jobs.submission import Submitter
@@ -89,6 +89,7 @@ async def _run(job: JobContext) -> JobResult:
     if await patiently(job.journal.entry, *job.keys[1:]) is not None:  # unsettled under its former key: go on so
         job = replace(job, is_former=True)
     job.settings.require_key()
+    await require_exclusion(job.settings)
     endpoint = endpoint_for(job.settings)
     client = await endpoint.connect()
     body = await asyncio.to_thread(job.call.body, urls=job.settings.send_urls)

@@ -26,6 +26,7 @@ from enum import StrEnum
 from typing import Any, Literal, Self
 
 from flux_tasks.settings import Settings
+from flux_tasks.store.exclusion import keeps_apart
 from flux_tasks.store.owner import has_ended, readable, this_process
 from flux_tasks.store.records import Store
 
@@ -145,6 +146,8 @@ class Journal:
 
         After a conflict the entry is read: the answer to a write of this very entry may have been lost.
         """
+        if not keeps_apart(self._store) and self._attempt(entry.key, entry.attempt) is not None:
+            return False  # creating would replace what a process before this one has left
         created = self._store.create_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
         return created or self._attempt(entry.key, entry.attempt) == entry
 
