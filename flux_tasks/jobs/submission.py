@@ -28,6 +28,7 @@ from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.endpoint import Endpoint
 from flux_tasks.jobs.known import is_answered
 from flux_tasks.store.commit import patiently
+from flux_tasks.store.failures import shared_failure
 from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
 
 _log = logging.getLogger("flux_tasks.job")
@@ -97,6 +98,7 @@ class Submitter:
             RunStopped: nothing is submitted any more.
             SubmissionUncertain: an earlier attempt may have been charged, and nobody allows another one.
             StoreUnavailable: the journal cannot be read or written; nothing was submitted.
+            JobFailed: another process has just made the job, and the service ended it with an error.
             FluxError: from ``BflClient.submit``.
         """
         job = self._job
@@ -165,6 +167,9 @@ class Submitter:
         if await self._is_answered(intent):
             await patiently(self._job.journal.withdraw, intent)
             return None
+        if (failure := await shared_failure(self._job.store, intent.key, self.awaited)) is not None:
+            await patiently(self._job.journal.withdraw, intent)
+            raise failure
         # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
         posting = asyncio.create_task(self._post(intent, begun))
         _posting.add(posting)

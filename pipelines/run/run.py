@@ -19,6 +19,7 @@ from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
 from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
+from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
 from pipelines.data.history import LearnedPrices
 from pipelines.data.items import Item
@@ -134,6 +135,7 @@ class Run:
         self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
         self.context.prices = LearnedPrices(self.context.store, self.context.engine)
         await background.arun(reconcile(self.settings))
+        await background.arun(forget_failures(self.context.store))
         await background.arun(stop_submitting(self.settings, None))
         await self.context.budget.open()
         for item in self._left:
