@@ -221,7 +221,7 @@ class Journal:
 
     def withdraw(self, entry: Entry) -> None:
         """Remove this attempt alone: it was certainly not charged."""
-        self._store.remove_record(_KIND, _name(entry.key, entry.attempt))
+        self._remove(_name(entry.key, entry.attempt))
 
     def settle(self, key: str, *ids: str) -> None:
         """Remove all attempts at a job: its result is stored, or it ended without a result.
@@ -233,9 +233,13 @@ class Journal:
         if last is None or (ids and last.id not in ids):
             return
         for attempt in range(last.attempt, 0, -1):
-            self._store.remove_record(_KIND, _name(key, attempt))
+            self._remove(_name(key, attempt))
             if attempt < last.attempt or last.decision:
                 self._store.remove_record(_DECISIONS, _name(key, attempt))
+
+    def _remove(self, name: str) -> None:
+        self._store.remove_record(_KIND, name)
+        _seen.pop((self._store.url, name), None)
 
     def entry(self, *keys: str) -> Entry | None:
         """Return the last attempt at a job, under the first of ``keys`` that has one, or None.

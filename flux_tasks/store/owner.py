@@ -4,6 +4,7 @@ An owner is written ``<host>:<process id> <machine> <word>``. The host and the p
 its boot and its pid namespace: only there does a process id mean one process. The word is random.
 """
 
+import functools
 import os
 import secrets
 import socket
@@ -23,13 +24,14 @@ def _forget_parent() -> None:
 os.register_at_fork(after_in_child=_forget_parent)
 
 
-def _machine() -> str:
-    """Return what all processes share whose ids mean the same here; empty if this cannot be known."""
+@functools.cache
+def _machine(pid: int) -> str:
+    """Return what all processes share whose ids mean the same as this one's, ``pid``; empty if it cannot be known."""
     if sys.platform != "linux":  # no namespaces; a process id that is used again after a boot only looks alive
         return f"{uuid.getnode():012x}"
     try:
         # A /proc of another namespace has another number for this process, or none.
-        is_ours = _SELF.readlink().name == str(os.getpid())
+        is_ours = _SELF.readlink().name == str(pid)
         return f"{_BOOT.read_text().strip()}/{_NAMESPACE.readlink()}" if is_ours else ""
     except OSError:
         return ""
@@ -37,7 +39,7 @@ def _machine() -> str:
 
 def this_process() -> str:
     """Return the name of this process as the owner of an entry."""
-    return f"{socket.gethostname()}:{os.getpid()} {_machine()} {_words[0]}"
+    return f"{socket.gethostname()}:{os.getpid()} {_machine(os.getpid())} {_words[0]}"
 
 
 def has_ended(owner: str) -> bool:
@@ -50,7 +52,8 @@ def has_ended(owner: str) -> bool:
     process, _, rest = owner.partition(" ")
     machine, _, word = rest.partition(" ")
     pid = process.rpartition(":")[2]
-    if not machine or machine != _machine() or not pid.isdecimal():  # an earlier version wrote only host and id
+    # Entries of earlier versions name no machine.
+    if not machine or machine != _machine(os.getpid()) or not pid.isdecimal():
         return False
     return word != _words[0] if int(pid) == os.getpid() else not is_process_alive(int(pid))
 

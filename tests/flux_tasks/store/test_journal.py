@@ -190,7 +190,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def of_this_machine(pid: int) -> str:
-    return f"{socket.gethostname()}:{pid} {owner._machine()} 0123456789abcdef"
+    return f"{socket.gethostname()}:{pid} {owner.this_process().split(' ')[1]} 0123456789abcdef"
 
 
 OTHERS = {
@@ -303,12 +303,16 @@ def test_a_decision_holds_for_the_entry_that_a_person_saw_and_for_no_later_one(j
     assert journal.entry(KEY) == paid
 
 
-def test_settling_a_job_forgets_what_was_decided_about_it(journal: Journal, tmp_path: Path) -> None:
+def test_settling_a_job_forgets_what_was_decided_about_it(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_seen", {})
     journal.put(intent(owner=""))
     seen = journal.entry(KEY)
     assert seen is not None
     assert journal.decide(seen, "drop")
     journal.settle(KEY)
+    assert not journal_module._seen, "what is settled is not remembered"
     assert journal.entry(KEY) is None
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
