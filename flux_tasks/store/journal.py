@@ -21,6 +21,7 @@ import logging
 import math
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -220,8 +221,15 @@ class Journal:
         self._store.put_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
 
     def withdraw(self, entry: Entry) -> None:
-        """Remove this attempt alone: it was certainly not charged."""
-        self._remove(_name(entry.key, entry.attempt))
+        """Remove this attempt alone, which is this process's and was certainly not charged.
+
+        It stays if there is a later attempt, which would not be found without it; see ``confirm``.
+        """
+        if self.is_own(entry):
+            with suppress(OSError):  # a full store can still remove
+                self.put(entry.now())
+            if self.is_own(entry):
+                self._remove(_name(entry.key, entry.attempt))
 
     def settle(self, key: str, *ids: str) -> None:
         """Remove all attempts at a job: its result is stored, or it ended without a result.
