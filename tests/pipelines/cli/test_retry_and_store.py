@@ -137,7 +137,7 @@ def test_a_run_on_a_server_that_ignores_conditions_says_alone_or_stops_before_it
 ) -> None:
     (tmp_path / "buckets" / "ours").mkdir(parents=True)
     arguments = ("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--no-report", "--store", "s3://ours/store")
-    with rclone_s3(tmp_path / "buckets", "id", "secret") as endpoint, reach_s3(endpoint, "id", "secret"):
+    with rclone_s3(tmp_path / "buckets", "throw-away", "throw-away") as endpoint, reach_s3(endpoint):
         refused = here_cli(*arguments, key="right-key")
         assert refused.returncode == 3
         assert "cannot keep several processes apart" in refused.stdout + refused.stderr
