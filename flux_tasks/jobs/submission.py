@@ -106,14 +106,12 @@ class Submitter:
             stopped = self._endpoint.stopped
             if stopped is not None and await patiently(job.journal.entry, job.key) is None:
                 raise type(stopped)(f"not begun, because the run was stopped: {stopped}")
-            intent = self._intent()
-            begun = Stopwatch()
-            if await patiently(job.journal.intend, intent):
-                if await self._is_given_up():
-                    return await self._submit(intent, begun)
-                await patiently(job.journal.withdraw, intent)
+            is_first, claim = await self._submit(self._intent())
+            if is_first:
+                return claim
             if self._unsent is not None and await patiently(job.journal.is_own, self._unsent):
-                return await self._submit(self._unsent, None)  # it was left to another process, which left it, too
+                # It was left to another process, which left it, too.
+                return (await self._submit(self._unsent, is_intended=True))[1]
             earlier = await self._earlier()
             if earlier is None:  # settled in the meantime
                 self._replaced = None
@@ -162,16 +160,11 @@ class Submitter:
             return True
         return await patiently(self._job.journal.is_unchanged, replaced)
 
-    async def _submit(self, intent: Entry, begun: Stopwatch | None) -> Claim | None:
-        # Whoever had the entry before may have finished between the first look into the store and this intent.
-        if await self._is_answered(intent):
-            await patiently(self._job.journal.withdraw, intent)
-            return None
-        if (failure := await shared_failure(self._job.store, intent.key, self.awaited)) is not None:
-            await patiently(self._job.journal.withdraw, intent)
-            raise failure
-        # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
-        posting = asyncio.create_task(self._post(intent, begun))
+    async def _submit(self, intent: Entry, *, is_intended: bool = False) -> tuple[bool, Claim | None]:
+        """Return whether no other attempt has an entry in the journal, and what is claimed if that is so."""
+        # From the intent to the id in the journal nothing may be interrupted by a cancellation: an intent alone would
+        # be held for a job that may have been charged, and a POST alone would lose its id.
+        posting = asyncio.create_task(self._begin(intent, is_intended=is_intended))
         _posting.add(posting)
         posting.add_done_callback(_posting.discard)
         try:
@@ -180,6 +173,23 @@ class Submitter:
             self._is_cancelled = True
             await asyncio.wait([posting])
             raise
+
+    async def _begin(self, intent: Entry, *, is_intended: bool) -> tuple[bool, Claim | None]:
+        begun = None if is_intended else Stopwatch()
+        if not is_intended:
+            if not await patiently(self._job.journal.intend, intent):
+                return False, None
+            if not await self._is_given_up():
+                await patiently(self._job.journal.withdraw, intent)
+                return False, None
+        # Whoever had the entry before may have finished between the first look into the store and this intent.
+        if await self._is_answered(intent) or self._is_cancelled:
+            await patiently(self._job.journal.withdraw, intent)
+            return True, None
+        if (failure := await shared_failure(self._job.store, intent.key, self.awaited)) is not None:
+            await patiently(self._job.journal.withdraw, intent)
+            raise failure
+        return True, await self._post(intent, begun)
 
     async def _post(self, intent: Entry, begun: Stopwatch | None) -> Claim | None:
         job, slots = self._job, self._job.call.tool.slots
@@ -271,8 +281,8 @@ async def keep_lease(journal: Journal, entry: Entry) -> AsyncIterator[None]:
         await asyncio.wait([renewing, *writing])  # no renewal may come after what is written next
 
 
-_posting: set[asyncio.Task[Claim | None]] = set()
-"""Submissions of this process between the POST and the id in the journal."""
+_posting: set[asyncio.Task[tuple[bool, Claim | None]]] = set()
+"""Submissions of this process between the intent and the id in the journal."""
 
 
 def is_submitting() -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from flux_tasks.errors import InvalidRequest, Problem, nearest
+from flux_tasks.errors import InvalidRequest, Problem, cut, nearest, quote
 from pipelines.operations.base import describe
 
 __all__ = ["import_user_module", "source_digest"]
@@ -35,17 +35,21 @@ def import_user_module(name: str, where: str) -> types.ModuleType:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise InvalidRequest.of([Problem(where, f"{name} cannot be imported: {describe(error)}")]) from None
+                raise _refused(name, where, error) from None
             folders = [folder] if (folder := _current_folder()) else []
             close = nearest(name, [found.name for found in pkgutil.iter_modules(folders)])
             places = f"{f'in {folder} and ' if folder else ''}among what is installed"
-            what = f"there is no module '{name}'{close or f'; it is looked for {places}'}"
+            what = f"there is no module {quote(name)}{close or f'; it is looked for {places}'}"
             raise InvalidRequest.of([Problem(where, what)]) from None
         except (Exception, SystemExit) as error:
-            raise InvalidRequest.of([Problem(where, f"{name} cannot be imported: {describe(error)}")]) from None
+            raise _refused(name, where, error) from None
         with suppress(OSError):
             _module_digest(module)
     return module
+
+
+def _refused(name: str, where: str, error: BaseException) -> InvalidRequest:
+    return InvalidRequest.of([Problem(where, f"{cut(name)} cannot be imported: {describe(error)}")])
 
 
 def _current_folder() -> str:

@@ -17,6 +17,10 @@ def plan(
     """Show what a run would do and cost.
 
     Nothing is spent and nothing is written.
+
+    For example:
+      flux-pipelines plan recipe.yaml
+      flux-pipelines plan recipe.yaml --limit 100 --json
     """
     from json import dumps
 
