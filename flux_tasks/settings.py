@@ -10,6 +10,7 @@
 ``FLUX_DEADLINE``       seconds a job may take; if it is not set, each tool's own in the catalogue
 ``FLUX_TIMEOUT``        seconds to wait for one answer of the service (60)
 ``FLUX_REGION``         ``strict`` polls and fetches in the endpoint's own region only; ``any`` (default)
+``FLUX_ALONE``          ``true`` uses a store that cannot keep several processes apart, because only this one uses it
 ``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 
@@ -62,6 +63,7 @@ class Settings:
         send_urls: send an input that was given as an http(s) address, and is not changed, as that address where the
             tool takes one. It is downloaded here too, for its digest, and must not change in the meantime.
         retry_moderated: submit again what moderation refused earlier.
+        alone: no other process uses the store, so that one is taken that cannot keep several apart.
         region: ``strict`` neither polls nor fetches outside the region of the endpoint, whatever address it names; of
             a server that is not BFL's, outside its own host.
     """
@@ -78,6 +80,7 @@ class Settings:
     send_urls: bool = False
     retry_moderated: bool = False
     region: Literal["any", "strict"] = "any"
+    alone: bool = False
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -262,6 +265,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLUX_DEADLINE": ("deadline", _seconds),
     "FLUX_TIMEOUT": ("timeout", _seconds),
     "FLUX_SEND_URLS": ("send_urls", _flag),
+    "FLUX_ALONE": ("alone", _flag),
     "FLUX_REGION": ("region", _one_of("any", "strict")),
 }
 """The setting that each variable sets, and how its text is read; of two variables the first holds."""

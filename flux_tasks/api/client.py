@@ -22,6 +22,8 @@ poll     ``Task not found``, whatever the code; a    5 more polls over 30 s at l
          404 or 410 that says so without a status    loopback at once), then ``JobLost``
          (SEED-3)
 poll     a redirect that is not followed             the endpoint's own address is polled, until the deadline
+poll     four failures of any kind at the address    from then on the endpoint's own address is polled in turn with it;
+         that the service named                      that it does not know the job proves nothing then
 poll     ``Ready`` that names no result              still running, until the deadline
 poll     unknown status                              still running, until the deadline
 fetch    any failure, cut or damaged bytes           the job is polled once more for a fresh address, four
@@ -139,11 +141,13 @@ class BflClient:
         *,
         deadline: float | None = None,
         on_wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        before_post: Callable[[], Awaitable[None]] | None = None,
     ) -> Submission:
         """Submit one job. Each call may be charged; see the module's table for what is repeated.
 
         With ``webhook_url`` in ``body`` the answer has no ``polling_url``. After a 429, which created no job, the POST
         is repeated for up to ``deadline`` seconds (the tool's own if None); ``on_wait`` waits, for a number of seconds.
+        ``before_post`` is called right before each POST; what it raises ends the submission, and nothing is sent.
 
         Raises:
             KeyRefused: answered with 401 or 403.
@@ -157,6 +161,8 @@ class BflClient:
         patience = time.monotonic() + (tool.deadline if deadline is None else deadline)
         pause = 1.0
         while True:
+            if before_post is not None:
+                await before_post()
             response = await self._post(tool, content)
             if response.status_code != 429:
                 return self._submission(tool, response)
@@ -239,8 +245,9 @@ class BflClient:
             KeyRefused: answered with 401 or 403.
             StillRunning: the deadline has passed; the job may still finish.
         """
-        url = self._polling_address(job_id, polling_url)
+        named = self._polling_address(job_id, polling_url)
         own = self._polling_address(job_id, None)
+        url = named
         started = time.monotonic()
         missing = failures = 0
         missing_since = started
@@ -256,20 +263,22 @@ class BflClient:
                 failures += 1
                 reason = str(error) if isinstance(error, RedirectRefused) else f"no answer ({reason_of(error)})"
                 if not isinstance(error, (httpx.HTTPError, TimeoutError)):
-                    url = own  # an address that cannot be used
+                    named = own  # an address that cannot be used
+                url = self._next_address(url, named, own, failures)
                 await asyncio.sleep(min(self._pause(elapsed, failures), max(0.0, deadline - elapsed)))
                 continue
             answer = self._connection.without_key(read_json(response))
             status = answer.get("status") if isinstance(answer, dict) else None
-            if status == "Task not found" or is_unknown(response.status_code, answer):
+            is_missing = status == "Task not found" or is_unknown(response.status_code, answer)
+            if is_missing and not (url != named and failures):
                 missing += 1
                 if missing == 1:
                     missing_since = time.monotonic()
                 if missing > _EARLY_POLLS and time.monotonic() - missing_since >= self._early_seconds:
                     if url == own or isinstance(status, str):
                         raise JobLost(f"job {job_id}: the service does not know it (any more)")
-                    url, missing = own, 0  # perhaps only the address that the service named does not work
-            elif isinstance(status, str):
+                    url, named, missing = own, own, 0  # perhaps only the address that the service named does not work
+            elif isinstance(status, str) and not is_missing:
                 finished = ending_of(job_id, status, answer)
                 if finished is not None:
                     return finished
@@ -277,15 +286,21 @@ class BflClient:
                     on_progress(status, number(answer.get("progress")))
                 missing = failures = 0
                 reason = "ready, but without a result" if status == "Ready" else "still running"
-            elif response.status_code in (401, 403):
+            elif response.status_code in (401, 403) and url == own:
                 raise KeyRefused(f"{host_of(url)} refused the key while polling ({response.status_code})")
             else:
-                failures += 1
-                reason = f"HTTP {response.status_code}"
-                if failures > 3 and response.status_code in (404, 405, 410):
-                    url = own  # the address that the service named does not work
+                failures = max(failures + 1, 4 if response.status_code in (401, 403) else 0)
+                reason = "not known at the endpoint's own address" if is_missing else f"HTTP {response.status_code}"
+                if failures > 3 and url == named and response.status_code in (404, 405, 410):
+                    named = own  # the address that the service named does not work
+                url = self._next_address(url, named, own, failures)
             pause = max(self._pause(elapsed, failures), retry_after(response) or 0.0)
             await asyncio.sleep(min(pause, max(0.0, deadline - (time.monotonic() - started)) + 0.01))
+
+    @staticmethod
+    def _next_address(url: str, named: str, own: str, failures: int) -> str:
+        """Return which address is polled after a failure at ``url``: after a few, the endpoint's own in turn."""
+        return own if failures > 3 and url == named else named
 
     def _polling_address(self, job_id: str, polling_url: str | None) -> str:
         own = f"{self.base_url}/v1/get_result?id={quote(job_id, safe='')}"

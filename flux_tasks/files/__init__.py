@@ -33,13 +33,14 @@ from flux_tasks.files.locations import (
 from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
 from flux_tasks.files.patterns import glob, has_wildcards, matches
-from flux_tasks.files.targets import missing_bucket, try_writing, unwritable
+from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable
 
 __all__ = [
     "Unusable",
     "access",
     "canonical",
     "create",
+    "creates_exclusively",
     "exists",
     "extension",
     "folders",

@@ -1,4 +1,4 @@
-"""Whether files can be written at a place: what looking tells, and what trying tells."""
+"""Whether files can be written at a place, and by one of several writers: what looking and what trying tells."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from flux_tasks.files.access import filesystem_of, patiently, remove, reporting, write
 from flux_tasks.files.locations import is_local, join, local_path, quoted
 
-__all__ = ["missing_bucket", "try_writing", "unwritable"]
+__all__ = ["creates_exclusively", "missing_bucket", "try_writing", "unwritable"]
 
 LONGEST_NAME = 255
 """Bytes in the name of a file or a folder (ext4, XFS, APFS, NTFS: 255 characters)."""
@@ -91,3 +91,20 @@ def _nearest_that_exists(path: Path) -> Path:
 
 def _bytes(name: str) -> int:
     return len(os.fsencode(name))
+
+
+def creates_exclusively(location: str) -> bool | None:
+    """Check whether ``create`` has exactly one winner at ``location``; None where only the server there can tell.
+
+    Raises:
+        Unusable: no library knows its protocol, or the library is not installed.
+    """
+    if is_local(location) or location.startswith("memory://"):
+        return True
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
+
+    kind = type(filesystem_of(location)[0])
+    own = getattr(kind, "_pipe_file", None) if issubclass(kind, AsyncFileSystem) else kind.pipe_file
+    # fsspec's own looks first and writes then, so that two writers may both see nothing.
+    return False if own in (AbstractFileSystem.pipe_file, AsyncFileSystem._pipe_file) else None

@@ -20,6 +20,7 @@ from flux_tasks.jobs.result import losses, picture_warnings
 from flux_tasks.jobs.submission import Claim, keep_lease
 from flux_tasks.settings import is_loopback
 from flux_tasks.store.commit import commit, patiently
+from flux_tasks.store.failures import remember_failure
 
 _log = logging.getLogger("flux_tasks.job")
 
@@ -44,7 +45,7 @@ class Collector:
         try:
             if self._claim.is_earlier:
                 with suppress(OSError):
-                    await asyncio.to_thread(job.journal.renew, entry)  # its lease is ours now
+                    self._entry = entry = await asyncio.to_thread(job.journal.take_over, entry)
             async with keep_lease(job.journal, entry):
                 return await self._poll()
         except JobLost:
@@ -59,7 +60,8 @@ class Collector:
             await remember_refusal(job, refusal, entry)
             await self._settle()
             raise refusal from None
-        except ItemError:  # it ended without a result: nothing is left to collect
+        except ItemError as failure:  # it ended without a result: nothing is left to collect
+            await remember_failure(job.store, failure, entry)
             await self._settle()
             raise
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from flux_tasks.api.client import BflClient
 from flux_tasks.api.slots import Slots
-from flux_tasks.errors import OutOfCredits, RunStopped
+from flux_tasks.errors import OutOfCredits, RunStopped, StoreUnavailable
 from flux_tasks.settings import Settings
+from flux_tasks.store.commit import patiently
+from flux_tasks.store.exclusion import keeps_apart
+from flux_tasks.store.records import Store
 
 
 @dataclass
@@ -102,6 +105,20 @@ async def engine_of(settings: Settings) -> str:
         EndpointUnreachable: an endpoint that has to be asked does not answer.
     """
     return await endpoint_for(settings).identify()
+
+
+async def require_exclusion(settings: Settings) -> None:
+    """Check, before the first job, that the store keeps several processes apart, or that only one uses it.
+
+    Raises:
+        StoreUnavailable: neither is so, or the store cannot be written.
+    """
+    store = Store(settings.store)
+    if not await patiently(keeps_apart, store) and not settings.alone:
+        raise StoreUnavailable(
+            f"{store.url}: this store cannot keep several processes apart (it does not create exclusively); "
+            "say --alone (FLUX_ALONE=true) if only one runs"
+        )
 
 
 async def open_account(settings: Settings) -> float | None:

@@ -9,6 +9,7 @@ What the store does not take after a job was paid for waits in the spool on this
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections import Counter
@@ -17,12 +18,22 @@ from dataclasses import replace
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
 from flux_tasks.jobs.context import JobContext, Progress
-from flux_tasks.jobs.endpoint import endpoint_for, engine_of
+from flux_tasks.jobs.endpoint import endpoint_for, engine_of, require_exclusion
 from flux_tasks.jobs.known import find_result
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.jobs.submission import Submitter
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import patiently
+from flux_tasks.store.journal import Entry
+from flux_tasks.store.owner import readable
+
+_log = logging.getLogger("flux_tasks.job")
+
+_PATIENCE = 10.0
+"""Seconds of waiting for another process after which it is said."""
+
+_told: set[str] = set()
+"""Owners whose jobs were said to be waited for."""
 
 _running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
 """Jobs of this process that have not ended, by store and job key."""
@@ -78,11 +89,13 @@ async def _run(job: JobContext) -> JobResult:
     if await patiently(job.journal.entry, *job.keys[1:]) is not None:  # unsettled under its former key: go on so
         job = replace(job, is_former=True)
     job.settings.require_key()
+    await require_exclusion(job.settings)
     endpoint = endpoint_for(job.settings)
     client = await endpoint.connect()
     body = await asyncio.to_thread(job.call.body, urls=job.settings.send_urls)
     submitter = Submitter(job, endpoint, client, body)
     pause = 0.0
+    wait = _Wait(job)
     while True:
         # The slot is held from submission to the end of the job; waiting for others and fetching need none.
         async with endpoint.slots.hold(job.call.tool.slots):
@@ -95,6 +108,7 @@ async def _run(job: JobContext) -> JobResult:
         if claim is None:
             if not job.refresh and (found := await _find_settled(job)) is not None:
                 return found  # another process has just finished it
+            wait.tell(submitter.awaited)
             pause = min(pause + 0.1, 2.0)
             await asyncio.sleep(pause)
     data, finished = await collector.fetch(finished)
@@ -113,6 +127,23 @@ async def _run(job: JobContext) -> JobResult:
         warnings=tuple(warnings),
         is_submitted_here=is_submitted_here,
     )
+
+
+class _Wait:
+    """Says, once for each owner, what is waited for and whose it is, when a call has waited for ten seconds."""
+
+    def __init__(self, job: JobContext) -> None:
+        self._job, self._begun = job, time.monotonic()
+
+    def tell(self, entry: Entry | None) -> None:
+        """Log what ``entry`` keeps waiting for, if nobody was told yet."""
+        if entry is None or time.monotonic() - self._begun < _PATIENCE or entry.owner in _told:
+            return
+        _told.add(entry.owner)
+        what = "its job is taken over when its journal entry has not changed for a minute"
+        _log.warning(
+            "%s: waiting for %s, which works on the same job; %s", self._job.title, readable(entry.owner), what
+        )
 
 
 async def _find_settled(job: JobContext) -> JobResult | None:

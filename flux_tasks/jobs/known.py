@@ -102,11 +102,11 @@ async def _hold(job: JobContext, damage: DamagedRecord, *, write: bool) -> JobRe
         if await patiently(job.journal.intend, entry):
             with suppress(DamagedRecord):  # another process may have put it right meanwhile
                 if (found := await patiently(_read_result, job)) is not None:
-                    await patiently(job.journal.withdraw, entry)
+                    await patiently(job.journal.settle, entry.key, entry.id)
                     return found
     may_go_on = job.settings.on_uncertain == "resubmit"
     if entry is not None:
-        may_go_on = entry.is_leased or entry.standing(job.settings) is not Standing.HELD
+        may_go_on = job.journal.is_leased(entry) or entry.standing(job.settings) is not Standing.HELD
     if not may_go_on:
         raise SubmissionUncertain(
             f"{job.title}: {damage}; its job may be paid for: put the file back, or see flux-pipelines store held"

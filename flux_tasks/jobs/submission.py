@@ -28,9 +28,28 @@ from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.endpoint import Endpoint
 from flux_tasks.jobs.known import is_answered
 from flux_tasks.store.commit import patiently
+from flux_tasks.store.failures import shared_failure
 from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
 
 _log = logging.getLogger("flux_tasks.job")
+
+_LATE = 5.0
+"""Seconds after an intent, or after the last look at it, from which its owner looks at it before it sends the job."""
+
+
+class _TakenOver(Exception):
+    """Another process has given this one up, and has the job by now."""
+
+
+class Stopwatch:
+    """Seconds that have passed, also while this process was stopped or this machine slept, if any clock says so."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic(), time.time()
+
+    def seconds(self) -> float:
+        """Return the seconds since it was begun."""
+        return max(time.monotonic() - self._begun[0], abs(time.time() - self._begun[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +75,17 @@ class Submitter:
 
     Attributes:
         warnings: why the job was submitted again, if it was.
+        awaited: what the journal had of the job when it was last left to another process.
     """
 
     def __init__(self, job: JobContext, endpoint: Endpoint, client: BflClient, body: dict[str, Any]) -> None:
         self.warnings: list[str] = []
+        self.awaited: Entry | None = None
         self._job, self._endpoint, self._client, self._body = job, endpoint, client, body
         self._replaced: Entry | None = None
         """The attempt that is to be submitted again."""
+        self._unsent: Entry | None = None
+        """An intent of this call that was certainly not sent, but may not be removed any more."""
         self._is_cancelled = False
 
     async def claim(self) -> Claim | None:
@@ -75,6 +98,7 @@ class Submitter:
             RunStopped: nothing is submitted any more.
             SubmissionUncertain: an earlier attempt may have been charged, and nobody allows another one.
             StoreUnavailable: the journal cannot be read or written; nothing was submitted.
+            JobFailed: another process has just made the job, and the service ended it with an error.
             FluxError: from ``BflClient.submit``.
         """
         job = self._job
@@ -85,12 +109,16 @@ class Submitter:
             is_first, claim = await self._submit(self._intent())
             if is_first:
                 return claim
+            if self._unsent is not None and await patiently(job.journal.is_own, self._unsent):
+                # It was left to another process, which left it, too.
+                return (await self._submit(self._unsent, is_intended=True))[1]
             earlier = await self._earlier()
             if earlier is None:  # settled in the meantime
                 self._replaced = None
                 await asyncio.sleep(0.01)
                 continue
-            if earlier.is_leased:
+            if job.journal.is_leased(earlier):
+                self.awaited = earlier
                 return None
             standing = earlier.standing(job.settings)
             if standing is Standing.PAID:
@@ -125,11 +153,18 @@ class Submitter:
         self.warnings.append(f"submitted again: {why}")
         _log.warning("%s: submitting again; %s", self._job.title, why)
 
-    async def _submit(self, intent: Entry) -> tuple[bool, Claim | None]:
+    async def _is_given_up(self) -> bool:
+        """Check that the attempt that is to be replaced stands as it was: its owner may have come back."""
+        replaced = self._replaced
+        if replaced is None or replaced.phase == "submitted":
+            return True
+        return await patiently(self._job.journal.is_unchanged, replaced)
+
+    async def _submit(self, intent: Entry, *, is_intended: bool = False) -> tuple[bool, Claim | None]:
         """Return whether no other attempt has an entry in the journal, and what is claimed if that is so."""
         # From the intent to the id in the journal nothing may be interrupted by a cancellation: an intent alone would
         # be held for a job that may have been charged, and a POST alone would lose its id.
-        posting = asyncio.create_task(self._begin(intent))
+        posting = asyncio.create_task(self._begin(intent, is_intended=is_intended))
         _posting.add(posting)
         posting.add_done_callback(_posting.discard)
         try:
@@ -139,23 +174,49 @@ class Submitter:
             await asyncio.wait([posting])
             raise
 
-    async def _begin(self, intent: Entry) -> tuple[bool, Claim | None]:
-        if not await patiently(self._job.journal.intend, intent):
-            return False, None
+    async def _begin(self, intent: Entry, *, is_intended: bool) -> tuple[bool, Claim | None]:
+        begun = None if is_intended else Stopwatch()
+        if not is_intended:
+            if not await patiently(self._job.journal.intend, intent):
+                return False, None
+            if not await self._is_given_up():
+                await patiently(self._job.journal.withdraw, intent)
+                return False, None
         # Whoever had the entry before may have finished between the first look into the store and this intent.
-        is_settled = not self._job.refresh and await is_answered(self._job, intent)
-        if is_settled or self._is_cancelled:
+        if await self._is_answered(intent) or self._is_cancelled:
             await patiently(self._job.journal.withdraw, intent)
             return True, None
-        return True, await self._post(intent)
+        if (failure := await shared_failure(self._job.store, intent.key, self.awaited)) is not None:
+            await patiently(self._job.journal.withdraw, intent)
+            raise failure
+        return True, await self._post(intent, begun)
 
-    async def _post(self, intent: Entry) -> Claim:
+    async def _post(self, intent: Entry, begun: Stopwatch | None) -> Claim | None:
         job, slots = self._job, self._job.call.tool.slots
+
+        async def look_again() -> None:
+            nonlocal begun
+            if begun is None or begun.seconds() > _LATE:
+                begun = Stopwatch()
+                if not await patiently(job.journal.confirm, intent):
+                    self._unsent = intent
+                    raise _TakenOver
+                if await self._is_answered(intent):
+                    await patiently(job.journal.withdraw, intent)
+                    raise _TakenOver
+
         try:
             async with keep_lease(job.journal, intent):
                 answer = await self._client.submit(
-                    job.call.tool, self._body, deadline=job.deadline, on_wait=self._wait_for_room
+                    job.call.tool,
+                    self._body,
+                    deadline=job.deadline,
+                    on_wait=self._wait_for_room,
+                    before_post=look_again,
                 )
+        except _TakenOver:
+            _log.info("%s: not submitted, because another process has it by now", job.title)
+            return None
         except (ItemError, RunStopped, RateLimited, ServerUnavailable):
             with suppress(StoreUnavailable):
                 await patiently(job.journal.withdraw, intent)  # provably not charged
@@ -177,6 +238,9 @@ class Submitter:
         except (OSError, StoreUnavailable) as error:
             self._spool(entry, error)
         return Claim(entry, submitted_at)
+
+    async def _is_answered(self, intent: Entry) -> bool:
+        return not self._job.refresh and await is_answered(self._job, intent)
 
     async def _wait_for_room(self, seconds: float) -> None:
         """Wait after a 429. No job exists then, so that a stop or a cancellation ends the wait."""

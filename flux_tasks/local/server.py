@@ -25,7 +25,7 @@ from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.clock import Clock, VirtualClock
 from flux_tasks.local.service.latency import LatencySpec, latencies
 from flux_tasks.settings import is_loopback
-from flux_tasks.store.journal import is_process_alive
+from flux_tasks.store.owner import is_process_alive
 
 if TYPE_CHECKING:
     import uvicorn

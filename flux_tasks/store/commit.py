@@ -63,8 +63,8 @@ async def reconcile(settings: Settings) -> int:
     await drain_spool(settings)
     left = 0
     for entry in await patiently(journal.entries):
-        is_due = not entry.is_leased and not entry.refresh
-        if is_due and await patiently(store.result, entry.key) is not None:
+        result = None if entry.refresh else await patiently(store.result, entry.key)
+        if result is not None and (result.get("job_id") == entry.id or not journal.is_leased(entry)):
             await patiently(journal.settle, entry.key, entry.id)
         else:
             left += 1

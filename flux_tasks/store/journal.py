@@ -9,43 +9,53 @@ the entry is removed once the result record exists. What another process finds t
                id cannot be found (the API has no idempotency key, OAS-0919), so a person or a setting decides
 =============  =================================================================================================
 
-A lease lasts a minute from the owner's last write, and ends at once if the owner was a process of this machine that has
-ended. No entry is ever replaced by another job's: a job that has to be submitted again gets the next attempt
+A lease ends when the reader has seen its entry unchanged for a minute of the reader's own monotonic time, whatever any
+clock says, and at once if its owner is known to have ended (``owner``). Each write has a random word, so that no two
+are equal. No entry is ever replaced by another job's: a job that has to be submitted again gets the next attempt
 (``<key>~2.json``), which exactly one writer can create. So two processes that decide the same at the same moment make
-one job.
+one job. A person's decision is a record of its own (``decisions/``), about an entry exactly as that person saw it: it
+never overwrites what the owner writes, and means nothing once the owner has written again.
 """
 
+import logging
 import math
-import os
-import socket
+import secrets
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self
 
 from flux_tasks.settings import Settings
+from flux_tasks.store.exclusion import keeps_apart
+from flux_tasks.store.owner import has_ended, readable, this_process
 from flux_tasks.store.records import Store
 
-__all__ = ["LEASE", "Entry", "Journal", "Standing", "is_process_alive"]
+__all__ = ["LEASE", "Entry", "Journal", "Standing"]
+
+_log = logging.getLogger("flux_tasks.job")
 
 LEASE = 60.0
 """Seconds for which an entry belongs to its last writer; owners renew it three times as often."""
 
+clock = time.monotonic
+"""What leases are measured by."""
+
 _KIND = "journal"
+_DECISIONS = "decisions"
+_UNREADABLE = "unknown"
 _MOST_ATTEMPTS = 100  # where the folder is a link to itself, every attempt is there and cannot be read
 
 
-def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+_seen: dict[tuple[str, str], tuple["Entry", float]] = {}
+"""By store and name: each entry as this process last saw it, and when it first saw it so."""
+
+_skewed: set[str] = set()
+"""Owners whose clocks were reported to be ahead."""
 
 
-def is_process_alive(pid: int) -> bool:
-    """Check whether this machine has a process with this id."""
-    try:
-        os.kill(pid, 0)
-    except OSError as error:  # it is refused for a process of another user
-        return not isinstance(error, ProcessLookupError)
-    return True
+def _word() -> str:
+    return secrets.token_hex(4)
 
 
 class Standing(StrEnum):
@@ -79,7 +89,7 @@ class Entry:
     input_mp: float | None = None
     output_mp: float | None = None
     """Megapixels that the service charges for, by the same answer."""
-    owner: str = field(default_factory=_owner)
+    owner: str = field(default_factory=this_process)
     at: float = field(default_factory=time.time)
     """Seconds since 1970 of the last change."""
     begun: float = field(default_factory=time.time)
@@ -92,28 +102,30 @@ class Entry:
     """A person's decision about an intent whose POST may have been charged."""
     reason: str = ""
     """Why it may have been charged, if not because its submission was cut off."""
+    word: str = field(default_factory=_word)
+    """Tells each write from every other one."""
 
     @property
     def age(self) -> float:
-        """Seconds since the last change."""
+        """Seconds since the last change, by the clocks of its owner and of this machine; for people only."""
         return max(0.0, time.time() - self.at)
 
     def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Self:  # noqa: A002 - the API's own word
         """Return the same entry, now that the service has given the job an id."""
-        return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost, at=time.time())
+        return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost).now()
+
+    def now(self, **changes: Any) -> Self:
+        """Return the entry with ``changes`` as it is written now: with the time, and a word of its own."""
+        return replace(self, at=time.time(), word=_word(), **changes)
 
     @property
-    def is_leased(self) -> bool:
-        """Whether another process is at work on it: it wrote within the last minute, and is not known to have ended."""
-        host, _, pid = self.owner.rpartition(":")
-        if self.owner in ("", _owner()) or self.age >= LEASE or self.decision:
-            return False
-        return host != socket.gethostname() or not pid.isdigit() or is_process_alive(int(pid))
+    def seems_held(self) -> bool:
+        """Whether its POST may have been charged, nobody has decided, and nobody seems to be at work on it.
 
-    @property
-    def is_held(self) -> bool:
-        """Whether its POST may have been charged, no process is at work on it, and no person has decided what to do."""
-        return self.phase == "intent" and not self.decision and not self.is_leased
+        A short look cannot see a lease end, so that the clocks decide what is shown; nothing is submitted by it.
+        """
+        is_old = has_ended(self.owner) or not -LEASE < time.time() - self.at < LEASE
+        return self.phase == "intent" and not self.decision and is_old
 
     def standing(self, settings: Settings) -> Standing:
         """Return what the entry means for a call that needs the job's result, if no other process is at work on it."""
@@ -133,20 +145,93 @@ class Journal:
         self._store = store
 
     def intend(self, entry: Entry) -> bool:
-        """Write down that ``entry`` is about to be submitted; False if the job already has this attempt."""
-        return self._store.create_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
+        """Write down that ``entry`` is about to be submitted; False if the job already has this attempt.
+
+        After a conflict the entry is read: the answer to a write of this very entry may have been lost.
+        """
+        if not keeps_apart(self._store) and self._attempt(entry.key, entry.attempt) is not None:
+            return False  # creating would replace what a process before this one has left
+        created = self._store.create_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
+        return created or self._attempt(entry.key, entry.attempt) == entry
+
+    def is_own(self, entry: Entry) -> bool:
+        """Check whether ``entry`` still is this process's: no other one has it, and no later attempt was made."""
+        return self._is_current(entry, owner=this_process())
+
+    def confirm(self, entry: Entry) -> bool:
+        """Check, before a POST that comes late, that no other process has given this one up meanwhile.
+
+        It is written again before it is looked at, and who makes the next attempt looks at it afterwards
+        (``is_unchanged``): at least one of the two sees the other.
+        """
+        if not self.is_own(entry):
+            return False
+        self.put(entry.now())
+        return self.is_own(entry)
+
+    def is_unchanged(self, entry: Entry) -> bool:
+        """Check whether ``entry`` is in the journal as it was read."""
+        found = self._attempt(entry.key, entry.attempt)
+        return found is not None and (found.word, found.at, found.phase) == (entry.word, entry.at, entry.phase)
 
     def renew(self, entry: Entry) -> None:
-        """Note that this process is at work on ``entry``, and holds its lease."""
-        self.put(replace(entry, at=time.time(), owner=_owner()))
+        """Note that this process is still at work on ``entry``, unless another one is by now."""
+        if self.is_own(entry):
+            self.put(entry.now())
+
+    def take_over(self, entry: Entry) -> Entry:
+        """Take the lease of a submitted job whose owner has ended, and return the entry with its new owner."""
+        taken = entry.now(owner=this_process())
+        if self._is_current(entry):
+            self.put(taken)
+        return taken
+
+    def _is_current(self, entry: Entry, owner: str = "") -> bool:
+        """Check whether the journal's last attempt is ``entry``; its id is missing there if it could not be written."""
+        found = self.entry(entry.key)
+        return (
+            found is not None
+            and not found.decision
+            and (found.attempt, found.begun) == (entry.attempt, entry.begun)
+            and found.id in ("", entry.id)
+            and (not owner or found.owner == owner)
+        )
+
+    def is_leased(self, entry: Entry) -> bool:
+        """Check whether another process may be at work on ``entry``, which was read from this journal.
+
+        It may, unless it is known to have ended, or has written nothing for a minute since this process first looked.
+        """
+        if entry.owner in (this_process(), _UNREADABLE) or has_ended(entry.owner):
+            return False
+        _, since = _seen.get((self._store.url, _name(entry.key, entry.attempt)), (None, clock()))
+        return clock() - since < LEASE
+
+    def decide(self, entry: Entry, decision: Literal["resubmit", "drop"]) -> bool:
+        """Write down what a person decided about ``entry``; False if it has changed since it was read.
+
+        The decision holds for exactly this entry. If its owner is alive after all and writes again, it means nothing.
+        """
+        if self.entry(entry.key) != entry:
+            return False
+        record = {"decision": decision, "entry": asdict(entry)}
+        self._store.put_record(_DECISIONS, _name(entry.key, entry.attempt), record)
+        return True
 
     def put(self, entry: Entry) -> None:
         """Write ``entry`` in its place."""
         self._store.put_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
 
     def withdraw(self, entry: Entry) -> None:
-        """Remove this attempt alone: it was certainly not charged."""
-        self._store.remove_record(_KIND, _name(entry.key, entry.attempt))
+        """Remove this attempt alone, which is this process's and was certainly not charged.
+
+        It stays if there is a later attempt, which would not be found without it; see ``confirm``.
+        """
+        if self.is_own(entry):
+            with suppress(OSError):  # a full store can still remove
+                self.put(entry.now())
+            if self.is_own(entry):
+                self._remove(_name(entry.key, entry.attempt))
 
     def settle(self, key: str, *ids: str) -> None:
         """Remove all attempts at a job: its result is stored, or it ended without a result.
@@ -158,7 +243,13 @@ class Journal:
         if last is None or (ids and last.id not in ids):
             return
         for attempt in range(last.attempt, 0, -1):
-            self._store.remove_record(_KIND, _name(key, attempt))
+            self._remove(_name(key, attempt))
+            if attempt < last.attempt or last.decision:
+                self._store.remove_record(_DECISIONS, _name(key, attempt))
+
+    def _remove(self, name: str) -> None:
+        self._store.remove_record(_KIND, name)
+        _seen.pop((self._store.url, name), None)
 
     def entry(self, *keys: str) -> Entry | None:
         """Return the last attempt at a job, under the first of ``keys`` that has one, or None.
@@ -177,11 +268,40 @@ class Journal:
         return None
 
     def _attempt(self, key: str, attempt: int) -> Entry | None:
+        name = _name(key, attempt)
         try:
-            record = self._store.record(_KIND, _name(key, attempt))
-            return None if record is None else replace(_entry(record), attempt=attempt)
+            record = self._store.record(_KIND, name)
+            entry = None if record is None else replace(_entry(record), attempt=attempt)
         except (ValueError, TypeError, OverflowError):  # no JSON, or no entry
-            return Entry(key, "unknown", "intent", at=0.0, begun=0.0, owner="unknown", attempt=attempt)
+            old = {"at": 0.0, "begun": 0.0, "word": "", "owner": _UNREADABLE}
+            entry = Entry(key, "unknown", "intent", attempt=attempt, **old)  # type: ignore[arg-type]
+        self._notice(name, entry)
+        if entry is None or entry.phase == "submitted" or entry.decision:
+            return entry
+        return self._decided(name, entry)
+
+    def _notice(self, name: str, entry: Entry | None) -> None:
+        """Remember when this process first saw an entry as it is now; report a clock that is ahead, once."""
+        place = (self._store.url, name)
+        if entry is None:
+            _seen.pop(place, None)
+            return
+        known = _seen.get(place)
+        if known is None or known[0] != entry:
+            _seen[place] = (entry, clock())
+        if entry.at > time.time() + LEASE and entry.owner not in _skewed:
+            _skewed.add(entry.owner)
+            what = "the clock of %s is %.0f s ahead of this machine's; leases do not depend on it"
+            _log.warning(what, readable(entry.owner), entry.at - time.time())
+
+    def _decided(self, name: str, entry: Entry) -> Entry:
+        """Return ``entry`` with the decision about it, if a person made one about it as it is now."""
+        if entry.owner == this_process():
+            return entry
+        record = self._store.record_or_empty(_DECISIONS, name)
+        if record.get("entry") != asdict(entry) or record.get("decision") not in ("resubmit", "drop"):
+            return entry
+        return replace(entry, decision=record["decision"])
 
     def entries(self) -> list[Entry]:
         """Return all unsettled jobs, each with its last attempt."""
@@ -197,11 +317,14 @@ def _name(key: str, attempt: int) -> str:
 
 
 def _entry(record: dict[str, Any]) -> Entry:
-    entry = Entry(**{name: value for name, value in record.items() if name in Entry.__dataclass_fields__})
+    # What an earlier version did not write must not be made up: it would be another entry each time it is read.
+    old = {"owner": "", "word": "", "at": 0.0, "begun": record.get("at", 0.0)}
+    entry = Entry(**{name: value for name, value in {**old, **record}.items() if name in Entry.__dataclass_fields__})
     is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
     texts = (entry.key, entry.tool, entry.name, entry.id, entry.polling_url, entry.owner, entry.decision, entry.reason)
     optional = (entry.estimate, entry.cost, entry.input_mp, entry.output_mp)
     numbers = [entry.at, entry.begun, *(number for number in optional if number is not None)]
-    if not (is_whole and all(isinstance(text, str) for text in texts) and all(map(math.isfinite, numbers))):
+    is_text = all(isinstance(text, str) for text in (*texts, entry.word))
+    if not (is_whole and is_text and all(map(math.isfinite, numbers))):
         raise ValueError("not an entry")
     return entry

@@ -6,6 +6,9 @@
     results/<key>.json          the result of a job: with this record it never runs again
     copies/<key>.json           the same of a paid job, from which a damaged or missing record is rebuilt
     journal/<key>.json          jobs that are paid for and not settled (see journal.py)
+    decisions/<key>.json        what a person decided about one of them
+    failures/<key>.json         a job that has just failed, for those who waited for it (see failures.py)
+    probe/create.json           tells whether the store keeps several processes apart (see exclusion.py)
     runs/<run id>/…             manifest and report of a run
 
 Files are created atomically, and two writers of one name write the same content, so that any number of processes and

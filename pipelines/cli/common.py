@@ -100,6 +100,7 @@ class Places:
     Attributes:
         endpoint: who makes the jobs: bfl, eu, us, local, or the address of a server that speaks the API
         max_jobs: how many jobs at a time (default 24)
+        alone: only this process uses the store: needed for one that cannot keep several apart (default: FLUX_ALONE)
         region: strict: poll and fetch in the region of the endpoint only (eu, us), or refuse (default: FLUX_REGION)
     """
 
@@ -107,6 +108,7 @@ class Places:
     store: StoreFolder = None
     max_jobs: Positive | None = None
     region: Literal["any", "strict"] | None = None
+    alone: bool = False
 
     def settings(self, *, needs_key: bool = True) -> Settings:
         """Return the settings of the environment, replaced where an option was given.
@@ -121,6 +123,7 @@ class Places:
             store=str(self.store or found.store),
             max_jobs=self.max_jobs or found.max_jobs,
             region=self.region or found.region,
+            alone=self.alone or found.alone,
         )
         if needs_key:
             settings.require_key()

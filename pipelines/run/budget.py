@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
-import socket
 import time
 import uuid
 from collections import Counter
@@ -27,7 +25,7 @@ from typing import Any
 from flux_tasks import errors, files
 from flux_tasks.errors import BudgetReached, FluxError, Moderated, StoreUnavailable
 from flux_tasks.store.commit import patiently
-from flux_tasks.store.journal import is_process_alive
+from flux_tasks.store.owner import has_ended, this_process
 from flux_tasks.store.records import Store
 from pipelines.data.history import budget_records, spent_by
 
@@ -128,8 +126,8 @@ class RunBudget:
                     await patiently(self.store.remove_record, "budgets", name)
 
     def _record(self) -> dict[str, Any]:
-        owner = f"{socket.gethostname()}:{os.getpid()}"
-        return {"spent": self.own, "held": self.reserved, "cap": self.cap, "at": time.time(), "owner": owner}
+        now = {"at": time.time(), "owner": this_process()}
+        return {"spent": self.own, "held": self.reserved, "cap": self.cap, **now}
 
     async def _write(self) -> None:
         """Write what is spent and reserved, so that it counts even if the run is killed; then read what others have."""
@@ -159,10 +157,7 @@ class RunBudget:
 
     def _is_over(self, name: str, record: Mapping[str, Any]) -> bool:
         """Check whether the run that wrote a record spends nothing any more."""
-        host, _, pid = str(record.get("owner", "")).rpartition(":")
-        if record.get("is_over") or not host:  # one of an earlier version, which has one record for all runs
-            return True
-        if host == socket.gethostname() and pid.isdigit() and not is_process_alive(int(pid)):
+        if record.get("is_over") or has_ended(str(record.get("owner", ""))):  # an earlier version names no owner
             return True
         return time.monotonic() - self._since[name] > _SILENT or time.time() - float(record.get("at", 0)) > _OLD
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from flux_tasks import background, files
 from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
-from flux_tasks.jobs.endpoint import engine_of, open_account, stop_submitting
+from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
+from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
 from pipelines.data.history import LearnedPrices
 from pipelines.data.items import Item
@@ -134,6 +135,7 @@ class Run:
         self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
         self.context.prices = LearnedPrices(self.context.store, self.context.engine)
         await background.arun(reconcile(self.settings))
+        await background.arun(forget_failures(self.context.store))
         await background.arun(stop_submitting(self.settings, None))
         await self.context.budget.open()
         for item in self._left:
@@ -156,7 +158,8 @@ class Run:
             places: files that will be written, besides the recipe's outputs and the manifest.
 
         Raises:
-            RunStopped: one of them cannot be written, the key is refused, no credits are left, no server answers.
+            RunStopped: one of them cannot be written, the store cannot keep several processes apart, the key is
+                refused, no credits are left, no server answers.
         """
         outputs = (files.join(target.output.root, "result") for target in self.recipe.graph.targets)
         for file in dict.fromkeys((*outputs, self.summary.manifest, *places)):
@@ -167,6 +170,7 @@ class Run:
                 reason = reason or f"nothing can be written to {file.rpartition('/')[0]}: {error}"
             if reason:
                 raise StoreUnavailable(f"no job was begun: {reason}")
+        await background.arun(require_exclusion(self.settings))
         await background.arun(open_account(self.settings))
 
     async def run_remaining(self, call_tool: CallTool) -> None:

@@ -24,6 +24,7 @@ from flux_tasks.local.faults.kinds import SubmitAnswer, SubmitCut, SubmitDrip, S
 from flux_tasks.local.service.charges import Entry
 from flux_tasks.store.journal import Entry as Unsettled
 from flux_tasks.store.journal import Journal
+from flux_tasks.store.owner import readable
 from flux_tasks.store.records import Store
 from pipelines.data.items import items_of
 from pipelines.execution.arguments import arguments_of, call_of
@@ -223,7 +224,7 @@ class _Judge:
         posts = self.posts.get(self._body(key), [])
         if any(self._is_uncertain(post) for post in posts):
             return "fault"
-        pid = entry.owner.rpartition(":")[2]
+        pid = readable(entry.owner).rpartition(":")[2]
         killed = self.seen.kills.get(int(pid)) if pid.isdigit() else None
         if killed is not None and (cause := self._cause_of_kill(entry, posts[-1] if posts else None, killed)):
             return cause

@@ -17,6 +17,7 @@ from pictures import encoded, noise
 from flux_tasks import files
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.store import exclusion
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 
@@ -40,6 +41,9 @@ class StoreConformance:
 
     spellings: tuple[Callable[[str], str], ...] = (lambda url: url + "/", lambda url: url + "//")
     """Other ways to write the same folder."""
+
+    is_exclusive = True
+    """Whether it keeps several processes apart; then the backend has ``ConcurrencyConformance``, too."""
 
     @pytest.fixture
     def url(self) -> str:
@@ -216,6 +220,30 @@ class StoreConformance:
             images = list(pool.map(lambda _: Store(url).put_image(encoded()), range(8)))
         assert len(set(images)) == 1
         assert Store(url).read_image(images[0]) == encoded()
+
+    def test_whether_it_keeps_several_processes_apart_is_found_out_with_one_object_of_a_fixed_name(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for _ in range(3):  # each as a process of its own
+            monkeypatch.setattr(exclusion, "_answers", {})
+            assert exclusion.keeps_apart(Store(url)) is self.is_exclusive
+            assert set(files.listing(files.join(url, "probe"))) <= {"create.json"}
+
+    def test_many_that_ask_at_once_get_the_same_answer(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def ask(_: int) -> bool:
+            exclusion._answers.clear()
+            return exclusion.keeps_apart(Store(url))
+
+        monkeypatch.setattr(exclusion, "_answers", {})
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(ask, range(8))) == {self.is_exclusive}
+
+    def test_an_intent_never_replaces_one_of_an_earlier_process(self, url: str) -> None:
+        journal = Journal(Store(url))
+        known = entry().with_id("job-1", polling_url="", cost=3.0)
+        journal.put(known)
+        assert not journal.intend(entry())
+        assert journal.entry(KEY) == known
 
     # -- inputs and outputs -------------------------------------------------------------------------------------------
 

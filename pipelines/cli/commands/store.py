@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from pipelines.plan.planner import PlannedCall
 
 store = Program(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
+
+_PAUSE = 5.0
+"""Seconds between two looks at a job whose owner is not known to have ended."""
 
 _TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time
 
@@ -202,11 +206,13 @@ def _held(journal: Journal) -> list[Entry]:
         entries = journal.entries()
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
-    return sorted((entry for entry in entries if entry.is_held), key=lambda entry: entry.at)
+    return sorted((entry for entry in entries if entry.seems_held), key=lambda entry: entry.at)
 
 
 def _decide(journal: Journal, keys: Sequence[str], decision: Literal["resubmit", "drop"]) -> Iterator[str]:
     """Write a decision about held jobs by the beginnings of their keys, or ``all``, and yield a line for each job."""
+    from flux_tasks.store.owner import has_ended, readable
+
     entries = _held(journal)
     chosen: dict[str, Entry] = {}
     problems: list[Problem] = []
@@ -220,9 +226,16 @@ def _decide(journal: Journal, keys: Sequence[str], decision: Literal["resubmit",
         chosen |= {entry.key: entry for entry in found}
     if problems:
         raise RecipeError(problems)
+    if not all(has_ended(entry.owner) for entry in chosen.values()):
+        print_error(f"looking again in {_PAUSE:g} s: a job whose owner is at work is left to it")
+        time.sleep(_PAUSE)
     for entry in chosen.values():
-        journal.put(replace(entry, decision=decision))
-        what = "the next run submits it again" if decision == "resubmit" else "left out from now on"
+        if not journal.decide(entry, decision):
+            what = f"nothing decided: {readable(entry.owner)} is at work on it"
+        elif decision == "resubmit":
+            what = "the next run submits it again"
+        else:
+            what = "left out from now on"
         yield f"{entry.key[:12]}  {entry.tool}  {entry.name}: {what}"
 
 

@@ -169,6 +169,52 @@ async def test_a_polling_url_that_does_not_work_is_given_up_for_the_endpoints_ow
     assert (await wait(server, f"{server.url}{path}", deadline=PATIENCE)).id == "job-1"
 
 
+BROKEN = {
+    "redirects to itself": Answer(302, b"", {"location": "/named?id=job-1"}),
+    "redirects nowhere": Answer(302, b""),
+    "fails": Answer(500, {"detail": "oops"}),
+    "refuses the key": Answer(403, {"detail": "Not authenticated"}),
+    "says nothing": Answer(200, cut=0),
+    "says something else": Answer(200, b"<html>"),
+    "is not allowed": Answer(405, {"detail": "Method Not Allowed"}),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_after_a_few_failures_of_any_kind_at_a_polling_address_the_endpoints_own_is_asked(
+    server: ScriptedServer, broken: str
+) -> None:
+    server.on("GET /named", BROKEN[broken])
+    server.on(POLL, Answer(200, {"id": "job-1", "status": "Ready", "result": {"sample": f"{server.url}/x.png"}}))
+    assert (await wait(server, f"{server.url}/named?id=job-1", deadline=PATIENCE)).id == "job-1"
+
+
+@pytest.mark.parametrize("odd", [" {}", "{} ", "\t{}", "htp:{}", "//{}", "{}\n"])
+async def test_a_polling_address_that_is_no_address_does_not_keep_a_result_away(
+    server: ScriptedServer, odd: str
+) -> None:
+    server.on(POLL, Answer(200, {"id": "job-1", "status": "Ready", "result": {"sample": f"{server.url}/x.png"}}))
+    assert (await wait(server, odd.format(f"{server.url}/named?id=job-1"), deadline=PATIENCE)).id == "job-1"
+
+
+async def test_a_polling_address_that_fails_for_a_while_is_asked_again_in_turn(server: ScriptedServer) -> None:
+    """A region's job is not known at the global address: that must not make it a lost one."""
+    ready = {"id": "job-1", "status": "Ready", "result": {"sample": f"{server.url}/x.png"}}
+    server.on("GET /named", *[Answer(503, {})] * 12, Answer(200, ready))
+    server.on(POLL, Answer(404, {"id": "job-1", "status": "Task not found"}))
+    assert (await wait(server, f"{server.url}/named?id=job-1", deadline=PATIENCE)).id == "job-1"
+    assert len(server.seen(POLL)) == 9, "in turn, after four failures"
+
+
+async def test_a_job_is_not_lost_because_its_address_fails_and_another_one_does_not_know_it(
+    server: ScriptedServer,
+) -> None:
+    server.on("GET /named", Answer(503, {}))
+    server.on(POLL, Answer(404, {"id": "job-1", "status": "Task not found"}))
+    with pytest.raises(StillRunning):
+        await wait(server, f"{server.url}/named?id=job-1", deadline=1.0)
+
+
 async def test_a_poll_does_not_sleep_beyond_its_deadline(server: ScriptedServer) -> None:
     server.on(POLL, Answer(503, {}, {"retry-after": "600"}))
     started = time.monotonic()

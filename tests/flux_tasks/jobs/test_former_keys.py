@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from flux_tasks.jobs.migration import migrate
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
+from flux_tasks.store import journal as journal_module
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import Spool
@@ -77,8 +79,12 @@ def submitted(bfl: FakeBfl, call: Call, settings: Settings) -> Entry:
 
 @pytest.mark.parametrize("is_migrated", [False, True], ids=["as it is", "migrated"])
 def test_every_call_of_a_store_of_68a6cf4_is_a_hit_and_its_refusal_and_its_held_job_are_found(
-    bfl_server: LocalServer, tmp_path: Path, is_migrated: bool
+    bfl_server: LocalServer, tmp_path: Path, is_migrated: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    minutes = itertools.count(step=int(journal_module.LEASE))
+    monkeypatch.setattr(
+        journal_module, "clock", lambda: next(minutes)
+    )  # the owner, of an earlier version, wrote nothing more
     store = Store(str(shutil.copytree(golden_keys.PICTURES / "store", tmp_path / "old")))
     settings = Settings(endpoint=bfl_server.url, store=store.url)
     if is_migrated:
@@ -97,7 +103,7 @@ def test_every_call_of_a_store_of_68a6cf4_is_a_hit_and_its_refusal_and_its_held_
     with pytest.raises(SubmissionUncertain, match="held"):
         run(held, settings)
     assert not [path for path in bfl_server.requests if path.startswith("POST")]
-    assert [entry.is_held for entry in Journal(store).entries()] == [True]
+    assert [entry.seems_held for entry in Journal(store).entries()] == [True]
 
 
 # -- jobs that were begun under a former key --------------------------------------------------------------------------

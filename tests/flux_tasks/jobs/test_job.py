@@ -6,7 +6,6 @@ import asyncio
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -35,6 +34,7 @@ from flux_tasks.jobs.known import lookup
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
+from flux_tasks.store.owner import this_process
 from flux_tasks.store.records import Store
 
 
@@ -320,7 +320,7 @@ def test_an_intent_of_a_process_that_is_gone_is_held_at_once(bfl: FakeBfl, setti
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     call = deblur(photo)
-    owner = f"{socket.gethostname()}:{gone.pid}"
+    owner = this_process().replace(f":{os.getpid()} ", f":{gone.pid} ")
     Journal(Store(settings.store)).intend(
         Entry(key=call.key("custom:loopback"), tool="deblur-v1", phase="intent", owner=owner)
     )

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -40,12 +39,14 @@ from flux_tasks.jobs.endpoint import stop_submitting
 from flux_tasks.jobs.known import lookup
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
+from flux_tasks.store import journal
 from flux_tasks.store.commit import drain_spool, reconcile
 from flux_tasks.store.journal import LEASE, Entry, Journal
+from flux_tasks.store.owner import this_process
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import Spool
 
-ELSEWHERE = "another-machine:77"
+ELSEWHERE = "another-machine:77 another-boot/pid:[1] 0123456789abcdef"
 DEBLUR = catalog.TOOLS["deblur-v1"]
 
 
@@ -73,6 +74,12 @@ def written(call: Call, settings: Settings, **changes: Any) -> Entry:
     entry = Entry(**{"key": key_of(call), "tool": DEBLUR.name, "phase": "intent", "owner": ELSEWHERE, **changes})
     journal_of(settings).put(entry)
     return entry
+
+
+def a_minute_later(entry: Entry, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has seen ``entry`` a minute ago, by its own time."""
+    assert journal_of(settings).entry(entry.key) == entry
+    monkeypatch.setattr(journal, "clock", lambda: time.monotonic() + LEASE)
 
 
 def submitted_elsewhere(bfl: FakeBfl, call: Call) -> str:
@@ -110,10 +117,11 @@ def test_a_waiting_call_holds_no_slot(bfl: FakeBfl, settings: Settings, call: Ca
 
 
 def test_a_job_whose_lease_has_lapsed_is_collected_and_not_paid_again(
-    bfl: FakeBfl, settings: Settings, call: Call
+    bfl: FakeBfl, settings: Settings, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = submitted_elsewhere(bfl, call)
-    written(call, settings, phase="submitted", id=job_id, at=time.time() - LEASE - 1)
+    entry = written(call, settings, phase="submitted", id=job_id)
+    a_minute_later(entry, settings, monkeypatch)
     result = run(call, settings)
     assert (result.outcome, result.job_id, bfl.jobs) == ("collected", job_id, 1)
 
@@ -124,14 +132,14 @@ def test_a_lease_is_renewed_while_its_job_runs(
     monkeypatch.setattr(submission, "LEASE", 0.06)
     bfl.hold = True
     running = background.start(job.execute(call, settings))
-    journal = journal_of(settings)
-    wait_until(lambda: bfl.jobs and [e for e in journal.entries() if e.phase == "submitted"])
-    first = journal.entries()[0].at
-    wait_until(lambda: journal.entries()[0].at > first)
+    its = journal_of(settings)
+    wait_until(lambda: bfl.jobs and [e for e in its.entries() if e.phase == "submitted"])
+    first = its.entries()[0].at
+    wait_until(lambda: its.entries()[0].at > first)
     bfl.hold = False
     assert running.result(PATIENCE).outcome == "done"
     time.sleep(0.1)
-    assert journal.entries() == [], "a late renewal must not bring the entry back"
+    assert its.entries() == [], "a late renewal must not bring the entry back"
 
 
 def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
@@ -179,9 +187,10 @@ def test_an_uncertain_submission_is_held_at_once_for_everybody(bfl: FakeBfl, set
     with pytest.raises(SubmissionUncertain):
         run(call, settings)
     [entry] = journal_of(settings).entries()
-    assert entry.is_held
+    assert entry.seems_held
     assert entry.owner == ""
-    assert not replace(entry, owner=ELSEWHERE).is_held, "or others would wait for it for a minute"
+    assert not journal_of(settings).is_leased(entry)
+    assert not replace(entry, owner=ELSEWHERE).seems_held, "or others would wait for it for a minute"
 
 
 @pytest.mark.parametrize("policy", ["resubmit", "decision"])
@@ -210,11 +219,15 @@ def test_a_job_that_a_person_dropped_is_not_submitted_whatever_the_policy(
 
 
 def test_an_intent_of_another_machine_is_waited_for_until_its_lease_lapses(
-    bfl: FakeBfl, settings: Settings, call: Call
+    bfl: FakeBfl, settings: Settings, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(call, settings, at=time.time() - LEASE + 0.5)
+    entry = written(call, settings, at=time.time() + 7200)
+    waiting = background.start(job.execute(call, settings))
+    time.sleep(0.3)
+    assert not waiting.done()
+    a_minute_later(entry, settings, monkeypatch)
     with pytest.raises(SubmissionUncertain, match="held"):
-        run(call, settings)
+        waiting.result(PATIENCE)
     assert bfl.jobs == 0
 
 
@@ -532,6 +545,6 @@ def test_an_entry_names_machine_and_process(bfl: FakeBfl, settings: Settings, ca
     folder = Path(settings.store) / "journal"
     wait_until(lambda: folder.is_dir() and list(folder.glob("*.json")))
     [file] = folder.glob("*.json")
-    assert json.loads(file.read_text())["owner"] == f"{socket.gethostname()}:{os.getpid()}"
+    assert json.loads(file.read_text())["owner"] == this_process()
     bfl.hold = False
     running.result(PATIENCE)

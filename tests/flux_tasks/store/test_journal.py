@@ -19,6 +19,8 @@ from object_stores import forget_filesystems
 
 from flux_tasks import files
 from flux_tasks.settings import Settings
+from flux_tasks.store import journal as journal_module
+from flux_tasks.store import owner
 from flux_tasks.store.journal import LEASE, Entry, Journal
 from flux_tasks.store.records import Store
 
@@ -44,7 +46,7 @@ def test_an_intent_says_who_had_it_and_when(journal: Journal) -> None:
     found = journal.entry(KEY)
     assert found is not None
     assert (found.phase, found.tool, found.name, found.estimate, found.id) == ("intent", "erase-v1", "harbour", 3.4, "")
-    assert found.owner == f"{socket.gethostname()}:{os.getpid()}"
+    assert found.owner == owner.this_process()
     assert before <= found.at <= time.time()
     assert found.age >= 0
 
@@ -173,6 +175,7 @@ def test_an_entry_holds_neither_a_key_nor_bytes_nor_a_delivery_address(journal: 
         "decision",
         "reason",
         "checksum",
+        "word",
     }
     assert set(written) == names
 
@@ -180,20 +183,161 @@ def test_an_entry_holds_neither_a_key_nor_bytes_nor_a_delivery_address(journal: 
 # -- leases and attempts ----------------------------------------------------------------------------------------------
 
 
-def test_an_entry_of_a_living_process_is_leased_for_a_minute_after_its_last_word() -> None:
-    other = f"{socket.gethostname()}:{os.getppid()}"
-    assert intent(owner=other).is_leased
-    assert not intent(owner=other, at=time.time() - LEASE).is_leased
-    assert intent(owner="another-machine:7").is_leased
-    assert not intent(owner="another-machine:7", at=time.time() - LEASE).is_leased
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds by which the reader's own clock is moved on."""
+    moved = [0.0]
+    monkeypatch.setattr(journal_module, "clock", lambda: time.monotonic() + moved[0])
+    return moved
 
 
-def test_an_entry_of_ones_own_of_nobody_or_of_a_process_that_is_gone_is_not_leased() -> None:
+def of_this_machine(pid: int) -> str:
+    return f"{socket.gethostname()}:{pid} {owner.this_process().split(' ')[1]} 0123456789abcdef"
+
+
+OTHERS = {
+    "another machine": "another-machine:7 another-boot/pid:[1] 0123456789abcdef",
+    "another namespace of this machine": f"{socket.gethostname()}:999999 another-boot/pid:[1] 0123456789abcdef",
+    "an earlier version": f"{socket.gethostname()}:999999",
+    "a living process of this machine": of_this_machine(os.getppid()),
+}
+
+
+@pytest.mark.parametrize("who", OTHERS)
+@pytest.mark.parametrize("ahead", [-7200.0, -61.0, 0.0, 59.0, 7200.0])
+def test_a_lease_lapses_a_minute_after_the_reader_saw_its_entry_change_whatever_any_clock_says(
+    journal: Journal, passed: list[float], who: str, ahead: float
+) -> None:
+    theirs = intent(owner=OTHERS[who], at=time.time() + ahead)
+    journal.put(theirs)
+    seen = journal.entry(KEY)
+    assert seen is not None
+    assert journal.is_leased(seen)
+    passed[0] = LEASE - 1
+    journal.put(theirs.now())
+    seen = journal.entry(KEY)
+    assert seen is not None
+    passed[0] = 2 * LEASE - 2
+    assert journal.is_leased(seen), "it was written again a moment ago, as the reader saw"
+    passed[0] = 2 * LEASE
+    assert not journal.is_leased(seen)
+    seen = Journal(Store(journal._store.url)).entry(KEY)
+    assert seen is not None
+    assert not journal.is_leased(seen), "another look by the same process does not begin anew"
+
+
+def test_an_entry_of_ones_own_of_nobody_or_of_a_process_that_is_gone_is_not_leased(journal: Journal) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    for owner in (f"{socket.gethostname()}:{os.getpid()}", "", f"{socket.gethostname()}:{gone.stdout.strip()}"):
-        assert not intent(owner=owner).is_leased
-        assert intent(owner=owner).is_held
-        assert not intent(owner=owner, decision="drop").is_held
+    earlier_with_our_id = of_this_machine(os.getpid())
+    for who in (owner.this_process(), "", of_this_machine(int(gone.stdout)), earlier_with_our_id):
+        journal.put(intent(owner=who))
+        seen = journal.entry(KEY)
+        assert seen is not None
+        assert not journal.is_leased(seen)
+        if who != owner.this_process():
+            assert seen.seems_held
+        assert not intent(owner=who, decision="drop").seems_held
+
+
+def test_a_process_that_is_gone_is_known_in_its_own_boot_and_namespace_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert owner.has_ended(of_this_machine(gone.pid))
+    assert not owner.has_ended(of_this_machine(gone.pid).replace("pid:[", "pid:[1"))
+    assert not owner.has_ended(f"{socket.gethostname()}:{gone.pid}")
+    theirs = of_this_machine(gone.pid)
+    monkeypatch.setattr(os, "getpid", lambda: 999_999)  # a number that /proc does not give this process
+    assert not owner.has_ended(theirs)
+    assert not owner.has_ended(f"{socket.gethostname()}:{gone.pid}  0123456789abcdef")
+
+
+def test_every_process_has_a_word_of_its_own_also_a_forked_one() -> None:
+    here = owner.this_process()
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        os.write(write, owner.this_process().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    there = os.read(read, 1000).decode()
+    assert here.split(" ")[1] == there.split(" ")[1]
+    assert here.split(" ")[2] != there.split(" ")[2]
+    assert here == owner.this_process()
+
+
+def test_a_clock_that_is_ahead_is_said_once(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "flux_tasks.job")
+    who = "far-away:7 boot/pid:[1] fedcba9876543210"
+    for key in ("a", "b"):
+        journal.put(intent(key=key, owner=who, at=time.time() + 7200))
+        journal.entry(key)
+        journal.entry(key)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith("the clock of far-away:7 is 7")
+    assert said.endswith("s ahead of this machine's; leases do not depend on it")
+
+
+def test_an_entry_whose_write_was_answered_by_a_conflict_is_recognised_by_its_word(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The put arrived, its answer was lost, and it was sent again: the store has an entry already, and it is ours."""
+    create = files.create
+    monkeypatch.setattr(files, "create", lambda *given: create(*given) and False)
+    ours = intent()
+    assert journal.intend(ours)
+    assert not journal.intend(intent(at=ours.at, begun=ours.begun)), "the same but for its word"
+
+
+def test_a_decision_holds_for_the_entry_that_a_person_saw_and_for_no_later_one(journal: Journal) -> None:
+    theirs = intent(owner=OTHERS["another machine"])
+    journal.put(theirs)
+    assert journal.decide(theirs, "resubmit")
+    decided = journal.entry(KEY)
+    assert decided is not None
+    assert decided.decision == "resubmit"
+    assert journal.is_leased(decided), "who acts on it waits for the lease to end"
+    journal.put(theirs.now())  # its owner is alive
+    assert journal.entry(KEY) == journal.entries()[0]
+    assert journal.entries()[0].decision == ""
+    assert not journal.decide(theirs, "drop"), "it has changed since"
+    paid = theirs.with_id("job-1", polling_url="", cost=3.0)
+    journal.put(paid)
+    assert not journal.decide(theirs, "resubmit")
+    assert journal.entry(KEY) == paid
+
+
+def test_settling_a_job_forgets_what_was_decided_about_it(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "_seen", {})
+    journal.put(intent(owner=""))
+    seen = journal.entry(KEY)
+    assert seen is not None
+    assert journal.decide(seen, "drop")
+    journal.settle(KEY)
+    assert not journal_module._seen, "what is settled is not remembered"
+    assert journal.entry(KEY) is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_renewal_never_brings_back_an_entry_that_another_process_has_settled_or_taken(journal: Journal) -> None:
+    ours = intent()
+    journal.intend(ours)
+    journal.renew(ours)
+    renewed = journal.entry(KEY)
+    assert renewed is not None
+    assert (renewed.word, renewed.begun) != (ours.word, ours.begun)
+    assert journal.confirm(ours)
+    theirs = intent(attempt=2, owner=OTHERS["another machine"])
+    journal.intend(theirs)
+    journal.renew(ours)
+    assert not journal.confirm(ours)
+    assert journal.entry(KEY) == theirs
+    journal.withdraw(ours)
+    assert journal.entry(KEY) == theirs, "without the first attempt nobody would find the second"
+    journal.settle(KEY)
+    journal.renew(ours)
+    assert not journal.confirm(ours)
+    assert journal.entry(KEY) is None
 
 
 def test_an_entry_is_paid_held_dropped_or_free_to_submit() -> None:
@@ -210,10 +354,11 @@ def test_the_next_attempt_is_made_by_one_writer_alone_and_is_the_one_that_counts
     journal.intend(first)
     lost = first.with_id("job-1", polling_url="", cost=3)
     journal.put(lost)
-    anew = intent(attempt=2)
+    asked = [intent(attempt=2) for _ in range(16)]
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda _: journal.intend(anew), range(16)))
+        won = list(pool.map(journal.intend, asked))
     assert won.count(True) == 1
+    anew = asked[won.index(True)]
     assert journal.entry(KEY) == anew
     assert journal.entries() == [anew]
     journal.settle(KEY, lost.id)

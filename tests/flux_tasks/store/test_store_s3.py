@@ -67,6 +67,8 @@ class TestRclone(StoreConformance):
     and replaces objects in place, so a reader may meet one half-replaced (and is told so: its checksum is wrong).
     """
 
+    is_exclusive = False
+
     @pytest.fixture
     def url(self, rclone: str) -> str:
         return f"s3://{new_bucket()}/some/prefix"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_bfl import FakeBfl
+from object_stores import rclone_s3, reach_s3
 from scripted import Answer, Request
 
 from flux_tasks import files
-from flux_tasks.store.journal import Journal
+from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
+from pipelines.cli.commands import store as store_module
 
 OUTPUT = 'output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}\n'
 
@@ -89,6 +93,61 @@ def test_a_person_settles_held_jobs_one_by_one(here_cli: Any, bfl: FakeBfl, fold
     assert "dropped by a person" in done.stdout
     assert bfl.jobs == 4, "two that were cut, one made again, its second step"
     assert here_cli("store", "held", "--resubmit", "nothing").returncode == 2
+
+
+FAR = "far-away:7 another-boot/pid:[1] 0123456789abcdef"
+
+
+@pytest.mark.parametrize("option", ["--resubmit", "--drop"])
+@pytest.mark.parametrize("is_submitted", [False, True])
+def test_a_job_whose_owner_writes_between_two_looks_is_left_to_it(
+    here_cli: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, option: str, is_submitted: bool
+) -> None:
+    """Its owner's clock is an hour behind, so that its job looks held."""
+    journal = Journal(Store(str(folder / "store")))
+    theirs = Entry("k" * 64, "deblur-v1", "intent", owner=FAR, at=time.time() - 3600)
+    journal.put(theirs)
+    written = theirs.with_id("job-1", polling_url="", cost=3.0) if is_submitted else theirs.now()
+    pauses: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        pauses.append(seconds)
+        journal.put(written)
+
+    monkeypatch.setattr(store_module, "time", SimpleNamespace(sleep=meanwhile))
+    done = here_cli("store", "held", option, "kkkk")
+    assert "nothing decided: far-away:7 is at work on it" in done.stdout
+    assert "looking again in 5 s" in done.stderr
+    assert pauses == [5.0]
+    assert entries(folder) == [written]
+    assert entries(folder)[0].decision == ""
+
+
+@pytest.mark.parametrize(("ahead", "count"), [(-61, 1), (0, 0), (59, 0), (7200, 1)])
+def test_a_job_of_another_machine_is_listed_unless_it_seems_to_be_submitted_right_now(
+    here_cli: Any, folder: Path, ahead: float, count: int
+) -> None:
+    theirs = Entry("k" * 64, "deblur-v1", "intent", owner=FAR, at=time.time() + ahead)
+    Journal(Store(str(folder / "store"))).put(theirs)
+    assert len(json.loads(here_cli("store", "held", "--json").stdout)) == count
+
+
+def test_a_run_on_a_server_that_ignores_conditions_says_alone_or_stops_before_it_pays(
+    here_cli: Any, bfl: FakeBfl, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "buckets" / "ours").mkdir(parents=True)
+    arguments = ("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--no-report", "--store", "s3://ours/store")
+    with rclone_s3(tmp_path / "buckets", "throw-away", "throw-away") as endpoint, reach_s3(endpoint):
+        refused = here_cli(*arguments, key="right-key")
+        assert refused.returncode == 3
+        assert "cannot keep several processes apart" in refused.stdout + refused.stderr
+        assert "--alone" in refused.stdout + refused.stderr
+        assert bfl.jobs == 0
+        assert here_cli(*arguments, "--alone", key="right-key").returncode == 0
+        paid = bfl.jobs
+        assert paid > 0
+        assert here_cli(*arguments, key="right-key").returncode == 0, "what is settled needs no such store"
+        assert bfl.jobs == paid
 
 
 def test_failed_items_alone_are_tried_again(here_cli: Any, bfl: FakeBfl, folder: Path) -> None:
