@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Generator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -132,6 +132,10 @@ class Connection:
             await response.aclose()
         headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
         return httpx.Response(response.status_code, headers=headers, content=bytes(data))
+
+    def has_key(self, text: str) -> bool:
+        """Check whether the key stands in ``text``, as it is or as an address writes it."""
+        return len(self._key) >= _SHORTEST_KEY and any(self._key in form for form in (text, unquote(text)))
 
     def without_key(self, answer: Any) -> Any:
         """Return what the service answered without the key, which it may repeat; ids and addresses stay as they are."""

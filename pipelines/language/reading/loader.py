@@ -14,7 +14,7 @@ from pipelines.language.document.fields import name_problem
 from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, Output, RecipeDocument, Source
 from pipelines.language.names import ITEM_NAMES, SOURCE
 from pipelines.language.reading import yaml
-from pipelines.language.reading.includes import Include, IncludedSteps
+from pipelines.language.reading.includes import MAX_DEPTH, Include, IncludedSteps
 from pipelines.language.reading.links import Links, axes_of, check_matrices, check_unused, link_steps
 from pipelines.language.reading.parameters import check_path, check_step, check_variants
 from pipelines.language.reading.problems import ProblemCollector, read_part
@@ -54,7 +54,10 @@ def compile_data(data: Mapping[str, Any], included: Mapping[str, CompiledRecipe]
 
 @dataclass
 class _Loader:
-    """Reads one recipe and the recipes that it uses as steps; each of these is read once."""
+    """Reads one recipe and the recipes that it uses as steps; each of these is read once.
+
+    For ``no_code`` see ``load``.
+    """
 
     file: str
     within: tuple[str, ...] = ()
@@ -79,17 +82,20 @@ class _Loader:
         if location in self.included:
             self.functions |= self.included[location].functions
             return self.included[location].as_steps()
-        users = (*self.within, self.file)
-        if location in users:
-            way = " → ".join((*filter(None, users), location))
-            raise RecipeError([Problem("", f"is a step of itself: take it out: {way}")])
-        if location not in self.known:
+        place = _place(location)
+        if place not in self.known:
+            users = (*self.within, self.file)
+            if place in map(_place, filter(None, users)):
+                way = " → ".join((*filter(None, users), location))
+                raise RecipeError([Problem("", f"is a step of itself: take it out: {way}")])
+            if len(users) > MAX_DEPTH:
+                raise RecipeError([Problem("", f"lies more than {MAX_DEPTH} recipes deep: nest fewer")])
             try:
                 inner = _Loader(location, users, self.known, functions=self.functions, no_code=self.no_code)
-                self.known[location] = inner.compile(yaml.load(_text_of(location)), {}).as_steps()
+                self.known[place] = inner.compile(_included(location), {}).as_steps()
             except RecipeError as error:
-                self.known[location] = error
-        found = self.known[location]
+                self.known[place] = error
+        found = self.known[place]
         if isinstance(found, RecipeError):
             raise found
         return found
@@ -102,6 +108,28 @@ class _Loader:
             folder = files.local_path(self.file).absolute().parent if self.file and is_here else Path.cwd()
             self.functions[reference] = user_function.load(reference, folder=folder if is_here else None)
         return self.functions[reference]
+
+
+def _place(location: str) -> str:
+    """Return a location such that a file on this machine has one, however it is written."""
+    return str(files.local_path(location).resolve()) if files.is_local(location) else location
+
+
+def _included(location: str) -> yaml.Document:
+    """Read a recipe that another one names; nothing is said of the text of a file that is none.
+
+    Raises:
+        RecipeError: it is no recipe.
+    """
+    document = yaml.load(_text_of(location))
+    given = document.data if isinstance(document.data, dict) else {}
+    if missing := [name for name in REQUIRED if name not in given]:
+        line = next((problem.line for problem in document.problems if problem.line), None)
+        lacks = (
+            f"it has no {' and no '.join(missing)}" if given else "it is not valid YAML" if line else "it is no mapping"
+        )
+        raise RecipeError([Problem("", f"is not a recipe: {lacks}", line)], file=location)
+    return document
 
 
 def _text_of(location: str) -> str:

@@ -10,7 +10,7 @@ from pipelines.language.document.fields import name_problem
 from pipelines.language.document.options import FunctionStep, StepOptions
 from pipelines.language.model import Action
 from pipelines.language.names import SOURCE, numbered
-from pipelines.language.reading.includes import Include, expand_recipes
+from pipelines.language.reading.includes import MAX_STEPS, Include, expand_recipes
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
 from pipelines.operations.registry import OPERATIONS
 from pipelines.operations.user_function import UserFunction
@@ -72,6 +72,11 @@ def parse_steps(
     """Parse the list of steps; a matrix cannot use ``names``, which templates of an item know."""
     if not isinstance(data, list) or not data:
         problems.add(("steps",), "is not a list of steps: write '- deblur: {}' and so on")
+        return ParsedSteps()
+    if len(data) > MAX_STEPS:
+        problems.add(
+            ("steps",), f"has {len(data):,} steps, and a recipe at most {MAX_STEPS:,}: use a matrix or a table"
+        )
         return ParsedSteps()
     expansion = expand_recipes(data, include, problems)
     parser = _Parser(names, expansion.stands_for, function, problems)
