@@ -16,6 +16,7 @@ import copy
 import inspect
 import re
 import sys
+import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -272,9 +273,9 @@ class UserFunction:
         try:
             result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
             made = _made(result, mask=self.output_kind == "mask")
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # SystemExit and GeneratorExit, too: a function does not end the run
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
             what = str(error) if isinstance(error, _NoImage) else describe(error)
             raise InvalidImage(f"{self.reference}: {what}") from None
         if has_same_pixels(made, before):
