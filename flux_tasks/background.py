@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 __all__ = ["arun", "run", "start"]
@@ -67,6 +67,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         raise RuntimeError("background.run() would wait for itself; await the coroutine instead")
     future = start(coroutine)
     try:
+        while not wait([future], timeout=1).done:  # a Ctrl-C just before the wait begins is only noticed after it
+            pass
         return future.result()
     except BaseException:
         future.cancel()  # a KeyboardInterrupt in the waiting thread must not leave the work running

@@ -30,6 +30,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, Self
 
 __all__ = [
@@ -57,8 +58,12 @@ __all__ = [
     "StoreUnavailable",
     "SubmissionUncertain",
     "Transient",
+    "cut",
     "explain",
+    "listed",
     "nearest",
+    "quote",
+    "reason_of",
     "shown",
 ]
 
@@ -76,7 +81,7 @@ class Problem:
     line: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" if self.where else self.what
+        return f"{cut(self.where)}: {self.what}" if self.where else self.what
 
 
 class FluxError(Exception):
@@ -105,6 +110,11 @@ class EndpointUnreachable(RunStopped):
 
 class StoreUnavailable(RunStopped):
     """The store cannot be read or written: nobody knows what is paid for, and no new result can be stored."""
+
+    @classmethod
+    def of(cls, what: str, error: Exception) -> Self:
+        """Say that the store cannot be ``what`` (read, written, used), why, and how to name another one."""
+        return cls(f"the store cannot be {what}: {error}; --store or FLUX_STORE names another one")
 
 
 class Interrupted(RunStopped):
@@ -229,22 +239,53 @@ class RecipeError(FluxError):
         """Return one line a problem: ``file:line: where: what``."""
         if not self.file:
             return [str(p) for p in self.problems]
-        return [f"{self.file}:{p.line}: {p}" if p.line else f"{self.file}: {p}" for p in self.problems]
+        file = cut(self.file, 200)
+        return [f"{file}:{p.line}: {p}" if p.line else f"{file}: {p}" for p in self.problems]
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the closest of ``choices``, or an empty string if none is close."""
-    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+    """Return `` (did you mean 'x'?)`` for the first of ``choices`` that begins with ``name``, else for the closest.
+
+    An empty string if none is close.
+    """
+    known = list(choices)
+    begun = [choice for choice in known if len(name) > 3 and choice.startswith(name)]
+    close = begun or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f" (did you mean {quote(close[0])}?)" if close else ""
+
+
+def cut(text: str, most: int = 80) -> str:
+    """Return ``text`` as a message repeats it: on one line, and without its middle if it is longer than ``most``."""
+    if len(text) > most:
+        text = f"{text[: most // 2]}…{text[1 - most + most // 2 :]}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)[:most]
+
+
+def quote(text: object) -> str:
+    """Return a text in quotes, as a message repeats it; see ``cut``. Line ends become spaces."""
+    line = str(text)
+    return f"'{cut(' '.join(line.split()) if chr(10) in line else line)}'"
 
 
 def shown(value: object) -> str:
-    """Return ``value`` as a message quotes it, with at most 60 characters."""
+    """Return a value of any type as Python writes it, as a message repeats it; see ``cut``."""
     try:
-        text = repr(value)
+        return cut(repr(value))
     except Exception:  # a number of 5,000 digits, a list that is nested too deeply
         return f"this {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return why something failed, for a message that names the place itself."""
+    return cut(getattr(error, "strerror", None) or str(error) or type(error).__name__, 200)
+
+
+def listed(names: Iterable[object], most: int = 400) -> str:
+    """Return names with commas between them, as a message lists them: about ``most`` characters, and how many more."""
+    texts = [cut(str(name)) for name in names]
+    lengths = accumulate(len(text) + 2 for text in texts)
+    count = max(1, sum(length <= most for length in lengths))
+    return ", ".join(texts[:count]) + (f" and {len(texts) - count:,} more" if len(texts) > count else "")
 
 
 _EXPLAINED = {  # by pydantic's name of the error
@@ -252,7 +293,7 @@ _EXPLAINED = {  # by pydantic's name of the error
     "less_than": "is not below {lt}: write less than that",
     "greater_than_equal": "is below {ge}: write {ge} or more",
     "greater_than": "is not above {gt}: write more than that",
-    "multiple_of": "is not a multiple of {multiple_of}",
+    "multiple_of": "is not a multiple of {multiple_of}: write one",
     "literal_error": "is not one of {expected}",
     **dict.fromkeys(("int_type", "int_from_float", "int_parsing"), "is not a whole number: write one without quotes"),
     **dict.fromkeys(("float_type", "float_parsing"), "is not a number: write one without quotes"),
@@ -261,6 +302,8 @@ _EXPLAINED = {  # by pydantic's name of the error
     "string_type": "is not text: write it in quotes",
     "string_too_short": "is too short: write at least {min_length} character(s)",
     "string_too_long": "is too long: write at most {max_length} characters",
+    "list_type": "is not a list: write one, such as [a, b]",
+    **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "is not a mapping: write name: value"),
     "too_short": "has {actual_length}: write at least {min_length}",
 }
 
@@ -271,7 +314,7 @@ def explain(error: Mapping[str, Any]) -> str:
     if kind == "missing":
         return "is required: write a value for it"
     if kind == "extra_forbidden":
-        return "is not known here"
+        return "unknown key"
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":

@@ -24,13 +24,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import SplitResult, urlsplit
 
-from flux_tasks.errors import KeyRefused, Problem, RecipeError, nearest
+from flux_tasks.errors import KeyRefused, Problem, RecipeError, cut, nearest, quote, shown
 
 __all__ = [
     "ENDPOINTS",
+    "SettingChanges",
     "Settings",
     "current",
     "is_bfl",
@@ -91,32 +92,34 @@ class Settings:
         if endpoint not in (*ENDPOINTS, "local"):
             parts, what = _parts(endpoint), ""
             if any(sign.isspace() or not sign.isprintable() for sign in endpoint):  # some parsers skip them
-                what = f"{endpoint!r} holds a space or a character that no address has"
+                what = f"{shown(endpoint)} holds a space or a character that no address has: copy it again"
             elif parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-                what = f"'{endpoint}' is not an endpoint{nearest(endpoint, [*ENDPOINTS, 'local'])}: write bfl, eu, us, "
-                what += "local, or an address such as http://127.0.0.1:8000"
+                what = f"{quote(endpoint)} is not an endpoint{nearest(endpoint, [*ENDPOINTS, 'local'])}: "
+                what += "write bfl, eu, us, local, or an address such as http://127.0.0.1:8000"
             elif parts.username or parts.password:
                 what = "holds a user name or password: write the address without them"
             elif self.key and parts.scheme == "http" and not is_loopback(endpoint):
-                what = f"the key is not sent over plain http to {parts.hostname}: write https"
+                what = f"the key is not sent over plain http to {cut(parts.hostname)}: write https"
             problems += [Problem("endpoint", what)] if what else []
         if not self.key.isascii() or not self.key.isprintable() or " " in self.key:  # never shown, not even in parts
             problems.append(Problem("key", "holds a character that no key has: copy it again"))
         if isinstance(self.max_jobs, bool) or not isinstance(self.max_jobs, int):
-            problems.append(Problem("max_jobs", f"{self.max_jobs!r} is not a whole number"))
+            problems.append(Problem("max_jobs", f"{shown(self.max_jobs)} is not a whole number"))
         elif self.max_jobs < 1:
-            problems.append(Problem("max_jobs", f"{self.max_jobs} is below 1"))
+            problems.append(Problem("max_jobs", f"{shown(self.max_jobs)} is below 1: write 1 or more"))
         for name, seconds in (("deadline", self.deadline), ("timeout", self.timeout)):
             if seconds is None and name == "deadline":
                 continue
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
-                problems.append(Problem(name, f"{seconds!r} is not a number of seconds above 0"))
+                problems.append(Problem(name, f"{shown(seconds)} is not a number of seconds above 0"))
         if self.on_uncertain not in ("hold", "resubmit"):
-            problems.append(Problem("on_uncertain", f"'{self.on_uncertain}' is not one of hold, resubmit"))
+            problems.append(Problem("on_uncertain", f"{quote(self.on_uncertain)} is not one of hold, resubmit"))
         if self.region not in ("any", "strict"):
-            problems.append(Problem("region", f"'{self.region}' is not one of any, strict"))
+            problems.append(Problem("region", f"{quote(self.region)} is not one of any, strict"))
         elif self.region == "strict" and self.is_bfl and not region_of(self.base_url):
-            problems.append(Problem("region", f"{endpoint} has no region to keep to: set the endpoint to eu or us"))
+            problems.append(
+                Problem("region", f"{shown(endpoint)} has no region to keep to: set the endpoint to eu or us")
+            )
         if problems:
             raise RecipeError(problems)
 
@@ -141,6 +144,23 @@ class Settings:
                 "no key for BFL: set BFL_API_KEY, or choose --endpoint local (FLUX_ENDPOINT=local) for a preview made "
                 "on this machine"
             )
+
+
+class SettingChanges(TypedDict, total=False):
+    """The fields of ``Settings`` as keyword arguments, for type checkers and editors."""
+
+    endpoint: str
+    key: str
+    store: str
+    max_jobs: int
+    poll_interval: float | None
+    on_uncertain: Literal["hold", "resubmit"]
+    engine: str
+    deadline: float | None
+    timeout: float
+    send_urls: bool
+    retry_moderated: bool
+    region: Literal["any", "strict"]
 
 
 def is_bfl(url: str) -> bool:
@@ -221,7 +241,7 @@ def from_environment() -> Settings:
 
 def _whole(text: str) -> int:
     if not text.strip().isdecimal():
-        raise ValueError(f"'{text}' is not a whole number")
+        raise ValueError(f"{shown(text)} is not a whole number")
     return int(text)
 
 
@@ -229,13 +249,13 @@ def _seconds(text: str) -> float:
     with suppress(ValueError):
         if 0 < (seconds := float(text)) < float("inf"):
             return seconds
-    raise ValueError(f"'{text.strip()}' is not a number of seconds above 0")
+    raise ValueError(f"{shown(text.strip())} is not a number of seconds above 0")
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.strip() not in choices:
-            raise ValueError(f"'{text.strip()}' is not one of {', '.join(choices)}")
+            raise ValueError(f"{shown(text.strip())} is not one of {', '.join(choices)}")
         return text.strip()
 
     return parse
@@ -273,7 +293,7 @@ def current() -> Settings:
 
 
 @contextmanager
-def use(settings: Settings | None = None, **changes: Any) -> Iterator[Settings]:
+def use(settings: Settings | None = None, **changes: Unpack[SettingChanges]) -> Iterator[Settings]:
     """Set some settings for the tasks that are called inside the block::
 
         with use(endpoint="local", store="out/store"):

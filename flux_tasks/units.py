@@ -5,13 +5,31 @@ from __future__ import annotations
 import io
 import math
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 
-__all__ = ["credits", "dollars", "duration", "escape_controls", "measured_duration", "price", "px_size", "table_text"]
+__all__ = [
+    "credits",
+    "dollars",
+    "duration",
+    "escape_controls",
+    "is_blank",
+    "measured_duration",
+    "price",
+    "px_size",
+    "table_text",
+]
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]")
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are drawn as an empty space
+_UNSEEN = ("Cc", "Cf", "Mn", "Me", "Zl", "Zp", "Zs")  # Unicode's categories of what draws nothing by itself
 _NARROWEST = 20  # characters of a folded column: below, a terminal folds the lines better
 _NO_LIMIT = 100_000  # columns: wider than any table
+
+
+def is_blank(text: str) -> bool:
+    """Check whether ``text`` has no visible character: only white space, zero-width characters, lone accents."""
+    return all(sign in _FILLERS or unicodedata.category(sign) in _UNSEEN for sign in text)
 
 
 def px_size(size: tuple[int, int]) -> str:

@@ -22,9 +22,9 @@ at an image is checked when the recipe is read, and all problems are told at onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.names import numbered
@@ -32,10 +32,11 @@ from pipelines.language.python.step_spec import StepSpec, ids_of, name_of, plain
 from pipelines.language.reading import loader
 
 if TYPE_CHECKING:
-    from pipelines.flows.recipe_flow import RunResult
+    from pipelines.flows.recipe_flow import RunOptions, RunResult
     from pipelines.language.document.recipe import Budget, Output, Source
     from pipelines.language.graph import Graph
     from pipelines.language.model import Step
+    from pipelines.plan.planner import PlanOptions
     from pipelines.plan.result import Plan
 
 __all__ = ["Recipe"]
@@ -191,7 +192,7 @@ class Recipe:
         """Return the recipe as YAML that ``parse`` reads back to the same digest."""
         return self.compiled.to_yaml()
 
-    def plan(self, **settings: Any) -> Plan:
+    def plan(self, **settings: Unpack[PlanOptions]) -> Plan:
         """Return what a run would do and cost; it spends nothing and writes nothing.
 
         Settings as for ``flux_tasks.use``, and ``limit`` and ``budget``.
@@ -200,17 +201,17 @@ class Recipe:
 
         return plan(self.compiled, **settings)
 
-    def run(self, **settings: Any) -> RunResult:
+    def run(self, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]) -> RunResult:
         """Run it; see ``pipelines.flows.run_recipe``."""
         from pipelines.flows.recipe_flow import run_recipe
 
-        return run_recipe(self, **settings)
+        return run_recipe(self, raise_on=raise_on, **settings)
 
-    async def arun(self, **settings: Any) -> RunResult:
+    async def arun(self, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]) -> RunResult:
         """Run it; see ``pipelines.flows.arun_recipe``."""
         from pipelines.flows.recipe_flow import arun_recipe
 
-        return await arun_recipe(self, **settings)
+        return await arun_recipe(self, raise_on=raise_on, **settings)
 
 
 def _named(

@@ -69,7 +69,7 @@ def recipe(recipe: Any, *, with_: Mapping[str, Any] | None = None, **options: An
     for name in options:
         if name not in known:
             remedy = f"; it takes {', '.join(known)}, and values for its vars are written with_={{…}}"
-            problems.append(Problem(f"recipe.{name}", f"is not known here{nearest(name, known) or remedy}"))
+            problems.append(Problem(f"recipe.{name}", f"unknown key{nearest(name, known) or remedy}"))
     if problems:
         raise InvalidRequest.of(problems)
     return make_step("recipe", with_ or {}, options, of=recipe)

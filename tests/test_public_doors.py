@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
@@ -39,9 +41,24 @@ def test_what_users_import_is_where_it_was(module: str) -> None:
 
 def test_the_command_line_is_reached_by_its_name_and_as_a_module() -> None:
     (script,) = entry_points(group="console_scripts", name="flux-pipelines")
-    assert script.value == "pipelines.cli:main"
+    assert script.value == "flux_pipelines:main"
     done = subprocess.run([sys.executable, "-m", "pipelines.cli", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_command_works_where_a_project_has_folders_of_the_same_names(tmp_path: Path) -> None:
+    for name in ("pipelines", "flux_tasks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('this is the project's own')")
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "flux-pipelines"), "tools", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"deblur-v1"' in done.stdout
 
 
 def test_pytest_loads_the_plugin_by_its_entry_point() -> None:

@@ -122,7 +122,7 @@ HOUSE = ("CONTRIBUTING.md", "docs/architecture.md")
 
 @pytest.mark.parametrize("page", HOUSE)
 def test_every_path_that_the_pages_on_the_house_name_exists(page: str) -> None:
-    folders = [ROOT / name for name in ("flux_tasks", "pipelines", "tests")]
+    folders = [ROOT / name for name in ("flux_pipelines.py", "flux_tasks", "pipelines", "tests")]
     places = [place for folder in folders for place in (folder, *folder.rglob("*"))]
     names = [f"/{place.relative_to(ROOT).as_posix()}{'/' * place.is_dir()}" for place in places]
     for path in re.findall(r"`([\w./]+(?:\.pyi?|/))`", (ROOT / page).read_text()):

@@ -30,7 +30,7 @@ from flux_tasks.catalog.fields import Request
 from flux_tasks.errors import Problem, nearest, shown
 from flux_tasks.units import px_size
 
-__all__ = ["GRID", "KINDS", "Box", "Boxes", "Row", "rows_in", "text_of", "with_boxes"]
+__all__ = ["GRID", "KINDS", "Box", "Boxes", "Row", "rows_in", "strange_names", "text_of", "with_boxes"]
 
 GRID = 1000
 """Lines of the grid, from one edge of a frame to the other."""
@@ -61,7 +61,8 @@ class Box(Request):
     """A box of ``left, top, right, bottom``, and what is to become of what is in it: exactly one of five kinds.
 
     The numbers are pixels of the picture as people see it, as in the boxes of a mask, with right and bottom excluded.
-    Numbers that are all at most 1 are shares of its width and height: ``[0, 0, 0.5, 1]`` is the left half.
+    Numbers that are all at most 1 are shares of its width and height: ``[0, 0, 0.5, 1]`` is the left half. One box has
+    either shares or pixels: a number between 0 and 1 beside one above 1 is refused.
     ``keep``, ``move`` and ``remove`` are places in the first picture, ``take`` is one in another picture; ``new`` and
     ``to`` are places in the result, in pixels of the first picture, which it has the shape of.
     """
@@ -98,6 +99,9 @@ class Box(Request):
     def _has_area(cls, edges: list[float] | None) -> list[float] | None:
         if edges is not None and (edges[2] <= edges[0] or edges[3] <= edges[1]):
             raise ValueError(f"box {_shown(edges)} is empty: write it as left, top, right, bottom")
+        if edges is not None and max(edges) > 1 and any(0 < edge < 1 for edge in edges):
+            what = f"box {_shown(edges)} mixes shares and pixels"
+            raise ValueError(f"{what}: write four shares, 0 to 1, or four numbers of pixels, with 0 for less than one")
         return edges
 
     @field_validator("id")
@@ -123,7 +127,7 @@ class Box(Request):
                 if self.picture is None
                 else f"{kinds[0]} takes no picture: only take does"
             )
-        if kinds[0] == "new" and self.text is None:
+        if kinds[0] == "new" and not (self.text or "").strip():
             raise ValueError("new needs text: write what is to be there")
         return self
 
@@ -252,6 +256,14 @@ def _count(pictures: int) -> str:
 def rows_in(prompt: str) -> list[Row]:
     """Return the rows at the end of a prompt, whoever wrote them; none if there are none that can be read."""
     return [row for row in map(_read, _split(prompt)[1]) if row is not None]
+
+
+def strange_names(prompt: str) -> list[str]:
+    """Return the names in ``<`` and ``>`` before the rows of a prompt that none of the rows has; none without rows."""
+    text, rows = _split(prompt)
+    known = {row.get("id") for row in rows if isinstance(row, dict)}
+    named = dict.fromkeys(re.findall(rf"<({_NAME.pattern})>", text)) if known else {}
+    return [name for name in named if name not in known and not name.startswith("ref_image_")]
 
 
 def text_of(prompt: str) -> str:

@@ -23,6 +23,7 @@ from flux_tasks.catalog.fields import (
 )
 from flux_tasks.catalog.rules import MAX_INPUT_PIXELS, Price, PromptLimit, SizeRule
 from flux_tasks.catalog.tool import Tool
+from flux_tasks.errors import shown
 
 Steps = Annotated[int | None, fact("Denoising steps.", ge=15, le=50)]
 Guidance = Annotated[float | None, fact("How closely to follow the prompt.", ge=1.5, le=100)]
@@ -45,7 +46,9 @@ def _ratio_problems(parameters: Mapping[str, Any]) -> dict[str, str]:
     ratio = _ratio(parameters)
     if ratio is None or 1 / _WIDEST - 1e-9 <= ratio <= _WIDEST + 1e-9:
         return {}
-    return {"aspect_ratio": f"{parameters['aspect_ratio']!r} is not between 21:9 and 9:21"}
+    return {
+        "aspect_ratio": f"{shown(parameters['aspect_ratio'])} is not between 21:9 and 9:21: write a ratio within these"
+    }
 
 
 class _Painting(WithUser, WithWebhook):

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from flux_tasks.catalog import tips
-from flux_tasks.catalog.boxes import Boxes
+from flux_tasks.catalog.boxes import Boxes, strange_names
 from flux_tasks.catalog.fields import ImageField, Request, fact
-from flux_tasks.catalog.rules import Price, PromptLimit, SizeRule
+from flux_tasks.catalog.rules import Price, PromptLimit, Revision, SizeRule
 from flux_tasks.catalog.tool import Tool
 
 __all__ = ["TOOLS"]
@@ -20,6 +20,7 @@ Ratio = Literal[
 ]
 _SIDES = {"768sq": 768, "1k": 1024, "1.5k": 1536, "2k": 2048, "4k": 4096}
 """Sides of a square result in pixels: 0.6, 1, 2.4, 4.2 and 16.8 MP, as published (F3-DOCS)."""
+_MAX_AREA = 16_777_216
 
 
 class Flux3Request(Request):
@@ -61,11 +62,19 @@ def _size(parameters: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[
         return None
     shape = min(max(width / height, 9 / 21), 21 / 9)
     side = _SIDES.get(str(parameters.get("resolution")), 1024)
-    return round(side * shape**0.5 / 16) * 16, round(side / shape**0.5 / 16) * 16
+    sides = side * shape**0.5 / 16, side / shape**0.5 / 16
+    width, height = (round(one) * 16 for one in sides)
+    if width * height > _MAX_AREA:  # the largest result is a picture that the tool itself takes
+        width, height = (int(one) * 16 for one in sides)
+    return width, height
 
 
 def _remarks(parameters: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("grounding sends the prompt to a web search",) if parameters.get("grounding") else ()
+    strange = strange_names(str(parameters.get("prompt", "")))
+    return (
+        *(["grounding sends the prompt to a web search"] if parameters.get("grounding") else ()),
+        *(f"prompt: <{name}> is the id of no box: write such a box, or the id of another one" for name in strange),
+    )
 
 
 def _prices(source: str, note: str, credits: Mapping[str, float]) -> dict[str, Price]:
@@ -93,12 +102,13 @@ def _model(name: str, summary: str, prices: Mapping[str, Price], *, sources: tup
         options=Flux3Options,
         price=prices["1k"],
         price_by=("resolution", prices),
-        sizes=SizeRule(max_input=16_777_216, min_side=256, is_about=True, source="F3-COMFY"),
+        sizes=SizeRule(max_input=_MAX_AREA, min_side=256, is_about=True, source="F3-COMFY"),
         sources=sources,
         strict=True,
         slots="flux-3",
         delivery=3600.0,
         expands_prompt=True,
+        revisions=(Revision(1, "2026-10-12", "the first in this catalogue"),),
         service_defaults={"grounding": True},
         instead={
             "seed": "it has no seed, write variant for another result",

@@ -12,9 +12,13 @@ from pydantic.fields import FieldInfo
 from flux_tasks.catalog.fields import CALLER_FIELDS, WEBHOOK_FIELDS, ImageField, Request
 from flux_tasks.catalog.rules import Price, PromptLimit, Revision, SizeRule, Tip
 from flux_tasks.errors import Problem, explain, nearest
+from flux_tasks.units import is_blank
 
 CONTRACT_VERSION = "2026-09-19"
 """Date of the official OpenAPI document that the request models follow."""
+
+NO_PROMPT = "is blank, and would be paid for: write in words what to make or change"
+"""What is wrong with a prompt that has no visible character, where the tool needs one."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _FIRST = Revision(1, "2026-09-19", "the first in this catalogue")
@@ -133,6 +137,15 @@ class Tool:
             if name not in self.image_fields
         }
 
+    @cached_property
+    def needs_prompt(self) -> Literal["always", "without a picture", "never"]:
+        """When a blank prompt would leave the tool nothing to go by."""
+        fields = self.request.model_fields
+        if "prompt" in fields and fields["prompt"].is_required():
+            return "always"
+        has_picture = any(fields[name].is_required() for name in self.image_fields)
+        return "never" if has_picture or "prompt" not in fields else "without a picture"
+
     @property
     def webhooks(self) -> bool:
         """Whether the tool can call back."""
@@ -242,6 +255,9 @@ class Tool:
         problems += _violations(self.request, {**placeholders, **request}, where, ignore_missing=optional)
         problems += _violations(self.options, options, where)
         problems += [Problem(f"{where}.{name}", what) for name, what in self.limits(request).items()]
+        prompt = request.get("prompt")
+        if self.needs_prompt == "always" and isinstance(prompt, str) and is_blank(prompt):
+            problems.append(Problem(f"{where}.prompt", NO_PROMPT))
         problems += [
             Problem(f"{where}.{name}", "holds half of a character (a lone surrogate), which cannot be sent: remove it")
             for name, value in request.items()

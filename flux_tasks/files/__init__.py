@@ -18,6 +18,7 @@ from flux_tasks.files.access import (
     write,
 )
 from flux_tasks.files.locations import (
+    canonical,
     extension,
     is_data,
     is_local,
@@ -37,6 +38,7 @@ from flux_tasks.files.targets import missing_bucket, try_writing, unwritable
 __all__ = [
     "Unusable",
     "access",
+    "canonical",
     "create",
     "exists",
     "extension",

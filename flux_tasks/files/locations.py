@@ -12,7 +12,19 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["extension", "is_data", "is_local", "is_location", "is_web", "join", "local_path", "name", "quoted", "stem"]
+__all__ = [
+    "canonical",
+    "extension",
+    "is_data",
+    "is_local",
+    "is_location",
+    "is_web",
+    "join",
+    "local_path",
+    "name",
+    "quoted",
+    "stem",
+]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
 _DRIVE = re.compile(r"[a-z]:\\", re.IGNORECASE)
@@ -20,6 +32,7 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 _DATA = re.compile(r"data:[\w.+-]*(/[\w.+-]+)?(;[^,]{0,200})?,", re.IGNORECASE)
 _BASE64 = re.compile(r"(iVBORw0K|/9j/|UklGR|R0lGOD|SUkq|TU0A|Qk[01])[A-Za-z0-9+/\s]*=*\s*")
 _HAS_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}")
+_OTHER_NAMES = {"s3a": "s3", "gcs": "gs"}
 _SHORT = 80
 _LONG = 200
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255  # bytes; what Linux takes
@@ -42,7 +55,10 @@ def is_local(location: str | os.PathLike[str]) -> bool:
 
 
 def is_location(text: str) -> bool:
-    """Check whether ``text`` can be a location: it is not a data URI, nor a long text in base64, JSON or prose."""
+    """Check whether ``text`` can be a location: not a data URI, nor a long text in base64, JSON or prose.
+
+    A long text that is the name of a file is a location, whatever it looks like.
+    """
     if is_data(text):
         return False
     if len(text) <= _SHORT or not is_local(text):
@@ -52,7 +68,8 @@ def is_location(text: str) -> bool:
         return False
     last = text.rpartition("/")[2]
     is_prose = len(last) > _SHORT and not _HAS_EXTENSION.fullmatch(PurePosixPath(last).suffix)
-    return not (is_prose or _BASE64.fullmatch(text) or text.lstrip()[:1] in ("{", "["))
+    is_json = (text.strip()[0], text.strip()[-1]) in (("{", "}"), ("[", "]"))
+    return not (is_prose or is_json or _BASE64.fullmatch(text)) or os.path.lexists(local_path(text))
 
 
 def _is_encodable(text: str) -> bool:
@@ -75,6 +92,12 @@ def local_path(location: str | os.PathLike[str]) -> Path:
     if "%" in written and not os.path.lexists(path):
         path = os.path.expanduser(unquote(written, errors="surrogateescape"))  # noqa: PTH111 - as above
     return Path(path)
+
+
+def canonical(location: str) -> tuple[str, str]:
+    """Return the protocol of a remote location under its usual name, and the path in it without slashes around it."""
+    protocol, _, path = location.partition("://")
+    return _OTHER_NAMES.get(protocol.lower(), protocol.lower()), path.strip("/")
 
 
 def join(location: str, *parts: str) -> str:

@@ -14,10 +14,13 @@ from urllib.parse import unquote
 
 from flux_tasks.files.access import exists, folders, listing
 from flux_tasks.files.locations import is_local, is_location, is_web, local_path
+from flux_tasks.files.locations import name as name_of
 from flux_tasks.files.patterns import glob, has_wildcards
+from flux_tasks.files.targets import missing_bucket
 
 __all__ = ["of_pattern", "similar"]
 
+_INNER_STARS = re.compile(r"(?<![^/])\*\*(?=[^/])")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _LISTING_IS_GOOD_FOR = 600  # seconds; a folder here is listed again when it has changed
 _listing_lock = threading.Lock()
@@ -28,11 +31,13 @@ def of_pattern(pattern: str, found: Collection[str] = ()) -> str:
 
     It lists folders; what cannot be listed has no near miss.
     """
-    if is_web(pattern):
+    if is_web(pattern) or [name_of(one) for one in found] == [name_of(pattern)]:  # one file, called by its name
         return ""
-    if not found and (braces := _BRACES.search(pattern)):
-        each = (f"'{pattern[: braces.start()]}{one}{pattern[braces.end() :]}'" for one in braces[1].split(","))
-        return f"braces have no meaning in a pattern: write a list, [{', '.join(each)}]"
+    if not found and _BRACES.search(pattern):
+        each = ", ".join(f"'{one}'" for one in _without_braces(pattern))
+        return f"braces have no meaning in a pattern: write a list, [{each}]"
+    if not found and (bucket := missing_bucket(pattern)):
+        return f"{bucket} does not exist: write the name of another bucket"
     known = set(found)
     for written, why in _spellings(pattern, is_missing=not found):
         with suppress(OSError):
@@ -43,20 +48,40 @@ def of_pattern(pattern: str, found: Collection[str] = ()) -> str:
     return ""
 
 
+def _without_braces(pattern: str) -> list[str]:
+    """Return the patterns that a shell makes of one with braces."""
+    if (braces := _BRACES.search(pattern)) is None:
+        return [pattern]
+    each = (pattern[: braces.start()] + one + pattern[braces.end() :] for one in braces[1].split(","))
+    return list(chain(*map(_without_braces, each)))
+
+
 def _spellings(pattern: str, *, is_missing: bool) -> Iterator[tuple[str, str]]:
     """Yield other ways to write ``pattern``, each with what to say if it matches."""
     if is_missing:
-        yield f"{pattern.rstrip('/')}/*", "it is a folder: write '{written}' for the files in it"
+        folder = pattern.rstrip("/")
+        yield f"{folder}/*", "it is a folder: write '{written}' for the files in it"
+        if not has_wildcards(folder):
+            yield f"{folder}/**/*", "it is a folder: write '{written}' for the files in all folders below it"
         yield pattern.replace("\\", "/"), "write / in place of each backslash: '{written}'"
         yield pattern.strip(), "take out the space at its beginning or end: '{written}'"
         literal = pattern.replace("[", "[[]")
         yield literal, "[ ] in a pattern stand for one of the letters between them: write '{written}'"
         yield unquote(pattern), "only http(s) addresses have escapes such as %20: write '{written}'"
+        place, slash, last = pattern.rpartition("/")
+        yield f"{place}{slash}.{last}", "names that begin with a dot are left out: write '{written}' for those"
+    if (other := _INNER_STARS.sub("**/*", pattern)) != pattern:
+        yield other, "** is any number of folders only between slashes: write '{written}'"
     for form in ("NFC", "NFD"):
         if (other := unicodedata.normalize(form, pattern)) != pattern:
             why = f"in the Unicode form of letters only (there it is {form})"
             yield other, f"{{count}} {why}, such as {{first}}: write '{{loose}}'"
     yield _in_any_case(pattern), "{count} in case only, such as {first}: {remedy}"
+    base, dot, ending = pattern.rpartition(".")
+    if dot and "/" not in ending and (is_missing or ending.lower() in ("jpg", "jpeg")):
+        endings = ["*"] if is_missing else ["[jJ][pP][gG]", "[jJ][pP][eE][gG]"]
+        for ending in endings:
+            yield f"{base}.{ending}", "{count} in the extension only, such as {first}: {remedy}"
 
 
 def _loose(pattern: str) -> str:
@@ -88,12 +113,10 @@ def _both(letter: re.Match[str]) -> str:
 
 
 def _with_extensions(pattern: str, others: Collection[str]) -> str:
-    """Return what to write so that a source finds ``others``, which differ from ``pattern`` in case."""
-    base, dot, ending = pattern.rpartition(".")
-    endings = {other.rpartition(".")[2] for other in others}
-    written = [f"{base}.{other}" for other in sorted(endings)]
-    is_ending = bool(dot) and {ending.lower()} == {other.lower() for other in endings}
-    if is_ending and set(others) <= set(chain(*map(glob, written))):
+    """Return what to write so that a source finds ``others``, which differ from ``pattern`` in case or extension."""
+    base = pattern.rpartition(".")[0]
+    written = [f"{base}.{ending}" for ending in sorted({other.rpartition(".")[2] for other in others})]
+    if base and set(others) <= set(chain(*map(glob, written))):
         return "add " + ", ".join(f"'{one}'" for one in written)
     return "write the name as it is there"
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flux_tasks.files.access import filesystem_of, reporting
-from flux_tasks.files.locations import is_local, is_web, local_path
+from flux_tasks.files.locations import canonical, is_local, is_web, local_path
 
 __all__ = ["glob", "has_wildcards", "matches"]
 
@@ -31,6 +31,7 @@ def glob(pattern: str) -> list[str]:
     """Return the locations of the files that match ``pattern``, sorted, of the same kind as the pattern.
 
     A folder matches only if the pattern has an extension: a folder ``x.jpg`` is probably a mistake, and is reported.
+    A link that leads nowhere matches, so that nobody overlooks what is missing behind it.
     """
     if is_web(pattern):
         return [pattern]  # one picture: the web cannot be listed
@@ -40,7 +41,7 @@ def glob(pattern: str) -> list[str]:
         if Path(local).is_file():
             return [local]
         found_here = _below(local) if _ANY_FOLDERS in _parts(local) else glob_module.iglob(local)  # noqa: PTH207 - keeps its prefix
-        return sorted(p for p in found_here if Path(p).is_file() or (with_folders and Path(p).is_dir()))
+        return sorted(p for p in found_here if _is_match(Path(p), with_folders=with_folders))
     filesystem, path = filesystem_of(pattern)
     protocol = pattern.split("://", 1)[0]
     if has_wildcards(path) and filesystem.isfile(path):
@@ -54,18 +55,23 @@ def glob(pattern: str) -> list[str]:
     )
 
 
+def _is_match(path: Path, *, with_folders: bool) -> bool:
+    if path.is_dir():
+        return with_folders
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 def matches(pattern: str, location: str) -> bool:
     """Check whether ``glob`` with this pattern finds a file at ``location``, which need not be there yet."""
     if is_web(pattern) or is_local(pattern) != is_local(location):
         return False
     if not is_local(pattern):
-        return pattern.partition("://")[0] == location.partition("://")[0] and _match(
-            _parts(location.partition("://")[2].strip("/")), _parts(pattern.partition("://")[2].strip("/"))
-        )
-    wanted, place = _parts(str(local_path(pattern))), local_path(location)
+        (protocol, path), (other, place) = canonical(pattern), canonical(location)
+        return protocol == other and _match(_parts(place), _parts(path))
+    wanted, file = _parts(str(local_path(pattern))), local_path(location)
     first = next((index for index, part in enumerate(wanted) if has_wildcards(part)), len(wanted) - 1)
     folder = "/".join(wanted[:first]) or ("/" if first else ".")
-    names = [*_parts(os.path.realpath(place.parent)), place.name]
+    names = [*_parts(os.path.realpath(file.parent)), file.name]
     return _match([name for name in names if name], [*filter(None, _parts(os.path.realpath(folder))), *wanted[first:]])
 
 
@@ -118,5 +124,6 @@ def _folders(top: str) -> Iterator[str]:
         yield folder
         with suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if not entry.name.startswith(".") and entry.is_dir():
-                    (linked if entry.is_symlink() else waiting).append(f"{folder}{entry.name}/")
+                with suppress(OSError):  # a link to itself is no folder, and the others are gone through
+                    if not entry.name.startswith(".") and entry.is_dir():
+                        (linked if entry.is_symlink() else waiting).append(f"{folder}{entry.name}/")

@@ -36,7 +36,7 @@ def unwritable(location: str) -> str:
         return f"{quoted(location)} has {_bytes(str(path))} bytes: a path may have {LONGEST_PATH[is_here]}"
     if not is_here:
         return ""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():  # a link is replaced
         return f"{path} is a folder: name a file"
     place = _nearest_that_exists(path.parent)
     if not place.is_dir():
@@ -45,14 +45,24 @@ def unwritable(location: str) -> str:
 
 
 def missing_bucket(location: str) -> str:
-    """Return the bucket of ``location`` if its store says that there is none of that name; empty otherwise."""
+    """Return the bucket of ``location`` if its store says that there is none of that name; empty otherwise.
+
+    Nothing is known of a bucket that may not be asked about, or whose store does not answer.
+    """
     scheme, _, path = location.partition("://")
     bucket = path.partition("/")[0]
     if scheme not in _OBJECT_STORES or not bucket:
         return ""
-    with contextlib.suppress(Exception):  # who may not ask, or has no network, finds out by writing
+    try:
         filesystem, name = filesystem_of(f"{scheme}://{bucket}")
-        return "" if filesystem.exists(name) else f"{scheme}://{bucket}"
+        if scheme.startswith("s3"):  # its exists() is False, too, where asking is not allowed, and without a network
+            filesystem.call_s3("head_bucket", Bucket=name)
+        elif not filesystem.exists(name):
+            raise FileNotFoundError
+    except FileNotFoundError:
+        return f"{scheme}://{bucket}"
+    except Exception:
+        return ""  # trying to write will tell
     return ""
 
 

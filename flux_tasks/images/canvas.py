@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from flux_tasks.errors import InvalidRequest, Problem
+from flux_tasks.errors import InvalidRequest, Problem, shown
 from flux_tasks.units import px_size
 
 __all__ = [
@@ -101,11 +101,11 @@ def plan_canvas(
         ratio = parse_aspect_ratio(aspect_ratio or "")
         if ratio is None:
             raise InvalidRequest.of(
-                [Problem(f"{where}.aspect_ratio", f"{aspect_ratio!r} is not a ratio: write it like '16:9'")]
+                [Problem(f"{where}.aspect_ratio", f"{shown(aspect_ratio)} is not a ratio: write it like '16:9'")]
             )
         if anchor not in ANCHORS:
             raise InvalidRequest.of(
-                [Problem(f"{where}.anchor", f"{anchor!r} is unknown: write one of {', '.join(ANCHORS)}")]
+                [Problem(f"{where}.anchor", f"{shown(anchor)} is unknown: write one of {', '.join(ANCHORS)}")]
             )
         wanted = (
             max(width, math.ceil(height * ratio - 1e-6)),

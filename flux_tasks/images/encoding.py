@@ -59,6 +59,20 @@ EXTENSIONS = {
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF") + (("AVIF",) if _READS_AVIF else ())
 _MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _FORMATS} | {"MPO": "image/jpeg"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+_BEGINNINGS = {
+    b"\x89png": "a PNG that is damaged or cut short",
+    b"\xff\xd8\xff": "a JPEG that is damaged or cut short",
+    b"gif8": "a GIF that is damaged or cut short",
+    b"riff": "a WebP that is damaged or cut short, or a film",
+    b"version https://git-lfs": "a pointer of Git LFS; git lfs pull fetches the picture",
+    b"<!doctype html": "a web page; look at what is at its address",
+    b"<html": "a web page; look at what is at its address",
+    b"<?xml": "XML or SVG; save it as png",
+    b"<svg": "SVG; save it as png",
+    b"%pdf": "PDF; save its page as png",
+    b"8bps": "Photoshop; save it as png",
+}
+"""What files that are called pictures are instead, by how they begin, in small letters."""
 LONGEST_SIDE = 65_535
 """Longest side of a JPEG, in pixels."""
 
@@ -102,14 +116,15 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         with _quiet():
             image = Image.open(io.BytesIO(png.data if png else data), formats=_FORMATS)
     except Image.DecompressionBombError:
-        raise InvalidImage(f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded") from None
+        raise InvalidImage(
+            f"more than the {MAX_PIXELS // 1_000_000} MP that may be decoded: scale it down with another program"
+        ) from None
     except Exception:  # the parsers were not written for hostile bytes: they may raise anything
         raise InvalidImage(_not_read(data)) from None
     with image:
         if image.width * image.height > MAX_PIXELS:
-            raise InvalidImage(
-                f"{px_size(image.size)} is more than the {MAX_PIXELS // 1_000_000} MP that may be decoded"
-            )
+            most = f"the {MAX_PIXELS // 1_000_000} MP that may be decoded"
+            raise InvalidImage(f"{px_size(image.size)} is more than {most}: scale it down with another program")
         if png is not None:
             _complete(image, png)
         yield image
@@ -138,7 +153,9 @@ def _not_read(data: bytes) -> str:
     if kind:
         return f"{kind} is not read here, whatever the file is called: save it as png, jpeg or webp first"
     known = ", ".join(name.lower() for name in _FORMATS)
-    return f"not an image this library reads ({known})"
+    begin = data[:512].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    what = next((what for sign, what in _BEGINNINGS.items() if begin.startswith(sign)), "")
+    return f"not an image this library reads ({known})" + (f": {what}" if what else "")
 
 
 def _foreign_kind(data: bytes) -> str:
@@ -293,7 +310,10 @@ def encode(image: Image.Image, kind: str = "PNG", *, engine: str = "", **options
     profile = image.info.get("icc_profile")
     settings = {**_SETTINGS[kind], **options, **(mark_preview(image, engine) if engine else {})}
     buffer = io.BytesIO()
-    image.save(buffer, kind, icc_profile=profile if has_profile_of(image.mode, profile) else None, **settings)
+    if isinstance(profile, bytes) and has_profile_of(image.mode, profile):
+        profile = profile[: max(128, int.from_bytes(profile[:4], "big"))]  # Pillow opens no PNG with 1 MB of padding
+        settings["icc_profile"] = profile
+    image.save(buffer, kind, **{"icc_profile": None, **settings})
     return buffer.getvalue()
 
 

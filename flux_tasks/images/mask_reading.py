@@ -6,7 +6,7 @@ Every mask goes through here, wherever it comes from. White marks. Beside it, th
   a palette of which a file uses two, one of them black.
 * Greys between black and white along edges, as painting programs and scaling leave them: from 128 on, they mark.
 * Transparent parts count as black: many tools save masks as white paint on transparency.
-* Lossy files (JPEG, lossy WebP) have noise: up to 24 counts as black.
+* Lossy files (JPEG, lossy WebP, AVIF) have noise: up to 24 counts as black, unless it fills areas of its own.
 
 All else is refused, because a guess would be paid for: class ids, paint of another colour, black paint on transparency,
 photos.
@@ -21,7 +21,7 @@ from collections.abc import Collection
 from PIL import Image, ImageChops
 
 from flux_tasks.errors import InvalidImage
-from flux_tasks.images.pixels import eight_bit, normalised
+from flux_tasks.images.pixels import normalised
 from flux_tasks.images.reference import ImageLike, ImageRef
 
 __all__ = ["NOISE", "interpret", "levels", "mask_reference", "read_mask", "threshold"]
@@ -31,8 +31,10 @@ NOISE = 24
 
 _FEW = 64  # class ids of one picture are fewer; soft edges have more greys
 _REAL = 0.02  # of what is not background: what a value of its own fills at least, and what noise in colours does not
+_BLOCK = 32 * 32  # pixels of which a lossy encoder makes one faint area, at most, in a picture that is all black
 _WIDE = ("I", "F")
 _BLACK_AND_WHITE = "save the part that you mean white on black"
+_HOLES = "Where its holes are what may change, give it as the picture, with mask: {alpha: true}"
 _ALPHA = "load_image and mask_from_alpha make a mask of a file's alpha; mask_invert swaps it"
 
 
@@ -105,7 +107,7 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
         if len(values) == 2 and 0 in values:
             highest = max(values, key=abs)
             return threshold(image.point(lambda value: value * (255 / highest) + 0.5).convert("L"))
-        shown = eight_bit(image)
+        shown = _by_white(image)
         is_black = not any(image.getextrema())
     elif (label := _label(image)) is not None:
         return label
@@ -113,7 +115,10 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
         shown = levels(image)
         _check_alpha(image, shown)
         brightest = int(shown.getextrema()[1])  # type: ignore[arg-type]
-        is_black = brightest <= NOISE if is_lossy else not brightest and not _is_coloured(image)
+        if is_lossy:
+            is_black = brightest <= NOISE and not _is_faint_paint(shown)
+        else:
+            is_black = not brightest and not _is_coloured(image)
     tally = shown.histogram()
     used = [value for value, count in enumerate(tally) if count]
     is_merged = len(values) > max(2, len(used))  # ids of 16 bits that look alike in 8
@@ -125,7 +130,7 @@ def interpret(image: Image.Image, *, is_lossy: bool = False) -> Image.Image:
             raise InvalidImage(f"the mask has {_values(image)} and no white: paint what may change white{_hint(image)}")
     elif used[0] >= 128 and used[0] < 255 - NOISE:
         raise InvalidImage(f"the mask has {_values(image)}, all of them bright: paint black what has to stay")
-    elif not is_lossy and (is_merged or _has_classes(shown, tally)):
+    elif is_merged or _has_classes(shown, tally, is_lossy=is_lossy):
         what = f"the mask has {_values(image)} in whole areas, and only black and white mean something"
         raise InvalidImage(f"{what}: {_BLACK_AND_WHITE}{_hint(image)}")
     return mask
@@ -149,6 +154,17 @@ def _label(image: Image.Image) -> Image.Image | None:
 def _wide(image: Image.Image) -> Image.Image:
     """Return greys of 16 bits as those of 32, whose white is looked for: many a mask of 16 bits ends at 255."""
     return image.convert("I") if image.mode.startswith("I;16") else image
+
+
+def _by_white(image: Image.Image) -> Image.Image:
+    """Return greys of 16 and 32 bits as ``L``: their white is the least of 1.0 (floats), 255 and 65,535 that fits.
+
+    ``eight_bit`` spreads the values that a picture has; here 1, 2 and 3 must stay dark.
+    """
+    image = _wide(image)
+    highest = float(image.getextrema()[1])  # type: ignore[arg-type]
+    white = next((top for top in ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0) if highest <= top), highest)
+    return image.point(lambda value: value * (255 / white) + 0.5).convert("L")
 
 
 def _check_alpha(image: Image.Image, shown: Image.Image) -> None:
@@ -181,20 +197,53 @@ def _chroma(image: Image.Image) -> Image.Image:
     return ImageChops.multiply(chroma, image.getchannel("A")) if clear else chroma
 
 
-def _has_classes(shown: Image.Image, tally: list[int]) -> bool:
+def _is_faint_paint(shown: Image.Image) -> bool:
+    """Check whether a dark picture from a lossy file has areas of black and of another value: noise fills none."""
+    flat = _flat(shown)
+    return min(flat[0], sum(flat[1:])) > _BLOCK
+
+
+def _flat(shown: Image.Image) -> list[int]:
+    """Return how many pixels of each value equal the one below and the one to the right of them."""
+    return shown.histogram(_steps(shown).point([255] + [0] * 255))
+
+
+def _has_classes(shown: Image.Image, tally: list[int], *, is_lossy: bool) -> bool:
     """Check whether greys fill whole areas, as class ids do, and are not just the rim of a mask that was smoothed.
 
     One dark grey and one bright one are a mask. A picture has areas of two dark or two bright ones only where each of
     them means something else.
     """
-    flat = shown.histogram(_steps(shown).point([255] + [0] * 255))
+    flat = _flat(shown)
+    others = sum(tally) - max(tally)
+    if is_lossy:
+        flat = _without_noise(flat, least=_REAL / 10 * others)
     flat[255] = sum(flat[255 - NOISE :])
     flat[255 - NOISE : 255] = [0] * NOISE
-    others = sum(tally) - max(tally)
+    two = max(flat[:128]) + max(flat[128:])
+    if is_lossy:  # edges and noise are hardly ever flat, but for a block or two
+        return sum(flat) - two > max(256, 0.4 * (sum(tally) - two)) and not _is_smooth(shown)
     if sum(map(bool, tally)) > _FEW:
-        return sum(flat) - max(flat[:128]) - max(flat[128:]) > 0.5 * others and not _is_smooth(shown)
+        return sum(flat) - two > 0.5 * others and not _is_smooth(shown)
     real = [value for value, count in enumerate(flat) if count > _REAL * others]
     return sum(value < 128 for value in real) > 1 or sum(value >= 128 for value in real) > 1
+
+
+def _without_noise(flat: list[int], least: float) -> list[int]:
+    """Return ``flat`` with each run of near values, which noise makes of one, counted in its middle; gradual ones not.
+
+    Args:
+        least: values with fewer pixels are noise.
+    """
+    runs: list[list[int]] = []
+    for value in (value for value, count in enumerate(flat) if count > least):
+        if not runs or value - runs[-1][-1] > 2:
+            runs.append([])
+        runs[-1].append(value)
+    merged = [0] * 256
+    for run in (run for run in runs if run[-1] - run[0] <= NOISE):
+        merged[run[len(run) // 2]] = sum(flat[value] for value in run)
+    return merged
 
 
 def _steps(shown: Image.Image) -> Image.Image:
@@ -208,7 +257,7 @@ def _is_smooth(shown: Image.Image) -> bool:
     """Check whether greys change gradually, as in a mask with a wide soft edge; a photo has details."""
     greys = shown.point([0] * (NOISE + 1) + [255] * (254 - 2 * NOISE) + [0] * (NOISE + 1))
     tally = _steps(shown).histogram(greys)
-    return sum(tally[9:]) <= 0.1 * sum(tally[1:])
+    return sum(tally) > 0 and sum(tally[9:]) <= 0.1 * sum(tally[1:])
 
 
 def _check_no_photo(image: Image.Image) -> None:
@@ -221,7 +270,7 @@ def _check_no_photo(image: Image.Image) -> None:
     """
     seen = None
     if image.mode[0] in "IF":
-        shown = eight_bit(_wide(image))
+        shown = _by_white(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         shown, seen = image.convert("L"), threshold(image.getchannel("A"))
@@ -239,9 +288,7 @@ def _check_no_photo(image: Image.Image) -> None:
     what = f"the mask looks like a photo: {max(greys, coloured):.0%} of it is neither black nor white"
     if seen is None or seen.getextrema()[0] == 255:
         raise InvalidImage(f"{what}. A mask marks in white what may change; {_BLACK_AND_WHITE}")
-    raise InvalidImage(
-        f"{what}. Where its holes are what may change, give it as the picture, with mask: {{alpha: true}} ({_ALPHA})"
-    )
+    raise InvalidImage(f"{what}. {_HOLES}")
 
 
 def _values(image: Image.Image) -> str:
@@ -257,12 +304,17 @@ def _values(image: Image.Image) -> str:
 
 
 def _hint(image: Image.Image) -> str:
-    """Return how to choose one of several classes, for a message; empty where there is nothing to choose."""
-    colours = [] if image.mode in _WIDE else image.convert("RGB").getcolors(_FEW) or []
-    found = [value for _, value in colours if isinstance(value, tuple) and set(value) not in ({0}, {255})]
+    """Return how to mark the holes of a picture, or to choose one of several classes, for a message; else nothing."""
+    if image.mode in _WIDE:
+        return ""
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() == (0, 255):
+        return f". {_HOLES}"
+    colours = image.convert("RGB").getcolors(_FEW) or []
+    found = [(count, v) for count, v in colours if isinstance(v, tuple) and set(v) not in ({0}, {255})]
     if not found:
         return ""
-    return f"; load_image and mask_from_color: {{color: '{_hex(min(found))}'}} make a mask of one of them"
+    _, commonest = max(found, key=lambda entry: (entry[0], min(255 - part for part in entry[1])))
+    return f"; load_image and mask_from_color: {{color: '{_hex(commonest)}'}} make a mask of one of them"
 
 
 def _hex(colour: Collection[int]) -> str:
@@ -273,7 +325,7 @@ def _is_lossy(picture: ImageRef, image: Image.Image) -> bool:
     """Check whether a file's type changes pixels a little."""
     if picture.media_type == "image/webp":
         return not _has_lossless_chunk(picture.read())
-    return picture.media_type == "image/jpeg" or "jpeg" in str(image.info.get("compression", ""))
+    return picture.media_type in ("image/jpeg", "image/avif") or "jpeg" in str(image.info.get("compression", ""))
 
 
 def _has_lossless_chunk(webp: bytes) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from flux_tasks.errors import InvalidImage
+from flux_tasks.errors import InvalidImage, shown
 from flux_tasks.images import mask_reading
 from flux_tasks.images.mask_reading import NOISE, levels, mask_reference, read_mask
 from flux_tasks.images.pixels import eight_bit
@@ -60,7 +60,9 @@ def from_alpha(image: Image.Image) -> Image.Image:
         InvalidImage: the picture has no alpha channel.
     """
     if not image.has_transparency_data:
-        raise InvalidImage("the mask is to come from the alpha channel, but the picture has none")
+        raise InvalidImage(
+            "the mask is to come from the alpha channel, but the picture has none: give a mask file, or boxes"
+        )
     return invert(binarise(image.convert("RGBA").getchannel("A")))
 
 
@@ -90,9 +92,11 @@ def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image
     for box in boxes:
         left, top, right, bottom = (round(edge) for edge in box)
         if right <= left or bottom <= top:
-            raise InvalidImage(f"box {list(box)} is empty: write it as left, top, right, bottom")
+            raise InvalidImage(f"box {shown(list(box))} is empty: write it as left, top, right, bottom")
         if right <= 0 or bottom <= 0 or left >= size[0] or top >= size[1]:
-            raise InvalidImage(f"box {list(box)} lies outside the picture of {px_size(size)}")
+            raise InvalidImage(
+                f"box {shown(list(box))} lies outside the picture of {px_size(size)}: boxes are in its pixels"
+            )
         inside = (max(left, 0), max(top, 0), min(right, size[0]) - 1, min(bottom, size[1]) - 1)
         draw.rectangle(inside, fill=255)
     return mask
@@ -102,21 +106,23 @@ def check_fit(mask: ImageRef, image: ImageRef, *, resize: bool = False, remedy: 
     """Check that ``mask`` has the size of ``image``, as people see them; both are known from headers.
 
     Args:
-        resize: another size is allowed, unless the mask is of the picture before its EXIF turn.
+        resize: another size is allowed, unless the sides are swapped, as in a mask of a picture before its EXIF turn.
         remedy: how to ask for scaling, for the message.
 
     Raises:
         InvalidImage: it does not fit; the message begins with its location.
     """
     found, wanted = mask.upright_size, image.upright_size
-    as_stored = (image.width, image.height)
-    if found == wanted or (resize and found != as_stored):
+    is_turned = has_shape_of(found, wanted[::-1]) and not has_shape_of(found, wanted)
+    if found == wanted or (resize and not is_turned):
         return
     what = f"{mask.uri or mask.name}: the mask is {px_size(found)} but the image is {px_size(wanted)}"
-    if found == as_stored:
+    if found == (image.width, image.height):
         what += " once it is turned as its EXIF data say: turn the mask, too, or save both upright"
     elif (mask.width, mask.height) == wanted:
         what += ": its own EXIF data turn it; save it without them"
+    elif is_turned:
+        what += ", as if one of them lay on its side: turn the mask, or make one of this very picture"
     elif has_shape_of(found, wanted):
         what += f": make them equal, or ask for resizing ({remedy})"
     else:
@@ -184,8 +190,8 @@ def composite(original: Image.Image, edited: Image.Image, mask: Image.Image, *, 
     """
     if not original.size == edited.size == mask.size:
         raise InvalidImage(
-            f"cannot composite pictures of different sizes: original {original.size}, edited {edited.size}, "
-            f"mask {mask.size}"
+            f"pictures of different sizes cannot be put together: original {px_size(original.size)}, edited "
+            f"{px_size(edited.size)}, mask {px_size(mask.size)}: resize them first"
         )
     weight = softened(mask, feather)
     mode = "RGBA" if original.has_transparency_data else "RGB"

@@ -55,8 +55,8 @@ def normalised(image: Image.Image) -> Image.Image:
 def eight_bit(image: Image.Image) -> Image.Image:
     """Return greys of 16 and 32 bits as ``L``; Pillow's own ``convert`` cuts them off at 255.
 
-    No file says the white of 32 bits: it is the least of 1.0 (floats only), 255 and 65,535 that no pixel exceeds, else
-    the highest value.
+    No file says the white of 32 bits. Floats up to 1.0 and values up to 255, some above 127, are what they are; all
+    others are spread from 0, or the lowest value if that is below, to the highest.
     """
     if image.mode.startswith("I;16"):
         clear = image.info.get("transparency")
@@ -65,11 +65,17 @@ def eight_bit(image: Image.Image) -> Image.Image:
         return scaled
     if image.mode not in ("I", "F"):
         return image
-    highest = float(image.getextrema()[1])  # type: ignore[arg-type]
-    if not math.isfinite(highest):  # the sky of a depth map
-        highest = max(filter(math.isfinite, array("f", image.tobytes())), default=1.0)
-    white = next((top for top in ((1.0,) if image.mode == "F" else ()) + (255.0, 65535.0) if highest <= top), highest)
-    scaled = image.point(lambda value: value * (255 / white) + 0.5).convert("L")
+    lowest, highest = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
+    if not math.isfinite(highest - lowest):  # the sky of a depth map
+        numbers = [value for value in array("f", image.tobytes()) if math.isfinite(value)] or [0.0]
+        lowest, highest = min(numbers), max(numbers)
+    black = min(0.0, lowest)
+    if lowest >= 0 and highest <= 1 and image.mode == "F":
+        highest = 1.0
+    elif lowest >= 0 and 127 < highest <= 255:
+        highest = 255.0
+    factor = 255 / ((highest - black) or 1.0)
+    scaled = image.point(lambda value: value * factor + (0.5 - black * factor)).convert("L")
     scaled.info = {name: value for name, value in image.info.items() if name != "transparency"}
     return scaled
 

@@ -84,9 +84,7 @@ class ImageRef:
         if isinstance(source, (bytes, bytearray, memoryview)):
             return cls._of_bytes(bytes(source), "the bytes given", name=name, keep=True)
         if not isinstance(source, (str, os.PathLike)):
-            raise InvalidImage(
-                f"{type(source).__name__} is not an image: give a path, a URL, bytes, a Pillow image or an ImageRef"
-            )
+            raise InvalidImage(_no_image(source))
         location = os.fspath(source)
         if files.is_data(location):
             return cls._of_bytes(_embedded(location), files.quoted(location), name=name, keep=True)
@@ -164,7 +162,8 @@ class ImageRef:
         if data is not None:
             return data
         if not self.uri:
-            raise InvalidImage(f"{self.name or self.digest}: its bytes are no longer in memory, and were not stored")
+            what = "its bytes are no longer in memory, and were not stored: give its file again"
+            raise InvalidImage(f"{self.name or self.digest}: {what}")
         try:
             data = read_location(self.uri)
         except ServerUnavailable:
@@ -172,7 +171,9 @@ class ImageRef:
         except (OSError, FluxError) as error:
             raise InvalidImage(_failed(self.uri, error)) from None
         if hashlib.sha256(data).hexdigest() != self.digest:
-            raise InvalidImage(f"{self.uri}: the file has changed since it was first read")
+            raise InvalidImage(
+                f"{self.uri}: the file has changed since it was first read: read it again with ImageRef.of"
+            )
         byte_cache.put(self.digest, data)
         return data
 
@@ -223,6 +224,18 @@ class ImageRef:
         image = self.open()
         image.thumbnail((1024, 1024))
         return {"image/png": base64.b64encode(encode_png(image)).decode(), "text/plain": repr(self)}
+
+
+def _no_image(value: object) -> str:
+    """Return what to say of a value of another type: an array, an open file, or anything else."""
+    kind, remedy = type(value), "give a path, a URL, bytes, a Pillow image or an ImageRef"
+    if hasattr(value, "__array_interface__"):  # NumPy's own; PIL takes it as it is
+        remedy = "write Image.fromarray(array), with Image from PIL"
+    elif any(hasattr(value, name) for name in ("__array__", "__dlpack__", "__cuda_array_interface__")):
+        remedy = "write Image.fromarray(array) of a NumPy array of it on the CPU, with Image from PIL"
+    elif hasattr(value, "read"):
+        remedy = "give its path, or its bytes: file.read()"
+    return f"{kind.__name__} is not an image: {remedy}"
 
 
 def _embedded(uri: str) -> bytes:

@@ -18,7 +18,8 @@ from flux_tasks.catalog import Tool
 from flux_tasks.catalog.boxes import with_boxes
 from flux_tasks.catalog.fields import CALLER_FIELDS, MEDIA_TYPES
 from flux_tasks.catalog.rules import MAX_INPUT_BYTES, PIXELS_PER_MP, Price
-from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest
+from flux_tasks.catalog.tool import NO_PROMPT
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest, shown
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
 from flux_tasks.images.encoding import LONGEST_SIDE, decode, encode_png, encode_within, is_complete
@@ -27,7 +28,7 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.images.pixels import scaled
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.identity import Identity
-from flux_tasks.units import px_size
+from flux_tasks.units import is_blank, px_size
 
 Fit = Literal["error", "downscale"]
 """What to do with a picture that a tool does not accept as it is: refuse it, or scale and convert it."""
@@ -163,6 +164,23 @@ class Call:
         return self.price.estimate(width * height / PIXELS_PER_MP, inputs)
 
 
+def check_content(call: Call, where: str) -> Call:
+    """Return ``call``, unless neither a prompt nor a picture says what to make.
+
+    The contract allows that for some models, so ``prepare`` does, too; whoever is about to pay hardly means it.
+
+    Raises:
+        InvalidRequest: the prompt is blank, and there is no picture.
+    """
+    if (
+        call.tool.needs_prompt == "without a picture"
+        and not call.inputs
+        and is_blank(call.parameters.get("prompt") or "")
+    ):
+        raise InvalidRequest.of([Problem(f"{where}.prompt", NO_PROMPT)])
+    return call
+
+
 def prepare(
     tool: Tool, parameters: Mapping[str, Any], *, fit: Fit = "error", variant: int = 0, where: str = ""
 ) -> Call:
@@ -181,9 +199,9 @@ def prepare(
     given = dict(parameters)
     pictures, problems = _pictures(tool, given, where)
     if fit not in ("error", "downscale"):
-        problems.append(Problem(f"{where}.fit", f"{fit!r} is not one of error, downscale"))
+        problems.append(Problem(f"{where}.fit", f"{shown(fit)} is not one of error, downscale"))
     if isinstance(variant, bool) or not isinstance(variant, int):
-        problems.append(Problem(f"{where}.variant", f"{variant!r} is not a whole number"))
+        problems.append(Problem(f"{where}.variant", f"{shown(variant)} is not a whole number"))
     derived = {"width": 64, "height": 64} if tool.has_canvas and says_shape(given) else {}
     if tool.has_canvas and not derived and "width" not in given and "height" not in given:
         problems.append(Problem(where, "has no canvas: write aspect_ratio, expand, or width and height"))
@@ -244,8 +262,9 @@ def _pictures(tool: Tool, given: dict[str, Any], where: str) -> tuple[dict[str, 
     slots = tool.image_slots
     references = [n for n, mark in slots.items() if mark.role == "reference" and n not in given]
     if "references" in given and references:
-        listed = given.pop("references") or ()
-        listed = listed if isinstance(listed, (list, tuple)) else [listed]
+        listed = given.pop("references")
+        if not isinstance(listed, (list, tuple)):  # of an array nobody can ask whether it is empty
+            listed = [] if listed is None or (isinstance(listed, str) and not listed) else [listed]
         if len(listed) > len(references):
             what = f"{len(listed)} pictures, but {tool.name} takes {len(references)} more"
             problems.append(Problem(f"{where}.references", what))
@@ -282,7 +301,7 @@ def mask_problems(error: ValidationError, where: str) -> list[Problem]:
         elif e["type"] == "extra_forbidden":
             name = str(e["loc"][-1])
             hint = nearest(name, Mask.model_fields) or f"; a mask has {', '.join(Mask.model_fields)}"
-            found[f"{where}.{name}"] = f"is not known here{hint}"
+            found[f"{where}.{name}"] = f"unknown key{hint}"
         else:
             place = ".".join([where, *map(str, e["loc"])])
             found[place] = explain(e)
@@ -360,10 +379,13 @@ def _remarks(tool: Tool, given: Input, *, is_edited: bool) -> list[str]:
     """Return warnings about a picture that the tool accepts, or about a mask."""
     if given.mask is not None:
         source = given.mask.file
-        if source is None or masks.has_shape_of(source.upright_size, given.source.upright_size):
+        if source is None:
             return []
-        shapes = f"{px_size(source.upright_size)} to {px_size(given.source.upright_size)}"
-        return [f"{source.name}: the mask is stretched from {shapes}, another shape: look whether it lies right"]
+        what = [FIRST_ONLY] if source.known is not None and source.known.is_sequence else []
+        if not masks.has_shape_of(source.upright_size, given.source.upright_size):
+            shapes = f"{px_size(source.upright_size)} to {px_size(given.source.upright_size)}"
+            what.append(f"the mask is stretched from {shapes}, another shape: look whether it lies right")
+        return [f"{source.name}: {remark}" for remark in what]
     found = tool.sizes.remarks(given.size, is_edited=is_edited)
     if tool.sure_types and given.source.media_type not in tool.sure_types and not given.reencode:
         known = " and ".join(kind.removeprefix("image/") for kind in tool.sure_types)
@@ -387,7 +409,9 @@ def _mask_input(mask: Mask, main: Input) -> Input:
     elif mask.boxes is not None:
         masks.from_boxes(main.source.upright_size, mask.boxes)
     elif mask.alpha and not main.source.has_alpha:
-        raise InvalidImage("the mask is to come from the alpha channel, but the picture has none")
+        raise InvalidImage(
+            "the mask is to come from the alpha channel, but the picture has none: give a mask file, or boxes"
+        )
     described["size"] = list(main.size)
     if mask.alpha:
         described["of"] = main.source.digest

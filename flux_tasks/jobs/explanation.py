@@ -205,7 +205,7 @@ def find_records(store: Store, text: str) -> list[KeyRecord]:
             digest = _digest_of(text)
             found = [one for one in _all(store) if _is_meant(one, text, digest, is_key=is_key)]
     except OSError as error:
-        raise StoreUnavailable(f"the store cannot be read: {error}") from error
+        raise StoreUnavailable.of("read", error) from error
     keys = {one.key for one in found}
     if not found and digest:
         what = "is not a picture that this store has: it was made elsewhere, or converted when written"

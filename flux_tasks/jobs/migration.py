@@ -76,7 +76,7 @@ def migrate(store: Store, *, is_dry: bool = True) -> Migration:
                         found.present += fate == "present"
                         found.free += fate == "free"
     except OSError as error:
-        raise StoreUnavailable(f"the store cannot be used: {error}") from error
+        raise StoreUnavailable.of("used", error) from error
     return found
 
 

@@ -82,9 +82,9 @@ class Submitter:
             stopped = self._endpoint.stopped
             if stopped is not None and await patiently(job.journal.entry, job.key) is None:
                 raise type(stopped)(f"not begun, because the run was stopped: {stopped}")
-            intent = self._intent()
-            if await patiently(job.journal.intend, intent):
-                return await self._submit(intent)
+            is_first, claim = await self._submit(self._intent())
+            if is_first:
+                return claim
             earlier = await self._earlier()
             if earlier is None:  # settled in the meantime
                 self._replaced = None
@@ -125,13 +125,11 @@ class Submitter:
         self.warnings.append(f"submitted again: {why}")
         _log.warning("%s: submitting again; %s", self._job.title, why)
 
-    async def _submit(self, intent: Entry) -> Claim | None:
-        # Whoever had the entry before may have finished between the first look into the store and this intent.
-        if not self._job.refresh and await is_answered(self._job, intent):
-            await patiently(self._job.journal.withdraw, intent)
-            return None
-        # From the POST to the id in the journal nothing may be interrupted by a cancellation: the id would be lost.
-        posting = asyncio.create_task(self._post(intent))
+    async def _submit(self, intent: Entry) -> tuple[bool, Claim | None]:
+        """Return whether no other attempt has an entry in the journal, and what is claimed if that is so."""
+        # From the intent to the id in the journal nothing may be interrupted by a cancellation: an intent alone would
+        # be held for a job that may have been charged, and a POST alone would lose its id.
+        posting = asyncio.create_task(self._begin(intent))
         _posting.add(posting)
         posting.add_done_callback(_posting.discard)
         try:
@@ -140,6 +138,16 @@ class Submitter:
             self._is_cancelled = True
             await asyncio.wait([posting])
             raise
+
+    async def _begin(self, intent: Entry) -> tuple[bool, Claim | None]:
+        if not await patiently(self._job.journal.intend, intent):
+            return False, None
+        # Whoever had the entry before may have finished between the first look into the store and this intent.
+        is_settled = not self._job.refresh and await is_answered(self._job, intent)
+        if is_settled or self._is_cancelled:
+            await patiently(self._job.journal.withdraw, intent)
+            return True, None
+        return True, await self._post(intent)
 
     async def _post(self, intent: Entry) -> Claim:
         job, slots = self._job, self._job.call.tool.slots
@@ -209,8 +217,8 @@ async def keep_lease(journal: Journal, entry: Entry) -> AsyncIterator[None]:
         await asyncio.wait([renewing, *writing])  # no renewal may come after what is written next
 
 
-_posting: set[asyncio.Task[Claim]] = set()
-"""Submissions of this process between the POST and the id in the journal."""
+_posting: set[asyncio.Task[tuple[bool, Claim | None]]] = set()
+"""Submissions of this process between the intent and the id in the journal."""
 
 
 def is_submitting() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "bfl_server(**options): arguments of flux_tasks.local.LocalServer for the fixture bfl_server"
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    """Stop the embedded server that Prefect has started for tools outside flows, while its log can still be written.
+
+    Prefect itself stops it when Python exits. By then pytest has closed the stream of that log, so that the last thing
+    on the terminal would be a logging error.
+    """
+    modules = ("prefect.server.api.server", "prefect.logging.handlers", "prefect.events.worker")
+    loaded = [sys.modules.get(name) for name in modules]
+    if None in loaded or not (servers := [*loaded[0].SubprocessASGIServer._instances.values()]):  # type: ignore[union-attr]
+        return
+    for worker in (loaded[1].APILogWorker, loaded[2].EventsWorker):  # type: ignore[union-attr]
+        worker.drain_all()  # what still waits to be sent to the server
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ async def patiently(function: Callable[..., T], *arguments: Any) -> T:
             return await asyncio.to_thread(function, *arguments)
         except OSError as error:
             if pause is None or not files.may_pass(error):
-                raise StoreUnavailable(f"the store cannot be used: {error}") from error
+                raise StoreUnavailable.of("used", error) from error
             _log.info("the store failed (%s); trying again in %.1f s", error, pause)
         await asyncio.sleep(pause)
     raise AssertionError("unreachable")

@@ -5,6 +5,7 @@ result records. The job itself writes them, before it removes its journal entry,
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 from prefect import Task, get_run_logger
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import TaskRunContext
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.filesystems import WritableFileSystem
 from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[attr-defined]  # documented there
@@ -37,10 +38,20 @@ from flux_tasks.catalog.signatures import UNSET
 from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
-from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.call import Call, check_content, prepare
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.records import Store
+
+
+def _keep_from_server(record: logging.LogRecord) -> bool:
+    """Mark a line that belongs to no run: Prefect drops it, and warns of that after each task outside a flow."""
+    has_run = TaskRunContext.get() or FlowRunContext.get() or getattr(record, "flow_run_id", None)
+    record.send_to_api = getattr(record, "send_to_api", True) and bool(has_run)
+    return True
+
+
+logging.getLogger("prefect.task_runs").addFilter(_keep_from_server)
 
 
 def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call:
@@ -52,7 +63,8 @@ def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call
     given = {name: value for name, value in arguments.items() if value is not UNSET}
     model = given.pop("model", None)
     tool = catalog.tool(task, model, where=where)
-    return prepare(tool, given, fit=given.pop("fit", "error"), variant=given.pop("variant", 0), where=where or task)
+    fit, variant = given.pop("fit", "error"), given.pop("variant", 0)
+    return check_content(prepare(tool, given, fit=fit, variant=variant, where=where or task), where or task)
 
 
 class JobKeyPolicy(CachePolicy):
@@ -160,7 +172,9 @@ class FluxTask(Task[..., Any]):
             problems.append(Problem(task, what))
         given = {*positional[: len(args)], *kwargs}
         problems += [
-            Problem(f"{task}.{p.name}", "is required") for p in parameters if p.required and p.name not in given
+            Problem(f"{task}.{p.name}", "is required: write a value for it")
+            for p in parameters
+            if p.required and p.name not in given
         ]
         if problems:
             raise InvalidRequest.of(problems)

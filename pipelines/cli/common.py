@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
+from flux_tasks.errors import quote
 from flux_tasks.settings import Settings, from_environment
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def value(parse: Callable[[str], Any], what: str, metavar: str | None = None, **
         try:
             return parse(text)
         except ValueError:
-            raise ValueError(f"'{text}' is not {what}") from None
+            raise ValueError(f"{quote(text)} is not {what}") from None
 
     return Parameter(converter=convert, metavar=metavar, n_tokens=1, **declared)
 
@@ -57,7 +58,7 @@ def _assignments(_type: Any, tokens: Sequence[Token]) -> list[tuple[str, str]]:
     parts = [(token.value, *token.value.partition("=")) for token in tokens]
     for text, name, sign, _ in parts:
         if not sign or not name.strip():
-            raise ValueError(f"'{text}' is not NAME=VALUE")
+            raise ValueError(f"{quote(text)} is not NAME=VALUE")
     return [(name.strip(), value) for _, name, _, value in parts]
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
-from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped
+from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped, cut, listed, reason_of
 from pipelines.cli.commands.faults import faults
 from pipelines.cli.commands.graph import graph
 from pipelines.cli.commands.init import init
@@ -104,16 +104,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code = command_line()(tokens)
         except CycloptsError as error:
-            print_error(_usage(error))
+            print_error(_usage(error, tokens))
             return Exit.WRONG
         except (RecipeError, InvalidRequest) as error:
-            print_error(str(error))
+            print_error(_with_notes(error))
             return Exit.WRONG
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.OK
         except (RunStopped, OSError) as error:
-            print_error(f"stopped: {error}")
+            print_error(f"stopped: {_with_notes(error)}")
             return Exit.STOPPED
         except FluxError as error:
             print_error(str(error))
@@ -144,11 +144,24 @@ def _printed_warnings() -> Iterator[None]:
         log.removeHandler(handler)
 
 
-def _usage(error: CycloptsError) -> str:
+def _with_notes(error: BaseException) -> str:
+    """Return the message of an error, and on further lines what was added to it on its way."""
+    text = str(error)
+    if isinstance(error, OSError) and isinstance(error.filename, str | os.PathLike):
+        from flux_tasks import files
+
+        text = f"{files.quoted(error.filename)}: {reason_of(error)}"
+    return "\n".join((text, *getattr(error, "__notes__", ())))
+
+
+def _usage(error: CycloptsError, tokens: Sequence[str]) -> str:
     """Return what is wrong with the arguments, and where help is."""
     what = str(error)
+    for text in sorted((part for token in tokens for part in (token, *token.split("="))), key=len, reverse=True):
+        if text != cut(text):
+            what = what.replace(text, cut(text))
     if isinstance(error, UnusedCliTokensError):
-        what = f"one argument too many: {' '.join(error.unused_tokens or ())}"
+        what = f"one argument too many: {listed(error.unused_tokens or ())}"
     elif isinstance(error, MissingArgumentError) and error.argument:
         name = error.keyword or error.argument.name
         what = f"{name} needs a value" if name.startswith("-") else f"{name} is missing"

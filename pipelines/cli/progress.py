@@ -59,6 +59,9 @@ class Display:
             ended = self._ended.copy()
             bad = sum(n for outcome, n in ended.items() if outcome not in FINE)
             active = sum(self._active.copy().values())
+            if not self._total:
+                self.note(f"{self._recipe.name}: looking at the items before anything is paid")
+                continue
             self.note(
                 f"{self._recipe.name}: {ended.total()} of {self._total} items, {bad} of them did not end well; "
                 f"{active} jobs active, {price(sum(self._paid.copy().values()))} so far"

@@ -11,7 +11,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.catalog.rules import Price
-from flux_tasks.errors import Problem, RecipeError, nearest
+from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, nearest, quote
 from flux_tasks.jobs.call import Call
 from flux_tasks.settings import ENDPOINTS, Settings
 from flux_tasks.store.records import Store
@@ -49,18 +49,26 @@ class PastRun:
         Raises:
             RecipeError: there is none, its record is damaged, its paths are relative to another folder, or its recipe
                 is no longer valid.
+            StoreUnavailable: the store cannot be read.
         """
         place = Store(store)
-        known = files.folders(place.location("runs"))
+        try:
+            known = files.folders(place.location("runs"))
+        except OSError as error:
+            raise StoreUnavailable.of("read", error) from error
         parts = name.rstrip("/").split("/")
         run_id = (
             known[-1] if name == "last" and known else next((part for part in reversed(parts) if part in known), "")
         )
         record = _record(place, run_id) if run_id else None
         if record is None:
-            none = "; there is no store there yet" if place.is_new() else "; it has no run yet"
+            none = (
+                "; there is no store there yet: --store or FLUX_STORE names another one"
+                if place.is_new()
+                else "; it has no run yet"
+            )
             hint = nearest(name, known) or (f"; the last one is {known[-1]}" if known else none)
-            raise RecipeError([Problem("run", f"{place.url} has no run '{name}'{hint}")])
+            raise RecipeError([Problem("run", f"{place.url} has no run {quote(name)}{hint}")])
         if record["folder"] != str(Path.cwd()) and _is_relative(record):
             what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"
             raise RecipeError([Problem("run", what)])
@@ -252,14 +260,19 @@ def _row_of(call: Call) -> str:
     return "-".join(filter(None, (call.tool.name, call.price.label)))
 
 
-def spent_before(store: Store, recipe: str) -> float:
-    """Return the credits that runs of the recipe with this digest have spent, or had reserved, since one was complete.
+def spent_before(store: Store, recipe: str) -> dict[str, float]:
+    """Return the credits that runs of the recipe with this digest have spent, or had reserved, and were stopped.
+
+    They are forgotten when a run over all items ends by itself. What an earlier version has written is under an empty
+    id: it noted the sum alone.
 
     Raises:
         OSError: the store cannot be read.
     """
     try:
         record = store.record("budgets", recipe) or {}
-        return float(record.get("spent", 0.0)) + float(record.get("held", 0.0))
-    except (ValueError, TypeError):  # damaged
-        return 0.0
+        runs = {str(run): float(credits) for run, credits in (record.get("runs") or {}).items()}
+        rest = float(record.get("spent", 0.0)) + float(record.get("held", 0.0)) - sum(runs.values())
+    except (ValueError, TypeError, AttributeError):  # damaged
+        return {}
+    return runs | ({"": rest} if rest > 1e-6 else {})

@@ -29,7 +29,7 @@ from functools import cache
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest, shown
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of, shown
 from pipelines.data import tables
 from pipelines.data.number import Number
 from pipelines.data.tables import Row
@@ -178,7 +178,7 @@ def _matched(pattern: str) -> list[str]:
     try:
         return files.glob(pattern)
     except OSError as error:
-        what = f"'{files.quoted(pattern)}' cannot be listed: {error}"
+        what = f"'{files.quoted(pattern)}' cannot be listed: {reason_of(error)}"
         raise RecipeError([Problem("source.images", what)]) from None
 
 
@@ -211,8 +211,7 @@ class _Maker:
         if not passed:
             what = "row" if self._source.table else "picture"
             count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"
-            condition = templates.quoted(self._source.filter)
-            raise RecipeError([Problem("source.filter", f"'{condition}' is not true of {count}")])
+            raise RecipeError([Problem("source.filter", f"{quote(self._source.filter)} is not true of {count}")])
 
     def made_of(self, entry: _Entry, index: int) -> Item | None:
         """Return the item of ``entry``; None if the filter leaves it out."""
@@ -244,10 +243,12 @@ class _Maker:
             value = templates.render(template, context, "source.image")
         except InvalidRequest as error:
             return "", _explain(entry, "source.image", template, context, error)
-        wrong = f"{entry.where}: source.image: '{templates.quoted(template)}' is"
+        wrong = f"{entry.where}: source.image: {quote(template)} is"
         if isinstance(value, (Mapping, list)):
-            field = "path" if not isinstance(value, Mapping) or "path" in value else next(iter(value), "path")
-            remedy = f"write the field that says where the picture is, such as '{{{{ {_inside(template)}.{field} }}}}'"
+            fields = [] if isinstance(value, list) else sorted(value, key=lambda name: name != "path")
+            field = f".{cut(str(fields[0]))}" if fields else "[0]"
+            example = f"'{{{{ {cut(_inside(template))}{field} }}}}'"
+            remedy = f"write the field that says where the picture is, such as {example}"
             return "", f"{wrong} a structure here ({shown(value)}): {remedy}"
         path = "" if value is None else str(value)
         return path, "" if path.strip() else f"{wrong} empty here: write where the picture is"
@@ -278,15 +279,16 @@ class _Maker:
         except InvalidRequest as error:
             return replace(item, error=_explain(entry, "source.filter", condition, context, error))
         if isinstance(value, str) and not isinstance(value, Number) and value.strip().lower() in _SAYS_NO:
-            written = templates.quoted(condition)
-            what = f"'{written}' is the text '{value}', which counts as true: write {written} == '{value}', or !="
+            remedy = f"write {cut(condition)} == {quote(value)}, or !="
+            what = f"{quote(condition)} is the text {quote(value)}, which counts as true: {remedy}"
             return replace(item, error=f"{entry.where}: source.filter: {what}")
         return item if value else None
 
 
 def _without_match(patterns: Sequence[str]) -> str:
     hints = [hint for pattern in patterns if (hint := files.near_misses(pattern))]
-    return f"no file matches {', '.join(map(files.quoted, patterns))}: {'; '.join(hints) or 'write another glob'}"
+    remedy = "; ".join(hints) or "put pictures there, or write another glob"
+    return f"no file matches {', '.join(map(files.quoted, patterns))}: {remedy}"
 
 
 def source_warnings(source: Source) -> list[Problem]:
@@ -327,10 +329,10 @@ def _explain(entry: _Entry, where: str, text: str, context: Mapping[str, Any], e
         return f"{entry.where}: {error}"
     name = missing[0]
     if entry.row is not None and name in entry.row.values:
-        hint = f": write row['{name}']"
+        hint = f": write row[{quote(name)}]"
     else:
-        hint = nearest(name, context) or f"; known here: {', '.join(sorted(context))}"
-    return f"{entry.where}: {where}: '{templates.quoted(text)}': nothing is called '{name}'{hint}"
+        hint = nearest(name, context) or f"; known here: {listed(sorted(context))}"
+    return f"{entry.where}: {where}: {quote(text)}: nothing is called {quote(name)}{hint}"
 
 
 @cache

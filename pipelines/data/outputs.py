@@ -7,7 +7,7 @@ import hashlib
 import logging
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,12 @@ def output_path(output: Output, context: Mapping[str, Any]) -> str:
     """Return the location of one item's result.
 
     Raises:
-        InvalidRequest: a column would lead it out of the output folder.
+        InvalidRequest: a column leaves it without a name, or would lead it out of the output folder.
     """
     path = str(templates.render(output.path, context, "output.path"))
+    if files.name(path) == f".{files.extension(path)}":
+        what = f"'{files.quoted(path)}' has no name before its extension: use a column that is never empty"
+        raise InvalidRequest.of([Problem("output.path", what)])
     if not _is_below(path, output.path) or "\x00" in path:
         what = f"'{files.quoted(path)}' leads out of {output.root}: no column may do that"
         raise InvalidRequest.of([Problem("output.path", what)])
@@ -89,15 +92,32 @@ def write_output(image: ImageRef, path: str) -> bool:
 
 
 class Outputs:
-    """Paths that results of a run go to; a few bytes of each stay in memory."""
+    """Places that results of a run go to; a few bytes of each stay in memory."""
 
     def __init__(self) -> None:
         self._taken: dict[bytes, int] = {}
 
-    def claim(self, path: str, item: int, number: int) -> bool:
-        """Reserve ``path`` for the ``number``-th result of an item, also repeatedly; False if another result has it."""
-        owner = item << 16 | number
-        return self._taken.setdefault(mark(path), owner) == owner
+    def claim(
+        self, targets: Sequence[OutputTarget], context: Mapping[str, Any], item: int
+    ) -> list[tuple[OutputTarget, str]]:
+        """Reserve the places of an item's results, also repeatedly; returns them.
+
+        Args:
+            context: the names that the item's templates know.
+            item: its index.
+
+        Raises:
+            InvalidRequest: one has no place, another result has it, or nothing can be written there.
+        """
+        paths = [(target, target_path(target, context)) for target in targets]
+        for number, (_, path) in enumerate(paths):
+            owner = item << 16 | number
+            if self._taken.setdefault(mark(path), owner) != owner:
+                remedy = "use more of the item's names in it"
+                raise InvalidRequest(f"output.path: {files.quoted(path)} is also another result's: {remedy}")
+            if reason := files.unwritable(path):
+                raise InvalidRequest.of([Problem("output.path", reason)])
+        return paths
 
 
 def mark(location: str) -> bytes:
@@ -108,7 +128,7 @@ def mark(location: str) -> bytes:
 def identity(location: str) -> str:
     """Return a text that is the same for every spelling of one location."""
     if not files.is_local(location):
-        return location
+        return "://".join(files.canonical(location))
     path = files.local_path(location)
     try:
         return str(path.resolve())

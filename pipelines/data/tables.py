@@ -30,7 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 from flux_tasks import files
-from flux_tasks.errors import Problem, RecipeError
+from flux_tasks.errors import Problem, RecipeError, quote, reason_of, shown
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
@@ -87,7 +87,7 @@ def found(pattern: str) -> list[str]:
     try:
         locations = files.glob(pattern)
     except OSError as error:
-        raise _broken(f"'{files.quoted(pattern)}' cannot be listed: {error}") from None
+        raise _broken(f"'{files.quoted(pattern)}' cannot be listed: {reason_of(error)}") from None
     if not locations:
         hint = files.near_misses(pattern) or "write another path"
         raise _broken(f"no file matches {files.quoted(pattern)}: {hint}")
@@ -193,10 +193,12 @@ def _csv_header(reader: CsvReader, location: str) -> list[str]:
     if cells is None:
         raise _broken(f"{location} is empty: its first line has to name the columns")
     names = [cell.strip() for cell in cells]
+    if any("\0" in name for name in names):
+        raise _broken(f"{location} is not UTF-8 text, but seems to be UTF-16: save it as UTF-8")
     other = next((sign for sign in ";\t|" if sign in names[0]), "") if len(names) == 1 else ""
     if other and files.extension(location) == "csv":
         remedy = "name it .tsv" if other == "\t" else "save it with commas"
-        raise _broken(f"the columns of {location} seem to be separated by {other!r}, and not by commas: {remedy}")
+        raise _broken(f"the columns of {location} seem to be separated by {shown(other)}, and not by commas: {remedy}")
     _check_names([name for name in names if name], location)
     return names
 
@@ -205,7 +207,7 @@ def _check_names(names: Sequence[str], location: str) -> None:
     if not names:
         raise _broken(f"{location} has no column that a template could use")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise _broken(f"{location} has several columns called '{twice[0]}': give each a name of its own")
+        raise _broken(f"{location} has several columns called {quote(twice[0])}: give each a name of its own")
 
 
 def _csv_rows(location: str) -> Iterator[_Read]:

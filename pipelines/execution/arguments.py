@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from flux_tasks.catalog import Tool, signatures
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
-from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.call import Call, check_content, prepare
 from pipelines.data.number import Number
 from pipelines.language import templates
 from pipelines.language.graph import Node, NodeRef
@@ -119,13 +119,14 @@ def mask_of(node: Node, given: Mapping[str, Any]) -> Any:
 def call_of(node: Node, arguments: Mapping[str, Any], image: ImageRef | None) -> Call:
     """Return the checked call that a node makes of ``image``."""
     given = {name: value for name, value in arguments.items() if name not in ("fit", "variant", "model")}
-    return prepare(
+    call = prepare(
         node.tool,
         {**given, "image": image} if image is not None else given,
         fit=arguments.get("fit", "error"),
         variant=arguments.get("variant", 0),
         where=node.step.id,
     )
+    return check_content(call, node.step.id)
 
 
 def pictures_for_task(node: Node, call: Call) -> dict[str, Any]:

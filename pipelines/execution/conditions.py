@@ -74,7 +74,7 @@ def check_mask(node: Node, given: Mapping[str, Any], image: ImageRef | None, fac
     if isinstance(share, _Unknown) or share > 0:
         return
     what = described.explain_empty() if is_there and described is not None else "there is no mask"
-    where = described.location() if described is not None else ""
+    where = files.quoted(described.location()) if described is not None else ""
     raise InvalidImage(f"{where}{': ' if where else ''}{what}, and the step has require_mask")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from flux_tasks.errors import FluxError, InvalidRequest
+from flux_tasks.errors import FluxError, InvalidRequest, quote
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import GRID, parse_aspect_ratio
 from flux_tasks.images.reference import ImageRef
@@ -38,14 +38,15 @@ def judge(
         after: the result.
         mask: black and white, as it was sent, grown by as many pixels as the tool was asked to grow it.
     """
-    found = [*_wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
+    found = [*wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
     found += _missing_gain(expect, facts, before, after)
     if expect.solid is False and _is_solid(after):
         found.append("solid: the result is one single colour")
     return [*found, *_false_condition(expect, facts, before, after)]
 
 
-def _wrong_size(expect: Expect, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
+def wrong_size(expect: Expect, before: ImageRef | None, after: ImageRef) -> Iterator[str]:
+    """Yield what is not as expected of the size of a result, as far as headers tell it."""
     width, height = size = after.upright_size
     if expect.size == "same":
         if before is None:
@@ -92,7 +93,7 @@ def _false_condition(expect: Expect, facts: Facts, before: ImageRef | None, afte
     if expect.condition is None:
         return
     if expect.facts_of_input and before is None:
-        yield f"condition: '{expect.condition}' cannot be judged, because the step has no input picture"
+        yield f"condition: {quote(expect.condition)} cannot be judged, because the step has no input picture"
         return
     known: dict[str, Any] = dict(facts.of(after, expect.facts_of_result))
     was = facts.of(before, expect.facts_of_input) if before is not None and expect.facts_of_input else {}
@@ -104,7 +105,7 @@ def _false_condition(expect: Expect, facts: Facts, before: ImageRef | None, afte
     if not holds:
         shown = {**known, **{f"{BEFORE}.{name}": value for name, value in was.items()}}
         values = ", ".join(f"{name} is {_format(value)}" for name, value in shown.items())
-        yield f"condition: '{expect.condition}' is not true{f': {values}' if values else ''}"
+        yield f"condition: {quote(expect.condition)} is not true{f': {values}' if values else ''}"
 
 
 def _obstacle(before: ImageRef | None, after: ImageRef, mask: Image.Image | None) -> str:

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 from PIL import Image, ImageFilter
 
+from flux_tasks import files
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Problem, nearest
 from flux_tasks.images import masks
 from flux_tasks.images.encoding import inspect
@@ -168,7 +169,7 @@ def _pixel_facts(image: ImageRef) -> dict[str, float]:
 @contextlib.contextmanager
 def naming(image: ImageRef) -> Iterator[None]:
     """Name ``image`` in any error; what Pillow raises, which converts few rare modes, becomes an InvalidImage."""
-    where = image.uri or image.name
+    where = files.quoted(image.uri or image.name)
     try:
         yield
     except InvalidImage as error:

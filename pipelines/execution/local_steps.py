@@ -15,7 +15,7 @@ from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
 from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.pixels import is_srgb
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import FIRST_ONLY, ImageRef
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
 from pipelines.language.graph import Node
@@ -25,10 +25,16 @@ from pipelines.operations.registry import Operation
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """The result of a local operation, and whether the store had it, so that nothing was worked out."""
+    """The result of a local operation.
+
+    Attributes:
+        from_store: the store had it, so that nothing was worked out.
+        warnings: what the result lacks of its pictures.
+    """
 
     image: ImageRef
     from_store: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def operate(
@@ -76,12 +82,19 @@ def operate(
             store.put_result(key, found["image"], {"operation": identity, "parameters": parameters, "cost": 0})
     if found is not None:
         stored: ImageRef = found["image"]
-        return LocalResult(replace(stored, name=_name(image, pictures)), from_store=True)
+        return LocalResult(replace(stored, name=_name(image, pictures)), True, _first_only(pictures))
     made = action.perform(parameters, pictures)
     for picture in (image, *pictures.values()):
         if isinstance(picture, ImageRef) and made.digest == picture.digest:
             return LocalResult(picture)
-    return LocalResult(_stored(store, key, made, {"operation": identity, "parameters": parameters}) if write else made)
+    made = _stored(store, key, made, {"operation": identity, "parameters": parameters}) if write else made
+    return LocalResult(made, warnings=_first_only(pictures))
+
+
+def _first_only(pictures: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a warning for each file of several frames or pages; results of steps have one."""
+    given = (one for value in pictures.values() for one in (value if isinstance(value, list) else [value]))
+    return tuple(f"{one.name}: {FIRST_ONLY}" for one in given if one.known is not None and one.known.is_sequence)
 
 
 def _digest(value: Any) -> Any:

@@ -8,16 +8,18 @@ from itertools import islice
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data import items as items_module
 from pipelines.data import tables
 from pipelines.data.items import Item, is_read, items_of, known_names
-from pipelines.data.outputs import mark, target_path
+from pipelines.data.outputs import Outputs, mark, target_path
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.language.model import image_inputs
+
+_NOT_READ = "which are not read here: write them to files first, and a column with their paths"
 
 
 def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
@@ -28,7 +30,7 @@ def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
     """
     cap = budget if budget is not None else recipe.budget.credits if recipe.budget else None
     if cap is not None and not 0 <= cap < float("inf"):
-        raise RecipeError([Problem("budget", f"{cap!r} is not a number of credits (1 credit is 0.01 USD)")])
+        raise RecipeError([Problem("budget", f"{shown(cap)} is not a number of credits (1 credit is 0.01 USD)")])
     return cap
 
 
@@ -67,10 +69,25 @@ def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Calla
         return _checked_items(recipe, limit, only)
 
 
+def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
+    """Return what is known to be wrong with items before a picture is opened: their rows, and places of their results.
+
+    A run pays for none of these items. The source is read once more.
+    """
+    outputs = Outputs()
+    for item in items(recipe):
+        try:
+            if item.error:
+                raise InvalidRequest(item.error)
+            outputs.claim(recipe.graph.targets, {**recipe.constants, **item.context}, item.index)
+        except InvalidRequest as error:
+            yield f"{item.stem}: {'; '.join(str(error).splitlines())}"
+
+
 def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[Item], bool] | None) -> int:
     _check_bytes(recipe)
     _check_names(recipe)
-    _check_buckets(recipe)
+    _check_roots(recipe)
     inputs: set[bytes] = set()
     results: set[bytes] = set()
     found_again = ""
@@ -83,17 +100,17 @@ def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[It
             results.add(mark(path))
             if not found_again and is_read(recipe.source, recipe.constants, path):
                 found_again = path
-    name = recipe.outputs[0].path.rpartition("/")[2]
+    name = cut(recipe.outputs[0].path.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"
     if inputs & results:
         for item in items(recipe, limit=limit, only=only):
             for path in _written_by(recipe, item):
                 if mark(path) in inputs:
-                    what = f"{path} is also a picture that the run reads: {remedy}"
+                    what = f"{files.quoted(path)} is also a picture that the run reads: {remedy}"
                     raise RecipeError([Problem("output.path", what)])
     if found_again:
-        what = f"the source would find the result {found_again}, and the next run would work on it: {remedy}"
-        raise RecipeError([Problem("output.path", f"{what}, or leave results out with source.filter")])
+        what = f"the source would find the result {files.quoted(found_again)}, and the next run would work on it"
+        raise RecipeError([Problem("output.path", f"{what}: {remedy}, or leave results out with source.filter")])
     return count
 
 
@@ -137,25 +154,31 @@ def _check_bytes(recipe: CompiledRecipe) -> None:
     for location in tables.found(recipe.source.table)[:1]:
         if not (columns := sorted(names & tables.embedded(location))):
             continue
-        values = next((row.values for row in tables.rows(location)), {})
         path: Any = None
-        with suppress(InvalidRequest):
+        with suppress(InvalidRequest, RecipeError):  # a table of nothing but bytes has no rows
+            values = next((row.values for row in tables.rows(location)), {})
             context = {**recipe.constants, **values, "row": values, "index": 0}
             path = templates.render(template, context, "source.image")
         if not (isinstance(path, str) and path and files.exists(path)):
-            what = f"'{template}': the column {columns[0]} of {location} holds the bytes of pictures"
-            remedy = "which are not read here: write them to files first, and a column with their paths"
-            raise RecipeError([Problem("source.image", f"{what}, {remedy}")])
+            what = f"{quote(template)}: the column {cut(columns[0])} of {location} holds the bytes of pictures"
+            raise RecipeError([Problem("source.image", f"{what}, {_NOT_READ}")])
 
 
-def _check_buckets(recipe: CompiledRecipe) -> None:
-    outputs = {target.output.root for target in recipe.graph.targets}
-    missing = sorted(filter(None, map(files.missing_bucket, outputs)))
-    if missing:
-        hint = "make it first, or write another name"
-        raise RecipeError(
-            [Problem("output.path", f"{name} does not exist: {hint}") for name in missing], file=recipe.file
-        )
+def _check_roots(recipe: CompiledRecipe) -> None:
+    """Check that results go to places that can be written: no web address, a known protocol, a bucket that exists."""
+    problems = []
+    for root in sorted({target.output.root for target in recipe.graph.targets}):
+        if files.is_web(root):
+            problems.append(f"nothing can be written to {root}: write a folder, or a bucket such as s3://bucket/out")
+        elif bucket := files.missing_bucket(root):
+            problems.append(f"{bucket} does not exist: make it first, or write another name")
+        elif not files.is_local(root):
+            try:
+                files.access.filesystem_of(root)
+            except OSError as error:
+                problems.append(str(error))
+    if problems:
+        raise RecipeError([Problem("output.path", what) for what in dict.fromkeys(problems)], file=recipe.file)
 
 
 def _check_names(recipe: CompiledRecipe) -> None:
@@ -166,16 +189,21 @@ def _check_names(recipe: CompiledRecipe) -> None:
     known = known_names(recipe.source)
     if known is None:
         return  # the file does not say; an item without such a column has an error
-    columns = {name for location in tables.found(recipe.source.table)[:1] for name in tables.header(location) or ()}
+    locations = tables.found(recipe.source.table)[:1]
+    columns = {name for location in locations for name in tables.header(location) or ()}
+    bytes_in = {name for location in locations for name in tables.embedded(location)}
     problems = []
     for w in own:
         if w.name in columns:
-            what = f"{w.name} is the item's own, and the table has a column of that name"
-            remedy = f"write row['{w.name}'] for the column, or call it otherwise"
-            problems.append(Problem(w.where, f"'{w.text}': {what}: {remedy}", w.line))
+            what = f"{cut(w.name)} is the item's own, and the table has a column of that name"
+            remedy = f"write row[{quote(w.name)}] for the column, or call it otherwise"
+            problems.append(Problem(w.where, f"{quote(w.text)}: {what}: {remedy}", w.line))
     for w in wanted:
-        if w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known:
-            remedy = nearest(w.name, known) or f"; known here: {', '.join(sorted(known))}"
-            problems.append(Problem(w.where, f"'{w.text}': nothing is called '{w.name}'{remedy}", w.line))
+        if w.name in bytes_in and (w.name not in known or w.text == f"{{{{ {w.name} }}}}"):
+            what = f"{quote(w.text)}: the column {cut(w.name)} of {locations[0]} holds the bytes of pictures"
+            problems.append(Problem(w.where, f"{what}, {_NOT_READ}", w.line))
+        elif w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known:
+            remedy = nearest(w.name, known) or f"; known here: {listed(sorted(known))}"
+            problems.append(Problem(w.where, f"{quote(w.text)}: nothing is called {quote(w.name)}{remedy}", w.line))
     if problems:
         raise RecipeError(problems, file=recipe.file)

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from flux_tasks import files
-from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest, Problem
-from flux_tasks.images.reference import FIRST_ONLY, ImageRef
+from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobResult
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
-from pipelines.data.outputs import Outputs, target_path
+from pipelines.data.outputs import Outputs
 from pipelines.execution.arguments import Results, arguments_of, call_of, context_of, tries_of, with_pictures
 from pipelines.execution.conditions import Undecided, applies, check_mask, near_misses, requires_mask
 from pipelines.execution.expectations import judge
@@ -141,7 +140,7 @@ class _Walk:
             if self._item.error:
                 raise InvalidRequest(self._item.error)
             place = "output"
-            paths = list(self._claimed_paths())
+            paths = self._answers.outputs.claim(self._graph.targets, self._context, self._item.index)
             place = "input"
             self._results[SOURCE] = await self._answers.off_loop(self._source) if self._item.path else None
         except Exception as problem:
@@ -152,16 +151,6 @@ class _Walk:
 
     def _source(self) -> ImageRef:
         return ImageRef.of(self._item.path, name=self._item.stem)
-
-    def _claimed_paths(self) -> Iterator[tuple[OutputTarget, str]]:
-        for number, target in enumerate(self._graph.targets):
-            path = target_path(target, self._context)
-            if not self._answers.outputs.claim(path, self._item.index, number):
-                remedy = "use more of the item's names in it"
-                raise InvalidRequest(f"output.path: {path} is also another result's: {remedy}")
-            if reason := files.unwritable(path):
-                raise InvalidRequest.of([Problem("output.path", reason)])
-            yield target, path
 
     async def _nodes(self, nodes: Sequence[Node]) -> None:
         """Answer every node once those that it depends on are answered."""
@@ -240,7 +229,7 @@ class _Walk:
         failures: list[str] = []
         for number, changes in enumerate(tries):
             attempt = await self._checked(_changed(first, changes, failures) if number else first)
-            outcome = await self._outcome(attempt)
+            outcome = await (self._answers.paid if node.is_paid else self._answers.local)(attempt)
             try:
                 outcome = await self._preserved(attempt, outcome)
                 failures = await self._failures(attempt, outcome)
@@ -254,15 +243,6 @@ class _Walk:
             if is_taken or not failures:
                 return outcome.image
         raise CheckFailed(f"the result is not as expected: {'; '.join(failures)}")
-
-    async def _outcome(self, attempt: Attempt) -> Outcome:
-        """Return how an attempt ends; a free step says that it takes the first of several frames, as a call does."""
-        if attempt.node.is_paid:
-            return await self._answers.paid(attempt)
-        outcome = await self._answers.local(attempt)
-        if attempt.node.image != SOURCE or attempt.image is None or outcome.kind is StepOutcome.UNCHANGED:
-            return outcome
-        return _warned(outcome, FIRST_ONLY) if attempt.image.header.is_sequence else outcome
 
     async def _checked(self, attempt: Attempt) -> Attempt:
         """Return an attempt with its call, or without one if that can only be made once its pictures are."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -18,15 +19,26 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_T
 from prefect.states import Failed
 
 from flux_tasks import ImageRef, tasks, use
-from flux_tasks.errors import FluxError, ItemsFailed, Problem, RecipeError, RunStopped
+from flux_tasks.errors import FluxError, ItemsFailed, Problem, RecipeError, RunStopped, shown
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import current
 from flux_tasks.tasks.prefect_task import collect_results
 from pipelines.data.manifest import SEVERITY
+from pipelines.flows.artifact import publish
 from pipelines.flows.prefect_settings import shield_server
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
+from pipelines.plan.planner import PlanOptions
+from pipelines.run.context import Event
 from pipelines.run.run import Run
+
+
+class RunOptions(PlanOptions, total=False):
+    """The keyword arguments of a run: its own, and those of ``flux_tasks.use``."""
+
+    seed: int | None
+    on_event: Callable[[Event], None]
+
 
 _log = logging.getLogger("flux_tasks.flows")
 
@@ -62,8 +74,11 @@ async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     run = _current_run.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
     await run.run_remaining(call_task)
+    run.summary.stopped = str(run.stopped or "")
     _is_over.get().set()
-    problem = f"stopped: {run.stopped}" if run.stopped is not None else run.summary.problem
+    if PREFECT_API_URL.value():  # nobody looks at the pages of an embedded server
+        await publish(run.summary)
+    problem = run.summary.problem
     return Failed(message=f"{problem}. Manifest: {run.summary.manifest}") if problem else dict(run.summary.counts)
 
 
@@ -142,13 +157,14 @@ def _remedy() -> str:
 
 
 async def arun_recipe(
-    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Any
+    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]
 ) -> RunResult:
     """Run a recipe from Python; the async form of ``run_recipe``."""
     outcomes = _outcomes(raise_on)
     loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
-    given = {name: settings.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in settings}
-    with use(**settings), Run(loaded, current(), **given) as run:
+    changes: dict[str, Any] = {**settings}
+    given = {name: changes.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in changes}
+    with use(**changes), Run(loaded, current(), **given) as run:
         if not await run.answer_from_store():
             await run.prepare_to_pay()
             await advance(run)
@@ -170,15 +186,15 @@ async def arun_recipe(
 def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:
     if isinstance(raise_on, bool):
         return set(SEVERITY) if raise_on else set()
-    named = {raise_on} if isinstance(raise_on, str) else set(raise_on)
-    if unknown := named.difference(SEVERITY):
+    named: list[Any] = [raise_on] if isinstance(raise_on, str) or not isinstance(raise_on, Iterable) else list(raise_on)
+    if unknown := [name for name in named if name not in SEVERITY]:
         hint = f"write True, or some of {', '.join(SEVERITY)}"
-        raise RecipeError([Problem("raise_on", f"'{name}' is not an outcome: {hint}") for name in sorted(unknown)])
-    return named
+        raise RecipeError([Problem("raise_on", f"{shown(name)} is not an outcome: {hint}") for name in unknown])
+    return set(named)
 
 
 def run_recipe(
-    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Any
+    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]
 ) -> RunResult:
     """Run a recipe from Python, also inside a flow of one's own::
 
@@ -210,5 +226,18 @@ def run_recipe(
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
+    started: list[asyncio.Task[RunResult]] = []
+
+    async def cancellable() -> RunResult:
+        started.append(asyncio.ensure_future(coroutine))
+        return await started[0]
+
     with ThreadPoolExecutor(1) as pool:  # a loop runs here, as in a notebook: one in a thread, within the same flow run
-        return pool.submit(copy_context().run, asyncio.run, coroutine).result()
+        running = pool.submit(copy_context().run, asyncio.run, cancellable())
+        try:
+            return running.result()
+        except (KeyboardInterrupt, SystemExit):  # of this thread: the other one would go on and pay
+            for task in started:
+                with suppress(RuntimeError):  # its loop has ended
+                    task.get_loop().call_soon_threadsafe(task.cancel)
+            raise

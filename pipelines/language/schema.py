@@ -192,14 +192,15 @@ def _definitions() -> dict[str, Schema]:
     """Return what parameters refer to."""
     fields = _of_fields(Mask)
     mask = {name: _open(one_of(choices_of(found, null=False), words_of(found))) for name, found in fields.items()}
-    mask["file"] = {**words_of(fields["file"]), **_PATH}
+    mask["file"] = one_of([_PATH, NULL], words_of(fields["file"]))
+    mask["boxes"] = one_of([*choices_of(mask["boxes"]), NULL], words_of(mask["boxes"]))
     step = {"type": "object", "required": ["step"], "additionalProperties": False, "properties": {"step": _STEP}}
-    alpha = {"required": ["alpha"], "properties": {"alpha": {"not": {"const": False}}}}
+    left_out = {"step": NULL, "file": NULL, "boxes": NULL, "alpha": {"const": False}}
     described = {
         "type": "object",
         "additionalProperties": False,
         "properties": {"step": _STEP, **mask},
-        "oneOf": [*({"required": [name]} for name in ("step", "file", "boxes")), alpha],
+        "oneOf": [{"required": [name], "properties": {name: {"not": value}}} for name, value in left_out.items()],
     }
     inner = {"$ref": "#/$defs/templates"}
     containers = [

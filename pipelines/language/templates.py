@@ -19,7 +19,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from flux_tasks.errors import InvalidRequest, Problem
+from flux_tasks.errors import InvalidRequest, Problem, cut, listed, quote
 
 __all__ = [
     "evaluate",
@@ -27,7 +27,6 @@ __all__ = [
     "names_in",
     "names_in_calls",
     "names_in_expression",
-    "quoted",
     "render",
     "syntax_problem",
 ]
@@ -35,7 +34,6 @@ __all__ = [
 _LONGEST = 100_000  # characters, or entries, of any value that is worked out
 _LONGEST_GIVEN = 1_000_000  # of what a filter is given
 _LONGEST_TEXT = 30_000_000  # characters that are put together: a picture of 20 MB in base64
-_QUOTED = 80  # characters of a template in a message
 _METHODS = (
     "capitalize casefold count endswith find get index isalnum isalpha isdigit items keys lower lstrip partition "
     "removeprefix removesuffix rpartition rsplit rstrip split startswith strip swapcase title upper values"
@@ -178,11 +176,14 @@ def _join(values: Any, between: str = "") -> str:
 
 
 def _printed(value: Any) -> Any:
-    """Return what a template prints, which is never null: "a photo by None" would be paid for."""
+    """Return what a template prints: no null and no list, because "a photo by None" would be paid for."""
     if value is None:
         raise SecurityError("a value in it is null: write a default, such as {{ name | default('', true) }}")
-    if isinstance(value, (list, tuple, Mapping)) and _extent(value) > _LONGEST_GIVEN:
-        raise SecurityError("a list in it is too long to be printed")
+    if isinstance(value, (list, tuple, Mapping)):
+        kind, remedy = "list", "name[0] }}, or {{ name | join(', ')"
+        if isinstance(value, Mapping):
+            kind, remedy = "structure", "name.field"
+        raise SecurityError(f"a value in it is a {kind}: write {{{{ {remedy} }}}}")
     return value
 
 
@@ -221,16 +222,10 @@ def is_template(value: Any) -> bool:
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
-def quoted(text: str) -> str:
-    """Return a template or an expression as a message shows it: on one line, with at most 80 characters."""
-    line = " ".join(text.split()) if "\n" in text else text
-    return line if len(line) <= _QUOTED else f"{line[: _QUOTED - 1]}…"
-
-
 def syntax_problem(text: str, where: str, *, expression: bool = False) -> Problem | None:
     """Return what is wrong with the syntax of a template, or of an expression such as a ``when``."""
     if len(text) > _LONGEST:
-        return Problem(where, f"'{quoted(text)}' has {len(text):,} characters: write at most {_LONGEST:,}")
+        return Problem(where, f"{quote(text)} has {len(text):,} characters: write at most {_LONGEST:,}")
     try:
         if expression:
             _expression(text)
@@ -238,11 +233,11 @@ def syntax_problem(text: str, where: str, *, expression: bool = False) -> Proble
             _compiled(text)
     except TemplateSyntaxError as error:
         said = _PLAIN_WORDS.get(str(error.message), error.message) if expression else error.message
-        return Problem(where, f"'{quoted(text)}' is not understood: {said}")
-    except (RecursionError, MemoryError, SyntaxError, OverflowError):  # Python's own limits, too
+        return Problem(where, f"{quote(text)} is not understood: {cut(said or '', 200)}")
+    except (RecursionError, MemoryError, SyntaxError, OverflowError):
         return Problem(where, "is nested too deeply to be understood")
     except ValueError as error:  # a number of thousands of digits, half a character
-        return Problem(where, f"is not understood: {error}")
+        return Problem(where, f"is not understood: {cut(str(error), 200)}")
     return None
 
 
@@ -316,6 +311,6 @@ def evaluate(
 
 def _problem(error: Exception, text: str, context: Mapping[str, Any], where: str) -> Problem:
     if isinstance(error, UndefinedError):
-        known = ", ".join(sorted(context))
-        return Problem(where, f"'{quoted(text)}': {error.message}; known here: {known}")
-    return Problem(where, f"'{quoted(text)}' cannot be evaluated: {error}")
+        known = listed(sorted(context))
+        return Problem(where, f"{quote(text)}: {cut(error.message or '', 200)}; known here: {known}")
+    return Problem(where, f"{quote(text)} cannot be evaluated: {cut(str(error), 200)}")

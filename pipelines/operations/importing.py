@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from flux_tasks.errors import InvalidRequest, Problem, nearest
+from flux_tasks.errors import InvalidRequest, Problem, cut, nearest, quote
 from pipelines.operations.base import describe
 
 __all__ = ["UNMARKED", "import_user_module", "is_beside", "source_digest"]
@@ -39,16 +39,20 @@ def import_user_module(name: str, where: str, folder: Path | None) -> types.Modu
     """
     with _lock, _current_folder_on_path():
         if name not in sys.modules and not _may_be_imported(_spec_of(name, where), folder):
-            raise InvalidRequest.of([Problem(where, f"{name} {UNMARKED}")])
+            raise InvalidRequest.of([Problem(where, f"{cut(name)} {UNMARKED}")])
         try:
             module = importlib.import_module(name)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also GeneratorExit, which would end the program without a word
-            raise InvalidRequest.of([Problem(where, f"{name} cannot be imported: {describe(error)}")]) from None
+            raise _refused(name, where, error) from None
         with suppress(OSError):
             _module_digest(module)
     return module
+
+
+def _refused(name: str, where: str, error: BaseException) -> InvalidRequest:
+    return InvalidRequest.of([Problem(where, f"{cut(name)} cannot be imported: {describe(error)}")])
 
 
 UNMARKED = (
@@ -82,7 +86,7 @@ def _spec_of(name: str, where: str) -> ModuleSpec:
         here = _current_folder()
         close = nearest(name, [found.name for found in pkgutil.iter_modules([here] if here else [])])
         places = f"{f'in {here} and ' if here else ''}among what is installed"
-        what = f"there is no module '{name}'{close or f'; it is looked for {places}'}"
+        what = f"there is no module {quote(name)}{close or f'; it is looked for {places}'}"
         raise InvalidRequest.of([Problem(where, what)])
     return spec
 

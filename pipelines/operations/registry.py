@@ -80,6 +80,8 @@ class Operation:
         given = [pictures[name] for name in self._masks if name in pictures]
         masked = [one for chosen in given for one in (chosen if isinstance(chosen, list) else [chosen])]
         try:
+            if any(one.header.mode in ("I", "F") for one in masked):  # they were cut off, not scaled
+                return False
             return all(read_mask(one).tobytes() == masks.binarise(one.open()).tobytes() for one in masked)
         except InvalidImage:
             return False

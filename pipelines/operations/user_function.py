@@ -27,7 +27,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints, overload
 
 from PIL import Image
 
-from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, nearest
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, cut, nearest, quote, shown
 from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.mask_reading import interpret
 from flux_tasks.images.reference import ImageRef
@@ -54,13 +54,13 @@ def operation(function: Any = None, *, gives: ImageKind = "image") -> Any:
         InvalidRequest: ``gives`` is neither ``image`` nor ``mask``, or what is decorated is no function.
     """
     if gives not in ("image", "mask"):
-        raise InvalidRequest.of([Problem("operation", f"gives={gives!r} is not known: write 'image' or 'mask'")])
+        raise InvalidRequest.of([Problem("operation", f"gives={shown(gives)} is not known: write 'image' or 'mask'")])
 
     def mark(decorated: Any) -> Any:
         try:
             decorated.__flux_gives__ = gives
         except (AttributeError, TypeError):
-            what = f"{decorated!r} cannot be marked as a step: decorate a function that is written with def"
+            what = f"{shown(decorated)} cannot be marked as a step: decorate a function that is written with def"
             raise InvalidRequest.of([Problem("operation", what)]) from None
         return decorated
 
@@ -82,7 +82,7 @@ def load(reference: str, *, where: str = "call", folder: Path | None = Path()) -
             it cannot be a step.
     """
     if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
-        what = f"{reference!r} names no function: write it as package.module:function, such as my_ops:grain"
+        what = f"{shown(reference)} names no function: write it as package.module:function, such as my_ops:grain"
         raise InvalidRequest.of([Problem(where, what)])
     module_name, _, name = reference.partition(":")
     module = import_user_module(module_name, where, folder)
@@ -91,12 +91,12 @@ def load(reference: str, *, where: str = "call", folder: Path | None = Path()) -
     except AttributeError:
         offered = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         hint = nearest(name, offered) or (f"; it has {', '.join(offered[:12])}" if offered else "; it has no function")
-        raise InvalidRequest.of([Problem(where, f"{module_name} has no '{name}'{hint}")]) from None
+        raise InvalidRequest.of([Problem(where, f"{cut(module_name)} has no {quote(name)}{hint}")]) from None
     except Exception as error:  # a module may answer for its own names
-        raise InvalidRequest.of([Problem(where, f"{reference} cannot be imported: {describe(error)}")]) from None
+        raise InvalidRequest.of([Problem(where, f"{cut(reference)} cannot be imported: {describe(error)}")]) from None
     is_given = reference in _given and _given[reference] is function
     if not (is_given or _is_marked(function) or _is_written_beside(function, module, folder)):
-        raise InvalidRequest.of([Problem(where, f"{reference} {UNMARKED}")])
+        raise InvalidRequest.of([Problem(where, f"{cut(reference)} {UNMARKED}")])
     return _step(function, reference, module, where)
 
 
@@ -195,7 +195,7 @@ class UserFunction:
         """
         name, module = getattr(function, "__qualname__", ""), getattr(function, "__module__", None) or ""
         if not _REFERENCE.fullmatch(f"{module}:{name}"):
-            what = f"{function!r} cannot be named in a recipe: write it with def at the top of a module or notebook"
+            what = f"{shown(function)} cannot be named in a recipe: write it with def at the top of a module"
             raise InvalidRequest.of([Problem(where, what)])
         step = _step(function, f"{module}:{name}", sys.modules.get(module), where)
         _given[step.reference] = function

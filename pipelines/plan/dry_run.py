@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -18,6 +18,8 @@ from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
 from pipelines.execution import local_steps
+from pipelines.execution.expectations import wrong_size
+from pipelines.execution.local_steps import LocalResult
 from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.walk import Attempt, Outcome, Place, walk
 from pipelines.language.graph import Node
@@ -73,22 +75,26 @@ class ItemPlan:
         key = keys[0]
         if key in tally.planned:
             return Outcome(StepOutcome.SHARED, tally.planned[key])
-        image = tally.planned[key] = Placeholder.made_of(key, size=call.output_size, name=call.name)
+        tally.planned[key] = image = Placeholder.made_of(key, size=call.output_size, name=call.name)
         entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
-        return Outcome(_OUTCOMES[standing], image, warnings=tuple(_foreseen_losses(call)))
+        for remark in call.tool.remarks(call.parameters):
+            tally.remark(attempt.node, remark)
+        return Outcome(
+            _OUTCOMES[standing], image, warnings=(*_foreseen_losses(call), *_foreseen_failures(attempt, image))
+        )
 
     async def local(self, attempt: Attempt) -> Outcome:
         """Return the result, worked out in memory where all pictures are there, or a placeholder."""
         image = attempt.image
         is_open = any(isinstance(picture, Placeholder) for picture in attempt.pictures)
-        result = self._local_placeholder(attempt) if is_open else self._operate(attempt, image)
-        if image is not None and result.digest == image.digest:
+        result = LocalResult(self._local_placeholder(attempt)) if is_open else self._operate(attempt, image)
+        if image is not None and result.image.digest == image.digest:
             return Outcome(StepOutcome.UNCHANGED, image)
-        return Outcome(StepOutcome.DONE, result)
+        return Outcome(StepOutcome.DONE, result.image, warnings=result.warnings)
 
-    def _operate(self, attempt: Attempt, image: ImageRef | None) -> ImageRef:
-        return local_steps.operate(attempt.node, attempt.arguments, image, self._tally.store, write=False).image
+    def _operate(self, attempt: Attempt, image: ImageRef | None) -> LocalResult:
+        return local_steps.operate(attempt.node, attempt.arguments, image, self._tally.store, write=False)
 
     def _local_placeholder(self, attempt: Attempt) -> ImageRef:
         """Return what stands for the result of an operation on a picture that is not made yet."""
@@ -100,7 +106,7 @@ class ItemPlan:
         if image is not None and size == image.upright_size and action.keeps_when_same_size:
             return image
         if known and not action.needs_pixels:
-            return self._operate(attempt, ImageRef.of(Image.new("1", known), name=main.name))
+            return self._operate(attempt, ImageRef.of(Image.new("1", known), name=main.name)).image
         parts = (attempt.node.step.id, repr(sorted(parameters.items(), key=str)), *attempt.pictures)
         return Placeholder.made_of(*parts, size=size, name=main.name)
 
@@ -126,7 +132,7 @@ class ItemPlan:
         """Count the attempt, and the time that its job would take."""
         node, call, kind = attempt.node, attempt.call, outcome.kind
         step = self._tally.step(node)
-        for warning in outcome.warnings if kind is not StepOutcome.UNCHANGED else ():
+        for warning in outcome.warnings:
             self._tally.plan.add_warning(f"{self._item.stem}: {node.id}: {warning}")
         is_new = node.is_paid and kind in (StepOutcome.DONE, StepOutcome.COLLECTED, StepOutcome.HELD)
         if kind is not StepOutcome.BLOCKED:
@@ -158,6 +164,14 @@ def _foreseen_losses(call: Call) -> list[str]:
         return found if isinstance(call.main, Placeholder) else [*found, *losses(call, None)]
     except (FluxError, OSError):
         return found
+
+
+def _foreseen_failures(attempt: Attempt, result: Placeholder) -> Iterator[str]:
+    """Yield what of a step's expectations the size of its result will not fulfil, where both are known exactly."""
+    expect, before = attempt.node.step.expect, attempt.image
+    is_guess = attempt.node.tool.sizes.is_about or not result.is_sized
+    if expect is not None and not is_guess and (not isinstance(before, Placeholder) or before.is_sized):
+        yield from (f"the result will not be as expected: {what}" for what in wrong_size(expect, before, result))
 
 
 def _is_mask_unknown(call: Call) -> bool:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
-from flux_tasks.errors import Problem, RecipeError, nearest
+from flux_tasks.errors import Problem, RecipeError, nearest, quote
 from flux_tasks.jobs.identity import Identity
-from flux_tasks.settings import Settings, current, use
+from flux_tasks.settings import SettingChanges, Settings, current, use
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.execution.placeholders import Placeholder
@@ -31,13 +31,21 @@ _ANSWERS = {
 }
 
 
+class PlanOptions(SettingChanges, total=False):
+    """The keyword arguments of ``plan``: its own, and those of ``flux_tasks.use``."""
+
+    limit: int | None
+    budget: float | None
+    settings: Settings | None
+
+
 def plan(
     recipe: CompiledRecipe,
     *,
     limit: int | None = None,
     budget: float | None = None,
     settings: Settings | None = None,
-    **changes: Any,
+    **changes: Unpack[SettingChanges],
 ) -> Plan:
     """Return what a run of ``recipe`` would do and cost.
 
@@ -93,7 +101,7 @@ def calls_of_item(recipe: CompiledRecipe, name: str, settings: Settings) -> Sequ
     item = next(items(recipe, only=lambda one: name in (one.stem, one.path)), None)
     if item is None:
         known = [one.stem for one in items(recipe, limit=1_000)]
-        raise RecipeError([Problem("item", f"the recipe has no item '{name}'{nearest(name, known)}")])
+        raise RecipeError([Problem("item", f"the recipe has no item {quote(name)}{nearest(name, known)}")])
     tally = Tally(recipe, settings, None)
     recorder = _Recorder(item, tally)
     recorder.run()

@@ -71,7 +71,7 @@ class Plan:
         assumed: tools whose jobs no run on this store has timed; each is assumed to take 10 s.
         problems: how many things are wrong with items.
         invalid: the first of them, as sentences.
-        spent: credits that count against the budget already, because earlier runs were stopped.
+        spent_by: credits that count against the budget already, by the id of the earlier run that was stopped.
         warnings: how often a person may have meant something else, such as a mask whose name differs in case,
             and what pictures lose.
         warned: the first of these, as sentences.
@@ -92,7 +92,7 @@ class Plan:
     invalid: list[str] = field(default_factory=list)
     problems: int = 0
     budget: float | None = None
-    spent: float = 0.0
+    spent_by: dict[str, float] = field(default_factory=dict)
     learned: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: int = 0
     warned: list[str] = field(default_factory=list)
@@ -135,6 +135,11 @@ class Plan:
         """Jobs that an interrupted run has paid for, and this one would collect."""
         return sum(step.collected for step in self.steps)
 
+    @property
+    def spent(self) -> float:
+        """Credits that count against the budget already; see ``spent_by``."""
+        return sum(self.spent_by.values())
+
     def total(self, kind: Literal["paid", "undecided", "retries"]) -> Amount:
         """Return the sum over all steps."""
         amounts: list[Amount] = [getattr(step, kind) for step in self.steps]
@@ -147,6 +152,7 @@ class Plan:
             "credits": round(self.credits, 4),
             "dollars": round(self.credits / 100, 4),
             "unpriced": self.unpriced,
+            "spent": round(self.spent, 4),
             "collected": self.collected,
             "undecided": asdict(self.total("undecided")),
             "retries": asdict(self.total("retries")),
@@ -154,6 +160,7 @@ class Plan:
         return asdict(self) | totals
 
 
+_RUNS = 3  # in a line
 _COLUMNS = ("step", "does", "to pay", "stored", "shared", "to collect", "skipped", "undecided", "credits")
 
 
@@ -255,10 +262,19 @@ def _listed(first: Sequence[str], count: int) -> list[str]:
 
 def _budget(plan: Plan, cap: float) -> str:
     most = plan.spent + plan.credits + plan.total("undecided").credits + plan.total("retries").credits
-    before = f", of which earlier runs have spent {plan.spent:,.2f}," if plan.spent else ""
     if plan.spent + plan.credits > cap + 1e-6:
-        return f"budget: {cap:,g} credits{before} are too few: the run would stop when they are spent"
-    if most > cap:
-        return f"budget: {cap:,g} credits{before} are enough, unless many of the undecided jobs and retries are needed"
-    unknown = " as far as prices are known" if plan.unpriced else ""
-    return f"budget: {cap:,g} credits{before} are enough{unknown}"
+        verdict = "too few: the run would stop when they are spent"
+    elif most > cap:
+        verdict = "enough, unless many of the undecided jobs and retries are needed"
+    else:
+        verdict = f"enough{' as far as prices are known' if plan.unpriced else ''}"
+    return f"budget: {cap:,g} credits are {verdict}{_spent(plan)}"
+
+
+def _spent(plan: Plan) -> str:
+    """Return which runs have spent credits of the budget already, and how many."""
+    if not plan.spent:
+        return ""
+    runs = [f"{run or 'earlier ones'} {credits:,.2f}" for run, credits in sorted(plan.spent_by.items(), reverse=True)]
+    shown = ", ".join(runs[:_RUNS]) + (f" and {len(runs) - _RUNS:,} more" if len(runs) > _RUNS else "")
+    return f"\n  {plan.spent:,.2f} of them are spent, by runs of this recipe that were stopped: {shown}"

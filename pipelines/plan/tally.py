@@ -43,20 +43,27 @@ class Tally:
             self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
             is_new = self.store.is_new()
         except OSError as error:
-            raise StoreUnavailable(f"the store cannot be read: {error}") from error
+            raise StoreUnavailable.of("read", error) from error
         self._steps = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
         self.plan = Plan(recipe.name, settings.endpoint, self.engine, max_jobs=settings.max_jobs, budget=cap)
         self.plan.store, self.plan.is_store_new = self.store.url, is_new
         self.plan.steps = list(self._steps.values())
-        self.plan.spent = spent_before(self.store, recipe.digest) if cap is not None else 0.0
+        self.plan.spent_by = spent_before(self.store, recipe.digest) if cap is not None else {}
         self._durations = JobDurations(self.store)
         self._prices = LearnedPrices(self.store, self.engine)
+        self._remarks: set[tuple[str, str]] = set()
         self._busy: dict[str, float] = defaultdict(float)
         self._longest = 0.0
 
     def step(self, node: Node) -> StepPlan:
         """Return the counts of a node's step."""
         return self._steps[node.step.id]
+
+    def remark(self, node: Node, what: str) -> None:
+        """Warn of what a step's parameters ask for, once for all of its items."""
+        if (node.step.id, what) not in self._remarks:
+            self._remarks.add((node.step.id, what))
+            self.plan.add_warning(f"{node.step.id}: {what}")
 
     def estimate(self, call: Call | None) -> float | None:
         """Return the credits that a call is expected to cost; a price that was learned is named in the plan."""

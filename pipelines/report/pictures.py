@@ -57,12 +57,16 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The border of a mask's white areas as an SVG path; ``coverage`` is their share of the mask, 0 to 1."""
+    """The border of a mask's white areas, or of the boxes of a prompt, as an SVG path.
+
+    ``coverage`` is their share of the picture, 0 to 1.
+    """
 
     path: str
     width: int
     height: int
     coverage: float
+    is_boxes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def boxes_outline(rows: Sequence[Row]) -> Outline:
         f"M{left} {top}L{right} {top}L{right} {bottom}L{left} {bottom}Z" for top, left, bottom, right in edges
     )
     area = sum((right - left) * (bottom - top) for top, left, bottom, right in edges)
-    return Outline(path, GRID, GRID, min(1.0, area / GRID**2))
+    return Outline(path, GRID, GRID, min(1.0, area / GRID**2), is_boxes=True)
 
 
 def size_of(described: object) -> tuple[int, int] | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from flux_tasks import errors
 from flux_tasks.errors import BudgetReached, FluxError, Moderated, StoreUnavailable
@@ -46,11 +47,13 @@ class Reservation:
 class RunBudget:
     """Credits of one run.
 
-    What a run has spent that was stopped or killed still counts for the next run of the same recipe on the same store.
+    What a run has spent that was stopped or killed still counts for the next run of the same recipe on the same store,
+    until a run over all items ends by itself. What a run over some of them has spent counts if it was stopped.
 
     Attributes:
         cap: the most it may spend, in credits; None is no limit.
         recipe: the recipe's digest.
+        run: the id of the run.
         warn: called with one sentence when four fifths of the cap are spent or reserved.
         spent: credits, those of earlier runs that were stopped among them.
         earlier: those alone.
@@ -60,10 +63,13 @@ class RunBudget:
     cap: float | None
     store: Store
     recipe: str
+    run: str = ""
     warn: Callable[[str], None] = lambda _: None
     spent: float = 0.0
     earlier: float = 0.0
     reserved: float = 0.0
+    _before: dict[str, float] = field(default_factory=dict)
+    """The credits of each earlier run that counts."""
     _seen: dict[str, float] = field(default_factory=dict)
     """The most that a job of each tool without a published price has cost."""
     _dearer: dict[str, float] = field(default_factory=dict)
@@ -81,12 +87,19 @@ class RunBudget:
         """Read what earlier runs have spent that were stopped."""
         if self.cap is not None:
             with suppress(StoreUnavailable):
-                self.earlier = self.spent = await patiently(spent_before, self.store, self.recipe)
+                self._before = await patiently(spent_before, self.store, self.recipe)
+                self.earlier = self.spent = sum(self._before.values())
 
-    async def close(self, *, is_complete: bool) -> None:
-        """Forget what was spent if the run is complete: the next one may spend the whole cap."""
-        if is_complete and (self.cap is None or self._is_written or self.earlier):
-            with suppress(StoreUnavailable):
+    async def close(self, *, is_whole: bool) -> None:
+        """Forget what this run has spent, which ended by itself: the next one may spend the whole cap.
+
+        Args:
+            is_whole: it went over all items: what earlier runs have spent is forgotten, too.
+        """
+        with suppress(StoreUnavailable):
+            if self._before and not is_whole:
+                await patiently(self.store.put_record, "budgets", self.recipe, self._record(self._before))
+            elif self._is_written or self.earlier or (is_whole and self.cap is None):
                 await patiently(self.store.remove_record, "budgets", self.recipe)
 
     async def _write(self) -> None:
@@ -97,8 +110,12 @@ class RunBudget:
                 return
             self._is_written = True
             with suppress(StoreUnavailable):
-                record = {"spent": self.spent, "held": self.reserved, "cap": self.cap}
-                await patiently(self.store.put_record, "budgets", self.recipe, record)
+                runs = self._before | {self.run: self.spent - self.earlier + self.reserved}
+                await patiently(self.store.put_record, "budgets", self.recipe, self._record(runs))
+
+    def _record(self, runs: Mapping[str, float]) -> dict[str, Any]:
+        """Return what is written; versions before ``runs`` read ``spent`` and ``held``."""
+        return {"spent": sum(runs.values()), "held": 0.0, "cap": self.cap, "runs": dict(runs)}
 
     @asynccontextmanager
     async def pay(self, tool: str, estimate: float | None, *, is_paid: bool = False) -> AsyncIterator[Reservation]:

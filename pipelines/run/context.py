@@ -65,6 +65,7 @@ class RunContext:
 
     Attributes:
         cap: the most credits that it may spend, or None.
+        run_id: the id of the run.
         engine: which engine answers; known once the run has asked the endpoint.
         stopped: why no new job is begun, or None.
     """
@@ -74,6 +75,7 @@ class RunContext:
     cap: float | None
     seed: int | None
     emit: Callable[[Event], None]
+    run_id: str
     engine: str = ""
     stopped: RunStopped | None = None
 
@@ -83,7 +85,7 @@ class RunContext:
         self.outputs = Outputs()
         self.durations = JobDurations(self.store)
         self.prices = LearnedPrices(self.store, "")
-        self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self._warn)
+        self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn)
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
 
     def _warn(self, text: str) -> None:

@@ -94,7 +94,7 @@ class ItemRun:
         if not result.from_store:
             self._performed.add(performed)
         kind = StepOutcome.DONE if performed in self._performed else StepOutcome.CACHED
-        return Outcome(kind, result.image, warnings=attempt.notes)
+        return Outcome(kind, result.image, warnings=(*attempt.notes, *result.warnings))
 
     async def paid(self, attempt: Attempt) -> Outcome:
         """Return what the store has, or pay for a job; raise NeedsJob if there is nobody to make one."""

@@ -69,7 +69,7 @@ class Run:
         now = time.time()  # ids sort by time, to the millisecond
         run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-        self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event)
+        self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event, run_id)
         self.folder = self.context.store.location("runs", run_id)
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
@@ -93,7 +93,7 @@ class Run:
         try:
             self.context.store.put_record(files.join("runs", self.summary.run_id), "run", record)
         except OSError as error:
-            raise StoreUnavailable(f"the store cannot be written: {error}") from error
+            raise StoreUnavailable.of("written", error) from error
         self._manifest.__enter__()
         for warning in source_warnings(self.recipe):
             self.context.emit(Event(EventKind.WARNING, text=str(warning)))
@@ -188,7 +188,8 @@ class Run:
         await self._close_budget()
 
     async def _close_budget(self) -> None:
-        await self.context.budget.close(is_complete=self.stopped is None and self._is_whole)
+        if self.stopped is None:
+            await self.context.budget.close(is_whole=self._is_whole)
 
     def _queue(self, first: ItemRun) -> Iterator[ItemRun]:
         """Return what is left; a source that cannot be read any further stops the run, and what it has is finished."""

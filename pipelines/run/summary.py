@@ -53,6 +53,7 @@ class Summary:
         uncollected: jobs that are paid for and in the journal, to be collected by the next run.
         warnings: how many warnings there are of steps that were skipped, and of what pictures have lost.
         warned: the first of these, as sentences.
+        failed: the first rows of items that did not end well, in the order in which they ended.
         stopped: why the run was stopped, or an empty string.
     """
 
@@ -73,6 +74,7 @@ class Summary:
     tools: dict[str, ToolTotal] = field(default_factory=dict)
     warnings: int = 0
     warned: list[str] = field(default_factory=list)
+    failed: list[ManifestRow] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str = ""
     manifest: str = ""
@@ -100,6 +102,8 @@ class Summary:
     def add(self, row: ManifestRow) -> None:
         """Add an item."""
         self.counts[str(row["outcome"])] += 1
+        if row["outcome"] not in FINE and len(self.failed) < _NAMED:
+            self.failed.append(row)
         self.cached += len(paid_steps(row, StepOutcome.CACHED))
         self.collected += len(paid_steps(row, StepOutcome.COLLECTED))
         for step in paid_steps(row, StepOutcome.DONE):

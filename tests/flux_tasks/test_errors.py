@@ -6,11 +6,14 @@ import copy
 import inspect
 import pickle
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from pictures import encoded, noise
 
 import flux_tasks
-from flux_tasks import errors
+from flux_tasks import catalog, errors
 from flux_tasks.errors import (
     FluxError,
     InvalidRequest,
@@ -21,6 +24,9 @@ from flux_tasks.errors import (
     RecipeError,
     nearest,
 )
+from flux_tasks.jobs.call import prepare
+from flux_tasks.local import LocalServer
+from flux_tasks.settings import Settings
 
 PROBLEMS = (Problem("erase.mask", "is required", line=3), Problem("", "the rest", line=None))
 
@@ -105,3 +111,42 @@ def test_a_transient_error_knows_when_to_try_again_if_the_server_said_so() -> No
 def test_the_nearest_name_is_offered_when_one_is_near(name: str, hint: str) -> None:
     assert nearest(name, iter(["store", "key", "endpoint"])) == hint
     assert nearest(name, []) == ""
+
+
+LONG = "wrong " * 2_000
+PICTURE = encoded(noise((96, 80)))
+
+REFUSALS: dict[str, Callable[[Any], object]] = {
+    "endpoint": lambda value: Settings(endpoint=value),
+    "max_jobs": lambda value: Settings(max_jobs=value),
+    "timeout": lambda value: Settings(timeout=value),
+    "region": lambda value: Settings(region=value),
+    "on_uncertain": lambda value: Settings(on_uncertain=value),
+    "tool": catalog.tool,
+    "model": lambda value: catalog.tool("edit", value),
+    "fit": lambda value: prepare(catalog.TOOLS["deblur-v1"], {"image": PICTURE}, fit=value),
+    "variant": lambda value: prepare(catalog.TOOLS["deblur-v1"], {"image": PICTURE}, variant=value),
+    "image": lambda value: prepare(catalog.TOOLS["deblur-v1"], {"image": value}),
+    "seed": lambda value: prepare(catalog.TOOLS["deblur-v1"], {"image": PICTURE, "seed": value}),
+    "mode": lambda value: prepare(catalog.tool("outpaint"), {"image": PICTURE, "aspect_ratio": "1:1", "mode": value}),
+    "ratio": lambda value: prepare(catalog.tool("outpaint"), {"image": PICTURE, "aspect_ratio": value}),
+    "anchor": lambda value: prepare(
+        catalog.tool("outpaint"), {"image": PICTURE, "aspect_ratio": "1:1", "anchor": value}
+    ),
+    "dilate": lambda value: prepare(
+        catalog.tool("erase"), {"image": PICTURE, "mask": {"boxes": [[0, 0, 9, 9]], "dilate": value}}
+    ),
+    "fault": lambda value: LocalServer(faults=[{"fault": value}]),
+    "faults": lambda value: LocalServer(faults=[value]),
+    "fault option": lambda value: LocalServer(faults=[{"fault": "submit.slow", "seconds": value}]),
+}
+
+
+@pytest.mark.parametrize("where", REFUSALS)
+def test_a_message_quotes_little_of_what_it_refuses_and_stays_on_two_lines(where: str) -> None:
+    with pytest.raises(FluxError) as caught:
+        REFUSALS[where](LONG)
+    for line in str(caught.value).splitlines():
+        assert line.count("wrong") <= 14, "more than 80 characters of it"
+        assert len(line) <= 700
+    assert len(str(caught.value).splitlines()) <= 2

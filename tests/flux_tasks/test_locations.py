@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from object_stores import new_bucket_name, reach_gcs, reach_s3
+from scripted import Answer, ScriptedServer
 
 from flux_tasks import files
 
@@ -267,3 +268,101 @@ def test_a_text_that_is_no_location_is_quoted_on_one_line_of_at_most_80_characte
 )
 def test_long_paths_addresses_and_odd_names_are_locations(text: str) -> None:
     assert files.is_location(text)
+
+
+# -- what is nearly matched, and long names ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("*.jpg", "2 files differ in the extension only, such as {}/a.JPEG: add '{}/*.JPEG', '{}/*.jpeg'"),
+        ("**.jpg", "** is any number of folders only between slashes: write '{}/**/*.jpg'"),
+        ("b[1].jpg", ""),
+        ("c*.jpg", ""),
+    ],
+)
+def test_a_pattern_that_finds_files_names_others_that_it_nearly_matched_but_the_name_of_a_file_is_that_file(
+    folder: str, pattern: str, hint: str
+) -> None:
+    for name in ("a.jpg", "a.JPEG", "d.jpeg", "b[1].jpg", "b1.jpg", "c*.jpg", "cc.jpg", "deep/e.jpg"):
+        files.write(f"{folder}/{name}", b"x")
+    root = str(files.local_path(folder)) if files.is_local(folder) else folder
+    found = files.glob(f"{folder}/{pattern}")
+    assert found
+    assert files.near_misses(f"{folder}/{pattern}", found).replace(folder, "{}").replace(root, "{}") == hint.format(
+        *["{}"] * hint.count("{}")
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("only", "it is a folder: write '{}/only/**/*' for the files in all folders below it"),
+        ("only/deep/*.jpg", "names that begin with a dot are left out: write '{}/only/deep/.*.jpg' for those"),
+        (
+            "only/deep/*.png",
+            "1 file differs in the extension only, such as {}/only/deep/a.tif: add '{}/only/deep/*.tif'",
+        ),
+        ("{a,b}/*.{jpg,png}", "write a list, ['{}/a/*.jpg', '{}/a/*.png', '{}/b/*.jpg', '{}/b/*.png']"),
+    ],
+)
+def test_further_things_that_a_pattern_nearly_matches_are_named(folder: str, pattern: str, hint: str) -> None:
+    for name in ("only/deep/.h.jpg", "only/deep/a.tif"):
+        files.write(f"{folder}/{name}", b"x")
+    root = str(files.local_path(folder)) if files.is_local(folder) else folder
+    assert hint in files.near_misses(f"{folder}/{pattern}").replace(folder, "{}").replace(root, "{}")
+
+
+def test_a_link_that_leads_nowhere_is_found_so_that_nobody_overlooks_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "b.jpg").symlink_to("b.jpg")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "c.jpg").symlink_to("/nowhere/c.jpg")
+    assert files.glob(f"{tmp_path}/*.jpg") == [f"{tmp_path}/a.jpg", f"{tmp_path}/b.jpg"]
+    assert files.glob(f"{tmp_path}/**/*.jpg")[-1] == f"{tmp_path}/deep/c.jpg"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a1" * 64,
+        "a sentence of more than eighty letters that somebody took for the name of a photo, without an extension",
+        "[Studio 2024] a long name of a shoot/[one two three four five six seven eight nine ten eleven]/IMG 1.png",
+        "{uuid} a long name of a shoot that was named by a program/and a name below it that is long, too/IMG 1.png",
+        "[a list of more than eighty letters, that ends as it began, and is the name of a file here all the same]",
+    ],
+)
+def test_a_long_text_is_the_name_of_the_file_that_is_called_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    files.write(name, b"x")
+    assert files.is_location(name)
+    assert files.is_location(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3://b/in/a.jpg", "s3a://b/in/a.jpg"),
+        ("gs://b/in/a.jpg", "gcs://b/in/a.jpg"),
+        ("memory://in/a.jpg", "memory:///in/a.jpg"),
+    ],
+)
+def test_a_pattern_matches_a_location_under_the_other_name_of_its_protocol(one: str, other: str) -> None:
+    assert files.canonical(one) == files.canonical(other)
+    pattern = one.replace("a.jpg", "*.jpg")
+    assert files.matches(pattern, other)
+    assert files.matches(pattern.replace(one.partition("://")[0], other.partition("://")[0]), one)
+    assert not files.matches(pattern, "s4://b/in/a.jpg")
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_bucket_that_may_not_be_asked_about_is_not_called_missing(status: int) -> None:
+    with ScriptedServer() as server:
+        server.on("HEAD /bucket", Answer(status, b""))
+        server.on("HEAD /another", Answer(404, b""))
+        with reach_s3(server.url):
+            assert files.missing_bucket("s3://bucket/clean") == ""
+            assert files.missing_bucket("s3://another/clean") == "s3://another"

@@ -6,13 +6,13 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
 from flux_tasks import background
 from flux_tasks.errors import KeyRefused, RecipeError
-from flux_tasks.settings import Settings, current, from_environment, is_bfl, is_loopback, use
+from flux_tasks.settings import SettingChanges, Settings, current, from_environment, is_bfl, is_loopback, use
 
 KEY = "0123-throw-away"
 
@@ -207,6 +207,10 @@ def test_a_block_that_fails_gives_the_settings_back() -> None:
 def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(RecipeError, match=r"stor: is not a setting \(did you mean 'store'\?\)"), use(stor="x"):
         pass
+
+
+def test_the_keyword_arguments_that_type_checkers_know_are_the_settings_with_their_types() -> None:
+    assert get_type_hints(SettingChanges) == get_type_hints(Settings)
 
 
 def test_a_change_that_cannot_be_used_leaves_the_settings_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import subprocess
 import sys
 import textwrap
@@ -51,8 +52,8 @@ def bfl(tmp_path: Path) -> Iterator[FakeBfl]:
         yield server
 
 
-def picture(path: Path, seed: int = 0) -> str:
-    image = Image.linear_gradient("L").resize((96, 80)).rotate(seed * 7).convert("RGB")
+def picture(path: Path, seed: int = 0, size: tuple[int, int] = (96, 80)) -> str:
+    image = Image.linear_gradient("L").resize(size).rotate(seed * 7).convert("RGB")
     image.save(path)
     return str(path)
 
@@ -258,6 +259,14 @@ def test_generate_takes_a_model_and_no_image(bfl: FakeBfl) -> None:
     assert bfl.bodies == [{"prompt": "a red barn", "width": 512, "height": 512}]
 
 
+@pytest.mark.parametrize("model", ["flux-2-pro", "flux-pro-1.1", "flux-dev"])
+@pytest.mark.parametrize("blank", ["", "   ", "\t\n", "\u200b\u00a0"], ids=ascii)
+def test_a_blank_prompt_is_refused_before_anything_is_sent(bfl: FakeBfl, model: str, blank: str) -> None:
+    with pytest.raises(InvalidRequest, match="prompt: is blank"):
+        generate(blank, model=model)
+    assert bfl.jobs == 0
+
+
 def test_every_tool_has_a_task_in_sync_and_async_form_with_typed_parameters() -> None:
     for name in catalog.TASKS:
         sync, asynchronous = getattr(tasks, name), getattr(tasks, f"a{name}")
@@ -269,7 +278,9 @@ def test_every_tool_has_a_task_in_sync_and_async_form_with_typed_parameters() ->
             assert parameter.annotation is not inspect.Parameter.empty
 
 
-def test_every_tool_of_the_catalogue_can_be_called_through_its_task(bfl: FakeBfl, photo: str, mask: str) -> None:
+def test_every_tool_of_the_catalogue_can_be_called_through_its_task(
+    bfl: FakeBfl, tmp_path: Path, photo: str, mask: str
+) -> None:
     images: dict[str, Any] = {"image": photo, "input_image": photo, "person": photo, "garment": photo, "mask": mask}
     for tool in catalog.TOOLS.values():
         task = getattr(tasks, tool.task)
@@ -278,7 +289,37 @@ def test_every_tool_of_the_catalogue_can_be_called_through_its_task(bfl: FakeBfl
         extra = {"prompt": "a hat", "aspect_ratio": "16:9" if tool.task == "outpaint" else None}
         extra |= {"finetune_id": "mine", "model": tool.name}
         arguments |= {n: v for n, v in extra.items() if n in accepted and v is not None}
+        if tool.sizes.min_side > 96 and "image" in arguments:
+            arguments["image"] = picture(tmp_path / "large.png", size=(256, 256))
         if "finetuned" not in tool.name:
             arguments.pop("finetune_id", None)
         task(**arguments)
     assert set(bfl.charged) == {tool.path for tool in catalog.TOOLS.values()}
+
+
+ALONE = """
+import sys
+{before}
+from flux_tasks import deblur, use
+with use(endpoint=sys.argv[1], key="k", store=sys.argv[2]):
+    deblur(sys.argv[3])
+    deblur.with_options(name="mine", refresh_cache=True)(sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import prefect", "from pipelines import flows"])
+def test_a_tool_used_alone_warns_of_nothing_that_a_server_does_not_get(
+    bfl: FakeBfl, tmp_path: Path, photo: str, prefect_server: str, before: str
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_LOGGING")}
+    ran = subprocess.run(
+        [sys.executable, "-W", "always", "-c", ALONE.format(before=before), bfl.url, str(tmp_path / "store"), photo],
+        env={**kept, "PREFECT_API_URL": prefect_server},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "attempted to send logs" not in ran.stderr
+    assert "Warning" not in ran.stderr
+    assert bfl.jobs == 2

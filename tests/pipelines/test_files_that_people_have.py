@@ -322,6 +322,39 @@ def test_a_long_cell_is_read(tmp_path: Path) -> None:
     assert [len(item.columns["text"]) for item in found] == [200_000, 1]
 
 
+@pytest.mark.parametrize("model", ["flux-2-pro", "flux-pro-1.1"])
+def test_an_item_whose_prompt_is_blank_in_the_table_is_refused_and_only_the_others_are_paid(
+    here: Place, tmp_path: Path, model: str
+) -> None:
+    cells = ["a lake", "   ", "", "\u200b", "\t", "\u00a0"]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps({"text": cell}) + "\n" for cell in cells))
+    steps = f"  - generate: {{prompt: '{{{{ text }}}}', model: {model}}}\n"
+    head = f"source: {{table: '{tmp_path}/items.jsonl'}}\nsteps:\n"
+    _, rows = perform(
+        Recipe.parse(head + steps + "output: 'FOLDER/{{ index }}.png'\n".replace("FOLDER", str(tmp_path))),
+        here.settings,
+    )
+    assert [row["outcome"] for row in rows] == ["done", *["invalid"] * 5]
+    assert here.jobs == 1
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        "  - generate: {prompt: '   '}\n",
+        "  - generate: {}\n    matrix: {prompt: [a lake, '\u3000']}\n",
+        '  - edit: {prompt: "\\t"}\n    from: source\n',
+    ],
+    ids=["parameter", "matrix", "edit"],
+)
+def test_a_blank_prompt_in_a_recipe_is_refused_when_it_is_read(tmp_path: Path, steps: str) -> None:
+    photos(tmp_path, "a.png")
+    with pytest.raises(RecipeError, match="is blank"):
+        Recipe.parse(
+            f"source: '{tmp_path}/*.png'\nsteps:\n{steps}output: '{tmp_path}/{{{{ stem }}}}{{{{ variant }}}}.png'\n"
+        )
+
+
 # -- whole numbers as pandas writes them ------------------------------------------------------------------------------
 
 
@@ -370,3 +403,43 @@ def test_the_plan_says_where_the_store_is_and_whether_it_is_new(
     assert not (tmp_path / "relative").exists()
     files.write(tmp_path / "relative" / "runs" / "x" / "run.json", b"{}")
     assert f"store: {tmp_path}/relative\n" in str(made.plan(settings=here.settings, store="relative")) + "\n"
+
+
+@pytest.mark.parametrize("steps", ["  - erase: {mask: '{{ mask }}'}\n", "  - erase: {mask: '{{ held }}'}\n"])
+@pytest.mark.parametrize("value", [PICTURE, {"bytes": PICTURE, "path": None}], ids=["bytes", "structure"])
+def test_masks_as_bytes_in_parquet_are_told_when_the_recipe_is_validated(
+    tmp_path: Path, steps: str, value: Any
+) -> None:
+    photos(tmp_path, "a.png")
+    parquet.write_table(pa.table({"img": [f"{tmp_path}/a.png"], "mask": [value]}), tmp_path / "t.parquet")
+    columns = "{held: '{{ mask }}'}" if "held" in steps else "{}"
+    source = f"{{table: 'FOLDER/t.parquet', image: '{{{{ img }}}}', columns: {columns}}}"
+    assert "the column mask of" in (told := refused(recipe(tmp_path, source, steps=steps)))
+    assert "holds the bytes of pictures, which are not read here: write them to files first" in told
+
+
+def test_a_table_of_nothing_but_bytes_says_what_it_holds(tmp_path: Path) -> None:
+    parquet.write_table(pa.table({"img": [PICTURE]}), tmp_path / "t.parquet")
+    source = "{table: 'FOLDER/t.parquet', image: '{{ img }}'}"
+    assert "the column img of" in refused(recipe(tmp_path, source))
+
+
+def test_a_table_in_utf_16_without_a_mark_says_so(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("img,title\na.png,x\n".encode("utf-16-le"))
+    source = "{table: 'FOLDER/t.csv', image: '{{ img }}'}"
+    assert "is not UTF-8 text, but seems to be UTF-16: save it as UTF-8" in refused(recipe(tmp_path, source))
+
+
+@pytest.mark.parametrize(("value", "kind"), [(["a", "b"], "a list"), ({"en": "a"}, "a structure"), (None, "null")])
+def test_a_list_or_a_structure_is_printed_into_no_prompt_and_no_name(
+    here: Place, tmp_path: Path, value: Any, kind: str
+) -> None:
+    photos(tmp_path, "a.png")
+    (tmp_path / "t.jsonl").write_text(json.dumps({"img": f"{tmp_path}/a.png", "tags": value}) + "\n")
+    source = "{table: 'FOLDER/t.jsonl', image: '{{ img }}'}"
+    steps = "  - generate: {model: flux-2-pro, prompt: 'a photo of {{ tags }}', width: 64, height: 64}\n"
+    for made in (recipe(tmp_path, source, steps=steps), recipe(tmp_path, source, "out/{{ tags }}.png")):
+        _, (row,) = perform(made, here.settings)
+        assert row["outcome"] == "invalid"
+        assert f"a value in it is {kind}: write " in row["error"]["message"]
+    assert here.jobs == 0

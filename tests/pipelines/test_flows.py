@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import pickle
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,22 @@ from fake_bfl import FakeBfl
 from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterName,
+    LogFilter,
+    LogFilterFlowRunId,
+)
+from prefect.client.schemas.objects import Artifact, FlowRun, StateType, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
 
 from flux_tasks import ImageRef, ItemsFailed, KeyRefused, RecipeError, RunStopped, use
 from flux_tasks.jobs.result import JobResult
 from pipelines import Recipe
-from pipelines.flows.recipe_flow import call_task, run_recipe
+from pipelines.flows import artifact as artifacts
+from pipelines.flows.recipe_flow import arun_recipe, call_task, run_recipe
 from pipelines.flows.restore import restore
 
 pytestmark = [
@@ -216,6 +227,57 @@ def test_an_outcome_that_does_not_exist_is_refused_before_anything_is_paid(bfl: 
     assert bfl.jobs == 0
 
 
+@pytest.mark.parametrize("raise_on", [None, 1, ["failed", 3], [["failed"]], b"failed", "failed,held", "", object()])
+def test_whatever_else_raise_on_is_it_is_refused_before_anything_is_paid(
+    bfl: FakeBfl, folder: Path, raise_on: Any
+) -> None:
+    with pytest.raises(RecipeError, match=r"raise_on: .* is not an outcome: write True, or some of"):
+        run_recipe(recipe_file(folder, "x"), raise_on=raise_on, endpoint=bfl.url, key="k", store=str(folder / "store"))
+    assert bfl.jobs == 0
+
+
+async def test_a_run_that_is_cancelled_loses_no_job_and_holds_none_that_was_not_submitted(
+    bfl: FakeBfl, folder: Path
+) -> None:
+    for number in range(3, 9):
+        image = Image.linear_gradient("L").resize((96, 80)).rotate(number * 9)
+        image.convert("RGB").save(folder / "photos" / f"p{number}.png")
+    settings: dict[str, Any] = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    bfl.hold = True
+    running = asyncio.create_task(arun_recipe(recipe_file(folder, "cancelled"), max_jobs=2, **settings))
+    while bfl.jobs < 2:
+        await asyncio.sleep(0.005)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    bfl.hold = False
+    done = await arun_recipe(recipe_file(folder, "cancelled"), **settings)
+    assert done["counts"] == {"done": 9}
+    assert bfl.jobs == 18
+
+
+def test_an_interruption_where_an_event_loop_runs_already_ends_the_run(bfl: FakeBfl, folder: Path) -> None:
+    settings: dict[str, Any] = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+
+    async def cell() -> None:
+        Recipe.load(recipe_file(folder, "notebook")).run(max_jobs=2, **settings)
+
+    def interrupt() -> None:
+        while bfl.jobs < 2:
+            time.sleep(0.005)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    bfl.hold = True  # else the run would end by itself
+    threading.Thread(target=interrupt, daemon=True).start()
+    loop = asyncio.new_event_loop()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(cell())
+    loop.close()
+    bfl.hold = False
+    assert run_recipe(recipe_file(folder, "notebook"), **settings)["counts"] == {"done": 3}
+    assert bfl.jobs == 6
+
+
 def test_a_flow_of_ones_own_fails_with_its_recipe(bfl: FakeBfl, folder: Path) -> None:
     broken(folder)
 
@@ -244,3 +306,50 @@ def test_each_item_that_did_not_end_well_is_logged_without_prefect_too(
     run_recipe(recipe_file(folder, "logged"), **settings)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"p9: invalid: input: {folder}/photos/p9.png: not an image")
+
+
+async def artifacts_of(name: str) -> list[Artifact]:
+    run, _ = await flow_run(name)
+    async with get_client() as client:
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        return await client.read_artifacts(artifact_filter=wanted)
+
+
+async def test_a_run_is_a_markdown_artifact_on_a_server_with_its_counts_credits_and_what_did_not_end_well(
+    bfl: FakeBfl, folder: Path
+) -> None:
+    for number in range(12):
+        (folder / "photos" / f"q_{number:02}|.png").write_bytes(b"nothing")
+    settings = {"endpoint": bfl.url, "key": "k-secret-97", "store": str(folder / "store"), "poll_interval": 0.005}
+    result = await asyncio.to_thread(run_recipe, recipe_file(folder, "Nightly shots"), **settings)
+    (artifact,) = await artifacts_of("Nightly shots")
+    text = str(artifact.data)
+    assert (artifact.type, artifact.key) == ("markdown", "flux-pipelines-nightly-shots")
+    assert f"| invalid | 12 |\n| jobs, paid | {result['jobs']} |\n" in text
+    assert "| done | 3 |" in text
+    assert "12 of 15 items did not end well" in text
+    named = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(named) == 10
+    assert all(line.startswith("- q\\_") and ": invalid: input: " in line for line in named)
+    assert result["manifest"].replace("_", "\\_") in text
+    assert "k-secret-97" not in artifact.model_dump_json()
+
+
+async def test_a_run_by_the_command_line_names_its_report_in_its_artifact(cli: Cli, folder: Path) -> None:
+    recipe = recipe_file(folder, "reported")
+    ran = await asyncio.to_thread(cli, "run", recipe, "--endpoint", "local", "--report", f"{folder}/out/r.html")
+    assert ran.returncode == 0, ran.stderr
+    (artifact,) = await artifacts_of("reported")
+    assert f"| report | {folder}/out/r.html |".replace("_", "\\_") in str(artifact.data)
+
+
+def test_a_server_that_refuses_the_artifact_does_not_fail_the_run(
+    bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(*_: Any) -> None:
+        raise ConnectionError("no artifacts here")
+
+    monkeypatch.setattr(artifacts, "acreate_markdown_artifact", refuse)
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+    assert run_recipe(recipe_file(folder, "refused"), **settings)["counts"] == {"done": 3}
+    assert "the artifact of the run could not be created: ConnectionError: no artifacts here" in caplog.text

@@ -175,6 +175,8 @@ def test_the_report_draws_the_boxes_of_a_prompt_and_names_them(here: Place) -> N
     for path in ("M100 200L500 200L500 800L100 800Z", "M600 600L700 600L700 700L600 700Z", "M200 850L400 850L400 950"):
         assert path in page
     assert "M0 0L330" not in page  # that is a place in another picture
+    assert "show boxes" in " ".join(page.split())
+    assert "mask outline" not in page
     for words in ("remove: a lamp", "keep: what is in this box", "move: a cup", "take: a sign"):
         assert words in page
 
@@ -188,3 +190,34 @@ def test_the_price_of_a_tier_is_planned_and_an_unknown_one_is_said(here: Place) 
     plans = {tier: Recipe.parse(text.replace("TIER", tier)).plan(settings=settings) for tier in ("2k", "1.5k")}
     assert (plans["2k"].credits, plans["2k"].unpriced) == (10.0, 0)
     assert (plans["1.5k"].credits, plans["1.5k"].unpriced) == (0.0, 1)
+
+
+def planned(here: Place, step: str, source: str = "a") -> list[str]:
+    text = f"source: '{here.folder}/{source}.png'\nsteps:\n  - {step}\noutput: '{here.folder}/out/{{{{ stem }}}}.png'\n"
+    plan = Recipe.parse(text).plan(settings=here.settings)
+    assert plan.invalid == []
+    assert plan.warnings == len(plan.warned)
+    return plan.warned
+
+
+def test_a_plan_says_once_for_a_step_what_its_parameters_ask_for(here: Place) -> None:
+    step = "edit: {model: flux-3-image, prompt: 'tidy <cup_1> and <lamp_1>, not <ref_image_0>', grounding: true, BOXES}"
+    boxes = "boxes: [{keep: [0, 0, 0.5, 0.5], id: cup_1}]"
+    warned = ["edit: grounding sends the prompt to a web search"]
+    assert planned(here, step.replace(", BOXES", ""), "[ab]") == warned
+    name = "edit: prompt: <lamp_1> is the id of no box: write such a box, or the id of another one"
+    assert planned(here, step.replace("BOXES", boxes), "[ab]") == [*warned, name]
+
+
+def test_a_plan_says_what_of_the_expectations_the_size_of_a_result_cannot_fulfil(here: Place) -> None:
+    kontext = "edit: {model: flux-kontext-pro, prompt: x, aspect_ratio: '16:9'}\n    expect: "
+    aspect = "aspect: 1392×752 px is 1.851:1, not 16:9 (1.778:1)"
+    assert planned(here, f"{kontext}{{aspect: '16:9'}}") == [f"a: edit: the result will not be as expected: {aspect}"]
+    assert planned(here, f"{kontext}{{aspect: '87:47', min_side: 752}}") == []
+    about = "edit: {model: flux-3-image, prompt: x, aspect_ratio: '1:1'}\n    expect: {min_side: 1025}"
+    assert planned(here, about) == [], "the sides of this tier are known about"
+
+
+def test_a_result_of_the_largest_tier_is_a_picture_that_the_tool_itself_takes(here: Place) -> None:
+    two = "edit: {model: flux-3-image, prompt: x, resolution: 4k}\n  - edit: {model: flux-3-image, prompt: x}"
+    assert planned(here, two) == []

@@ -205,3 +205,30 @@ def test_the_summary_of_a_run_counts_and_names_what_was_lost(tmp_path: Path, bfl
     settings = Settings(endpoint=bfl.url, key="k", store=str(tmp_path / "store"))
     summary = perform(recipe(tmp_path, f"  - {ERASE}"), settings)[0].summary
     assert (summary.warnings, summary.warned) == (1, [f"apple: erase: {LOST_ALPHA}"])
+
+
+@pytest.mark.parametrize(
+    ("steps", "said_of"),
+    [
+        (f"  - {ERASE[:-1]}, fit: downscale}}", 1),
+        ("  - resize: {width: 40}", 1),
+        ("  - resize: {width: 96}", 0),  # the file stays as it is
+        ("  - load_image: {file: FOLDER/in/apple.gif}\n  - resize: {width: 40}\n    from: load_image", 1),
+        ("  - load_mask: {file: FOLDER/mask.tif}\n  - cutout: {mask: {step: load_mask}}\n    from: still", 1),
+        ("  - cutout: {mask: FOLDER/mask.tif}\n    from: still", 1),
+        ("  - erase: {mask: FOLDER/mask.tif}\n    from: still", 1),
+        ("  - edit: {prompt: x, fit: downscale, references: [FOLDER/in/apple.gif]}\n    from: still", 1),
+    ],
+)
+def test_frames_and_pages_that_are_not_used_are_said_once_wherever_the_file_comes_in(
+    steps: str, said_of: int, tmp_path: Path, bfl: FakeBfl
+) -> None:
+    put(tmp_path, encoded(noise((96, 80)), "GIF", save_all=True, append_images=[noise((96, 80), seed=2)]), "apple.gif")
+    (tmp_path / "still.png").write_bytes(encoded(noise((96, 80))))
+    white = Image.new("L", (96, 80), 255)
+    (tmp_path / "mask.tif").write_bytes(encoded(white, "TIFF", save_all=True, append_images=[white]))
+    before = "  - load_image: {file: FOLDER/still.png}\n    id: still\n" if "from: still" in steps else ""
+    text = (before + steps).replace("FOLDER", str(tmp_path))
+    foreseen = planned(tmp_path, bfl, text)
+    assert len([warning for warning in foreseen if FRAMES in warning]) == said_of
+    assert len([warning for warning in warnings_of(run(tmp_path, bfl, text)) if FRAMES in warning]) == said_of

@@ -11,7 +11,9 @@ import pytest
 from names import Names
 from pictures import encoded
 from scripted import Answer, ScriptedServer
+from waiting import PATIENCE, clock_that_ends
 
+from flux_tasks.api import client as client_module
 from flux_tasks.api.client import BflClient, Finished
 from flux_tasks.errors import DeliveryFailed, ServerUnavailable
 from flux_tasks.images.redirects import Hop, RedirectRefused, follow, reach_of
@@ -231,14 +233,15 @@ async def test_a_poll_that_moves_on_the_endpoints_own_host_is_asked_there_with_t
     ],
 )
 async def test_a_poll_that_is_redirected_elsewhere_is_refused_with_both_hosts_and_asked_again_until_the_deadline(
-    server: ScriptedServer, names: Names, key: str, location: str, reason: str
+    server: ScriptedServer, names: Names, key: str, location: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names.means("inside.bfl.ai", ["10.0.0.1"])
     server.on("GET /v1/get_result", moved(location))
+    monkeypatch.setattr(client_module, "time", clock_that_ends(lambda: server.seen("GET /v1/get_result")))
     network = Network(server)
     async with BflClient("https://api.bfl.ai", key, poll_interval=0.001, transport=network) as client:
         with pytest.raises(ServerUnavailable, match=reason):
-            await client.wait("job-1", deadline=0.05)
+            await client.wait("job-1", deadline=PATIENCE)
     assert {connection[0] for connection in network.connections} == {"api.bfl.ai"}
 
 
@@ -258,14 +261,15 @@ async def test_in_a_strict_region_a_polling_address_elsewhere_is_not_asked(serve
 
 
 async def test_in_a_strict_region_a_poll_is_not_redirected_elsewhere(
-    server: ScriptedServer, names: Names, key: str
+    server: ScriptedServer, names: Names, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.on("GET /v1/get_result", moved("https://api.us.bfl.ai/v1/get_result?id=job-1"))
+    monkeypatch.setattr(client_module, "time", clock_that_ends(lambda: server.seen("GET /v1/get_result")))
     network = Network(server)
     options: dict[str, Any] = {"transport": network, "is_region_strict": True, "poll_interval": 0.001}
     async with BflClient("https://api.eu.bfl.ai", key, **options) as client:
         with pytest.raises(ServerUnavailable, match=r"api\.us\.bfl\.ai is not in the region of api\.eu\.bfl\.ai"):
-            await client.wait("job-1", deadline=0.05)
+            await client.wait("job-1", deadline=PATIENCE)
     assert {connection[0] for connection in network.connections} == {"api.eu.bfl.ai"}
 
 

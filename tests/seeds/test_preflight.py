@@ -72,19 +72,26 @@ def test_a_picture_between_both_readings_of_4_mp_is_deblurred_with_a_warning() -
 
 # -- FLUX.2 -----------------------------------------------------------------------------------------------------------
 
-FLUX_2 = [name for name in catalog.TOOLS if name.startswith("flux-2-")]
+FLUX_2 = {
+    name: {"finetune_id": "f"} if "finetune_id" in tool.parameters else {}
+    for name, tool in catalog.TOOLS.items()
+    if name.startswith("flux-2-")
+}
+"""What each tool of FLUX.2 requires beside a prompt."""
 
 
 @pytest.mark.parametrize("name", FLUX_2)
 def test_more_than_4_mp_is_refused_before_anything_is_paid(name: str) -> None:
-    assert "5008×5008 px is more than 4 MP" in refused(name, {"prompt": "x", "width": 5008, "height": 5008})
-    assert call(name, {"prompt": "x", "width": 2048, "height": 2048}).output_size == (2048, 2048)
+    assert "5008×5008 px is more than 4 MP" in refused(
+        name, FLUX_2[name] | {"prompt": "x", "width": 5008, "height": 5008}
+    )
+    assert call(name, FLUX_2[name] | {"prompt": "x", "width": 2048, "height": 2048}).output_size == (2048, 2048)
 
 
 @pytest.mark.parametrize("name", FLUX_2)
 def test_a_prompt_of_more_than_32_000_tokens_is_sent_with_a_warning(name: str) -> None:
-    assert call(name, {"prompt": "word" * 32_000}).warnings == ()
-    [warning] = call(name, {"prompt": "word" * 32_001}).warnings
+    assert call(name, FLUX_2[name] | {"prompt": "word" * 32_000}).warnings == ()
+    [warning] = call(name, FLUX_2[name] | {"prompt": "word" * 32_001}).warnings
     assert warning == "prompt: about 32,001 tokens, more than 32,000 (SEED-2)"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["PATIENCE", "wait_until", "wait_until_still"]
+__all__ = ["PATIENCE", "clock_that_ends", "wait_until", "wait_until_still"]
 
 PATIENCE = 300.0
 """Seconds after which a test counts as hanging. A busy machine is slow: no test may be stricter than this."""
@@ -32,3 +33,11 @@ def wait_until_still(count: Callable[[], int], seconds: float = 0.05) -> None:
         return before == seen
 
     wait_until(is_still)
+
+
+def clock_that_ends(happened: Callable[[], Any]) -> SimpleNamespace:
+    """What a module has in the place of ``time``: a deadline of PATIENCE has passed as soon as ``happened`` holds.
+
+    So what is seen before the deadline does not depend on how quick the machine is.
+    """
+    return SimpleNamespace(monotonic=lambda: time.monotonic() + (2 * PATIENCE if happened() else 0.0))

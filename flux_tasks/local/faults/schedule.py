@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flux_tasks import catalog
-from flux_tasks.errors import Problem, RecipeError, nearest
+from flux_tasks.errors import Problem, RecipeError, nearest, reason_of, shown
 from flux_tasks.local.faults.kinds import KINDS, Phase, Rule
 
 _LATER: tuple[Phase, ...] = ("job", "poll", "delivery", "webhook")
@@ -153,10 +153,10 @@ def _read(schedule: Any) -> tuple[int, list[Rule]]:
         for name in schedule:
             if name not in ("seed", "faults"):
                 hint = nearest(str(name), ["seed", "faults"]) or "; a schedule has seed and faults"
-                problems.append(Problem(f"{where}{name}", f"is not known here{hint}"))
+                problems.append(Problem(f"{where}{name}", f"unknown key{hint}"))
         seed, schedule = schedule.get("seed", 0), schedule.get("faults", [])
     if isinstance(seed, bool) or not isinstance(seed, int):
-        problems.append(Problem(f"{where}seed", f"{seed!r} is not a whole number"))
+        problems.append(Problem(f"{where}seed", f"{shown(seed)} is not a whole number"))
     if not isinstance(schedule, (list, tuple)):
         raise RecipeError([*problems, Problem(f"{where}faults", "is not a list of faults")])
     for index, given in enumerate(schedule):
@@ -175,7 +175,7 @@ def _load(file: str | Path) -> Any:
     try:
         return yaml.safe_load(Path(file).read_text(encoding="utf-8")) or []
     except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read ({error})"
+        problem = f"cannot be read ({reason_of(error)})"
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
@@ -189,20 +189,20 @@ def _rule(given: Any, where: str) -> Rule:
     if isinstance(given, str):
         given = {"fault": given}
     if not isinstance(given, Mapping):
-        what = f"{given!r} is not a fault: write fault: {next(iter(KINDS))}, and what it needs"
+        what = f"{shown(given)} is not a fault: write fault: {next(iter(KINDS))}, and what it needs"
         raise RecipeError([Problem(where, what)])
     name = given.get("fault")
     kind = KINDS.get(str(name))
     if kind is None:
         hint = nearest(str(name), KINDS) or f"; they are {', '.join(KINDS)}"
-        raise RecipeError([Problem(f"{where}.fault", f"there is no fault {name!r}{hint}")])
+        raise RecipeError([Problem(f"{where}.fault", f"there is no fault {shown(name)}{hint}")])
     problems: list[Problem] = []
     try:
         rule = kind.model_validate({option: value for option, value in given.items() if option != "fault"})
     except ValidationError as error:
         known = ["fault", *kind.model_fields]
         for e in error.errors(include_url=False):
-            message = f"{e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}"
+            message = f"{shown(e['input'])}: {e['msg'][:1].lower()}{e['msg'][1:]}"
             if e["type"] == "extra_forbidden":
                 message = (
                     f"{name} has no such option{nearest(str(e['loc'][0]), known) or '; it has ' + ', '.join(known)}"
@@ -215,7 +215,7 @@ def _rule(given: Any, where: str) -> Rule:
         tools += named
         if not named:
             hint = nearest(tool, [*catalog.TASKS, *catalog.TOOLS])
-            what = catalog.contested(tool) or f"there is no tool '{tool}'{hint}"
+            what = catalog.contested(tool) or f"there is no tool {shown(tool)}{hint}"
             problems.append(Problem(f"{where}.tool", what))
     if problems:
         raise RecipeError(problems)

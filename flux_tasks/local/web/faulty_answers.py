@@ -1,6 +1,7 @@
 """Answers with faults, also those that ASGI has no form for: a connection that is cut, a body in small pieces."""
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,9 +17,17 @@ from flux_tasks.local.service.clock import Clock
 from flux_tasks.local.service.jobs import Delivery
 from flux_tasks.local.web.wire import refusal
 
+_log = logging.getLogger("uvicorn.error.flux_local")
+# A request that is still open when the server is stopped is cancelled: for uvicorn that is an error with a traceback.
+_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)))
+
 
 class Protocol(H11Protocol):
     """uvicorn's own protocol, which can be found by the address of its client."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.logger = _log
 
     def connection_made(self, transport: Any) -> None:
         """See ``asyncio.Protocol``."""

@@ -20,6 +20,10 @@ def graph(
 
     Prints Mermaid text, or writes an SVG picture.
 
+    For example:
+      flux-pipelines graph recipe.yaml
+      flux-pipelines graph recipe.yaml --svg recipe.svg
+
     Args:
         svg: write an SVG picture to this file
     """

@@ -57,6 +57,10 @@ def init(recipe: Location = "recipe.yaml", /) -> Exit:
     Writes recipe.schema.json beside it, with which editors complete it. A
     recipe that exists already is not changed.
 
+    For example:
+      flux-pipelines init
+      flux-pipelines init recipes/photos.yaml
+
     Args:
         recipe: the file to write (default recipe.yaml)
     """
@@ -65,9 +69,9 @@ def init(recipe: Location = "recipe.yaml", /) -> Exit:
 
     place = str(recipe)
     if not files.create(place, STARTER.replace("recipe.yaml", place).encode()):
-        raise RecipeError([Problem(place, "exists already, and was not changed: name another file")])
+        raise RecipeError([Problem(place, "already exists and was not changed: choose another name")])
     folder, sign, _ = place.rpartition("/")
     files.write(f"{folder}{sign}{SCHEMA}", text().encode())
     print_line(f"{place}: written, and {SCHEMA} beside it, with which editors complete it")
-    print_line(f"write in it where your pictures are, then: flux-pipelines plan {place} --endpoint local")
+    print_line(f"write there where your pictures are, then: flux-pipelines plan {place} --endpoint local")
     return Exit.OK

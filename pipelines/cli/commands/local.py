@@ -41,6 +41,10 @@ def local(
     The pictures are previews by a classical engine, not made by FLUX.
     Ctrl-C stops the server.
 
+    For example:
+      flux-pipelines local --port 8765
+      flux-pipelines run recipe.yaml --endpoint http://127.0.0.1:8765
+
     Args:
         port: port on 127.0.0.1 (default 8765; 0 takes a free one)
         key: require this key as x-key of every request

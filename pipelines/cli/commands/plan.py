@@ -19,6 +19,10 @@ def plan(
 
     Nothing is spent and nothing is written. Functions of Python that the
     recipe calls are named, and called for the pictures that are there.
+
+    For example:
+      flux-pipelines plan recipe.yaml
+      flux-pipelines plan recipe.yaml --limit 100 --json
     """
     from json import dumps
 

@@ -76,6 +76,11 @@ def run(
     Results that are in the store already are taken from there: a second run
     pays for new images only. After an interruption, give the same command
     again: it collects the jobs that were paid for, and continues.
+
+    For example:
+      flux-pipelines run recipe.yaml --endpoint local
+      BFL_API_KEY=... flux-pipelines run recipe.yaml --budget 50
+      flux-pipelines run recipe.yaml --limit 5 --set style=oak
     """
     return _carry_out(
         load_recipe(recipe, variables, no_code=no_code), places.settings(), outputs, limit=limit, budget=budget
@@ -101,6 +106,10 @@ def retry(
     still has the same text. Held items are submitted again, though they may
     have been charged.
 
+    For example:
+      flux-pipelines retry last
+      flux-pipelines retry last --only moderated,held --seed 7
+
     Args:
         run_id: the run: its id, its manifest, or `last`
         only: which items, by outcome, with commas between: failed (default), moderated, held, invalid
@@ -115,7 +124,7 @@ def retry(
     items = earlier.items(only)
     if not items:
         counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(earlier.counts().items()))
-        ended = f"its items ended so: {counts}" if counts else "it was cut off: run its recipe again to go on"
+        ended = f"its items ended as: {counts}" if counts else "it did not finish: run its recipe again to continue"
         print_line(f"{earlier.run_id}: no item ended {' or '.join(only)}; {ended}")
         return Exit.OK
     settings = replace(
@@ -146,12 +155,13 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
             display.show(event)
 
         run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
+        run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
         signals = SignalHandler(run, grace=outputs.grace)
         signals.install()
         with run:
             display.begin(run.summary.total)
             asyncio.run(_finish(run, display, str(outputs.report)))
-    problem = "" if outputs.no_report else _write_report(run, str(outputs.report) or f"{run.folder}/report.html")
+    problem = _write_report(run) if run.summary.report else ""
     print_summary(run)
     if problem:
         print_error(problem)
@@ -171,14 +181,15 @@ async def _finish(run: Run, display: Display, report: str) -> None:
     await advance(run)
 
 
-def _write_report(run: Run, location: str) -> str:
+def _write_report(run: Run) -> str:
     """Write the report; return what went wrong, if anything: the run's work is done, and its summary is due."""
     from pipelines.report.drawing.svg import svg
     from pipelines.report.page import RunSummary, write_report
 
     try:
         summary = RunSummary.of(run.summary, run.recipe.text, svg(run.recipe))
-        run.summary.report = write_report(location, summary, run.rows())
+        run.summary.report = write_report(run.summary.report, summary, run.rows())
     except OSError as error:
+        run.summary.report = ""
         return f"the report could not be written: {error}"
     return ""

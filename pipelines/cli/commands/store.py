@@ -43,6 +43,10 @@ def held(
     The answer to their submission never came, so nobody knows their id.
     Check your BFL account first. Then name a job by the beginning of its key.
 
+    For example:
+      flux-pipelines store held
+      flux-pipelines store held --resubmit 4fb0c2
+
     Args:
         resubmit: let the next run submit these jobs again; `all` for all of them
         drop: never submit these jobs; `all` for all of them
@@ -75,6 +79,10 @@ def explain(
 
     A second result, or a recipe and an item, are compared with the first:
     each difference is a line with both values.
+
+    For example:
+      flux-pipelines store explain out/hens.png
+      flux-pipelines store explain out/hens.png --recipe recipe.yaml --item hens
 
     Args:
         result: a key, the beginning of one, the id of a job, or a picture that a run wrote
@@ -182,7 +190,7 @@ def _opened(settings: Settings) -> Store:
     try:
         is_new = store.is_new()
     except OSError as error:
-        raise StoreUnavailable(f"the store cannot be read: {error}") from error
+        raise StoreUnavailable.of("read", error) from error
     if is_new:
         print_error(f"there is no store at {store.url} yet; --store or FLUX_STORE names another one")
     return store
@@ -193,7 +201,7 @@ def _held(journal: Journal) -> list[Entry]:
     try:
         entries = journal.entries()
     except OSError as error:
-        raise StoreUnavailable(f"the store cannot be read: {error}") from error
+        raise StoreUnavailable.of("read", error) from error
     return sorted((entry for entry in entries if entry.is_held), key=lambda entry: entry.at)
 
 
@@ -205,9 +213,9 @@ def _decide(journal: Journal, keys: Sequence[str], decision: Literal["resubmit",
     for key in keys:
         found = [entry for entry in entries if key == "all" or entry.key.startswith(key)]
         if key != "all" and len(found) != 1:
-            what = "no held job has a key that begins so: flux-pipelines store held lists the keys"
+            what = "no held job has a key that begins with this: flux-pipelines store held lists the keys"
             if found:
-                what = f"the keys of {len(found)} jobs begin so: write more of the key"
+                what = f"the keys of {len(found)} jobs begin with this: write more of the key"
             problems.append(Problem(key, what))
         chosen |= {entry.key: entry for entry in found}
     if problems:

@@ -21,6 +21,10 @@ _TYPES = {"str": "text", "int": "whole number", "float": "number", "bool": "true
 def tools(name: str | None = None, /, *, json: Json = False) -> Exit:
     """List the tools with their prices.
 
+    For example:
+      flux-pipelines tools
+      flux-pipelines tools erase
+
     Args:
         name: show this tool with all its parameters
     """

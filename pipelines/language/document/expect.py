@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 from jinja2 import Environment, nodes
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from flux_tasks.errors import InvalidRequest, nearest, shown
+from flux_tasks.errors import InvalidRequest, nearest, quote, shown
 from flux_tasks.images.canvas import GRID, parse_aspect_ratio
 from pipelines.language import templates
 from pipelines.language.document.fields import Part, SeveralProblems, Wording, as_tuple
@@ -176,12 +176,12 @@ def _condition_problems(text: str) -> list[str]:
         return [f"{shown(text)} is not understood: {error}"]
     facts = f"; known: {', '.join(IMAGE_FACTS)}, and {BEFORE}.width and so on of the input"
     unknown, unknown_before = (sorted(names.difference(IMAGE_FACTS)) for names in (named.result, named.input))
-    problems = [f"nothing is called '{name}'{nearest(name, [*IMAGE_FACTS, BEFORE]) or facts}" for name in unknown]
+    problems = [f"nothing is called {quote(name)}{nearest(name, [*IMAGE_FACTS, BEFORE]) or facts}" for name in unknown]
     for name in unknown_before:
-        problems.append(f"'{BEFORE}.{name}' is no fact of a picture{nearest(name, IMAGE_FACTS) or facts}")
+        problems.append(f"{quote(f'{BEFORE}.{name}')} is no fact of a picture{nearest(name, IMAGE_FACTS) or facts}")
     if named.is_input_whole:
         problems.append(f"'{BEFORE}' alone is no value: write {BEFORE}.width or another fact of the input")
-    return [f"'{text}': {problem}" for problem in problems] or _tried(text)
+    return [f"{quote(text)}: {problem}" for problem in problems] or _tried(text)
 
 
 def _tried(text: str) -> list[str]:

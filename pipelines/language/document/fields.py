@@ -25,7 +25,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from flux_tasks.catalog.fields import EXTENSIONS
-from flux_tasks.errors import shown
+from flux_tasks.errors import quote, shown
 from pipelines.language.names import RESERVED, SOURCE
 
 TEMPLATE = r"\{\{|\{%"
@@ -187,7 +187,7 @@ def _is_id(text: str) -> str:
 
 def name_problem(name: str) -> str:
     """Return what to say of a name that cannot be used."""
-    return f"'{name}' cannot be a name here: choose a word of letters, digits and _ that has no other meaning"
+    return f"{quote(name)} cannot be a name here: choose a word of letters, digits and _ that has no other meaning"
 
 
 def _is_free(text: str) -> str:

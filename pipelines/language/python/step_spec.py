@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from flux_tasks import catalog
 from flux_tasks.catalog.signatures import UNSET
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest, shown
 from pipelines.language.names import numbered
 from pipelines.operations.registry import OPERATIONS
 
@@ -126,7 +126,7 @@ def make_step(
     fed = options.get("from_", UNSET)
     for one in fed if isinstance(fed, (list, tuple)) else (fed,):
         if isinstance(one, Ref) and one.options:
-            what = f"{one!r} is the picture as it is here: leave {', '.join(one.options)} out"
+            what = f"{shown(one)} is the picture as it is here: leave {', '.join(one.options)} out"
             problems.append(Problem(f"{name}.from_", what))
     if problems:
         raise InvalidRequest.of(problems)
@@ -190,7 +190,7 @@ def _of_model(value: BaseModel, ids: Mapping[StepSpec, str] | None) -> Any:
 def _named(spec: StepSpec, ids: Mapping[StepSpec, str]) -> str:
     found = spec.id or ids.get(spec, "")
     if not found:
-        what = f"{spec!r} is named by a step and is not one itself: put it into the list of steps, before that"
+        what = f"{shown(spec)} is named by a step and is not one itself: put it into the list of steps, before that"
         raise RecipeError([Problem("steps", what)])
     return found
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from flux_tasks.errors import RecipeError, nearest
-from flux_tasks.files import quoted
+from flux_tasks.errors import RecipeError, listed, nearest, quote, shown
 from pipelines.language.document.options import RecipeStep
 from pipelines.language.names import SOURCE
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
@@ -51,13 +50,13 @@ def expand_recipes(data: list[Any], include: Include, problems: ProblemCollector
         location = step.recipe if step is not None else ""
         prefix = str(given.get("id") or re.sub(r"\W", "_", location.rsplit("/", 1)[-1].split(".")[0]) or "recipe")
         if not prefix.replace("-", "_").isidentifier() or prefix in (*found.stands_for, SOURCE):
-            problems.add((*path, "id"), f"{prefix!r} is no id, or is used already: write id: … beside recipe")
+            problems.add((*path, "id"), f"{shown(prefix)} is no id, or is used already: write id: … beside recipe")
             continue
         try:
             steps, last = include(location) if location else ([], "")
         except RecipeError as error:
             lines = error.lines()
-            more = [f"… and {len(lines) - _SHOWN:,} more of {quoted(location)}"] if len(lines) > _SHOWN else []
+            more = [f"… and {len(lines) - _SHOWN:,} more of {quote(location)}"] if len(lines) > _SHOWN else []
             for line in (*lines[:_SHOWN], *more) if error not in failed else ():
                 problems.add((*path, "recipe"), line)
             failed.append(error)
@@ -77,7 +76,7 @@ def _check_variables(step: RecipeStep, steps: list[dict[str, Any]], path: Path, 
     known = {name for inner in steps for name in inner.get("vars", {})}
     for name in step.arguments:
         if name not in known:
-            hint = nearest(name, known) or f"; it has {', '.join(sorted(known)) or 'none'}"
+            hint = nearest(name, known) or f"; it has {listed(sorted(known)) or 'none'}"
             problems.add((*path, "with", name), f"this recipe has no such variable{hint}")
 
 

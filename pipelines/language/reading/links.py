@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from flux_tasks.catalog import Tool
-from flux_tasks.errors import nearest
+from flux_tasks.errors import cut, listed, nearest, quote, shown
 from pipelines.language.document.options import OnFailure
 from pipelines.language.graph import ancestors, cycle, dependencies_of, is_parameter
 from pipelines.language.model import Step, image_inputs, parameter_types
@@ -58,9 +58,9 @@ class Links:
         if meant in self.kinds:
             return meant
         ids = sorted((self.kinds.keys() | stands_for.keys()) - {SOURCE})
-        hint = nearest(name, ids) or f"; there are {', '.join((*ids, SOURCE))}"
+        hint = nearest(name, ids) or f"; there are {listed((*ids, SOURCE))}"
         if name not in self.parsed.broken:
-            self.problems.add(path, f"there is no step '{name}'{hint}")
+            self.problems.add(path, f"there is no step {quote(name)}{hint}")
         return ""
 
 
@@ -73,8 +73,8 @@ def link_steps(parsed: ParsedSteps, problems: ProblemCollector) -> Links:
     if circle:
         way = " → ".join(step.id for step in (*circle, circle[0]))
         at = next(linked.parsed.path for linked in steps if linked.step is circle[0])
-        what = f"these steps wait for each other, {way}: change from or a parameter of one of them"
-        alone = f"'{circle[0].id}' cannot take its own result: name another step, or source"
+        what = f"these steps wait for each other, {cut(way, 200)}: change from or a parameter of one of them"
+        alone = f"{quote(circle[0].id)} cannot take its own result: name another step, or source"
         problems.add(at, what if len(circle) > 1 else alone)
     return replace(links, steps=steps, is_circular=bool(circle))
 
@@ -126,7 +126,7 @@ class _Linker:
     def _find(self, name: Any, path: Path) -> str:
         if isinstance(name, str) and name.startswith(GATE):
             return self.gates.get(name.removeprefix(GATE), SOURCE)
-        return self.links.find(name if isinstance(name, str) else repr(name), path)
+        return self.links.find(name if isinstance(name, str) else shown(name), path)
 
     def _default(self, number: int, primary: ImageInput) -> tuple[str, ...]:
         """Return the nearest step before that gives what is needed, else the source."""
@@ -193,8 +193,8 @@ def check_matrices(links: Links) -> None:
         for name in dict.fromkeys(name for other in varying for name in other.matrix):
             ids = [other.id for other in varying if name in other.matrix]
             if len(ids) > 1 and not any(len(set(ids) & way) > 1 for way in before):  # reported where they meet
-                what = f"'{name}' is varied by {' and '.join(ids)}: give one of them another name, "
-                example = f'such as matrix: {{take: […]}} and the parameter {name}: "{{{{ take }}}}"'
+                what = f"{quote(name)} is varied by {cut(' and '.join(ids), 200)}: give one of them another name, "
+                example = f'such as matrix: {{take: […]}} and the parameter {cut(name)}: "{{{{ take }}}}"'
                 links.problems.add((*path, "matrix", name) if name in step.matrix else path, what + example)
         total += prod(len(values) for other in varying for values in other.matrix.values())
         if total > MAX_NODES:
@@ -213,7 +213,7 @@ def check_unused(links: Links, outputs: Sequence[str]) -> None:
         step, path = linked.step, linked.parsed.path
         if step.id not in used and links.is_whole and all(outputs):
             remedy = "name it in output, in another step's from, or save it"
-            links.problems.add(path, f"'{step.id}' is used by no output: {remedy}")
+            links.problems.add(path, f"{quote(step.id)} is used by no output: {remedy}")
         for name in step.matrix:
             if name not in links.problems.used and not is_parameter(step, name):
                 hint = nearest(name, parameter_types(step.action))

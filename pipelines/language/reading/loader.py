@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, nearest
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
 from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, Output, RecipeDocument, Source
@@ -20,7 +20,6 @@ from pipelines.language.reading.parameters import check_path, check_step, check_
 from pipelines.language.reading.problems import ProblemCollector, read_part
 from pipelines.language.reading.scope import Scope, check_condition, check_template
 from pipelines.language.reading.steps import LoadFunction, ParsedSteps, parse_steps
-from pipelines.language.templates import quoted
 from pipelines.operations import user_function
 from pipelines.operations.user_function import UserFunction
 
@@ -102,7 +101,7 @@ class _Loader:
 
     def _function(self, reference: str) -> UserFunction:
         if self.no_code:
-            raise InvalidRequest.of([Problem("call", f"{quoted(reference)} is not called: {self.no_code}")])
+            raise InvalidRequest.of([Problem("call", f"{cut(reference)} is not called: {self.no_code}")])
         if reference not in self.functions:
             is_here = files.is_local(self.file)
             folder = files.local_path(self.file).absolute().parent if self.file and is_here else Path.cwd()
@@ -136,11 +135,11 @@ def _text_of(location: str) -> str:
     try:
         return files.read(location, limit=10_000_000).decode()
     except FileNotFoundError:
-        raise RecipeError([Problem("", "there is no such recipe file")], file=location) from None
+        raise RecipeError([Problem("", "there is no such recipe file")], file=files.quoted(location)) from None
     except UnicodeDecodeError:
-        raise RecipeError([Problem("", "is not a recipe: it is not text")], file=location) from None
+        raise RecipeError([Problem("", "is not a recipe: it is not text")], file=files.quoted(location)) from None
     except OSError as error:
-        raise RecipeError([Problem("", f"cannot be read: {error}")], file=location) from None
+        raise RecipeError([Problem("", f"cannot be read: {reason_of(error)}")], file=files.quoted(location)) from None
 
 
 def _compile(
@@ -197,8 +196,8 @@ def _variables(given: Mapping[str, Any], changes: Mapping[str, Any], problems: P
         if name in found:
             found[name] = _read_as(value, found[name])
         else:
-            hint = nearest(name, found) or f"; it has {', '.join(sorted(found)) or 'none'}"
-            problems.add(("vars",), f"there is no variable '{name}' to be set{hint}", f"--set {name}")
+            hint = nearest(name, found) or f"; it has {listed(sorted(found)) or 'none'}"
+            problems.add(("vars",), f"there is no variable {quote(name)} to be set{hint}", f"--set {name}")
     return found
 
 
@@ -206,9 +205,9 @@ def _check_env(names: Sequence[str], problems: ProblemCollector) -> None:
     for index, name in enumerate(names):
         at = ("env", index)
         if _SECRET.search(name):
-            problems.add(at, f"{name} sounds like a secret, which has no place in a prompt or a path: take it out")
+            problems.add(at, f"{cut(name)} sounds like a secret, which has no place in a prompt or a path: take it out")
         elif name not in os.environ:
-            problems.add(at, f"the environment has no {name}: set it, or take it out of the list")
+            problems.add(at, f"the environment has no {cut(name)}: set it, or take it out of the list")
 
 
 def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, problems: ProblemCollector) -> Source:
@@ -222,7 +221,7 @@ def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, probl
         problems.add((*at, "images"), "is missing: write a glob such as 'photos/*.jpg', or a table")
     if source.table and files.extension(source.table) not in TABLE_TYPES:
         *others, last = (f".{name}" for name in TABLE_TYPES)
-        problems.add((*at, "table"), f"'{source.table}' must end in {', '.join(others)} or {last}")
+        problems.add((*at, "table"), f"{quote(source.table)} must end in {', '.join(others)} or {last}")
     if source.image and "table" not in data:
         problems.add((*at, "image"), "belongs to a table: write images, a glob, or add table")
     elif source.image:
@@ -257,9 +256,9 @@ def _outputs(data: Any, links: Links, scope: Scope) -> tuple[Output, ...]:
         check_path(output.path, place, problems)
         check_variants(output.path, axes, place, problems)
         if any(other.path == output.path for other in found):
-            problems.add(place, f"'{output.path}' is the path of another output, too: choose another")
+            problems.add(place, f"{quote(output.path)} is the path of another output, too: choose another")
         elif any(other.save == output.path for other in steps.values()):
-            problems.add(place, f"'{output.path}' is where a step is saved, too: choose another path")
+            problems.add(place, f"{quote(output.path)} is where a step is saved, too: choose another path")
         found.append(output.model_copy(update={"step": "" if (*at, "from") in problems.paths else step}))
     return tuple(found)
 

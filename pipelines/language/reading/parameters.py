@@ -6,15 +6,16 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from flux_tasks.catalog import Tool
 from flux_tasks.catalog.fields import EXTENSIONS, WEBHOOK_FIELDS
 from flux_tasks.catalog.signatures import CALL_OPTIONS
-from flux_tasks.errors import InvalidRequest
+from flux_tasks.errors import InvalidRequest, listed, quote, shown
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import mask_problems
 from pipelines.language import templates
+from pipelines.language.document.fields import as_tuple
 from pipelines.language.document.recipe import Source
 from pipelines.language.graph import is_parameter
 from pipelines.language.model import image_inputs, parameter_types, tool_for
@@ -43,11 +44,11 @@ def check_path(text: str, path: Path, problems: ProblemCollector) -> None:
     if text.startswith("file://"):
         problems.add(path, "write a plain path, without file://")
     if not templates.is_template(text):
-        problems.add(path, f"'{text}' is one file for all items: write a template such as '{{{{ stem }}}}'")
+        problems.add(path, f"{quote(text)} is one file for all items: write a template such as '{{{{ stem }}}}'")
     extension = text.rsplit(".", 1)[-1].lower() if "." in text.rsplit("/", 1)[-1] else ""
     if extension not in EXTENSIONS:
         *others, last = (f".{name}" for name in EXTENSIONS)
-        problems.add(path, f"'{text}' must end in {', '.join(others)} or {last}")
+        problems.add(path, f"{quote(text)} must end in {', '.join(others)} or {last}")
 
 
 def check_variants(template: str, axes: Collection[str], path: Path, problems: ProblemCollector) -> None:
@@ -57,8 +58,19 @@ def check_variants(template: str, axes: Collection[str], path: Path, problems: P
     used = templates.names_in(template)
     missing = sorted(set(axes) - used)
     if missing and "variant" not in used:
-        what = f"'{template}' is one file for every {', '.join(missing)}: write {{{{ variant }}}} into it"
+        what = f"{quote(template)} is one file for every {listed(missing)}: write {{{{ variant }}}} into it"
         problems.add(path, what)
+
+
+class _WrittenMask(Mask):
+    """A mask as a recipe has it: a number in quotes is a mistake there, as it is for parameters."""
+
+    model_config = ConfigDict(strict=True)
+
+    @field_validator("boxes", mode="before")
+    @classmethod
+    def _as_boxes(cls, value: Any) -> Any:
+        return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
 
 class _StepCheck:
@@ -84,12 +96,12 @@ class _StepCheck:
             if kind is not None and fed == SOURCE and source is not None and not source.has_pictures:
                 self._add(at, f"{name} needs a picture, but the source's rows have none: write source.image")
             elif needed.role == "mask" and kind == "image":
-                what = "the source" if fed == SOURCE else f"'{fed}'"
+                what = "the source" if fed == SOURCE else quote(fed)
                 remedy = "make a mask of it with mask_from_alpha, mask_from_color or mask_from_boxes"
                 self._add(at, f"{what} gives an image where a mask is needed: {remedy}")
             elif needed.role == "image" and kind == "mask":
                 remedy = "write the id of a step that gives an image"
-                self._add(at, f"'{fed}' gives a mask where an image is needed: {remedy}")
+                self._add(at, f"{quote(fed)} gives a mask where an image is needed: {remedy}")
 
     def _fed(self) -> Iterator[tuple[str, ImageInput, Path]]:
         """Yield each step that feeds this one, what is needed of it, and where that is written."""
@@ -121,7 +133,7 @@ class _StepCheck:
         if step.save:
             at = (*path, "save")
             if any(other.save == step.save and other.position < step.position for other in self._steps.values()):
-                self._add(at, f"'{step.save}' is where an earlier step is saved, too: choose another path")
+                self._add(at, f"{quote(step.save)} is where an earlier step is saved, too: choose another path")
             check_template(step.save, at, self._scope, self._problems)
             check_path(step.save, at, self._problems)
             check_variants(step.save, self._axes, at, self._problems)
@@ -230,9 +242,9 @@ class _StepCheck:
             missing_canvas = set() if shapes & fixed.keys() else shapes
             variant, fit = step.parameters.get("variant", 0), step.parameters.get("fit", "error")
             if not templates.is_template(variant) and (isinstance(variant, bool) or not isinstance(variant, int)):
-                self._add((*at, "variant"), f"{variant!r} is not a whole number")
+                self._add((*at, "variant"), f"{shown(variant)} is not a whole number")
             if fit not in ("error", "downscale") and not templates.is_template(fit):
-                self._add((*at, "fit"), f"{fit!r} is not one of error, downscale")
+                self._add((*at, "fit"), f"{shown(fit)} is not one of error, downscale")
         for way, what in self._wrong(fixed):
             if not way or way[0] not in missing_canvas:
                 self._add((*at, *way), what)
@@ -307,19 +319,19 @@ class _StepCheck:
         elif is_mask and isinstance(value, dict):
             self._mask(value, path)
         elif not isinstance(value, str) or not value:
-            self._add(path, f"{value!r} is not a picture: write a path, or {{step: id}} for another step's result")
+            self._add(path, f"{shown(value)} is not a picture: write a path, or {{step: id}} for another step's result")
         elif value in self._steps:
             remedy = f"write {{step: {value}}} for its result, or ./{value} for a file"
-            self._add(path, f"'{value}' is the id of a step: {remedy}")
+            self._add(path, f"{quote(value)} is the id of a step: {remedy}")
 
     def _mask(self, data: dict[str, Any], path: Path) -> None:
         """Check the description of a mask, with examples in the place of what only the item tells."""
         if data.get("file") is not None and not (isinstance(data["file"], str) and data["file"]):
-            self._add((*path, "file"), f"{data['file']!r} is not a picture: write a path")
+            self._add((*path, "file"), f"{shown(data['file'])} is not a picture: write a path")
             return
         known = {name: _EXAMPLES.get(name) if _has_template(value) else value for name, value in data.items()}
         try:
-            Mask.of({name: value for name, value in known.items() if value is not None or data[name] is None})
+            _WrittenMask.model_validate({n: v for n, v in known.items() if v is not None or data[n] is None})
         except ValidationError as error:
             where = ".".join(map(str, path))
             for problem in mask_problems(error, where):

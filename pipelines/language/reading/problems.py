@@ -46,7 +46,7 @@ def check_keys(data: Mapping[str, Any], known: Collection[str], path: Path, prob
     for key in data:
         if key not in known:
             hint = nearest(str(key), known) or "; known: " + ", ".join(known)
-            problems.add((*path, key), f"is not known here{hint}")
+            problems.add((*path, key), f"unknown key{hint}")
 
 
 def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) -> P | None:

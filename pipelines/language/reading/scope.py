@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from flux_tasks.errors import nearest
+from flux_tasks.errors import cut, listed, nearest, quote
 from pipelines.language import templates
 from pipelines.language.names import MASK_FACTS
 from pipelines.language.reading.problems import Path, ProblemCollector
@@ -84,19 +84,19 @@ def _check_names(names: Collection[str], text: str, path: Path, scope: Scope, pr
         for name in read:
             if name not in allowed:
                 hint = nearest(name, allowed) or ": add it there"
-                problems.add(path, f"'{text}': {name} is not in the recipe's list env{hint}")
+                problems.add(path, f"{quote(text)}: {cut(name)} is not in the recipe's list env{hint}")
     if scope.has_table:
         problems.own += [problems.reference(name, text, path) for name in sorted(_COLUMN_TOO.intersection(names))]
     for name in sorted(set(names) - scope.names):
         if name == "env":
-            wanted = ", ".join(read) or "NAME"
-            problems.add(path, f"'{text}': the recipe has no list env: write env: [{wanted}] at its top")
+            wanted = listed(read) or "NAME"
+            problems.add(path, f"{quote(text)}: the recipe has no list env: write env: [{wanted}] at its top")
         elif scope.has_table:
             problems.wanted.append(problems.reference(name, text, path))
         else:
-            plain = ", ".join(sorted(known for known in scope.names if not _FACT(known)))
+            plain = listed(sorted(known for known in scope.names if not _FACT(known)))
             hint = _close(name, scope.names) or f"; known here: {plain}"
-            problems.add(path, f"'{text}': nothing is called '{name}'{hint}")
+            problems.add(path, f"{quote(text)}: nothing is called {quote(name)}{hint}")
 
 
 def _close(name: str, known: Collection[str]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from flux_tasks import catalog
-from flux_tasks.errors import InvalidRequest, Problem, nearest
+from flux_tasks.errors import InvalidRequest, Problem, cut, nearest, quote, shown
 from pipelines.language.document.fields import name_problem
 from pipelines.language.document.options import FunctionStep, StepOptions
 from pipelines.language.model import Action
@@ -103,11 +103,12 @@ class _Parser:
             data = {data: {}}
         names = [key for key in data if key not in OPTIONS] if isinstance(data, dict) else []
         if not names:
-            self.problems.add(path, f"{data!r} is not a step: write a tool and its parameters, such as 'deblur: {{}}'")
+            what = f"{shown(data)} is not a step: write a tool and its parameters, such as 'deblur: {{}}'"
+            self.problems.add(path, what)
             return False
         name, *extra = names
         for key in extra:
-            what = f"a step has one tool, and beside it {', '.join(OPTIONS)}{nearest(str(key), OPTIONS)}"
+            what = f"a step has one tool; its other keys are {', '.join(OPTIONS)}{nearest(str(key), OPTIONS)}"
             self.problems.add((*path, key), f"{what}; indent parameters below it")
         options = self._options(name, data, path)
         found = self._call(data, options, path) if name == "call" else self._named(str(name), data, path)
@@ -119,7 +120,8 @@ class _Parser:
 
     def _options(self, name: str, data: Mapping[str, Any], path: Path) -> StepOptions:
         if "with" in data and name != "call":
-            what = f"is for call and recipe only: write the parameters of {name} after its name, {name}: {{…}}"
+            tool = cut(str(name))
+            what = f"is for call and recipe only: write the parameters of {tool} after its name, {tool}: {{…}}"
             self.problems.add((*path, "with"), what)
         if data.get("on_failure") is not None and data.get("expect") is None:
             what = "has no meaning without expect: write expect, too, such as {solid: false}"
@@ -134,7 +136,7 @@ class _Parser:
         """Return what a step does that is called by a name."""
         given = data[name] if data[name] is not None else {}
         if not isinstance(given, dict):
-            self.problems.add((*path, name), f"{given!r} is not a mapping of parameters")
+            self.problems.add((*path, name), f"{shown(given)} is not a mapping of parameters")
             return None
         word = name.replace("-", "_")
         if word in OPERATIONS:
@@ -177,7 +179,7 @@ class _Parser:
     def _id(self, chosen: str, call: _Call, path: Path) -> str:
         taken = {step.id for step in self.steps}
         if chosen in taken or chosen in self.stands_for:
-            self.problems.add((*path, "id"), f"'{chosen}' is the id of an earlier step, too: choose another")
+            self.problems.add((*path, "id"), f"{quote(chosen)} is the id of an earlier step, too: choose another")
         elif chosen:
             return chosen
         base = call.task

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 from scripted import Answer, Request, ScriptedServer
-from waiting import wait_until_still
+from waiting import PATIENCE, clock_that_ends, wait_until_still
 
 from flux_tasks import catalog
+from flux_tasks.api import client as client_module
 from flux_tasks.api.client import BflClient, Finished
 from flux_tasks.errors import (
     DeliveryFailed,
@@ -272,15 +273,17 @@ async def test_a_job_that_never_ends_is_given_up_at_its_deadline_and_can_be_aske
 
 
 async def test_a_ready_job_whose_result_is_not_named_is_asked_for_again_and_never_given_up(
-    server: ScriptedServer,
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.on(POLL, status("Ready", result=None), status("Ready"), READY)
     async with client_of(server) as client:
         assert (await client.wait("job-1")).id == "job-1"
     server.on(POLL, status("Ready", result={}))
+    asked = len(server.seen(POLL))
+    monkeypatch.setattr(client_module, "time", clock_that_ends(lambda: len(server.seen(POLL)) > asked))
     async with client_of(server) as client:
         with pytest.raises(ServerUnavailable, match="ready, but without a result"):
-            await client.wait("job-1", deadline=0.05)
+            await client.wait("job-1", deadline=PATIENCE)
 
 
 async def test_a_404_that_does_not_come_from_the_api_says_nothing_about_the_job(server: ScriptedServer) -> None:

@@ -166,7 +166,7 @@ async def test_a_polling_url_that_does_not_work_is_given_up_for_the_endpoints_ow
 ) -> None:
     ready = {"id": "job-1", "status": "Ready", "result": {"sample": f"{server.url}/x.png"}}
     server.on(POLL, Answer(200, ready))
-    assert (await wait(server, f"{server.url}{path}", deadline=30)).id == "job-1"
+    assert (await wait(server, f"{server.url}{path}", deadline=PATIENCE)).id == "job-1"
 
 
 async def test_a_poll_does_not_sleep_beyond_its_deadline(server: ScriptedServer) -> None:

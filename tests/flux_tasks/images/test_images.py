@@ -8,23 +8,27 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from object_stores import forget_filesystems
 from pictures import encoded, noise, png_header
 from PIL import Image, ImageOps
 
-from flux_tasks import files
-from flux_tasks.errors import InvalidImage
+from flux_tasks import catalog, files
+from flux_tasks.errors import InvalidImage, InvalidRequest
 from flux_tasks.images import byte_cache, encoding, reference
 from flux_tasks.images.encoding import decode, encode_png, inspect
+from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.call import prepare
 
 FORMATS = ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF"]
 
@@ -316,3 +320,44 @@ def test_a_picture_marked_as_a_preview_says_so_and_others_do_not(kind: str) -> N
 
 def test_a_megapixel_is_two_to_the_twentieth() -> None:
     assert ImageRef.of(png_header(1024, 2048)).megapixels == 2
+
+
+class Tensor:
+    """Stands for arrays of other libraries: torch, JAX, TensorFlow, CuPy."""
+
+    def __dlpack__(self) -> None:
+        """What libraries pass arrays on with."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of an array with more than one element is ambiguous")
+
+
+class Gpu(Tensor):
+    __cuda_array_interface__: ClassVar[dict[str, Any]] = {}
+
+
+ARRAYS = [np.zeros((80, 96, 3), "uint8"), np.ones((80, 96), bool), np.zeros((3, 80, 96), "float32"), Tensor(), Gpu()]
+
+
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: type(array).__name__)
+def test_an_array_is_refused_with_what_makes_a_picture_of_it(array: Any) -> None:
+    image = Image.new("RGB", (96, 80))
+    whole = f"{type(array).__name__} is not an image: write Image.fromarray(array)"
+    for refuse in (ImageRef.of, lambda mask: Mask(mask).render(ImageRef.of(image))):
+        with pytest.raises(InvalidImage, match=re.escape(whole)):
+            refuse(array)
+    for task, given in (
+        ("erase", {"image": image, "mask": array}),
+        ("fill", {"image": array, "mask": image}),
+        ("edit", {"image": image, "prompt": "x", "references": array}),
+        ("edit", {"image": image, "prompt": "x", "references": [array, image]}),
+    ):
+        with pytest.raises(InvalidRequest, match=re.escape(whole)):
+            prepare(catalog.tool(task), given)
+
+
+def test_an_open_file_is_refused_with_what_reads_it() -> None:
+    with pytest.raises(
+        InvalidImage, match=re.escape("BytesIO is not an image: give its path, or its bytes: file.read()")
+    ):
+        ImageRef.of(io.BytesIO(encoded()))  # type: ignore[arg-type]

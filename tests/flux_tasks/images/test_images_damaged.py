@@ -45,6 +45,13 @@ def outcome(data: bytes) -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image this library reads"),
         (b"%PDF-1.7\n", "not an image this library reads"),
         (b"\x89PNG\r\n\x1a\n", "not an image this library reads"),
+        (b"\x89PNG\r\n\x1a\n", ".* a PNG that is damaged or cut short"),
+        (encoded(kind="WEBP")[:-20], ".* a WebP that is damaged or cut short"),
+        (b"\xff\xd8\xff\xe0" + bytes(9), ".* a JPEG that is damaged or cut short"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", ".* git lfs pull fetches the picture"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><html>log in</html>", ".* a web page"),
+        (b"<?xml version='1.0'?><svg/>", ".* XML or SVG; save it as png"),
+        (b"%PDF-1.7\n", ".* PDF; save its page as png"),
     ],
 )
 def test_a_file_that_is_no_image_is_named_with_the_reason(tmp_path: Path, content: bytes, message: str) -> None:

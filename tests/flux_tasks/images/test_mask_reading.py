@@ -87,6 +87,7 @@ TAKEN: dict[str, Callable[[], Image.Image]] = {
     "RGB grey": lambda: painted("RGB", (1, 1, 1), (0, 0, 0)),
     "RGB white on blue": lambda: painted("RGB", "white", "blue"),
     "CMYK": lambda: painted("L", 255).convert("RGB").convert("CMYK"),
+    "LAB": lambda: painted("L", 255).convert("RGB").convert("LAB"),
     "LA": lambda: painted("LA", (1, 255), (0, 255)),
     "1 bit": lambda: painted("L", 255).convert("1"),
     "16 bits, 1": lambda: wide("I;16", 1),
@@ -139,6 +140,10 @@ REFUSED: dict[str, tuple[Callable[[], Image.Image], str]] = {
     "photo": (photo, "looks like a photo: .* neither black nor white"),
     "grey photo": (lambda: photo("L"), "looks like a photo"),
     "photo with a hole": (lambda: with_hole("RGB"), r"looks like a photo.*\{alpha: true\}"),
+    "drawing with a hole": (
+        lambda: Image.merge("RGBA", (*photo().quantize(12).convert("RGB").split(), painted("L", 0, 255))),
+        r"\{alpha: true\}",
+    ),
     "grey photo with a hole": (lambda: with_hole("L"), r"looks like a photo.*\{alpha: true\}"),
 }
 
@@ -159,8 +164,8 @@ DEEP = ("below zero", "no number", "infinite", "faint floats", "class ids of 32 
 
 def _for_file(image: Image.Image, kind: str) -> Image.Image:
     """The picture in the nearest mode that a file of this kind has: a PNG has no floats, no CMYK, no 32 bits."""
-    if kind == "PNG" and image.mode in ("F", "I", "CMYK"):
-        return image.convert("RGB") if image.mode == "CMYK" else interpret(image)
+    if kind == "PNG" and image.mode in ("F", "I", "CMYK", "LAB"):
+        return interpret(image) if image.mode in "FI" else image.convert("RGB")
     return image
 
 
@@ -233,6 +238,36 @@ def test_the_noise_of_a_lossy_file_is_neither_paint_nor_a_class(
     assert masks.is_empty(read_mask(ImageRef.of(encoded(dark.convert("RGB"), **options))))
     with pytest.raises(InvalidImage, match="and no white: paint"):
         read_mask(ImageRef.of(encoded(painted("L", 100), **options)))
+
+
+LOSSY = [{"kind": "JPEG"}, {"kind": "WEBP"}, {"kind": "AVIF"}, {"kind": "TIFF", "compression": "jpeg"}]
+
+
+def large(*values: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    image = Image.new("L", size)
+    for number, value in enumerate(values):
+        image.paste(value, (10 + 60 * number, 10, 60 + 60 * number, 200))
+    return image
+
+
+@pytest.mark.parametrize("options", LOSSY)
+@pytest.mark.parametrize("values", [(1,), (5,), (1, 2, 3, 15), (128, 255), (200, 255), (40, 80, 255), (2, 15, 255)])
+def test_class_ids_in_a_lossy_file_are_neither_black_nor_guessed(
+    values: tuple[int, ...], options: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidImage, match=r"and no white: paint|in whole areas"):
+        read_mask(ImageRef.of(encoded(large(*values), **options)))
+
+
+@pytest.mark.parametrize("options", LOSSY)
+@pytest.mark.parametrize("quality", [30, 60, 75, 95])
+def test_a_black_or_a_soft_mask_in_a_lossy_file_is_taken(quality: int, options: dict[str, Any]) -> None:
+    hard = large(255, 255)
+    for mask in (hard, *(hard.filter(ImageFilter.GaussianBlur(radius)) for radius in (1, 4, 10))):
+        found = read_mask(ImageRef.of(encoded(mask, **options, quality=quality)))
+        assert masks.coverage(found) == pytest.approx(masks.coverage(masks.binarise(mask)), abs=0.02)
+    for size in ((96, 80), (319, 237)):
+        assert masks.is_empty(read_mask(ImageRef.of(encoded(Image.new("L", size), **options, quality=quality))))
 
 
 def test_a_lossless_webp_is_exact() -> None:
@@ -310,6 +345,13 @@ def test_a_mask_of_a_photo_before_its_exif_turn_is_refused_however_it_is_given(r
     ) as raised:
         Mask(Image.new("L", (80, 96), 255), resize=resize).render(turned((80, 96), orientation=orientation))
     assert "resize" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [(80, 96), (40, 48), (160, 192)])
+def test_a_mask_whose_sides_are_swapped_is_never_squeezed_to_the_picture(size: tuple[int, int]) -> None:
+    for resize in (False, True):
+        with pytest.raises(InvalidImage, match="as if one of them lay on its side: turn the mask"):
+            Mask(Image.new("L", size, 255), resize=resize).render(ImageRef.of(noise((96, 80))))
 
 
 def test_a_mask_with_exif_data_is_turned_as_a_picture_is() -> None:

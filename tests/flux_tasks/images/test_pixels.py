@@ -64,7 +64,15 @@ def test_a_pillow_image_of_every_mode_is_sent_with_the_pixels_that_it_opens_with
         ("F", [0.0, 0.25, 1.0], [0, 64, 255]),
         ("F", [0.0, 127.5, 255.0], [0, 128, 255]),
         ("F", [0.0, 32767.5, 65535.0], [0, 128, 255]),
-        ("F", [-1.0, 0.5, 1.0], [0, 128, 255]),
+        ("F", [0.0, 0.5, 1.02], [0, 125, 255]),
+        ("F", [0.0, 20.0, 80.0], [0, 64, 255]),
+        ("F", [0.0, 500.0, 1000.0], [0, 128, 255]),
+        ("F", [-1.0, 0.0, 1.0], [0, 128, 255]),
+        ("F", [-2.0, -1.5, -1.0], [0, 128, 255]),
+        ("F", [0.0, 0.0, 0.0], [0, 0, 0]),
+        ("F", [-math.inf, 0.5, 1.0], [0, 128, 255]),
+        ("I", [-32768, 0, 32767], [0, 128, 255]),
+        ("I", [0, 500, 1000], [0, 128, 255]),
         ("F", [0.0, 0.5, math.inf], [0, 128, 255]),
         ("I", [0, 100, 255], [0, 100, 255]),
         ("I", [0, 257, 65535], [0, 1, 255]),
@@ -274,6 +282,13 @@ def test_a_png_is_read_whatever_stands_around_its_pixels_and_its_bytes_stay(what
     found = ImageRef.of(data)
     assert found.read() == data
     assert found.open().tobytes() == noise().tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_profile_is_written_without_its_padding(kind: str) -> None:
+    padded = ImageRef.of(encoded(noise(), icc_profile=SRGB + bytes(1_500_000)))
+    with Image.open(io.BytesIO(encode(padded.open(), kind))) as written:
+        assert written.info["icc_profile"] == SRGB
 
 
 def test_a_long_profile_is_kept() -> None:

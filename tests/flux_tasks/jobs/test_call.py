@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flux_tasks import ImageRef, InvalidImage, InvalidRequest, Mask, catalog
-from flux_tasks.jobs.call import Call, prepare
+from flux_tasks.jobs.call import Call, check_content, prepare
 
 
 def picture(width: int = 96, height: int = 80, mode: str = "RGB", **save: Any) -> bytes:
@@ -272,3 +272,51 @@ def test_whatever_is_written_ends_in_a_call_or_in_a_list_of_problems(parameters:
             prepare(catalog.TOOLS[name], parameters)
         except InvalidRequest as error:
             assert error.problems
+
+
+BLANK = [
+    "",
+    " ",
+    "   ",
+    "\t",
+    "\n \r\n",
+    "\u00a0",
+    "\u3000\u2003",
+    "\u200b",
+    "\u2060\ufeff\u200d",
+    "\u2800",
+    "\u3164",
+    "\x00",
+]
+NEEDS_PROMPT = sorted(name for name, tool in catalog.TOOLS.items() if tool.needs_prompt != "never")
+
+
+@pytest.mark.parametrize("blank", BLANK, ids=ascii)
+@pytest.mark.parametrize("model", NEEDS_PROMPT)
+def test_a_blank_prompt_is_refused_where_nothing_else_says_what_to_make(model: str, blank: str) -> None:
+    tool = catalog.TOOLS[model]
+    required = [name for name, info in tool.request.model_fields.items() if info.is_required()]
+    given = {name: picture() if name in tool.image_fields else "me/mine" for name in required}
+    with pytest.raises(InvalidRequest, match="prompt: is blank"):
+        check_content(prepare(tool, {**given, "prompt": blank}), tool.task)
+
+
+def test_the_tools_that_need_a_prompt_are_known() -> None:
+    assert {"flux-2-pro", "flux-kontext-pro", "flux-pro-1.1", "flux-dev", "vto-v1"} < set(NEEDS_PROMPT)
+    assert not {"flux-pro-1.0-fill", "outpainting-v1", "flux-pro-1.0-expand"} & set(NEEDS_PROMPT)
+
+
+@pytest.mark.parametrize("blank", BLANK, ids=ascii)
+def test_a_blank_prompt_is_taken_where_a_picture_says_what_to_make(blank: str) -> None:
+    assert call("fill", {"image": picture(mode="RGBA"), "prompt": blank}).parameters["prompt"] == blank
+    redux = call("generate", {"image_prompt": picture(), "prompt": blank}, model="flux-pro-1.1")
+    assert check_content(redux, "generate").parameters["prompt"] == blank
+
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(_TEXT, st.sampled_from(["x", "…", "水", "ß", "🦙", "e\u0301", "1"]), _TEXT)
+def test_a_prompt_with_a_visible_sign_anywhere_is_sent_as_it_is(before: str, sign: str, after: str) -> None:
+    prompt = before + sign + after
+    assert call("generate", {"prompt": prompt}).parameters["prompt"] == prompt

@@ -130,7 +130,7 @@ async def test_thousands_of_exchanges_use_a_handful_of_connections_and_leave_non
 
         sizes = await asyncio.gather(*(one(number) for number in range(2_000)))
     assert min(sizes) > 0
-    assert bfl.connections < 100
+    assert bfl.connections * 20 < len(bfl.requests)  # one that is idle for long, on a busy machine, is opened anew
     await asyncio.to_thread(wait_until, lambda: open_files() <= files)
     assert len(asyncio.all_tasks()) == 1
 

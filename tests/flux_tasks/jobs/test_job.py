@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -350,13 +351,18 @@ def test_a_program_that_is_interrupted_while_submitting_waits_for_the_id(
             print("interrupted", flush=True)
         """
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert arrived.wait(PATIENCE)
-    process.send_signal(signal.SIGINT)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "interrupted\n"
-    answer.set()
-    process.communicate()
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert arrived.wait(PATIENCE)
+            process.send_signal(signal.SIGINT)
+            assert select.select([process.stdout], [], [], PATIENCE)[0], "the interruption went unnoticed"
+            assert process.stdout.readline() == "interrupted\n"
+            answer.set()
+            process.communicate(timeout=PATIENCE)
+        finally:
+            answer.set()
+            process.kill()
     assert [e.phase for e in entries(settings)] == ["submitted"]
     bfl.hold = False
     assert run(deblur(photo), settings).outcome == "collected"
@@ -405,7 +411,7 @@ def test_a_store_that_cannot_be_written_for_a_moment_after_the_submission_loses_
         real(self, entry)
 
     monkeypatch.setattr(Journal, "put", failing)
-    monkeypatch.setattr(files, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(files.access, "PAUSES", (0.01, 0.01, 0.01))
     assert run(deblur(photo), settings).outcome == "done"
     assert list(failures) == []
     assert bfl.jobs == 1

@@ -61,15 +61,31 @@ def submit_and_fetch(url: str, key: str = "") -> bytes:
 # -- the fixture ------------------------------------------------------------------------------------------------------
 
 
-def pytest_run(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+def pytest_run(folder: Path, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_app.py").write_text(text)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers", "test_app.py"],
         cwd=folder,
-        env=environment(),
+        env=environment(**variables),
         capture_output=True,
         text=True,
     )
+
+
+def test_a_tool_outside_a_flow_leaves_the_end_of_the_session_clean(tmp_path: Path) -> None:
+    text = (
+        "from PIL import Image\n"
+        "from flux_tasks import deblur, use\n"
+        "def test_it(bfl_server, tmp_path):\n"
+        "    Image.effect_noise((96, 80), 90).save(tmp_path / 'a.png')\n"
+        "    with use(endpoint=bfl_server.url, store=str(tmp_path / 'store')):\n"
+        "        assert deblur(tmp_path / 'a.png').media_type == 'image/png'\n"
+    )
+    ran = pytest_run(tmp_path, text, PREFECT_HOME=str(tmp_path / "home"))
+    assert ran.returncode == 0, ran.stdout
+    assert "1 passed" in ran.stdout.splitlines()[-1]
+    assert "Logging error" not in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_the_example_of_the_fixture_passes_as_it_is(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
+from waiting import PATIENCE
 
 from flux_tasks.api.client import BflClient
 from flux_tasks.errors import JobFailed, JobLost, StillRunning
@@ -101,7 +102,7 @@ async def test_a_poll_answered_with_detail_and_status_code_says_that_a_job_is_no
 
             job = await client.submit(catalog.TOOLS["flux-2-pro"], {"prompt": "a"})
             with pytest.raises(JobLost if lost else StillRunning):
-                await client.wait(job.id, job.polling_url, deadline=5.0 if lost else 0.1)
+                await client.wait(job.id, job.polling_url, deadline=PATIENCE if lost else 0.1)
 
 
 async def test_only_the_endpoints_own_address_says_that_a_job_is_lost(serving: Any, gate: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pty
 import subprocess
@@ -75,6 +76,32 @@ def test_every_command_and_option_is_explained_in_letters_that_any_terminal_has(
         if argument.show:
             assert argument.parameter.help, argument.name
             assert argument.parameter.help.isascii(), argument.name
+
+
+EXAMPLES = [
+    line.strip()
+    for words in COMMANDS
+    for line in (functools.reduce(lambda app, word: app[word], words, command_line()).help or "").splitlines()
+    if line.startswith("  flux-pipelines ") or line.startswith("  BFL_API_KEY=... flux-pipelines ")
+]
+
+
+def test_the_help_of_the_main_commands_has_examples() -> None:
+    shown = {line.partition("flux-pipelines ")[2].split()[0] for line in EXAMPLES}
+    assert {"init", "validate", "graph", "schema", "plan", "run", "retry", "tools", "store", "local"} <= shown
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_in_the_help_can_be_written_so(example: str) -> None:
+    words = example.partition("flux-pipelines ")[2].partition(" >")[0].split()
+    command, bound, _ = command_line().parse_args(words, print_error=False, exit_on_error=False)
+    assert command.__name__ in words
+    assert bound is not None
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert capsys.readouterr().out.startswith("Usage: flux-pipelines COMMAND")
 
 
 def test_help_imports_neither_prefect_nor_a_cloud_library() -> None:

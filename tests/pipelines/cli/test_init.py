@@ -62,6 +62,6 @@ def test_the_schema_that_its_first_line_names_is_beside_it(here_cli: Here, empty
 def test_a_recipe_that_is_there_is_left_as_it_is(here_cli: Here, empty: Path) -> None:
     (empty / "recipe.yaml").write_text("mine")
     refused = here_cli("init")
-    assert (refused.returncode, "exists already, and was not changed" in refused.stderr) == (2, True)
+    assert (refused.returncode, "already exists and was not changed" in refused.stderr) == (2, True)
     assert (empty / "recipe.yaml").read_text() == "mine"
     assert not (empty / SCHEMA).exists()

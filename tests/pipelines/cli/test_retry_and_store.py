@@ -193,3 +193,33 @@ def test_what_cannot_be_retried_is_said(here_cli: Any, arguments: list[str], say
     done = here_cli(*arguments, "--endpoint", "local")
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_retry_on_an_empty_store_says_that_no_run_is_there_before_it_asks_for_a_key(
+    here_cli: Any, folder: Path
+) -> None:
+    done = here_cli("retry", "last")
+    assert done.returncode == 2
+    assert f"{folder}/store has no run 'last'; there is no store there yet" in done.stderr
+    assert "key" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "store"),
+    [
+        ("run RECIPE", "FOLDER/a-file/store"),
+        ("run RECIPE", "nobody-knows://store"),
+        ("plan RECIPE", "nobody-knows://store"),
+        ("retry last", "nobody-knows://store"),
+        ("store held", "nobody-knows://store"),
+        ("store migrate", "nobody-knows://store"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_an_error_that_says_how_to_name_another_one(
+    here_cli: Any, folder: Path, command: str, store: str
+) -> None:
+    (folder / "a-file").write_text("no folder")
+    words = command.replace("RECIPE", str(folder / "recipe.yaml")).split()
+    done = here_cli(*words, "--store", store.replace("FOLDER", str(folder)), key="k")
+    assert done.returncode == 3
+    assert "; --store or FLUX_STORE names another one" in done.stderr

@@ -314,7 +314,7 @@ def problem(source: Source) -> str:
 def test_a_source_without_items_says_why(tmp_path: Path, photos: Path) -> None:
     assert (
         problem(Source(images=("none/*.png", "no.png")))
-        == "source.images: no file matches none/*.png, no.png: write another glob"
+        == "source.images: no file matches none/*.png, no.png: put pictures there, or write another glob"
     )
     assert "cannot be listed" in problem(Source(images=("nosuch://x/*.png",)))
     assert problem(Source(table="none.csv")) == "source.table: no file matches none.csv: write another path"

@@ -60,9 +60,9 @@ FACT_NAMES = f"{', '.join(IMAGE_FACTS)}, and before.width and so on of the input
         (None, ": has no value: write what the result has to be, such as {size: same, solid: false}"),
         ("same", ": 'same' is not a mapping: write what the result has to be, such as {size: same, solid: false}"),
         ({}, f": is empty: write at least one of {KNOWN}"),
-        ({"drfit": 4}, ".drfit: is not known here (did you mean 'drift'?)"),
-        ({"colour": 4}, f".colour: is not known here; known: {KNOWN}"),
-        ({7: 4}, f".7: is not known here; known: {KNOWN}"),
+        ({"drfit": 4}, ".drfit: unknown key (did you mean 'drift'?)"),
+        ({"colour": 4}, f".colour: unknown key; known: {KNOWN}"),
+        ({7: 4}, f".7: unknown key; known: {KNOWN}"),
         ({"drift": None}, ".drift: has no value: write a number from 0 to 255, such as 4.0"),
         ({"drift": -1}, ".drift: -1 is not a number from 0 to 255: write one such as 4.0"),
         ({"drift": float("nan")}, ".drift: nan is not a number from 0 to 255: write one such as 4.0"),
@@ -93,7 +93,7 @@ FACT_NAMES = f"{', '.join(IMAGE_FACTS)}, and before.width and so on of the input
         ),
         (
             {"condition": "1+" * 2000 + "1"},
-            f".condition: '{'1+' * 28}… is not a condition of at most 2,000 characters: "
+            f".condition: '{'1+' * 19}1…{'+1' * 19}' is not a condition of at most 2,000 characters: "
             'write one such as "brightness > 20"',
         ),
         ({"condition": "width >"}, ".condition: 'width >' is not understood: something is missing at its end"),

@@ -322,7 +322,7 @@ def test_a_recipe_as_a_step_may_have_an_id_a_picture_and_values(folder: Path) ->
 
 
 def test_only_what_a_recipe_takes_may_stand_beside_it() -> None:
-    with pytest.raises(InvalidRequest, match=r"recipe\.when: is not known here; it takes id, from_"):
+    with pytest.raises(InvalidRequest, match=r"recipe\.when: unknown key; it takes id, from_"):
         recipe("inner.yaml", when="width > 3")
 
 
@@ -533,23 +533,53 @@ BAD = {
     "deblur(on_failure='kep')": 'Argument "on_failure" to "deblur" has incompatible type',
     "erase('mask.png')": 'Too many positional arguments for "erase"',
     "resize(boxes=[])": 'Unexpected keyword argument "boxes" for "resize"',
+    "use(endpont='local')": 'Unexpected keyword argument "endpont" for "use"; did you mean "endpoint"?',
+    "use(max_jobs='3')": 'Argument "max_jobs" to "use" has incompatible type "str"',
+    "use(region='here')": 'Argument "region" to "use" has incompatible type',
+    "Recipe.load('r.yaml').run(limt=3)": 'Unexpected keyword argument "limt" for "run" of "Recipe"',
+    "Recipe.load('r.yaml').run(budget='3')": 'Argument "budget" to "run" of "Recipe" has incompatible type "str"',
+    "Recipe.load('r.yaml').run()['count']": 'TypedDict "RunResult" has no key "count"',
+    "asyncio.run(Recipe.load('r.yaml').arun(stor='s'))": 'Unexpected keyword argument "stor" for "arun" of "Recipe"',
+    "Recipe.load('r.yaml').plan(seed=3)": 'Unexpected keyword argument "seed" for "plan" of "Recipe"',
+    "run_recipe('r.yaml', endpont='local')": 'Unexpected keyword argument "endpont" for "run_recipe"',
 }
+
+GOOD_SETTINGS = """
+import asyncio
+from flux_tasks import Settings, use
+from pipelines import Recipe
+from pipelines.flows import arun_recipe, run_recipe
+
+with use(endpoint="local", store="out/store", max_jobs=3, deadline=None, region="strict") as chosen:
+    shown: Settings = chosen
+with use(Settings(), key="k", timeout=3, on_uncertain="hold"):
+    recipe = Recipe.load("r.yaml")
+plan = recipe.plan(limit=3, budget=2.5, endpoint="local", settings=Settings())
+result = recipe.run(limit=3, seed=1, budget=None, raise_on=["failed"], send_urls=True, on_event=print)
+counts: dict[str, int] = result["counts"]
+cost: float = asyncio.run(recipe.arun(retry_moderated=True, poll_interval=0.5))["cost"]
+paid: int = run_recipe("r.yaml", engine="classical")["jobs"]
+"""
 
 
 def test_type_checkers_find_mistakes_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(GOOD)
-    wrong = "from pipelines.steps import deblur, edit, erase, outpaint, resize\n" + "\n".join(BAD)
+    (tmp_path / "good_settings.py").write_text(GOOD_SETTINGS)
+    homes = {"flux_tasks": "use", "pipelines": "Recipe", "pipelines.flows": "run_recipe"}
+    imports = [f"from {home} import {names}" for home, names in homes.items()]
+    imports += ["import asyncio", "from pipelines.steps import deblur, edit, erase, outpaint, resize"]
+    wrong = "; ".join(imports) + "\n" + "\n".join(BAD)
     (tmp_path / "bad.py").write_text(wrong)
     command = ["-m", "mypy", "--strict", "--config-file=", "--no-color-output", "--follow-imports=silent"]
     cache = f"--cache-dir={ROOT / '.cache' / 'mypy'}"
     done = subprocess.run(
-        [sys.executable, *command, cache, str(tmp_path / "good.py"), str(tmp_path / "bad.py")],
+        [sys.executable, *command, cache, *map(str, sorted(tmp_path.glob("*.py")))],
         capture_output=True,
         text=True,
         cwd=ROOT,
     )
     said = [line for line in done.stdout.splitlines() if ": error: " in line]
-    assert not [line for line in said if "good.py" in line], done.stdout
+    assert not [line for line in said if "good" in line], done.stdout
     for number, (call_, message) in enumerate(BAD.items(), start=2):
         assert any(f"bad.py:{number}: error: " in line and message in line for line in said), (call_, done.stdout)
 

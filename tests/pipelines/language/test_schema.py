@@ -16,6 +16,7 @@ from recipes import recipes
 
 from flux_tasks import catalog
 from flux_tasks.errors import RecipeError
+from flux_tasks.images.masks import Mask
 from pipelines.language import schema as module
 from pipelines.language.document.expect import Expect
 from pipelines.language.python.signatures import STEPS, parameters
@@ -329,3 +330,73 @@ def test_what_the_reader_takes_the_schema_takes(data: dict[str, Any]) -> None:
 def test_a_value_that_no_template_can_make_right_is_refused_by_both(step: dict[str, Any]) -> None:
     assert not is_read(of_step(step))
     assert errors(of_step(step))
+
+
+KINDS = [
+    0,
+    1.0,
+    True,
+    None,
+    "",
+    "1",
+    "true",
+    [],
+    ["1"],
+    [[1, "2", 3, 4]],
+    [[1, 2, 3, 4]],
+    {},
+    {"step": 0},
+    {"left": "1"},
+]
+ORIGINS: list[dict[str, Any]] = [{"file": "a.png"}, {"boxes": [[1, 2, 3, 4]]}, {"alpha": True}, {"step": "first"}]
+
+
+def assert_agreed(step: dict[str, Any]) -> None:
+    """The schema takes the step if the reader does."""
+    first = {"mask_from_alpha" if next(iter(step)).startswith("mask_") else "deblur": {}, "id": "first"}
+    data = of_step(step) | {"output": "o/{{ stem }}-{{ variant }}.png"}
+    data["steps"].insert(0, first)
+    if is_read(data):
+        assert errors(data) == []
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_schema_takes_every_kind_of_value_that_the_reader_takes_for_a_parameter(name: str) -> None:
+    beside: dict[str, Any] = {"from": ["first", "first"]} if name == "mask_union" else {}
+    for parameter in dict.fromkeys([*(one.name for one in parameters(name)), "variant", "fit", "model"]):
+        for value in KINDS:
+            assert_agreed({name: {**NEEDED.get(name, {}), parameter: value}, **beside})
+
+
+@pytest.mark.parametrize("origin", ORIGINS, ids=str)
+@pytest.mark.parametrize("field", [*Mask.model_fields, "step"])
+def test_the_schema_takes_every_kind_of_value_that_the_reader_takes_for_a_mask(
+    field: str, origin: dict[str, Any]
+) -> None:
+    for value in KINDS:
+        assert_agreed({"erase": {"mask": {**origin, field: value}}})
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, *Expect.model_fields])
+def test_the_schema_takes_every_kind_of_value_that_the_reader_takes_beside_a_step(option: str) -> None:
+    for value in KINDS:
+        beside = {option: value} if option in OPTIONS else {"expect": {option: value}}
+        assert_agreed({"erase": {"mask": "a.png"}, **beside})
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [{"dilate": "3"}, {"dilate": True}, {"invert": "no"}, {"resize": 1}, {"boxes": [["1", 2, 3, 4]], "file": None}],
+    ids=str,
+)
+def test_a_number_in_quotes_is_refused_in_a_mask_as_in_a_parameter(mask: dict[str, Any]) -> None:
+    step = of_step({"erase": {"mask": {"file": "a.png", **mask}}})
+    assert not is_read(step)
+    assert errors(step)
+
+
+@pytest.mark.parametrize("name", ["edit", "generate", "try_on"])
+def test_a_model_without_a_name_is_refused_by_both(name: str) -> None:
+    step = of_step({name: {**NEEDED[name], "model": ""}})
+    assert not is_read(step)
+    assert errors(step)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from recipes import Painter, Place, perform, place
 from scripted import Answer, Request
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from flux_tasks.errors import BudgetReached, Interrupted, JobFailed, SubmissionUncertain
 from flux_tasks.store.journal import Journal
@@ -120,6 +120,47 @@ def test_what_a_run_that_was_stopped_otherwise_has_spent_counts_for_the_next_one
     run, _ = perform(recipe(here), here.settings, budget=50)
     assert run.context.budget.earlier == pytest.approx(spent)
     assert here.spent <= 50
+
+
+def test_a_run_over_some_items_that_ends_by_itself_leaves_the_next_one_its_whole_budget(here: Place) -> None:
+    first, _ = perform(recipe(here), here.settings, budget=20, limit=1)
+    assert (first.summary.stopped, here.spent) == ("", pytest.approx(14.5))
+    assert "are spent" not in str(plan(recipe(here).compiled, settings=here.settings, budget=44))
+    last, _ = perform(recipe(here), here.settings, budget=44)
+    assert (last.summary.stopped, last.context.budget.earlier, here.jobs) == ("", 0, 8)
+
+
+def test_a_run_over_some_items_does_not_forget_what_a_run_that_was_stopped_has_spent(here: Place) -> None:
+    stopped, _ = perform(recipe(here), here.settings, budget=30)
+    spent = here.spent
+    some, _ = perform(recipe(here), here.settings, budget=58, limit=3)
+    assert (some.summary.stopped, here.spent > spent) == ("", True)
+    again, _ = perform(recipe(here), here.settings, budget=30)
+    assert again.context.budget.earlier == pytest.approx(spent)
+    assert again.summary.stopped or here.spent <= 30
+
+
+def test_a_plan_says_which_runs_have_spent_how_much_of_the_budget(here: Place) -> None:
+    first, _ = perform(recipe(here), here.settings, budget=20)
+    second, _ = perform(recipe(here), here.settings, budget=40)
+    spent = {run.summary.run_id: run.summary.cost for run in (first, second)}
+    planned = plan(recipe(here).compiled, settings=here.settings, budget=58)
+    assert planned.spent_by == pytest.approx(spent)
+    assert planned.to_dict()["spent"] == pytest.approx(here.spent)
+    said = f"{here.spent:.2f} of them are spent, by runs of this recipe that were stopped: "
+    runs = ", ".join(f"{run} {credits:.2f}" for run, credits in reversed(spent.items()))
+    assert said + runs in str(planned)
+    assert max(map(len, str(planned).splitlines())) < 200
+
+
+def test_what_an_earlier_version_has_noted_as_spent_still_counts(here: Place) -> None:
+    Store(here.settings.store).put_record("budgets", recipe(here).digest, {"spent": 20.0, "held": 4.5, "cap": 30.0})
+    planned = plan(recipe(here).compiled, settings=here.settings, budget=30)
+    assert planned.spent == pytest.approx(24.5)
+    assert "earlier ones 24.50" in str(planned)
+    run, _ = perform(recipe(here), here.settings, budget=30)
+    assert run.context.budget.earlier == pytest.approx(24.5)
+    assert here.spent <= 5.5
 
 
 # -- what is free, what has no price ----------------------------------------------------------------------------------
@@ -265,7 +306,7 @@ def test_however_prices_add_up_every_job_is_made_or_refused_and_the_cap_holds(
     async def all_of_them() -> None:
         found = purse(tmp_path_factory.mktemp("purse"), cap)
         queue = iter(jobs)
-        await asyncio.wait_for(asyncio.gather(*(work(found, queue) for _ in range(at_a_time))), 30)
+        await asyncio.wait_for(asyncio.gather(*(work(found, queue) for _ in range(at_a_time))), PATIENCE)
         assert found.reserved == 0
         assert found.spent == pytest.approx(sum(made))
 

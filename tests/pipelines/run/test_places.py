@@ -11,9 +11,10 @@ from fake_bfl import FakeBfl
 from object_stores import fake_gcs, moto_s3, new_bucket_name, rclone_s3, reach_gcs, reach_s3
 
 from flux_tasks import files
-from flux_tasks.errors import StoreUnavailable
+from flux_tasks.errors import RecipeError, StoreUnavailable
 from flux_tasks.settings import Settings
 from pipelines import Recipe
+from pipelines.execution.precheck import check_items
 from pipelines.run.run import Run
 
 SOURCE = 'name: r\nsource: "{folder}/photos/*"\nsteps: [deblur: {{}}]\noutput: "{output}"\n'
@@ -134,3 +135,70 @@ def test_an_item_whose_result_could_not_be_written_is_invalid_in_plan_and_run(
 def test_a_key_of_an_object_has_1024_bytes_at_most() -> None:
     assert files.unwritable(f"s3://b/{'x' * 1024}") == ""
     assert "a path may have 1024" in files.unwritable(f"gs://b/{'x' * 1025}")
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("https://host/clean/{{ stem }}.png", "nothing can be written to https://host/clean: write a folder, or"),
+        ("nowhere://host/clean/{{ stem }}.png", "nowhere://host/clean: Protocol not known: nowhere"),
+    ],
+)
+def test_an_output_that_no_library_writes_is_refused_by_validate_plan_and_run(
+    here: Here, folder: Path, bfl: FakeBfl, output: str, reason: str
+) -> None:
+    recipe = written(folder, output)
+    for command in (["validate"], ["plan", "--endpoint", bfl.url], ["run", "--endpoint", bfl.url]):
+        done = here(command[0], recipe, *command[1:], key="k")
+        assert (done.returncode, bfl.jobs) == (2, 0)
+        assert f"{recipe}:4: output.path: {reason}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("out/{{ 'x' * 300 }}{{ stem }}.png", "a name may have 255"),
+        ("a file/{{ stem }}.png", "is not a folder, and nothing can be written below it"),
+        ("out/{{ 'same' }}.png", "is also another result's"),
+        ("out/{{ '' }}.png", "has no name before its extension"),
+    ],
+)
+def test_validate_names_the_items_that_plan_and_run_call_invalid(
+    here: Here, folder: Path, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch, output: str, reason: str
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "a file").write_text("")
+    recipe = written(folder, output)
+    done = here("validate", recipe)
+    assert done.returncode == 1
+    assert f"{recipe}: invalid: p1: output.path: " in done.stdout
+    assert reason in done.stdout
+    assert "items are invalid, and would not be paid for" in done.stdout
+    plan = here("plan", recipe, "--endpoint", bfl.url)
+    assert (plan.returncode, bfl.jobs) == (1, 0)
+    assert reason in " ".join(plan.stdout.split())
+
+
+@pytest.mark.parametrize("protocols", [("s3", "s3a"), ("gs", "gcs")])
+def test_a_result_is_not_written_over_a_picture_under_another_name_of_its_protocol(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, protocols: tuple[str, str]
+) -> None:
+    import fsspec
+
+    server = moto_s3() if protocols[0] == "s3" else fake_gcs(tmp_path_factory.mktemp("gcs"))
+    with server as endpoint, (reach_s3 if protocols[0] == "s3" else reach_gcs)(endpoint):
+        bucket = new_bucket_name()
+        files.exists(f"{protocols[0]}://any-bucket/any")  # imports the library the way this one does
+        fsspec.filesystem(protocols[0]).mkdir(bucket)
+        files.write(f"{protocols[0]}://{bucket}/in/a.png", (folder / "photos" / "p0.png").read_bytes())
+        for name, told in (
+            ("{{ stem }}", "is also a picture that the run reads"),
+            ("{{ stem }}-c", "the source would"),
+        ):
+            recipe = Recipe(
+                source=f"{protocols[0]}://{bucket}/in/*.png",
+                steps=[{"deblur": {}}],
+                output=f"{protocols[1]}://{bucket}/in/{name}.png",
+            )
+            with pytest.raises(RecipeError, match=told):
+                check_items(recipe.compiled)

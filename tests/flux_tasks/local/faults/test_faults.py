@@ -135,7 +135,7 @@ WRONG: dict[str, tuple[Any, list[str]]] = {
             ],
         },
         [
-            "sed: is not known here (did you mean 'seed'?)",
+            "sed: unknown key (did you mean 'seed'?)",
             "did you mean 'submit.cut'",
             "'seconds'",
             "faults.2.count: 0",

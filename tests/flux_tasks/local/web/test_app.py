@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -564,3 +566,16 @@ def test_it_runs_as_a_program_until_it_is_told_to_stop(tmp_path: Path) -> None:
         program.send_signal(signal.SIGTERM)
         assert program.wait(PATIENCE) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_stopped_while_a_request_is_open_prints_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with LocalServer(faults=[{"fault": "submit.slow", "seconds": 3600, "times": 0}]) as server:
+            asking = pool.submit(httpx.post, f"{server.url}/v1/flux-2-pro", json={"prompt": "x"}, timeout=PATIENCE)
+            wait_until(lambda: server.requests)
+        with suppress(httpx.HTTPError):
+            asking.result()
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert "Traceback" not in caplog.text
