@@ -40,10 +40,15 @@ __all__ = [
     "is_loopback",
     "region_of",
     "use",
+    "without_key",
 ]
 
 ENDPOINTS = {"bfl": "https://api.bfl.ai", "eu": "https://api.eu.bfl.ai", "us": "https://api.us.bfl.ai"}
 """Named endpoints: global with failover, and the regional ones (SEED-2)."""
+
+
+SHORTEST_KEY = 8
+"""Characters of the shortest key that is looked for in a text; a shorter one would be found in half of all words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,15 @@ def _parts(url: str) -> SplitResult:
         return parts
     except ValueError:
         return urlsplit("")
+
+
+def without_key(text: str) -> str:
+    """Return ``text`` without the key in force and that of the environment, which somebody else's code may repeat."""
+    chosen = _current.get()
+    for key in {chosen.key if chosen else "", os.environ.get("BFL_API_KEY", "").strip()}:
+        if len(key) >= SHORTEST_KEY:
+            text = text.replace(key, "<key>")
+    return text
 
 
 _current: ContextVar[Settings | None] = ContextVar("flux_settings", default=None)

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["Recipe"]
 
 
+_NO_CODE = "code=False is given: leave it out to let the recipe call it"
+
+
 class Recipe:
     """A recipe; read it with ``load`` or ``parse``, or write it in Python.
 
@@ -85,21 +88,24 @@ class Recipe:
         return Recipe(**{**self._written, "steps": [*self._written["steps"], step]})
 
     @classmethod
-    def load(cls, location: str | Path, variables: Mapping[str, Any] | None = None) -> Recipe:
+    def load(cls, location: str | Path, variables: Mapping[str, Any] | None = None, *, code: bool = True) -> Recipe:
         """Read and check a YAML file on any location.
 
         Args:
             variables: values for its ``vars`` that replace those in the file.
+            code: whether it may call functions: those marked with ``@operation``, and those in modules beside it.
 
         Raises:
             RecipeError: with every problem, its line and what to write instead.
         """
-        return cls._of(loader.load(location, variables))
+        return cls._of(loader.load(location, variables, no_code="" if code else _NO_CODE))
 
     @classmethod
-    def parse(cls, text: str, *, file: str = "", variables: Mapping[str, Any] | None = None) -> Recipe:
+    def parse(
+        cls, text: str, *, file: str = "", variables: Mapping[str, Any] | None = None, code: bool = True
+    ) -> Recipe:
         """Check the text of a recipe; see ``load``."""
-        return cls._of(loader.parse(text, file=file, variables=variables))
+        return cls._of(loader.parse(text, file=file, variables=variables, no_code="" if code else _NO_CODE))
 
     @classmethod
     def _of(cls, compiled: CompiledRecipe) -> Recipe:

@@ -193,6 +193,10 @@ class BflClient:
         if 200 <= code < 300 or code == 303:  # 303: done, and the answer is elsewhere
             if not isinstance(answer, dict) or not is_id(answer.get("id")):
                 raise SubmissionUncertain(f"{tool.name}: accepted, but the answer has no id; it may be charged")
+            if self._connection.has_key(answer["id"]):
+                raise SubmissionUncertain(
+                    f"{tool.name}: accepted, but the id in the answer is the key; it may be charged"
+                )
             return Submission(
                 id=answer["id"],
                 polling_url=polling_url if isinstance(polling_url := answer.get("polling_url"), str) else None,

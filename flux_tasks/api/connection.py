@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Generator
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -17,11 +17,10 @@ from flux_tasks.errors import DeliveryFailed
 from flux_tasks.images.download import certificates, download
 from flux_tasks.images.loading import MAX_BYTES
 from flux_tasks.images.redirects import MAX_REDIRECTS, Hop, RedirectRefused, follow, host_of, redirect_of
-from flux_tasks.settings import is_bfl, is_in_region, is_loopback
+from flux_tasks.settings import SHORTEST_KEY, is_bfl, is_in_region, is_loopback
 
 logging.getLogger("hpack.hpack").addFilter(lambda _: False)  # it logs every header of HTTP/2, and so the key
 
-_SHORTEST_KEY = 8
 _VERBATIM = ("id", "polling_url", "sample")
 _LONGEST = 16 * 1024 * 1024  # bytes of an answer; most have a kilobyte or two
 
@@ -133,9 +132,13 @@ class Connection:
         headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
         return httpx.Response(response.status_code, headers=headers, content=bytes(data))
 
+    def has_key(self, text: str) -> bool:
+        """Check whether the key stands in ``text``, as it is or as an address writes it."""
+        return len(self._key) >= SHORTEST_KEY and any(self._key in form for form in (text, unquote(text)))
+
     def without_key(self, answer: Any) -> Any:
         """Return what the service answered without the key, which it may repeat; ids and addresses stay as they are."""
-        if len(self._key) < _SHORTEST_KEY:  # it would be found in half of all words
+        if len(self._key) < SHORTEST_KEY:
             return answer
         if isinstance(answer, str):
             return answer.replace(self._key, "<key>")

@@ -76,6 +76,8 @@ Budget = Annotated[
     value(_credits, "a number of credits", "CREDITS", help="the most to spend, instead of the recipe's budget"),
 ]
 Json = Annotated[bool, Parameter(help="print JSON")]
+NoCode = Annotated[bool, Parameter(help="call no function of Python: refuse a recipe that does")]
+NO_CODE = "--no-code is given: leave it out to let the recipe call it"
 StoreFolder = Annotated[
     Location | None,
     Parameter(help="where results are stored: a folder or an fsspec URL (default: FLUX_STORE)", metavar="FOLDER|URL"),
@@ -130,8 +132,8 @@ class Places:
         return settings
 
 
-def load_recipe(location: Location, variables: Sequence[tuple[str, str]]) -> CompiledRecipe:
+def load_recipe(location: Location, variables: Sequence[tuple[str, str]], *, no_code: bool = False) -> CompiledRecipe:
     """Read and check a recipe, with values for its variables."""
     from pipelines.language.reading import loader
 
-    return loader.load(str(location), dict(variables))
+    return loader.load(str(location), dict(variables), no_code=NO_CODE if no_code else "")

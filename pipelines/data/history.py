@@ -14,10 +14,13 @@ from flux_tasks import files
 from flux_tasks.catalog.rules import Price
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, nearest, quote
 from flux_tasks.jobs.call import Call
+from flux_tasks.settings import ENDPOINTS, Settings
 from flux_tasks.store.records import Store
 from pipelines.data.manifest import ManifestRow, read_manifest
 from pipelines.language.compiled import CompiledRecipe
-from pipelines.language.reading import loader
+from pipelines.language.document.recipe import Source
+from pipelines.language.reading import loader, yaml
+from pipelines.language.reading.problems import ProblemCollector, read_part
 
 __all__ = ["USUAL", "JobDurations", "LearnedPrices", "PastRun", "budget_records", "spent_before", "spent_by"]
 
@@ -36,11 +39,17 @@ class PastRun:
     manifest: str
 
     @classmethod
-    def find(cls, name: str, store: str) -> PastRun:
+    def find(cls, name: str, store: str, *, no_code: str = "") -> PastRun:
         """Find the run called ``name``: its id, the path of its manifest in the store, or ``last``.
 
+        Its recipe calls no function of Python unless the file that it was read from has the same text here.
+
+        Args:
+            no_code: why it may call none in any case, and what to do instead.
+
         Raises:
-            RecipeError: there is none, its paths are relative to another folder, or its recipe is no longer valid.
+            RecipeError: there is none, its record is damaged, its paths are relative to another folder, or its recipe
+                is no longer valid.
             StoreUnavailable: the store cannot be read.
         """
         place = Store(store)
@@ -64,8 +73,25 @@ class PastRun:
         if record["folder"] != str(Path.cwd()) and _is_relative(record):
             what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"
             raise RecipeError([Problem("run", what)])
-        recipe = loader.parse(record["recipe"], file=f"{run_id}/run.json", variables=record.get("variables") or {})
+        file, variables = record.get("file") or "", record.get("variables") or {}
+        if not _is_text_of(record["recipe"], file, place):
+            remedy = f"{files.quoted(file)} has another text here" if file else "no file here has its text"
+            no_code = no_code or f"the recipe was read from the store, and {remedy}: run the recipe itself again"
+            file = f"{run_id}/run.json"
+        recipe = loader.parse(record["recipe"], file=file, variables=variables, no_code=no_code)
         return cls(run_id, recipe, record["endpoint"], record["manifest"])
+
+    def endpoint_for(self, settings: Settings) -> str:
+        """Return its endpoint, if that is a named one: whoever may write to a store does not choose who gets the key.
+
+        Raises:
+            RecipeError: it is an address, and not that of ``settings``.
+        """
+        if self.endpoint not in (*ENDPOINTS, "local", settings.endpoint):
+            address = files.quoted(self.endpoint)
+            what = f"the store says that {self.run_id} was made at {address}, and an address is not taken from a store"
+            raise RecipeError([Problem("endpoint", f"{what}: give it again with --endpoint")])
+        return self.endpoint
 
     def items(self, outcomes: Collection[str]) -> set[str]:
         """Return the locations of the items that ended in one of ``outcomes``.
@@ -90,15 +116,31 @@ class PastRun:
             raise RecipeError([Problem("run", f"the manifest of {self.run_id} cannot be read: {error}")]) from None
 
 
+_OF_RUN = ("recipe", "folder", "endpoint", "manifest")
+
+
 def _record(store: Store, run_id: str) -> dict[str, Any] | None:
     try:
         record = store.record(files.join("runs", run_id), "run")
     except (OSError, ValueError):
         return None
-    is_whole = record and all(
-        isinstance(record.get(name), str) for name in ("recipe", "folder", "endpoint", "manifest")
-    )
-    return record if is_whole else None
+    if record is not None and not all(isinstance(record.get(name), str) for name in _OF_RUN):
+        what = f"{store.location('runs', run_id, 'run.json')} is damaged: run the recipe itself again"
+        raise RecipeError([Problem("run", what)])
+    return record
+
+
+def _is_text_of(recipe: str, file: str, store: Store) -> bool:
+    """Check whether ``recipe`` is the text of a file on this machine that does not lie in the store itself."""
+    if not file or not files.is_local(file):
+        return False
+    path = files.local_path(file).resolve()
+    if files.is_local(store.url) and path.is_relative_to(store.url):
+        return False
+    try:
+        return files.read(str(path), limit=10_000_000).decode() == recipe
+    except (OSError, ValueError):
+        return False
 
 
 def _is_row(row: Any) -> bool:
@@ -107,8 +149,10 @@ def _is_row(row: Any) -> bool:
 
 
 def _is_relative(record: dict[str, Any]) -> bool:
-    source = loader.parse(record["recipe"], variables=record.get("variables") or {}).source
-    places = [*source.images, source.table, source.image]
+    document = yaml.load(record["recipe"])
+    written = document.data.get("source") if isinstance(document.data, dict) else None
+    source = read_part(Source, written, (), ProblemCollector(document))
+    places = [*source.images, source.table, source.image] if source else []
     return any(place and files.is_local(place) and not files.local_path(place).is_absolute() for place in places)
 
 

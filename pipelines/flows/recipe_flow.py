@@ -63,6 +63,10 @@ async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
 
 
 _current_run: ContextVar[Run | None] = ContextVar("run", default=None)
+_is_over: ContextVar[asyncio.Event] = ContextVar("is_over")
+
+LAST_WORDS = 10.0
+"""Seconds that Prefect has for the end of a flow run when all items are finished."""
 
 
 @flow(name="run-recipe", flow_run_name="{recipe}", validate_parameters=False)
@@ -71,6 +75,7 @@ async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
     await run.run_remaining(call_task)
     run.summary.stopped = str(run.stopped or "")
+    _is_over.get().set()
     if PREFECT_API_URL.value():  # nobody looks at the pages of an embedded server
         await publish(run.summary)
     problem = run.summary.problem
@@ -92,19 +97,53 @@ async def advance(run: Run) -> None:
         shield_server()
         seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
         _log.warning("waiting for Prefect's embedded server to start, %s s at most …", seconds)
-    token = _current_run.set(run)
+    token, over = _current_run.set(run), asyncio.Event()
+    _is_over.set(over)
     try:
         with use(run.settings):
-            await _advance(run.recipe.name, run.settings.endpoint)
+            await _with_last_words(asyncio.ensure_future(_advance(run.recipe.name, run.settings.endpoint)), over)
     except FluxError:
         raise
     except FailedRun:
         pass  # the flow run's state, for those who watch Prefect; the caller looks at the run
     except Exception as error:
+        if over.is_set():  # what became of the items is known, whatever became of the flow run
+            _mute(f"{type(error).__name__}: {error}")
+            return
         what = f"Prefect failed: {type(error).__name__}: {error}"
         raise RunStopped(f"{what.rstrip('.')}. {_remedy()}") from error
     finally:
         _current_run.reset(token)
+
+
+async def _with_last_words(flow_run: asyncio.Future[Any], over: asyncio.Event) -> None:
+    """Wait for a flow run, but not for ever when its items are finished."""
+    waiting = asyncio.ensure_future(over.wait())
+    try:
+        await asyncio.wait({flow_run, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({flow_run}, timeout=LAST_WORDS if over.is_set() else None)
+    except asyncio.CancelledError:
+        flow_run.cancel()
+        await asyncio.wait({flow_run})
+        raise
+    finally:
+        waiting.cancel()
+    if not flow_run.done():
+        _mute("no answer")
+        flow_run.add_done_callback(lambda late: late.cancelled() or late.exception())  # told already
+        flow_run.cancel()
+        await asyncio.wait({flow_run}, timeout=LAST_WORDS)
+    else:
+        await flow_run
+
+
+def _mute(reason: str) -> None:
+    """Say once that Prefect's server is gone, and let Prefect's own loggers say nothing more."""
+    line = next(iter(reason.splitlines()), "")[:200]
+    _log.warning("Prefect's server did not take the end of the flow run (%s); the items are as told here", line)
+    names = [name for name in logging.Logger.manager.loggerDict if name.partition(".")[0] == "prefect"]
+    for name in ("prefect", *names):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _remedy() -> str:

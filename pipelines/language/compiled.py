@@ -74,6 +74,12 @@ class CompiledRecipe:
         """What templates know besides the item: variables, and the listed part of the environment."""
         return {**self.vars, **({"env": {name: os.environ.get(name, "") for name in self.env}} if self.env else {})}
 
+    @property
+    def functions(self) -> dict[str, UserFunction]:
+        """The user's functions that it calls, by ``package.module:function``."""
+        actions = (step.action for step in self.steps)
+        return {action.reference: action for action in actions if isinstance(action, UserFunction)}
+
     @cached_property
     def graph(self) -> Graph:
         """Its steps as a graph, with a node for each combination of a matrix."""

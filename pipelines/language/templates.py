@@ -7,11 +7,13 @@ a recipe or a column holds, its evaluation takes little time and memory, and has
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, wraps
+from string import Formatter
 from typing import Any
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2.compiler import CodeGenerator, Frame
 from jinja2.environment import TemplateExpression
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
@@ -29,7 +31,9 @@ __all__ = [
     "syntax_problem",
 ]
 
-_LONGEST = 100_000  # characters, or entries, of any value
+_LONGEST = 100_000  # characters, or entries, of any value that is worked out
+_LONGEST_GIVEN = 1_000_000  # of what a filter is given
+_LONGEST_TEXT = 30_000_000  # characters that are put together: a picture of 20 MB in base64
 _METHODS = (
     "capitalize casefold count endswith find get index isalnum isalpha isdigit items keys lower lstrip partition "
     "removeprefix removesuffix rpartition rsplit rstrip split startswith strip swapcase title upper values"
@@ -38,11 +42,36 @@ _FILTERS = (
     "abs capitalize count d default first float int join last length list lower max min replace reverse round sort "
     "string sum title trim unique upper urlencode"
 )
+_AS_LONG = "count d default first last length string trim"  # no longer than what they are given
+_WIDE_SPEC = re.compile(r"[0-9]{4}")
 _WIDE = re.compile(r"%[^%a-zA-Z]*(\*|[0-9]{4})")  # a width that is a value, or has more than three digits
 _STATEMENTS = (nodes.Output, nodes.If)
 
 
+class _CodeGenerator(CodeGenerator):
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - Jinja's name
+        """Write ``a ~ b`` as a call of ``concat``, which is bounded."""
+        self.write("environment.concat(map(str, (")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write(")))")
+
+
+def _concat(parts: Iterable[str]) -> str:
+    """Join the parts of a text, unless it would be huge."""
+    found, length = [], 0
+    for part in parts:
+        length += len(part)
+        if length > _LONGEST_TEXT:
+            raise SecurityError("the text would be huge")
+        found.append(part)
+    return "".join(found)
+
+
 class _Environment(ImmutableSandboxedEnvironment):
+    code_generator_class = _CodeGenerator
+    concat = staticmethod(_concat)
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -60,21 +89,70 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise SecurityError(f"{operator} is not evaluated for these values: the result could be huge")
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Return a bounded form of ``str.format`` or ``str.format_map``, None for anything else."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+        text, of_values = value.__self__, wrapped
+
+        def bounded(*values: Any, **named: Any) -> str:
+            specs = [spec for _, _, spec, _ in Formatter().parse(text) if spec is not None]
+            is_wide = any("{" in spec or _WIDE_SPEC.search(spec) for spec in specs)
+            if is_wide or not _is_short(text, len(specs), [*values, named]):
+                raise SecurityError("format is not evaluated for these values: the result could be huge")
+            return of_values(*values, **named)
+
+        return bounded
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Check whether a template may use ``obj.attr``: data, and methods with small results."""
         return super().is_safe_attribute(obj, attr, value) and (not callable(value) or attr in _METHODS.split())
 
 
 def _size(value: Any) -> int:
-    """Return the length of a text or list, or the amount of a number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, list, tuple)):
-        return 1
-    return abs(int(value)) if isinstance(value, (int, float)) else len(value)
+    """Return the amount of a number, or the extent of anything else."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return abs(int(value)) if is_number else _extent(value)
+
+
+def _extent(value: Any) -> int:
+    """Return how many characters and entries a value has, those of its entries among them; not much above the bounds.
+
+    An entry that is there twice counts twice, as when it is printed.
+    """
+    found, left = 0, [value]
+    while left and found <= _LONGEST_TEXT:
+        one = left.pop()
+        if isinstance(one, Mapping):
+            one = [*one.keys(), *one.values()]
+        found += max(1, len(one)) if isinstance(one, (str, bytes, list, tuple)) else 1
+        if isinstance(one, (list, tuple)) and found <= _LONGEST_GIVEN:
+            left += one
+    return found
 
 
 def _is_narrow(text: str, value: Any) -> bool:
     """Check whether ``text % value`` is not much longer than both together."""
-    return not _WIDE.search(text) and _size(text) + _size(value) <= _LONGEST
+    return not _WIDE.search(text) and _is_short(text, text.count("%"), value)
+
+
+def _is_short(text: str, fields: int, value: Any) -> bool:
+    """Check whether a text is short with so many fields that may all be filled with the whole of ``value``."""
+    most = 1 if isinstance(value, tuple) else max(1, fields)
+    return len(text) + most * _extent(value) <= _LONGEST
+
+
+def _bounded(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that refuses huge values."""
+
+    @wraps(call)
+    def filtered(*values: Any, **named: Any) -> Any:
+        if sum(map(_extent, (*values, *named.values()))) > _LONGEST_GIVEN:
+            raise SecurityError(f"{name} is not evaluated for these values: they are too long")
+        return call(*values, **named)
+
+    return filtered
 
 
 def _format(text: str, *values: Any, **named: Any) -> str:
@@ -114,6 +192,9 @@ _environment.finalize = _printed
 _environment.globals.clear()  # no range() of a billion, no lipsum, no namespaces
 _environment.filters = {name: _environment.filters[name] for name in _FILTERS.split()}
 _environment.filters |= {"replace": _replace, "join": _join, "format": _format}
+_environment.filters = {
+    name: call if name in _AS_LONG.split() else _bounded(name, call) for name, call in _environment.filters.items()
+}
 
 
 @cache
@@ -143,6 +224,8 @@ def is_template(value: Any) -> bool:
 
 def syntax_problem(text: str, where: str, *, expression: bool = False) -> Problem | None:
     """Return what is wrong with the syntax of a template, or of an expression such as a ``when``."""
+    if len(text) > _LONGEST:
+        return Problem(where, f"{quote(text)} has {len(text):,} characters: write at most {_LONGEST:,}")
     try:
         if expression:
             _expression(text)
@@ -151,7 +234,7 @@ def syntax_problem(text: str, where: str, *, expression: bool = False) -> Proble
     except TemplateSyntaxError as error:
         said = _PLAIN_WORDS.get(str(error.message), error.message) if expression else error.message
         return Problem(where, f"{quote(text)} is not understood: {cut(said or '', 200)}")
-    except (RecursionError, MemoryError):
+    except (RecursionError, MemoryError, SyntaxError, OverflowError):
         return Problem(where, "is nested too deeply to be understood")
     except ValueError as error:  # a number of thousands of digits, half a character
         return Problem(where, f"is not understood: {cut(str(error), 200)}")

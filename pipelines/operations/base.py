@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from flux_tasks.errors import InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.settings import without_key
 
 __all__ = ["ImageInput", "ImageKind", "Pictures", "describe", "pictures_by_input", "primary_of"]
 
@@ -76,9 +77,9 @@ def pictures_by_input(
 
 
 def describe(error: BaseException) -> str:
-    """Return ``ValueError: its message`` for an error of any class."""
+    """Return ``ValueError: its message`` for an error of any class, without the key."""
     try:
-        text = str(error)
+        text = without_key(str(error))
     except Exception:
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

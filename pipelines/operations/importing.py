@@ -1,7 +1,8 @@
-"""Import a user's module, and identify its code."""
+"""Import a user's module if a recipe may have it run, and identify its code."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -11,6 +12,8 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,30 +21,30 @@ from weakref import WeakKeyDictionary
 from flux_tasks.errors import InvalidRequest, Problem, cut, nearest, quote
 from pipelines.operations.base import describe
 
-__all__ = ["import_user_module", "source_digest"]
+__all__ = ["UNMARKED", "import_user_module", "is_beside", "source_digest"]
 
 _lock = threading.RLock()
 _digests: WeakKeyDictionary[types.ModuleType, str] = WeakKeyDictionary()  # of the sources that were imported
 
 
-def import_user_module(name: str, where: str) -> types.ModuleType:
+def import_user_module(name: str, where: str, folder: Path | None) -> types.ModuleType:
     """Return the module ``name``, from the current folder or from what is installed.
 
+    To import a module is to run it. So it is found and read first, and imported only if it lies in ``folder`` or
+    imports ``pipelines``, without which it can have marked no function with ``@operation``. One that this program has
+    imported already is not run again.
+
     Raises:
-        InvalidRequest: there is no such module, or it raises while it is imported.
+        InvalidRequest: there is no such module, it is not imported for a recipe, or it raises while it is imported.
     """
     with _lock, _current_folder_on_path():
+        if name not in sys.modules and not _may_be_imported(_spec_of(name, where), folder):
+            raise InvalidRequest.of([Problem(where, f"{cut(name)} {UNMARKED}")])
         try:
             module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise _refused(name, where, error) from None
-            folders = [folder] if (folder := _current_folder()) else []
-            close = nearest(name, [found.name for found in pkgutil.iter_modules(folders)])
-            places = f"{f'in {folder} and ' if folder else ''}among what is installed"
-            what = f"there is no module {quote(name)}{close or f'; it is looked for {places}'}"
-            raise InvalidRequest.of([Problem(where, what)]) from None
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also GeneratorExit, which would end the program without a word
             raise _refused(name, where, error) from None
         with suppress(OSError):
             _module_digest(module)
@@ -50,6 +53,66 @@ def import_user_module(name: str, where: str) -> types.ModuleType:
 
 def _refused(name: str, where: str, error: BaseException) -> InvalidRequest:
     return InvalidRequest.of([Problem(where, f"{cut(name)} cannot be imported: {describe(error)}")])
+
+
+UNMARKED = (
+    "is not for recipes to call: mark the function with @operation (from pipelines import operation) and name the "
+    "module where it is written, or put that module beside the recipe"
+)
+"""Said of a module or a function; it follows the name."""
+
+
+def _spec_of(name: str, where: str) -> ModuleSpec:
+    """Find a module without importing it or the packages above it.
+
+    Raises:
+        InvalidRequest: there is no such module.
+    """
+    path: list[str] | None = None
+    spec: ModuleSpec | None = None
+    for part in accumulate(name.split("."), "{}.{}".format):
+        spec = next(filter(None, (finder.find_spec(part, path) for finder in sys.meta_path)), None)
+        if spec is None:
+            break
+        last = part.rpartition(".")[2]
+        above = sys.path if path is None else path
+        if spec.submodule_search_locations is None:
+            path = []
+        elif spec.origin is None:  # a namespace package; its own list asks for the packages above it to be imported
+            path = [str(Path(folder, last)) for folder in above if Path(folder, last).is_dir()]
+        else:
+            path = [*spec.submodule_search_locations]
+    if spec is None:
+        here = _current_folder()
+        close = nearest(name, [found.name for found in pkgutil.iter_modules([here] if here else [])])
+        places = f"{f'in {here} and ' if here else ''}among what is installed"
+        what = f"there is no module {quote(name)}{close or f'; it is looked for {places}'}"
+        raise InvalidRequest.of([Problem(where, what)])
+    return spec
+
+
+def _may_be_imported(spec: ModuleSpec, folder: Path | None) -> bool:
+    """Check whether a module lies in ``folder``, or imports ``pipelines``."""
+    if is_beside(spec.name, spec.origin, folder):
+        return True
+    try:
+        source = getattr(spec.loader, "get_source", lambda _: None)(spec.name)
+        nodes = list(ast.walk(ast.parse(source or "")))
+    except (ImportError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return "pipelines" in {name.partition(".")[0] for name in names}
+
+
+def is_beside(name: str, file: str | None, folder: Path | None) -> bool:
+    """Check whether the module ``name``, which was read from ``file``, lies in ``folder``, or in a package there."""
+    if not file or folder is None or not Path(file).is_file():
+        return False
+    place = folder.resolve()
+    stem = place.joinpath(*name.split("."))
+    found = Path(file).parent.resolve() / Path(file).name
+    return found.parent == place or found in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py")
 
 
 def _current_folder() -> str:

@@ -5,7 +5,8 @@ Any function that takes an upright Pillow image of mode L, LA, RGB or RGBA, and 
     def grain(image: Image.Image, strength: int = 4) -> Image.Image: ...
 
 Further parameters that are annotated ``Image.Image`` are further pictures; all others are written in the recipe.
-``@operation(gives="mask")`` marks a function that returns masks. The source of the function's module is part of the key
+A recipe may call functions that are marked with ``@operation``, and those that are written in a module beside it;
+``@operation(gives="mask")`` marks one that returns masks. The source of the function's module is part of the key
 of a result, so that results are new after an edit of the module; other modules that it imports are not.
 """
 
@@ -15,10 +16,13 @@ import copy
 import inspect
 import re
 import sys
+import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_type_hints, overload
 
 from PIL import Image
@@ -29,7 +33,7 @@ from flux_tasks.images.mask_reading import interpret
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input
-from pipelines.operations.importing import import_user_module, source_digest
+from pipelines.operations.importing import UNMARKED, import_user_module, is_beside, source_digest
 from pipelines.operations.pixels import encode, has_same_pixels, normalised, open_pixels, own_bytes
 
 __all__ = ["UserFunction", "load", "operation"]
@@ -63,17 +67,25 @@ def operation(function: Any = None, *, gives: ImageKind = "image") -> Any:
     return mark if function is None else mark(function)
 
 
-def load(reference: str, *, where: str = "call") -> UserFunction:
+_given: dict[str, Any] = {}
+"""Functions that this program itself has given to a recipe, by their references."""
+
+
+def load(reference: str, *, where: str = "call", folder: Path | None = Path()) -> UserFunction:
     """Return the function that ``package.module:function`` names; modules in the current folder come first.
 
+    Args:
+        folder: that of the recipe, whose modules need no mark; None if it is not on this machine.
+
     Raises:
-        InvalidRequest: there is no such module or function, the module raises, or the function cannot be a step.
+        InvalidRequest: there is no such module or function, the module raises, a recipe may not call the function, or
+            it cannot be a step.
     """
     if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
         what = f"{shown(reference)} names no function: write it as package.module:function, such as my_ops:grain"
         raise InvalidRequest.of([Problem(where, what)])
     module_name, _, name = reference.partition(":")
-    module = import_user_module(module_name, where)
+    module = import_user_module(module_name, where, folder)
     try:
         function = getattr(module, name)
     except AttributeError:
@@ -82,7 +94,26 @@ def load(reference: str, *, where: str = "call") -> UserFunction:
         raise InvalidRequest.of([Problem(where, f"{cut(module_name)} has no {quote(name)}{hint}")]) from None
     except Exception as error:  # a module may answer for its own names
         raise InvalidRequest.of([Problem(where, f"{cut(reference)} cannot be imported: {describe(error)}")]) from None
+    is_given = reference in _given and _given[reference] is function
+    if not (is_given or _is_marked(function) or _is_written_beside(function, module, folder)):
+        raise InvalidRequest.of([Problem(where, f"{cut(reference)} {UNMARKED}")])
     return _step(function, reference, module, where)
+
+
+def _is_marked(function: Any) -> bool:
+    mark = inspect.getattr_static(function, "__flux_gives__", None)  # some objects have an answer to every name
+    return isinstance(mark, str) and mark in ("image", "mask")
+
+
+def _is_written_beside(function: Any, module: types.ModuleType, folder: Path | None) -> bool:
+    """Check whether a function is written in a module of ``folder``; what that imports from elsewhere is not."""
+    homes = {module.__name__}
+    if inspect.isroutine(function) or inspect.isclass(function):
+        with suppress(ValueError):
+            both = (function, inspect.unwrap(function))
+            homes = {getattr(one, "__module__", None) or module.__name__ for one in both}
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in homes}
+    return any(is_beside(name, file, folder) for name, file in files.items())
 
 
 def _step(function: Any, reference: str, module: types.ModuleType | None, where: str) -> UserFunction:
@@ -166,7 +197,9 @@ class UserFunction:
         if not _REFERENCE.fullmatch(f"{module}:{name}"):
             what = f"{shown(function)} cannot be named in a recipe: write it with def at the top of a module"
             raise InvalidRequest.of([Problem(where, what)])
-        return _step(function, f"{module}:{name}", sys.modules.get(module), where)
+        step = _step(function, f"{module}:{name}", sys.modules.get(module), where)
+        _given[step.reference] = function
+        return step
 
     @cached_property
     def _others(self) -> list[inspect.Parameter]:
@@ -240,7 +273,9 @@ class UserFunction:
         try:
             result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
             made = _made(result, mask=self.output_kind == "mask")
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # SystemExit and GeneratorExit, too: a function does not end the run
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
             what = str(error) if isinstance(error, _NoImage) else describe(error)
             raise InvalidImage(f"{self.reference}: {what}") from None
         if has_same_pixels(made, before):

@@ -61,6 +61,7 @@ def plan(
     """
     with use(settings or current(), **changes) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
+        tally.plan.calls = [*recipe.functions]
         check_items(recipe, limit=limit)
         for warning in source_warnings(recipe):
             tally.plan.add_warning(str(warning))

@@ -77,6 +77,7 @@ class Plan:
         warned: the first of these, as sentences.
         store: where results are kept, as an absolute location.
         is_store_new: whether nothing is in it yet.
+        calls: the user's functions that the recipe calls, as ``package.module:function``.
         learned: ``credits`` of a job by tool, as the mean of so many ``jobs`` that this store has settled.
     """
 
@@ -97,6 +98,7 @@ class Plan:
     warned: list[str] = field(default_factory=list)
     store: str = ""
     is_store_new: bool = False
+    calls: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return table(self)
@@ -240,6 +242,8 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(_budget(plan, plan.budget))
     if plan.engine.startswith("local:"):
         lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
+    if plan.calls:
+        lines.append(f"calls: {', '.join(plan.calls)}; a plan calls them, too")
     if plan.store:
         lines.append(f"store: {plan.store}{' (new: nothing is in it yet)' if plan.is_store_new else ''}")
     if plan.warnings:

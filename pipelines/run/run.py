@@ -84,6 +84,7 @@ class Run:
     def __enter__(self) -> Run:
         record = {
             "recipe": self.recipe.text,
+            "file": _absolute(self.recipe.file),
             "variables": self.recipe.variables,
             "folder": str(Path.cwd()),
             "endpoint": self.settings.endpoint,
@@ -217,6 +218,10 @@ class Run:
             message = "; ".join(row["error"]["message"].splitlines())
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}"))
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"]))
+
+
+def _absolute(file: str) -> str:
+    return str(files.local_path(file).absolute()) if file and files.is_local(file) else file
 
 
 async def _refuse(task: str, arguments: dict[str, Any]) -> Any:

@@ -429,3 +429,60 @@ def test_a_condition_decides_nothing_for_other_items_when_it_fails_for_one(
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     told = cli("run", "recipe.yaml", "--endpoint", bfl.url)
     assert told.outcomes == {"bad": "invalid", "good0": "done", "good1": "done"}
+
+
+BIG = "b" * 100_000
+GROWING = [
+    "'{:>1000000000}'.format(1)",
+    "'{:.1000000000f}'.format(1.5)",
+    "'{:>{}}'.format(1, 10**9)",
+    "'{:>{w}}'.format(1, w=10**9)",
+    "'{0:>999999999}{0}'.format(stem)",
+    "('{0}' * 30000).format(big)",
+    "('{a}' * 30000).format(a=big)",
+    "('{a}' * 30000).format_map({'a': big})",
+    "('{a:>1000000000}').format_map({'a': 1})",
+    "('%(a)s' * 15000) % {'a': big}",
+    "('%(a)s' * 15000)|format(a=big)",
+    "[big] * 100000",
+    "[[big] * 100] * 1000",
+    "[[[big]]] * 100000",
+    "(big, ) * 100000",
+    "[big, big] + [big] * 99999",
+    "[{'a': big}] * 100000",
+    "([big] * 1000)|join",
+    f"[{', '.join(['big'] * 2_000)}]|join",
+    f"[{', '.join(['big'] * 2_000)}]|string|length",
+    f"[{', '.join(['big'] * 2_000)}]|sum(start=[])",
+    f"[{', '.join(['entries'] * 2_000)}]|sum(start=[])|length",
+    f"({' ~ '.join(['big'] * 900)})|length",
+    f"({' ~ '.join(['big'] * 2_000)})|length",
+    "[big]|string * 100000",
+]
+PRINTED = ["{{ big }}" * 2_000, "{{ [" + "big, " * 2_000 + "] }}x", "x{{ {'a': [" + "big, " * 2_000 + "]} }}"]
+GROWTH = PROGRAM.replace('{"stem": "a"}', '{"stem": "a", "big": "b" * 100_000, "entries": [1] * 100_000}').replace(
+    "RLIMIT_AS, (1024**3, 1024**3)", "RLIMIT_AS, (400 * 1024**2, 400 * 1024**2)"
+)
+"""The program of before, with long values, and with little memory beyond what Python and its modules take."""
+
+
+@pytest.mark.parametrize(("way", "texts"), [("evaluate", GROWING), ("render", PRINTED)])
+def test_what_would_make_much_of_a_long_value_is_refused_quickly(way: str, texts: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH],
+        input=json.dumps([[way, text] for text in texts]),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": HERE},
+    )
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line) for line in done.stdout.splitlines() if line] == []
+
+
+def test_long_values_that_are_meant_still_go_through() -> None:
+    picture = "QUJD" * 6_000_000
+    facts = {"stem": "a", "picture": picture, "index": 7}
+    assert templates.render("data:image/png;base64,{{ picture }}", facts, "here").endswith(picture)
+    assert templates.evaluate("'data:,' ~ picture|trim", facts, "here") == f"data:,{picture}"
+    assert templates.render("{{ '{:03}-{}'.format(index, stem) }}", facts, "here") == "007-a"
+    assert templates.render("{{ '{a:>4}'.format_map({'a': index}) }}", facts, "here") == "   7"

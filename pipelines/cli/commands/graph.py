@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipelines.cli.common import Exit, Location, RecipeFile, Variables, load_recipe
+from pipelines.cli.common import Exit, Location, NoCode, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line
 
 
@@ -14,6 +14,7 @@ def graph(
     *,
     svg: Annotated[Location | None, Parameter(metavar="FILE")] = None,
     variables: Variables = (),
+    no_code: NoCode = False,
 ) -> Exit:
     """Draw the steps of a recipe.
 
@@ -30,7 +31,7 @@ def graph(
     from pipelines.report.drawing.mermaid import mermaid
     from pipelines.report.drawing.svg import svg as draw
 
-    loaded = load_recipe(recipe, variables)
+    loaded = load_recipe(recipe, variables, no_code=no_code)
     if not svg:
         print_line(mermaid(loaded))
         return Exit.OK

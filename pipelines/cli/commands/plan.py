@@ -1,6 +1,6 @@
 """``plan``: what a run would do and cost."""
 
-from pipelines.cli.common import Budget, Exit, Json, Limit, Places, RecipeFile, Variables, load_recipe
+from pipelines.cli.common import Budget, Exit, Json, Limit, NoCode, Places, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line, terminal_width
 
 
@@ -13,10 +13,12 @@ def plan(
     budget: Budget = None,
     places: Places = Places(),
     json: Json = False,
+    no_code: NoCode = False,
 ) -> Exit:
     """Show what a run would do and cost.
 
-    Nothing is spent and nothing is written.
+    Nothing is spent and nothing is written. Functions of Python that the
+    recipe calls are named, and called for the pictures that are there.
 
     For example:
       flux-pipelines plan recipe.yaml
@@ -28,6 +30,7 @@ def plan(
     from pipelines.plan.result import table
 
     settings = places.settings(needs_key=False)
-    result = planner.plan(load_recipe(recipe, variables), limit=limit, budget=budget, settings=settings)
+    loaded = load_recipe(recipe, variables, no_code=no_code)
+    result = planner.plan(loaded, limit=limit, budget=budget, settings=settings)
     print_line(dumps(result.to_dict(), indent=2) if json else table(result, width=terminal_width()))
     return Exit.ITEMS if result.problems else Exit.OK

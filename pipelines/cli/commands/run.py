@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from flux_tasks.settings import Settings
-from pipelines.cli.common import Budget, Exit, Limit, Location, Places, RecipeFile, Variables, Whole, load_recipe, value
+from pipelines.cli.common import (
+    NO_CODE,
+    Budget,
+    Exit,
+    Limit,
+    Location,
+    NoCode,
+    Places,
+    RecipeFile,
+    Variables,
+    Whole,
+    load_recipe,
+    value,
+)
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
@@ -56,6 +69,7 @@ def run(
     budget: Budget = None,
     places: Places = Places(),
     outputs: Outputs = Outputs(),
+    no_code: NoCode = False,
 ) -> Exit:
     """Run a recipe over its images.
 
@@ -68,7 +82,9 @@ def run(
       BFL_API_KEY=... flux-pipelines run recipe.yaml --budget 50
       flux-pipelines run recipe.yaml --limit 5 --set style=oak
     """
-    return _carry_out(load_recipe(recipe, variables), places.settings(), outputs, limit=limit, budget=budget)
+    return _carry_out(
+        load_recipe(recipe, variables, no_code=no_code), places.settings(), outputs, limit=limit, budget=budget
+    )
 
 
 def retry(
@@ -80,12 +96,15 @@ def retry(
     budget: Budget = None,
     places: Places = Places(),
     outputs: Outputs = Outputs(),
+    no_code: NoCode = False,
 ) -> Exit:
     """Run items of an earlier run again.
 
     The recipe, its variables and the endpoint are those of the earlier run;
-    --endpoint names another one. Held items are submitted again, though
-    they may have been charged.
+    --endpoint names another one, and has to be given if the earlier run's
+    was an address. Functions of Python are called only if the recipe's file
+    still has the same text. Held items are submitted again, though they may
+    have been charged.
 
     For example:
       flux-pipelines retry last
@@ -99,9 +118,9 @@ def retry(
     from pipelines.data.history import PastRun
 
     settings = places.settings(needs_key=False)
-    earlier = PastRun.find(run_id, settings.store)
+    earlier = PastRun.find(run_id, settings.store, no_code=NO_CODE if no_code else "")
     if not places.endpoint and not os.environ.get("FLUX_ENDPOINT"):
-        settings = replace(settings, endpoint=earlier.endpoint)
+        settings = replace(settings, endpoint=earlier.endpoint_for(settings))
     items = earlier.items(only)
     if not items:
         counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(earlier.counts().items()))

@@ -1,14 +1,16 @@
 """``validate``: check a recipe."""
 
 from flux_tasks.errors import RecipeError
-from pipelines.cli.common import Exit, RecipeFile, Variables, load_recipe
+from pipelines.cli.common import Exit, NoCode, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line
 
 _SHOWN = 20
 """The most problems with items that are printed."""
 
 
-def validate(recipe: RecipeFile, /, *, variables: Variables = (), offline: bool = False) -> Exit:
+def validate(
+    recipe: RecipeFile, /, *, variables: Variables = (), offline: bool = False, no_code: NoCode = False
+) -> Exit:
     """Check a recipe.
 
     Prints every problem at once, with its line and what to write instead;
@@ -25,7 +27,7 @@ def validate(recipe: RecipeFile, /, *, variables: Variables = (), offline: bool 
     from pipelines.execution.advice import advice
     from pipelines.execution.precheck import check_items, item_problems, source_warnings
 
-    loaded = load_recipe(recipe, variables)
+    loaded = load_recipe(recipe, variables, no_code=no_code)
     warnings, items, invalid = list(advice(loaded)), "its files were not looked for", 0
     if not offline:
         try:
@@ -40,6 +42,8 @@ def validate(recipe: RecipeFile, /, *, variables: Variables = (), offline: bool 
                 print_line(f"{recipe}: invalid: {problem}")
     for warning in warnings:
         print_line(f"{recipe}: warning: {warning}")
+    for name in loaded.functions:
+        print_line(f"{recipe}: calls {name}")
     if invalid:
         print_line(f"{recipe}: {invalid:,} of {items} are invalid, and would not be paid for")
         return Exit.ITEMS

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from flux_tasks.errors import RecipeError, listed, nearest, shown
+from flux_tasks.errors import RecipeError, listed, nearest, quote, shown
 from pipelines.language.document.options import RecipeStep
 from pipelines.language.names import SOURCE
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
@@ -16,6 +16,11 @@ Include: TypeAlias = Callable[[str], IncludedSteps]
 
 MAX_STEPS = 1_000
 """Steps that a recipe may have, those of other recipes among them."""
+
+MAX_DEPTH = 20
+"""Recipes within recipes."""
+
+_SHOWN = 20  # problems of another recipe
 
 GATE = "@"
 """Before the id of a recipe in the place of a step: the picture that such a step gets without ``from``."""
@@ -35,7 +40,7 @@ class Expansion:
 
 def expand_recipes(data: list[Any], include: Include, problems: ProblemCollector) -> Expansion:
     """Return the steps as they are written, with those of other recipes in the place of ``recipe:``."""
-    found = Expansion()
+    found, failed = Expansion(), list[RecipeError]()
     for index, given in enumerate(data):
         path: Path = ("steps", index)
         if not isinstance(given, dict) or "recipe" not in given:
@@ -50,8 +55,11 @@ def expand_recipes(data: list[Any], include: Include, problems: ProblemCollector
         try:
             steps, last = include(location) if location else ([], "")
         except RecipeError as error:
-            for line in error.lines():
+            lines = error.lines()
+            more = [f"… and {len(lines) - _SHOWN:,} more of {quote(location)}"] if len(lines) > _SHOWN else []
+            for line in (*lines[:_SHOWN], *more) if error not in failed else ():
                 problems.add((*path, "recipe"), line)
+            failed.append(error)
             found.broken.append(prefix)
             continue
         if len(found.steps) + len(steps) > MAX_STEPS:

@@ -8,37 +8,42 @@ from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import Problem, RecipeError, cut, listed, nearest, quote, reason_of
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
 from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, Output, RecipeDocument, Source
 from pipelines.language.names import ITEM_NAMES, SOURCE
 from pipelines.language.reading import yaml
-from pipelines.language.reading.includes import Include, IncludedSteps
+from pipelines.language.reading.includes import MAX_DEPTH, Include, IncludedSteps
 from pipelines.language.reading.links import Links, axes_of, check_matrices, check_unused, link_steps
 from pipelines.language.reading.parameters import check_path, check_step, check_variants
 from pipelines.language.reading.problems import ProblemCollector, read_part
 from pipelines.language.reading.scope import Scope, check_condition, check_template
-from pipelines.language.reading.steps import ParsedSteps, parse_steps
+from pipelines.language.reading.steps import LoadFunction, ParsedSteps, parse_steps
+from pipelines.operations import user_function
+from pipelines.operations.user_function import UserFunction
 
 _SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 
 
-def load(location: str | Path, variables: Mapping[str, Any] | None = None) -> CompiledRecipe:
+def load(location: str | Path, variables: Mapping[str, Any] | None = None, *, no_code: str = "") -> CompiledRecipe:
     """Read and check a YAML file on any location.
 
     Args:
         variables: values for its ``vars`` that replace those in the file.
+        no_code: why it may call no function of Python, and what to do instead; empty if it may.
 
     Raises:
         RecipeError: with every problem, its line and what to write instead.
     """
-    return parse(_text_of(str(location)), file=str(location), variables=variables)
+    return parse(_text_of(str(location)), file=str(location), variables=variables, no_code=no_code)
 
 
-def parse(text: str, *, file: str = "", variables: Mapping[str, Any] | None = None) -> CompiledRecipe:
+def parse(
+    text: str, *, file: str = "", variables: Mapping[str, Any] | None = None, no_code: str = ""
+) -> CompiledRecipe:
     """Check the text of a recipe; see ``load``."""
-    return replace(_Loader(file).compile(yaml.load(text), variables or {}), yaml=text)
+    return replace(_Loader(file, no_code=no_code).compile(yaml.load(text), variables or {}), yaml=text)
 
 
 def compile_data(data: Mapping[str, Any], included: Mapping[str, CompiledRecipe] | None = None) -> CompiledRecipe:
@@ -48,19 +53,25 @@ def compile_data(data: Mapping[str, Any], included: Mapping[str, CompiledRecipe]
 
 @dataclass
 class _Loader:
-    """Reads one recipe and the recipes that it uses as steps; each of these is read once."""
+    """Reads one recipe and the recipes that it uses as steps; each of these is read once.
+
+    For ``no_code`` see ``load``.
+    """
 
     file: str
     within: tuple[str, ...] = ()
     """The recipes that use it, the outermost first."""
     known: dict[str, IncludedSteps | RecipeError] = field(default_factory=dict)
     included: Mapping[str, CompiledRecipe] = field(default_factory=dict)
+    functions: dict[str, UserFunction] = field(default_factory=dict)
+    """What the recipes that are read call, each by the rules of its own place."""
+    no_code: str = ""
 
     def compile(self, document: yaml.Document, variables: Mapping[str, Any]) -> CompiledRecipe:
         problems = ProblemCollector(document)
         compiled = None
         if document.data is not None:
-            compiled = _compile(document.data, self._include, variables, problems)
+            compiled = _compile(document.data, self._include, self._function, variables, problems)
         if compiled is None or problems.problems:
             in_order = sorted(dict.fromkeys(problems.problems), key=lambda problem: problem.line or 0)
             raise RecipeError(in_order, file=self.file)
@@ -68,21 +79,56 @@ class _Loader:
 
     def _include(self, location: str) -> IncludedSteps:
         if location in self.included:
+            self.functions |= self.included[location].functions
             return self.included[location].as_steps()
-        users = (*self.within, self.file)
-        if location in users:
-            way = " → ".join((*filter(None, users), location))
-            raise RecipeError([Problem("", f"is a step of itself: take it out: {way}")])
-        if location not in self.known:
+        place = _place(location)
+        if place not in self.known:
+            users = (*self.within, self.file)
+            if place in map(_place, filter(None, users)):
+                way = " → ".join((*filter(None, users), location))
+                raise RecipeError([Problem("", f"is a step of itself: take it out: {way}")])
+            if len(users) > MAX_DEPTH:
+                raise RecipeError([Problem("", f"lies more than {MAX_DEPTH} recipes deep: nest fewer")])
             try:
-                inner = _Loader(location, users, self.known)
-                self.known[location] = inner.compile(yaml.load(_text_of(location)), {}).as_steps()
+                inner = _Loader(location, users, self.known, functions=self.functions, no_code=self.no_code)
+                self.known[place] = inner.compile(_included(location), {}).as_steps()
             except RecipeError as error:
-                self.known[location] = error
-        found = self.known[location]
+                self.known[place] = error
+        found = self.known[place]
         if isinstance(found, RecipeError):
             raise found
         return found
+
+    def _function(self, reference: str) -> UserFunction:
+        if self.no_code:
+            raise InvalidRequest.of([Problem("call", f"{cut(reference)} is not called: {self.no_code}")])
+        if reference not in self.functions:
+            is_here = files.is_local(self.file)
+            folder = files.local_path(self.file).absolute().parent if self.file and is_here else Path.cwd()
+            self.functions[reference] = user_function.load(reference, folder=folder if is_here else None)
+        return self.functions[reference]
+
+
+def _place(location: str) -> str:
+    """Return a location such that a file on this machine has one, however it is written."""
+    return str(files.local_path(location).resolve()) if files.is_local(location) else location
+
+
+def _included(location: str) -> yaml.Document:
+    """Read a recipe that another one names; nothing is said of the text of a file that is none.
+
+    Raises:
+        RecipeError: it is no recipe.
+    """
+    document = yaml.load(_text_of(location))
+    given = document.data if isinstance(document.data, dict) else {}
+    if missing := [name for name in REQUIRED if name not in given]:
+        line = next((problem.line for problem in document.problems if problem.line), None)
+        lacks = (
+            f"it has no {' and no '.join(missing)}" if given else "it is not valid YAML" if line else "it is no mapping"
+        )
+        raise RecipeError([Problem("", f"is not a recipe: {lacks}", line)], file=location)
+    return document
 
 
 def _text_of(location: str) -> str:
@@ -97,7 +143,11 @@ def _text_of(location: str) -> str:
 
 
 def _compile(
-    data: Any, include: Include, changes: Mapping[str, Any], problems: ProblemCollector
+    data: Any,
+    include: Include,
+    function: LoadFunction,
+    changes: Mapping[str, Any],
+    problems: ProblemCollector,
 ) -> CompiledRecipe | None:
     head = {name: value for name, value in data.items() if name != "output"} if isinstance(data, dict) else data
     written = read_part(RecipeDocument, head, (), problems)
@@ -114,7 +164,7 @@ def _compile(
     scope = Scope(frozenset(constants), constants, has_table)
     source = written.source and _checked_source(written.source, Source.expand(data["source"]), scope, problems)
     scope = scope.plus((*ITEM_NAMES, *(source.columns if source else ()), *(("row",) if has_table else ())))
-    parsed = parse_steps(data["steps"], scope.names, include, problems) if "steps" in data else ParsedSteps()
+    parsed = parse_steps(data["steps"], scope.names, include, function, problems) if "steps" in data else ParsedSteps()
     links = link_steps(parsed, problems)
     for linked in links.steps:
         check_step(linked, links, scope, source)

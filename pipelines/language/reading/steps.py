@@ -1,8 +1,8 @@
 """The steps of a document, parsed one by one: what each does, its parameters and its options."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from flux_tasks import catalog
 from flux_tasks.errors import InvalidRequest, Problem, cut, nearest, quote, shown
@@ -10,9 +10,8 @@ from pipelines.language.document.fields import name_problem
 from pipelines.language.document.options import FunctionStep, StepOptions
 from pipelines.language.model import Action
 from pipelines.language.names import SOURCE, numbered
-from pipelines.language.reading.includes import Include, expand_recipes
+from pipelines.language.reading.includes import MAX_STEPS, Include, expand_recipes
 from pipelines.language.reading.problems import Path, ProblemCollector, read_part
-from pipelines.operations import user_function
 from pipelines.operations.registry import OPERATIONS
 from pipelines.operations.user_function import UserFunction
 
@@ -46,6 +45,9 @@ class ParsedStep:
         return (*self.path, "with" if self.name == "call" else self.name)
 
 
+LoadFunction: TypeAlias = Callable[[str], UserFunction]
+
+
 class _Call(NamedTuple):
     task: str
     action: Action
@@ -64,13 +66,20 @@ class ParsedSteps:
     """Every step is understood, and what feeds it."""
 
 
-def parse_steps(data: Any, names: frozenset[str], include: Include, problems: ProblemCollector) -> ParsedSteps:
+def parse_steps(
+    data: Any, names: frozenset[str], include: Include, function: LoadFunction, problems: ProblemCollector
+) -> ParsedSteps:
     """Parse the list of steps; a matrix cannot use ``names``, which templates of an item know."""
     if not isinstance(data, list) or not data:
         problems.add(("steps",), "is not a list of steps: write '- deblur: {}' and so on")
         return ParsedSteps()
+    if len(data) > MAX_STEPS:
+        problems.add(
+            ("steps",), f"has {len(data):,} steps, and a recipe at most {MAX_STEPS:,}: use a matrix or a table"
+        )
+        return ParsedSteps()
     expansion = expand_recipes(data, include, problems)
-    parser = _Parser(names, expansion.stands_for, problems)
+    parser = _Parser(names, expansion.stands_for, function, problems)
     broken = set(expansion.broken)
     for given, path, included_by in expansion.steps:
         if not parser.parse(given, path, included_by) and isinstance(given, dict) and "id" in given:
@@ -84,6 +93,7 @@ def parse_steps(data: Any, names: frozenset[str], include: Include, problems: Pr
 class _Parser:
     names: frozenset[str]
     stands_for: Mapping[str, str]
+    function: LoadFunction
     problems: ProblemCollector
     steps: list[ParsedStep] = field(default_factory=list)
 
@@ -160,7 +170,7 @@ class _Parser:
         if step is None:
             return None
         try:
-            return _Call("call", user_function.load(step.call), dict(options.arguments))
+            return _Call("call", self.function(step.call), dict(options.arguments))
         except InvalidRequest as error:
             for problem in error.problems or (Problem("", str(error)),):
                 self.problems.add((*path, "call"), problem.what)

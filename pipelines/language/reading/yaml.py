@@ -11,6 +11,12 @@ from flux_tasks.errors import Problem
 Path = tuple[str | int, ...]
 
 
+MAX_VALUES = 50_000
+"""Values that a document may have."""
+MAX_ENTRIES = 1_000
+"""Entries of one mapping, such as ``vars``."""
+
+
 @dataclass(frozen=True)
 class Document:
     """A parsed file: plain data, the line of every path in it, and mistakes of the YAML itself."""
@@ -30,7 +36,7 @@ def load(text: str) -> Document:
     """Parse YAML safely: plain data, without tags for objects, without aliases, without a key twice."""
     reader = _Reader()
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
         if node is None or node.tag == "tag:yaml.org,2002:null":
             return _broken("the file is empty")
         return Document(reader.plain(node, ()), reader.lines, tuple(reader.problems))
@@ -39,8 +45,27 @@ def load(text: str) -> Document:
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         line = text.splitlines()[mark.line] if mark and mark.line < len(text.splitlines()) else ""
         return _broken(f"not valid YAML: {what}{_remedy(what, line)}", mark.line + 1 if mark else None)
+    except _TooMuch as error:
+        return _broken(*error.args)
     except RecursionError:
         return _broken("nested too deeply to be a recipe")
+
+
+class _TooMuch(Exception):
+    """What is too much, and the line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader that ends where a document has more values than any recipe."""
+
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose one value."""
+        self.composed += 1
+        if self.composed > MAX_VALUES:
+            raise _TooMuch(f"has more than {MAX_VALUES:,} values: put them into a table", self.get_mark().line + 1)
+        return super().compose_node(parent, index)
 
 
 def _broken(what: str, line: int | None = None) -> Document:
@@ -85,6 +110,12 @@ class _Reader:
             template = f"{{{{ {names[0] if names and isinstance(names[0], str) else 'stem'} }}}}"
             self.add(path, f'put templates in quotes: "{template}"', node)
             return template
+        if len(node.value) > MAX_ENTRIES:
+            name = ".".join(map(str, path)) or "the recipe"
+            what = (
+                f"{name} has {len(node.value):,} entries, and a mapping at most {MAX_ENTRIES:,}: put them into a table"
+            )
+            raise _TooMuch(what, node.start_mark.line + 1)
         found: dict[str, Any] = {}
         for key, value in node.value:
             inner = (*path, str(key.value))
