@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import pickle
 import signal
-import threading
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -256,26 +258,34 @@ async def test_a_run_that_is_cancelled_loses_no_job_and_holds_none_that_was_not_
     assert bfl.jobs == 18
 
 
-def test_an_interruption_where_an_event_loop_runs_already_ends_the_run(bfl: FakeBfl, folder: Path) -> None:
-    settings: dict[str, Any] = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+IN_A_NOTEBOOK = """
+import asyncio, sys
+from pipelines import Recipe
 
-    async def cell() -> None:
-        Recipe.load(recipe_file(folder, "notebook")).run(max_jobs=2, **settings)
+async def cell():
+    Recipe.load(sys.argv[1]).run(max_jobs=2, endpoint=sys.argv[2], key="k", store=sys.argv[3], poll_interval=0.005)
 
-    def interrupt() -> None:
-        while bfl.jobs < 2:
-            time.sleep(0.005)
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+asyncio.new_event_loop().run_until_complete(cell())
+"""
 
+
+def test_an_interruption_where_an_event_loop_runs_already_ends_the_run(
+    prefect_server: str, bfl: FakeBfl, folder: Path
+) -> None:
+    recipe, store = recipe_file(folder, "notebook"), str(folder / "store")
     bfl.hold = True  # else the run would end by itself
-    threading.Thread(target=interrupt, daemon=True).start()
-    loop = asyncio.new_event_loop()
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_until_complete(cell())
-    loop.close()
+    command = [sys.executable, "-c", IN_A_NOTEBOOK, recipe, bfl.url, store]
+    with subprocess.Popen(command, env=os.environ | {"PREFECT_API_URL": prefect_server}, stderr=-1, text=True) as cell:
+        while bfl.jobs < 2:
+            assert cell.poll() is None, cell.stderr and cell.stderr.read()
+            time.sleep(0.005)
+        cell.send_signal(signal.SIGINT)
+        _, printed = cell.communicate()
+    assert "KeyboardInterrupt" in printed
+    assert bfl.jobs < 6  # no new job is begun
     bfl.hold = False
-    assert run_recipe(recipe_file(folder, "notebook"), **settings)["counts"] == {"done": 3}
-    assert bfl.jobs == 6
+    done = run_recipe(recipe, endpoint=bfl.url, key="k", store=store, poll_interval=0.005)
+    assert (done["counts"], bfl.jobs) == ({"done": 3}, 6)
 
 
 def test_a_flow_of_ones_own_fails_with_its_recipe(bfl: FakeBfl, folder: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_server_of_ones_own_is_a_region_of_its_own() -> None:
 def test_a_strict_region_needs_an_endpoint_that_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for endpoint in ("eu", "us", "https://api.eu.bfl.ai", "local", "http://127.0.0.1:8000"):
         assert Settings(endpoint=endpoint, region="strict").region == "strict"
-    with pytest.raises(RecipeError, match="region: bfl has no region to keep to: set the endpoint to eu or us"):
+    with pytest.raises(RecipeError, match="region: 'bfl' has no region to keep to: set the endpoint to eu or us"):
         Settings(region="strict")
     with pytest.raises(RecipeError, match="region: 'stict' is not one of any, strict"):
         Settings(region="stict")  # type: ignore[arg-type]

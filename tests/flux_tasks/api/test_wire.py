@@ -39,12 +39,13 @@ FACTS = json.loads(Path(__file__).parents[2].joinpath("data", "contract_facts.js
 # -- what the contract says -------------------------------------------------------------------------------------------
 
 URL = "https://hooks.example/"
-WORDS = r'"Grüße aus 東京 🐈: \"now\" \\ C:/x\n\t\u0001 <b>&amp;</b>" | ""'
+WORDS = r'"Grüße aus 東京 🐈: \"now\" \\ C:/x\n\t\u0001 <b>&amp;</b>"'
 
 KINDS: dict[str, tuple[str, str]] = {
     # JSON values that are sent as they are (the lowest and the highest among them); values that are refused.
-    "text": (WORDS, "null | 7 | true"),
-    "text?": (f"{WORDS} | null", "7 | true"),
+    "text": (WORDS, '"" | " " | null | 7 | true'),
+    "text?": (f'{WORDS} | "" | null', "7 | true"),
+    "text0": (f'{WORDS} | ""', "null | 7 | true"),
     "path?": ('"in/1.png" | null', "7"),
     "finetune_id": ('"my-finetune" | "org-id/lora-name"', "null | 7"),
     "user": (f'"u" | "{"ü" * 256}" | null', f'"" | "{"u" * 257}" | 7'),
@@ -53,7 +54,7 @@ KINDS: dict[str, tuple[str, str]] = {
         f'"" | "{URL.ljust(2084, "x")}" | "hooks.example" | "ftp://hooks.example/" | 7',
     ),
     "webhook_secret": ('"s3cret ß" | "" | null', "7 | true"),
-    "words": ('"Grüße aus 東京 🐈" | " "', '"" | null | 7 | true'),
+    "words": ('"Grüße aus 東京 🐈"', '"" | " " | null | 7 | true'),
     "preset": ('"auto" | "21:9" | "7:5" | "9:21"', 'null | "7:3" | "16:10" | "" | "AUTO" | 1.5'),
     "tier": ('"768sq" | "1k" | "1.5k" | "2k" | "4k"', 'null | "8k" | "1K" | "" | 1'),
     "0..4": ("0 | 4", 'null | -1 | 5 | 2.5 | true | "2"'),
@@ -144,7 +145,7 @@ FILL = {
 FILL_FINETUNED = {
     "task": "fill_finetuned",
     "pictures": "image mask",
-    "fields": f"{PAINT.replace('?', '')} seed safety_tolerance=0..6 finetune_id finetune_strength=0..2.0",
+    "fields": f"{PAINT.replace('text?', 'text0').replace('?', '')} seed safety_tolerance=0..6 finetune_id finetune_strength=0..2.0",
     "least": '{"image":"<alpha.png>","finetune_id":"mine"}',
     "more": ['{"image":"<1.png>","mask":"<mask.png>","finetune_id":"mine"}'],
     "most": '{"image":"<2.jpg>","mask":"<mask.png>","finetune_id":"org/mine","finetune_strength":0.5,"prompt":"a door",'
@@ -204,15 +205,15 @@ PRO_1_1 = {
     "task": "generate",
     "pictures": "image_prompt",
     "fields": f"user prompt=text? {SIZED} output_format",
-    "least": "{}",
-    "more": ['{"prompt":"a cat"}'],
+    "least": '{"prompt":"a cat"}',
+    "more": ['{"image_prompt":"<1.png>"}'],
     "alone": "image_prompt",
     "most": '{"image_prompt":"<1.png>","prompt":"a cat","width":1440,"height":256,"prompt_upsampling":true,"seed":3,'
     '"safety_tolerance":6,"output_format":"webp","user":"u-1",' + CALLED_BACK,
 }
 DEV = {
     **PRO_1_1,
-    "fields": f"user prompt=text {SIZED} output_format steps=1..50? guidance=1.5..5?",
+    "fields": f"user prompt=text0 {SIZED} output_format steps=1..50? guidance=1.5..5?",
     "most": '{"image_prompt":"<1.png>","prompt":"a cat","width":256,"height":1440,"steps":50,"guidance":5,'
     '"prompt_upsampling":true,"seed":3,"safety_tolerance":0,"output_format":"png","user":"u-1",' + CALLED_BACK,
 }
@@ -226,8 +227,8 @@ ULTRA = {
 ULTRA_FINETUNED = {  # the one body without an end-user id
     **PRO_1_1,
     "fields": f"{SHAPED} image_prompt_strength=0..1.0 {CALL_BACK} finetune_id finetune_strength=0..2.0",
-    "least": '{"finetune_id":"mine"}',
-    "more": ['{"prompt":"a cat","finetune_id":"mine"}'],
+    "least": '{"prompt":"a cat","finetune_id":"mine"}',
+    "more": ['{"image_prompt":"<1.png>","finetune_id":"mine"}'],
     "most": '{"image_prompt":"<1.png>","prompt":"a cat","finetune_id":"org/mine","prompt_upsampling":true,"seed":3,'
     '"aspect_ratio":"21:9","safety_tolerance":6,"output_format":"png","image_prompt_strength":0.5,'
     '"finetune_strength":2,' + CALLED_BACK,

@@ -82,7 +82,7 @@ EXAMPLES = [
     line.strip()
     for words in COMMANDS
     for line in (functools.reduce(lambda app, word: app[word], words, command_line()).help or "").splitlines()
-    if line.startswith("  flux-pipelines ") or line.startswith("  BFL_API_KEY=... flux-pipelines ")
+    if line.strip().startswith(("flux-pipelines ", "BFL_API_KEY=... flux-pipelines "))
 ]
 
 
