@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.jobs.call import Call
 
 _SOME_SIZE = (1024, 1024)
 
@@ -46,3 +47,11 @@ def pictures_in(arguments: Mapping[str, Any]) -> list[ImageRef]:
     values = (one for value in arguments.values() for one in (value if isinstance(value, list) else [value]))
     pictures = (getattr(value, "file", value) for value in values)  # of a mask
     return [picture for picture in pictures if isinstance(picture, ImageRef)]
+
+
+def is_mask_unknown(call: Call) -> bool:
+    """Check whether a picture that is not made yet decides which pixels the mask has, and so whether it has any."""
+    mask = call.mask.mask if call.mask is not None else None
+    if mask is None or mask.boxes is not None:
+        return False
+    return isinstance(mask.file or (call.main if mask.alpha else None), Placeholder)

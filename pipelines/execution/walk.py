@@ -28,7 +28,7 @@ from pipelines.execution.facts import Facts
 from pipelines.execution.local_steps import grown
 from pipelines.execution.placeholders import Placeholder, pictures_in
 from pipelines.language.compiled import CompiledRecipe
-from pipelines.language.graph import Node, OutputTarget
+from pipelines.language.graph import Graph, Node, OutputTarget
 from pipelines.language.names import SOURCE
 
 T = TypeVar("T")
@@ -121,14 +121,24 @@ class WalkResult:
     paths: Sequence[tuple[OutputTarget, str]] = ()
 
 
-async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
-    """Take one item through every node of ``recipe``; what is wrong with it is noted, and only NeedsJob is raised."""
-    return await _Walk(item, recipe, answers).run()
+async def walk(
+    item: Item, recipe: CompiledRecipe, answers: NodeAnswers, foreseen: Mapping[str, Exception] | None = None
+) -> WalkResult:
+    """Take one item through every node of ``recipe``; what is wrong with it is noted, and only NeedsJob is raised.
+
+    Args:
+        foreseen: by node, what is certain to fail. Nodes that lead to nothing else are blocked, and not paid for.
+    """
+    return await _Walk(item, recipe, answers, foreseen or {}).run()
 
 
 class _Walk:
-    def __init__(self, item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> None:
+    def __init__(
+        self, item: Item, recipe: CompiledRecipe, answers: NodeAnswers, foreseen: Mapping[str, Exception]
+    ) -> None:
         self._item = item
+        self._foreseen = foreseen
+        self._in_vain = _in_vain(recipe.graph, foreseen)
         self._graph = recipe.graph
         self._answers = answers
         self._context = {**recipe.constants, **item.context}
@@ -172,7 +182,9 @@ class _Walk:
 
     async def _node(self, node: Node) -> None:
         try:
-            if any(name not in self._results for name in node.dependencies):
+            if node.id in self._foreseen and self._in_vain & set(node.dependencies):
+                raise self._foreseen[node.id]
+            if node.id in self._in_vain or any(name not in self._results for name in node.dependencies):
                 await self._answers.note(Attempt(node), Outcome(StepOutcome.BLOCKED))
             else:
                 self._results[node.id] = await self._result(node)
@@ -298,6 +310,24 @@ class _Walk:
                 sizes.add(attempt.call.output_size)
         is_same = sizes <= {result.upright_size}
         return result if is_same else Placeholder.made_of("tries", result, size=None, name=result.name)
+
+
+def _in_vain(graph: Graph, foreseen: Mapping[str, Exception]) -> frozenset[str]:
+    """Return the nodes whose results would be written nowhere, and lead only to nodes that fail."""
+    if not foreseen:
+        return frozenset()
+    lost = set(foreseen)
+    for node in graph.nodes:
+        if lost.intersection(node.dependencies):
+            lost.add(node.id)
+    useful = {target.node for target in graph.targets} - lost
+    before_lost: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.id in useful:
+            useful.update(node.dependencies)
+        if node.id in lost or node.id in before_lost:
+            before_lost.update(node.dependencies)
+    return frozenset(before_lost - useful - lost - {SOURCE})
 
 
 def _is_chain(nodes: Sequence[Node]) -> bool:

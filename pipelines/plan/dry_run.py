@@ -19,8 +19,9 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
 from pipelines.execution import local_steps
 from pipelines.execution.expectations import wrong_size
+from pipelines.execution.foresight import foresee
 from pipelines.execution.local_steps import LocalResult
-from pipelines.execution.placeholders import Placeholder
+from pipelines.execution.placeholders import Placeholder, is_mask_unknown
 from pipelines.execution.walk import Attempt, Outcome, Place, walk
 from pipelines.language.graph import Node
 from pipelines.plan.tally import Tally
@@ -51,7 +52,9 @@ class ItemPlan:
 
     def run(self) -> float:
         """Take the item through the recipe; returns the seconds that it would take if nothing had to wait."""
-        _complete(walk(self._item, self._tally.recipe, self))
+        recipe = self._tally.recipe
+        foreseen = _complete(foresee(self._item, recipe, self))
+        _complete(walk(self._item, recipe, self, foreseen))
         return max(self._ends.values(), default=0.0)
 
     # -- answers to the walk --------------------------------------------------------------------------------------
@@ -74,7 +77,7 @@ class ItemPlan:
             return Outcome(StepOutcome.HELD, image)
         if found is not None:
             return Outcome(StepOutcome.CACHED, found.image, warnings=tuple(w for w in found.warnings if is_repair(w)))
-        if not _is_mask_unknown(call) and call.is_noop():
+        if not is_mask_unknown(call) and call.is_noop():
             return Outcome(StepOutcome.UNCHANGED, attempt.image)
         keys = call.identity(tally.engine).keys
         key = keys[0]
@@ -143,7 +146,7 @@ class ItemPlan:
         if kind is not StepOutcome.BLOCKED:
             begin = max((self._ends.get(name, 0.0) for name in node.dependencies), default=0.0)
             self._ends.setdefault(node.id, begin)
-        is_certain = attempt.is_decided and call is not None and not _is_mask_unknown(call)
+        is_certain = attempt.is_decided and call is not None and not is_mask_unknown(call)
         if is_new:
             self._ends[node.id] += self._tally.add_job(node, is_certain=is_certain)
         if kind is not StepOutcome.DONE:
@@ -177,14 +180,6 @@ def _foreseen_failures(attempt: Attempt, result: Placeholder) -> Iterator[str]:
     is_guess = attempt.node.tool.sizes.is_about or not result.is_sized
     if expect is not None and not is_guess and (not isinstance(before, Placeholder) or before.is_sized):
         yield from (f"the result will not be as expected: {what}" for what in wrong_size(expect, before, result))
-
-
-def _is_mask_unknown(call: Call) -> bool:
-    """Check whether a picture that is not made yet decides which pixels the mask has, and so whether it has any."""
-    mask = call.mask.mask if call.mask is not None else None
-    if mask is None or mask.boxes is not None:
-        return False
-    return isinstance(mask.file or (call.main if mask.alpha else None), Placeholder)
 
 
 def _complete(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -23,6 +23,7 @@ from pipelines.data.outputs import FULL, write_output
 from pipelines.execution import expectations, local_steps
 from pipelines.execution.arguments import call_of, pictures_for_task
 from pipelines.execution.expectations import Observed
+from pipelines.execution.foresight import foresee
 from pipelines.execution.walk import Attempt, NeedsJob, Outcome, Place, walk
 from pipelines.language.graph import OutputTarget
 from pipelines.language.names import SOURCE
@@ -55,7 +56,8 @@ class ItemRun:
         """
         self._call_tool = call_tool
         self._row = _Row(self.item)
-        walked = await walk(self.item, self._context.recipe, self)
+        foreseen = await foresee(self.item, self._context.recipe, self) if call_tool is not None else {}
+        walked = await walk(self.item, self._context.recipe, self, foreseen)
         for target, path in walked.paths:
             image = walked.results.get(target.node)
             if image is not None:

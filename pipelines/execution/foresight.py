@@ -1,0 +1,87 @@
+"""What is certain to fail in an item before its first job, so that no job is paid for in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flux_tasks.errors import InvalidImage, InvalidRequest
+from flux_tasks.images.reference import ImageRef
+from pipelines.data.items import Item
+from pipelines.data.manifest import StepOutcome
+from pipelines.execution.conditions import Undecided
+from pipelines.execution.placeholders import Placeholder, is_mask_unknown
+from pipelines.execution.walk import Attempt, NodeAnswers, Outcome, Place, walk
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.graph import Node
+
+T = TypeVar("T")
+
+
+async def foresee(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> Mapping[str, Exception]:
+    """Return what is wrong with the nodes of a recipe for one item, whatever their pictures will look like.
+
+    A placeholder stands for every result. Nothing is returned for a node behind a condition that depends on one.
+    """
+    paid = [node for node in recipe.graph.nodes if node.is_paid]
+    if not any(set(node.dependencies) & {other.id for other in paid} for node in recipe.graph.nodes):
+        return {}  # no job comes before anything else
+    foresight = _Foresight(answers)
+    await walk(item, recipe, foresight)
+    return foresight.problems
+
+
+class _Foresight:
+    """Implements ``NodeAnswers``: makes nothing, looks nothing up."""
+
+    is_parallel = False
+
+    def __init__(self, answers: NodeAnswers) -> None:
+        self.facts = answers.facts
+        self.outputs = answers.outputs
+        self.problems: dict[str, Exception] = {}
+        self._answers = answers
+        self._uncertain: set[str] = set()
+
+    async def off_loop(self, function: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await self._answers.off_loop(function, *arguments)
+        except Undecided:
+            self._uncertain.update(argument.id for argument in arguments if isinstance(argument, Node))
+            raise
+
+    async def paid(self, attempt: Attempt) -> Outcome:
+        """Return a placeholder of the size that the catalogue promises, if it promises one."""
+        call = attempt.call
+        if call is None:
+            return self._placeholder(attempt, None)
+        if not is_mask_unknown(call) and await self.off_loop(call.is_noop):  # it reads the mask
+            return Outcome(StepOutcome.UNCHANGED, attempt.image)
+        return self._placeholder(attempt, None if call.tool.sizes.is_about else call.output_size)
+
+    async def local(self, attempt: Attempt) -> Outcome:
+        """Return a placeholder whose size nobody knows: to work it out would be done twice."""
+        return self._placeholder(attempt, None)
+
+    def _placeholder(self, attempt: Attempt, size: tuple[int, int] | None) -> Outcome:
+        name = attempt.image.name if attempt.image is not None else attempt.node.id
+        return Outcome(StepOutcome.DONE, Placeholder.made_of(attempt.node.id, *attempt.pictures, size=size, name=name))
+
+    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
+        """Return the result as it is: it keeps its size."""
+        return image
+
+    async def retry(self, attempt: Attempt) -> None:
+        """Do nothing."""
+
+    async def note(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Remember that what follows an uncertain node is uncertain, too."""
+        if self._uncertain & {*attempt.node.dependencies}:
+            self._uncertain.add(attempt.node.id)
+
+    def fail(self, place: Place, problem: Exception) -> None:
+        """Keep what is wrong with the item itself, and certain."""
+        if not isinstance(place, Node) or not isinstance(problem, (InvalidRequest, InvalidImage)):
+            return
+        if self._uncertain.isdisjoint({place.id, *place.dependencies}):
+            self.problems[place.id] = problem
