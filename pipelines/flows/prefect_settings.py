@@ -18,8 +18,6 @@ _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",  # the embedded server reports to nobody
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 20 s are too few for a new database on a busy machine
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "pipelines.run",  # a line for each item that did not end well
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # a task outside a flow warns otherwise

@@ -18,7 +18,7 @@ from pyarrow import parquet
 from recipes import Place, perform
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidImage, RecipeError
+from flux_tasks.errors import InvalidImage, RecipeError, quote
 from flux_tasks.images.reference import ImageRef
 from pipelines.data.items import Item, items_of
 from pipelines.execution.precheck import check_items, source_warnings
@@ -219,7 +219,8 @@ def test_a_long_template_is_cut_in_messages(tmp_path: Path) -> None:
     condition = "index == 1" + " and index == 1" * 40
     with pytest.raises(RecipeError) as caught:
         list(items_of(Source(images=(f"{tmp_path}/in/*",), filter=condition)))
-    assert str(caught.value) == f"source.filter: '{condition[:79]}…' is not true of the one picture"
+    assert str(caught.value) == f"source.filter: {quote(condition)} is not true of the one picture"
+    assert len(quote(condition)) == 82
     [item] = items_of(Source(images=(f"{tmp_path}/in/*",), columns={"c": "{{ nothing }}\n" + "long " * 100}))
     assert len(item.error.removeprefix(f"{tmp_path}")) < 300
     assert "\n" not in item.error

@@ -363,3 +363,14 @@ def test_a_server_that_refuses_the_artifact_does_not_fail_the_run(
     settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
     assert run_recipe(recipe_file(folder, "refused"), **settings)["counts"] == {"done": 3}
     assert "the artifact of the run could not be created: ConnectionError: no artifacts here" in caplog.text
+
+
+@pytest.mark.parametrize("imports", ["from prefect import flow; import pipelines", "import pipelines; import prefect"])
+def test_the_embedded_server_of_a_flow_of_ones_own_has_time_and_reports_to_nobody(imports: str) -> None:
+    code = (
+        f"{imports}; from prefect.settings import get_current_settings as now\n"
+        "print(now().server.ephemeral.startup_timeout_seconds, now().server.analytics_enabled)"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_SERVER_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean, check=True)
+    assert done.stdout == "180 False\n"

@@ -101,9 +101,9 @@ def listening() -> Iterator[Questions]:
     """Write down what runs and plans are asked in the block."""
     found = Questions()
 
-    async def heard(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
+    async def heard(item: Item, recipe: CompiledRecipe, answers: NodeAnswers, foreseen: Any = None) -> WalkResult:
         asked = found.asked[item.index] = []  # a walk that ended for want of a job begins anew
-        return await walk(item, recipe, Listening(answers, asked))
+        return await walk(item, recipe, Listening(answers, asked), foreseen)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.run.item.walk", heard)
