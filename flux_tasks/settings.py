@@ -164,6 +164,7 @@ class SettingChanges(TypedDict, total=False):
     send_urls: bool
     retry_moderated: bool
     region: Literal["any", "strict"]
+    alone: bool
 
 
 def is_bfl(url: str) -> bool:

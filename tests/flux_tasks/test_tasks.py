@@ -183,9 +183,13 @@ def test_a_repeated_call_ends_cached_in_another_process_with_another_spelling_of
     assert bfl.jobs == 1
 
 
-def test_a_hit_whose_blob_has_gone_is_not_a_hit(bfl: FakeBfl, photo: str) -> None:
+def test_a_hit_whose_blob_has_gone_is_no_hit_and_not_paid_for_again_by_itself(bfl: FakeBfl, photo: str) -> None:
     files.remove(deblur(photo).uri)
-    assert deblur(photo, return_state=True).name == "Completed"
+    state = deblur(photo, return_state=True)
+    assert (state.name, bfl.jobs) == ("Failed", 1)
+    assert "see flux-pipelines store held" in (state.message or "")
+    with use(on_uncertain="resubmit"):
+        assert deblur(photo, return_state=True).name == "Completed"
     assert bfl.jobs == 2
 
 

@@ -145,11 +145,11 @@ output: 'o/{{{{ stem }}}}.png'
 
 
 def test_recipes_that_use_one_another_twice_are_read_quickly_and_end_at_a_limit(tmp_path: Path) -> None:
-    for depth in range(24):
+    for depth in range(18):
         below = f"{tmp_path}/d{depth + 1}.yaml"
         step = (
             "  - resize: {max_side: 16}\n"
-            if depth == 23
+            if depth == 17
             else f"  - recipe: {below}\n    id: a\n  - recipe: {below}\n    id: b\n"
         )
         (tmp_path / f"d{depth}.yaml").write_text(f"source: 'x/*.png'\nsteps:\n{step}output: 'o/{{{{ stem }}}}.png'\n")

@@ -97,7 +97,7 @@ def test_a_damaged_record_without_a_copy_holds_its_job_until_a_person_decides(
         with pytest.raises(SubmissionUncertain, match=r"results/\w+\.json is damaged; its job may be paid for: put "):
             run(call, settings)
     [entry] = journal.entries()
-    assert (entry.is_held, entry.reason) == (True, f"results/{record.name} is damaged")
+    assert (entry.seems_held, entry.reason) == (True, f"results/{record.name} is damaged")
     record.write_bytes(whole)
     assert (run(call, settings).outcome, bfl.jobs) == ("cached", 1)
     record.write_bytes(b"")
@@ -196,7 +196,7 @@ def test_a_damaged_journal_entry_of_a_paid_job_is_collected_or_held(
         place.write_bytes(damaged)
         found = journal.entry(key)
         assert found is not None
-        assert found.is_held or (found.id, found.polling_url) == ("job-1", entry.polling_url)
+        assert found.seems_held or (found.id, found.polling_url) == ("job-1", entry.polling_url)
     assert bfl.jobs == 0
 
 
@@ -222,7 +222,7 @@ def test_an_entry_with_a_value_of_another_type_counts_as_unreadable(
     store.put_record("journal", KEY, {**(store.record("journal", KEY) or {}), **wrong})
     found = journal.entry(KEY)
     assert found is not None
-    assert (found.tool, found.is_held, len(journal.entries())) == ("unknown", True, 1)
+    assert (found.tool, found.seems_held, len(journal.entries())) == ("unknown", True, 1)
 
 
 def test_a_migrated_result_has_a_copy_and_a_damaged_one_is_left_with_its_reason(settings: Settings) -> None:
