@@ -5,6 +5,8 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 DEMO := out/demo
+# More than there are cores: many tests wait for servers.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2 or 1)')
 
 .PHONY: demo test test-oldest test-all lint types contract format bench chaos stubs docs site clean
 
@@ -27,7 +29,7 @@ demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, n
 	PREFECT_HOME=$(CURDIR)/$(DEMO)/prefect PREFECT_API_URL= $(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --store $(DEMO)/store --report $(DEMO)/report.html
 
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-oldest:  ## the same with the oldest Prefect that pyproject.toml allows
 	@mkdir -p .cache
