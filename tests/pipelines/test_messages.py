@@ -126,7 +126,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a/p.jpg", "m/p.png", "b.png"):
         Image.linear_gradient("L").save(name)
     Path("items.csv").write_text("file,text\na/p.jpg,one\n")
-    Path("my_module.py").write_text("def grain(image, amount=1):\n    return image\n")
+    marked = "from pipelines import operation\n\n\n@operation\ndef grain(image, amount=1):\n    return image\n"
+    Path("my_module.py").write_text(marked)
     inner = {
         "vars": {"tone": "x"},
         "source": "a/*.jpg",
