@@ -6,6 +6,7 @@ import copy
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with what the whole recipe names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_module", raising=False)  # of an earlier test's folder
     for name in ("a", "m"):
         Path(name).mkdir()
     for name in ("a/p.jpg", "m/p.png", "b.png"):
