@@ -1,4 +1,4 @@
-"""What is certain to fail in an item before its first job, so that no job is paid for in vain."""
+"""What is certain to fail in an item, so that no job is paid for whose result leads to nothing else."""
 
 from __future__ import annotations
 
@@ -7,32 +7,40 @@ from typing import Any, TypeVar
 
 from flux_tasks.errors import InvalidImage, InvalidRequest
 from flux_tasks.images.reference import ImageRef
-from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
+from pipelines.execution.answers import Attempt, NodeAnswers, Outcome, Place
 from pipelines.execution.conditions import Undecided
 from pipelines.execution.placeholders import Placeholder, is_mask_unknown
-from pipelines.execution.walk import Attempt, NodeAnswers, Outcome, Place, walk
-from pipelines.language.compiled import CompiledRecipe
-from pipelines.language.graph import Node
+from pipelines.language.graph import Graph, Node
+from pipelines.language.names import SOURCE
 
 T = TypeVar("T")
 
 
-async def foresee(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> Mapping[str, Exception]:
-    """Return what is wrong with the nodes of a recipe for one item, whatever their pictures will look like.
+def leads_nowhere(graph: Graph, foreseen: Mapping[str, Exception]) -> frozenset[str]:
+    """Return the nodes whose results would be written nowhere, and lead only to nodes that fail."""
+    if not foreseen:
+        return frozenset()
+    lost = set(foreseen)
+    for node in graph.nodes:
+        if lost.intersection(node.dependencies):
+            lost.add(node.id)
+    useful = {target.node for target in graph.targets} - lost
+    before_lost: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.id in useful:
+            useful.update(node.dependencies)
+        if node.id in lost or node.id in before_lost:
+            before_lost.update(node.dependencies)
+    return frozenset(before_lost - useful - lost - {SOURCE})
 
-    A placeholder stands for every result. Nothing is returned for a node behind a condition that depends on one.
+
+class Foresight:
+    """Implements ``NodeAnswers``: makes nothing, looks nothing up. A placeholder stands for every result.
+
+    ``problems`` are, by node, what is wrong whatever the pictures will look like; nothing of a node behind a condition
+    that depends on one.
     """
-    paid = [node for node in recipe.graph.nodes if node.is_paid]
-    if not any(set(node.dependencies) & {other.id for other in paid} for node in recipe.graph.nodes):
-        return {}  # no job comes before anything else
-    foresight = _Foresight(answers)
-    await walk(item, recipe, foresight)
-    return foresight.problems
-
-
-class _Foresight:
-    """Implements ``NodeAnswers``: makes nothing, looks nothing up."""
 
     is_parallel = False
 

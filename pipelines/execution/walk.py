@@ -8,109 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any
 
 from flux_tasks.errors import CheckFailed, FluxError, InvalidImage, InvalidRequest
 from flux_tasks.images.reference import ImageRef
-from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobResult
+from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
-from pipelines.data.outputs import Outputs
+from pipelines.execution.answers import Attempt, InVain, NeedsJob, NodeAnswers, Outcome, Place
 from pipelines.execution.arguments import Results, arguments_of, call_of, context_of, tries_of, with_pictures
 from pipelines.execution.conditions import Undecided, applies, check_mask, near_misses, requires_mask
 from pipelines.execution.expectations import judge
-from pipelines.execution.facts import Facts
+from pipelines.execution.foresight import Foresight, leads_nowhere
 from pipelines.execution.local_steps import grown
-from pipelines.execution.placeholders import Placeholder, pictures_in
+from pipelines.execution.placeholders import Placeholder
 from pipelines.language.compiled import CompiledRecipe
-from pipelines.language.graph import Graph, Node, OutputTarget
+from pipelines.language.graph import Node, OutputTarget
 from pipelines.language.names import SOURCE
-
-T = TypeVar("T")
-
-Place: TypeAlias = 'Node | Literal["source", "input", "output"]'
-"""Where something failed: at a node, at the item's row, at its picture, or at its outputs."""
-
-
-class NeedsJob(Exception):
-    """The store has no answer for a step, and this is not the time to pay for one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try at a node.
-
-    Attributes:
-        arguments: with templates filled in and pictures in their places, the main picture (``image``) aside.
-        call: of a node that calls a tool; None while it depends on pictures that are not made yet.
-        is_decided: whether the node certainly applies; a condition may depend on such pictures.
-        notes: why it is tried again.
-        started: by ``time.monotonic``.
-    """
-
-    node: Node
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    image: ImageRef | None = None
-    call: Call | None = None
-    is_decided: bool = True
-    notes: tuple[str, ...] = ()
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def pictures(self) -> list[ImageRef]:
-        """All pictures that it works with, the main one first."""
-        return [*([self.image] if self.image is not None else []), *pictures_in(self.arguments)]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended, and its result: the input where that is unchanged, None where there is no picture.
-
-    ``reason`` is why it is skipped or unchanged, ``call`` the one that was made if it is not the attempt's own.
-    """
-
-    kind: StepOutcome
-    image: ImageRef | None = None
-    reason: str = ""
-    warnings: tuple[str, ...] = ()
-    call: Call | None = None
-    job: JobResult | None = None
-
-
-class NodeAnswers(Protocol):
-    """What a run and a plan do differently. Nodes that do not wait for one another are ``is_parallel`` or in turn."""
-
-    facts: Facts
-    outputs: Outputs
-
-    @property
-    def is_parallel(self) -> bool: ...
-
-    async def off_loop(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function that blocks."""
-
-    async def paid(self, attempt: Attempt) -> Outcome:
-        """Answer a node that calls a tool; may raise NeedsJob, which ends the walk."""
-
-    async def local(self, attempt: Attempt) -> Outcome:
-        """Answer a node that costs nothing."""
-
-    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
-        """Return a result with the untouched pixels of its input put back; itself if it has another size."""
-
-    async def retry(self, attempt: Attempt) -> None:
-        """Note a job that may follow: the result before it is a placeholder, which cannot be judged."""
-
-    async def note(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Note how an attempt ended."""
-
-    def fail(self, place: Place, problem: Exception) -> None:
-        """Note what is wrong; whatever needs the result of this place is blocked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,28 +40,24 @@ class WalkResult:
     paths: Sequence[tuple[OutputTarget, str]] = ()
 
 
-async def walk(
-    item: Item, recipe: CompiledRecipe, answers: NodeAnswers, foreseen: Mapping[str, Exception] | None = None
-) -> WalkResult:
-    """Take one item through every node of ``recipe``; what is wrong with it is noted, and only NeedsJob is raised.
-
-    Args:
-        foreseen: by node, what is certain to fail. Nodes that lead to nothing else are blocked, and not paid for.
-    """
-    return await _Walk(item, recipe, answers, foreseen or {}).run()
+async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
+    """Take one item through every node of ``recipe``; what is wrong with it is noted, and only NeedsJob is raised."""
+    return await _Walk(item, recipe, answers).run()
 
 
 class _Walk:
-    def __init__(
-        self, item: Item, recipe: CompiledRecipe, answers: NodeAnswers, foreseen: Mapping[str, Exception]
-    ) -> None:
+    def __init__(self, item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> None:
         self._item = item
-        self._foreseen = foreseen
-        self._in_vain = _in_vain(recipe.graph, foreseen)
+        self._recipe = recipe
         self._graph = recipe.graph
         self._answers = answers
         self._context = {**recipe.constants, **item.context}
         self._results: dict[str, ImageRef | None] = {}
+        self._foreseen: Mapping[str, Exception] | None = None
+        """By node, what is certain to fail, once somebody has asked for it."""
+        self._foreseeing = asyncio.Lock()
+        self._given_up: set[str] = set()
+        """Nodes without a result because a job would have been in vain."""
 
     async def run(self) -> WalkResult:
         place: Place = "source"
@@ -182,16 +97,38 @@ class _Walk:
 
     async def _node(self, node: Node) -> None:
         try:
-            if node.id in self._foreseen and self._in_vain & set(node.dependencies):
-                raise self._foreseen[node.id]
-            if node.id in self._in_vain or any(name not in self._results for name in node.dependencies):
-                await self._answers.note(Attempt(node), Outcome(StepOutcome.BLOCKED))
-            else:
+            if self._results.keys() >= set(node.dependencies):
                 self._results[node.id] = await self._result(node)
+                return
+            is_given_up = not self._given_up.isdisjoint(node.dependencies)
+            if is_given_up and self._foreseen and node.id in self._foreseen:
+                raise self._foreseen[node.id]
         except NeedsJob:
             raise
+        except InVain:
+            is_given_up = True
         except Exception as problem:
             self._answers.fail(node, problem)
+            return
+        if is_given_up:
+            self._given_up.add(node.id)
+        await self._answers.note(Attempt(node), Outcome(StepOutcome.BLOCKED))
+
+    async def _is_in_vain(self, node: Node) -> bool:
+        """Check whether the result of ``node`` only leads to what is certain to fail.
+
+        What is not done yet is walked once more, with placeholders: nothing is made or looked up.
+        """
+        if not any(node.id in other.dependencies for other in self._graph.nodes):
+            return False
+        async with self._foreseeing:
+            if self._foreseen is None:
+                ahead = Foresight(self._answers)
+                rest = _Walk(self._item, self._recipe, ahead)
+                rest._results = dict(self._results)
+                await rest._nodes([other for other in self._graph.nodes if other.id not in self._results])
+                self._foreseen = ahead.problems
+        return node.id in leads_nowhere(self._graph, self._foreseen)
 
     async def _result(self, node: Node) -> ImageRef | None:
         """Return the result of a node; its input where it does not apply; None where there is no picture."""
@@ -203,7 +140,7 @@ class _Walk:
         arguments = with_pictures(node, given, self._results)
         if arguments is None:
             return await self._skip(node, context, given, image, "a picture that it needs was not made")
-        attempt = Attempt(node, arguments, image)
+        attempt = Attempt(node, arguments, image, is_in_vain=partial(self._is_in_vain, node))
         facts = self._answers.facts
         try:
             if not await self._answers.off_loop(applies, node, context, arguments, image, facts):
@@ -310,24 +247,6 @@ class _Walk:
                 sizes.add(attempt.call.output_size)
         is_same = sizes <= {result.upright_size}
         return result if is_same else Placeholder.made_of("tries", result, size=None, name=result.name)
-
-
-def _in_vain(graph: Graph, foreseen: Mapping[str, Exception]) -> frozenset[str]:
-    """Return the nodes whose results would be written nowhere, and lead only to nodes that fail."""
-    if not foreseen:
-        return frozenset()
-    lost = set(foreseen)
-    for node in graph.nodes:
-        if lost.intersection(node.dependencies):
-            lost.add(node.id)
-    useful = {target.node for target in graph.targets} - lost
-    before_lost: set[str] = set()
-    for node in reversed(graph.nodes):
-        if node.id in useful:
-            useful.update(node.dependencies)
-        if node.id in lost or node.id in before_lost:
-            before_lost.update(node.dependencies)
-    return frozenset(before_lost - useful - lost - {SOURCE})
 
 
 def _is_chain(nodes: Sequence[Node]) -> bool:

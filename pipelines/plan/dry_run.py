@@ -18,11 +18,11 @@ from flux_tasks.store.journal import Standing
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome, error_row
 from pipelines.execution import local_steps
+from pipelines.execution.answers import Attempt, InVain, Outcome, Place
 from pipelines.execution.expectations import wrong_size
-from pipelines.execution.foresight import foresee
 from pipelines.execution.local_steps import LocalResult
 from pipelines.execution.placeholders import Placeholder, is_mask_unknown
-from pipelines.execution.walk import Attempt, Outcome, Place, walk
+from pipelines.execution.walk import walk
 from pipelines.language.graph import Node
 from pipelines.plan.tally import Tally
 
@@ -52,9 +52,7 @@ class ItemPlan:
 
     def run(self) -> float:
         """Take the item through the recipe; returns the seconds that it would take if nothing had to wait."""
-        recipe = self._tally.recipe
-        foreseen = _complete(foresee(self._item, recipe, self))
-        _complete(walk(self._item, recipe, self, foreseen))
+        _complete(walk(self._item, self._tally.recipe, self))
         return max(self._ends.values(), default=0.0)
 
     # -- answers to the walk --------------------------------------------------------------------------------------
@@ -64,9 +62,11 @@ class ItemPlan:
         return function(*arguments)
 
     async def paid(self, attempt: Attempt) -> Outcome:
-        """Return what the store has, or a placeholder; raise Moderated if a run would not try again."""
+        """Return what the store has, or a placeholder; raise Moderated where a run would not try again, or InVain."""
         call, tally = attempt.call, self._tally
         if call is None:
+            if await attempt.is_in_vain():
+                raise InVain
             parts = (attempt.node.id, attempt.image)
             return Outcome(StepOutcome.DONE, Placeholder.made_of(*parts, size=None, name=self._item.stem))
         try:
@@ -83,9 +83,11 @@ class ItemPlan:
         key = keys[0]
         if key in tally.planned:
             return Outcome(StepOutcome.SHARED, tally.planned[key])
-        tally.planned[key] = image = Placeholder.made_of(key, size=call.output_size, name=call.name)
         entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
+        if standing is Standing.FREE and await attempt.is_in_vain():
+            raise InVain
+        tally.planned[key] = image = Placeholder.made_of(key, size=call.output_size, name=call.name)
         for remark in call.tool.remarks(call.parameters):
             tally.remark(attempt.node, remark)
         return Outcome(

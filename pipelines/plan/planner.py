@@ -15,9 +15,9 @@ from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import SettingChanges, Settings, current, use
 from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
+from pipelines.execution.answers import Attempt, Outcome
 from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
-from pipelines.execution.walk import Attempt, Outcome
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import Plan

@@ -111,13 +111,15 @@ class RunContext:
                 raise
 
     async def is_paid(self, call: Call) -> bool:
-        """Check whether an earlier run has submitted the job of ``call``, or may have; always False without a budget.
+        """Return ``is_unsettled`` where it counts: False without a budget."""
+        return self.budget.cap is not None and await self.is_unsettled(call)
+
+    async def is_unsettled(self, call: Call) -> bool:
+        """Check whether an earlier run has submitted the job of ``call``, or may have.
 
         Raises:
             StoreUnavailable: the journal cannot be read.
         """
-        if self.budget.cap is None:
-            return False
         entry = await patiently(Journal(self.store).entry, *call.identity(self.engine).keys)
         return entry is not None and entry.standing(self.settings) is not Standing.FREE
 

@@ -21,10 +21,10 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import ErrorRow, ItemOutcome, ManifestRow, OutputRow, StepOutcome, StepRow
 from pipelines.data.outputs import FULL, write_output
 from pipelines.execution import expectations, local_steps
+from pipelines.execution.answers import Attempt, InVain, NeedsJob, Outcome, Place
 from pipelines.execution.arguments import call_of, pictures_for_task
 from pipelines.execution.expectations import Observed
-from pipelines.execution.foresight import foresee
-from pipelines.execution.walk import Attempt, NeedsJob, Outcome, Place, walk
+from pipelines.execution.walk import walk
 from pipelines.language.graph import OutputTarget
 from pipelines.language.names import SOURCE
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
@@ -56,8 +56,7 @@ class ItemRun:
         """
         self._call_tool = call_tool
         self._row = _Row(self.item)
-        foreseen = await foresee(self.item, self._context.recipe, self) if call_tool is not None else {}
-        walked = await walk(self.item, self._context.recipe, self, foreseen)
+        walked = await walk(self.item, self._context.recipe, self)
         for target, path in walked.paths:
             image = walked.results.get(target.node)
             if image is not None:
@@ -99,7 +98,7 @@ class ItemRun:
         return Outcome(kind, result.image, warnings=(*attempt.notes, *result.warnings))
 
     async def paid(self, attempt: Attempt) -> Outcome:
-        """Return what the store has, or pay for a job; raise NeedsJob if there is nobody to make one."""
+        """Return what the store has, or pay for a job; raise NeedsJob if there is nobody to make one, or InVain."""
         context, first = self._context, attempt.call
         assert first is not None, attempt.node.id  # noqa: S101 - there are no placeholders in a run
         call = first
@@ -125,6 +124,8 @@ class ItemRun:
             return found.with_warnings_of(call)
         if await asyncio.to_thread(call.is_noop):
             return None
+        if await attempt.is_in_vain() and not await context.is_unsettled(call):
+            raise InVain
         if self._call_tool is None:
             raise NeedsJob
         is_paid = await context.is_paid(call)
@@ -191,7 +192,8 @@ class _Row:
         node = attempt.node
         tool = node.tool.name if node.is_paid else None
         facts: dict[str, Any] = {"reason": outcome.reason, "varied": dict(node.axes) or None, "tool": tool}
-        facts["warnings"] = [*outcome.warnings]
+        same = ["the result has the same pixels as its input"] if seen.is_unchanged else []
+        facts["warnings"] = [*outcome.warnings, *same]
         if outcome.image is not None and outcome.kind is not StepOutcome.UNCHANGED:
             facts |= _facts_of(attempt, outcome, outcome.image, seen)
         row = {
@@ -249,7 +251,6 @@ def _facts_of(attempt: Attempt, outcome: Outcome, image: ImageRef, seen: Observe
     facts: dict[str, Any] = {
         "seconds": round(time.monotonic() - attempt.started, 3),
         "image": image.to_dict(),
-        "warnings": [*outcome.warnings, *["the result has the same pixels as its input"] * seen.is_unchanged],
         "preview": image.is_preview or None,
     }
     if call is None:

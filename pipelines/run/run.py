@@ -24,8 +24,8 @@ from flux_tasks.units import escape_controls
 from pipelines.data.history import LearnedPrices
 from pipelines.data.items import Item
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
+from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
-from pipelines.execution.walk import NeedsJob
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.item import ItemRun

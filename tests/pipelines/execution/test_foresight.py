@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +78,21 @@ def test_a_reference_for_a_step_that_cannot_be_made_is_not_made_either(here: Pla
         {"edit": {"model": "flux-2-pro", "prompt": "both", "references": [{"step": "sky"}]}, "from": "clean"},
     )
     assert (row["outcome"], row["error"]["step"], here.jobs) == ("invalid", "clean", 0)
+
+
+def test_a_job_that_is_paid_for_is_collected_though_it_leads_to_nothing_else(here: Place) -> None:
+    data = {"source": "FOLDER/photos/*", "steps": [DEBLUR, {"erase": {"mask": "FOLDER/masks/{{ stem }}.png"}}]}
+    recipe = here.recipe({**data, "output": "FOLDER/out/{{ stem }}.png"})
+    here.bfl.hold = True
+    [row] = perform(recipe, replace(here.settings, deadline=0.01))[1]
+    assert (row["error"]["kind"], here.jobs) == ("StillRunning", 1)
+    here.bfl.hold = False
+    shutil.copy(here.folder / "photo.png", here.folder / "masks" / "p0.png")
+    assert plan(recipe.compiled, settings=here.settings).jobs == 0
+    [row] = perform(recipe, here.settings)[1]
+    assert ([step["outcome"] for step in row["steps"]], row["error"]["step"]) == (["done"], "erase")
+    [row] = perform(recipe, here.settings)[1]
+    assert ([step["outcome"] for step in row["steps"]], here.jobs) == (["cached"], 1)
 
 
 def test_a_step_that_may_be_skipped_fails_only_when_its_turn_comes(here: Place) -> None:

@@ -21,10 +21,11 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs
 from pipelines.execution import local_steps
+from pipelines.execution.answers import Attempt, NodeAnswers, Outcome
+from pipelines.execution.answers import Place as Where
 from pipelines.execution.facts import Facts
 from pipelines.execution.precheck import items
-from pipelines.execution.walk import Attempt, NodeAnswers, Outcome, WalkResult, walk
-from pipelines.execution.walk import Place as Where
+from pipelines.execution.walk import WalkResult, walk
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
@@ -101,9 +102,9 @@ def listening() -> Iterator[Questions]:
     """Write down what runs and plans are asked in the block."""
     found = Questions()
 
-    async def heard(item: Item, recipe: CompiledRecipe, answers: NodeAnswers, foreseen: Any = None) -> WalkResult:
+    async def heard(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
         asked = found.asked[item.index] = []  # a walk that ended for want of a job begins anew
-        return await walk(item, recipe, Listening(answers, asked), foreseen)
+        return await walk(item, recipe, Listening(answers, asked))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.run.item.walk", heard)
