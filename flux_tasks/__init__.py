@@ -4,11 +4,14 @@
 
     from flux_tasks import deblur, erase, fill, outpaint
 
-Importing this package imports neither Prefect nor a cloud library; the first task that is used does.
+Importing this package imports neither Prefect nor a cloud library; the first task that is used does. It tells Prefect's
+embedded server, which a flow of your own may start, to take its time and to report to nobody.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +134,16 @@ _HOMES = {
     "WebhookForged": "api.webhooks",
     "verify_webhook": "api.webhooks",
 }
+
+
+_PREFECT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 20 s are too few for a new database on a busy machine
+}
+if not _PREFECT.keys() <= os.environ.keys():
+    os.environ.update({name: os.environ.get(name, value) for name, value in _PREFECT.items()})
+    if "prefect.context" in sys.modules:  # it has read its settings already
+        sys.modules["prefect.context"].refresh_global_settings_context()
 
 
 def __getattr__(name: str) -> Any:

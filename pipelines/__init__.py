@@ -8,15 +8,15 @@
     recipe = Recipe(source="photos/*.jpg", steps=[deblur(), outpaint(aspect_ratio="16:9")], output="out/{{ stem }}.png")
     print(recipe.plan())
 
-Importing this imports nothing else; ``pipelines.steps`` and ``Recipe`` import neither Prefect nor a cloud library.
-It tells Prefect's embedded server, which a flow of your own may start, to take its time and to report to nobody.
+Importing this imports ``flux_tasks`` alone; ``pipelines.steps`` and ``Recipe`` import neither Prefect nor a cloud
+library.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Any
+
+import flux_tasks  # noqa: F401 - tells Prefect's embedded server what it needs, before a flow starts one
 
 if TYPE_CHECKING:
     from pipelines.language.python.step_spec import step
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "operation", "step"]
 
 _HOMES = {"Recipe": "recipe", "operation": "operations.user_function", "step": "language.python.step_spec"}
-
-
-_PREFECT = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # 20 s are too few for a new database on a busy machine
-}
-if not _PREFECT.keys() <= os.environ.keys():
-    os.environ.update({name: os.environ.get(name, value) for name, value in _PREFECT.items()})
-    if "prefect.context" in sys.modules:  # it has read its settings already
-        sys.modules["prefect.context"].refresh_global_settings_context()
 
 
 def __getattr__(name: str) -> Any:

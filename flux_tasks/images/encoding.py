@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.loading import read_location
-from flux_tasks.images.pixels import eight_bit, flattened, has_profile_of, is_see_through, normalised, room, to_colours
+from flux_tasks.images.pixels import flattened, has_profile_of, is_see_through, normalised, room, to_colours
 from flux_tasks.images.png import Png, read_png
 from flux_tasks.units import px_size
 
@@ -26,7 +26,6 @@ __all__ = [
     "TRANSPOSED",
     "Header",
     "decode",
-    "eight_bit",
     "encode",
     "encode_png",
     "encode_within",

@@ -15,12 +15,6 @@ from typing import Any
 from uuid import UUID
 
 from PIL import Image
-
-# An embedded server that a flow starts would report to Prefect's makers, and print an error if it cannot.
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-# It migrates a database at its first start: Prefect's own 20 s are too few on a busy machine.
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-
 from prefect import Task, get_run_logger
 from prefect.cache_policies import CachePolicy
 from prefect.client.schemas.objects import State, TaskRun

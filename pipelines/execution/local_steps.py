@@ -63,6 +63,11 @@ def operate(
     if problems:
         raise InvalidRequest.of(problems)
     digests = {name: _digest(value) for name, value in pictures.items()}
+    opened: list[ImageRef] = []
+    for value in pictures.values():
+        opened += value if isinstance(value, list) else [value]
+    # Results of steps have a warning of their own.
+    warnings = tuple(f"{one.name}: {FIRST_ONLY}" for one in opened if one.known is not None and one.known.is_sequence)
     identity = dict(action.identity)
 
     def keys(identity: Mapping[str, str]) -> list[str]:
@@ -82,21 +87,14 @@ def operate(
             store.put_result(key, found["image"], {"operation": identity, "parameters": parameters, "cost": 0})
     if found is not None:
         stored: ImageRef = found["image"]
-        return LocalResult(replace(stored, name=_name(image, pictures)), True, _first_only(pictures))
-    opened = [one for value in pictures.values() for one in (value if isinstance(value, list) else [value])]
-    with decoding(*(one for one in opened if isinstance(one, ImageRef))):
+        return LocalResult(replace(stored, name=_name(image, pictures)), True, warnings)
+    with decoding(*opened):
         made = action.perform(parameters, pictures)
     for picture in (image, *pictures.values()):
         if isinstance(picture, ImageRef) and made.digest == picture.digest:
             return LocalResult(picture)
     made = _stored(store, key, made, {"operation": identity, "parameters": parameters}) if write else made
-    return LocalResult(made, warnings=_first_only(pictures))
-
-
-def _first_only(pictures: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a warning for each file of several frames or pages; results of steps have one."""
-    given = (one for value in pictures.values() for one in (value if isinstance(value, list) else [value]))
-    return tuple(f"{one.name}: {FIRST_ONLY}" for one in given if one.known is not None and one.known.is_sequence)
+    return LocalResult(made, warnings=warnings)
 
 
 def _digest(value: Any) -> Any:

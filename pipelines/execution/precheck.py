@@ -85,8 +85,10 @@ def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
 
 
 def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[Item], bool] | None) -> int:
-    _check_bytes(recipe)
-    _check_names(recipe)
+    table = tables.found(recipe.source.table)[0] if recipe.source.table else ""
+    bytes_in = tables.embedded(table) if table else frozenset()
+    _check_bytes(recipe, table, bytes_in)
+    _check_names(recipe, table, bytes_in)
     _check_roots(recipe)
     inputs: set[bytes] = set()
     results: set[bytes] = set()
@@ -145,23 +147,24 @@ def _written_by(recipe: CompiledRecipe, item: Item) -> Iterator[str]:
             yield target_path(target, context)
 
 
-def _check_bytes(recipe: CompiledRecipe) -> None:
-    """Check that the pictures of a table's rows are in files, and not in the table itself."""
+def _check_bytes(recipe: CompiledRecipe, table: str, bytes_in: frozenset[str]) -> None:
+    """Check that the pictures of a table's rows are in files, and not in the table itself.
+
+    Args:
+        table: the first file of the table.
+        bytes_in: its columns that hold bytes.
+    """
     template = recipe.source.image
-    if not template or not recipe.source.table:
+    if not (columns := sorted(templates.names_in(template) & bytes_in)):
         return
-    names = templates.names_in(template)
-    for location in tables.found(recipe.source.table)[:1]:
-        if not (columns := sorted(names & tables.embedded(location))):
-            continue
-        path: Any = None
-        with suppress(InvalidRequest, RecipeError):  # a table of nothing but bytes has no rows
-            values = next((row.values for row in tables.rows(location)), {})
-            context = {**recipe.constants, **values, "row": values, "index": 0}
-            path = templates.render(template, context, "source.image")
-        if not (isinstance(path, str) and path and files.exists(path)):
-            what = f"{quote(template)}: the column {cut(columns[0])} of {location} holds the bytes of pictures"
-            raise RecipeError([Problem("source.image", f"{what}, {_NOT_READ}")])
+    path: Any = None
+    with suppress(InvalidRequest, RecipeError):  # a table of nothing but bytes has no rows
+        values = next((row.values for row in tables.rows(table)), {})
+        context = {**recipe.constants, **values, "row": values, "index": 0}
+        path = templates.render(template, context, "source.image")
+    if not (isinstance(path, str) and path and files.exists(path)):
+        what = f"{quote(template)}: the column {cut(columns[0])} of {table} holds the bytes of pictures"
+        raise RecipeError([Problem("source.image", f"{what}, {_NOT_READ}")])
 
 
 def _check_roots(recipe: CompiledRecipe) -> None:
@@ -181,17 +184,15 @@ def _check_roots(recipe: CompiledRecipe) -> None:
         raise RecipeError([Problem("output.path", what) for what in dict.fromkeys(problems)], file=recipe.file)
 
 
-def _check_names(recipe: CompiledRecipe) -> None:
-    """Check that the columns that templates name are in the table."""
+def _check_names(recipe: CompiledRecipe, table: str, bytes_in: frozenset[str]) -> None:
+    """Check that the columns that templates name are in the table; the arguments are those of ``_check_bytes``."""
     wanted, own = recipe.wanted, recipe.own
     if not wanted and not own:
         return
     known = known_names(recipe.source)
     if known is None:
         return  # the file does not say; an item without such a column has an error
-    locations = tables.found(recipe.source.table)[:1]
-    columns = {name for location in locations for name in tables.header(location) or ()}
-    bytes_in = {name for location in locations for name in tables.embedded(location)}
+    columns = (tables.header(table) if table else None) or ()
     problems = []
     for w in own:
         if w.name in columns:
@@ -200,7 +201,7 @@ def _check_names(recipe: CompiledRecipe) -> None:
             problems.append(Problem(w.where, f"{quote(w.text)}: {what}: {remedy}", w.line))
     for w in wanted:
         if w.name in bytes_in and (w.name not in known or w.text == f"{{{{ {w.name} }}}}"):
-            what = f"{quote(w.text)}: the column {cut(w.name)} of {locations[0]} holds the bytes of pictures"
+            what = f"{quote(w.text)}: the column {cut(w.name)} of {table} holds the bytes of pictures"
             problems.append(Problem(w.where, f"{what}, {_NOT_READ}", w.line))
         elif w.name not in known and w.name.removesuffix("_exists").removesuffix("_coverage") not in known:
             remedy = nearest(w.name, known) or f"; known here: {listed(sorted(known))}"

@@ -117,16 +117,17 @@ class _Walk:
     async def _is_in_vain(self, node: Node) -> bool:
         """Check whether the result of ``node`` only leads to what is certain to fail.
 
-        What is not done yet is walked once more, with placeholders: nothing is made or looked up.
+        The item is walked once more, with placeholders: nothing is made or looked up. What is done already does not
+        count, so that the answer does not depend on which of two steps was faster.
         """
         if not any(node.id in other.dependencies for other in self._graph.nodes):
             return False
         async with self._foreseeing:
             if self._foreseen is None:
                 ahead = Foresight(self._answers)
-                rest = _Walk(self._item, self._recipe, ahead)
-                rest._results = dict(self._results)
-                await rest._nodes([other for other in self._graph.nodes if other.id not in self._results])
+                again = _Walk(self._item, self._recipe, ahead)
+                again._results[SOURCE] = self._results[SOURCE]
+                await again._nodes(self._graph.nodes)
                 self._foreseen = ahead.problems
         return node.id in leads_nowhere(self._graph, self._foreseen)
 
