@@ -33,6 +33,8 @@ LEASH = 0.35  # with a guide: how far from home a patch may be taken, as a share
 FEWEST_SOURCES = 64
 MANY_TARGETS = 40_000  # above this a level is only polished: one round, near the matches of the coarser level
 BLOCK = 1 << 14  # rows handled at once: they stay in the processor's cache
+COST_BLOCK = 1 << 12
+CHECKS = (4, 12)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Matcher:
         self.votes: Colours = np.zeros_like(self.known)
         # Pixels deep in the hole count less: they are guesses themselves.
         depth_in_hole = np.asarray(cv2.distanceTransform(framed_hole, cv2.DIST_L2, 3), np.float32).ravel()
-        self.confidence = np.maximum(1.3**-depth_in_hole, 0.05).astype(np.float32)
+        self.confidence = np.maximum(1.3**-depth_in_hole, 0.05).astype(np.float32).repeat(4).reshape(-1, 4)
         self.polishing = len(self.targets) > MANY_TARGETS
         self.homes = None if guide is None else self._homes(guide)
         self.reach = REACH * max(self.height, self.width)
@@ -127,7 +129,7 @@ class Matcher:
         # only known pixels count; on the coarsest level almost every patch includes some.
         confidence = self.confidence
         if self.homes is None:
-            self.confidence = np.where(self.missing, np.float32(1e-3), confidence)
+            self.confidence = np.where(self.missing[:, None], np.float32(1e-3), confidence)
         self._search(FIRST_SEARCHES)
         if self.homes is None:
             self._vote(DECISION)
@@ -241,41 +243,53 @@ class Matcher:
         possible = np.flatnonzero((candidates >= 0) & (candidates < len(self.known)) & (candidates != self.sources))
         possible = possible[self.usable[candidates[possible]]]
         possible = possible[self._near_home(candidates[possible], possible)]
-        cost = self._cost(candidates[possible], self.targets[possible])
+        cost = self._cost(candidates[possible], self.targets[possible], self.costs[possible])
         better = cost < self.costs[possible]
         chosen = possible[better]
         self.sources[chosen] = candidates[chosen]
         self.costs[chosen] = cost[better]
 
-    def _cost(self, sources: Indices, targets: Indices) -> Colours:
-        """Return the sum of squared differences of patches, weighted by the confidence in the target's pixels."""
-        cost = np.empty(len(sources), np.float32)
+    def _cost(self, sources: Indices, targets: Indices, limits: Colours | None = None) -> Colours:
+        """Return the sum of squared differences of patches, weighted by the confidence in the target's pixels.
+
+        With `limits` a patch that reaches its limit is not followed to its end: its cost is infinite.
+        """
+        cost = np.full(len(sources), np.inf, np.float32)
         offsets = CHECKERED if self.depth <= 1 else PATCH
-        for block in _blocks(len(sources)):
-            total = np.zeros((block.stop - block.start, 4), np.float32)
-            for row, column in offsets:
+        buffers = np.empty((3, min(COST_BLOCK, len(sources)), 4), np.float32)
+        for block in _blocks(len(sources), COST_BLOCK):
+            alive = np.arange(block.start, block.stop)
+            total = np.zeros((len(alive), 4), np.float32)
+            for number, (row, column) in enumerate(offsets, 1):
                 offset = row * self.stride + column
-                here = targets[block] + offset
-                difference = np.take(self.known, sources[block] + offset, 0)
-                difference -= np.take(self.current, here, 0)
+                difference, present, confidence = buffers[:, : len(alive)]
+                here = targets[alive] + offset
+                self.known.take(sources[alive] + offset, 0, difference, "clip")
+                difference -= self.current.take(here, 0, present, "clip")
                 difference *= difference
-                difference *= np.take(self.confidence, here)[:, None]
+                difference *= self.confidence.take(here, 0, confidence, "clip")
                 total += difference
-            cost[block] = total[:, 0] + total[:, 1] + total[:, 2]
+                if limits is not None and number in CHECKS:
+                    keep = np.flatnonzero(total[:, 0] + total[:, 1] + total[:, 2] < limits[alive])
+                    alive, total = alive[keep], total[keep]
+            cost[alive] = total[:, 0] + total[:, 1] + total[:, 2]
         return cost
 
     def _vote(self, sharpness: float) -> None:
         """Set every missing pixel to the mean of the matches of all patches around it; good matches weigh most."""
         typical = max(float(np.median(self.costs)), 1.0)
-        weight = np.exp(-self.costs * np.float32(sharpness / typical)) * self.confidence[self.targets]
-        weight = (weight + np.float32(1e-6))[:, None]
+        weight = np.exp(-self.costs * np.float32(sharpness / typical)) * self.confidence[self.targets, 0]
+        weight = np.repeat(weight + np.float32(1e-6), 4).reshape(-1, 4)
         self.votes[:] = 0
-        for block in _blocks(len(self.targets)):
+        votes = self.votes.view(np.complex128)[:, 0]  # 16 bytes as one item: assigned to by index many times faster
+        for block in _blocks(len(self.targets), BLOCK):
             for row, column in PATCH:
                 offset = row * self.stride + column
-                colours = np.take(self.known, self.sources[block] + offset, 0)
+                here = self.targets[block] + offset
+                colours = self.known.take(self.sources[block] + offset, 0, mode="clip")
                 colours *= weight[block]
-                self.votes[self.targets[block] + offset] += colours
+                colours += self.votes.take(here, 0, mode="clip")
+                votes[here] = colours.view(np.complex128)[:, 0]
         voted = self.missing & (self.votes[:, 3] > 0)
         self.current[voted] = self.votes[voted] / self.votes[voted, 3:]
 
@@ -305,9 +319,9 @@ class Matcher:
         return picture
 
 
-def _blocks(count: int) -> Iterator[slice]:
-    for start in range(0, count, BLOCK):
-        yield slice(start, min(count, start + BLOCK))
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(count, start + size))
 
 
 def _framed(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
