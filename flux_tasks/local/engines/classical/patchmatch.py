@@ -33,8 +33,7 @@ LEASH = 0.35  # with a guide: how far from home a patch may be taken, as a share
 FEWEST_SOURCES = 64
 MANY_TARGETS = 40_000  # above this a level is only polished: one round, near the matches of the coarser level
 BLOCK = 1 << 14  # rows handled at once: they stay in the processor's cache
-COST_BLOCK = 1 << 12
-CHECKS = (4, 12)
+CHECKED_EVERY = 7  # pixels of a patch: then those that cannot win any more are left out
 
 
 @dataclass(frozen=True)
@@ -256,22 +255,23 @@ class Matcher:
         """
         cost = np.full(len(sources), np.inf, np.float32)
         offsets = CHECKERED if self.depth <= 1 else PATCH
-        buffers = np.empty((3, min(COST_BLOCK, len(sources)), 4), np.float32)
-        for block in _blocks(len(sources), COST_BLOCK):
-            alive = np.arange(block.start, block.stop)
-            total = np.zeros((len(alive), 4), np.float32)
+        buffers = np.empty((3, min(BLOCK, len(sources)), 4), np.float32)
+        for block in _blocks(len(sources)):
+            alive, there, here = np.arange(block.start, block.stop), sources[block], targets[block]
+            difference, present, confidence = buffers[:, : len(alive)]
+            total = np.zeros_like(difference)
             for number, (row, column) in enumerate(offsets, 1):
                 offset = row * self.stride + column
-                difference, present, confidence = buffers[:, : len(alive)]
-                here = targets[alive] + offset
-                self.known.take(sources[alive] + offset, 0, difference, "clip")
-                difference -= self.current.take(here, 0, present, "clip")
+                index = here + offset
+                self.known.take(there + offset, 0, difference, "clip")
+                difference -= self.current.take(index, 0, present, "clip")
                 difference *= difference
-                difference *= self.confidence.take(here, 0, confidence, "clip")
+                difference *= self.confidence.take(index, 0, confidence, "clip")
                 total += difference
-                if limits is not None and number in CHECKS:
+                if limits is not None and number % CHECKED_EVERY == 0:
                     keep = np.flatnonzero(total[:, 0] + total[:, 1] + total[:, 2] < limits[alive])
-                    alive, total = alive[keep], total[keep]
+                    alive, there, here, total = alive[keep], there[keep], here[keep], total[keep]
+                    difference, present, confidence = buffers[:, : len(alive)]
             cost[alive] = total[:, 0] + total[:, 1] + total[:, 2]
         return cost
 
@@ -282,7 +282,7 @@ class Matcher:
         weight = np.repeat(weight + np.float32(1e-6), 4).reshape(-1, 4)
         self.votes[:] = 0
         votes = self.votes.view(np.complex128)[:, 0]  # 16 bytes as one item: assigned to by index many times faster
-        for block in _blocks(len(self.targets), BLOCK):
+        for block in _blocks(len(self.targets)):
             for row, column in PATCH:
                 offset = row * self.stride + column
                 here = self.targets[block] + offset
@@ -319,9 +319,9 @@ class Matcher:
         return picture
 
 
-def _blocks(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(count, start + size))
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, BLOCK):
+        yield slice(start, min(count, start + BLOCK))
 
 
 def _framed(plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
