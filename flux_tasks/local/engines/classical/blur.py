@@ -18,10 +18,10 @@ from flux_tasks.local.engines.classical.deconvolve import (
     Periodic,
     Plane,
     deconvolve,
-    divided,
     fft,
     gradients,
     inverse_fft,
+    multiply,
     power,
     sharp_guess,
     within_neighbourhood,
@@ -190,9 +190,9 @@ def _fit_kernel(sharp: Plane, blurred: Periodic, side: int, ridge: float = 2.0) 
     along_x[faint] = 0
     along_y[faint] = 0
     sharp_x, sharp_y = fft(along_x), fft(along_y)
-    blurred_x, blurred_y = (fft(part) for part in gradients(blurred.plane))
+    blurred_x, blurred_y = blurred.gradient_spectra
     matched = np.asarray(np.conj(sharp_x) * blurred_x + np.conj(sharp_y) * blurred_y, np.complex64)
-    whole = inverse_fft(divided(matched, power(sharp_x) + power(sharp_y) + np.float32(ridge)), sharp.shape)
+    whole = inverse_fft(multiply(matched, 1 / (power(sharp_x) + power(sharp_y) + np.float32(ridge))), sharp.shape)
     kernel = np.roll(whole, (side // 2, side // 2), (0, 1))[:side, :side]
     return _cleaned(kernel)
 

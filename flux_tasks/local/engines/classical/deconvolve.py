@@ -5,6 +5,7 @@ A *plane* is one channel, float32, (H, W), nominally 0..1; a blur is a *kernel*:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Self
 
@@ -48,6 +49,11 @@ class Periodic:
         whole = np.asarray(mean + fade * (framed - mean), np.float32)
         return cls(whole, fft(whole), _gradient_power(whole.shape), margin, (height, width))
 
+    @cached_property
+    def gradient_spectra(self) -> tuple[Spectrum, Spectrum]:
+        along_x, along_y = gradients(self.plane)
+        return fft(along_x), fft(along_y)
+
     def crop(self, solution: Plane) -> Plane:
         """Return the part of a solution that is over the original plane."""
         height, width = self.size
@@ -82,8 +88,11 @@ def power(spectrum: Spectrum) -> Plane:
     return np.asarray(spectrum.real**2 + spectrum.imag**2, np.float32)
 
 
-def divided(spectrum: Spectrum, weight: Plane) -> Spectrum:
-    return np.asarray(spectrum / weight, np.complex64)
+def multiply(spectrum: Spectrum, factor: Plane | np.float32) -> Spectrum:
+    """Multiply a spectrum by real factors, in place: NumPy's own operator multiplies and divides as complex numbers."""
+    for part in (spectrum.real, spectrum.imag):
+        part *= factor
+    return spectrum
 
 
 def _gradient_power(shape: tuple[int, ...]) -> Plane:
@@ -95,12 +104,22 @@ def _gradient_power(shape: tuple[int, ...]) -> Plane:
 
 def gradients(plane: Plane) -> tuple[Plane, Plane]:
     """Return forward differences along x and y, wrapping around."""
-    return np.roll(plane, -1, 1) - plane, np.roll(plane, -1, 0) - plane
+    along_x, along_y = np.empty_like(plane), np.empty_like(plane)
+    np.subtract(plane[:, 1:], plane[:, :-1], along_x[:, :-1])
+    np.subtract(plane[:, 0], plane[:, -1], along_x[:, -1])
+    np.subtract(plane[1:], plane[:-1], along_y[:-1])
+    np.subtract(plane[0], plane[-1], along_y[-1])
+    return along_x, along_y
 
 
 def _divergence(along_x: Plane, along_y: Plane) -> Plane:
     """Return the adjoint of `gradients`."""
-    return (np.roll(along_x, 1, 1) - along_x) + (np.roll(along_y, 1, 0) - along_y)
+    sums = np.empty_like(along_x)
+    np.subtract(along_x[:, :-1], along_x[:, 1:], sums[:, 1:])
+    np.subtract(along_x[:, -1], along_x[:, 0], sums[:, 0])
+    sums[1:] += along_y[:-1] - along_y[1:]
+    sums[0] += along_y[-1] - along_y[0]
+    return sums
 
 
 def sharp_guess(blurred: Periodic, kernel: Plane, weight: float, *, growth: float = 4.0, ceiling: float = 1e5) -> Plane:
@@ -115,11 +134,13 @@ def sharp_guess(blurred: Periodic, kernel: Plane, weight: float, *, growth: floa
     guess, beta = blurred.plane, 2 * weight
     while beta < ceiling:
         along_x, along_y = gradients(guess)
-        faint = along_x**2 + along_y**2 < weight / beta
-        along_x[faint] = 0
-        along_y[faint] = 0
-        pull = np.float32(beta) * fft(_divergence(along_x, along_y))
-        guess = inverse_fft(divided(data + pull, data_power + np.float32(beta) * blurred.gradient_power), shape)
+        strong = along_x**2 + along_y**2 >= weight / beta
+        target = data.copy()
+        if strong.any():  # not in the first turns
+            along_x *= strong
+            along_y *= strong
+            target += multiply(fft(_divergence(along_x, along_y)), np.float32(beta))
+        guess = inverse_fft(multiply(target, 1 / (data_power + np.float32(beta) * blurred.gradient_power)), shape)
         beta *= growth
     return guess
 
@@ -175,8 +196,9 @@ def _deconvolve_whole(plane: Plane, kernel: Plane, data_weight: float, margin: i
         shrink = _Shrinkage(beta)
         along_x, along_y = gradients(sharp)
         ratio = np.float32(beta / data_weight)
-        pull = ratio * fft(_divergence(shrink(along_x), shrink(along_y)))
-        sharp = inverse_fft(divided(data + pull, data_power + ratio * blurred.gradient_power), shape)
+        target = multiply(fft(_divergence(shrink(along_x), shrink(along_y))), ratio)
+        target += data
+        sharp = inverse_fft(multiply(target, 1 / (data_power + ratio * blurred.gradient_power)), shape)
     return blurred.crop(sharp)
 
 
