@@ -55,15 +55,21 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where an engine is, and which modules it needs."""
+    """Where an engine is, which modules it needs, and whether it works in processes of its own."""
 
     version: str
     place: str
     needs: tuple[str, ...] = ()
+    is_separate: bool = False
 
 
 ENGINES: dict[str, Entry] = {
-    "classical": Entry("1", "flux_tasks.local.engines.classical.tools:ClassicalEngine", needs=("numpy", "scipy", "cv2"))
+    "classical": Entry(
+        "1",
+        "flux_tasks.local.engines.classical.tools:ClassicalEngine",
+        needs=("numpy", "scipy", "cv2"),
+        is_separate=True,
+    )
 }
 """Engines by name. The version is repeated here, because reading the engine's own would import it."""
 
@@ -91,7 +97,15 @@ def missing(name: str) -> list[str]:
 
 @cache
 def load(name: str) -> Engine:
-    """Import the engine called ``name``, and return it; see ``identity`` for errors."""
+    """Return the engine called ``name``, or what runs it in processes of its own; see ``identity`` for errors."""
+    if not _entry(name).is_separate:
+        return imported(name)
+    process = importlib.import_module("flux_tasks.local.engines.process")  # it imports this module
+    return cast(Engine, process.EngineProcesses(name))
+
+
+def imported(name: str) -> Engine:
+    """Import the engine called ``name`` into this process, and return it."""
     module, _, attribute = _entry(name).place.partition(":")
     return cast(Engine, getattr(importlib.import_module(module), attribute)())
 

@@ -192,7 +192,9 @@ def _fit_kernel(sharp: Plane, blurred: Periodic, side: int, ridge: float = 2.0) 
     sharp_x, sharp_y = fft(along_x), fft(along_y)
     blurred_x, blurred_y = blurred.gradient_spectra
     matched = np.asarray(np.conj(sharp_x) * blurred_x + np.conj(sharp_y) * blurred_y, np.complex64)
-    whole = inverse_fft(multiply(matched, 1 / (power(sharp_x) + power(sharp_y) + np.float32(ridge))), sharp.shape)
+    whole = inverse_fft(
+        multiply(matched, np.reciprocal(power(sharp_x) + power(sharp_y) + np.float32(ridge))), sharp.shape
+    )
     kernel = np.roll(whole, (side // 2, side // 2), (0, 1))[:side, :side]
     return _cleaned(kernel)
 

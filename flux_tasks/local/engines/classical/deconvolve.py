@@ -140,7 +140,9 @@ def sharp_guess(blurred: Periodic, kernel: Plane, weight: float, *, growth: floa
             along_x *= strong
             along_y *= strong
             target += multiply(fft(_divergence(along_x, along_y)), np.float32(beta))
-        guess = inverse_fft(multiply(target, 1 / (data_power + np.float32(beta) * blurred.gradient_power)), shape)
+        guess = inverse_fft(
+            multiply(target, np.reciprocal(data_power + np.float32(beta) * blurred.gradient_power)), shape
+        )
         beta *= growth
     return guess
 
@@ -198,7 +200,7 @@ def _deconvolve_whole(plane: Plane, kernel: Plane, data_weight: float, margin: i
         ratio = np.float32(beta / data_weight)
         target = multiply(fft(_divergence(shrink(along_x), shrink(along_y))), ratio)
         target += data
-        sharp = inverse_fft(multiply(target, 1 / (data_power + ratio * blurred.gradient_power)), shape)
+        sharp = inverse_fft(multiply(target, np.reciprocal(data_power + ratio * blurred.gradient_power)), shape)
     return blurred.crop(sharp)
 
 
