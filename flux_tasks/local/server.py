@@ -55,7 +55,7 @@ class LocalServer:
         cap: active jobs at a time (24 at BFL).
         expiry: seconds a delivery address is valid; None for BFL's own: 600, and 3600 for FLUX 3.
         engine: name of the engine.
-        workers: engine threads; None for one per CPU.
+        workers: jobs that the engine works on at a time; None for one per CPU.
         retention: seconds a finished job is remembered.
         strict: follow the newest specification alone: no short paths and field names of the seed documents,
             ``dilate_pixels`` up to 25.

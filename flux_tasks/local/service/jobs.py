@@ -96,7 +96,7 @@ class Jobs:
         cap: active jobs at a time; of Kontext max 6 (SEED-2).
         expiry: seconds a delivery address is valid; None for as long as each tool's is (``Tool.delivery``).
         retention: seconds a finished job is remembered.
-        workers: threads that run the engine.
+        workers: jobs that the engine works on at a time.
         latency: by tool; ``*`` for all others.
         retries: seconds before each repetition of a call-back that was not answered with 2xx (SKILL: 1, 5, 30).
     """

@@ -19,7 +19,7 @@ class ClassicalEngine:
     """Undoes blur, fills holes and continues edges without learned weights."""
 
     def __init__(self) -> None:
-        cv2.setNumThreads(1)  # several jobs run at once, a thread each; results do not depend on it
+        cv2.setNumThreads(1)  # several jobs run at once, a process each; results do not depend on it
 
     def run(self, work: Work, progress: Progress) -> Image.Image:
         """See ``Engine.run``."""
