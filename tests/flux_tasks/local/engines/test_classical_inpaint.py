@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from flux_tasks.local.engines.classical import inpaint as package_inpaint
+from flux_tasks.local.engines.classical import patchmatch
 from flux_tasks.local.engines.classical.inpaint import inpaint
 from flux_tasks.local.engines.classical.patchmatch import grown, hole_radius, membrane
 
@@ -172,6 +173,15 @@ def test_the_same_seed_gives_the_same_picture_on_one_thread_and_on_two() -> None
         cv2.setNumThreads(before)
     assert np.array_equal(results[0], results[1])
     assert not np.array_equal(results[0], inpaint(original, mask, seed=8))
+
+
+@pytest.mark.parametrize("every", [1, 1000])
+def test_leaving_out_patches_that_cannot_win_changes_no_pixel(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    original = skimage.data.coffee()[:200, :300]
+    mask = box(original.shape, slice(60, 130), slice(100, 180))
+    filled = inpaint(original, mask, seed=3)
+    monkeypatch.setattr(patchmatch, "CHECKED_EVERY", every)
+    assert np.array_equal(inpaint(original, mask, seed=3), filled)
 
 
 Maker = Callable[[np.random.Generator, int, int], Mask]
