@@ -26,7 +26,7 @@ $(VENV)/.docs: pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, no network
-	PREFECT_HOME=$(CURDIR)/$(DEMO)/prefect PREFECT_API_URL= $(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --store $(DEMO)/store --report $(DEMO)/report.html
+	$(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --prefect off --store $(DEMO)/store --report $(DEMO)/report.html
 
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
