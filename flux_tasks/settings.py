@@ -11,8 +11,8 @@
 ``FLUX_TIMEOUT``        seconds to wait for one answer of the service (60)
 ``FLUX_REGION``         ``strict`` polls and fetches in the endpoint's own region only; ``any`` (default)
 ``FLUX_ALONE``          ``true`` uses a store that cannot keep several processes apart, because only this one uses it
-``FLUX_PREFECT``        ``auto`` (default) records a run in Prefect where a server is configured, ``embedded`` on a server
-                        of its own, ``off`` nowhere
+``FLUX_PREFECT``        who records runs: the Prefect server that is configured, if any (``auto``, default), one that is
+                        started for them (``embedded``), nobody (``off``)
 ``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 

@@ -1,4 +1,4 @@
-"""A paid call without Prefect, and what it has in common with a Prefect task: arguments, checks, when it is repeated."""
+"""A paid call without Prefect, and what it shares with a Prefect task: arguments, checks, when it is repeated."""
 
 from __future__ import annotations
 

@@ -49,9 +49,9 @@ _REMEDY = (
 
 def startup_seconds() -> int:
     """Return how many seconds Prefect's settings give an embedded server to start."""
-    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS as setting
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
-    return int(setting.value())
+    return int(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
 
 
 class EmbeddedServer:
@@ -61,7 +61,7 @@ class EmbeddedServer:
     """
 
     def __init__(self) -> None:
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - ``stop`` closes it
         with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
             self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             given = {n: v for n, v in os.environ.items() if n.startswith("PREFECT_") or not _SECRET.search(n)}

@@ -118,7 +118,7 @@ class JobResults(WritableFileSystem):
 
 
 class FluxTask(Task[..., Any]):
-    """A Prefect task for a FLUX tool: checks its arguments first. With ``with_options`` its results stay in the store."""
+    """A Prefect task for a FLUX tool; checks its arguments first. ``with_options`` keeps its results in the store."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         check_arguments(self._tool_task, args, kwargs)

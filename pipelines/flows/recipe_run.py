@@ -133,8 +133,8 @@ def run_recipe(
         recipe: a file, or a recipe already loaded.
         raise_on: True raises ``ItemsFailed`` when any item did not end well; or the outcomes that count as failure:
             ``failed``, ``moderated``, ``invalid``, ``held``.
-        settings: of ``flux_tasks.use``: endpoint, store, max_jobs, prefect …; and of the run: ``limit`` (so many items),
-            ``seed``, ``budget`` in credits, ``on_event``.
+        settings: of ``flux_tasks.use``: endpoint, store, max_jobs, prefect …; and of the run: ``limit`` (so many
+            items), ``seed``, ``budget`` in credits, ``on_event``.
 
     Returns:
         ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.

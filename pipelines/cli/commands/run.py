@@ -51,7 +51,8 @@ class Outputs:
         manifest: where to write the manifest (default: in the store)
         no_report: write no report
         grace: after Ctrl-C, wait this long for jobs in flight (default 30)
-        prefect: record the run in Prefect: auto, where a server is configured (default: FLUX_PREFECT); embedded, on a server started for it; off
+        prefect: who records the run: auto, the Prefect server that is configured, if any; embedded, one started for
+            this run; off, nobody (default: FLUX_PREFECT)
     """
 
     report: _File = ""
