@@ -10,11 +10,13 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import FailedRun
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
+from prefect.utilities.urls import url_for
 
 from flux_tasks import ImageRef, tasks, use
 from flux_tasks.errors import FluxError, RunStopped
@@ -22,6 +24,7 @@ from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.tasks.embedded import EmbeddedServer, arecorded, startup_seconds
 from flux_tasks.tasks.prefect_task import collect_results
 from pipelines.flows.artifact import publish
+from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
 
 _log = logging.getLogger("flux_tasks.flows")
@@ -47,6 +50,10 @@ LAST_WORDS = 10.0
 async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     run = _current_run.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
+    context = FlowRunContext.get()
+    if context and context.flow_run and run.settings.prefect != "embedded" and PREFECT_API_URL.value():
+        address = url_for("flow-run", obj_id=context.flow_run.id)
+        run.context.emit(Event(EventKind.WARNING, text=f"recorded in Prefect: {address}"))
     await run.run_remaining(call_task)
     run.summary.stopped = str(run.stopped or "")
     _is_over.get().set()
