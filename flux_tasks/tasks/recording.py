@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["UNRECORDED", "is_in_flow", "is_recorded", "is_server_configured"]
+__all__ = ["UNRECORDED", "is_in_flow", "is_recorded", "is_server_configured", "may_be_configured"]
 
 UNRECORDED = (
     "not recorded in Prefect, because no server is configured: set PREFECT_API_URL to the address of one, "
@@ -37,14 +37,14 @@ def is_recorded(choice: str) -> bool:
 
 def is_server_configured() -> bool:
     """Check whether Prefect's settings have the address of a server: in the environment, a file, or the profile."""
-    if "prefect.settings" not in sys.modules and not _may_be_configured():
+    if "prefect.settings" not in sys.modules and not may_be_configured():
         return False
     from prefect.settings import get_current_settings
 
     return bool(get_current_settings().api.url)
 
 
-def _may_be_configured() -> bool:
+def may_be_configured() -> bool:
     """Check whether anything that Prefect reads says where its server is; True where only Prefect can tell."""
     given = {name.lower(): value for name, value in os.environ.items() if name.lower().startswith("prefect_")}
     if "prefect_api_url" in given or "prefect_api" in given:  # set, though empty, it hides what the files say

@@ -66,8 +66,8 @@ class ToolTask:
         )
         return made
 
-    @property
-    def __class__(self) -> type:  # type: ignore[override]
+    @property  # type: ignore[misc]  # ``isinstance`` only reads it
+    def __class__(self) -> type:
         """Prefect's class where Prefect is imported, for ``isinstance``; nobody else can ask for it."""
         return type(self._prefect_task) if "prefect.tasks" in sys.modules else ToolTask
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from flux_tasks.tasks.recording import is_server_configured
+from flux_tasks.tasks.recording import may_be_configured
 
 _DEFAULTS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
@@ -28,7 +28,7 @@ def apply() -> None:
         os.environ.setdefault(name, value)
     if os.environ.get("PREFECT_API_URL") == "":
         del os.environ["PREFECT_API_URL"]  # empty means no server, but breaks the events of Prefect's embedded one
-        if is_server_configured():
+        if may_be_configured():
             os.environ["PREFECT_API_URL"] = ""
-    if not is_server_configured():  # logs are for those who watch a lasting server
+    if not may_be_configured():  # logs are for those who watch a lasting server
         os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")
