@@ -8,7 +8,7 @@ DEMO := out/demo
 # More than there are cores: many tests wait for servers.
 WORKERS := $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2 or 1)')
 
-.PHONY: demo test test-oldest test-all lint types contract format bench chaos stubs docs site clean
+.PHONY: demo demo-prefect test test-oldest test-all lint types contract format bench chaos stubs docs site clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -26,7 +26,15 @@ $(VENV)/.docs: pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, no network
-	PREFECT_HOME=$(CURDIR)/$(DEMO)/prefect PREFECT_API_URL= $(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --store $(DEMO)/store --report $(DEMO)/report.html
+	$(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --prefect off --store $(DEMO)/store --report $(DEMO)/report.html
+
+demo-prefect: export PREFECT_HOME := $(CURDIR)/$(DEMO)/prefect
+demo-prefect: export PREFECT_API_URL := http://127.0.0.1:4200/api
+demo-prefect: $(VENV)/.demo  ## the same as a flow on a Prefect server, which goes on running: its address is printed
+	@mkdir -p $(DEMO)/prefect && $(BIN)/python -c 'import urllib.request as u; u.urlopen("$(PREFECT_API_URL)/health")' 2>/dev/null || $(BIN)/prefect server start --background
+	@for i in $$(seq 180); do $(BIN)/python -c 'import urllib.request as u; u.urlopen("$(PREFECT_API_URL)/health")' 2>/dev/null && break; sleep 1; done
+	$(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --prefect auto --store $(DEMO)/store-prefect --report $(DEMO)/report-prefect.html
+	@echo 'The server goes on running. To stop it: PREFECT_HOME=$(DEMO)/prefect $(BIN)/prefect server stop'
 
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)

@@ -4,8 +4,8 @@
 
     from flux_tasks import deblur, erase, fill, outpaint
 
-Importing this package imports neither Prefect nor a cloud library; the first task that is used does. It tells Prefect's
-embedded server, which a flow of your own may start, to take its time and to report to nobody.
+Importing this package imports neither Prefect nor a cloud library, and nor does a call that Prefect does not record. It
+tells Prefect's embedded server, which a flow of your own may start, to take its time and to report to nobody.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ if not _PREFECT.keys() <= os.environ.keys():
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first asked for: the tasks import Prefect, which takes about a second."""
+    """Import a name when it is first asked for."""
     if name in __all__:
         return getattr(import_module(f"flux_tasks.{_HOMES.get(name, 'tasks')}"), name)
     raise AttributeError(f"module 'flux_tasks' has no attribute '{name}'")

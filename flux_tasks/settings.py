@@ -11,6 +11,8 @@
 ``FLUX_TIMEOUT``        seconds to wait for one answer of the service (60)
 ``FLUX_REGION``         ``strict`` polls and fetches in the endpoint's own region only; ``any`` (default)
 ``FLUX_ALONE``          ``true`` uses a store that cannot keep several processes apart, because only this one uses it
+``FLUX_PREFECT``        who records runs: the Prefect server that is configured, if any (``auto``, default), one that is
+                        started for them (``embedded``), nobody (``off``)
 ``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 
@@ -68,6 +70,8 @@ class Settings:
         send_urls: send an input that was given as an http(s) address, and is not changed, as that address where the
             tool takes one. It is downloaded here too, for its digest, and must not change in the meantime.
         retry_moderated: submit again what moderation refused earlier.
+        prefect: who records runs, and calls outside a flow: the Prefect server that is configured, if any (``auto``),
+            one that is started for them (``embedded``), or nobody (``off``). In a flow Prefect records every call.
         alone: no other process uses the store, so that one is taken that cannot keep several apart.
         region: ``strict`` neither polls nor fetches outside the region of the endpoint, whatever address it names; of
             a server that is not BFL's, outside its own host.
@@ -86,6 +90,7 @@ class Settings:
     retry_moderated: bool = False
     region: Literal["any", "strict"] = "any"
     alone: bool = False
+    prefect: Literal["auto", "embedded", "off"] = "auto"
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -117,6 +122,8 @@ class Settings:
                 problems.append(Problem(name, f"{shown(seconds)} is not a number of seconds above 0"))
         if self.on_uncertain not in ("hold", "resubmit"):
             problems.append(Problem("on_uncertain", f"{quote(self.on_uncertain)} is not one of hold, resubmit"))
+        if self.prefect not in ("auto", "embedded", "off"):
+            problems.append(Problem("prefect", f"{shown(self.prefect)} is not one of auto, embedded, off"))
         if self.region not in ("any", "strict"):
             problems.append(Problem("region", f"{quote(self.region)} is not one of any, strict"))
         elif self.region == "strict" and self.is_bfl and not region_of(self.base_url):
@@ -165,6 +172,7 @@ class SettingChanges(TypedDict, total=False):
     retry_moderated: bool
     region: Literal["any", "strict"]
     alone: bool
+    prefect: Literal["auto", "embedded", "off"]
 
 
 def is_bfl(url: str) -> bool:
@@ -282,6 +290,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLUX_SEND_URLS": ("send_urls", _flag),
     "FLUX_ALONE": ("alone", _flag),
     "FLUX_REGION": ("region", _one_of("any", "strict")),
+    "FLUX_PREFECT": ("prefect", _one_of("auto", "embedded", "off")),
 }
 """The setting that each variable sets, and how its text is read; of two variables the first holds."""
 

@@ -32,7 +32,7 @@ from pipelines.language.python.step_spec import StepSpec, ids_of, name_of, plain
 from pipelines.language.reading import loader
 
 if TYPE_CHECKING:
-    from pipelines.flows.recipe_flow import RunOptions, RunResult
+    from pipelines.flows.recipe_run import RunOptions, RunResult
     from pipelines.language.document.recipe import Budget, Output, Source
     from pipelines.language.graph import Graph
     from pipelines.language.model import Step
@@ -203,13 +203,13 @@ class Recipe:
 
     def run(self, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]) -> RunResult:
         """Run it; see ``pipelines.flows.run_recipe``."""
-        from pipelines.flows.recipe_flow import run_recipe
+        from pipelines.flows.recipe_run import run_recipe
 
         return run_recipe(self, raise_on=raise_on, **settings)
 
     async def arun(self, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]) -> RunResult:
         """Run it; see ``pipelines.flows.arun_recipe``."""
-        from pipelines.flows.recipe_flow import arun_recipe
+        from pipelines.flows.recipe_run import arun_recipe
 
         return await arun_recipe(self, raise_on=raise_on, **settings)
 

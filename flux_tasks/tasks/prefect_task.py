@@ -7,7 +7,7 @@ result records. The job itself writes them, before it removes its journal entry,
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -23,19 +23,18 @@ from prefect.exceptions import MissingContextError
 from prefect.filesystems import WritableFileSystem
 from prefect.results import ResultRecord, ResultRecordMetadata  # type: ignore[attr-defined]  # documented there
 from prefect.serializers import JSONSerializer
-from prefect.tasks import exponential_backoff
 
-from flux_tasks import background, catalog, files, settings
+from flux_tasks import background, files, settings
 from flux_tasks.api.client import is_free_to_repeat
 from flux_tasks.catalog import signatures
-from flux_tasks.catalog.signatures import UNSET
-from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
+from flux_tasks.errors import FluxError
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
-from flux_tasks.jobs.call import Call, check_content, prepare
+from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.records import Store
+from flux_tasks.tasks.direct import DELAYS, JITTER, call_of, check_arguments
 
 
 def _keep_from_server(record: logging.LogRecord) -> bool:
@@ -46,19 +45,6 @@ def _keep_from_server(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("prefect.task_runs").addFilter(_keep_from_server)
-
-
-def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call:
-    """Return the checked call that ``task`` with ``arguments`` means; a parameter that is ``UNSET`` is not given.
-
-    Raises:
-        InvalidRequest: everything that is wrong, at once.
-    """
-    given = {name: value for name, value in arguments.items() if value is not UNSET}
-    model = given.pop("model", None)
-    tool = catalog.tool(task, model, where=where)
-    fit, variant = given.pop("fit", "error"), given.pop("variant", 0)
-    return check_content(prepare(tool, given, fit=fit, variant=variant, where=where or task), where or task)
 
 
 class JobKeyPolicy(CachePolicy):
@@ -132,46 +118,23 @@ class JobResults(WritableFileSystem):
 
 
 class FluxTask(Task[..., Any]):
-    """A Prefect task for a FLUX tool. With ``with_options`` its results stay in the store."""
+    """A Prefect task for a FLUX tool; checks its arguments first. ``with_options`` keeps its results in the store."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_arguments(args, kwargs)
+        check_arguments(self._tool_task, args, kwargs)
         return super().__call__(*args, **kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_arguments(args, kwargs)
+        check_arguments(self._tool_task, args, kwargs)
         return super().submit(*args, **kwargs)
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_arguments(args, kwargs)
+        check_arguments(self._tool_task, args, kwargs)
         return super().map(*args, **kwargs)
 
-    def _check_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Refuse arguments that the task does not take, with the nearest name, before Prefect sees them.
-
-        Raises:
-            InvalidRequest: unknown, missing or too many arguments.
-        """
-        task = self.fn.__name__.removeprefix("a") if self.isasync else self.fn.__name__
-        parameters = signatures.parameters(task)
-        names = [p.name for p in parameters]
-        problems = [
-            Problem(f"{task}.{name}", f"{task} has no such parameter{nearest(name, names)}")
-            for name in kwargs
-            if name not in (*names, "return_state", "wait_for", "deferred")
-        ]
-        positional = [p.name for p in parameters if not p.keyword]
-        if len(args) > len(positional):
-            what = f"takes {len(positional)} arguments without a name ({', '.join(positional)}), and got {len(args)}"
-            problems.append(Problem(task, what))
-        given = {*positional[: len(args)], *kwargs}
-        problems += [
-            Problem(f"{task}.{p.name}", "is required: write a value for it")
-            for p in parameters
-            if p.required and p.name not in given
-        ]
-        if problems:
-            raise InvalidRequest.of(problems)
+    @property
+    def _tool_task(self) -> str:
+        return self.fn.__name__.removeprefix("a") if self.isasync else self.fn.__name__
 
     def with_options(self, *args: Any, **options: Any) -> "FluxTask":
         base = copy(self)
@@ -212,9 +175,9 @@ def make_task(name: str, *, asynchronous: bool) -> FluxTask:
         persist_result=True,
         result_serializer="json",
         cache_result_in_memory=False,
-        retries=4,
-        retry_delay_seconds=exponential_backoff(backoff_factor=1),
-        retry_jitter_factor=0.5,
+        retries=len(DELAYS),
+        retry_delay_seconds=[*DELAYS],
+        retry_jitter_factor=JITTER,
         retry_condition_fn=_is_worth_repeating,
     )
     task.result_storage = JobResults()

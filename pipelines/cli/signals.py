@@ -6,10 +6,8 @@ given a few seconds more, because otherwise its job would be paid for and its id
 that either: ``flux-pipelines store held`` lists such jobs.
 """
 
-import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from types import FrameType
@@ -70,9 +68,5 @@ class SignalHandler:
         over = time.monotonic() + (_LAST_WORDS if self._second.is_set() else 3600.0)
         while is_submitting() and time.monotonic() < over:
             time.sleep(0.05)
-        server = sys.modules.get("prefect.server.api.server")
-        with contextlib.suppress(Exception):  # it may have ended already
-            for embedded in list(server.SubprocessASGIServer._instances.values()) if server else ():
-                embedded.stop()
         print_error("interrupted: what was submitted is in the journal; run again to go on")
         os._exit(_STOPPED)

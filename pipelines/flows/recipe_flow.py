@@ -4,53 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import FailedRun
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
+from prefect.utilities.urls import url_for
 
 from flux_tasks import ImageRef, tasks, use
-from flux_tasks.errors import FluxError, ItemsFailed, Problem, RecipeError, RunStopped, shown
+from flux_tasks.errors import FluxError, RunStopped
 from flux_tasks.jobs.result import JobOutcome, JobResult
-from flux_tasks.settings import current
+from flux_tasks.tasks.embedded import EmbeddedServer, arecorded, startup_seconds
 from flux_tasks.tasks.prefect_task import collect_results
-from pipelines.data.manifest import SEVERITY
 from pipelines.flows.artifact import publish
-from pipelines.flows.prefect_settings import shield_server
-from pipelines.language.compiled import HasCompiled
-from pipelines.language.reading import loader
-from pipelines.plan.planner import PlanOptions
-from pipelines.run.context import Event
+from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
 
-
-class RunOptions(PlanOptions, total=False):
-    """The keyword arguments of a run: its own, and those of ``flux_tasks.use``."""
-
-    seed: int | None
-    on_event: Callable[[Event], None]
-
-
 _log = logging.getLogger("flux_tasks.flows")
-
-
-class RunResult(TypedDict):
-    """How a run went: items by outcome, jobs paid for by it, their cost in credits, its manifest and its id."""
-
-    counts: dict[str, int]
-    jobs: int
-    cost: float
-    manifest: str
-    run_id: str
 
 
 async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
@@ -73,10 +50,14 @@ LAST_WORDS = 10.0
 async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     run = _current_run.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
+    context = FlowRunContext.get()
+    if context and context.flow_run and run.settings.prefect != "embedded" and PREFECT_API_URL.value():
+        address = url_for("flow-run", obj_id=context.flow_run.id)
+        run.context.emit(Event(EventKind.WARNING, text=f"recorded in Prefect: {address}"))
     await run.run_remaining(call_task)
     run.summary.stopped = str(run.stopped or "")
     _is_over.get().set()
-    if PREFECT_API_URL.value():  # nobody looks at the pages of an embedded server
+    if PREFECT_API_URL.value():  # nobody looks at the pages of a server that Prefect has started for a flow
         await publish(run.summary)
     problem = run.summary.problem
     return Failed(message=f"{problem}. Manifest: {run.summary.manifest}") if problem else dict(run.summary.counts)
@@ -93,10 +74,6 @@ async def advance(run: Run) -> None:
     Raises:
         RunStopped: Prefect itself failed, for example because its server cannot be reached.
     """
-    if not PREFECT_API_URL.value():
-        shield_server()
-        seconds = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-        _log.warning("waiting for Prefect's embedded server to start, %s s at most …", seconds)
     token, over = _current_run.set(run), asyncio.Event()
     _is_over.set(over)
     try:
@@ -146,98 +123,20 @@ def _mute(reason: str) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
+async def advance_on(server: EmbeddedServer, run: Run) -> None:
+    """Finish a run as a flow on an embedded server, and send that what Prefect has not sent yet.
+
+    Raises:
+        RunStopped: the server did not start, or Prefect failed.
+    """
+    _log.warning("waiting for Prefect's embedded server to start, %s s at most …", startup_seconds())
+    async with arecorded(server):
+        await advance(run)
+        for worker in (APILogWorker, EventsWorker):
+            await worker.drain_all(timeout=LAST_WORDS, at_exit=False)  # type: ignore[misc]  # awaitable in async code
+
+
 def _remedy() -> str:
     if address := PREFECT_API_URL.value():
         return f"Check that a Prefect server answers at {address} (PREFECT_API_URL), then run the recipe again"
-    return (
-        "If Prefect's embedded server did not start, give it more time with "
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, or start a lasting one with `prefect server start` and set "
-        "PREFECT_API_URL to its address; then run the recipe again"
-    )
-
-
-async def arun_recipe(
-    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]
-) -> RunResult:
-    """Run a recipe from Python; the async form of ``run_recipe``."""
-    outcomes = _outcomes(raise_on)
-    loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
-    changes: dict[str, Any] = {**settings}
-    given = {name: changes.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in changes}
-    with use(**changes), Run(loaded, current(), **given) as run:
-        if not await run.answer_from_store():
-            await run.prepare_to_pay()
-            await advance(run)
-    if run.stopped is not None:
-        raise run.stopped
-    summary = run.summary
-    result = RunResult(
-        counts=dict(summary.counts),
-        jobs=summary.jobs,
-        cost=summary.cost,
-        manifest=summary.manifest,
-        run_id=summary.run_id,
-    )
-    if any(summary.counts[outcome] for outcome in outcomes):
-        raise ItemsFailed(f"{summary.problem}. Manifest: {summary.manifest}", result)
-    return result
-
-
-def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:
-    if isinstance(raise_on, bool):
-        return set(SEVERITY) if raise_on else set()
-    named: list[Any] = [raise_on] if isinstance(raise_on, str) or not isinstance(raise_on, Iterable) else list(raise_on)
-    if unknown := [name for name in named if name not in SEVERITY]:
-        hint = f"write True, or some of {', '.join(SEVERITY)}"
-        raise RecipeError([Problem("raise_on", f"{shown(name)} is not an outcome: {hint}") for name in unknown])
-    return set(named)
-
-
-def run_recipe(
-    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]
-) -> RunResult:
-    """Run a recipe from Python, also inside a flow of one's own::
-
-        run_recipe("configs/restore.yaml", endpoint="local", store="out/store")
-
-    In async code, await ``arun_recipe``: this one blocks the event loop.
-
-    Each item that does not end well is logged as a warning of the logger ``pipelines.run``; with a Prefect server it is
-    in the log of the flow run, which ends as Failed.
-
-    Args:
-        recipe: a file, or a recipe already loaded.
-        raise_on: True raises ``ItemsFailed`` when any item did not end well; or the outcomes that count as failure:
-            ``failed``, ``moderated``, ``invalid``, ``held``.
-        settings: of ``flux_tasks.use``: endpoint, store, max_jobs …; and of the run: ``limit`` (so many items),
-            ``seed``, ``budget`` in credits, ``on_event``.
-
-    Returns:
-        ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.
-
-    Raises:
-        RecipeError: the recipe or an argument is wrong.
-        ItemsFailed: items ended as ``raise_on`` says; every item was worked on, and its ``result`` is what would have
-            been returned.
-        RunStopped: the key was refused, no credits, no server; jobs in flight were collected. Run it again to go on.
-    """
-    coroutine = arun_recipe(recipe, raise_on=raise_on, **settings)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    started: list[asyncio.Task[RunResult]] = []
-
-    async def cancellable() -> RunResult:
-        started.append(asyncio.ensure_future(coroutine))
-        return await started[0]
-
-    with ThreadPoolExecutor(1) as pool:  # a loop runs here, as in a notebook: one in a thread, within the same flow run
-        running = pool.submit(copy_context().run, asyncio.run, cancellable())
-        try:
-            return running.result()
-        except (KeyboardInterrupt, SystemExit):  # of this thread: the other one would go on and pay
-            for task in started:
-                with suppress(RuntimeError):  # its loop has ended
-                    task.get_loop().call_soon_threadsafe(task.cancel)
-            raise
+    return "Start a Prefect server with `prefect server start`, set PREFECT_API_URL to its address, and run it again"

@@ -10,7 +10,6 @@ writes ``{"run": 3, "pid": 123}`` when it has begun and ``{"run": 3, "code": -9}
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import gc
 import json
@@ -18,38 +17,15 @@ import os
 import selectors
 import signal
 import sys
-import types
 from typing import Any
-
-RETRIES = 4
 
 
 def _without_prefect() -> None:
-    """Put a module in the place of ``pipelines.flows.recipe_flow`` that makes each call as its Prefect task would."""
-    from flux_tasks import background
-    from flux_tasks.api.client import is_free_to_repeat
-    from flux_tasks.errors import FluxError
-    from flux_tasks.jobs import job
-    from flux_tasks.jobs.result import JobResult
-    from flux_tasks.tasks.prefect_task import call_of
+    """Make each call directly, and repeat it sooner than people want it."""
+    os.environ["FLUX_PREFECT"] = "off"
+    from flux_tasks.tasks import direct
 
-    async def advance(run: Any) -> None:
-        async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:
-            call = await asyncio.to_thread(call_of, task, arguments)
-            for attempt in range(RETRIES + 1):
-                try:
-                    return await background.arun(job.execute(call, run.settings))
-                except FluxError as error:
-                    if attempt == RETRIES or not is_free_to_repeat(error):
-                        raise
-                await asyncio.sleep(0.05 * 2**attempt)
-            raise AssertionError("unreachable")
-
-        await run.run_remaining(call_tool)
-
-    stand_in = types.ModuleType("pipelines.flows.recipe_flow")
-    stand_in.advance = advance  # type: ignore[attr-defined]
-    sys.modules |= {"pipelines.flows": types.ModuleType("pipelines.flows"), stand_in.__name__: stand_in}
+    direct.DELAYS = (0.05, 0.1, 0.2, 0.4)  # type: ignore[assignment]
 
 
 def _become_runner(order: dict[str, Any]) -> int:

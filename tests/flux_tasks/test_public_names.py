@@ -42,7 +42,9 @@ def test_every_public_name_is_there_once_and_listed(tmp_path: Path) -> None:
     assert flux_tasks.__all__ == sorted(flux_tasks.__all__)
     assert dir(flux_tasks) == sorted(PUBLIC)
     code = f"import os; os.environ['PREFECT_HOME'] = {str(tmp_path)!r}\n"  # which Prefect makes when it is imported
-    assert "prefect" in loaded_by(code + "import flux_tasks; [getattr(flux_tasks, n) for n in flux_tasks.__all__]")
+    code += "import flux_tasks; [getattr(flux_tasks, n) for n in flux_tasks.__all__]"
+    assert "prefect" not in loaded_by(code)
+    assert "prefect" in loaded_by(code + "; flux_tasks.deblur.submit")
 
 
 def test_every_task_of_the_catalogue_is_public_in_both_forms() -> None:

@@ -34,7 +34,8 @@ from flux_tasks import ImageRef, ItemsFailed, KeyRefused, RecipeError, RunStoppe
 from flux_tasks.jobs.result import JobResult
 from pipelines import Recipe
 from pipelines.flows import artifact as artifacts
-from pipelines.flows.recipe_flow import arun_recipe, call_task, run_recipe
+from pipelines.flows import arun_recipe, run_recipe
+from pipelines.flows.recipe_flow import call_task
 from pipelines.flows.restore import restore
 
 pytestmark = [

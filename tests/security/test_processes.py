@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
@@ -23,19 +22,11 @@ from pipelines.flows import recipe_flow
 
 HERE = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
 
-CHILD = """
-import json, os, time
-with open("told.part", "w") as file:
-    json.dump([os.getpid(), dict(os.environ)], file)
-os.replace("told.part", "told")
-time.sleep(600)
-"""
 PARENT = """
-import os, sys, time
-from pipelines.flows.prefect_settings import shield_server
-from prefect.server.api import server
-shield_server()
-server.subprocess.Popen(args=[sys.executable, "-m", "child"], env={**os.environ, "PREFECT_API_KEY": "prefects-own"})
+import time
+from flux_tasks.tasks.embedded import EmbeddedServer
+server = EmbeddedServer()
+print(server._process.pid, flush=True)
 time.sleep(600)
 """
 
@@ -49,19 +40,21 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_prefects_server_gets_no_key_and_ends_with_a_run_that_is_killed(tmp_path: Path, key: str) -> None:
-    (tmp_path / "child.py").write_text(CHILD)
     secrets = {"BFL_API_KEY": key, "AWS_SECRET_ACCESS_KEY": "aws-secret-1", "HF_TOKEN": "hf-secret-1"}
-    environment = {**os.environ, **secrets, "PYTHONPATH": os.pathsep.join([str(tmp_path), HERE])}
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path, env=environment)
-    try:
-        wait_until(lambda: (tmp_path / "told").exists())
-        pid, given = json.loads((tmp_path / "told").read_text())
-        assert not secrets.keys() & given.keys()
-        assert given["PREFECT_API_KEY"] == "prefects-own"
-        assert is_alive(pid)
-    finally:
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
+    own = {"PREFECT_API_KEY": "prefects-own", "PREFECT_HOME": str(tmp_path), "PYTHONPATH": HERE}
+    environment = {**os.environ, **secrets, **own}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        try:
+            pid = int(parent.stdout.readline())
+            given = Path(f"/proc/{pid}/environ").read_text()
+            assert not any(name in given for name in secrets)
+            assert "PREFECT_API_KEY=prefects-own" in given
+            assert is_alive(pid)
+        finally:
+            parent.send_signal(signal.SIGKILL)
+            parent.wait()
     wait_until(lambda: not is_alive(pid))
 
 
@@ -143,6 +136,7 @@ async def broken() -> None:
     raise ConnectionError("All connection attempts failed\n{'event': 'a dump'}")
 
 
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("end", [silent, deaf, broken])
 @pytest.mark.parametrize("is_fine", [True, False])
 def test_what_became_of_the_items_is_told_when_prefect_goes_for_good(
@@ -170,6 +164,7 @@ def test_what_became_of_the_items_is_told_when_prefect_goes_for_good(
     assert not logging.getLogger("prefect.events").isEnabledFor(logging.CRITICAL)
 
 
+@pytest.mark.usefixtures("prefect_server")
 def test_a_prefect_that_fails_before_the_items_are_finished_still_stops_the_run(
     cli: Any, bfl: FakeBfl, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

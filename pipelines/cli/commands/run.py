@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -27,7 +27,6 @@ from pipelines.cli.common import (
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
-    from pipelines.cli.progress import Display
     from pipelines.language.compiled import CompiledRecipe
     from pipelines.run.run import Run
 
@@ -52,12 +51,15 @@ class Outputs:
         manifest: where to write the manifest (default: in the store)
         no_report: write no report
         grace: after Ctrl-C, wait this long for jobs in flight (default 30)
+        prefect: who records the run: auto, the Prefect server that is configured, if any; embedded, one started for
+            this run; off, nobody (default: FLUX_PREFECT)
     """
 
     report: _File = ""
     manifest: _File = ""
     no_report: bool = False
     grace: Annotated[float, value(float, "a number", "SECONDS")] = 30.0
+    prefect: Literal["auto", "embedded", "off"] | None = None
 
 
 def run(
@@ -145,6 +147,7 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
     from pipelines.cli.progress import Display
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
+    from pipelines.flows.recipe_run import finish
     from pipelines.run.context import Event
     from pipelines.run.run import Run
 
@@ -154,31 +157,21 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
             signals.install()  # a flow takes SIGTERM for itself when it begins
             display.show(event)
 
+        settings = replace(settings, prefect=outputs.prefect or settings.prefect)
         run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
         run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
         signals = SignalHandler(run, grace=outputs.grace)
         signals.install()
         with run:
             display.begin(run.summary.total)
-            asyncio.run(_finish(run, display, str(outputs.report)))
+            # Summary, manifest and report name each failure; a Prefect server still gets its log.
+            os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+            asyncio.run(finish(run, *([str(outputs.report)] if outputs.report else [])))
     problem = _write_report(run) if run.summary.report else ""
     print_summary(run)
     if problem:
         print_error(problem)
     return Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
-
-
-async def _finish(run: Run, display: Display, report: str) -> None:
-    """Do what the store cannot answer, as a Prefect flow; Prefect is not even imported when nothing is left to do."""
-    if await run.answer_from_store():
-        return
-    await run.prepare_to_pay(*([report] if report else []))
-    display.note("starting Prefect …")
-    # Summary, manifest and report name each failure; a Prefect server still gets its log.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    from pipelines.flows.recipe_flow import advance
-
-    await advance(run)
 
 
 def _write_report(run: Run) -> str:

@@ -72,12 +72,12 @@ def test_an_embedded_server_that_does_not_start_in_time_is_named_with_the_remedy
     folder: Path, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(folder / "prefect"))
-    monkeypatch.setenv("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
     monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "0")
-    done = Cli(folder, "")("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    recipe = str(folder / "recipe.yaml")
+    done = Cli(folder, "")("run", recipe, "--endpoint", bfl.url, "--prefect", "embedded", key="right-key")
     assert done.returncode == 3
     assert "waiting for Prefect's embedded server to start, 0 s at most" in done.stderr
-    assert "give it more time with PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in done.stderr
+    assert "Give it more time with PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in done.stderr
     assert bfl.jobs == 0
 
 

@@ -1,0 +1,167 @@
+"""A recipe run from Python or by the command line, recorded in Prefect or not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from flux_tasks import use
+from flux_tasks.errors import ItemsFailed, Problem, RecipeError, shown
+from flux_tasks.settings import current
+from flux_tasks.tasks import direct, recording
+from pipelines.data.manifest import SEVERITY
+from pipelines.language.compiled import HasCompiled
+from pipelines.language.reading import loader
+from pipelines.plan.planner import PlanOptions
+from pipelines.run.context import Event
+from pipelines.run.run import Run
+
+_log = logging.getLogger("flux_tasks.flows")
+
+
+class RunOptions(PlanOptions, total=False):
+    """The keyword arguments of a run: its own, and those of ``flux_tasks.use``."""
+
+    seed: int | None
+    on_event: Callable[[Event], None]
+
+
+class RunResult(TypedDict):
+    """How a run went: items by outcome, jobs paid for by it, their cost in credits, its manifest and its id."""
+
+    counts: dict[str, int]
+    jobs: int
+    cost: float
+    manifest: str
+    run_id: str
+
+
+async def finish(run: Run, *places: str) -> None:
+    """Do what the store cannot answer: as a Prefect flow, or by itself where nothing records it.
+
+    Prefect is not even imported where nothing is left to do, or nothing records it. An embedded server starts while
+    the store is asked, and ends with the run.
+
+    Args:
+        places: files that will be written after the run; see ``Run.prepare_to_pay``.
+    """
+    choice = run.settings.prefect
+    if choice == "embedded" and not recording.is_in_flow():
+        from flux_tasks.tasks.embedded import EmbeddedServer
+
+        server = EmbeddedServer()
+        try:
+            if not await run.answer_from_store():
+                await run.prepare_to_pay(*places)
+                from pipelines.flows.recipe_flow import advance_on
+
+                await advance_on(server, run)
+        finally:
+            await asyncio.to_thread(server.stop)
+        return
+    if await run.answer_from_store():
+        return
+    await run.prepare_to_pay(*places)
+    if choice != "off" and (recording.is_in_flow() or recording.is_recorded(choice)):
+        from pipelines.flows.recipe_flow import advance
+
+        await advance(run)
+        return
+    if choice == "auto":
+        _log.warning("%s", recording.UNRECORDED)
+    with use(run.settings):
+        await run.run_remaining(direct.call_task)
+
+
+async def arun_recipe(
+    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]
+) -> RunResult:
+    """Run a recipe from Python; the async form of ``run_recipe``."""
+    outcomes = _outcomes(raise_on)
+    loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
+    changes: dict[str, Any] = {**settings}
+    given = {name: changes.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in changes}
+    with use(**changes), Run(loaded, current(), **given) as run:
+        await finish(run)
+    if run.stopped is not None:
+        raise run.stopped
+    summary = run.summary
+    result = RunResult(
+        counts=dict(summary.counts),
+        jobs=summary.jobs,
+        cost=summary.cost,
+        manifest=summary.manifest,
+        run_id=summary.run_id,
+    )
+    if any(summary.counts[outcome] for outcome in outcomes):
+        raise ItemsFailed(f"{summary.problem}. Manifest: {summary.manifest}", result)
+    return result
+
+
+def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:
+    if isinstance(raise_on, bool):
+        return set(SEVERITY) if raise_on else set()
+    named: list[Any] = [raise_on] if isinstance(raise_on, str) or not isinstance(raise_on, Iterable) else list(raise_on)
+    if unknown := [name for name in named if name not in SEVERITY]:
+        hint = f"write True, or some of {', '.join(SEVERITY)}"
+        raise RecipeError([Problem("raise_on", f"{shown(name)} is not an outcome: {hint}") for name in unknown])
+    return set(named)
+
+
+def run_recipe(
+    recipe: str | Path | HasCompiled, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]
+) -> RunResult:
+    """Run a recipe from Python, also inside a flow of one's own::
+
+        run_recipe("configs/restore.yaml", endpoint="local", store="out/store")
+
+    In async code, await ``arun_recipe``: this one blocks the event loop.
+
+    Where a Prefect server is configured, or in a flow, it is a flow run with a task run for each paid call; else no
+    server is started, and it is not recorded. ``prefect="embedded"`` or ``prefect="off"`` decides otherwise.
+
+    Each item that does not end well is logged as a warning of the logger ``pipelines.run``; with a Prefect server it is
+    in the log of the flow run, which ends as Failed.
+
+    Args:
+        recipe: a file, or a recipe already loaded.
+        raise_on: True raises ``ItemsFailed`` when any item did not end well; or the outcomes that count as failure:
+            ``failed``, ``moderated``, ``invalid``, ``held``.
+        settings: of ``flux_tasks.use``: endpoint, store, max_jobs, prefect …; and of the run: ``limit`` (so many
+            items), ``seed``, ``budget`` in credits, ``on_event``.
+
+    Returns:
+        ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.
+
+    Raises:
+        RecipeError: the recipe or an argument is wrong.
+        ItemsFailed: items ended as ``raise_on`` says; every item was worked on, and its ``result`` is what would have
+            been returned.
+        RunStopped: the key was refused, no credits, no server; jobs in flight were collected. Run it again to go on.
+    """
+    coroutine = arun_recipe(recipe, raise_on=raise_on, **settings)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    started: list[asyncio.Task[RunResult]] = []
+
+    async def cancellable() -> RunResult:
+        started.append(asyncio.ensure_future(coroutine))
+        return await started[0]
+
+    with ThreadPoolExecutor(1) as pool:  # a loop runs here, as in a notebook: one in a thread, within the same flow run
+        running = pool.submit(copy_context().run, asyncio.run, cancellable())
+        try:
+            return running.result()
+        except (KeyboardInterrupt, SystemExit):  # of this thread: the other one would go on and pay
+            for task in started:
+                with suppress(RuntimeError):  # its loop has ended
+                    task.get_loop().call_soon_threadsafe(task.cancel)
+            raise

@@ -1,0 +1,125 @@
+"""Who records a run: Prefect where a server is configured or asked for, else nobody, and Prefect is not imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import Cli
+from fake_bfl import FakeBfl
+
+PROGRAM = """
+import sys
+from flux_tasks import deblur, use
+from pipelines import Recipe
+recipe, endpoint, store, photo = sys.argv[1:]
+with use(endpoint=endpoint, key="k", store=store, poll_interval=0.005):
+    deblur(photo, seed=9)
+    print(Recipe.load(recipe).run()["counts"], "prefect" in sys.modules)
+"""
+NOT_RECORDED = "not recorded in Prefect, because no server is configured"
+
+
+def program(folder: Path, bfl: FakeBfl, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "FLUX_", "BFL_"))}
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, "recipe.yaml", bfl.url, str(folder / "store"), str(folder / "photos/p0.png")],
+        env={**clean, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": paths, **environment},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_recipe_and_a_task_without_a_server_do_not_import_prefect_and_say_so_in_one_line(
+    folder: Path, bfl: FakeBfl
+) -> None:
+    done = program(folder, bfl)
+    assert done.stdout == "{'done': 2} False\n", done.stderr
+    assert done.stderr.count(NOT_RECORDED) == 1
+    assert bfl.jobs == 5
+    assert not (folder / "prefect").exists()
+
+
+def test_a_run_that_was_told_not_to_be_recorded_says_nothing_of_it(folder: Path, bfl: FakeBfl) -> None:
+    done = program(folder, bfl, FLUX_PREFECT="off", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert (done.stdout, done.stderr) == ("{'done': 2} False\n", "")
+
+
+OTHER_PROFILE = 'active = "a"\n[profiles.a]\n[profiles.b]\nPREFECT_API_URL = "x"\n'
+NO_SERVER = {
+    "an empty variable": ("PREFECT_API_URL", "", "", ""),
+    "another profile": (
+        "",
+        "",
+        "prefect/profiles.toml",
+        'active = "a"\n[profiles.a]\n[profiles.b]\nPREFECT_API_URL = "x"\n',
+    ),
+    "other settings": ("", "", "prefect.toml", '[logging]\nlevel = "INFO"\n'),
+    "another variable": ("", "", ".env", "PREFECT_LOGGING_LEVEL=INFO\n"),
+    "another project": ("", "", "pyproject.toml", "[project]\nname = 'prefect'\n"),
+}
+SERVER = {
+    "a variable": ("PREFECT_API_URL", "http://127.0.0.1:9/api", "", ""),
+    "the profile": (
+        "",
+        "",
+        "prefect/profiles.toml",
+        'active = "a"\n[profiles.a]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n',
+    ),
+    "a profile that is named": (
+        "PREFECT_PROFILE",
+        "a",
+        "prefect/profiles.toml",
+        '[profiles.a]\nPREFECT_API_URL = "http://127.0.0.1:9/api"\n',
+    ),
+    "prefect.toml": ("", "", "prefect.toml", '[api]\nurl = "http://127.0.0.1:9/api"\n'),
+    "a file of variables": ("", "", ".env", "export PREFECT_API_URL='http://127.0.0.1:9/api'\n"),
+    "the project": ("", "", "pyproject.toml", '[tool.prefect.api]\nurl = "http://127.0.0.1:9/api"\n'),
+}
+ASK = (
+    "import sys; from flux_tasks.tasks.recording import is_server_configured as f; print(f(), 'prefect' in sys.modules)"
+)
+
+
+def answer(folder: Path, variable: str, value: str, file: str, text: str) -> list[str]:
+    if file:
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_text(text)
+    clean = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
+    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    environment = {**clean, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": paths}
+    environment |= {variable: value} if variable else {}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], env=environment, cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("where", NO_SERVER)
+def test_that_no_server_is_configured_is_known_without_importing_prefect(tmp_path: Path, where: str) -> None:
+    assert answer(tmp_path, *NO_SERVER[where]) == ["False", "False"]
+
+
+@pytest.mark.parametrize("where", SERVER)
+def test_a_server_is_found_wherever_prefect_would_find_it(tmp_path: Path, where: str) -> None:
+    assert answer(tmp_path, *SERVER[where])[0] == "True"
+
+
+def test_the_embedded_server_records_a_run_and_ends_with_it(folder: Path, bfl: FakeBfl) -> None:
+    import sqlite3
+
+    cli = Cli(folder, "")
+    cli.environment["PREFECT_HOME"] = str(folder / "prefect")
+    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--prefect", "embedded", key="k")
+    assert done.returncode == 0, done.stderr
+    assert bfl.jobs == 4
+    with sqlite3.connect(folder / "prefect" / "prefect.db") as database:
+        assert database.execute("select state_name from flow_run").fetchall() == [("Completed",)]
+        names = database.execute("select name, state_name from task_run order by name").fetchall()
+    assert names == [(f"{step} p{n}", "Completed") for step in ("deblur", "erase") for n in range(2)]
