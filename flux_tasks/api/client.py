@@ -44,6 +44,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
+import orjson
 
 from flux_tasks.api.answers import (
     Finished,
@@ -157,7 +158,7 @@ class BflClient:
             ServerUnavailable: no connection; nothing was sent.
             SubmissionUncertain: the job may be charged.
         """
-        content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+        content = _encode(body)
         patience = time.monotonic() + (tool.deadline if deadline is None else deadline)
         pause = 1.0
         while True:
@@ -385,6 +386,13 @@ class BflClient:
                 return await self._connection.ask("GET", url, keyed=keyed)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise EndpointUnreachable(f"{self.base_url} cannot be reached ({reason_of(error)})") from None
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # a whole number of more than 64 bits
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _advice(tool: Tool, code: int) -> str:

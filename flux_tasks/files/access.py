@@ -305,8 +305,12 @@ def _is_conflict(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    options: dict[str, Any] = {"dir": path.parent, "prefix": f".{path.name[:40]}.", "suffix": ".tmp"}
+    try:
+        handle, name = tempfile.mkstemp(**options)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(**options)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:

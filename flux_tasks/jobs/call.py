@@ -4,7 +4,6 @@ A ``Call`` is cheap: headers are read and digests computed, but no pixel is deco
 sending. So a call that the store can answer never opens a picture.
 """
 
-import base64
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
+import pybase64
 from pydantic import ValidationError
 
 from flux_tasks.catalog import Tool
@@ -113,7 +113,7 @@ class Call:
             name, _, is_listed = slot.partition(".")
             picture = given.picture
             by_address = urls and self.tool.image_fields[name].url and picture.uri.startswith(("http://", "https://"))
-            text = picture.uri if by_address else base64.b64encode(picture.read()).decode("ascii")
+            text = picture.uri if by_address else pybase64.b64encode_as_string(picture.read())
             images[name] = [*images.get(name, ()), text] if is_listed else text
         return {**images, **self.parameters, **self.notify}
 

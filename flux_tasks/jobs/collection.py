@@ -131,7 +131,7 @@ class Collector:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         try:
-            return await commit(job.store, entry, facts, data), [*warnings, *lost]
+            return await commit(job.store, entry, facts, image), [*warnings, *lost]
         except StoreUnavailable as error:
             _log.warning("%s: job %s waits in the spool: %s", job.title, entry.id, error)
             try:

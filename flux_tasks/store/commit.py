@@ -38,8 +38,8 @@ async def patiently(function: Callable[..., T], *arguments: Any) -> T:
     raise AssertionError("unreachable")
 
 
-async def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes) -> ImageRef:
-    """Write a result and remove its journal entry.
+async def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes | ImageRef) -> ImageRef:
+    """Write a result, given as its bytes or as a picture that has them, and remove its journal entry.
 
     Raises:
         StoreUnavailable: the result could not be written.

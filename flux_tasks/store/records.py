@@ -66,14 +66,15 @@ class Store:
     def _blob(self, digest: str, media_type: str) -> str:
         return self.location("blobs", digest[:2], f"{digest}.{EXTENSIONS.get(media_type, 'bin')}")
 
-    def put_image(self, data: bytes, *, name: str = "") -> ImageRef:
-        """Write encoded image bytes, unchanged; return a reference that points into the store.
+    def put_image(self, data: bytes | ImageRef, *, name: str = "") -> ImageRef:
+        """Write encoded bytes, or those of a picture, unchanged; return a reference that points into the store.
 
         Raises:
             InvalidImage: the bytes are not an image.
             OSError: the store cannot be written.
         """
         image = ImageRef.of(data, name=name)
+        data = image.read()
         location = self._blob(image.digest, image.media_type)
         if files.size(location) != len(data) or _digest(files.read(location)) != image.digest:  # missing, or damaged
             files.write(location, data)

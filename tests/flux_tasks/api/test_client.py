@@ -72,6 +72,14 @@ async def test_a_submission_sends_the_key_and_the_body_and_returns_id_polling_ur
     assert request.json() == {"image": "aGk=", "seed": 3}
 
 
+async def test_a_submission_sends_whole_numbers_of_any_length(server: ScriptedServer) -> None:
+    server.on(SUBMIT, accepted(server))
+    async with client_of(server) as client:
+        await client.submit(DEBLUR, {"image": "aGk=", "seed": 2**64 + 1})
+    [request] = server.seen(SUBMIT)
+    assert request.json() == {"image": "aGk=", "seed": 2**64 + 1}
+
+
 async def test_a_webhook_submission_has_no_polling_url_and_is_understood(server: ScriptedServer) -> None:
     server.on(SUBMIT, Answer(200, {"id": "job-1", "status": "Pending", "webhook_url": "https://example.com/hook"}))
     async with client_of(server) as client:
