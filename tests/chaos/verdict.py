@@ -12,12 +12,13 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from watched import Post
 
+from flux_tasks import files
 from flux_tasks.errors import FluxError
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.local.faults.kinds import SubmitAnswer, SubmitCut, SubmitDrip, SubmitNoId, SubmitSlow
@@ -86,6 +87,10 @@ class Evidence:
     manifests: Mapping[int, tuple[int, list[dict[str, Any]]]]
     """Exit code and rows of each process's last run, which ended by itself."""
     store_failures: Sequence[tuple[int, str, str, str]] = ()
+    stops: Sequence[tuple[float, float]] = ()
+    """From when to when a process was stopped, in seconds since 1970."""
+    skews: Mapping[int, float] = field(default_factory=dict)
+    """By how many seconds the clock of each process was ahead."""
     timeout: float = 60.0
     writing: float = 1.0
     """Seconds that a process may take to write down what was answered."""
@@ -126,8 +131,9 @@ class _Judge:
         self.charges: dict[str, list[Entry]] = defaultdict(list)
         for entry in evidence.charges:
             self.charges[entry.key].append(entry)
-        self.results = _results(Path(evidence.store))
-        self.traces = _bytes(Path(evidence.store, "journal")) + _bytes(evidence.spool)
+        self.results = _results(evidence.store)
+        self.traces = _bytes(files.join(evidence.store, "journal"))
+        self.traces += b"\n".join(path.read_bytes() for path in sorted(evidence.spool.rglob("*.json")))
         self._count()
         self._duplicates()
         self._lost()
@@ -170,9 +176,9 @@ class _Judge:
         post = next((post for post in self.seen.posts if post.job == entry.id), None)
         if post is None or post.answered is None or self._is_uncertain(post):
             return True
-        return any(
-            post.arrived - 0.1 < killed < post.answered + self.seen.writing for killed in self.seen.kills.values()
-        )
+        over = post.answered + self.seen.writing
+        was_stopped = any(since < over and post.arrived - 0.1 < until for since, until in self.seen.stops)
+        return was_stopped or any(post.arrived - 0.1 < killed < over for killed in self.seen.kills.values())
 
     # -- (2) --
 
@@ -226,6 +232,8 @@ class _Judge:
             return "fault"
         pid = readable(entry.owner).rpartition(":")[2]
         killed = self.seen.kills.get(int(pid)) if pid.isdigit() else None
+        if pid.isdigit() and (skew := self.seen.skews.get(int(pid), 0.0)):
+            entry = replace(entry, at=entry.at - skew)
         if killed is not None and (cause := self._cause_of_kill(entry, posts[-1] if posts else None, killed)):
             return cause
         if any(f"/journal/{key}" in path for _, _, _, path in self.seen.store_failures):
@@ -293,7 +301,8 @@ class _Judge:
                 return "not told as held"
             entry = self.unsettled.get(cell.key) if cell else None
             listed = entry is not None and entry.phase == "intent"
-            is_free = bool(self.seen.store_failures) or self.seen.policy == "resubmit"
+            # An owner that was stopped for long is taken for dead, and settles its job when it goes on.
+            is_free = bool(self.seen.store_failures or self.seen.stops) or self.seen.policy == "resubmit"
             return "" if listed or is_free else "the journal does not list it"
         if kind == "Moderated":
             return "" if outcome == "moderated" and "job.moderated" in happened else "nothing was moderated"
@@ -397,15 +406,17 @@ def _cells(recipe: Recipe, store: Store, engine: str) -> Iterable[Cell]:
             image = found["image"]
 
 
-def _results(store: Path) -> dict[str, dict[str, Any]]:
+def _results(store: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(store.glob("results/*.json")):
-        try:
-            found[path.stem] = json.loads(path.read_text())
-        except ValueError:
-            found[path.stem] = {}
+    folder = files.join(store, "results")
+    for name in files.listing(folder):
+        if name.endswith(".json"):
+            try:
+                found[name.removesuffix(".json")] = json.loads(files.read(files.join(folder, name)))
+            except ValueError:
+                found[name.removesuffix(".json")] = {}
     return found
 
 
-def _bytes(folder: Path) -> bytes:
-    return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*.json")))
+def _bytes(folder: str) -> bytes:
+    return b"\n".join(files.read(files.join(folder, name)) for name in files.listing(folder))
