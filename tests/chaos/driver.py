@@ -5,10 +5,10 @@
 A round is one recipe over a few small pictures, one store (a folder, S3 or Google Cloud Storage, see ``stores``), one
 local server with a seeded fault schedule in this process, and one, two or four processes that run the recipe at once.
 In two rounds of three they have clocks that are up to two hours apart, some believe to run on another machine of the
-same name, and some are stopped for longer than their lease and continued (see ``disguise``). They are killed with SIGKILL, by the clock or at a
-chosen moment of a job's way (see ``watched``), and started again until the round's kills are spent; then each may run
-to its end. Everything is judged (see ``verdict``). Then the faults end, one more run goes through, and everything is
-judged again, more strictly: now nothing may be left on its way.
+same name, and some are stopped for longer than their lease and continued (see ``disguise``). They are killed with
+SIGKILL, by the clock or at a chosen moment of a job's way (see ``watched``), and started again until the round's kills
+are spent; then each may run to its end. Everything is judged (see ``verdict``). Then the faults end, one more run goes
+through, and everything is judged again, more strictly: now nothing may be left on its way.
 
 Then come as many faults as are asked for without a kill, and kills of the true command line with a Prefect server.
 
