@@ -282,6 +282,8 @@ async def keep_lease(journal: Journal, entry: Entry) -> AsyncIterator[None]:
     finally:
         renewing.cancel()
         await asyncio.wait([renewing, *writing])  # no renewal may come after what is written next
+        for renewal in writing:
+            renewal.exception()  # a store that fails just then is nobody's trouble
 
 
 _posting: set[asyncio.Task[tuple[bool, Claim | None]]] = set()

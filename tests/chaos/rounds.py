@@ -126,7 +126,7 @@ class Round:
 
     def __init__(self, leg: Leg, seed: str, folder: Path, launcher: Launcher, shelf: Shelf = LOCAL) -> None:
         self.shelf = shelf
-        self.stops: list[tuple[float, float]] = []
+        self.stops: list[tuple[int, float, float]] = []
         self.skews: dict[int, float] = {}
         self.leg, self.seed, self.folder, self.launcher = leg, seed, folder, launcher
         self.random = random.Random(seed)
@@ -357,7 +357,7 @@ class Round:
         pause = self.random.uniform(0.0, 0.3)
         if plan.signals[0] == signal.SIGSTOP:
             pause = self.random.choice((0.3, 1.3, 1.3, 2.0)) * LEASE
-            self.stops.append((time.time(), time.time() + pause))
+            self.stops.append((chosen.pid, time.time(), time.time() + pause))
             self.outcome.counts["stopped and continued"] += 1
         elif plan.signals[0] == signal.SIGKILL:
             self.kills[chosen.pid] = time.time()
@@ -423,7 +423,7 @@ class Round:
         """Whether ``store held`` lists what the journal holds."""
         log = self.folder / "held.json"
         arguments = ["store", "held", "--json", "--store", self.store]
-        environment = self._environment() | self._disguise()
+        environment = self._environment() | self._disguise() | {"CHAOS_SKEW": "0"}
         process = self.launcher.start(arguments, environment, log, self.stir)
         over = time.monotonic() + self.leg.patience
         while process.code is None and time.monotonic() < over:

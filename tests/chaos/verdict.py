@@ -87,8 +87,8 @@ class Evidence:
     manifests: Mapping[int, tuple[int, list[dict[str, Any]]]]
     """Exit code and rows of each process's last run, which ended by itself."""
     store_failures: Sequence[tuple[int, str, str, str]] = ()
-    stops: Sequence[tuple[float, float]] = ()
-    """From when to when a process was stopped, in seconds since 1970."""
+    stops: Sequence[tuple[int, float, float]] = ()
+    """Which process was stopped, and from when to when, in seconds since 1970."""
     skews: Mapping[int, float] = field(default_factory=dict)
     """By how many seconds the clock of each process was ahead."""
     timeout: float = 60.0
@@ -177,8 +177,8 @@ class _Judge:
         if post is None or post.answered is None or self._is_uncertain(post):
             return True
         over = post.answered + self.seen.writing
-        was_stopped = any(since < over and post.arrived - 0.1 < until for since, until in self.seen.stops)
-        return was_stopped or any(post.arrived - 0.1 < killed < over for killed in self.seen.kills.values())
+        was_killed = any(post.arrived - 0.1 < killed < over for killed in self.seen.kills.values())
+        return was_killed or self._is_in_a_stop(post)
 
     # -- (2) --
 
@@ -231,14 +231,29 @@ class _Judge:
         if any(self._is_uncertain(post) for post in posts):
             return "fault"
         pid = readable(entry.owner).rpartition(":")[2]
+        if not entry.owner and any(self._is_in_a_stop(post) for post in posts):
+            return "stop in the POST"
         killed = self.seen.kills.get(int(pid)) if pid.isdigit() else None
         if pid.isdigit() and (skew := self.seen.skews.get(int(pid), 0.0)):
             entry = replace(entry, at=entry.at - skew)
+        if pid.isdigit() and self._is_stopped_in(posts[-1] if posts else None, entry, int(pid), killed):
+            return "stop in the POST"
         if killed is not None and (cause := self._cause_of_kill(entry, posts[-1] if posts else None, killed)):
             return cause
         if any(f"/journal/{key}" in path for _, _, _, path in self.seen.store_failures):
             return "store"
         return ""
+
+    def _is_in_a_stop(self, post: Post) -> bool:
+        """Check whether a process was stopped while this POST was on its way; an entry of nobody has no process."""
+        over = (post.answered or post.arrived) + self.seen.writing
+        return any(since < over and post.arrived - 0.1 < until for _, since, until in self.seen.stops)
+
+    def _is_stopped_in(self, last: Post | None, entry: Unsettled, pid: int, killed: float | None) -> bool:
+        """Check whether the owner was stopped from the intent on, or before it had the answer: it gives up waiting."""
+        begun = entry.at - 0.1 if last is None else last.arrived - self.seen.writing
+        over = killed or (last.answered or 0.0) + self.seen.writing if last else killed or entry.at + self.seen.writing
+        return any(owner == pid and since < over and begun < until for owner, since, until in self.seen.stops)
 
     def _cause_of_kill(self, entry: Unsettled, last: Post | None, killed: float) -> str:
         """What the kill at ``killed`` came into; empty if there was time enough to write down how it ended."""
