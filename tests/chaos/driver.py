@@ -42,7 +42,14 @@ ROWS = (
     *("kills", "asked to stop", "stopped and continued", "processes", "faults", "faults of the store"),
     *("posts", "results", "charges", "held"),
     *("held: kill before the POST", "held: kill in the POST", "held: kill after the answer"),
-    *("held: kill while waiting after 429", "held: stop in the POST", "held: fault", "held: store", "charged and held", "uncertain by faults"),
+    *(
+        "held: kill while waiting after 429",
+        "held: stop in the POST",
+        "held: fault",
+        "held: store",
+        "charged and held",
+        "uncertain by faults",
+    ),
     *("resubmitted: lost by the service", "resubmitted: uncertain", "given up, and paid for again"),
 )
 

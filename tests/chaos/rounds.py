@@ -7,6 +7,7 @@ pictures, the schedule of faults and the plan of kills, comes from the round's s
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -128,6 +129,8 @@ class Round:
         self.shelf = shelf
         self.stops: list[tuple[int, float, float]] = []
         self.skews: dict[int, float] = {}
+        self.load = 1.0
+        """Programs that wait for a core, for each core: so many times slower is everything."""
         self.leg, self.seed, self.folder, self.launcher = leg, seed, folder, launcher
         self.random = random.Random(seed)
         self.outcome = Outcome(seed)
@@ -195,6 +198,7 @@ class Round:
         return self.outcome
 
     def _make_store_fail(self, share: float) -> None:
+        self.load = max(self.load, os.getloadavg()[0] / (os.cpu_count() or 1))
         self.flaky = share
         if self.shelf.proxy is not None:
             self.shelf.proxy.share = share
@@ -400,7 +404,7 @@ class Round:
             stops=self.stops,
             skews=self.skews,
             timeout=TIMEOUT,
-            writing=(6.0 if self.leg.flaky else 0.5) + 2 * self.server.late,
+            writing=self.load * (6.0 if self.leg.flaky or self.shelf.proxy else 0.5) + 2 * self.server.late,
             policy=self.leg.policy,
             is_over=is_over,
         )
