@@ -386,7 +386,7 @@ def test_a_second_attempt_whose_first_was_settled_meanwhile_does_not_stay_in_the
     journal = Journal(store)
     image = store.put_image(encoded())
     store.put_result(KEY, image, {"job_id": "a"})
-    journal.put(entry(attempt=2, owner=""))
+    journal.put(intent(attempt=2, owner=""))
     assert journal.entry(KEY) is None, "nobody finds it by its key"
     assert background.run(reconcile(settings)) == 0
     assert journal.entries() == []
