@@ -219,7 +219,9 @@ class _Judge:
     # -- (3) --
 
     def _held(self) -> None:
-        held = {key: entry for key, entry in self.unsettled.items() if entry.phase == "intent"}
+        # What has its result is stale, and is judged when all is over.
+        unanswered = {key: entry for key, entry in self.unsettled.items() if key not in self.results}
+        held = {key: entry for key, entry in unanswered.items() if entry.phase == "intent"}
         self.verdict.counts["held"] = len(held)
         for key, entry in held.items():
             cause = self._cause(key, entry)
