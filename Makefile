@@ -62,7 +62,7 @@ contract: $(VENV)/.dev  ## imports go one way only
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults against the local server; ARGS="--kills 100" for fewer
+chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults on local, S3 and GCS stores; ARGS="--kills 100 --store s3" for fewer
 	PYTHONPATH=. $(BIN)/python tests/chaos/driver.py $(ARGS)
 
 bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios

@@ -32,7 +32,7 @@ from flux_tasks.files.locations import (
 )
 from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
-from flux_tasks.files.patterns import glob, has_wildcards, matches
+from flux_tasks.files.patterns import glob, has_wildcards, links_of, matches
 from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "is_location",
     "is_web",
     "join",
+    "links_of",
     "listing",
     "local_path",
     "matches",

@@ -18,7 +18,7 @@ from pathlib import Path
 from flux_tasks.files.access import filesystem_of, reporting
 from flux_tasks.files.locations import canonical, is_local, is_web, local_path
 
-__all__ = ["glob", "has_wildcards", "matches"]
+__all__ = ["glob", "has_wildcards", "links_of", "matches"]
 
 has_wildcards = glob_module.has_magic
 """Whether a text has ``*``, ``?`` or ``[``."""
@@ -61,18 +61,61 @@ def _is_match(path: Path, *, with_folders: bool) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def matches(pattern: str, location: str) -> bool:
-    """Check whether ``glob`` with this pattern finds a file at ``location``, which need not be there yet."""
+def matches(pattern: str, location: str, links: Sequence[str] = ()) -> bool:
+    """Check whether ``glob`` with this pattern finds a file at ``location``, which need not be there yet.
+
+    Args:
+        links: what ``links_of`` gives for the pattern; the file is looked for behind them, too.
+    """
     if is_web(pattern) or is_local(pattern) != is_local(location):
         return False
     if not is_local(pattern):
         (protocol, path), (other, place) = canonical(pattern), canonical(location)
         return protocol == other and _match(_parts(place), _parts(path))
-    wanted, file = _parts(str(local_path(pattern))), local_path(location)
+    fixed, wanted = _fixed(pattern)
+    file = local_path(location)
+    folder = Path(os.path.realpath(file.parent))
+    top = Path(os.path.realpath(fixed))
+    behind = ((link, Path(os.path.realpath(link))) for link in map(Path, links))
+    ways = [folder, *(top / link.relative_to(fixed) / folder.relative_to(t) for link, t in behind if _is_in(folder, t))]
+    return any(_match([*way.parts, file.name], [*top.parts, *wanted]) for way in ways)
+
+
+def links_of(pattern: str) -> list[str]:
+    """Return the links through which ``glob`` goes into folders, also those whose folder is not there yet."""
+    if not is_local(pattern):
+        return []
+    fixed, wanted = _fixed(pattern)
+    found: set[str] = set()
+    for depth, part in enumerate(wanted[:-1]):
+        place = "/".join([glob_module.escape(fixed), *wanted[:depth]])
+        if part == _ANY_FOLDERS:
+            tops = glob_module.iglob(f"{place}/")  # noqa: PTH207 - keeps the pattern's own prefix
+            places = [entry for top in tops for folder in _folders(top) for entry in _entries(folder)]
+            return sorted({*found, *filter(_leads_to_folder, places)})
+        found.update(filter(_leads_to_folder, glob_module.iglob(f"{place}/{part}")))  # noqa: PTH207
+    return sorted(found)
+
+
+def _fixed(pattern: str) -> tuple[str, list[str]]:
+    """Return the folder of a local pattern up to its first wildcard, and the parts that follow."""
+    wanted = _parts(str(local_path(pattern)))
     first = next((index for index, part in enumerate(wanted) if has_wildcards(part)), len(wanted) - 1)
-    folder = "/".join(wanted[:first]) or ("/" if first else ".")
-    names = [*_parts(os.path.realpath(file.parent)), file.name]
-    return _match([name for name in names if name], [*filter(None, _parts(os.path.realpath(folder))), *wanted[first:]])
+    return "/".join(wanted[:first]) or ("/" if first else "."), wanted[first:]
+
+
+def _is_in(folder: Path, other: Path) -> bool:
+    return folder == other or other in folder.parents
+
+
+def _leads_to_folder(path: str) -> bool:
+    return Path(path).is_symlink() and not Path(path).is_file()
+
+
+def _entries(folder: str) -> list[str]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [entry.path for entry in entries]
+    return []
 
 
 def _parts(path: str) -> list[str]:

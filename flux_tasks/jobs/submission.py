@@ -104,7 +104,10 @@ class Submitter:
         job = self._job
         for _ in range(100):
             stopped = self._endpoint.stopped
-            if stopped is not None and await patiently(job.journal.entry, job.key) is None:
+            is_new = (
+                self._replaced is not None or stopped is None or await patiently(job.journal.entry, job.key) is None
+            )
+            if stopped is not None and is_new:
                 raise type(stopped)(f"not begun, because the run was stopped: {stopped}")
             is_first, claim = await self._submit(self._intent())
             if is_first:
@@ -279,6 +282,8 @@ async def keep_lease(journal: Journal, entry: Entry) -> AsyncIterator[None]:
     finally:
         renewing.cancel()
         await asyncio.wait([renewing, *writing])  # no renewal may come after what is written next
+        for renewal in writing:
+            renewal.exception()  # a store that fails just then is nobody's trouble
 
 
 _posting: set[asyncio.Task[tuple[bool, Claim | None]]] = set()

@@ -66,6 +66,7 @@ async def reconcile(settings: Settings) -> int:
         result = None if entry.refresh else await patiently(store.result, entry.key)
         if result is not None and (result.get("job_id") == entry.id or not journal.is_leased(entry)):
             await patiently(journal.settle, entry.key, entry.id)
+            await patiently(journal.remove_orphan, entry)
         else:
             left += 1
     return left

@@ -247,6 +247,11 @@ class Journal:
             if attempt < last.attempt or last.decision:
                 self._store.remove_record(_DECISIONS, _name(key, attempt))
 
+    def remove_orphan(self, entry: Entry) -> None:
+        """Remove an entry of ``entries`` that nobody finds by its key: the first attempt was settled as it was made."""
+        if self.entry(entry.key) is None:
+            self._remove(_name(entry.key, entry.attempt))
+
     def _remove(self, name: str) -> None:
         self._store.remove_record(_KIND, name)
         _seen.pop((self._store.url, name), None)

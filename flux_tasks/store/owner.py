@@ -50,12 +50,17 @@ def has_ended(owner: str) -> bool:
     if not owner:
         return True
     process, _, rest = owner.partition(" ")
-    machine, _, word = rest.partition(" ")
+    word = rest.partition(" ")[2]
     pid = process.rpartition(":")[2]
-    # Entries of earlier versions name no machine.
-    if not machine or machine != _machine(os.getpid()) or not pid.isdecimal():
+    if not is_of_this_machine(owner) or not pid.isdecimal():
         return False
     return word != _words[0] if int(pid) == os.getpid() else not is_process_alive(int(pid))
+
+
+def is_of_this_machine(owner: str) -> bool:
+    """Check whether ``owner`` is known to be a process of this boot and pid namespace."""
+    machine = owner.partition(" ")[2].partition(" ")[0]
+    return bool(machine) and machine == _machine(os.getpid())  # entries of earlier versions name no machine
 
 
 def readable(owner: str) -> str:

@@ -6,12 +6,15 @@ given a few seconds more, because otherwise its job would be paid for and its id
 that either: ``flux-pipelines store held`` lists such jobs.
 """
 
+import asyncio
 import os
 import signal
 import threading
 import time
+from concurrent.futures import wait
 from types import FrameType
 
+from flux_tasks import background
 from flux_tasks.errors import Interrupted
 from pipelines.cli.terminal import print_error
 from pipelines.run.run import Run
@@ -64,6 +67,8 @@ class SignalHandler:
             "Once more ends the run at once."
         )
         self._run.stop(Interrupted(f"interrupted ({name})"))
+        # The loop learns of it a little later; until then it may begin a POST.
+        wait([background.start(asyncio.sleep(0))], timeout=_LAST_WORDS)
         self._second.wait(self._grace)
         over = time.monotonic() + (_LAST_WORDS if self._second.is_set() else 3600.0)
         while is_submitting() and time.monotonic() < over:

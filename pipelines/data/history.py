@@ -15,6 +15,7 @@ from flux_tasks.catalog.rules import Price
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, nearest, quote
 from flux_tasks.jobs.call import Call
 from flux_tasks.settings import ENDPOINTS, Settings
+from flux_tasks.store.owner import has_ended, is_of_this_machine, readable, this_process
 from flux_tasks.store.records import Store
 from pipelines.data.manifest import ManifestRow, read_manifest
 from pipelines.language.compiled import CompiledRecipe
@@ -22,7 +23,16 @@ from pipelines.language.document.recipe import Source
 from pipelines.language.reading import loader, yaml
 from pipelines.language.reading.problems import ProblemCollector, read_part
 
-__all__ = ["USUAL", "JobDurations", "LearnedPrices", "PastRun", "budget_records", "spent_before", "spent_by"]
+__all__ = [
+    "USUAL",
+    "BegunRun",
+    "JobDurations",
+    "LearnedPrices",
+    "PastRun",
+    "budget_records",
+    "spent_before",
+    "spent_by",
+]
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,56 @@ def _is_relative(record: dict[str, Any]) -> bool:
     source = read_part(Source, written, (), ProblemCollector(document))
     places = [*source.images, source.table, source.image] if source else []
     return any(place and files.is_local(place) and not files.local_path(place).is_absolute() for place in places)
+
+
+class BegunRun:
+    """The record of a run that has not ended: it goes with the run, and stays if the process is killed.
+
+    Args:
+        recipe: the recipe's digest.
+    """
+
+    def __init__(self, store: Store, recipe: str, run_id: str) -> None:
+        self._store, self._run_id = store, run_id
+        self._kind = files.join("begun", recipe)
+
+    def begin(self, **facts: Any) -> list[str]:
+        """Write the record; return a line on each earlier run that was killed, and forget it.
+
+        Args:
+            facts: ``started``, ``manifest`` and ``total``, for a later run.
+
+        Raises:
+            OSError: the store cannot be read or written.
+        """
+        found = {name: self._store.record_or_empty(self._kind, name) for name in self._store.records(self._kind)}
+        self._store.put_record(self._kind, self._run_id, {**facts, "owner": this_process()})
+        told = []
+        for run_id, record in found.items():
+            owner = str(record.get("owner", ""))
+            if is_of_this_machine(owner) and not has_ended(owner):
+                continue  # it runs at this moment
+            self._store.remove_record(self._kind, run_id)
+            told.append(_obituary(run_id, record))
+        return told
+
+    def end(self) -> None:
+        """Remove the record: the run has ended, and has said how."""
+        with suppress(OSError):
+            self._store.remove_record(self._kind, self._run_id)
+
+
+def _obituary(run_id: str, record: Mapping[str, Any]) -> str:
+    owner = str(record.get("owner", ""))
+    what = "did not come to its end" if has_ended(owner) else "has not come to its end, or still runs there"
+    counts: Counter[str] = Counter()
+    with suppress(OSError):  # on an object store, a manifest is written when its run ends
+        counts.update(row["outcome"] for row in read_manifest(str(record.get("manifest"))) if _is_row(row))
+    ended = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or "none that is known"
+    return (
+        f"the run {run_id} of this recipe, begun {record.get('started')} on {readable(owner)}, {what}. "
+        f"Of its {record.get('total')} items had ended: {ended}. What it paid for is in the store or is collected now"
+    )
 
 
 USUAL = 10.0

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -37,7 +37,7 @@ from pipelines.language import templates
 from pipelines.language.document.recipe import Source
 from pipelines.language.names import ITEM_NAMES, RESERVED
 
-__all__ = ["Item", "is_read", "items_of", "known_names", "source_warnings", "table_names"]
+__all__ = ["Item", "finder", "items_of", "known_names", "source_warnings", "table_names"]
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
@@ -310,11 +310,19 @@ def source_warnings(source: Source) -> list[Problem]:
     return found
 
 
-def is_read(source: Source, extra: Mapping[str, Any], path: str) -> bool:
-    """Check whether a picture at ``path`` would be an item of ``source``: a glob matches it, and the filter holds."""
-    if not any(files.matches(pattern, path) for pattern in source.images):
-        return False
-    return _Maker(source, extra).made_of(_Entry(path), 0) is not None
+def finder(source: Source, extra: Mapping[str, Any]) -> Callable[[str], bool]:
+    """Return what checks whether a picture at a path would be an item of ``source``.
+
+    It would if a glob matches it, also through links as they are now, and the filter holds.
+    """
+    patterns = [(pattern, files.links_of(pattern)) for pattern in source.images]
+    maker = _Maker(source, extra)
+
+    def finds(path: str) -> bool:
+        is_found = any(files.matches(pattern, path, links) for pattern, links in patterns)
+        return is_found and maker.made_of(_Entry(path), 0) is not None
+
+    return finds
 
 
 def _inside(template: str) -> str:

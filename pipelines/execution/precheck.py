@@ -11,7 +11,7 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data import items as items_module
 from pipelines.data import tables
-from pipelines.data.items import Item, is_read, items_of, known_names
+from pipelines.data.items import Item, finder, items_of, known_names
 from pipelines.data.outputs import Outputs, mark, target_path
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
@@ -94,13 +94,14 @@ def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[It
     results: set[bytes] = set()
     found_again = ""
     named = list(_named_pictures(recipe))
+    finds = finder(recipe.source, recipe.constants)
     count = 0
     for item in items(recipe, limit=limit, only=only):
         count += 1
         inputs.update(map(mark, _read_by(recipe, item, named)))
         for path in _written_by(recipe, item):
             results.add(mark(path))
-            if not found_again and is_read(recipe.source, recipe.constants, path):
+            if not found_again and finds(path):
                 found_again = path
     name = cut(recipe.outputs[0].path.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"

@@ -21,7 +21,7 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
-from pipelines.data.history import LearnedPrices
+from pipelines.data.history import BegunRun, LearnedPrices
 from pipelines.data.items import Item
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.execution.answers import NeedsJob
@@ -74,6 +74,7 @@ class Run:
         self.folder = self.context.store.location("runs", run_id)
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
+        self._begun = BegunRun(self.context.store, recipe.digest, run_id)
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
@@ -91,13 +92,18 @@ class Run:
             "manifest": self.summary.manifest,
             "started": self.summary.started,
         }
+        warnings = source_warnings(self.recipe)
+        facts = {"started": self.summary.started, "manifest": self.summary.manifest, "total": self.summary.total}
         try:
             self.context.store.put_record(files.join("runs", self.summary.run_id), "run", record)
+            killed = self._begun.begin(**facts)
         except OSError as error:
             raise StoreUnavailable.of("written", error) from error
         self._manifest.__enter__()
-        for warning in source_warnings(self.recipe):
-            self.context.emit(Event(EventKind.WARNING, text=str(warning)))
+        for line in killed:
+            _log.warning(escape_controls(line))
+        for warning in (*killed, *map(str, warnings)):
+            self.context.emit(Event(EventKind.WARNING, text=warning))
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -106,6 +112,7 @@ class Run:
         self.context.durations.close()
         self.context.prices.close()
         self._manifest.__exit__(*error)
+        self._begun.end()
 
     @property
     def stopped(self) -> RunStopped | None:

@@ -7,6 +7,7 @@ pictures, the schedule of faults and the plan of kills, comes from the round's s
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import flaky
+from disguise import LEASE
 from PIL import Image
 from processes import Launcher, Process, ports_of
 from schedule import DEADLINE, FAULTS, TIMEOUT
+from stores import LOCAL, Shelf
 from verdict import Evidence, Verdict, judge
 from watched import ENGINE, MOMENTS, Trap, WatchedServer
 
@@ -57,6 +60,12 @@ class Leg:
     items: int = 12
     faults: Sequence[Mapping[str, Any]] = FAULTS
     flaky: float = 0.0
+    skew: float = 0.0
+    """Seconds by which the clock of a process may be ahead or behind."""
+    machines: int = 1
+    """Machines of one name that the processes believe to run on."""
+    stops: float = 0.0
+    """The share of blows that stop a process for a while, longer or shorter than its lease."""
     policy: str = "hold"
     latency: tuple[float, float] = (0.05, 0.05)
     max_jobs: int | None = None
@@ -116,7 +125,12 @@ class _Plan:
 class Round:
     """See the module. ``play`` plays it; ``evidence`` is what was seen of it then."""
 
-    def __init__(self, leg: Leg, seed: str, folder: Path, launcher: Launcher) -> None:
+    def __init__(self, leg: Leg, seed: str, folder: Path, launcher: Launcher, shelf: Shelf = LOCAL) -> None:
+        self.shelf = shelf
+        self.stops: list[tuple[int, float, float]] = []
+        self.skews: dict[int, float] = {}
+        self.load = 1.0
+        """Programs that wait for a core, for each core: so many times slower is everything."""
         self.leg, self.seed, self.folder, self.launcher = leg, seed, folder, launcher
         self.random = random.Random(seed)
         self.outcome = Outcome(seed)
@@ -135,6 +149,8 @@ class Round:
             size = self.random.choice(((96, 64), (64, 64), (64, 96), (80, 64)))
             grain = Image.frombytes("RGB", (16, 16), self.random.randbytes(16 * 16 * 3))
             grain.resize(size, Image.Resampling.BICUBIC).save(folder / "photos" / f"photo-{index:02}.png")
+        self.store = shelf.new_store(folder)
+        self.seen_failures = len(shelf.proxy.failures) if shelf.proxy else 0
         text = RECIPE.format(photos=folder / "photos", results=folder / "results")
         (folder / "recipe.yaml").write_text(text)
         self.recipe = Recipe.load(str(folder / "recipe.yaml"))
@@ -152,13 +168,14 @@ class Round:
     def play(self) -> Outcome:
         with self.server:
             try:
+                self._make_store_fail(self.leg.flaky)
                 self._drive(self.leg.kills)
+                self._make_store_fail(0.0)
                 if not self.outcome.wrong:
                     self._judge(is_over=False)
                 for rule in self.server.faults.to_dict()["faults"]:
                     self.outcome.acted[rule["fault"]] += rule["acted"]
                 self.server.faults.clear()
-                self.flaky = 0.0
                 self.slots = [_Slot(len(self.slots))]
                 if not self.outcome.wrong:
                     self._drive(0)
@@ -171,12 +188,20 @@ class Round:
                     self._end(slot)
         self.outcome.seconds = time.monotonic() - self.began
         self.outcome.counts["kills"] = len(self.kills)
+        self.outcome.counts["processes"] = len(self.skews)
+        self.outcome.counts["faults of the store"] = len(self._store_failures())
         self.outcome.counts["faults"] = sum(self.outcome.acted.values())
         self.note(f"the machine was {self.server.late:.3f} s late at most")
         (self.folder / "diary.txt").write_text("\n".join(self.diary) + "\n")
         posts = [f"{post.arrived - self.started:8.3f} {post}" for post in self.server.posts]
         (self.folder / "posts.txt").write_text("\n".join([*posts, *map(str, self.server.charges.entries)]) + "\n")
         return self.outcome
+
+    def _make_store_fail(self, share: float) -> None:
+        self.load = max(self.load, os.getloadavg()[0] / (os.cpu_count() or 1))
+        self.flaky = share
+        if self.shelf.proxy is not None:
+            self.shelf.proxy.share = share
 
     def _end(self, slot: _Slot) -> None:
         process = slot.process
@@ -193,20 +218,33 @@ class Round:
         slot.manifest = self.folder / f"manifest-{slot.number}.jsonl"
         slot.log.touch()
         self.logs.append(slot.log)
-        store = f"flaky://{self.folder}/store" if self.leg.flaky else f"{self.folder}/store"
+        is_flaky = bool(self.leg.flaky) and self.shelf.proxy is None
+        store = f"flaky://{self.store}" if is_flaky else self.store
         report = ["--report", f"{self.folder}/report-{slot.number}.html"] if self.leg.report else ["--no-report"]
         arguments = ["run", f"{self.folder}/recipe.yaml", "--endpoint", self.server.url, "--store", store]
         arguments += ["--manifest", str(slot.manifest), *report, "--max-jobs", str(self.max_jobs), "--grace", "5"]
         trouble = {"seed": f"{self.seed} {name}", "share": self.flaky, "log": f"{self.folder}/failures.txt"}
         slot.began = time.monotonic()
+        disguise = self._disguise()
         slot.process = self.launcher.start(
-            arguments, self._environment(), slot.log, self.stir, flaky=trouble if self.leg.flaky else None
+            arguments, self._environment() | disguise, slot.log, self.stir, flaky=trouble if is_flaky else None
         )
+        self.skews[slot.process.pid] = float(disguise["CHAOS_SKEW"])
         self.outcome.counts["runs"] += 1
-        self.note(f"process {slot.number}, life {slot.lives}: pid {slot.process.pid}")
+        self.note(f"process {slot.number}, life {slot.lives}: pid {slot.process.pid}, {disguise}")
+
+    def _disguise(self) -> dict[str, str]:
+        """What the next process is to believe of its surroundings."""
+        worn = {"CHAOS_SKEW": f"{self.random.choice((0.0, -1.0, 1.0, self.random.uniform(-1, 1))) * self.leg.skew:.0f}"}
+        if self.leg.machines > 1:
+            worn["CHAOS_MACHINE"] = str(1 + self.random.randrange(self.leg.machines))
+        if self.leg.machines > 1 or self.leg.stops:
+            worn["CHAOS_LEASE"] = f"{LEASE:g}"
+        return worn
 
     def _environment(self) -> dict[str, str]:
         return {
+            **self.shelf.environment,
             "HOME": f"{self.folder}/home",
             "TMPDIR": f"{self.folder}/tmp",
             "BFL_API_KEY": SECRET,
@@ -272,7 +310,9 @@ class Round:
 
     def _plan(self) -> _Plan:
         now = time.monotonic()
-        signals = self.random.choices(*_BLOWS)[0]
+        signals: tuple[int, ...] = self.random.choices(*_BLOWS)[0]
+        if self.random.random() < self.leg.stops:
+            signals = (signal.SIGSTOP, signal.SIGCONT)
         if self.random.random() < 0.4:
             startup = self.launcher.startup * self.random.choice((0.5, 1.0, 1.0, 1.0))
             delay = startup + self.random.uniform(0.0, self.leg.life)
@@ -283,7 +323,7 @@ class Round:
         late = moment in ("answered", "ready", "fetched", "charge") and self.random.random() < 0.7
         delay = self.random.uniform(0.0, 0.03 if moment == "fetched" else 0.008) if late else 0.0
         words = f"at {moment} no. {nth} + {delay * 1000:.1f} ms"
-        plan = _Plan(words, now + self.launcher.startup * 2 + 1.0, signals=signals)
+        plan = _Plan(words, now + self.launcher.startup * 2 + max(1.0, 2 * self.leg.life), signals=signals)
 
         def strike(port: int) -> None:
             self._strike(plan, port)
@@ -316,7 +356,14 @@ class Round:
         chosen = next((p for p in living if port and len(living) > 1 and port in ports_of(p.pid)), None)
         chosen = chosen or self.random.choice(living)
         plan.struck = True
-        if plan.signals[0] == signal.SIGKILL:
+        if chosen.pid in self.asked and plan.signals[0] in (signal.SIGTERM, signal.SIGINT):
+            plan.signals = (signal.SIGKILL,)  # a third signal does not wait for the answer to a POST either
+        pause = self.random.uniform(0.0, 0.3)
+        if plan.signals[0] == signal.SIGSTOP:
+            pause = self.random.choice((0.3, 1.3, 1.3, 2.0)) * LEASE
+            self.stops.append((chosen.pid, time.time(), time.time() + pause))
+            self.outcome.counts["stopped and continued"] += 1
+        elif plan.signals[0] == signal.SIGKILL:
             self.kills[chosen.pid] = time.time()
             self.kinds[chosen.pid] = plan.trap.moment if plan.trap else "the clock"
         else:
@@ -325,7 +372,7 @@ class Round:
         first, *further = plan.signals
         chosen.send(first)
         for number in further:
-            timer = threading.Timer(self.random.uniform(0.0, 0.3), chosen.send, [number])
+            timer = threading.Timer(pause, chosen.send, [number])
             timer.daemon = True
             timer.start()
         self.note(f"{' '.join(signal.Signals(n).name for n in plan.signals)} to {chosen.pid} {plan.words}")
@@ -344,7 +391,7 @@ class Round:
         return Evidence(
             recipe=self.recipe,
             engine=self.engine,
-            store=f"{self.folder}/store",
+            store=self.store,
             spool=self.folder / "spool",
             logs=self.logs,
             written=written,
@@ -353,12 +400,18 @@ class Round:
             posts=tuple(self.server.posts),
             kills=self.kills,
             manifests=manifests,
-            store_failures=flaky.failures(self.folder / "failures.txt"),
+            store_failures=self._store_failures(),
+            stops=self.stops,
+            skews=self.skews,
             timeout=TIMEOUT,
-            writing=(6.0 if self.leg.flaky else 0.5) + 2 * self.server.late,
+            writing=self.load * (6.0 if self.leg.flaky or self.shelf.proxy else 0.5) + 2 * self.server.late,
             policy=self.leg.policy,
             is_over=is_over,
         )
+
+    def _store_failures(self) -> list[tuple[int, str, str, str]]:
+        proxy = self.shelf.proxy
+        return proxy.failures[self.seen_failures :] if proxy else flaky.failures(self.folder / "failures.txt")
 
     def _judge(self, *, is_over: bool) -> None:
         self._let_the_server_finish()
@@ -373,20 +426,25 @@ class Round:
     def _listed(self) -> None:
         """Whether ``store held`` lists what the journal holds."""
         log = self.folder / "held.json"
-        arguments = ["store", "held", "--json", "--store", f"{self.folder}/store"]
-        process = self.launcher.start(arguments, self._environment(), log, self.stir)
+        arguments = ["store", "held", "--json", "--store", self.store]
+        environment = self._environment() | self._disguise() | {"CHAOS_SKEW": "0"}
+        process = self.launcher.start(arguments, environment, log, self.stir)
         over = time.monotonic() + self.leg.patience
         while process.code is None and time.monotonic() < over:
             self.stir.wait(0.02)
         if process.code is None:
             process.send(signal.SIGKILL)
         try:
-            listed = {entry["key"] for entry in json.loads(log.read_text())}
+            told = log.read_text()  # after warnings of clocks that are wrong, which go to standard error
+            listed = {entry["key"] for entry in json.loads(told[told.find("[") :])}
         except ValueError:
             self.outcome.wrong.append(f"held: store held --json ended with {process.code}: {log.read_text()[-2000:]}")
             return
-        held = {e.key for e in Journal(Store(f"{self.folder}/store")).entries() if e.phase == "intent"}
-        if listed != held:
+        entries = [e for e in Journal(Store(self.store)).entries() if e.phase == "intent"]
+        held = {e.key for e in entries}
+        # Of a process that was killed on another machine, it is not known at once.
+        young = {e.key for e in entries if self.leg.machines > 1 and abs(time.time() - e.at) < 30 + LEASE}
+        if not held - young <= listed <= held:
             self.outcome.wrong.append(f"held: {sorted(held)} are held, and {sorted(listed)} are listed")
 
     def _let_the_server_finish(self) -> None:
@@ -403,10 +461,10 @@ def _rows(manifest: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in manifest.read_text().splitlines()] if manifest.exists() else []
 
 
-def play(leg: Leg, seed: str, folder: Path, launcher: Launcher, *, keep: bool = False) -> Outcome:
+def play(leg: Leg, seed: str, folder: Path, launcher: Launcher, shelf: Shelf = LOCAL, *, keep: bool = False) -> Outcome:
     """One round in a folder of its own, which goes afterwards unless ``keep``."""
     place = folder / f"round-{seed.replace(':', '-')}"
-    outcome = Round(leg, seed, place, launcher).play()
+    outcome = Round(leg, seed, place, launcher, shelf).play()
     if not keep:
         shutil.rmtree(place)
     return outcome

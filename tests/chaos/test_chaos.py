@@ -12,6 +12,7 @@ import pytest
 from processes import Commands, Zygote, prefect_database
 from rounds import SECRET, Leg, Outcome, play
 from schedule import FAULTS, denser
+from stores import shelf
 
 
 def assert_nothing_is_wrong(outcome: Outcome) -> None:
@@ -31,6 +32,24 @@ def test_killed_at_random_moments_no_job_is_paid_for_twice_and_none_is_lost(
 def test_neither_does_a_store_that_fails_now_and_then_lose_or_repeat_anything(zygote: Zygote, tmp_path: Path) -> None:
     leg = Leg("kills", processes=2, kills=4, items=5, flaky=0.02, life=1.5, report=True)
     outcome = play(leg, "short:flaky", tmp_path, zygote)
+    assert_nothing_is_wrong(outcome)
+
+
+@pytest.mark.parametrize("kind", ["s3", "gcs"])
+def test_neither_does_an_object_store_behind_a_proxy_that_cuts_and_delays_and_refuses(
+    zygote: Zygote, tmp_path: Path, kind: str
+) -> None:
+    leg = Leg(kind, processes=2, kills=3, items=3, flaky=0.02, life=1.5, skew=7200.0)
+    with shelf(kind, tmp_path / kind, f"short:{kind}") as place:
+        outcome = play(leg, f"short:{kind}", tmp_path, zygote, place)
+    assert_nothing_is_wrong(outcome)
+
+
+def test_nor_do_two_machines_of_one_name_with_clocks_hours_apart_and_owners_that_are_stopped(
+    zygote: Zygote, tmp_path: Path
+) -> None:
+    leg = Leg("local", processes=2, kills=4, items=5, skew=7200.0, machines=2, stops=0.3)
+    outcome = play(leg, "short:disguised", tmp_path, zygote)
     assert_nothing_is_wrong(outcome)
 
 

@@ -12,12 +12,13 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from watched import Post
 
+from flux_tasks import files
 from flux_tasks.errors import FluxError
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.local.faults.kinds import SubmitAnswer, SubmitCut, SubmitDrip, SubmitNoId, SubmitSlow
@@ -86,6 +87,10 @@ class Evidence:
     manifests: Mapping[int, tuple[int, list[dict[str, Any]]]]
     """Exit code and rows of each process's last run, which ended by itself."""
     store_failures: Sequence[tuple[int, str, str, str]] = ()
+    stops: Sequence[tuple[int, float, float]] = ()
+    """Which process was stopped, and from when to when, in seconds since 1970."""
+    skews: Mapping[int, float] = field(default_factory=dict)
+    """By how many seconds the clock of each process was ahead."""
     timeout: float = 60.0
     writing: float = 1.0
     """Seconds that a process may take to write down what was answered."""
@@ -126,8 +131,9 @@ class _Judge:
         self.charges: dict[str, list[Entry]] = defaultdict(list)
         for entry in evidence.charges:
             self.charges[entry.key].append(entry)
-        self.results = _results(Path(evidence.store))
-        self.traces = _bytes(Path(evidence.store, "journal")) + _bytes(evidence.spool)
+        self.results = _results(evidence.store)
+        self.traces = _bytes(files.join(evidence.store, "journal"))
+        self.traces += b"\n".join(path.read_bytes() for path in sorted(evidence.spool.rglob("*.json")))
         self._count()
         self._duplicates()
         self._lost()
@@ -170,9 +176,11 @@ class _Judge:
         post = next((post for post in self.seen.posts if post.job == entry.id), None)
         if post is None or post.answered is None or self._is_uncertain(post):
             return True
-        return any(
-            post.arrived - 0.1 < killed < post.answered + self.seen.writing for killed in self.seen.kills.values()
-        )
+        over = post.answered + self.seen.writing
+        # What a process has sent before it died, a busy server sees a little later.
+        seen = post.arrived - max(0.1, self.seen.writing / 3)
+        was_killed = any(seen < killed < over for killed in self.seen.kills.values())
+        return was_killed or self._is_in_a_stop(post)
 
     # -- (2) --
 
@@ -211,7 +219,9 @@ class _Judge:
     # -- (3) --
 
     def _held(self) -> None:
-        held = {key: entry for key, entry in self.unsettled.items() if entry.phase == "intent"}
+        # What has its result is stale, and is judged when all is over.
+        unanswered = {key: entry for key, entry in self.unsettled.items() if key not in self.results}
+        held = {key: entry for key, entry in unanswered.items() if entry.phase == "intent"}
         self.verdict.counts["held"] = len(held)
         for key, entry in held.items():
             cause = self._cause(key, entry)
@@ -225,12 +235,29 @@ class _Judge:
         if any(self._is_uncertain(post) for post in posts):
             return "fault"
         pid = readable(entry.owner).rpartition(":")[2]
+        if not entry.owner and any(self._is_in_a_stop(post) for post in posts):
+            return "stop in the POST"
         killed = self.seen.kills.get(int(pid)) if pid.isdigit() else None
+        if pid.isdigit() and (skew := self.seen.skews.get(int(pid), 0.0)):
+            entry = replace(entry, at=entry.at - skew)
+        if pid.isdigit() and self._is_stopped_in(posts[-1] if posts else None, entry, int(pid), killed):
+            return "stop in the POST"
         if killed is not None and (cause := self._cause_of_kill(entry, posts[-1] if posts else None, killed)):
             return cause
         if any(f"/journal/{key}" in path for _, _, _, path in self.seen.store_failures):
             return "store"
         return ""
+
+    def _is_in_a_stop(self, post: Post) -> bool:
+        """Check whether a process was stopped while this POST was on its way; an entry of nobody has no process."""
+        over = (post.answered or post.arrived) + self.seen.writing
+        return any(since < over and post.arrived - 0.1 < until for _, since, until in self.seen.stops)
+
+    def _is_stopped_in(self, last: Post | None, entry: Unsettled, pid: int, killed: float | None) -> bool:
+        """Check whether the owner was stopped from the intent on, or before it had the answer: it gives up waiting."""
+        begun = entry.at - 0.1 if last is None else last.arrived - self.seen.writing
+        over = killed or (last.answered or 0.0) + self.seen.writing if last else killed or entry.at + self.seen.writing
+        return any(owner == pid and since < over and begun < until for owner, since, until in self.seen.stops)
 
     def _cause_of_kill(self, entry: Unsettled, last: Post | None, killed: float) -> str:
         """What the kill at ``killed`` came into; empty if there was time enough to write down how it ended."""
@@ -293,7 +320,8 @@ class _Judge:
                 return "not told as held"
             entry = self.unsettled.get(cell.key) if cell else None
             listed = entry is not None and entry.phase == "intent"
-            is_free = bool(self.seen.store_failures) or self.seen.policy == "resubmit"
+            # An owner that was stopped for long is taken for dead, and settles its job when it goes on.
+            is_free = bool(self.seen.store_failures or self.seen.stops) or self.seen.policy == "resubmit"
             return "" if listed or is_free else "the journal does not list it"
         if kind == "Moderated":
             return "" if outcome == "moderated" and "job.moderated" in happened else "nothing was moderated"
@@ -397,15 +425,17 @@ def _cells(recipe: Recipe, store: Store, engine: str) -> Iterable[Cell]:
             image = found["image"]
 
 
-def _results(store: Path) -> dict[str, dict[str, Any]]:
+def _results(store: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(store.glob("results/*.json")):
-        try:
-            found[path.stem] = json.loads(path.read_text())
-        except ValueError:
-            found[path.stem] = {}
+    folder = files.join(store, "results")
+    for name in files.listing(folder):
+        if name.endswith(".json"):
+            try:
+                found[name.removesuffix(".json")] = json.loads(files.read(files.join(folder, name)))
+            except ValueError:
+                found[name.removesuffix(".json")] = {}
     return found
 
 
-def _bytes(folder: Path) -> bytes:
-    return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*.json")))
+def _bytes(folder: str) -> bytes:
+    return b"\n".join(files.read(files.join(folder, name)) for name in files.listing(folder))

@@ -19,6 +19,10 @@ import signal
 import sys
 from typing import Any
 
+import disguise
+
+disguise.wear_clock()
+
 
 def _without_prefect() -> None:
     """Make each call directly, and repeat it sooner than people want it."""
@@ -40,6 +44,10 @@ def _become_runner(order: dict[str, Any]) -> int:
     os.environ.update(order["environment"])
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # a run that hangs is asked where
+    import fsspec.config
+
+    fsspec.config.set_conf_env(fsspec.config.conf)  # read when it was imported, before there was this environment
+    disguise.wear(order["environment"])
     if order["flaky"]:
         import flaky
 
@@ -113,12 +121,16 @@ def _serve() -> dict[str, Any] | None:
 def main() -> int:
     # All that a run will need, so that each runner has it at once.
     import flaky  # noqa: F401
+    import s3fs  # noqa: F401
     from PIL import Image
 
     import pipelines.cli
     import pipelines.cli.progress
     import pipelines.recipe
     import pipelines.run  # noqa: F401
+
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"  # as the product does, before the import
+    import gcsfs  # noqa: F401
 
     Image.init()
     _without_prefect()

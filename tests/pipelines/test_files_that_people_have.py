@@ -196,6 +196,41 @@ def test_results_that_the_source_would_find_are_refused_the_first_time(
 
 
 @pytest.mark.parametrize(
+    ("source", "link", "target"),
+    [
+        ("in/**/*.png", "in/link", "out"),
+        ("in/**/*.png", "in/a/b/link", "out"),
+        ("in/**/deep/*.png", "in/link", "out/.."),
+        ("in/*/*.png", "in/link", "out"),
+        ("in/*/sub/*.png", "in/link", "out/.."),
+        ("in/a*/sub/*.png", "in/a-link", "out/.."),
+        ("**/in/**", "elsewhere/in", "out"),
+    ],
+)
+@pytest.mark.parametrize("is_there", [True, False], ids=["there", "not yet there"])
+def test_so_are_results_that_the_source_would_find_through_a_link_in_one_of_its_folders(
+    tmp_path: Path, source: str, link: str, target: str, is_there: bool
+) -> None:
+    photos(tmp_path, "in/p1.png", "in/a/p2.png", "in/a/sub/p3.png", "in/a/deep/p4.png")
+    out = tmp_path / "results" / ("deep" if "deep" in source else "sub")
+    if is_there:
+        out.mkdir(parents=True)
+    place = tmp_path / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(out.parent if target == "out/.." else out)
+    told = refused(recipe(tmp_path, f"'FOLDER/{source}'", f"results/{out.name}/{{{{ stem }}}}.png"))
+    assert "/recipe.yaml:5: output.path: the source would find the result" in told
+
+
+@pytest.mark.parametrize("link", ["in/.hidden", "in/link/link", "other/link"])
+def test_a_link_that_the_source_does_not_go_through_is_no_reason_to_refuse(tmp_path: Path, link: str) -> None:
+    photos(tmp_path, "in/a/p1.png")
+    (tmp_path / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "out")
+    check_items(recipe(tmp_path, "'FOLDER/in/*/*.png'", "out/{{ stem }}.png").compiled)
+
+
+@pytest.mark.parametrize(
     ("source", "output"),
     [
         ("'FOLDER/in/*.png'", "in/results/{{ stem }}.png"),

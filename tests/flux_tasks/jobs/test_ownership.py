@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -289,3 +292,25 @@ def test_after_a_while_it_is_said_once_what_is_waited_for_and_whose_it_is(
     assert bfl.jobs == 0
     for one in waiting:
         one.cancel()
+
+
+async def test_a_renewal_that_fails_as_its_block_ends_is_nobodys_trouble(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun, may_fail = threading.Event(), threading.Event()
+
+    def renew(_: Journal, entry: Entry) -> None:
+        begun.set()
+        may_fail.wait(PATIENCE)
+        raise OSError("the store is gone")
+
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    monkeypatch.setattr(submission, "LEASE", 0.01)
+    monkeypatch.setattr(Journal, "renew", renew)
+    async with submission.keep_lease(Journal(Store(str(tmp_path))), Entry("k", "deblur-v1", "intent")):
+        await asyncio.to_thread(begun.wait, PATIENCE)
+        asyncio.get_running_loop().call_later(0.05, may_fail.set)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []

@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from object_stores import forget_filesystems
+from store_conformance import encoded
 
-from flux_tasks import files
+from flux_tasks import background, files
 from flux_tasks.settings import Settings
 from flux_tasks.store import journal as journal_module
 from flux_tasks.store import owner
+from flux_tasks.store.commit import reconcile
 from flux_tasks.store.journal import LEASE, Entry, Journal
 from flux_tasks.store.records import Store
 
@@ -375,3 +377,16 @@ def test_settling_a_job_forgets_all_its_attempts(journal: Journal, tmp_path: Pat
     journal.put(intent(attempt=3).with_id("job-3", polling_url="", cost=3))
     journal.settle(KEY, "job-3")
     assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_a_second_attempt_whose_first_was_settled_meanwhile_does_not_stay_in_the_journal(
+    settings: Settings, tmp_path: Path
+) -> None:
+    store = Store(settings.store)
+    journal = Journal(store)
+    image = store.put_image(encoded())
+    store.put_result(KEY, image, {"job_id": "a"})
+    journal.put(intent(attempt=2, owner=""))
+    assert journal.entry(KEY) is None, "nobody finds it by its key"
+    assert background.run(reconcile(settings)) == 0
+    assert journal.entries() == []

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fake_bfl import FakeBfl
 from scripted import Answer
 from waiting import PATIENCE, wait_until
 
+from flux_tasks import background
+from flux_tasks.jobs import submission
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
+from pipelines.cli import signals
 
 
 def running(cli: Any, bfl: FakeBfl, folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -105,3 +110,35 @@ def test_credits_that_run_out_stop_the_run_and_the_next_one_goes_on(cli: Any, bf
     bfl._submit = first  # type: ignore[method-assign]
     again = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert (again.returncode, bfl.jobs) == (0, 4)
+
+
+def test_a_second_signal_waits_for_a_post_that_begins_while_the_run_is_being_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events: list[str] = []
+    is_busy, is_free = threading.Event(), threading.Event()
+
+    async def begin() -> None:  # the loop is busy when the signals come, and begins a POST before it hears of them
+        is_busy.set()
+        is_free.wait(PATIENCE)
+        post = asyncio.create_task(answer())
+        submission._posting.add(post)
+        post.add_done_callback(submission._posting.discard)
+
+    async def answer() -> None:
+        await asyncio.sleep(0.1)
+        events.append("answered")
+
+    class Stopping:
+        def stop(self, reason: Exception) -> None:
+            background.start(asyncio.sleep(0))
+            threading.Timer(0.1, is_free.set).start()
+
+    monkeypatch.setattr(signals.os, "_exit", lambda code: events.append(f"exit {code}"))
+    handler = signals.SignalHandler(cast(Any, Stopping()), grace=600)
+    begun = background.start(begin())
+    assert is_busy.wait(PATIENCE)
+    handler._second.set()
+    handler._wind_down("SIGTERM")
+    begun.result(PATIENCE)
+    assert events == ["answered", "exit 3"]
