@@ -28,8 +28,9 @@ $(VENV)/.docs: pyproject.toml constraints.txt
 demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, no network
 	PREFECT_HOME=$(CURDIR)/$(DEMO)/prefect PREFECT_API_URL= $(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --store $(DEMO)/store --report $(DEMO)/report.html
 
+# Without compiled files, each process of the tests would compile the packages and rewrite the tests anew.
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-oldest:  ## the same with the oldest Prefect that pyproject.toml allows
 	@mkdir -p .cache
