@@ -36,8 +36,9 @@ demo-prefect: $(VENV)/.demo  ## the same as a flow on a Prefect server, which go
 	$(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --prefect auto --store $(DEMO)/store-prefect --report $(DEMO)/report-prefect.html
 	@echo 'The server goes on running. To stop it: PREFECT_HOME=$(DEMO)/prefect $(BIN)/prefect server stop'
 
+# Without compiled files, each process of the tests would compile the packages and rewrite the tests anew.
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-oldest:  ## the same with the oldest Prefect that pyproject.toml allows
 	@mkdir -p .cache

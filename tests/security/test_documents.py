@@ -129,14 +129,17 @@ def test_a_hostile_document_is_refused_in_words_and_runs_no_code(
 
 
 @pytest.mark.parametrize(
-    "text",
+    "make",
     [
-        "# " + "x" * 10_500_000 + "\n" + GOOD,
-        GOOD + "\n".join(f"k{n}: {n}" for n in range(800_000)),
+        lambda: "# " + "x" * 10_500_000 + "\n" + GOOD,
+        lambda: GOOD + "\n".join(f"k{n}: {n}" for n in range(800_000)),
     ],
     ids=["a comment", "keys"],
 )
-def test_a_recipe_of_more_than_ten_megabytes_is_refused_unread(cli: Any, tmp_path: Path, text: str) -> None:
+def test_a_recipe_of_more_than_ten_megabytes_is_refused_unread(
+    cli: Any, tmp_path: Path, make: Callable[[], str]
+) -> None:
+    text = make()
     (tmp_path / "recipe.yaml").write_text(text)
     assert len(text) > 10_000_000
     told = cli("validate", "recipe.yaml")

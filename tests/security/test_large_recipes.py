@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,10 +120,12 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("what", SECRETS)
-def test_nothing_is_printed_of_a_file_that_is_no_recipe(tmp_path: Path, what: str) -> None:
+def test_nothing_is_printed_of_a_file_that_is_no_recipe(cli: Any, tmp_path: Path, what: str) -> None:
     (tmp_path / "other").write_text(SECRETS[what])
     (tmp_path / "r.yaml").write_text(f"{HEAD}steps: [{{recipe: other}}]\n")
-    (line,) = validated(tmp_path)
+    told = cli("validate", "r.yaml")
+    (line,) = told.err.splitlines()
+    assert (told.code, told.out) == (2, "")
     assert "r.yaml:3: steps.0.recipe: other" in line
     assert "is not a recipe" in line
     assert "hunter2" not in line

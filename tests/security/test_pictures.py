@@ -6,6 +6,7 @@ Nothing is submitted for what is invalid, nothing is decoded to find that out, a
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import json
 import os
@@ -42,14 +43,12 @@ def with_chunk(kind: bytes, content: bytes) -> bytes:
     return png[:33] + chunk(kind, content) + png[33:]
 
 
+@functools.cache
 def bomb(size: int = 300_000_000) -> bytes:
     """A few hundred kilobytes that unpack to ``size`` zeros."""
     packer = zlib.compressobj(9)
     part = bytes(1_000_000)
     return b"".join(packer.compress(part) for _ in range(size // len(part))) + packer.flush()
-
-
-BOMB = bomb()
 
 
 def big_png(width: int = 30_000, height: int = 30_000) -> bytes:
@@ -152,10 +151,10 @@ PROPER: dict[str, Callable[[], bytes]] = {
 
 EITHER: dict[str, Callable[[], bytes]] = {
     "exif-many.jpg": lambda: jpeg_with(exif("many")),
-    "text-bomb.png": lambda: with_chunk(b"zTXt", b"Comment\0\0" + BOMB),
-    "international-text-bomb.png": lambda: with_chunk(b"iTXt", b"Comment\0\x01\0\0\0" + BOMB),
-    "profile-bomb.png": lambda: with_chunk(b"iCCP", b"profile\0\0" + BOMB),
-    "preview-mark-bomb.png": lambda: with_chunk(b"zTXt", b"flux-pipelines-local-preview\0\0" + BOMB),
+    "text-bomb.png": lambda: with_chunk(b"zTXt", b"Comment\0\0" + bomb()),
+    "international-text-bomb.png": lambda: with_chunk(b"iTXt", b"Comment\0\x01\0\0\0" + bomb()),
+    "profile-bomb.png": lambda: with_chunk(b"iCCP", b"profile\0\0" + bomb()),
+    "preview-mark-bomb.png": lambda: with_chunk(b"zTXt", b"flux-pipelines-local-preview\0\0" + bomb()),
     "many-texts.png": lambda: (
         with_chunk(b"tEXt", b"a\0b")[:33]
         + chunk(b"tEXt", b"k\0" + b"v" * 50) * 20_000
