@@ -33,6 +33,7 @@ def test_every_command_option_and_name_on_the_page_exists() -> None:
         **{name: f"    {name}:" in sources for name in ("budget", "env")},
         "--no-code": "no_code: NoCode" in sources,
         "--endpoint": "endpoint: Annotated[str | None" in sources,
+        "--prefect embedded": 'prefect: Literal["auto", "embedded", "off"] | None = None' in sources,
         "BFL_API_KEY": '"BFL_API_KEY"' in sources,
     }
     assert {name: known.get(name) for name in code} == dict.fromkeys(code, True)
