@@ -175,6 +175,11 @@ class SettingChanges(TypedDict, total=False):
     prefect: Literal["auto", "embedded", "off"]
 
 
+def is_secret(name: str) -> bool:
+    """Check whether a variable of the environment has a name that sounds like a secret's."""
+    return _SECRET.search(name) is not None
+
+
 def is_bfl(url: str) -> bool:
     """Check whether ``url`` is an https address of bfl.ai or below it."""
     parts = _parts(url)
@@ -277,6 +282,8 @@ def _flag(text: str) -> bool:
     value = text.strip().lower()
     return _one_of("true", "false")({"1": "true", "0": "false"}.get(value, value)) == "true"
 
+
+_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLUX_ENDPOINT": ("endpoint", str),

@@ -77,7 +77,10 @@ def matches(pattern: str, location: str, links: Sequence[str] = ()) -> bool:
     folder = Path(os.path.realpath(file.parent))
     top = Path(os.path.realpath(fixed))
     behind = ((link, Path(os.path.realpath(link))) for link in map(Path, links))
-    ways = [folder, *(top / link.relative_to(fixed) / folder.relative_to(t) for link, t in behind if _is_in(folder, t))]
+    ways = [
+        folder,
+        *(top / link.relative_to(fixed) / folder.relative_to(t) for link, t in behind if folder.is_relative_to(t)),
+    ]
     return any(_match([*way.parts, file.name], [*top.parts, *wanted]) for way in ways)
 
 
@@ -102,10 +105,6 @@ def _fixed(pattern: str) -> tuple[str, list[str]]:
     wanted = _parts(str(local_path(pattern)))
     first = next((index for index, part in enumerate(wanted) if has_wildcards(part)), len(wanted) - 1)
     return "/".join(wanted[:first]) or ("/" if first else "."), wanted[first:]
-
-
-def _is_in(folder: Path, other: Path) -> bool:
-    return folder == other or other in folder.parents
 
 
 def _leads_to_folder(path: str) -> bool:

@@ -104,10 +104,7 @@ class Submitter:
         job = self._job
         for _ in range(100):
             stopped = self._endpoint.stopped
-            is_new = (
-                self._replaced is not None or stopped is None or await patiently(job.journal.entry, job.key) is None
-            )
-            if stopped is not None and is_new:
+            if stopped is not None and (self._replaced or await patiently(job.journal.entry, job.key) is None):
                 raise type(stopped)(f"not begun, because the run was stopped: {stopped}")
             is_first, claim = await self._submit(self._intent())
             if is_first:

@@ -24,6 +24,9 @@ DELAYS = (1.0, 2.0, 4.0, 8.0)
 JITTER = 0.5
 """The part of a delay by which it may be longer, so that many calls are not repeated at one moment."""
 
+OF_PREFECT = ("return_state", "wait_for", "deferred")
+"""The arguments of a call that are for Prefect."""
+
 _log = logging.getLogger("flux_tasks.tasks")
 
 
@@ -52,10 +55,6 @@ def check_arguments(task: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
     ]
     if problems:
         raise InvalidRequest.of(problems)
-
-
-OF_PREFECT = ("return_state", "wait_for", "deferred")
-"""The arguments of a call that are for Prefect."""
 
 
 def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call:

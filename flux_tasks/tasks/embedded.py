@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import re
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from functools import cache
 
 import httpx
 
 from flux_tasks.errors import RunStopped, cut
+from flux_tasks.settings import is_secret
 
 __all__ = ["EmbeddedServer", "arecorded", "recorded", "startup_seconds"]
-
-_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 
 _SERVER = """
 import os, sys, threading, time
@@ -64,7 +62,7 @@ class EmbeddedServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - ``stop`` closes it
         with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
             self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-            given = {n: v for n, v in os.environ.items() if n.startswith("PREFECT_") or not _SECRET.search(n)}
+            given = {n: v for n, v in os.environ.items() if n.startswith("PREFECT_") or not is_secret(n)}
             own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-c", _SERVER, str(os.getpid()), str(listener.fileno())],
@@ -117,20 +115,20 @@ def _shared() -> EmbeddedServer:
 
 
 @contextmanager
-def recorded(server: EmbeddedServer | None = None) -> Iterator[None]:
-    """Let Prefect record what is called in the block on an embedded server: ``server``, or one for all such blocks."""
-    address = (server or _shared()).url()
+def _recorded_at(address: str) -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: address}):
         yield
 
 
+def recorded() -> AbstractContextManager[None]:
+    """Let Prefect record what is called in the block, on one embedded server for all such blocks."""
+    return _recorded_at(_shared().url())
+
+
 @asynccontextmanager
 async def arecorded(server: EmbeddedServer | None = None) -> AsyncIterator[None]:
-    """See ``recorded``."""
-    address = await asyncio.to_thread((server or _shared()).url)
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    with temporary_settings({PREFECT_API_URL: address}):
+    """See ``recorded``; on ``server``, if it is given."""
+    with _recorded_at(await asyncio.to_thread((server or _shared()).url)):
         yield

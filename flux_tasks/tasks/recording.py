@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["UNRECORDED", "is_in_flow", "is_recorded", "is_server_configured", "may_be_configured"]
+__all__ = ["UNRECORDED", "is_in_flow", "is_server_configured", "may_be_configured"]
 
 UNRECORDED = (
     "not recorded in Prefect, because no server is configured: set PREFECT_API_URL to the address of one, "
@@ -28,11 +28,6 @@ def is_in_flow() -> bool:
     """Check whether the caller runs in a flow or a task of Prefect."""
     context = sys.modules.get("prefect.context")  # whoever runs in a flow has imported Prefect
     return context is not None and bool(context.FlowRunContext.get() or context.TaskRunContext.get())
-
-
-def is_recorded(choice: str) -> bool:
-    """Check whether Prefect records a call outside its flows, for a ``choice`` of the setting ``prefect``."""
-    return choice == "embedded" or (choice == "auto" and is_server_configured())
 
 
 def is_server_configured() -> bool:

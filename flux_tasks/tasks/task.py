@@ -35,13 +35,13 @@ class ToolTask:
         vars(self)["__module__"] = "flux_tasks.tasks"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        direct.check_arguments(self._tool_task, args, kwargs)
         if recording.is_in_flow() or not kwargs.keys().isdisjoint(direct.OF_PREFECT):
             return self._prefect_task(*args, **kwargs)
+        direct.check_arguments(self._tool_task, args, kwargs)
         choice = settings.current().prefect
         if choice == "embedded":
             return self._on_embedded_server(args, kwargs)
-        if recording.is_recorded(choice):
+        if choice == "auto" and recording.is_server_configured():
             return self._prefect_task(*args, **kwargs)
         arguments = signatures.signature(self._tool_task).bind(*args, **kwargs).arguments
         return (direct.aperform if self._is_async else direct.perform)(self._tool_task, arguments)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from flux_tasks import use
 from flux_tasks.errors import ItemsFailed, Problem, RecipeError, shown
@@ -21,6 +21,9 @@ from pipelines.language.reading import loader
 from pipelines.plan.planner import PlanOptions
 from pipelines.run.context import Event
 from pipelines.run.run import Run
+
+if TYPE_CHECKING:
+    from flux_tasks.tasks.embedded import EmbeddedServer
 
 _log = logging.getLogger("flux_tasks.flows")
 
@@ -51,32 +54,38 @@ async def finish(run: Run, *places: str) -> None:
     Args:
         places: files that will be written after the run; see ``Run.prepare_to_pay``.
     """
-    choice = run.settings.prefect
-    if choice == "embedded" and not recording.is_in_flow():
-        from flux_tasks.tasks.embedded import EmbeddedServer
+    async with _own_server(run) as server:
+        if await run.answer_from_store():
+            return
+        await run.prepare_to_pay(*places)
+        if server is not None:
+            from pipelines.flows.recipe_flow import advance_on
 
-        server = EmbeddedServer()
-        try:
-            if not await run.answer_from_store():
-                await run.prepare_to_pay(*places)
-                from pipelines.flows.recipe_flow import advance_on
+            await advance_on(server, run)
+        elif run.settings.prefect != "off" and (recording.is_in_flow() or recording.is_server_configured()):
+            from pipelines.flows.recipe_flow import advance
 
-                await advance_on(server, run)
-        finally:
-            await asyncio.to_thread(server.stop)
-        return
-    if await run.answer_from_store():
-        return
-    await run.prepare_to_pay(*places)
-    if choice != "off" and (recording.is_in_flow() or recording.is_recorded(choice)):
-        from pipelines.flows.recipe_flow import advance
+            await advance(run)
+        else:
+            if run.settings.prefect == "auto":
+                _log.warning("%s", recording.UNRECORDED)
+            with use(run.settings):
+                await run.run_remaining(direct.call_task)
 
-        await advance(run)
+
+@asynccontextmanager
+async def _own_server(run: Run) -> AsyncIterator[EmbeddedServer | None]:
+    """Start the embedded server that a run asks for, if any, and end it with the block."""
+    if run.settings.prefect != "embedded" or recording.is_in_flow():
+        yield None
         return
-    if choice == "auto":
-        _log.warning("%s", recording.UNRECORDED)
-    with use(run.settings):
-        await run.run_remaining(direct.call_task)
+    from flux_tasks.tasks.embedded import EmbeddedServer
+
+    server = EmbeddedServer()
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 async def arun_recipe(

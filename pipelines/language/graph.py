@@ -240,13 +240,17 @@ def cycle(steps: Sequence[Step]) -> list[Step]:
     return []
 
 
-def ancestors(step: str, steps: Mapping[str, Step]) -> set[str]:
-    """Return the ids of all steps that feed ``step``, directly or through others."""
-    found: set[str] = set()
-    open_ends = [step]
-    while open_ends:
-        current = steps.get(open_ends.pop())
-        further = set(dependencies_of(current)) - found if current else set()
-        found |= further
-        open_ends += further
+def lineages(steps: Sequence[Step]) -> dict[str, set[str]]:
+    """Return, by the id of each step, that id and those of all steps that feed it, directly or through others."""
+    found: dict[str, set[str]] = {}
+    for step in in_order(steps):
+        found[step.id] = {step.id}.union(*(found.get(fed, {fed}) for fed in dependencies_of(step)))
+    by_id = {step.id: step for step in steps}
+    for circling in by_id.keys() - found.keys():  # or fed by a circle
+        found[circling], open_ends = {circling}, [circling]
+        while open_ends:
+            current = by_id.get(open_ends.pop())
+            further = set(dependencies_of(current)) - found[circling] if current else set()
+            found[circling] |= further
+            open_ends += further
     return found

@@ -2,7 +2,7 @@
 
 Starting Python anew for a thousand kills would take an hour. The zygote has a single thread, no event loop and no
 connection, so that its children are as good as new. A runner goes through the true command line; only Prefect is left
-out: a module of the same name makes each call as its task would.
+out, as ``--prefect off`` does.
 
 Reads ``{"run": 3, "arguments": […], "environment": {…}, "log": "…", "flaky": {…}}`` a line from its standard input, and
 writes ``{"run": 3, "pid": 123}`` when it has begun and ``{"run": 3, "code": -9}`` when it has ended.

@@ -23,17 +23,23 @@ with use(endpoint=endpoint, key="k", store=store, poll_interval=0.005):
 NOT_RECORDED = "not recorded in Prefect, because no server is configured"
 
 
-def program(folder: Path, bfl: FakeBfl, **environment: str) -> subprocess.CompletedProcess[str]:
+def started(folder: Path, code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in ``folder``, in an environment that says nothing of Prefect but what is given."""
     clean = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "FLUX_", "BFL_"))}
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, "recipe.yaml", bfl.url, str(folder / "store"), str(folder / "photos/p0.png")],
+        [sys.executable, "-c", code, *arguments],
         env={**clean, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": paths, **environment},
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def program(folder: Path, bfl: FakeBfl, **environment: str) -> subprocess.CompletedProcess[str]:
+    places = ("recipe.yaml", bfl.url, str(folder / "store"), str(folder / "photos/p0.png"))
+    return started(folder, PROGRAM, *places, **environment)
 
 
 def test_a_recipe_and_a_task_without_a_server_do_not_import_prefect_and_say_so_in_one_line(
@@ -54,12 +60,7 @@ def test_a_run_that_was_told_not_to_be_recorded_says_nothing_of_it(folder: Path,
 OTHER_PROFILE = 'active = "a"\n[profiles.a]\n[profiles.b]\nPREFECT_API_URL = "x"\n'
 NO_SERVER = {
     "an empty variable": ("PREFECT_API_URL", "", "", ""),
-    "another profile": (
-        "",
-        "",
-        "prefect/profiles.toml",
-        'active = "a"\n[profiles.a]\n[profiles.b]\nPREFECT_API_URL = "x"\n',
-    ),
+    "another profile": ("", "", "prefect/profiles.toml", OTHER_PROFILE),
     "other settings": ("", "", "prefect.toml", '[logging]\nlevel = "INFO"\n'),
     "another variable": ("", "", ".env", "PREFECT_LOGGING_LEVEL=INFO\n"),
     "another project": ("", "", "pyproject.toml", "[project]\nname = 'prefect'\n"),
@@ -91,13 +92,8 @@ def answer(folder: Path, variable: str, value: str, file: str, text: str) -> lis
     if file:
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(text)
-    clean = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")}
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    environment = {**clean, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": paths}
-    environment |= {variable: value} if variable else {}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK], env=environment, cwd=folder, capture_output=True, text=True, check=True
-    )
+    done = started(folder, ASK, **({variable: value} if variable else {}))
+    assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import pickle
 import queue
-import re
 import subprocess
 import sys
 import threading
@@ -21,8 +20,7 @@ from PIL import Image
 from flux_tasks.catalog import TOOLS
 from flux_tasks.local import engines
 from flux_tasks.local.engines import Progress, Work
-
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+from flux_tasks.settings import is_secret
 
 
 class EngineProcesses:
@@ -64,7 +62,7 @@ class EngineProcesses:
         return image
 
     def _start(self) -> subprocess.Popen[bytes]:
-        shown = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+        shown = {name: value for name, value in os.environ.items() if not is_secret(name)}
         shown["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         command = [sys.executable, "-P", "-m", __name__, self._name]
         # In a session of its own the terminal's Ctrl-C does not reach it: jobs in flight are still collected.

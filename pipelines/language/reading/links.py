@@ -9,7 +9,7 @@ from typing import Any
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import cut, listed, nearest, quote, shown
 from pipelines.language.document.options import OnFailure
-from pipelines.language.graph import ancestors, cycle, dependencies_of, is_parameter
+from pipelines.language.graph import cycle, dependencies_of, is_parameter, lineages
 from pipelines.language.model import Step, image_inputs, parameter_types
 from pipelines.language.names import SOURCE
 from pipelines.language.reading.includes import GATE
@@ -45,6 +45,16 @@ class Links:
     def by_id(self) -> dict[str, Step]:
         """The steps by their ids."""
         return {linked.step.id: linked.step for linked in self.steps}
+
+    @cached_property
+    def lineages(self) -> dict[str, set[str]]:
+        """By the id of a step, that id and those of all steps that feed it."""
+        return lineages([*self.by_id.values()])
+
+    @cached_property
+    def varied(self) -> list[Step]:
+        """The steps with a matrix."""
+        return [step for step in self.by_id.values() if step.matrix]
 
     @property
     def is_whole(self) -> bool:
@@ -177,23 +187,20 @@ def _kinds(parsed: ParsedSteps) -> dict[str, ImageKind]:
     return kinds
 
 
-def axes_of(step: str, steps: Mapping[str, Step]) -> list[str]:
-    """Return the names that are varied by a step and by all steps that feed it."""
-    if not any(other.matrix for other in steps.values()):
-        return []  # looking for the ancestors of a thousand steps takes seconds
-    return [name for found in (step, *ancestors(step, steps)) if found in steps for name in steps[found].matrix]
+def axes_of(step: str, links: Links) -> list[str]:
+    """Return the names that are varied by a step, and then by all steps that feed it."""
+    lineage = links.lineages.get(step, ())
+    varying = sorted((other for other in links.varied if other.id in lineage), key=lambda other: other.id != step)
+    return [name for other in varying for name in other.matrix]
 
 
 def check_matrices(links: Links) -> None:
     """Check that no name is varied twice on one way, and that there are not too many combinations."""
-    steps, total = links.by_id, 0
-    if not any(step.matrix for step in steps.values()):
-        return  # and too many steps without one have been refused
+    total = 0
     for linked in links.steps:
         step, path = linked.step, linked.parsed.path
-        lineage = {step.id, *ancestors(step.id, steps)}
-        varying = [other for other in steps.values() if other.id in lineage]
-        before = [{fed, *ancestors(fed, steps)} for fed in dependencies_of(step)]
+        varying = [other for other in links.varied if other.id in links.lineages[step.id]]
+        before = [links.lineages.get(fed, {fed}) for fed in dependencies_of(step)]
         for name in dict.fromkeys(name for other in varying for name in other.matrix):
             ids = [other.id for other in varying if name in other.matrix]
             if len(ids) > 1 and not any(len(set(ids) & way) > 1 for way in before):  # reported where they meet
@@ -212,7 +219,7 @@ def check_unused(links: Links, outputs: Sequence[str]) -> None:
     steps = links.by_id
     used: set[str] = set()
     for end in (*outputs, *(step.id for step in steps.values() if step.save)):
-        used |= {end, *ancestors(end, steps)}
+        used |= links.lineages.get(end, {end})
     for linked in links.steps:
         step, path = linked.step, linked.parsed.path
         if step.id not in used and links.is_whole and all(outputs):

@@ -1,7 +1,6 @@
 """Load a recipe: from a file, from text, or from plain data; every problem that it has is reported at once."""
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of
+from flux_tasks.settings import is_secret
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
 from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, Output, RecipeDocument, Source
@@ -22,8 +22,6 @@ from pipelines.language.reading.scope import Scope, check_condition, check_templ
 from pipelines.language.reading.steps import LoadFunction, ParsedSteps, parse_steps
 from pipelines.operations import user_function
 from pipelines.operations.user_function import UserFunction
-
-_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
 
 
 def load(location: str | Path, variables: Mapping[str, Any] | None = None, *, no_code: str = "") -> CompiledRecipe:
@@ -204,7 +202,7 @@ def _variables(given: Mapping[str, Any], changes: Mapping[str, Any], problems: P
 def _check_env(names: Sequence[str], problems: ProblemCollector) -> None:
     for index, name in enumerate(names):
         at = ("env", index)
-        if _SECRET.search(name):
+        if is_secret(name):
             problems.add(at, f"{cut(name)} sounds like a secret, which has no place in a prompt or a path: take it out")
         elif name not in os.environ:
             problems.add(at, f"the environment has no {cut(name)}: set it, or take it out of the list")
@@ -251,7 +249,7 @@ def _outputs(data: Any, links: Links, scope: Scope) -> tuple[Output, ...]:
         if output is None:
             continue
         step = links.find(output.step, (*at, "from")) if output.step else last
-        axes = axes_of(step, steps)
+        axes = axes_of(step, links)
         check_template(output.path, place, scope.plus((*axes, "variant")), problems)
         check_path(output.path, place, problems)
         check_variants(output.path, axes, place, problems)

@@ -81,7 +81,7 @@ class _StepCheck:
         self._problems, self._add = links.problems, links.problems.add
         self._kinds, self._steps = links.kinds, links.by_id
         self._outer = scope
-        self._axes = axes_of(step.id, self._steps)
+        self._axes = axes_of(step.id, links)
         self._scope = scope.plus((*step.vars, *self._axes, "variant"))
         self._inputs = image_inputs(step.action, step.task)
         self._primary = primary_of(self._inputs)

@@ -55,7 +55,7 @@ def tasks() -> int:
     return background.run(count())
 
 
-async def all_of(settings: Settings, prompts: list[str], at_once: int = 12) -> list[str]:
+async def all_of(settings: Settings, prompts: list[str], at_once: int = 40) -> list[str]:
     """Outcomes of one call a prompt."""
     turn = asyncio.Semaphore(at_once)
 
@@ -121,7 +121,7 @@ def test_hundreds_of_calls_through_every_kind_of_trouble_leave_nothing_either(tm
 async def test_thousands_of_exchanges_use_a_handful_of_connections_and_leave_none(bfl: FakeBfl) -> None:
     files = open_files()
     async with BflClient(bfl.url, "k", poll_interval=0.001) as client:
-        turn = asyncio.Semaphore(12)  # the more connections are idle, the longer httpx looks at each
+        turn = asyncio.Semaphore(24)
 
         async def one(number: int) -> int:
             async with turn:
