@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ hypothesis_settings.load_profile("ours")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.option.randomly_reset_seed = False  # pytest-randomly orders the tests; their random numbers stay random
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's job in the background, whose programs inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
