@@ -1,10 +1,10 @@
 """When a job is polled, by what is known of how long jobs like it take.
 
-Let a job's duration have a median and a spread (``store.durations``). Each poll costs a request, and each moment between
-a job's end and the next poll is lost. With polls at these points of the distribution, in standard deviations from the
-median, three polls a job are enough for a mean delay of 5 % where the spread is 15 %; they are the minimum of delay +
+A job's duration has a median and a spread (``store.durations``). Each poll costs a request, and each moment between a
+job's end and the next poll is lost. Polls are made at ``_POINTS`` of the distribution, in standard deviations from the
+median: three polls a job then have a mean delay of 5 % where the spread is 15 %. These points are the minimum of delay +
 0.0185 × polls (in medians), found by dynamic programming over a lognormal distribution of that spread. A smaller spread
-needs fewer polls and has less delay.
+has fewer polls and less delay.
 """
 
 import math
@@ -26,7 +26,8 @@ class Watch:
     Args:
         expected: asked before each poll: other jobs may have ended meanwhile.
         usual: seconds that are assumed while nothing is known.
-        is_overdue: the job may have ended long ago: poll at once, and then as often as one that nothing is known of.
+        begun: when the submission was answered, by ``time.monotonic``; None for a job of an earlier attempt. That may
+            have ended long ago: it is polled at once, and then as one that nothing is known of.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class Watch:
         expected: Callable[[], Duration | None] = lambda: None,
         *,
         usual: float = 10.0,
-        is_overdue: bool = False,
+        begun: float | None = None,
     ) -> None:
-        self._expected, self._usual, self._is_overdue = expected, usual, is_overdue
-        self._begun = time.monotonic()
+        self._expected, self._usual, self._is_earlier = expected, usual, begun is None
+        self._begun = time.monotonic() if begun is None else begun
+        self._polled = 0.0
         self.running = 0.0
         """Seconds after which it was last seen running."""
 
@@ -46,25 +48,27 @@ class Watch:
         """Seconds since the answer to the submission, or since this process looks at the job."""
         return time.monotonic() - self._begun
 
-    def note_running(self, asked: float) -> None:
-        """Note that the job was running when it was polled at the age of ``asked`` seconds."""
-        self.running = max(self.running, asked)
+    def note_poll(self) -> None:
+        """Note that the job is polled now."""
+        self._polled = max(self.age, 1e-9)
+
+    def note_running(self) -> None:
+        """Note that the job was still running when it was polled last."""
+        self.running = self._polled
 
     def next_poll(self) -> float:
         """Return the seconds until the job is to be polled."""
-        expected = None if self._is_overdue else self._expected()
-        age, running = self.age, self.running
-        if self._is_overdue and not running:
-            return 0.0
-        if not running:
+        expected = None if self._is_earlier else self._expected()
+        age, polled = self.age, self._polled
+        if not polled:
             at = self._usual * _UNKNOWN_FIRST if expected is None else _point(expected, _POINTS[0])
-            return max(0.0, min(at, _LATEST_FIRST) - age)
+            return 0.0 if self._is_earlier else max(0.0, min(at, _LATEST_FIRST) - age)
         if expected is None:
-            at = running * (1 + _UNKNOWN_STEP)
+            at = polled * (1 + _UNKNOWN_STEP)
         else:
             later = (_point(expected, point) for point in _POINTS)
-            at = next((point for point in later if point > running * (1 + expected.spread / 8)), running * (1 + _LATE))
-        return max(min(at, running + _LONGEST) - age, _SHORTEST)
+            at = next((point for point in later if point > polled * (1 + expected.spread / 8)), polled * (1 + _LATE))
+        return max(min(at, polled + _LONGEST) - age, _SHORTEST)
 
     def chance_ended(self, ahead: float = 0.0) -> float:
         """Return how likely it is that the job has ended, or will have ``ahead`` seconds from now; 0 if unknown."""

@@ -47,7 +47,11 @@ class Duration:
 
     def share_ended(self, seconds: float) -> float:
         """Return the share of jobs that have ended after ``seconds``."""
-        return 0.5 * (1.0 + math.erf(math.log(seconds / self.seconds) / self.spread / math.sqrt(2))) if seconds > 0 else 0.0
+        return (
+            0.5 * (1.0 + math.erf(math.log(seconds / self.seconds) / self.spread / math.sqrt(2)))
+            if seconds > 0
+            else 0.0
+        )
 
 
 def size_class(label: str, size: tuple[int, int] | None) -> str:
@@ -65,7 +69,7 @@ def size_class(label: str, size: tuple[int, int] | None) -> str:
 class Durations:
     """What is known of the jobs of one engine, in one store.
 
-    ``load`` reads and ``save`` writes; everything else works on memory. ``add`` and ``save`` are for one event loop.
+    ``load`` reads and ``save`` writes; everything else works on memory, on one event loop.
     """
 
     def __init__(self, store: Store, engine: str) -> None:
@@ -75,17 +79,15 @@ class Durations:
         """By tool and row: seconds by the time at which they were seen."""
         self._fits: dict[tuple[str, str | None], Duration | None] = {}
         self._early: dict[tuple[str, str], int] = {}
-        self._unsaved: dict[str, float] = {}
-        """When the record of a tool with new durations may be written, by ``time.monotonic``."""
-        self._saving: set[str] = set()
-
-    def is_loaded(self, tool: str) -> bool:
-        """Check whether what the store knows of ``tool`` was read."""
-        return tool in self._known
+        self._unsaved: set[str] = set()
+        """Tools with new durations."""
+        self._saved = -math.inf
+        self._saving: set[asyncio.Task[None]] = set()
 
     def load(self, tool: str) -> None:
-        """Read what the store knows of ``tool``; a store that cannot be read, or a damaged record, knows nothing."""
-        self._known.setdefault(tool, self._read(tool))
+        """Read what the store knows of ``tool``, once; a store that cannot be read, or a damaged record, knows nothing."""
+        if tool not in self._known:
+            self._known.setdefault(tool, self._read(tool))
 
     def of(self, tool: str, size_class: str | None = None) -> Duration | None:
         """Return how long jobs of ``tool`` take, or None if none was seen.
@@ -96,7 +98,9 @@ class Durations:
         if about not in self._fits:
             rows = {row: seen for row, seen in self._known.get(tool, {}).items() if row.engine == self._engine}
             own = rows.get(Row(self._engine, size_class or ""))
-            self._fits[about] = _fit([seconds for seen in ([own] if own else rows.values()) for seconds in seen.values()])
+            self._fits[about] = _fit(
+                [seconds for seen in ([own] if own else rows.values()) for seconds in seen.values()]
+            )
         return self._fits[about]
 
     def add(self, tool: str, size_class: str, running: float, ended: float) -> None:
@@ -113,31 +117,38 @@ class Durations:
             at = math.nextafter(at, math.inf)
         row[at] = seconds
         rows[Row(self._engine, size_class)] = _newest(row)
-        self._unsaved.setdefault(tool, -math.inf)
+        self._unsaved.add(tool)
         self._forget_fits(tool)
 
     def _forget_fits(self, tool: str) -> None:
         for about in [about for about in self._fits if about[0] == tool]:
             del self._fits[about]
 
-    async def save(self, *, is_last: bool = False) -> None:
-        """Write what was added; each record every five seconds at most, unless ``is_last``. A failure changes nothing."""
+    def save_soon(self) -> None:
+        """Write what was added, without anybody waiting for it; every five seconds at most."""
         now = time.monotonic()
-        for tool in [tool for tool, due in self._unsaved.items() if is_last or due <= now]:
-            if tool in self._saving and not is_last:
-                continue
-            self._saving.add(tool)
-            del self._unsaved[tool]
+        if not self._saving and now >= self._saved + _PAUSE:
+            self._saved = now
+            saving = asyncio.get_running_loop().create_task(self._save())
+            self._saving.add(saving)
+            saving.add_done_callback(self._saving.discard)
+
+    async def save(self) -> None:
+        """Write what was added, now; a store that cannot be written learns it another time."""
+        await asyncio.gather(*self._saving)
+        await self._save()
+
+    async def _save(self) -> None:
+        for tool in list(self._unsaved):
+            self._unsaved.discard(tool)
             mine = {row: dict(seen) for row, seen in self._known[tool].items()}
             try:
                 merged = await asyncio.to_thread(self._write, tool, mine)
-            except OSError:
-                self._unsaved[tool] = now + _PAUSE
-                continue
-            finally:
-                self._saving.discard(tool)
-            self._known[tool] = _merged(merged, self._known[tool])
-            self._forget_fits(tool)
+            except (OSError, RuntimeError):  # RuntimeError: the interpreter is ending and lends no more threads
+                self._unsaved.add(tool)
+            else:
+                self._known[tool] = _merged(merged, self._known[tool])
+                self._forget_fits(tool)
 
     def _write(self, tool: str, mine: dict[Row, dict[float, float]]) -> dict[Row, dict[float, float]]:
         """Add ``mine`` to the record; return what it then holds."""
@@ -195,7 +206,9 @@ def _rows(record: Mapping[str, Any]) -> Iterator[tuple[Row, dict[float, float]]]
     for engine, classes in record.items():
         for name, listed in classes.items() if isinstance(classes, dict) else ():
             pairs = [pair for pair in listed if _is_pair(pair)] if isinstance(listed, list) else []
-            if seen := {float(at): float(seconds) for at, seconds in pairs if 0 < at < latest and 0 < seconds <= _LONGEST}:
+            if seen := {
+                float(at): float(seconds) for at, seconds in pairs if 0 < at < latest and 0 < seconds <= _LONGEST
+            }:
                 yield Row(engine, name), seen
 
 
