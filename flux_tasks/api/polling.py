@@ -2,9 +2,9 @@
 
 A job's duration has a median and a spread (``store.durations``). Each poll costs a request, and each moment between a
 job's end and the next poll is lost. Polls are made at ``_POINTS`` of the distribution, in standard deviations from the
-median: three polls a job then have a mean delay of 5 % where the spread is 15 %. These points are the minimum of delay +
-0.0185 × polls (in medians), found by dynamic programming over a lognormal distribution of that spread. A smaller spread
-has fewer polls and less delay.
+median: three polls a job then have a mean delay of 5 % where the spread is 15 %. These points are the minimum of
+delay + 0.0185 × polls (in medians), found by dynamic programming over a lognormal distribution of that spread. A smaller
+spread has fewer polls and less delay.
 """
 
 import math

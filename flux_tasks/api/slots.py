@@ -6,8 +6,8 @@ raises it by one again, up to the limit that was asked for.
 
 The service frees a slot when a job ends, and this process sees it at the next poll. So a few jobs more are let in when
 as many of those that hold slots are expected to have ended (``Hold.chance``). One too many is answered with 429, which
-creates and charges nothing (BFL's page on errors, help 7158018353): it waits until a slot is free for certain, and fewer
-are let in early for a while. An account of fewer than eight slots has none of this: there too few jobs end at a time.
+creates and charges nothing (BFL's page on errors, help 7158018353). It then waits until a slot is free for certain, and
+fewer are let in early for a while. With fewer than eight slots none are: too few jobs end at a time.
 """
 
 import asyncio

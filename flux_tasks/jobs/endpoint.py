@@ -86,6 +86,8 @@ async def close(settings: Settings) -> None:
     if (endpoint := _endpoints.pop(_about(settings), None)) is None:
         return
     async with endpoint.opening:
+        for known in endpoint._durations.values():
+            await known.save()
         if endpoint.client is not None:
             await endpoint.client.aclose()
         if endpoint.server is not None:

@@ -47,11 +47,9 @@ class Duration:
 
     def share_ended(self, seconds: float) -> float:
         """Return the share of jobs that have ended after ``seconds``."""
-        return (
-            0.5 * (1.0 + math.erf(math.log(seconds / self.seconds) / self.spread / math.sqrt(2)))
-            if seconds > 0
-            else 0.0
-        )
+        if seconds <= 0:
+            return 0.0
+        return 0.5 + 0.5 * math.erf(math.log(seconds / self.seconds) / self.spread / math.sqrt(2))
 
 
 def size_class(label: str, size: tuple[int, int] | None) -> str:
@@ -85,7 +83,7 @@ class Durations:
         self._saving: set[asyncio.Task[None]] = set()
 
     def load(self, tool: str) -> None:
-        """Read what the store knows of ``tool``, once; a store that cannot be read, or a damaged record, knows nothing."""
+        """Read what the store knows of ``tool``, once; one that cannot be read, or a damaged record, knows nothing."""
         if tool not in self._known:
             self._known.setdefault(tool, self._read(tool))
 
@@ -98,9 +96,8 @@ class Durations:
         if about not in self._fits:
             rows = {row: seen for row, seen in self._known.get(tool, {}).items() if row.engine == self._engine}
             own = rows.get(Row(self._engine, size_class or ""))
-            self._fits[about] = _fit(
-                [seconds for seen in ([own] if own else rows.values()) for seconds in seen.values()]
-            )
+            asked = [own] if own else rows.values()
+            self._fits[about] = _fit([seconds for seen in asked for seconds in seen.values()])
         return self._fits[about]
 
     def add(self, tool: str, size_class: str, running: float, ended: float) -> None:
@@ -171,7 +168,7 @@ class Durations:
 
 
 def _fit(durations: list[float]) -> Duration | None:
-    """Return what most durations have in common: a few that stand out, such as jobs that had to wait, change nothing."""
+    """Return what most durations have in common; a few that stand out, of jobs that had to wait, change nothing."""
     if not durations:
         return None
     logs = sorted(math.log(seconds) for seconds in durations)
@@ -206,9 +203,8 @@ def _rows(record: Mapping[str, Any]) -> Iterator[tuple[Row, dict[float, float]]]
     for engine, classes in record.items():
         for name, listed in classes.items() if isinstance(classes, dict) else ():
             pairs = [pair for pair in listed if _is_pair(pair)] if isinstance(listed, list) else []
-            if seen := {
-                float(at): float(seconds) for at, seconds in pairs if 0 < at < latest and 0 < seconds <= _LONGEST
-            }:
+            seen = {float(at): float(s) for at, s in pairs if 0 < at < latest and 0 < s <= _LONGEST}
+            if seen:
                 yield Row(engine, name), seen
 
 

@@ -81,7 +81,7 @@ class Tally:
         """Add the time of a job to that of its slots, if it is certain; returns its seconds."""
         tool = node.tool
         self._durations.load(tool.name)
-        known = self._durations.of(tool.name, call and size_class(call.price.label, call.output_size))
+        known = self._durations.of(tool.name, size_class(call.price.label, call.output_size) if call else None)
         if known is None and tool.name not in self.plan.assumed:
             self.plan.assumed.append(tool.name)
         seconds = tool.seconds if known is None else known.seconds
