@@ -119,6 +119,8 @@ class BflClient:
         self._connection = Connection(base_url, key, timeout=timeout, **options)
         self._poll_interval = poll_interval
         self._timeout = timeout
+        self._trip = 0.0
+        """Seconds from a poll to its answer, of late."""
         self._early_seconds = 0.0 if is_loopback(base_url) else _EARLY_SECONDS
 
     def __repr__(self) -> str:
@@ -263,7 +265,7 @@ class BflClient:
         missing_since = started
         reason = ""
         if self._poll_interval is None:
-            await asyncio.sleep(min(watch.next_poll(), deadline))
+            await asyncio.sleep(min(watch.next_poll(self._trip), deadline))
         while True:
             elapsed = time.monotonic() - started
             if elapsed > deadline and reason:
@@ -280,6 +282,7 @@ class BflClient:
                 url = self._next_address(url, named, own, failures)
                 await asyncio.sleep(min(self._pause(watch, failures), max(0.0, deadline - elapsed)))
                 continue
+            self._trip += 0.2 * (watch.age - watch.polled - self._trip)
             reason = "still running"
             answer = self._connection.without_key(read_json(response))
             status = answer.get("status") if isinstance(answer, dict) else None
@@ -332,7 +335,7 @@ class BflClient:
         return own
 
     def _pause(self, watch: Watch, failures: int) -> float:
-        pause = watch.next_poll() if self._poll_interval is None else self._poll_interval
+        pause = watch.next_poll(self._trip) if self._poll_interval is None else self._poll_interval
         return pause if failures < 2 else min(pause * 2.0 ** min(failures, 8), 10.0)
 
     # -- fetch ----------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 A job's duration has a median and a spread (``store.durations``). Each poll costs a request, and each moment between a
 job's end and the next poll is lost. Polls are made at ``_POINTS`` of the distribution, in standard deviations from the
 median: three polls a job then have a mean delay of 5 % where the spread is 15 %. These points are the minimum of
-delay + 0.0185 × polls (in medians), found by dynamic programming over a lognormal distribution of that spread. A smaller
-spread has fewer polls and less delay.
+delay + 0.0185 × polls (in medians), found by dynamic programming over a lognormal distribution of that spread. A
+smaller spread has fewer polls and less delay.
 """
 
 import math
@@ -28,6 +28,10 @@ class Watch:
         usual: seconds that are assumed while nothing is known.
         begun: when the submission was answered, by ``time.monotonic``; None for a job of an earlier attempt. That may
             have ended long ago: it is polled at once, and then as one that nothing is known of.
+
+    Attributes:
+        polled: age at which it was polled last; 0 if never.
+        running: age at the last poll that found it running.
     """
 
     def __init__(
@@ -39,9 +43,7 @@ class Watch:
     ) -> None:
         self._expected, self._usual, self._is_earlier = expected, usual, begun is None
         self._begun = time.monotonic() if begun is None else begun
-        self._polled = 0.0
-        self.running = 0.0
-        """Seconds after which it was last seen running."""
+        self.polled = self.running = 0.0
 
     @property
     def age(self) -> float:
@@ -50,18 +52,18 @@ class Watch:
 
     def note_poll(self) -> None:
         """Note that the job is polled now."""
-        self._polled = max(self.age, 1e-9)
+        self.polled = max(self.age, 1e-9)
 
     def note_running(self) -> None:
         """Note that the job was still running when it was polled last."""
-        self.running = self._polled
+        self.running = self.polled
 
-    def next_poll(self) -> float:
-        """Return the seconds until the job is to be polled."""
+    def next_poll(self, trip: float = 0.0) -> float:
+        """Return the seconds until the job is to be polled, if an answer takes ``trip`` seconds."""
         expected = None if self._is_earlier else self._expected()
-        age, polled = self.age, self._polled
+        age, polled = self.age, self.polled
         if not polled:
-            at = self._usual * _UNKNOWN_FIRST if expected is None else _point(expected, _POINTS[0])
+            at = self._usual * _UNKNOWN_FIRST if expected is None else _point(expected, _first_point(expected, trip))
             return 0.0 if self._is_earlier else max(0.0, min(at, _LATEST_FIRST) - age)
         if expected is None:
             at = polled * (1 + _UNKNOWN_STEP)
@@ -77,6 +79,16 @@ class Watch:
             return 0.0
         then = expected.share_ended(self.running)
         return (expected.share_ended(self.age + ahead) - then) / (1 - then) if then < 1 else 0.0
+
+
+def _first_point(expected: Duration, trip: float) -> float:
+    """Return where the first poll is made: later where the one after it cannot follow soon.
+
+    With ``gap`` standard deviations between two polls, the mean delay is least where the share that has ended is
+    ``gap`` times the density; the logarithm is close to that.
+    """
+    gap = (trip + _SHORTEST) / (expected.seconds * expected.spread)
+    return max(_POINTS[0], min(math.log(gap / 1.25), 2.0))
 
 
 def _point(expected: Duration, deviations: float) -> float:

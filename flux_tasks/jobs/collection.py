@@ -81,7 +81,7 @@ class Collector:
         finally:
             self._hold.release()
         if not self._claim.is_earlier:
-            self._durations.add(*self._about, watch.running, watch.age)
+            self._durations.add(*self._about, watch.running, watch.polled)
             self._durations.save_soon()
         return finished
 
