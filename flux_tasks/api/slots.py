@@ -6,8 +6,8 @@ raises it by one again, up to the limit that was asked for.
 
 The service frees a slot when a job ends, and this process sees it at the next poll. So a few jobs more are let in when
 as many of those that hold slots are expected to have ended (``Hold.chance``). One too many is answered with 429, which
-creates and charges nothing (BFL's page on errors, help 7158018353). It then waits until a slot is free for certain, and
-fewer are let in early for a while. With fewer than eight slots none are: too few jobs end at a time.
+creates and charges nothing (BFL's page on errors, help 7158018353). It is then repeated when one more has probably
+ended, and fewer are let in early for a while. With fewer than eight slots none are: too few jobs end at a time.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ OVERBOOK = 3
 _QUIET = 1.0  # seconds: 429s that come together count once
 _TICK = 0.02  # seconds between two looks at how many jobs have probably ended, while others wait
 _SLOTS_PER_EARLY = 8
-_MARGIN = 0.5  # jobs that are to have ended, as expected, beyond those that were let in early
+_MARGIN = 0.75  # jobs that are to have ended, as expected, beyond those that were let in early
 _REGAINED = 0.1  # of an early job that may be let in again, for each that was accepted
 
 
@@ -169,16 +169,24 @@ class Slots:
 
     @asynccontextmanager
     async def refused(self, slot_class: str) -> AsyncIterator[Callable[[], bool]]:
-        """Let nobody in early while a job waits after a 429; yields a check whether there is room for it for certain.
+        """Let nobody in early while a job waits after a 429; yields a check whether the service has room for it by now.
 
-        Fewer slots are held for a while; where the 429 was for a job that was let in early, fewer are let in early.
+        It has if a slot is free, or if one more job than before has probably ended. Fewer slots are held for a while;
+        where the 429 was for a job that was let in early, fewer are let in early.
         """
         pools = self._pools(slot_class)
         self.lower(slot_class)
+        holds = self._account.holds
+        before = {hold: hold.chance() for hold in holds}
+
+        def has_room() -> bool:
+            ended = sum((hold.chance() if hold in holds else 1.0) - chance for hold, chance in before.items())
+            return ended >= 1 or all(pool.active - pool.refused < int(pool.allowed) for pool in pools)
+
         for pool in pools:
             pool.refused += 1
         try:
-            yield lambda: all(pool.active - pool.refused < int(pool.allowed) for pool in pools)
+            yield has_room
         finally:
             for pool in pools:
                 pool.refused -= 1
