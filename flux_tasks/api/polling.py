@@ -1,9 +1,9 @@
 """When a job is polled, by what is known of how long jobs like it take.
 
-A job's duration has a median and a spread (``store.durations``). Each poll costs a request, and each moment between a
+A job's duration has a middle and a spread (``store.durations``). Each poll costs a request, and each moment between a
 job's end and the next poll is lost. Polls are made at ``_POINTS`` of the distribution, in standard deviations from the
-median: three polls a job then have a mean delay of 5 % where the spread is 15 %. These points are the minimum of
-delay + 0.0185 × polls (in medians), found by dynamic programming over a lognormal distribution of that spread. A
+middle: three polls a job then have a mean delay of 5 % where the spread is 15 %. These points are the minimum of
+delay + 0.0195 × polls (as shares of it), found by dynamic programming over a lognormal distribution of that spread. A
 smaller spread has fewer polls and less delay.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from flux_tasks.store.durations import Duration
 
-_POINTS = (-0.61, 0.04, 0.52, 0.91, 1.25, 1.55, 1.83, 2.08)
+_POINTS = (-0.58, 0.07, 0.55, 0.94, 1.28, 1.59, 1.87, 2.13)
 _LATE = 0.1  # share of a job's age between two polls, once it takes longer than nearly all others
 _UNKNOWN_FIRST, _UNKNOWN_STEP = 0.05, 0.25  # shares of the catalogue's figure, and of the age, where nothing is known
 _SHORTEST, _LONGEST = 0.05, 10.0  # seconds between two polls

@@ -1,8 +1,8 @@
 """How long jobs take: learned by engine, tool and size class, and shared by all who use a store.
 
-A record is ``timings/<tool>.json``: by engine and size class, the last 64 durations with the time of each. Writers read
-it and add what they have seen, so that those at the same moment lose little, and nothing for long: each writes its last
-64 again. What is not of this form is passed over.
+A record is ``timings/<tool>.json``: by engine and size class, the last 128 durations with the time of each. Writers
+read it and add what they have seen. What two write in one moment may be lost to one of them; it is written again with
+the next. What is not of this form is passed over.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from flux_tasks.store.records import Store
 
 _KIND = "timings"
-_MOST = 64  # durations of one engine, tool and size class
+_MOST = 128  # durations of one engine, tool and size class
 _MOST_ROWS = 64  # engines and size classes of one tool
 _LONGEST = 86_400.0  # seconds; no job takes a day
 _AHEAD = 3600.0  # seconds by which another machine's clock may be ahead
@@ -38,8 +38,8 @@ class Duration:
     """How long a job takes from the answer to its submission to its end.
 
     Attributes:
-        seconds: the median.
-        spread: the standard deviation of the logarithm; 0.15 means that most jobs take within 15 % of the median.
+        seconds: that most jobs are around.
+        spread: the standard deviation of the logarithm; 0.15 means that two of three jobs take within 15 % of that.
     """
 
     seconds: float
@@ -172,10 +172,12 @@ def _fit(durations: list[float]) -> Duration | None:
     if not durations:
         return None
     logs = sorted(math.log(seconds) for seconds in durations)
-    count = len(logs)
-    seen = (logs[round(0.84 * (count - 1))] - logs[round(0.16 * (count - 1))]) / 2
-    spread = math.sqrt((count * seen**2 + _UNSURE**2) / (count + 1))
-    return Duration(math.exp(statistics.median(logs)), max(spread, _LEAST_SPREAD))
+    count, middle = len(logs), statistics.median(logs)
+    most = 3 * (logs[round(0.84 * (count - 1))] - logs[round(0.16 * (count - 1))]) / 2
+    strays = [max(-most, min(most, one - middle)) for one in logs]
+    mean = sum(strays) / count
+    spread = math.sqrt((sum((one - mean) ** 2 for one in strays) + _UNSURE**2) / (count + 1))
+    return Duration(math.exp(middle + mean), max(spread, _LEAST_SPREAD))
 
 
 def _merged(

@@ -36,7 +36,13 @@ class TimedService(httpx.AsyncBaseTransport):
     """
 
     def __init__(
-        self, duration: Callable[[], float], data: bytes, *, cap: int = 24, trip: float = 0.1, url: str = "http://127.0.0.1:9"
+        self,
+        duration: Callable[[], float],
+        data: bytes,
+        *,
+        cap: int = 24,
+        trip: float = 0.1,
+        url: str = "http://127.0.0.1:9",
     ) -> None:
         self.duration, self.data, self.cap, self.trip, self.url = duration, data, cap, trip, url
         self.jobs: dict[str, TimedJob] = {}
@@ -67,7 +73,9 @@ class TimedService(httpx.AsyncBaseTransport):
             name = f"job-{next(self._ids)}"
             self.jobs[name] = TimedJob(now, now + self.duration())
             self.most = max(self.most, self.active())
-            return httpx.Response(200, json={"id": name, "polling_url": f"{self.url}/v1/get_result?id={name}", "cost": 3})
+            return httpx.Response(
+                200, json={"id": name, "polling_url": f"{self.url}/v1/get_result?id={name}", "cost": 3}
+            )
         if path == "/v1/get_result":
             name = request.url.params["id"]
             job = self.jobs[name]
@@ -75,5 +83,7 @@ class TimedService(httpx.AsyncBaseTransport):
             if now < job.ends:
                 return httpx.Response(200, json={"id": name, "status": "Pending"})
             job.seen = job.seen or now
-            return httpx.Response(200, json={"id": name, "status": "Ready", "result": {"sample": f"{self.url}/{name}.png"}})
+            return httpx.Response(
+                200, json={"id": name, "status": "Ready", "result": {"sample": f"{self.url}/{name}.png"}}
+            )
         return httpx.Response(200, content=self.data)
