@@ -72,13 +72,14 @@ class Watch:
             at = next((point for point in later if point > polled * (1 + expected.spread / 8)), polled * (1 + _LATE))
         return max(min(at, polled + _LONGEST) - age, _SHORTEST)
 
-    def chance_ended(self, ahead: float = 0.0) -> float:
-        """Return how likely it is that the job has ended, or will have ``ahead`` seconds from now; 0 if unknown."""
+    def chance_ended(self) -> float:
+        """Return how likely it is that the job has ended since it was seen running; 0 if that is unknown."""
         expected = self._expected()
         if expected is None:
             return 0.0
         then = expected.share_ended(self.running)
-        return (expected.share_ended(self.age + ahead) - then) / (1 - then) if then < 1 else 0.0
+        now = expected.share_ended(self.age)
+        return (now - then) / (1 - then) if then < now else 0.0
 
 
 def _first_point(expected: Duration, trip: float) -> float:
