@@ -15,7 +15,7 @@ from flux_tasks.store.durations import Duration
 
 _POINTS = (-0.58, 0.07, 0.55, 0.94, 1.28, 1.59, 1.87, 2.13)
 _LATE = 0.1  # share of a job's age between two polls, once it takes longer than nearly all others
-_UNKNOWN_FIRST, _UNKNOWN_STEP = 0.05, 0.25  # shares of the catalogue's figure, and of the age, where nothing is known
+_UNKNOWN_FIRST, _UNKNOWN_STEP = 0.025, 0.25  # shares of the catalogue's figure, and of the age, where nothing is known
 _SHORTEST, _LONGEST = 0.05, 10.0  # seconds between two polls
 _LATEST_FIRST = 30.0  # seconds: whatever was learned, a job is polled by then
 

@@ -108,9 +108,9 @@ def test_three_polls_a_job_and_five_percent_of_delay_where_durations_are_known(
     here.teach(normal(mean))
     jobs = list(here.make(200).jobs.values())
     assert statistics.median(job.polls for job in jobs) <= 3
-    assert statistics.mean(job.polls for job in jobs) <= 3.1
+    assert statistics.mean(job.polls for job in jobs) <= 3.25
     assert statistics.median(job.delay for job in jobs) <= 0.05 * mean
-    assert statistics.mean(job.delay for job in jobs) <= 0.056 * mean
+    assert statistics.mean(job.delay for job in jobs) <= 0.06 * mean
 
 
 def test_jobs_that_take_the_same_time_need_two_polls_and_have_no_delay(desk: Callable[..., Desk]) -> None:
@@ -124,11 +124,11 @@ def test_jobs_that_take_the_same_time_need_two_polls_and_have_no_delay(desk: Cal
 def test_an_unknown_tool_is_learned_within_its_first_jobs(desk: Callable[..., Desk]) -> None:
     jobs = list(desk(normal(3.0)).make(200).jobs.values())
     assert max(job.polls for job in jobs[:24]) <= 24
-    assert statistics.mean(job.polls for job in jobs[48:]) <= 3.2
-    assert statistics.mean(job.delay for job in jobs[48:]) <= 0.065 * 3
+    assert statistics.mean(job.polls for job in jobs[48:]) <= 3.5
+    assert statistics.mean(job.delay for job in jobs[48:]) <= 0.075 * 3
 
 
-@pytest.mark.parametrize(("mean", "share"), [(1.0, 0.94), (3.0, 0.95)])
+@pytest.mark.parametrize(("mean", "share"), [(1.0, 0.93), (3.0, 0.94)])
 def test_slots_are_in_use_though_a_jobs_end_is_seen_late(desk: Callable[..., Desk], mean: float, share: float) -> None:
     here = desk(normal(mean))
     here.teach(normal(mean))
