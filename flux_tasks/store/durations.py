@@ -7,7 +7,6 @@ the next. What is not of this form is passed over.
 
 import asyncio
 import math
-import statistics
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -172,7 +171,8 @@ def _fit(durations: list[float]) -> Duration | None:
     if not durations:
         return None
     logs = sorted(math.log(seconds) for seconds in durations)
-    count, middle = len(logs), statistics.median(logs)
+    count = len(logs)
+    middle = (logs[(count - 1) // 2] + logs[count // 2]) / 2
     most = 3 * (logs[round(0.84 * (count - 1))] - logs[round(0.16 * (count - 1))]) / 2
     strays = [max(-most, min(most, one - middle)) for one in logs]
     mean = sum(strays) / count

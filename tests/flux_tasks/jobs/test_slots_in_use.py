@@ -21,6 +21,7 @@ from virtual_time import run_in_virtual_time
 from flux_tasks import catalog
 from flux_tasks.api.client import BflClient
 from flux_tasks.api.polling import Watch
+from flux_tasks.api.slots import Hold
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, prepare
 from flux_tasks.jobs.endpoint import endpoint_for, save_durations
@@ -226,3 +227,39 @@ def test_the_first_poll_comes_within_half_a_minute_and_each_further_one_within_t
             assert 0 <= watch.chance_ended() <= 1
             pause = watch.next_poll(trip)
             assert 0 < pause <= 10
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "overbook", "early"),
+    [
+        ("bfl", None, 3),
+        ("eu", None, 3),
+        ("local", None, 3),
+        ("http://127.0.0.1:8000", None, 3),
+        ("https://gateway.example", None, 0),
+        ("https://gateway.example", 2, 2),
+        ("bfl", 0, 0),
+    ],
+)
+def test_jobs_are_let_in_early_only_where_a_429_is_known_to_be_free(
+    endpoint: str, overbook: int | None, early: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        slots = endpoint_for(Settings(endpoint=endpoint, overbook=overbook)).slots
+        held: list[Hold] = []
+
+        async def one() -> None:
+            async with slots.hold("account") as hold:
+                hold.chance = lambda: 1.0
+                held.append(hold)
+                await asyncio.Event().wait()
+
+        tasks = [asyncio.create_task(one()) for _ in range(40)]
+        await asyncio.sleep(1)
+        assert len(held) == 24 + early
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    monkeypatch.setattr("flux_tasks.jobs.endpoint._endpoints", {})
+    run_in_virtual_time(scenario(), monkeypatch)
