@@ -6,6 +6,8 @@
                         ``BFL_BASE_URL``, which the official SDK reads, is used if this one is not set
 ``FLUX_STORE``          where results and the journal are: a folder or any fsspec URL (``~/.flux-pipelines``)
 ``FLUX_MAX_JOBS``       active jobs at a time, at most (24, the account's limit at BFL)
+``FLUX_OVERBOOK``       jobs above that number that may be submitted when others have probably ended (3, 0 for none)
+``FLUX_POLL_INTERVAL``  seconds between polls of a job; if it is not set, polls come when jobs of its kind usually end
 ``FLUX_ON_UNCERTAIN``   ``hold`` (default) or ``resubmit`` a job whose POST may have been charged
 ``FLUX_DEADLINE``       seconds a job may take; if it is not set, each tool's own in the catalogue
 ``FLUX_TIMEOUT``        seconds to wait for one answer of the service (60)
@@ -62,7 +64,10 @@ class Settings:
         key: never shown, logged, stored or put into a Prefect parameter.
         store: folder or fsspec URL.
         max_jobs: active jobs at a time; an account has 24 (BFL help article 7158018353).
-        poll_interval: seconds between polls; None lets it grow from 0.25 to 2 with the age of the job.
+        overbook: jobs above ``max_jobs`` that may be submitted when as many others have probably ended: the service
+            refuses one too many with 429, which costs nothing there. None for 3, at a host that is neither BFL's nor
+            this machine for 0. At most one for every eight of ``max_jobs``.
+        poll_interval: seconds between polls, the first at once; None polls when jobs of its kind usually end.
         on_uncertain: what to do with a job whose POST may have been charged.
         engine: the local engine that serves ``endpoint="local"``.
         deadline: seconds a job may take; after that it stays in the journal. None for each tool's own.
@@ -81,6 +86,7 @@ class Settings:
     key: str = field(default="", repr=False)
     store: str = "~/.flux-pipelines"
     max_jobs: int = 24
+    overbook: int | None = None
     poll_interval: float | None = None
     on_uncertain: Literal["hold", "resubmit"] = "hold"
     engine: str = "classical"
@@ -115,6 +121,8 @@ class Settings:
             problems.append(Problem("max_jobs", f"{shown(self.max_jobs)} is not a whole number"))
         elif self.max_jobs < 1:
             problems.append(Problem("max_jobs", f"{shown(self.max_jobs)} is below 1: write 1 or more"))
+        if self.overbook is not None and (isinstance(self.overbook, bool) or self.overbook not in range(4)):
+            problems.append(Problem("overbook", f"{shown(self.overbook)} is not a whole number from 0 to 3"))
         for name, seconds in (("deadline", self.deadline), ("timeout", self.timeout)):
             if seconds is None and name == "deadline":
                 continue
@@ -163,6 +171,7 @@ class SettingChanges(TypedDict, total=False):
     key: str
     store: str
     max_jobs: int
+    overbook: int | None
     poll_interval: float | None
     on_uncertain: Literal["hold", "resubmit"]
     engine: str
@@ -291,6 +300,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BFL_API_KEY": ("key", str),
     "FLUX_STORE": ("store", str),
     "FLUX_MAX_JOBS": ("max_jobs", _whole),
+    "FLUX_OVERBOOK": ("overbook", _whole),
+    "FLUX_POLL_INTERVAL": ("poll_interval", _seconds),
     "FLUX_ON_UNCERTAIN": ("on_uncertain", _one_of("hold", "resubmit")),
     "FLUX_DEADLINE": ("deadline", _seconds),
     "FLUX_TIMEOUT": ("timeout", _seconds),

@@ -60,6 +60,7 @@ from flux_tasks.api.answers import (
     retry_after,
 )
 from flux_tasks.api.connection import Connection, may_have_key
+from flux_tasks.api.polling import Watch
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import (
     DeliveryFailed,
@@ -95,7 +96,7 @@ class BflClient:
     Args:
         base_url: such as ``https://api.bfl.ai``.
         key: sent as ``x-key``; empty for a server that asks for none.
-        poll_interval: seconds between polls; None lets it grow from 0.25 to 2 (0.03 to 0.5 on loopback).
+        poll_interval: seconds between polls, the first at once; None polls as ``wait`` is told to.
         timeout: seconds to wait for one answer, however it drips in; a submission has a second more for every 100 kB
             that it sends, a delivery five times as long.
         transport: any httpx transport, for tests and proxies.
@@ -118,6 +119,8 @@ class BflClient:
         self._connection = Connection(base_url, key, timeout=timeout, **options)
         self._poll_interval = poll_interval
         self._timeout = timeout
+        self._trip = 0.0
+        """Seconds from a poll to its answer, of late."""
         self._early_seconds = 0.0 if is_loopback(base_url) else _EARLY_SECONDS
 
     def __repr__(self) -> str:
@@ -141,13 +144,14 @@ class BflClient:
         body: Mapping[str, Any],
         *,
         deadline: float | None = None,
-        on_wait: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_wait: Callable[[float, bool], Awaitable[None]] = lambda seconds, _: asyncio.sleep(seconds),
         before_post: Callable[[], Awaitable[None]] | None = None,
     ) -> Submission:
         """Submit one job. Each call may be charged; see the module's table for what is repeated.
 
         With ``webhook_url`` in ``body`` the answer has no ``polling_url``. After a 429, which created no job, the POST
-        is repeated for up to ``deadline`` seconds (the tool's own if None); ``on_wait`` waits, for a number of seconds.
+        is repeated for up to ``deadline`` seconds (the tool's own if None). ``on_wait`` waits for a number of seconds;
+        it is told whether the service has named them.
         ``before_post`` is called right before each POST; what it raises ends the submission, and nothing is sent.
 
         Raises:
@@ -167,12 +171,12 @@ class BflClient:
             response = await self._post(tool, content)
             if response.status_code != 429:
                 return self._submission(tool, response)
-            wait = retry_after(response)
-            wait = pause * random.uniform(0.5, 1.5) if wait is None else wait  # noqa: S311 - jitter, not a secret
+            asked = retry_after(response)
+            wait = pause * random.uniform(0.5, 1.5) if asked is None else asked  # noqa: S311 - jitter, not a secret
             if time.monotonic() + wait > patience:
                 raise RateLimited(f"{tool.name}: too many active jobs on this account", retry_after=wait)
             _log.info("%s: too many active jobs, waiting %.1f s", tool.name, wait)
-            await on_wait(wait)
+            await on_wait(wait, asked is not None)
             pause = min(pause * 2, 30.0)
 
     async def _post(self, tool: Tool, content: bytes) -> httpx.Response:
@@ -234,6 +238,7 @@ class BflClient:
         *,
         deadline: float = 300.0,
         on_progress: Callable[[str, float | None], None] | None = None,
+        watch: Watch | None = None,
     ) -> Finished:
         """Poll a job until it ends; free of charge and safe to repeat.
 
@@ -242,6 +247,7 @@ class BflClient:
                 asked for the id instead, so that no paid job is lost.
             deadline: seconds after which polling ends.
             on_progress: receives each status and the share done (0 to 1, or None).
+            watch: decides when it is polled, by what is known of jobs like it.
 
         Raises:
             Moderated: the service refused the request or the result.
@@ -253,14 +259,18 @@ class BflClient:
         named = self._polling_address(job_id, polling_url)
         own = self._polling_address(job_id, None)
         url = named
+        watch = watch or Watch()
         started = time.monotonic()
         missing = failures = 0
         missing_since = started
-        reason = "still running"
+        reason = ""
+        if self._poll_interval is None:
+            await asyncio.sleep(min(watch.next_poll(self._trip), deadline))
         while True:
             elapsed = time.monotonic() - started
-            if elapsed > deadline:
+            if elapsed > deadline and reason:
                 raise StillRunning(f"job {job_id}: {reason} after {deadline:g} s; it can be asked for again")
+            watch.note_poll()
             try:
                 async with asyncio.timeout(min(self._timeout, max(deadline - elapsed, 0.0) + 1.0)):
                     response = await self._connection.poll(url)
@@ -270,8 +280,10 @@ class BflClient:
                 if not isinstance(error, (httpx.HTTPError, TimeoutError)):
                     named = own  # an address that cannot be used
                 url = self._next_address(url, named, own, failures)
-                await asyncio.sleep(min(self._pause(elapsed, failures), max(0.0, deadline - elapsed)))
+                await asyncio.sleep(min(self._pause(watch, failures), max(0.0, deadline - elapsed)))
                 continue
+            self._trip += 0.2 * (watch.age - watch.polled - self._trip)
+            reason = "still running"
             answer = self._connection.without_key(read_json(response))
             status = answer.get("status") if isinstance(answer, dict) else None
             is_missing = status == "Task not found" or is_unknown(response.status_code, answer)
@@ -287,6 +299,7 @@ class BflClient:
                 finished = ending_of(job_id, status, answer)
                 if finished is not None:
                     return finished
+                watch.note_running()
                 if on_progress is not None:
                     on_progress(status, number(answer.get("progress")))
                 missing = failures = 0
@@ -299,7 +312,7 @@ class BflClient:
                 if failures > 3 and url == named and response.status_code in (404, 405, 410):
                     named = own  # the address that the service named does not work
                 url = self._next_address(url, named, own, failures)
-            pause = max(self._pause(elapsed, failures), retry_after(response) or 0.0)
+            pause = max(self._pause(watch, failures), retry_after(response) or 0.0)
             await asyncio.sleep(min(pause, max(0.0, deadline - (time.monotonic() - started)) + 0.01))
 
     @staticmethod
@@ -321,13 +334,8 @@ class BflClient:
             _log.warning("polling address on a foreign host (%s) is not used", host_of(polling_url))
         return own
 
-    def _pause(self, elapsed: float, failures: int) -> float:
-        if self._poll_interval is not None:
-            pause = self._poll_interval
-        elif is_loopback(self.base_url):
-            pause = min(max(0.03, elapsed * 0.05), 0.5)
-        else:
-            pause = min(max(0.25, elapsed * 0.1), 2.0)
+    def _pause(self, watch: Watch, failures: int) -> float:
+        pause = watch.next_poll(self._trip) if self._poll_interval is None else self._poll_interval
         return pause if failures < 2 else min(pause * 2.0 ** min(failures, 8), 10.0)
 
     # -- fetch ----------------------------------------------------------------------------------------------------

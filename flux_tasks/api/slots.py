@@ -3,62 +3,125 @@
 A job is active from its submission to its final status, so a slot is held that long, not per HTTP request. Others
 may use the same account: each 429 lowers the limit of this process by a quarter, and each round of accepted submissions
 raises it by one again, up to the limit that was asked for.
+
+The service frees a slot when a job ends, and this process sees it at the next poll. So a few jobs more are let in when
+as many of those that hold slots are expected to have ended (``Hold.chance``). One too many is answered with 429, which
+creates and charges nothing (BFL's page on errors, help 7158018353). It is then repeated when one more has probably
+ended, and fewer are let in early for a while. With fewer than eight slots none are: too few jobs end at a time.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-__all__ = ["CLASS_LIMITS", "Slots"]
+__all__ = ["CLASS_LIMITS", "OVERBOOK", "Hold", "Slots"]
 
 CLASS_LIMITS: dict[str, int | None] = {"kontext-max": 6, "flux-3": None}
 """Classes of their own, each with its limit below the account's; None where it is published nowhere."""
 
+OVERBOOK = 3
+"""Jobs that may be let in early at a time, at most."""
+
 _QUIET = 1.0  # seconds: 429s that come together count once
+_TICK = 0.02  # seconds between two looks at how many jobs have probably ended, while others wait
+_SLOTS_PER_EARLY = 8
+_MARGIN = 0.75  # jobs that are to have ended, as expected, beyond those that were let in early
+_REGAINED = 0.1  # of an early job that may be let in again, for each that was accepted
+
+
+class Hold:
+    """The slot of one job, in each pool that it belongs to.
+
+    Attributes:
+        chance: how likely it is that the job has ended, though nobody has seen it; 0 until it is set.
+    """
+
+    def __init__(self, *pools: "_Pool") -> None:
+        self.chance: Callable[[], float] = lambda: 0.0
+        self._pools = pools
+
+    def release(self) -> None:
+        """Give the slot back: the job is seen to have ended, or there is none. Again: nothing happens."""
+        pools, self._pools = self._pools, ()
+        for pool in pools:
+            pool.release(self)
 
 
 class _Pool:
-    """Slots whose number changes while they are held."""
+    """Slots whose number changes while they are held.
 
-    def __init__(self, total: int) -> None:
+    Args:
+        early: jobs above ``total`` that may be let in when others have probably ended.
+    """
+
+    def __init__(self, total: int, early: int) -> None:
         self.total = total
         self.allowed = float(total)
-        self.active = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self.holds: set[Hold] = set()
+        self.refused = 0
+        """Jobs that hold a slot and that the service has refused with 429: they wait for room."""
+        self._most_early = min(early, total // _SLOTS_PER_EARLY)
+        self._early = float(self._most_early)
+        self._waiting: deque[tuple[Hold, asyncio.Future[None]]] = deque()
         self._lowered = -_QUIET
+        self._tick: asyncio.TimerHandle | None = None
 
-    async def acquire(self) -> None:
+    @property
+    def active(self) -> int:
+        return len(self.holds)
+
+    async def acquire(self, hold: Hold) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append((hold, turn))
         self._admit()
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self.release()  # it was given a slot at the same moment
+                self.release(hold)  # it was given a slot at the same moment
             raise
 
-    def release(self) -> None:
-        self.active -= 1
+    def release(self, hold: Hold) -> None:
+        self.holds.discard(hold)
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self.active < int(self.allowed):
-            turn = self._waiting.popleft()
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        while self._waiting and (self._waiting[0][1].done() or self._has_room()):
+            hold, turn = self._waiting.popleft()
             if not turn.done():
-                self.active += 1
+                self.holds.add(hold)
                 turn.set_result(None)
+        if self._waiting and self._may_be_early():
+            self._tick = asyncio.get_running_loop().call_later(_TICK, self._admit)
+
+    def _has_room(self) -> bool:
+        if self.active < int(self.allowed):
+            return True
+        early = self.active - int(self.allowed) + 1
+        return self._may_be_early() and sum(hold.chance() for hold in self.holds) >= early - 1 + _MARGIN
+
+    def _may_be_early(self) -> bool:
+        return not self.refused and self.active - int(self.allowed) < int(self._early)
 
     def lower(self) -> None:
         now = time.monotonic()
-        if now - self._lowered >= _QUIET:
-            self._lowered = now
+        if now - self._lowered < _QUIET:
+            return
+        self._lowered = now
+        if self.active > int(self.allowed):
+            self._early = max(0.0, self._early - 1.0)
+        else:
             self.allowed = max(1.0, min(self.allowed, float(self.active)) * 0.75)
 
     def raise_again(self) -> None:
         self.allowed = min(float(self.total), self.allowed + 1.0 / max(1.0, self.allowed))
+        if self.allowed == self.total:
+            self._early = min(float(self._most_early), self._early + _REGAINED)
         self._admit()
 
 
@@ -67,12 +130,16 @@ class Slots:
 
     Args:
         total: active jobs at a time, at most.
+        early: jobs above ``total`` that may be let in when as many others have probably ended.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, early: int = OVERBOOK) -> None:
         self.total = total
-        self._account = _Pool(total)
-        self._classes = {name: _Pool(min(limit or total, total)) for name, limit in CLASS_LIMITS.items()}
+        self._account = _Pool(total, early)
+        limits = {name: min(limit or total, total) for name, limit in CLASS_LIMITS.items()}
+        self._classes = {
+            name: _Pool(limit, 0 if CLASS_LIMITS[name] is None else early) for name, limit in limits.items()
+        }
 
     @property
     def active(self) -> int:
@@ -84,27 +151,52 @@ class Slots:
         """Slots that may be held now: ``total``, or fewer after a 429."""
         return int(self._account.allowed)
 
-    @asynccontextmanager
-    async def hold(self, slot_class: str) -> AsyncIterator[None]:
-        """Wait for a slot of ``slot_class`` and hold it for the block."""
+    def _pools(self, slot_class: str) -> list[_Pool]:
         narrow = self._classes.get(slot_class)
-        if narrow is not None:
-            await narrow.acquire()  # first: waiting for it must not occupy one of the 24
+        return [self._account] if narrow is None else [narrow, self._account]
+
+    @asynccontextmanager
+    async def hold(self, slot_class: str) -> AsyncIterator[Hold]:
+        """Wait for a slot of ``slot_class`` and hold it for the block, or until ``Hold.release``."""
+        pools = self._pools(slot_class)  # the narrow one first: waiting for it must not occupy one of the 24
+        hold = Hold(*pools)
         try:
-            await self._account.acquire()
-            try:
-                yield
-            finally:
-                self._account.release()
+            for pool in pools:
+                await pool.acquire(hold)
+            yield hold
         finally:
-            if narrow is not None:
-                narrow.release()
+            hold.release()
+
+    @asynccontextmanager
+    async def refused(self, slot_class: str) -> AsyncIterator[Callable[[], bool]]:
+        """Let nobody in early while a job waits after a 429; yields a check whether the service has room for it by now.
+
+        It has if a slot is free, or if one more job than before has probably ended. Fewer slots are held for a while;
+        where the 429 was for a job that was let in early, fewer are let in early.
+        """
+        pools = self._pools(slot_class)
+        self.lower(slot_class)
+        holds = self._account.holds
+        before = {hold: hold.chance() for hold in holds}
+
+        def has_room() -> bool:
+            ended = sum((hold.chance() if hold in holds else 1.0) - chance for hold, chance in before.items())
+            return ended >= 1 or all(pool.active - pool.refused < int(pool.allowed) for pool in pools)
+
+        for pool in pools:
+            pool.refused += 1
+        try:
+            yield has_room
+        finally:
+            for pool in pools:
+                pool.refused -= 1
 
     def lower(self, slot_class: str) -> None:
-        """Hold fewer slots for a while, because a submission was answered with 429."""
-        (self._classes.get(slot_class) or self._account).lower()
+        """Hold fewer slots for a while, because a submission was answered with 429; early ones first."""
+        pools = self._pools(slot_class)
+        next((pool for pool in pools if pool.active > int(pool.allowed)), pools[0]).lower()
 
     def raise_again(self, slot_class: str) -> None:
         """Allow more slots again, because a submission was accepted."""
-        for pool in {self._classes.get(slot_class), self._account} - {None}:
-            pool.raise_again()  # type: ignore[union-attr]
+        for pool in self._pools(slot_class):
+            pool.raise_again()

@@ -42,6 +42,7 @@ class Tool:
         strict: the service refuses unknown fields (it ignores them elsewhere).
         slots: concurrency class; ``account`` is 24 active jobs, ``kontext-max`` 6 of its own (SEED-2). The limit of
             ``flux-3`` is not published: a refusal for too many jobs slows down that class alone.
+        seconds: that a job is assumed to take until a store has seen one; the service publishes no figure.
         deadline: seconds after which polling a job ends.
         delivery: seconds that the address of a result is valid (SEED-0, F3-DOCS).
         expands_prompt: the service rewrites the prompt, and its result says to what.
@@ -74,6 +75,7 @@ class Tool:
     options: type[Request] = Request
     strict: bool = False
     slots: Literal["account", "kontext-max", "flux-3"] = "account"
+    seconds: float = 10.0
     deadline: float = 300.0
     delivery: float = 600.0
     expands_prompt: bool = False

@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any
 
 from flux_tasks.api.client import BflClient, Finished
+from flux_tasks.api.polling import Watch
+from flux_tasks.api.slots import Hold
 from flux_tasks.errors import DeliveryFailed, FluxError, ItemError, JobLost, Moderated, StoreUnavailable
 from flux_tasks.images.redirects import host_of
 from flux_tasks.images.reference import ImageRef
@@ -20,6 +22,7 @@ from flux_tasks.jobs.result import losses, picture_warnings
 from flux_tasks.jobs.submission import Claim, keep_lease
 from flux_tasks.settings import is_loopback
 from flux_tasks.store.commit import commit, patiently
+from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.failures import remember_failure
 
 _log = logging.getLogger("flux_tasks.job")
@@ -29,13 +32,17 @@ _FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each 
 
 
 class Collector:
-    """Collects one submitted job."""
+    """Collects one submitted job, and learns from it how long such jobs take."""
 
-    def __init__(self, job: JobContext, claim: Claim, client: BflClient) -> None:
+    def __init__(self, job: JobContext, claim: Claim, client: BflClient, durations: Durations, hold: Hold) -> None:
         self._job, self._claim, self._entry, self._client = job, claim, claim.entry, client
+        self._durations, self._hold = durations, hold
+        self._about = job.call.tool.name, size_class(job.call.price.label, job.call.output_size)
 
     async def wait_for_end(self) -> Finished | None:
         """Return the finished job; None if the service has lost it, so that it is to be submitted again.
+
+        The slot is given back as soon as the end is seen.
 
         Raises:
             JobLost: the service does not know the job, and it may still appear.
@@ -47,7 +54,7 @@ class Collector:
                 with suppress(OSError):
                     self._entry = entry = await asyncio.to_thread(job.journal.take_over, entry)
             async with keep_lease(job.journal, entry):
-                return await self._poll()
+                return await self._watch()
         except JobLost:
             # Submitted a moment ago: that the service does not know it (yet) is no reason to pay again.
             is_recent = time.time() - entry.begun < _KNOWN_AFTER and not is_loopback(self._client.base_url)
@@ -65,9 +72,24 @@ class Collector:
             await self._settle()
             raise
 
-    async def _poll(self) -> Finished:
+    async def _watch(self) -> Finished:
+        usual = self._job.call.tool.seconds
+        watch = Watch(lambda: self._durations.of(*self._about), usual=usual, begun=self._claim.submitted_at)
+        self._hold.chance = watch.chance_ended
+        try:
+            finished = await self._poll(watch)
+        finally:
+            self._hold.release()
+        if not self._claim.is_earlier:
+            self._durations.add(*self._about, watch.running, watch.polled)
+            self._durations.save_soon()
+        return finished
+
+    async def _poll(self, watch: Watch | None = None) -> Finished:
         job, entry = self._job, self._entry
-        return await self._client.wait(entry.id, entry.polling_url, deadline=job.deadline, on_progress=job.on_progress)
+        return await self._client.wait(
+            entry.id, entry.polling_url, deadline=job.deadline, on_progress=job.on_progress, watch=watch
+        )
 
     async def _settle(self) -> None:
         with suppress(StoreUnavailable):  # then the next run finds a job that has ended

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flux_tasks.api.client import BflClient
-from flux_tasks.api.slots import Slots
+from flux_tasks.api.slots import OVERBOOK, Slots
 from flux_tasks.errors import OutOfCredits, RunStopped, StoreUnavailable
-from flux_tasks.settings import Settings
+from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.store.commit import patiently
+from flux_tasks.store.durations import Durations
 from flux_tasks.store.exclusion import keeps_apart
 from flux_tasks.store.records import Store
 
@@ -30,6 +31,11 @@ class Endpoint:
     """Why nothing is submitted any more, or None."""
     submitted: set[str] = field(default_factory=set)
     """Ids of the jobs that this process has submitted and that are not in the store yet."""
+    _durations: dict[str, Durations] = field(default_factory=dict)
+
+    def durations(self, store: Store) -> Durations:
+        """Return what ``store`` knows of how long this endpoint's jobs take; the endpoint was identified already."""
+        return self._durations.setdefault(store.url, Durations(store, self.engine))
 
     async def connect(self) -> BflClient:
         """Return the client; it is made, and the embedded server started, when it is first needed."""
@@ -71,7 +77,8 @@ _endpoints: dict[tuple[Any, ...], Endpoint] = {}
 
 def _about(settings: Settings) -> tuple[Any, ...]:
     interval, timeout = settings.poll_interval, settings.timeout
-    return settings.endpoint, settings.key, settings.max_jobs, interval, timeout, settings.engine, settings.region
+    limits = settings.max_jobs, settings.overbook
+    return settings.endpoint, settings.key, limits, interval, timeout, settings.engine, settings.region
 
 
 async def close(settings: Settings) -> None:
@@ -79,6 +86,8 @@ async def close(settings: Settings) -> None:
     if (endpoint := _endpoints.pop(_about(settings), None)) is None:
         return
     async with endpoint.opening:
+        for known in endpoint._durations.values():
+            await known.save()
         if endpoint.client is not None:
             await endpoint.client.aclose()
         if endpoint.server is not None:
@@ -89,8 +98,22 @@ def endpoint_for(settings: Settings) -> Endpoint:
     """Return the shared endpoint of these settings. Only on the background loop."""
     about = _about(settings)
     if about not in _endpoints:
-        _endpoints[about] = Endpoint(settings, Slots(settings.max_jobs))
+        _endpoints[about] = Endpoint(settings, Slots(settings.max_jobs, _early_jobs(settings)))
     return _endpoints[about]
+
+
+def _early_jobs(settings: Settings) -> int:
+    """Return how many jobs may be let in early: none where it is not known that a 429 is free of charge."""
+    if settings.overbook is not None:
+        return settings.overbook
+    is_free = settings.is_bfl or settings.endpoint == "local" or is_loopback(settings.base_url)
+    return OVERBOOK if is_free else 0
+
+
+async def save_durations(settings: Settings) -> None:
+    """Write how long jobs took into the store of ``settings``, so that later runs know it."""
+    if (known := endpoint_for(settings)._durations.get(Store(settings.store).url)) is not None:
+        await known.save()
 
 
 async def stop_submitting(settings: Settings, reason: RunStopped | None) -> None:

@@ -94,14 +94,16 @@ async def _run(job: JobContext) -> JobResult:
     client = await endpoint.connect()
     body = await asyncio.to_thread(job.call.body, urls=job.settings.send_urls)
     submitter = Submitter(job, endpoint, client, body)
+    durations = endpoint.durations(job.store)
+    await asyncio.to_thread(durations.load, job.call.tool.name)
     pause = 0.0
     wait = _Wait(job)
     while True:
         # The slot is held from submission to the end of the job; waiting for others and fetching need none.
-        async with endpoint.slots.hold(job.call.tool.slots):
+        async with endpoint.slots.hold(job.call.tool.slots) as hold:
             claim = await submitter.claim()
             if claim is not None:
-                collector = Collector(job, claim, client)
+                collector = Collector(job, claim, client, durations, hold)
                 if (finished := await collector.wait_for_end()) is not None:
                     break
                 submitter.resubmit(claim.entry, f"the service no longer knows job {claim.entry.id}")

@@ -242,15 +242,19 @@ class Submitter:
     async def _is_answered(self, intent: Entry) -> bool:
         return not self._job.refresh and await is_answered(self._job, intent)
 
-    async def _wait_for_room(self, seconds: float) -> None:
-        """Wait after a 429. No job exists then, so that a stop or a cancellation ends the wait."""
-        self._endpoint.slots.lower(self._job.call.tool.slots)
+    async def _wait_for_room(self, seconds: float, is_asked: bool) -> None:
+        """Wait after a 429, only until one of this process's jobs has ended where the job was let in early.
+
+        No job exists then, so that a stop or a cancellation ends the wait.
+        """
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if self._endpoint.stopped is not None or self._is_cancelled:
-                reason = self._endpoint.stopped or "cancelled"
-                raise Interrupted(f"not begun, because the run was stopped: {reason}")
-            await asyncio.sleep(min(left, 0.2))
+        async with self._endpoint.slots.refused(self._job.call.tool.slots) as has_room:
+            is_early = not is_asked and not has_room()
+            while (left := end - time.monotonic()) > 0 and not (is_early and has_room()):
+                if self._endpoint.stopped is not None or self._is_cancelled:
+                    reason = self._endpoint.stopped or "cancelled"
+                    raise Interrupted(f"not begun, because the run was stopped: {reason}")
+                await asyncio.sleep(min(left, 0.02 if is_early else 0.2))
 
     def _spool(self, entry: Entry, error: Exception) -> None:
         """Write the id of a paid job to this machine's disk, because the journal cannot be written."""

@@ -1,4 +1,4 @@
-"""What earlier runs have left in the store: their recipes and manifests, how long jobs take, what was spent."""
+"""What earlier runs have left in the store: their recipes and manifests, what jobs cost, what was spent."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ from pipelines.language.reading import loader, yaml
 from pipelines.language.reading.problems import ProblemCollector, read_part
 
 __all__ = [
-    "USUAL",
     "BegunRun",
-    "JobDurations",
     "LearnedPrices",
     "PastRun",
     "budget_records",
@@ -214,50 +212,6 @@ def _obituary(run_id: str, record: Mapping[str, Any]) -> str:
         f"the run {run_id} of this recipe, begun {record.get('started')} on {readable(owner)}, {what}. "
         f"Of its {record.get('total')} items had ended: {ended}. What it paid for is in the store or is collected now"
     )
-
-
-USUAL = 10.0
-"""Seconds that a job is assumed to take where the store does not know."""
-
-_WEIGHT = 0.3  # of this run's mean against the one before
-
-
-class JobDurations:
-    """Mean seconds of a job, by tool; the store is asked once for each, until ``close``."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._known: dict[str, float | None] = {}
-        self._seen: dict[str, list[float]] = {}
-
-    def add(self, tool: str, seconds: float) -> None:
-        """Add the seconds that a job of ``tool`` took."""
-        sums = self._seen.setdefault(tool, [0.0, 0.0])
-        sums[0] += seconds
-        sums[1] += 1
-
-    def close(self) -> None:
-        """Write the means; a store that cannot be written now learns them from a later run."""
-        for tool, (seconds, jobs) in self._seen.items():
-            mean = seconds / jobs
-            before = self._read(tool)
-            known = mean if before is None else (1 - _WEIGHT) * before + _WEIGHT * mean
-            with suppress(OSError):
-                self._store.put_record("timings", tool, {"seconds": round(known, 3)})
-        self._known.clear()
-
-    def of(self, tool: str) -> float | None:
-        """Return the mean seconds of a job of ``tool``, or None if no run on this store has timed one."""
-        if tool not in self._known:
-            self._known[tool] = self._read(tool)
-        return self._known[tool]
-
-    def _read(self, tool: str) -> float | None:
-        try:
-            seconds = (self._store.record("timings", tool) or {}).get("seconds")
-        except (OSError, ValueError):
-            return None
-        return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < 1e6 else None
 
 
 class LearnedPrices:

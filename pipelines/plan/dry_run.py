@@ -150,7 +150,7 @@ class ItemPlan:
             self._ends.setdefault(node.id, begin)
         is_certain = attempt.is_decided and call is not None and not is_mask_unknown(call)
         if is_new:
-            self._ends[node.id] += self._tally.add_job(node, is_certain=is_certain)
+            self._ends[node.id] += self._tally.add_job(node, call, is_certain=is_certain)
         if kind is not StepOutcome.DONE:
             step.count(kind)
         elif node.is_paid:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from flux_tasks import catalog
 from flux_tasks.units import duration, price, table_text
 from pipelines.data.manifest import StepOutcome
 
@@ -68,7 +69,8 @@ class Plan:
 
     Attributes:
         seconds: expected duration with ``max_jobs`` jobs at a time.
-        assumed: tools whose jobs no run on this store has timed; each is assumed to take 10 s.
+        assumed: tools whose jobs no run on this store has timed; each is assumed to take what the
+            catalogue says (``Tool.seconds``).
         problems: how many things are wrong with items.
         invalid: the first of them, as sentences.
         spent_by: credits that count against the budget already, by the id of the earlier run that was stopped.
@@ -236,7 +238,8 @@ def _notes(plan: Plan) -> list[str]:
         known = f"{price(cost)} is the mean of the {jobs:,} {_jobs(jobs)} that this store has settled"
         lines.append(f"price: that of {tool} is published nowhere; {known}")
     if plan.seconds:
-        assumed = f"; a job of {', '.join(plan.assumed)} is assumed to take 10 s" if plan.assumed else ""
+        figures = ", ".join(f"{name} {catalog.TOOLS[name].seconds:g} s" for name in plan.assumed)
+        assumed = f"; assumed for a job of {figures}" if figures else ""
         lines.append(f"duration: about {duration(plan.seconds)} with {plan.max_jobs} jobs at a time{assumed}")
     if plan.budget is not None:
         lines.append(_budget(plan, plan.budget))

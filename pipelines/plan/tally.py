@@ -13,9 +13,10 @@ from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.settings import Settings
+from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
-from pipelines.data.history import USUAL, JobDurations, LearnedPrices, spent_before
+from pipelines.data.history import LearnedPrices, spent_before
 from pipelines.data.outputs import Outputs
 from pipelines.execution.facts import Facts
 from pipelines.language.compiled import CompiledRecipe
@@ -51,7 +52,7 @@ class Tally:
         self.plan.steps = list(self._steps.values())
         spent = spent_before(self.store, recipe.digest) if cap is not None else {}
         self.plan.spent_by = {run: cap or 0.0 if math.isinf(paid) else paid for run, paid in spent.items()}
-        self._durations = JobDurations(self.store)
+        self._durations = Durations(self.store, self.engine)
         self._prices = LearnedPrices(self.store, self.engine)
         self._remarks: set[tuple[str, str]] = set()
         self._busy: dict[str, float] = defaultdict(float)
@@ -76,13 +77,14 @@ class Tally:
             self.plan.learned[_name(call)] = {"credits": price.first, "jobs": price.jobs}
         return self._prices.estimate(call)
 
-    def add_job(self, node: Node, *, is_certain: bool) -> float:
+    def add_job(self, node: Node, call: Call | None, *, is_certain: bool) -> float:
         """Add the time of a job to that of its slots, if it is certain; returns its seconds."""
         tool = node.tool
-        known = self._durations.of(tool.name)
+        self._durations.load(tool.name)
+        known = self._durations.of(tool.name, size_class(call.price.label, call.output_size) if call else None)
         if known is None and tool.name not in self.plan.assumed:
             self.plan.assumed.append(tool.name)
-        seconds = USUAL if known is None else known
+        seconds = tool.seconds if known is None else known.seconds
         if is_certain:
             self._busy[tool.slots] += seconds
         return seconds

@@ -19,7 +19,7 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.journal import Journal, Standing
 from flux_tasks.store.records import Store
-from pipelines.data.history import JobDurations, LearnedPrices
+from pipelines.data.history import LearnedPrices
 from pipelines.data.outputs import Outputs
 from pipelines.execution.facts import Facts
 from pipelines.language.compiled import CompiledRecipe
@@ -83,7 +83,6 @@ class RunContext:
         self.store = Store(self.settings.store)
         self.facts = Facts(self.store)
         self.outputs = Outputs()
-        self.durations = JobDurations(self.store)
         self.prices = LearnedPrices(self.store, "")
         self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn)
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()

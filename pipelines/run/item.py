@@ -145,8 +145,6 @@ class ItemRun:
                 raise
             finally:
                 context.emit(Event(EventKind.END, self.item.stem, step.id))
-        if result.seconds is not None:
-            context.durations.add(call.tool.name, result.seconds)
         return replace(result, outcome=JobOutcome.DONE) if result.is_submitted_here else result
 
     async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:

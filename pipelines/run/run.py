@@ -16,7 +16,7 @@ from typing import Any
 
 from flux_tasks import background, files
 from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
-from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, stop_submitting
+from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, save_durations, stop_submitting
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
@@ -109,7 +109,7 @@ class Run:
     def __exit__(self, *error: Any) -> None:
         self.summary.seconds = time.monotonic() - self._started
         self.summary.stopped = str(self.stopped or "")
-        self.context.durations.close()
+        background.run(save_durations(self.settings))
         self.context.prices.close()
         self._manifest.__exit__(*error)
         self._begun.end()

@@ -25,6 +25,7 @@ class Cli:
             **{n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))},
             "FLUX_STORE": str(folder / "store"),
             "PREFECT_API_URL": api_url,
+            "FLUX_POLL_INTERVAL": "0.03",
             "COLUMNS": "200",
         }
 
@@ -56,6 +57,7 @@ class Here:
         for name in [name for name in os.environ if name.startswith(("BFL_", "FLUX_"))]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("FLUX_STORE", str(folder / "store"))
+        monkeypatch.setenv("FLUX_POLL_INTERVAL", "0.03")
 
     def __call__(self, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
         out, err = io.StringIO(), io.StringIO()

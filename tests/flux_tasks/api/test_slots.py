@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virtual_time import run_in_virtual_time
 
-from flux_tasks.api.slots import CLASS_LIMITS, Slots
+from flux_tasks.api.slots import CLASS_LIMITS, Hold, Slots
 
 
 class Crowd:
@@ -131,3 +135,146 @@ async def test_a_waiting_kontext_job_that_is_cancelled_gives_its_class_slot_back
     await crowd.add(1, "kontext-max")
     assert crowd.inside == ["kontext-max"]
     await crowd.close()
+
+
+# -- jobs that are let in early ----------------------------------------------------------------------------------------
+
+
+class Account:
+    """Slots whose jobs end when the test says so, whether anybody has seen it or not."""
+
+    def __init__(self, total: int, early: int) -> None:
+        self.slots = Slots(total, early)
+        self.holds: list[Hold] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def ask(self, count: int) -> None:
+        self.tasks += [asyncio.create_task(self._one()) for _ in range(count)]
+        await self.look()
+
+    async def _one(self) -> None:
+        async with self.slots.hold("account") as hold:
+            self.holds.append(hold)
+            await asyncio.Event().wait()
+
+    async def look(self) -> None:
+        """Wait for longer than the slots do between two looks."""
+        await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def ended(hold: Hold) -> None:
+    hold.chance = lambda: 1.0
+
+
+@pytest.mark.parametrize(
+    ("total", "early", "allowance"), [(24, 3, 3), (24, 2, 2), (24, 0, 0), (16, 3, 2), (7, 3, 0), (1, 3, 0)]
+)
+def test_no_more_jobs_are_let_in_early_than_are_allowed_and_one_for_every_eight_slots(
+    monkeypatch: pytest.MonkeyPatch, total: int, early: int, allowance: int
+) -> None:
+    async def scenario() -> None:
+        account = Account(total, early)
+        await account.ask(total + 10)
+        assert account.slots.active == total, "nobody is expected to have ended"
+        for hold in account.holds:
+            ended(hold)
+        await account.look()
+        assert account.slots.active == total + allowance
+        await account.close()
+
+    run_in_virtual_time(scenario(), monkeypatch)
+
+
+def test_one_job_is_let_in_for_each_that_has_probably_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        account = Account(24, 3)
+        await account.ask(40)
+        for number, hold in enumerate(account.holds[:2], 1):
+            ended(hold)
+            await account.look()
+            assert account.slots.active == 24 + number
+        account.holds[0].release()  # seen: its slot goes to nobody, because an early one has it
+        await account.look()
+        assert account.slots.active == 25
+        await account.close()
+
+    run_in_virtual_time(scenario(), monkeypatch)
+
+
+def test_a_429_takes_early_jobs_back_before_it_lowers_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        account = Account(24, 3)
+        await account.ask(40)
+        for hold in account.holds[:6]:
+            ended(hold)
+        await account.look()
+        assert account.slots.active == 27
+        for _ in range(3):
+            account.slots.lower("account")
+            await asyncio.sleep(2)
+        assert account.slots.allowed == 24
+        for hold in account.holds[:3]:
+            hold.release()
+        await account.look()
+        assert account.slots.active == 24, "none is let in early after so many 429s"
+        for _ in range(30):
+            account.slots.raise_again("account")
+        await account.look()
+        assert account.slots.active == 27, "until enough were accepted"
+        await account.close()
+
+    run_in_virtual_time(scenario(), monkeypatch)
+
+
+def test_nobody_is_let_in_early_while_one_waits_after_a_429_and_it_goes_on_when_one_more_has_probably_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        account = Account(24, 3)
+        await account.ask(40)
+        ended(account.holds[0])
+        await account.look()
+        async with account.slots.refused("account") as has_room:
+            assert not has_room()
+            for hold in account.holds[1:4]:
+                ended(hold)
+            await account.look()
+            assert account.slots.active == 25
+            assert has_room()
+        await account.close()
+
+    run_in_virtual_time(scenario(), monkeypatch)
+
+
+@given(st.integers(1, 30), st.integers(0, 3), st.lists(st.sampled_from("aaaereulrx"), max_size=60), st.randoms())
+def test_never_more_than_the_limit_and_the_allowance_are_in_flight(
+    total: int, early: int, moves: list[str], randomness: random.Random
+) -> None:
+    async def scenario() -> None:
+        account = Account(total, early)
+        for move in moves:
+            held = [hold for hold in account.holds if hold in account.slots._account.holds]
+            if move == "a":
+                await account.ask(7)
+            elif move == "e" and held:
+                ended(randomness.choice(held))
+            elif move == "r" and held:
+                randomness.choice(held).release()
+            elif move == "u":
+                account.slots.raise_again("account")
+            elif move == "l":
+                account.slots.lower("account")
+            elif move == "x" and account.tasks:
+                randomness.choice(account.tasks).cancel()
+            await account.look()
+            assert account.slots.active <= total + min(early, total // 8)
+        await account.close()
+        assert account.slots.active == 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        run_in_virtual_time(scenario(), patch)

@@ -1,0 +1,61 @@
+"""An event loop whose time costs none: it moves on when nothing is left to do, threads included.
+
+So minutes of waiting pass in milliseconds, and what is measured in them does not depend on the machine's speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+import pytest
+
+__all__ = ["run_in_virtual_time"]
+
+T = TypeVar("T")
+
+
+class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type] # chosen by the platform
+    """Moves the time on instead of waiting, unless a thread is at work."""
+
+    now = 0.0
+    working = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if (found := super().select(0)) or timeout == 0:
+            return found  # type: ignore[no-any-return]
+        if self.working or timeout is None:
+            return super().select(timeout and 0.001)  # type: ignore[no-any-return]
+        self.now += timeout
+        return []
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.selector = _Selector()
+        super().__init__(self.selector)
+
+    def time(self) -> float:
+        return self.selector.now
+
+    def run_in_executor(self, executor: Executor | None, func: Any, *args: Any) -> Any:
+        self.selector.working += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._worked)
+        return future
+
+    def _worked(self, _: object) -> None:
+        self.selector.working -= 1
+
+
+def run_in_virtual_time(coroutine: Coroutine[Any, Any, T], monkeypatch: pytest.MonkeyPatch) -> T:
+    """Run ``coroutine``; ``time.monotonic`` is the time of its loop meanwhile."""
+    loop = _Loop()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", loop.time)
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(coroutine)
