@@ -62,19 +62,23 @@ class Fingerprints:
         That is so for the web, for filesystems without ETags, for places that cannot be reached, and for a file that
         has just been changed: a second change within one tick of its clock would not show.
         """
-        return self._found(location, is_ours=False)
+        return self._found(location, is_old=True)
 
     def of_written(self, location: str) -> str | None:
         """Return the fingerprint of a file that this program has just written, however young it is."""
-        return self._found(location, is_ours=True)
+        return self._found(location, is_listed=False)
 
-    def _found(self, location: str, *, is_ours: bool) -> str | None:
+    def matches(self, location: str, fingerprint: str) -> bool:
+        """Check whether what is at ``location`` has a fingerprint that ``of`` or ``of_written`` has returned."""
+        return self._found(location) == fingerprint
+
+    def _found(self, location: str, *, is_old: bool = False, is_listed: bool = True) -> str | None:
         if is_web(location) or is_data(location):
             return None
         try:
             if is_local(location):
-                return _local(location, is_ours=is_ours)
-            return _looked_up(location) if is_ours else self._listed(location)
+                return _local(location, is_old=is_old)
+            return self._listed(location) if is_listed else _looked_up(location)
         except Exception:
             return None  # whoever reads the file tells what is wrong
 
@@ -95,13 +99,13 @@ class Fingerprints:
             return self._listings[key].get(path.rstrip("/"), _MISSING) or None
 
 
-def _local(location: str, *, is_ours: bool) -> str | None:
+def _local(location: str, *, is_old: bool) -> str | None:
     try:
         found = os.stat(local_path(location))  # noqa: PTH116 - once for each file of a run
     except (FileNotFoundError, NotADirectoryError):
         return _MISSING
     modified, changed = found.st_mtime_ns, found.st_ctime_ns
-    if not is_ours:
+    if is_old:
         is_coarse = not modified % 1_000_000_000 and not changed % 1_000_000_000
         now = time.time_ns()
         last = max(changed, modified if modified <= now else 0)

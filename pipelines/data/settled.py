@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import zlib
@@ -25,6 +26,7 @@ from typing import IO, Any
 
 from flux_tasks import files
 from flux_tasks.store.records import Store
+from flux_tasks.store.spool import DEFAULT
 from pipelines.data.items import Item
 from pipelines.data.manifest import FINE, ItemOutcome, Manifest, ManifestRow, StepOutcome
 from pipelines.language.compiled import CompiledRecipe
@@ -34,7 +36,10 @@ __all__ = ["ReadFiles", "SettledItems", "scope_of"]
 _FORMAT = 1
 _KIND = "settled"
 _MOST_SEGMENTS = 8
-_OWN = ("blobs", "results", "copies", "journal", "decisions", "failures", "facts", "runs", "timings", "prices", _KIND)
+_OWN = (
+    *("blobs", "results", "copies", "refusals", "journal", "decisions", "failures", "facts", "runs", "timings"),
+    *("prices", "budgets", "probe", _KIND),
+)
 """Folders of the store that a walk reads; what they hold follows from the item's own files."""
 
 
@@ -66,10 +71,11 @@ class ReadFiles:
     found: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._own = tuple(self.store.location(kind, "") for kind in _OWN)
+        spool = os.environ.get("FLUX_SPOOL") or DEFAULT
+        self._own = (*(self.store.location(kind, "") for kind in _OWN), files.join(spool, ""))
 
     def __call__(self, location: str) -> None:
-        """Take the fingerprint of a file that the walk comes to, unless it is the store's own."""
+        """Take the fingerprint of a file that the walk comes to, unless it is the store's or the spool's own."""
         if not location.startswith(self._own):
             self.add(location)
 
@@ -175,7 +181,7 @@ class SettledItems:
         try:
             known = json.loads(line[42:])
             for location, fingerprint in (*known["files"].items(), *known["results"].items()):
-                if self.prints.of(location) != fingerprint:
+                if not self.prints.matches(location, fingerprint):
                     return None
             row: ManifestRow = known["row"]
             if not {output["path"] for output in row["outputs"]} <= set(paths):
