@@ -17,6 +17,7 @@ from flux_tasks.files.access import (
     stream,
     write,
 )
+from flux_tasks.files.fingerprints import Fingerprints, notice, watching
 from flux_tasks.files.locations import (
     canonical,
     extension,
@@ -36,6 +37,7 @@ from flux_tasks.files.patterns import glob, has_wildcards, links_of, matches
 from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable
 
 __all__ = [
+    "Fingerprints",
     "Unusable",
     "access",
     "canonical",
@@ -59,6 +61,7 @@ __all__ = [
     "missing_bucket",
     "name",
     "near_misses",
+    "notice",
     "patiently",
     "quoted",
     "read",
@@ -69,5 +72,6 @@ __all__ = [
     "stream",
     "try_writing",
     "unwritable",
+    "watching",
     "write",
 ]

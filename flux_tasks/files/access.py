@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
+from flux_tasks.files.fingerprints import notice
 from flux_tasks.files.locations import is_local, local_path, quoted
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
             bytes, which is checked before the whole is read.
     """
     text = os.fspath(location)
+    notice(text)
     if is_local(text):
         with _open_local(text) as file:
             found = os.fstat(file.fileno()).st_size
@@ -204,6 +206,7 @@ def stream(location: str | os.PathLike[str]) -> BinaryIO:
         OSError: missing or unreadable, when it is opened or while it is read.
     """
     text = os.fspath(location)
+    notice(text)
     if is_local(text):
         return _open_local(text)
     filesystem, path = filesystem_of(text)
@@ -337,6 +340,7 @@ def _sync_folder(folder: Path) -> None:
 def exists(location: str | os.PathLike[str]) -> bool:
     """Check whether something is at ``location``."""
     text = os.fspath(location)
+    notice(text)
     if is_local(text):
         try:
             return local_path(text).exists()
@@ -352,6 +356,7 @@ def exists(location: str | os.PathLike[str]) -> bool:
 def size(location: str | os.PathLike[str]) -> int | None:
     """Return the bytes at ``location``, or None if nothing is there."""
     text = os.fspath(location)
+    notice(text)
     try:
         if is_local(text):
             return local_path(text).stat().st_size

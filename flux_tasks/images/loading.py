@@ -21,6 +21,7 @@ def read_location(location: str) -> bytes:
         OSError, FluxError: they cannot be read.
     """
     if files.is_web(location):
+        files.notice(location)
         return _fetch(location)
     try:
         return files.patiently(files.read, location, limit=MAX_BYTES)

@@ -201,8 +201,12 @@ class Manifest:
 
     def add(self, row: ManifestRow) -> None:
         """Write one item's row; it is on disk when this returns."""
+        self.add_line(json.dumps(row, ensure_ascii=False, default=str))
+
+    def add_line(self, line: str) -> None:
+        """Write one line, without what ends it."""
         assert self._file is not None  # noqa: S101 - entered
-        self._file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+        self._file.write(line + "\n")
         self._file.flush()
 
 

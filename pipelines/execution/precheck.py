@@ -93,12 +93,12 @@ def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[It
     inputs: set[bytes] = set()
     results: set[bytes] = set()
     found_again = ""
-    named = list(_named_pictures(recipe))
+    named = list(named_pictures(recipe))
     finds = finder(recipe.source, recipe.constants)
     count = 0
     for item in items(recipe, limit=limit, only=only):
         count += 1
-        inputs.update(map(mark, _read_by(recipe, item, named)))
+        inputs.update(map(mark, pictures_of_item(recipe, item, named)))
         for path in _written_by(recipe, item):
             results.add(mark(path))
             if not found_again and finds(path):
@@ -117,7 +117,7 @@ def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[It
     return count
 
 
-def _named_pictures(recipe: CompiledRecipe) -> Iterator[tuple[Node, str]]:
+def named_pictures(recipe: CompiledRecipe) -> Iterator[tuple[Node, str]]:
     """Return masks, references and the like that steps name by a path or by a template of one, each with its node."""
     for node in recipe.graph.nodes:
         slots = image_inputs(node.action, node.step.task)
@@ -128,7 +128,7 @@ def _named_pictures(recipe: CompiledRecipe) -> Iterator[tuple[Node, str]]:
                     yield node, text
 
 
-def _read_by(recipe: CompiledRecipe, item: Item, named: Sequence[tuple[Node, str]]) -> Iterator[str]:
+def pictures_of_item(recipe: CompiledRecipe, item: Item, named: Sequence[tuple[Node, str]]) -> Iterator[str]:
     """Return the locations of the pictures of an item: its own, masks, references."""
     if item.path:
         yield item.path

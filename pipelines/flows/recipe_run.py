@@ -32,6 +32,7 @@ class RunOptions(PlanOptions, total=False):
     """The keyword arguments of a run: its own, and those of ``flux_tasks.use``."""
 
     seed: int | None
+    verify: bool
     on_event: Callable[[Event], None]
 
 
@@ -95,7 +96,7 @@ async def arun_recipe(
     outcomes = _outcomes(raise_on)
     loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
     changes: dict[str, Any] = {**settings}
-    given = {name: changes.pop(name) for name in ("limit", "seed", "budget", "on_event") if name in changes}
+    given = {name: changes.pop(name) for name in ("limit", "seed", "budget", "verify", "on_event") if name in changes}
     with use(**changes), Run(loaded, current(), **given) as run:
         await finish(run)
     if run.stopped is not None:
@@ -143,7 +144,7 @@ def run_recipe(
         raise_on: True raises ``ItemsFailed`` when any item did not end well; or the outcomes that count as failure:
             ``failed``, ``moderated``, ``invalid``, ``held``.
         settings: of ``flux_tasks.use``: endpoint, store, max_jobs, prefect …; and of the run: ``limit`` (so many
-            items), ``seed``, ``budget`` in credits, ``on_event``.
+            items), ``seed``, ``budget`` in credits, ``verify`` (look also at items that are settled), ``on_event``.
 
     Returns:
         ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.

@@ -21,7 +21,9 @@ from flux_tasks.store.journal import Journal, Standing
 from flux_tasks.store.records import Store
 from pipelines.data.history import LearnedPrices
 from pipelines.data.outputs import Outputs
+from pipelines.data.settled import SettledItems, scope_of
 from pipelines.execution.facts import Facts
+from pipelines.execution.precheck import named_pictures
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.budget import RunBudget
 
@@ -68,6 +70,7 @@ class RunContext:
         run_id: the id of the run.
         engine: which engine answers; known once the run has asked the endpoint.
         stopped: why no new job is begun, or None.
+        settled: items that need no look at them; known with the engine.
     """
 
     recipe: CompiledRecipe
@@ -78,6 +81,7 @@ class RunContext:
     run_id: str
     engine: str = ""
     stopped: RunStopped | None = None
+    settled: SettledItems | None = None
 
     def __post_init__(self) -> None:
         self.store = Store(self.settings.store)
@@ -85,7 +89,13 @@ class RunContext:
         self.outputs = Outputs()
         self.prices = LearnedPrices(self.store, "")
         self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn)
+        self.named_pictures = list(named_pictures(self.recipe))
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
+
+    def open_settled(self, *, is_trusted: bool) -> None:
+        """Read what earlier runs have settled; nothing of it counts where it is not trusted."""
+        scope = scope_of(self.recipe, self.engine, self.seed)
+        self.settled = SettledItems(self.store, scope, self.recipe, self.run_id, is_trusted=is_trusted).__enter__()
 
     def _warn(self, text: str) -> None:
         self.emit(Event(EventKind.WARNING, text=text))

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from flux_tasks import background, files
-from flux_tasks.errors import RunStopped, StoreUnavailable
+from flux_tasks.errors import InvalidRequest, RunStopped, StoreUnavailable
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.known import lookup, substitute
@@ -20,10 +20,12 @@ from pipelines.data import manifest
 from pipelines.data.items import Item
 from pipelines.data.manifest import ErrorRow, ItemOutcome, ManifestRow, OutputRow, StepOutcome, StepRow
 from pipelines.data.outputs import FULL, write_output
+from pipelines.data.settled import ReadFiles
 from pipelines.execution import expectations, local_steps
 from pipelines.execution.answers import Attempt, InVain, NeedsJob, Outcome, Place
 from pipelines.execution.arguments import call_of, pictures_for_task
 from pipelines.execution.expectations import Observed
+from pipelines.execution.precheck import pictures_of_item
 from pipelines.execution.walk import walk
 from pipelines.language.graph import OutputTarget
 from pipelines.language.names import SOURCE
@@ -54,14 +56,49 @@ class ItemRun:
         Raises:
             NeedsJob: a step needs a job and there is no ``call_tool``. Run it again with one.
         """
+        settled = await self._where_it_lies(self._settled)
+        if settled is not None:
+            return settled
         self._call_tool = call_tool
         self._row = _Row(self.item)
-        walked = await walk(self.item, self._context.recipe, self)
+        read = await self._where_it_lies(self._read_files)
+        with files.watching(read):
+            walked = await walk(self.item, self._context.recipe, self)
         for target, path in walked.paths:
             image = walked.results.get(target.node)
             if image is not None:
                 await self._write(target, path, image)
-        return self._row.finish(walked.results.get(SOURCE))
+        row = self._row.finish(walked.results.get(SOURCE))
+        if self._context.settled is not None:
+            await self._where_it_lies(self._context.settled.add, self.item, read.found, row)
+        return row
+
+    async def _where_it_lies(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function that looks at files: here if all are on this machine, else on a thread."""
+        outputs = (target.output.path for target in self._context.recipe.graph.targets)
+        is_here = all(map(files.is_local, (self.item.path, *outputs)))
+        return function(*arguments) if is_here else await self.off_loop(function, *arguments)
+
+    def _settled(self) -> ManifestRow | None:
+        """Return the row of an item that an earlier run has settled; None if it has to be looked at."""
+        context = self._context
+        if context.settled is None:
+            return None
+        try:
+            names = {**context.recipe.constants, **self.item.context}
+            paths = self.outputs.claim(context.recipe.graph.targets, names, self.item.index)
+        except InvalidRequest:
+            return None
+        return context.settled.row(self.item, [path for _, path in paths])
+
+    def _read_files(self) -> ReadFiles:
+        """Return what notes the files of this item, beginning with the pictures that its recipe names."""
+        context = self._context
+        prints = context.settled.prints if context.settled is not None else files.Fingerprints()
+        read = ReadFiles(prints, context.store)
+        for location in pictures_of_item(context.recipe, self.item, context.named_pictures):
+            read.add(location)
+        return read
 
     async def _write(self, target: OutputTarget, path: str, image: ImageRef) -> None:
         try:

@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Run:
         only: which items.
         seed: instead of the seeds of the recipe.
         budget: credits, instead of the recipe's own cap.
+        verify: look at every item, also at those that an earlier run has settled and whose files are as they were.
 
     Raises:
         RecipeError: the source has no items, a template names a column that its table has not, results would be
@@ -64,6 +66,7 @@ class Run:
         only: Callable[[Item], bool] | None = None,
         seed: int | None = None,
         budget: float | None = None,
+        verify: bool = False,
     ) -> None:
         self.recipe = recipe
         self.settings = settings
@@ -75,6 +78,7 @@ class Run:
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._begun = BegunRun(self.context.store, recipe.digest, run_id)
+        self._verify = verify
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
@@ -111,6 +115,8 @@ class Run:
         self.summary.stopped = str(self.stopped or "")
         background.run(save_durations(self.settings))
         self.context.prices.close()
+        if self.context.settled is not None:
+            self.context.settled.__exit__()
         self._manifest.__exit__(*error)
         self._begun.end()
 
@@ -142,6 +148,7 @@ class Run:
         """
         self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
         self.context.prices = LearnedPrices(self.context.store, self.context.engine)
+        await asyncio.to_thread(partial(self.context.open_settled, is_trusted=not self._verify))
         await background.arun(reconcile(self.settings))
         await background.arun(forget_failures(self.context.store))
         await background.arun(stop_submitting(self.settings, None))
@@ -213,6 +220,7 @@ class Run:
     async def _work(self, queue: Iterator[ItemRun], call_tool: CallTool) -> None:
         for item in queue:
             await self._finish(item, call_tool)
+            await asyncio.sleep(0)  # many that are settled may follow one another
 
     async def _finish(self, item: ItemRun, call_tool: CallTool | None) -> None:
         row = await item.run(call_tool)

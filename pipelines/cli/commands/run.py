@@ -71,6 +71,7 @@ def run(
     budget: Budget = None,
     places: Places = Places(),
     outputs: Outputs = Outputs(),
+    verify: bool = False,
     no_code: NoCode = False,
 ) -> Exit:
     """Run a recipe over its images.
@@ -83,10 +84,12 @@ def run(
       flux-pipelines run recipe.yaml --endpoint local
       BFL_API_KEY=... flux-pipelines run recipe.yaml --budget 50
       flux-pipelines run recipe.yaml --limit 5 --set style=oak
+
+    Args:
+        verify: look at every picture and result, also where size and times say that nothing has changed
     """
-    return _carry_out(
-        load_recipe(recipe, variables, no_code=no_code), places.settings(), outputs, limit=limit, budget=budget
-    )
+    loaded = load_recipe(recipe, variables, no_code=no_code)
+    return _carry_out(loaded, places.settings(), outputs, limit=limit, budget=budget, verify=verify)
 
 
 def retry(

@@ -1,0 +1,127 @@
+"""Fingerprints of files: where one is the same as before, so are the bytes, and nobody has to read them again.
+
+On this machine it is made of size, number, and the times of modification and of change; on an object store of size and
+ETag, which come with the listing of a folder: one request tells them of a thousand objects.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from flux_tasks.files.locations import is_data, is_local, is_web, local_path
+
+__all__ = ["Fingerprints", "notice", "watching"]
+
+_MISSING = "missing"
+_TICK = 20_000_000  # ns: the clock of files moves on at least so often (Linux: 1 to 10 ms)
+_COARSE_TICK = 2_000_000_000  # where times are whole seconds (FAT: every other second)
+_TAGS = ("ETag", "etag", "md5Hash")  # S3, Azure, Google
+
+_watcher: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watching(watcher: Callable[[str], None]) -> Iterator[None]:
+    """Tell ``watcher`` the location of each file that is read or looked for in the block, before that happens.
+
+    It is called on the thread that reads, and also in tasks and threads that begin in the block.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def notice(location: str | os.PathLike[str]) -> None:
+    """Tell whoever watches that ``location`` is read or looked for."""
+    watcher = _watcher.get()
+    if watcher is not None:
+        watcher(os.fspath(location))
+
+
+class Fingerprints:
+    """Fingerprints of files on any location. Any number of threads may use it.
+
+    A folder of an object store is listed once, when the first file in it is asked for.
+    """
+
+    def __init__(self) -> None:
+        self._listings: dict[str, dict[str, str]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, location: str) -> str | None:
+        """Return the fingerprint of what is at ``location``, be it nothing; None where none can be relied on.
+
+        That is so for the web, for filesystems without ETags, for places that cannot be reached, and for a file that
+        has just been changed: a second change within one tick of its clock would not show.
+        """
+        return self._found(location, is_old=True)
+
+    def of_written(self, location: str) -> str | None:
+        """Return the fingerprint of a file that this program has just written, however young it is."""
+        return self._found(location, is_listed=False)
+
+    def matches(self, location: str, fingerprint: str) -> bool:
+        """Check whether what is at ``location`` has a fingerprint that ``of`` or ``of_written`` has returned."""
+        return self._found(location) == fingerprint
+
+    def _found(self, location: str, *, is_old: bool = False, is_listed: bool = True) -> str | None:
+        if is_web(location) or is_data(location):
+            return None
+        try:
+            if is_local(location):
+                return _local(location, is_old=is_old)
+            return self._listed(location) if is_listed else _looked_up(location)
+        except Exception:
+            return None  # whoever reads the file tells what is wrong
+
+    def _listed(self, location: str) -> str | None:
+        from flux_tasks.files.access import filesystem_of
+
+        filesystem, path = filesystem_of(location)
+        folder = path.rpartition("/")[0]
+        scheme = location.partition("://")[0]
+        key = f"{scheme}://{folder}"
+        with self._lock:
+            if key not in self._listings:
+                try:
+                    entries = filesystem.ls(folder, detail=True)
+                except FileNotFoundError:
+                    entries = []
+                self._listings[key] = {str(entry["name"]).rstrip("/"): _tag(entry) for entry in entries}
+            return self._listings[key].get(path.rstrip("/"), _MISSING) or None
+
+
+def _local(location: str, *, is_old: bool) -> str | None:
+    try:
+        found = os.stat(local_path(location))  # noqa: PTH116 - once for each file of a run
+    except (FileNotFoundError, NotADirectoryError):
+        return _MISSING
+    modified, changed = found.st_mtime_ns, found.st_ctime_ns
+    if is_old:
+        is_coarse = not modified % 1_000_000_000 and not changed % 1_000_000_000
+        now = time.time_ns()
+        last = max(changed, modified if modified <= now else 0)
+        if now - last < (_COARSE_TICK if is_coarse else _TICK):
+            return None
+    return f"{found.st_size}:{modified}:{changed}:{found.st_ino}"
+
+
+def _looked_up(location: str) -> str | None:
+    from flux_tasks.files.access import filesystem_of
+
+    filesystem, path = filesystem_of(location)
+    return _tag(filesystem.info(path)) or None
+
+
+def _tag(entry: Mapping[str, Any]) -> str:
+    """Return size and ETag of an object, or an empty text where its filesystem knows no ETag."""
+    tag = next((entry[name] for name in _TAGS if entry.get(name)), "")
+    return f"{entry.get('size')}:{tag}" if tag else ""
