@@ -1,6 +1,6 @@
 """Speed, all contestants side by side in one run, written to ``docs/benchmarks.md``. Asserts nothing.
 
-    make bench                              # about 12 minutes on two quiet cores
+    make bench                              # 12 to 15 minutes on two quiet cores
     make bench ARGS="--quick"               # about 2 minutes, for a look; written to out/bench
     make bench ARGS="--only recipe,sizes"   # contestants, sections, or both; written to out/bench
     make bench ARGS="--full"                # the long grid, hours
@@ -145,11 +145,12 @@ class Bench:
 
 def run(grid: Grid, target: Path, only: Collection[str] = ()) -> str:
     """Measure a grid and write the page; return its text."""
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    before = os.getloadavg()[0]
     is_asked = "daft" in only or not any(name in TITLES for name in only)
     python, daft = field.install() if is_asked else (None, "")
     with Workshop() as workshop:
         sections = Bench(Arena(workshop, python), grid, only).measure()
+    load = f"{before:.1f} before, {os.getloadavg()[0]:.1f} at the end"
     repeats = f"{grid.runs} runs of the main contestants and of short commands, {grid.sweep_runs} of the others"
     return page.write(target, sections, page.facts_of(load, f"Daft {daft}" if python else daft, repeats))
 

@@ -129,7 +129,8 @@ class Workshop:
 
 
 def _await(pid: int, ends: list[float]) -> None:
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # its figures can be read until it is waited for
+    with suppress(ChildProcessError):  # killed, because the benchmark ends
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # its figures can be read until it is waited for
     ends.append(time.perf_counter())
 
 

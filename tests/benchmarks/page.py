@@ -142,7 +142,7 @@ def facts_of(machine_load: str, daft: str, repeats: str) -> list[str]:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("prefect", "httpx", "pillow"))
     return [
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), {platform.system()}, "
-        f"load average before the run {machine_load}",
+        f"load average {machine_load}",
         f"Python {platform.python_version()}, {versions}{daft and f'; {daft}'}",
         f"Medians; {repeats}",
     ]

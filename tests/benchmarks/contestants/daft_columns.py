@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import daft
@@ -10,13 +11,15 @@ from calls import arguments, make, photos_of
 
 GIVEN = arguments()
 CLIENTS: list[httpx.AsyncClient] = []  # one event loop runs them all; the client is made inside it
+SLOTS = asyncio.Semaphore(GIVEN.slots)  # each column has a limit of its own; together they must keep to the account's
 
 
 @daft.func(max_concurrency=GIVEN.slots)
 async def deblur(picture: bytes, seed: int) -> bytes:
     if not CLIENTS:
         CLIENTS.append(httpx.AsyncClient(timeout=60, trust_env=False))
-    return await make(CLIENTS[0], GIVEN.url, picture, seed)
+    async with SLOTS:
+        return await make(CLIENTS[0], GIVEN.url, picture, seed)
 
 
 table = daft.from_pydict({"photo": [str(photo) for photo in photos_of(GIVEN)]})
