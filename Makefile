@@ -66,8 +66,8 @@ format: $(VENV)/.dev
 chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults on local, S3 and GCS stores; ARGS="--kills 100 --store s3" for fewer
 	PYTHONPATH=. $(BIN)/python tests/chaos/driver.py $(ARGS)
 
-bench: $(VENV)/.dev  ## speed, side by side in one run, as ratios
-	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py
+bench: $(VENV)/.dev  ## speed, all contestants side by side, into docs/benchmarks.md; ARGS="--quick" for a look
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks/__init__.pyi, steps.pyi, the JSON Schema of recipes, golden keys
 	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema && $(BIN)/python tests/support/golden_keys.py

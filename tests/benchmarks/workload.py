@@ -1,0 +1,65 @@
+"""The work that all contestants do: pictures in a folder, a chain of paid steps for each, an output for each."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much there is to do.
+
+    Attributes:
+        seconds: mean duration of a job; single ones spread by 15 %.
+        megapixels: size of each picture.
+        processes: how many processes share the work and the slots.
+    """
+
+    items: int = 120
+    steps: int = 4
+    seconds: float = 1.0
+    megapixels: float = 0.4
+    processes: int = 1
+    slots: int = 24
+
+    @property
+    def jobs(self) -> int:
+        return self.items * self.steps
+
+    def __str__(self) -> str:
+        processes = f", {self.processes} processes" if self.processes > 1 else ""
+        items, steps = f"{self.items:,} item{'s' * (self.items > 1)}", f"{self.steps} step{'s' * (self.steps > 1)}"
+        what = f"{items} × {steps} of {self.seconds:g} s"
+        return f"{what}, {self.megapixels:g} MP{processes}"
+
+
+def write_photos(folder: Path, work: Work, first: int = 0) -> None:
+    """Write the pictures, each with bytes of its own.
+
+    The grain compresses about as well as a photo does. It is made once: pictures differ in a comment.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    width = max(64, round((work.megapixels * 1e6 * 4 / 3) ** 0.5))
+    buffer = io.BytesIO()
+    Image.effect_noise((width, width * 3 // 4), 40).convert("RGB").save(buffer, "PNG", compress_level=1)
+    data = buffer.getvalue()
+    for number in range(first, first + work.items):
+        text = b"tEXt" + b"Comment\0" + str(number).encode()
+        chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+        (folder / f"{number:06}.png").write_bytes(data[:33] + chunk + data[33:])  # after the header
+
+
+def write_recipe(folder: Path, photos: Path, steps: int) -> Path:
+    """Write the recipe that does the same as the other contestants; return its path."""
+    lines = [f"source: {{images: '{photos}/*.png'}}", "steps:"]
+    for seed in range(steps):
+        lines += [f"  - deblur: {{seed: {seed}}}", f"    id: step{seed}"]
+    path = folder / "recipe.yaml"
+    path.write_text("\n".join([*lines, f"output: {{path: '{folder}/out/{{{{ stem }}}}.png'}}", ""]))
+    return path
