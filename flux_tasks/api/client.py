@@ -245,7 +245,7 @@ class BflClient:
         Args:
             polling_url: as returned at submission. If it points at a host that may not have the key, the endpoint is
                 asked for the id instead, so that no paid job is lost.
-            deadline: seconds after which polling ends.
+            deadline: seconds after which it is polled once more, for the last time.
             on_progress: receives each status and the share done (0 to 1, or None).
             watch: decides when it is polled, by what is known of jobs like it.
 
@@ -263,13 +263,14 @@ class BflClient:
         started = time.monotonic()
         missing = failures = 0
         missing_since = started
-        reason = ""
+        reason, is_last = "", False
         if self._poll_interval is None:
             await asyncio.sleep(min(watch.next_poll(self._trip), deadline))
         while True:
             elapsed = time.monotonic() - started
-            if elapsed > deadline and reason:
+            if is_last:
                 raise StillRunning(f"job {job_id}: {reason} after {deadline:g} s; it can be asked for again")
+            is_last = elapsed >= deadline  # a process that was stopped meanwhile has not asked yet
             watch.note_poll()
             try:
                 async with asyncio.timeout(min(self._timeout, max(deadline - elapsed, 0.0) + 1.0)):

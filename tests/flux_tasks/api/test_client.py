@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import ssl
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -278,6 +279,15 @@ async def test_a_job_that_never_ends_is_given_up_at_its_deadline_and_can_be_aske
     async with client_of(server) as client:
         with pytest.raises(ServerUnavailable, match="can be asked for again"):
             await client.wait("job-1", deadline=0.05)
+
+
+async def test_a_process_that_was_stopped_beyond_the_deadline_of_its_job_asks_for_it_once_more(
+    server: ScriptedServer,
+) -> None:
+    server.on(POLL, status("Pending"), READY)
+    async with client_of(server) as client:
+        finished = await client.wait("job-1", deadline=0.2, on_progress=lambda *_: time.sleep(0.3))
+    assert finished.id == "job-1"
 
 
 async def test_a_ready_job_whose_result_is_not_named_is_asked_for_again_and_never_given_up(
