@@ -43,6 +43,8 @@ __all__ = [
 
 Box = tuple[int, int, int, int]
 
+_RESIZE = "mask: {file: mask.png, resize: true}"
+
 
 def binarise(image: Image.Image, *, threshold: int = 128) -> Image.Image:
     """Return a black and white ``L`` picture: white where the luminance reaches ``threshold`` (0–255).
@@ -102,7 +104,7 @@ def from_boxes(size: tuple[int, int], boxes: Sequence[Sequence[float]]) -> Image
     return mask
 
 
-def check_fit(mask: ImageRef, image: ImageRef, *, resize: bool = False, remedy: str = "resize: true") -> None:
+def check_fit(mask: ImageRef, image: ImageRef, *, resize: bool = False, remedy: str = _RESIZE) -> None:
     """Check that ``mask`` has the size of ``image``, as people see them; both are known from headers.
 
     Args:
@@ -146,7 +148,7 @@ def match(mask: Image.Image, size: tuple[int, int], *, resize: bool = False) -> 
     if not resize:
         raise InvalidImage(
             f"the mask is {px_size(mask.size)} but the image is {px_size(size)}: "
-            "make them equal, or ask for resizing (resize: true)"
+            f"make them equal, or ask for resizing ({_RESIZE})"
         )
     return mask.resize(size, Image.Resampling.NEAREST)
 

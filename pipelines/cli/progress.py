@@ -64,7 +64,7 @@ class Display:
                 continue
             self.note(
                 f"{self._recipe.name}: {ended.total()} of {self._total} items, {bad} of them did not end well; "
-                f"{active} jobs active, {price(sum(self._paid.copy().values()))} so far"
+                f"active jobs: {active}, {price(sum(self._paid.copy().values()))} so far"
             )
 
     def begin(self, items: int) -> None:

@@ -220,7 +220,7 @@ def _csv_rows(location: str) -> Iterator[_Read]:
                 pairs = zip(names, cells, strict=True)
                 yield line, {name: cell(text) for name, text in pairs if name}, ""
             elif cells:
-                what = f"it has {len(cells)} cells, and the header {len(names)}"
+                what = f"the header names {len(names)} columns; cells here: {len(cells)}"
                 yield line, {}, f"{what}: put a cell that holds a separator in quotation marks"
             line = reader.line_num + 1
 
