@@ -17,7 +17,7 @@ from flux_tasks.files.access import (
     stream,
     write,
 )
-from flux_tasks.files.fingerprints import Fingerprints, notice, watching
+from flux_tasks.files.fingerprints import Fingerprints
 from flux_tasks.files.locations import (
     canonical,
     extension,
@@ -35,6 +35,7 @@ from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
 from flux_tasks.files.patterns import glob, has_wildcards, links_of, matches
 from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable
+from flux_tasks.files.watching import notice, watching
 
 __all__ = [
     "Fingerprints",

@@ -30,8 +30,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from flux_tasks.files.fingerprints import notice
 from flux_tasks.files.locations import is_local, local_path, quoted
+from flux_tasks.files.watching import notice
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -9,41 +9,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any
 
+from flux_tasks.files.access import filesystem_of
 from flux_tasks.files.locations import is_data, is_local, is_web, local_path
 
-__all__ = ["Fingerprints", "notice", "watching"]
+__all__ = ["Fingerprints"]
 
 _MISSING = "missing"
 _TICK = 20_000_000  # ns: the clock of files moves on at least so often (Linux: 1 to 10 ms)
 _COARSE_TICK = 2_000_000_000  # where times are whole seconds (FAT: every other second)
 _TAGS = ("ETag", "etag", "md5Hash")  # S3, Azure, Google
-
-_watcher: ContextVar[Callable[[str], None] | None] = ContextVar("watcher", default=None)
-
-
-@contextmanager
-def watching(watcher: Callable[[str], None]) -> Iterator[None]:
-    """Tell ``watcher`` the location of each file that is read or looked for in the block, before that happens.
-
-    It is called on the thread that reads, and also in tasks and threads that begin in the block.
-    """
-    token = _watcher.set(watcher)
-    try:
-        yield
-    finally:
-        _watcher.reset(token)
-
-
-def notice(location: str | os.PathLike[str]) -> None:
-    """Tell whoever watches that ``location`` is read or looked for."""
-    watcher = _watcher.get()
-    if watcher is not None:
-        watcher(os.fspath(location))
 
 
 class Fingerprints:
@@ -83,8 +60,6 @@ class Fingerprints:
             return None  # whoever reads the file tells what is wrong
 
     def _listed(self, location: str) -> str | None:
-        from flux_tasks.files.access import filesystem_of
-
         filesystem, path = filesystem_of(location)
         folder = path.rpartition("/")[0]
         scheme = location.partition("://")[0]
@@ -115,8 +90,6 @@ def _local(location: str, *, is_old: bool) -> str | None:
 
 
 def _looked_up(location: str) -> str | None:
-    from flux_tasks.files.access import filesystem_of
-
     filesystem, path = filesystem_of(location)
     return _tag(filesystem.info(path)) or None
 
