@@ -7,6 +7,7 @@ pictures, the schedule of faults and the plan of kills, comes from the round's s
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -313,6 +314,9 @@ class Round:
 
     def _plan(self) -> _Plan:
         now = time.monotonic()
+        if not self.kills:  # the first one comes however fast the run is: every item is submitted
+            moment, nth = self.random.choice(("arriving", "post")), self.random.randint(1, min(6, self.leg.items))
+            return self._lay(_Plan(f"at {moment} no. {nth}", math.inf), moment, nth, 0.0)
         signals: tuple[int, ...] = self.random.choices(*_BLOWS)[0]
         if self.random.random() < self.leg.stops:
             signals = (signal.SIGSTOP, signal.SIGCONT)
@@ -327,6 +331,10 @@ class Round:
         delay = self.random.uniform(0.0, 0.03 if moment == "fetched" else 0.008) if late else 0.0
         words = f"at {moment} no. {nth} + {delay * 1000:.1f} ms"
         plan = _Plan(words, now + self.launcher.startup * 2 + max(1.0, 2 * self.leg.life), signals=signals)
+        return self._lay(plan, moment, nth, delay)
+
+    def _lay(self, plan: _Plan, moment: str, nth: int, delay: float) -> _Plan:
+        """Set the trap of ``plan``."""
 
         def strike(client: Client) -> None:
             self._strike(plan, client)
