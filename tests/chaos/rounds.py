@@ -7,6 +7,7 @@ pictures, the schedule of faults and the plan of kills, comes from the round's s
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -21,12 +22,13 @@ from typing import Any
 
 import flaky
 from disguise import LEASE
+from evidence import Evidence
 from PIL import Image
 from processes import Launcher, Process, ports_of
 from schedule import DEADLINE, FAULTS, TIMEOUT
 from stores import LOCAL, Shelf
-from verdict import Evidence, Verdict, judge
-from watched import ENGINE, MOMENTS, Trap, WatchedServer
+from verdict import Verdict, judge
+from watched import ENGINE, MOMENTS, Client, Trap, WatchedServer
 
 from flux_tasks.local import engines
 from flux_tasks.store.journal import Journal
@@ -107,6 +109,8 @@ class _Slot:
     manifest: Path = Path()
     log: Path = Path()
     ended: tuple[int, Path] | None = None
+    pid: int = 0
+    """Of the process that has ended by itself."""
 
 
 @dataclass
@@ -293,7 +297,7 @@ class Round:
         if code == 3 and slot.stops < 40:  # stopped: what a person does then is to run it again
             slot.stops += 1
             return 0
-        slot.ended = (code, slot.manifest)
+        slot.ended, slot.pid = (code, slot.manifest), process.pid
         if code not in (0, 1):
             said = slot.log.read_text(errors="replace")[-3000:]
             self.outcome.wrong.append(f"exit code: process {slot.number} ended with {code}: {said}")
@@ -310,6 +314,9 @@ class Round:
 
     def _plan(self) -> _Plan:
         now = time.monotonic()
+        if not self.kills:  # the first one comes however fast the run is: every item is submitted
+            moment, nth = self.random.choice(("arriving", "post")), self.random.randint(1, min(6, self.leg.items))
+            return self._lay(_Plan(f"at {moment} no. {nth}", math.inf), moment, nth, 0.0)
         signals: tuple[int, ...] = self.random.choices(*_BLOWS)[0]
         if self.random.random() < self.leg.stops:
             signals = (signal.SIGSTOP, signal.SIGCONT)
@@ -324,9 +331,13 @@ class Round:
         delay = self.random.uniform(0.0, 0.03 if moment == "fetched" else 0.008) if late else 0.0
         words = f"at {moment} no. {nth} + {delay * 1000:.1f} ms"
         plan = _Plan(words, now + self.launcher.startup * 2 + max(1.0, 2 * self.leg.life), signals=signals)
+        return self._lay(plan, moment, nth, delay)
 
-        def strike(port: int) -> None:
-            self._strike(plan, port)
+    def _lay(self, plan: _Plan, moment: str, nth: int, delay: float) -> _Plan:
+        """Set the trap of ``plan``."""
+
+        def strike(client: Client) -> None:
+            self._strike(plan, client)
 
         plan.requests = self._asked()
         plan.trap = self.server.trap = Trap(moment, nth, delay, strike)
@@ -342,18 +353,20 @@ class Round:
         if plan.struck:
             return
         if plan.trap is None or self.server.trap is not plan.trap:  # by the clock, or the trap is just closing
-            self._strike(plan, 0)
+            self._strike(plan, Client(0))
             return
         self.server.trap = None
         self.vain = self.vain + 1 if self._asked() == plan.requests else 0
         self.note(f"{plan.words}: did not come")
 
-    def _strike(self, plan: _Plan, port: int) -> None:
-        """Kill the process with this port, or any one. On the server's loop, or on this thread."""
+    def _strike(self, plan: _Plan, client: Client) -> None:
+        """Kill this process, or any one. On the server's loop, or on this thread."""
         living = [s.process for s in self.slots if s.process is not None and s.process.code is None]
         if not living or plan.struck:
             return
-        chosen = next((p for p in living if port and len(living) > 1 and port in ports_of(p.pid)), None)
+        chosen = next((p for p in living if p.pid == client.pid), None)
+        if chosen is None and client.port and not client.pid and len(living) > 1:
+            chosen = next((p for p in living if client.port in ports_of(p.pid)), None)
         chosen = chosen or self.random.choice(living)
         plan.struck = True
         if chosen.pid in self.asked and plan.signals[0] in (signal.SIGTERM, signal.SIGINT):
@@ -404,7 +417,9 @@ class Round:
             stops=self.stops,
             skews=self.skews,
             timeout=TIMEOUT,
-            writing=self.load * (6.0 if self.leg.flaky or self.shelf.proxy else 0.5) + 2 * self.server.late,
+            pids={slot.number: slot.pid for slot in self.slots},
+            lags=tuple(self.server.lags),
+            writing=6.0 * self.load + 2 * self.server.late,
             policy=self.leg.policy,
             is_over=is_over,
         )

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evidence import Evidence
 from processes import Zygote
 from rounds import SECRET, Leg, Round
-from verdict import Evidence, judge
+from verdict import judge
+from watched import Post
 
 from flux_tasks.local.faults.kinds import SubmitCut
 from flux_tasks.store.journal import Entry, Journal
@@ -54,6 +56,11 @@ def intent(evidence: Evidence, **more: Any) -> Entry:
     return entry
 
 
+def sent_by(pid: int, post: Post, **more: Any) -> Post:
+    """The same POST of another process, which has not asked for its job yet."""
+    return replace(post, pid=pid, polled=None, **more)
+
+
 def test_nothing_is_wrong_with_a_round_in_good_order(evidence: Evidence) -> None:
     found = judge(evidence)
     assert found.wrong == []
@@ -79,6 +86,40 @@ def test_paying_again_for_a_job_that_the_service_has_lost_is_counted_apart(evide
     assert "duplicate" in kinds(replace(evidence, charges=[early, *evidence.charges]))
 
 
+def paid_again(evidence: Evidence, **more: Any) -> Evidence:
+    """The first job was paid for once more, by process 4194305: under this policy an intent of the dead is repeated."""
+    first = next(post for post in evidence.posts if post.job == evidence.charges[0].id)
+    again = sent_by(4194305, replace(first, job="another"), **more)
+    charges = [replace(evidence.charges[0], id="another"), *evidence.charges]
+    return replace(evidence, policy="resubmit", charges=charges, posts=[again, *evidence.posts])
+
+
+def test_a_post_that_the_server_reads_long_after_its_sender_was_killed_may_be_repeated(evidence: Evidence) -> None:
+    seen = paid_again(evidence)
+    read = seen.posts[0].arrived
+    assert kinds(seen) == ["duplicate", "lost"]
+    for seconds in (0.01, 0.7, 30, 3000):
+        found = judge(replace(seen, kills={4194305: read - seconds}))
+        assert (found.wrong, found.counts["resubmitted: uncertain"]) == ([], 1)
+        assert kinds(replace(seen, kills={4194306: read - seconds})) == ["duplicate", "lost"], "another one's death"
+
+
+def test_a_job_that_was_polled_may_not_be_repeated_whoever_was_killed(evidence: Evidence) -> None:
+    seen = paid_again(evidence)
+    answered = seen.posts[0].answered
+    assert answered is not None
+    killed = replace(seen, kills={4194305: answered + 0.2})
+    assert kinds(killed) == []
+    polled = [replace(seen.posts[0], polled=answered + 0.1), *seen.posts[1:]]
+    assert kinds(replace(killed, posts=polled)) == ["duplicate", "lost"]
+
+
+def test_a_post_that_left_its_process_long_before_the_server_read_it_may_be_repeated(evidence: Evidence) -> None:
+    seen = paid_again(evidence)
+    early = replace(seen.posts[0], sent=seen.posts[0].arrived - 0.6 * evidence.timeout)
+    assert kinds(replace(seen, posts=[early, *seen.posts[1:]])) == []
+
+
 def test_a_charge_without_a_result_is_lost(evidence: Evidence) -> None:
     results(evidence)[0].unlink()
     assert "lost" in kinds(evidence)
@@ -102,13 +143,15 @@ def test_a_result_whose_picture_is_damaged_is_lost(evidence: Evidence) -> None:
 
 def test_a_held_job_needs_somebody_to_blame(evidence: Evidence) -> None:
     entry = intent(evidence, owner="host:4194305", at=evidence.posts[0].arrived)
-    asked = replace(evidence, manifests={})
+    asked = replace(evidence, manifests={}, posts=[sent_by(4194305, evidence.posts[0]), *evidence.posts[1:]])
     assert kinds(asked) == ["held without a cause"]
     answered = evidence.posts[0].answered
     assert answered is not None
     killed = judge(replace(asked, kills={4194305: answered + 0.1}))
     assert (killed.wrong, killed.counts["charged and held"]) == ([], 1)
-    assert kinds(replace(asked, kills={4194305: answered + 9})) == ["held without a cause"]
+    assert kinds(replace(asked, kills={4194305: answered + evidence.writing + 1})) == ["held without a cause"]
+    polled = [replace(asked.posts[0], polled=answered + 0.05), *asked.posts[1:]]
+    assert kinds(replace(asked, posts=polled, kills={4194305: answered + 0.1})) == ["held without a cause"]
     store = judge(replace(asked, store_failures=[(1, "create", "after", f"/s/journal/{entry.key}.json")]))
     assert (store.wrong, store.counts["held: store"]) == ([], 1)
 
@@ -151,6 +194,19 @@ def test_every_row_of_a_manifest_needs_what_it_says(evidence: Evidence) -> None:
     assert kinds(with_row(output_path="/nowhere")) == ["outcome"]
     assert kinds(replace(evidence, manifests={1: (1, rows[1:])})) == ["outcome"]
     assert kinds(replace(evidence, manifests={1: (70, rows)})) == ["exit code"]
+
+
+def test_a_job_is_given_up_while_it_runs_only_by_a_process_that_was_stopped(evidence: Evidence) -> None:
+    code, rows = evidence.manifests[1]
+    error = {"step": "deblur", "kind": "StillRunning", "message": "no answer (TimeoutError) after 3 s"}
+    given_up = [rows[0] | {"outcome": "failed", "error": error}, *rows[1:]]
+    seen = replace(evidence, manifests={1: (1, given_up)}, pids={1: 4194305})
+    assert code == 0
+    assert kinds(seen) == ["outcome"]
+    assert kinds(replace(seen, stops=[(4194305, 100.0, 109.0)])) == []
+    assert kinds(replace(seen, stops=[(4194306, 100.0, 109.0)])) == ["outcome"]
+    assert kinds(replace(seen, lags=[(100.0, 109.0)])) == []
+    assert kinds(replace(seen, lags=[(100.0, 100.2)])) == ["outcome"]
 
 
 def test_a_traceback_and_the_key_are_found_wherever_they_are_written(evidence: Evidence, tmp_path: Path) -> None:

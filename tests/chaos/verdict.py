@@ -11,27 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evidence import Evidence
 from watched import Post
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError
 from flux_tasks.images.reference import ImageRef
-from flux_tasks.local.faults.kinds import SubmitAnswer, SubmitCut, SubmitDrip, SubmitNoId, SubmitSlow
+from flux_tasks.local.faults.kinds import SubmitAnswer
 from flux_tasks.local.service.charges import Entry
-from flux_tasks.store.journal import Entry as Unsettled
 from flux_tasks.store.journal import Journal
-from flux_tasks.store.owner import readable
 from flux_tasks.store.records import Store
 from pipelines.data.items import items_of
 from pipelines.execution.arguments import arguments_of, call_of
 from pipelines.recipe import Recipe
 
-__all__ = ["Cell", "Evidence", "Verdict", "judge"]
+__all__ = ["Cell", "Verdict", "judge"]
 
 BAD_WORDS = ("Traceback (most recent call last)", "was never awaited", "exception was never retrieved", "Fatal Python")
 """What no output of a program that is in good order contains."""
@@ -67,36 +66,6 @@ class Cell:
     key: str
     body: str
     result: Mapping[str, Any] | None
-
-
-@dataclass
-class Evidence:
-    """Everything that is known of a round from outside."""
-
-    recipe: Recipe
-    engine: str
-    store: str
-    spool: Path
-    logs: Sequence[Path]
-    written: Sequence[Path]
-    secret: str
-    charges: Sequence[Entry]
-    posts: Sequence[Post]
-    kills: Mapping[int, float]
-    """When each process died, in seconds since 1970."""
-    manifests: Mapping[int, tuple[int, list[dict[str, Any]]]]
-    """Exit code and rows of each process's last run, which ended by itself."""
-    store_failures: Sequence[tuple[int, str, str, str]] = ()
-    stops: Sequence[tuple[int, float, float]] = ()
-    """Which process was stopped, and from when to when, in seconds since 1970."""
-    skews: Mapping[int, float] = field(default_factory=dict)
-    """By how many seconds the clock of each process was ahead."""
-    timeout: float = 60.0
-    writing: float = 1.0
-    """Seconds that a process may take to write down what was answered."""
-    policy: str = "hold"
-    is_over: bool = False
-    """Whether the faults have ended and a further run has been through: nothing may be left on its way."""
 
 
 @dataclass
@@ -145,7 +114,7 @@ class _Judge:
         counts = self.verdict.counts
         counts["charges"] = len(self.seen.charges)
         counts["posts"] = len(self.seen.posts)
-        counts["uncertain by faults"] = sum(self._is_uncertain(post) for post in self.seen.posts)
+        counts["uncertain by faults"] = sum(self.seen.is_uncertain(post) for post in self.seen.posts)
         counts["results"] = len(self.results)
         stale = [key for key in self.unsettled if key in self.results]
         counts["stale entries"] = len(stale)
@@ -163,24 +132,13 @@ class _Judge:
             allowed = min(extra, len(lost)) if extra > 0 else 0
             self.verdict.counts["resubmitted: lost by the service"] += allowed
             if self.seen.policy == "resubmit":
-                uncertain = min(max(extra - allowed, 0), sum(self._is_unknowable(e) for e in kept))
+                uncertain = min(max(extra - allowed, 0), sum(self.seen.is_unknowable(e) for e in kept))
                 self.verdict.counts["resubmitted: uncertain"] += uncertain
                 allowed += uncertain
             for entry in kept[1 : 1 + max(extra - allowed, 0)]:
                 self.verdict.add(
                     "duplicate", f"{self._title(body)} was paid for again: {self._story(body)} ({entry.id})"
                 )
-
-    def _is_unknowable(self, entry: Entry) -> bool:
-        """Whether the id of this charge may never have reached anybody: a fault, or a kill before it was written."""
-        post = next((post for post in self.seen.posts if post.job == entry.id), None)
-        if post is None or post.answered is None or self._is_uncertain(post):
-            return True
-        over = post.answered + self.seen.writing
-        # What a process has sent before it died, a busy server sees a little later.
-        seen = post.arrived - max(0.1, self.seen.writing / 3)
-        was_killed = any(seen < killed < over for killed in self.seen.kills.values())
-        return was_killed or self._is_in_a_stop(post)
 
     # -- (2) --
 
@@ -195,7 +153,7 @@ class _Judge:
             if entry.id.encode() in self.traces and not self.seen.is_over:
                 self.verdict.counts["on the way"] += 1
                 continue
-            if self.seen.policy == "resubmit" and self._is_unknowable(entry):
+            if self.seen.policy == "resubmit" and self.seen.is_unknowable(entry):
                 self.verdict.counts["given up, and paid for again"] += 1
                 continue
             cell = self.by_body.get(entry.key)
@@ -224,61 +182,11 @@ class _Judge:
         held = {key: entry for key, entry in unanswered.items() if entry.phase == "intent"}
         self.verdict.counts["held"] = len(held)
         for key, entry in held.items():
-            cause = self._cause(key, entry)
+            cause = self.seen.cause_of_hold(entry, self.posts.get(self._body(key), []))
             if cause:
                 self.verdict.counts[f"held: {cause}"] += 1
             else:
                 self.verdict.add("held without a cause", f"{self._name(key)}: {entry}: {self._story(self._body(key))}")
-
-    def _cause(self, key: str, entry: Unsettled) -> str:
-        posts = self.posts.get(self._body(key), [])
-        if any(self._is_uncertain(post) for post in posts):
-            return "fault"
-        pid = readable(entry.owner).rpartition(":")[2]
-        if not entry.owner and any(self._is_in_a_stop(post) for post in posts):
-            return "stop in the POST"
-        killed = self.seen.kills.get(int(pid)) if pid.isdigit() else None
-        if pid.isdigit() and (skew := self.seen.skews.get(int(pid), 0.0)):
-            entry = replace(entry, at=entry.at - skew)
-        if pid.isdigit() and self._is_stopped_in(posts[-1] if posts else None, entry, int(pid), killed):
-            return "stop in the POST"
-        if killed is not None and (cause := self._cause_of_kill(entry, posts[-1] if posts else None, killed)):
-            return cause
-        if any(f"/journal/{key}" in path for _, _, _, path in self.seen.store_failures):
-            return "store"
-        return ""
-
-    def _is_in_a_stop(self, post: Post) -> bool:
-        """Check whether a process was stopped while this POST was on its way; an entry of nobody has no process."""
-        over = (post.answered or post.arrived) + self.seen.writing
-        return any(since < over and post.arrived - 0.1 < until for _, since, until in self.seen.stops)
-
-    def _is_stopped_in(self, last: Post | None, entry: Unsettled, pid: int, killed: float | None) -> bool:
-        """Check whether the owner was stopped from the intent on, or before it had the answer: it gives up waiting."""
-        begun = entry.at - 0.1 if last is None else last.arrived - self.seen.writing
-        over = killed or (last.answered or 0.0) + self.seen.writing if last else killed or entry.at + self.seen.writing
-        return any(owner == pid and since < over and begun < until for owner, since, until in self.seen.stops)
-
-    def _cause_of_kill(self, entry: Unsettled, last: Post | None, killed: float) -> str:
-        """What the kill at ``killed`` came into; empty if there was time enough to write down how it ended."""
-        is_earlier = last is not None and last.answered is not None and last.answered < entry.at
-        if last is None or is_earlier:  # that POST was another attempt's, which has been settled
-            return "kill before the POST" if killed - entry.at < self.seen.writing else ""
-        if last.answered is None or last.answered > killed - 0.005:
-            return "kill in the POST"
-        if last.status == 429:
-            return "kill while waiting after 429"
-        return "kill after the answer" if killed - last.answered < self.seen.writing else ""
-
-    def _is_uncertain(self, post: Post) -> bool:
-        """Whether a client that lives cannot know what became of this submission."""
-        rule = post.rule
-        if isinstance(rule, (SubmitCut, SubmitNoId)) or (isinstance(rule, SubmitAnswer) and rule.status >= 500):
-            return True
-        if isinstance(rule, (SubmitSlow, SubmitDrip)) and rule.seconds > 0.5 * self.seen.timeout:
-            return True
-        # An overloaded machine is slow of itself: what the server took so long to answer, the client had given up.
-        return post.answered is not None and post.answered - post.arrived > 0.5 * self.seen.timeout
 
     # -- (4) --
 
@@ -294,13 +202,13 @@ class _Judge:
                 self.verdict.add("exit code", f"process {number} ended with 0, and not all is well")
             for row in rows:
                 self.verdict.counts[f"rows: {row['outcome']}"] += 1
-                if problem := self._implied(row):
+                if problem := self._implied(number, row):
                     told = (row["error"] or {}).get("message", "")
                     story = " | ".join(self._story(c.body) for c in self.cells if c.item == row["item"])
                     words = f"process {number}: {row['item']} ended {row['outcome']}: {problem}: {told} ({story})"
                     self.verdict.add("outcome", words)
 
-    def _implied(self, row: Mapping[str, Any]) -> str:
+    def _implied(self, number: int, row: Mapping[str, Any]) -> str:
         """What is wrong with a row; empty if the schedule implies it."""
         cells = [cell for cell in self.cells if cell.item == row["item"]]
         outcome, error = row["outcome"], row["error"] or {}
@@ -332,6 +240,8 @@ class _Judge:
         if kind in STOPPING:
             stopping = {"submit.answer 401", "submit.answer 402", "submit.answer 403", "poll.answer"}
             return "" if stopping & self._happened(self.cells) else "nothing has stopped the run"
+        if kind == "StillRunning" and self.seen.is_held_up(number):
+            return ""
         causes = FAULTS_BEHIND.get(kind, ("nothing",))
         if any(name.startswith(cause) for name in happened for cause in causes):
             return ""

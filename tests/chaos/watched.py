@@ -14,14 +14,16 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
+from disguise import SENDER
 from PIL import Image, ImageOps
 
 from flux_tasks.local import LocalServer, engines
 from flux_tasks.local.faults.kinds import Rule
 from flux_tasks.local.faults.schedule import Faults
 
-__all__ = ["ENGINE", "MOMENTS", "Post", "Trap", "WatchedServer"]
+__all__ = ["ENGINE", "MOMENTS", "Client", "Post", "Trap", "WatchedServer"]
 
 MOMENTS = ("arriving", "post", "charge", "answer", "answered", "poll", "ready", "fetch", "fetched")
 """A POST's head is here; its body, too; it was charged; its answer goes out; has gone out; a poll is here; one was
@@ -50,30 +52,44 @@ class Post:
 
     Attributes:
         arrived: seconds since 1970.
+        sent: when it left its process; ``arrived`` if that does not say.
         key: of the request body, as in the charge log; empty until the body was read.
         rule: the fault that was its lot.
         job: id of the job that was made of it, and charged.
         answered: when the last byte of an answer went out; None if none did.
+        pid: the process that sent it; 0 if it does not say.
+        polled: when the job was first asked for: from then on its id is in the journal, whoever dies.
     """
 
     path: str
     port: int
     arrived: float
+    sent: float
     key: str = ""
     rule: Rule | None = None
     job: str = ""
     status: int | None = None
     answered: float | None = None
+    pid: int = 0
+    polled: float | None = None
+
+
+@dataclass(frozen=True)
+class Client:
+    """Who sent a request: a port, and the process if it says so."""
+
+    port: int
+    pid: int = 0
 
 
 @dataclass
 class Trap:
-    """Strikes at the ``nth`` moment of one kind from now on, ``delay`` seconds after it; told the client's port."""
+    """Strikes at the ``nth`` moment of one kind from now on, ``delay`` seconds after it; told whose moment it was."""
 
     moment: str
     nth: int
     delay: float
-    strike: Callable[[int], None]
+    strike: Callable[[Client], None]
 
 
 _post: ContextVar[Post | None] = ContextVar("post", default=None)
@@ -99,7 +115,8 @@ class WatchedServer(LocalServer):
         self._charge = self.charges.charge
         self.charges.charge = self._charging  # type: ignore[method-assign]
         self.late = 0.0
-        self._beat = time.monotonic()
+        self.lags: list[tuple[float, float]] = []
+        """From when to when, in seconds since 1970, this machine had no time for this program."""
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
@@ -114,10 +131,10 @@ class WatchedServer(LocalServer):
         charged = self._charge(job_id, tool, key, cost)
         if charged and (post := _post.get()) is not None:
             post.job = job_id
-            self._moment("charge", post.port)
+            self._moment("charge", Client(post.port, post.pid))
         return charged
 
-    def _moment(self, name: str, port: int) -> None:
+    def _moment(self, name: str, client: Client) -> None:
         trap = self.trap
         if trap is None or trap.moment != name:
             return
@@ -126,47 +143,57 @@ class WatchedServer(LocalServer):
             return
         self.trap = None
         if trap.delay:
-            asyncio.get_running_loop().call_later(trap.delay, trap.strike, port)
+            asyncio.get_running_loop().call_later(trap.delay, trap.strike, client)
         else:
-            trap.strike(port)
+            trap.strike(client)
 
     def _watching(self, app: Any) -> Any:
         async def watched(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            path, port = scope["path"], (scope.get("client") or ("", 0))[1]
+            path, arrived = scope["path"], time.time()
+            told = dict(scope["headers"]).get(SENDER.encode(), b"").decode().split()
+            client = Client((scope.get("client") or ("", 0))[1], int(told[0]) if told else 0)
             if scope["method"] == "POST" and path.startswith("/v1/"):
-                await self._submission(app, scope, receive, send, Post(path, port, time.time()))
+                sent = float(told[1]) if told else arrived
+                post = Post(path, client.port, arrived, sent, pid=client.pid)
+                await self._submission(app, scope, receive, send, post, client)
             elif path == "/v1/get_result":
-                self._moment("poll", port)
-                await app(scope, receive, self._then(send, _is_ready, "ready", port))
+                self._note_poll(parse_qs(scope["query_string"].decode()).get("id", [""])[0], arrived)
+                self._moment("poll", client)
+                await app(scope, receive, self._then(send, _is_ready, "ready", client))
             elif path.startswith("/delivery/"):
-                self._moment("fetch", port)
-                await app(scope, receive, self._then(send, bool, "fetched", port))
+                self._moment("fetch", client)
+                await app(scope, receive, self._then(send, bool, "fetched", client))
             else:
                 await app(scope, receive, send)
 
         return watched
 
-    async def _submission(self, app: Any, scope: Any, receive: Any, send: Any, post: Post) -> None:
+    def _note_poll(self, job: str, at: float) -> None:
+        post = next((post for post in reversed(self.posts) if post.job == job), None) if job else None
+        if post is not None and post.polled is None:
+            post.polled = at
+
+    async def _submission(self, app: Any, scope: Any, receive: Any, send: Any, post: Post, client: Client) -> None:
         self.posts.append(post)
-        self._moment("arriving", post.port)
+        self._moment("arriving", client)
 
         async def hear() -> Any:
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body"):
-                self._moment("post", post.port)
+                self._moment("post", client)
             return message
 
         async def say(message: Any) -> None:
             if message["type"] == "http.response.start":
                 post.status = message["status"]
-                self._moment("answer", post.port)
+                self._moment("answer", client)
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 post.answered = time.time()
-                self._moment("answered", post.port)
+                self._moment("answered", client)
 
         token = _post.set(post)
         try:
@@ -174,11 +201,11 @@ class WatchedServer(LocalServer):
         finally:
             _post.reset(token)
 
-    def _then(self, send: Any, matters: Callable[[Any], bool], name: str, port: int) -> Any:
+    def _then(self, send: Any, matters: Callable[[Any], bool], name: str, client: Client) -> Any:
         async def say(message: Any) -> None:
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body") and matters(message):
-                self._moment(name, port)
+                self._moment(name, client)
 
         return say
 
@@ -192,7 +219,10 @@ class WatchedServer(LocalServer):
         while self._thread is not None:
             before = time.monotonic()
             time.sleep(0.05)
-            self.late = max(self.late, time.monotonic() - before - 0.05)
+            late = time.monotonic() - before - 0.05
+            self.late = max(self.late, late)
+            if late > 0.1:
+                self.lags.append((time.time() - late, time.time()))
 
 
 def _is_ready(message: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,8 +90,15 @@ def test_a_failure_is_given_once_whatever_the_clock_to_who_waited_for_the_job(
     theirs = Entry(key=call.key("custom:loopback"), tool="deblur-v1", phase="intent", owner=ELSEWHERE)
     journal = Journal(Store(settings.store))
     journal.put(theirs)
+    is_left, has_seen = Journal.is_leased, threading.Event()
+
+    def look(journal: Journal, entry: Entry) -> bool:
+        has_seen.set()
+        return is_left(journal, entry)
+
+    monkeypatch.setattr(Journal, "is_leased", look)
     waiting = background.start(job.execute(call, settings))
-    time.sleep(0.3)
+    assert has_seen.wait(PATIENCE)
     assert not waiting.done()
     left(call, settings, begun=theirs.begun, at=time.time() + 7200)
     journal.settle(theirs.key)

@@ -539,6 +539,38 @@ def test_jobs_that_wait_for_a_slot_are_not_submitted_once_the_run_is_stopped(
     assert run(other, settings).outcome == "done"
 
 
+@pytest.mark.parametrize("why", ["policy", "decision", "lost by the service"])
+def test_a_held_or_lost_job_is_not_submitted_again_after_a_stop(
+    bfl: FakeBfl, settings: Settings, call: Call, why: str
+) -> None:
+    if why == "policy":
+        settings = replace(settings, on_uncertain="resubmit")
+    left = {
+        "policy": {"owner": "", "at": 1.0},
+        "decision": {"owner": "", "at": 1.0, "decision": "resubmit"},
+        "lost by the service": {"owner": "", "at": 1.0, "begun": 1.0, "phase": "submitted", "id": "gone"},
+    }
+    entry = written(call, settings, **left[why])
+    background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
+    with pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
+        run(call, settings)
+    [stays] = journal_of(settings).entries()
+    assert (bfl.jobs, stays.key, stays.attempt, stays.phase) == (0, entry.key, 1, entry.phase)
+    background.run(stop_submitting(settings, None))
+    assert run(call, settings).outcome == "done"
+    assert (bfl.jobs, journal_of(settings).entries()) == (1, [])
+
+
+def test_a_paid_job_of_an_earlier_attempt_is_collected_after_a_stop(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    written(call, settings, owner="", at=1.0, phase="submitted", id=submitted_elsewhere(bfl, call))
+    background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
+    assert run(call, settings).outcome == "collected"
+    assert bfl.jobs == 1
+    background.run(stop_submitting(settings, None))
+
+
 def test_an_entry_names_machine_and_process(bfl: FakeBfl, settings: Settings, call: Call) -> None:
     bfl.hold = True
     running = background.start(job.execute(call, settings))
