@@ -30,9 +30,13 @@ demo: $(VENV)/.demo  ## the restoration recipe over the sample photos: no key, n
 
 demo-prefect: export PREFECT_HOME := $(CURDIR)/$(DEMO)/prefect
 demo-prefect: export PREFECT_API_URL := http://127.0.0.1:4200/api
+demo-prefect: export PREFECT_SERVER_ANALYTICS_ENABLED := false
+demo-prefect: ANSWERS = $(BIN)/python -c 'import urllib.request as u; u.build_opener(u.ProxyHandler({})).open("$(PREFECT_API_URL)/health", timeout=5)' 2>/dev/null
+# Not with --background: that server's log is a pipe whose reader goes away, and the server ends at the first line.
 demo-prefect: $(VENV)/.demo  ## the same as a flow on a Prefect server, which goes on running: its address is printed
-	@mkdir -p $(DEMO)/prefect && $(BIN)/python -c 'import urllib.request as u; u.urlopen("$(PREFECT_API_URL)/health")' 2>/dev/null || $(BIN)/prefect server start --background
-	@for i in $$(seq 180); do $(BIN)/python -c 'import urllib.request as u; u.urlopen("$(PREFECT_API_URL)/health")' 2>/dev/null && break; sleep 1; done
+	@mkdir -p $(DEMO)/prefect
+	@$(ANSWERS) || { nohup $(BIN)/prefect server start >$(DEMO)/prefect/server.log 2>&1 </dev/null & echo $$! >$(DEMO)/prefect/server.pid; }
+	@echo 'waiting for the Prefect server, 3 minutes at most …'; for i in $$(seq 180); do $(ANSWERS) && exit; sleep 1; done; tail -5 $(DEMO)/prefect/server.log; exit 1
 	$(BIN)/flux-pipelines run configs/restore.yaml --endpoint local --prefect auto --store $(DEMO)/store-prefect --report $(DEMO)/report-prefect.html
 	@echo 'The server goes on running. To stop it: PREFECT_HOME=$(DEMO)/prefect $(BIN)/prefect server stop'
 

@@ -8,10 +8,12 @@ to it costs about 0.1 ms.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = ["arun", "run", "start"]
@@ -26,6 +28,7 @@ def _ensure_loop() -> asyncio.AbstractEventLoop:
     global _loop
     with _lock:
         if _loop is None or _loop.is_closed():
+            _return_freed_memory()
             loop = asyncio.new_event_loop()
             # Store traffic waits for disks and networks, not for cores: more threads than asyncio's cores + 4.
             loop.set_default_executor(ThreadPoolExecutor(max_workers=32, thread_name_prefix="flux-io"))
@@ -40,6 +43,18 @@ def _ensure_loop() -> asyncio.AbstractEventLoop:
             started.wait()
             _loop = loop
         return _loop
+
+
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+
+def _return_freed_memory() -> None:
+    """Let glibc give buffers of a megabyte or more back when they are freed, as it does only until the first of them.
+
+    Otherwise each of some forty threads keeps the memory of the largest pictures that it had.
+    """
+    with suppress(OSError, AttributeError):  # another system has another allocator
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1024 * 1024)
 
 
 def _forget_parent() -> None:

@@ -35,7 +35,7 @@ class ByteCache:
                 self._size -= len(dropped)
 
 
-shared = ByteCache(capacity=128 * 1024 * 1024)
+shared = ByteCache(capacity=64 * 1024 * 1024)
 
 
 def get(digest: str) -> bytes | None:

@@ -31,8 +31,8 @@ __all__ = [
 
 WHITE = (255, 255, 255)
 
-MOST_AT_ONCE = 24_000_000
-"""Pixels that are decoded at a time, over all threads: 24 MP, about 300 MB with the copies that work needs."""
+MOST_AT_ONCE = 16_000_000
+"""Pixels that are decoded at a time, over all threads: 16 MP, about 200 MB with the copies that work needs."""
 
 _PATIENCE = 30.0  # seconds; a thread that waits for another one that waits for it goes on then
 _MUCH = 1_000_000

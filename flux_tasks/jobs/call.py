@@ -48,6 +48,14 @@ class Input:
     mask: Mask | None = None
     reencode: bool = False
 
+    @property
+    def bytes_at_most(self) -> int:
+        """How many bytes are sent at most, as far as that is known without encoding anything."""
+        pixels = self.size[0] * self.size[1]
+        if self.mask is not None:
+            return pixels // 8
+        return min(3 * pixels, MAX_INPUT_BYTES) if self.reencode else self.source.size
+
     @cached_property
     def picture(self) -> ImageRef:
         """The picture as it is sent.
@@ -116,6 +124,17 @@ class Call:
             text = picture.uri if by_address else pybase64.b64encode_as_string(picture.read())
             images[name] = [*images.get(name, ()), text] if is_listed else text
         return {**images, **self.parameters, **self.notify}
+
+    @property
+    def body_bytes(self) -> int:
+        """About how many bytes its body takes in memory while it is sent: base64, once as text and once as JSON."""
+        return sum(given.bytes_at_most * 8 // 3 for given in self.inputs.values())
+
+    @property
+    def result_bytes(self) -> int:
+        """About how many bytes its result takes in memory while it is fetched, at two bytes a pixel, twice."""
+        width, height = self.output_size or (self.main.upright_size if self.main else (1024, 1024))
+        return 4 * width * height
 
     @property
     def main(self) -> ImageRef | None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from flux_tasks.api.client import BflClient, Finished
 from flux_tasks.api.polling import Watch
 from flux_tasks.api.slots import Hold
+from flux_tasks.api.traffic import TrafficLimit
 from flux_tasks.errors import DeliveryFailed, FluxError, ItemError, JobLost, Moderated, StoreUnavailable
 from flux_tasks.images.redirects import host_of
 from flux_tasks.images.reference import ImageRef
@@ -95,14 +96,18 @@ class Collector:
         with suppress(StoreUnavailable):  # then the next run finds a job that has ended
             await patiently(self._job.journal.settle, self._job.key, self._entry.id)
 
-    async def fetch(self, finished: Finished) -> tuple[bytes, Finished]:
+    async def fetch(self, finished: Finished, limit: TrafficLimit, room: AsyncExitStack) -> tuple[bytes, Finished]:
         """Return the delivered bytes, and the last answer to a poll: after a failure it brings a fresh address.
+
+        Args:
+            room: holds memory for the bytes, within ``limit``, until it is closed.
 
         Raises:
             DeliveryFailed: four times. The job stays in the journal.
         """
         share = 0.1 if is_loopback(self._client.base_url) else 1.0
         async with keep_lease(self._job.journal, self._entry):
+            await room.enter_async_context(limit.hold(self._job.call.result_bytes))
             for pause in (*_FETCH_PAUSES, None):
                 try:
                     return await self._client.fetch(finished), finished

@@ -7,12 +7,16 @@ from typing import Any
 
 from flux_tasks.api.client import BflClient
 from flux_tasks.api.slots import OVERBOOK, Slots
+from flux_tasks.api.traffic import TrafficLimit
 from flux_tasks.errors import OutOfCredits, RunStopped, StoreUnavailable
 from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.durations import Durations
 from flux_tasks.store.exclusion import keeps_apart
 from flux_tasks.store.records import Store
+
+_MOST_SENT = 48 * 1024 * 1024
+_MOST_FETCHED = 48 * 1024 * 1024
 
 
 @dataclass
@@ -31,11 +35,18 @@ class Endpoint:
     """Why nothing is submitted any more, or None."""
     submitted: set[str] = field(default_factory=set)
     """Ids of the jobs that this process has submitted and that are not in the store yet."""
+    fetched: TrafficLimit = field(default_factory=lambda: TrafficLimit(_MOST_FETCHED))
+    """For results, from their delivery to the store."""
+    _sent: dict[str, TrafficLimit] = field(default_factory=dict)
     _durations: dict[str, Durations] = field(default_factory=dict)
 
     def durations(self, store: Store) -> Durations:
         """Return what ``store`` knows of how long this endpoint's jobs take; the endpoint was identified already."""
         return self._durations.setdefault(store.url, Durations(store, self.engine))
+
+    def sent(self, slot_class: str) -> TrafficLimit:
+        """Return the limit for requests: each class of slots has its own, because bodies wait for a slot in memory."""
+        return self._sent.setdefault(slot_class, TrafficLimit(_MOST_SENT))
 
     async def connect(self) -> BflClient:
         """Return the client; it is made, and the embedded server started, when it is first needed."""

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from flux_tasks.jobs.call import Call
@@ -92,31 +93,33 @@ async def _run(job: JobContext) -> JobResult:
     await require_exclusion(job.settings)
     endpoint = endpoint_for(job.settings)
     client = await endpoint.connect()
-    body = await asyncio.to_thread(job.call.body, urls=job.settings.send_urls)
-    submitter = Submitter(job, endpoint, client, body)
+    submitter = Submitter(job, endpoint, client)
     durations = endpoint.durations(job.store)
     await asyncio.to_thread(durations.load, job.call.tool.name)
     pause = 0.0
     wait = _Wait(job)
     while True:
         # The slot is held from submission to the end of the job; waiting for others and fetching need none.
-        async with endpoint.slots.hold(job.call.tool.slots) as hold:
+        async with submitter.prepared(), endpoint.slots.hold(job.call.tool.slots) as hold:
             claim = await submitter.claim()
             if claim is not None:
                 collector = Collector(job, claim, client, durations, hold)
                 if (finished := await collector.wait_for_end()) is not None:
                     break
                 submitter.resubmit(claim.entry, f"the service no longer knows job {claim.entry.id}")
-        if claim is None:
+        while claim is None:
             if not job.refresh and (found := await _find_settled(job)) is not None:
                 return found  # another process has just finished it
             wait.tell(submitter.awaited)
             pause = min(pause + 0.1, 2.0)
             await asyncio.sleep(pause)
-    data, finished = await collector.fetch(finished)
-    seconds = None if claim.submitted_at is None else time.monotonic() - claim.submitted_at
-    settled = collector.settled(finished)
-    image, warnings = await collector.store(data, settled, submitter.warnings)
+            if not await submitter.is_awaited():
+                break
+    async with AsyncExitStack() as room:
+        data, finished = await collector.fetch(finished, endpoint.fetched, room)
+        seconds = None if claim.submitted_at is None else time.monotonic() - claim.submitted_at
+        settled = collector.settled(finished)
+        image, warnings = await collector.store(data, settled, submitter.warnings)
     is_submitted_here = claim.entry.id in endpoint.submitted
     endpoint.submitted.discard(claim.entry.id)  # it is stored, and is not collected again
     return JobResult(

@@ -8,8 +8,8 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,18 +78,45 @@ class Submitter:
         awaited: what the journal had of the job when it was last left to another process.
     """
 
-    def __init__(self, job: JobContext, endpoint: Endpoint, client: BflClient, body: dict[str, Any]) -> None:
+    def __init__(self, job: JobContext, endpoint: Endpoint, client: BflClient) -> None:
         self.warnings: list[str] = []
         self.awaited: Entry | None = None
-        self._job, self._endpoint, self._client, self._body = job, endpoint, client, body
+        self._job, self._endpoint, self._client = job, endpoint, client
+        self._room = AsyncExitStack()
+        """Memory for the request's body."""
+        self._body: Mapping[str, Any] = {}
         self._replaced: Entry | None = None
         """The attempt that is to be submitted again."""
         self._unsent: Entry | None = None
         """An intent of this call that was certainly not sent, but may not be removed any more."""
         self._is_cancelled = False
 
+    @asynccontextmanager
+    async def prepared(self) -> AsyncIterator[None]:
+        """Make the request's body before there is a slot for it; it stays in memory until ``claim`` has ended.
+
+        Raises:
+            InvalidImage: a picture cannot be read or decoded.
+        """
+        call, settings = self._job.call, self._job.settings
+        async with self._room:
+            await self._room.enter_async_context(self._endpoint.sent(call.tool.slots).hold(call.body_bytes))
+            self._body = await asyncio.to_thread(call.body, urls=settings.send_urls)
+            self._room.callback(setattr, self, "_body", {})
+            yield
+
+    async def is_awaited(self) -> bool:
+        """Check whether another process still works on the job: neither a slot nor a body is needed for that."""
+        if self.awaited is None:
+            return False
+        earlier = await self._earlier()
+        if earlier is None or not self._job.journal.is_leased(earlier):
+            return False
+        self.awaited = earlier
+        return True
+
     async def claim(self) -> Claim | None:
-        """Submit the job, or take over the job of an earlier attempt.
+        """Submit the job, or take over the job of an earlier attempt. To be called within ``prepared``.
 
         Returns:
             None if another process is at work on the job, or if its result has come into the store.
@@ -101,6 +128,10 @@ class Submitter:
             JobFailed: another process has just made the job, and the service ended it with an error.
             FluxError: from ``BflClient.submit``.
         """
+        async with self._room:
+            return await self._claim()
+
+    async def _claim(self) -> Claim | None:
         job = self._job
         for _ in range(100):
             stopped = self._endpoint.stopped
@@ -164,7 +195,7 @@ class Submitter:
         """Return whether no other attempt has an entry in the journal, and what is claimed if that is so."""
         # From the intent to the id in the journal nothing may be interrupted by a cancellation: an intent alone would
         # be held for a job that may have been charged, and a POST alone would lose its id.
-        posting = asyncio.create_task(self._begin(intent, is_intended=is_intended))
+        posting = asyncio.create_task(self._begin(intent, self._body, is_intended=is_intended))
         _posting.add(posting)
         posting.add_done_callback(_posting.discard)
         try:
@@ -174,7 +205,7 @@ class Submitter:
             await asyncio.wait([posting])
             raise
 
-    async def _begin(self, intent: Entry, *, is_intended: bool) -> tuple[bool, Claim | None]:
+    async def _begin(self, intent: Entry, body: Mapping[str, Any], *, is_intended: bool) -> tuple[bool, Claim | None]:
         begun = None if is_intended else Stopwatch()
         if not is_intended:
             if not await patiently(self._job.journal.intend, intent):
@@ -189,9 +220,9 @@ class Submitter:
         if (failure := await shared_failure(self._job.store, intent.key, self.awaited)) is not None:
             await patiently(self._job.journal.withdraw, intent)
             raise failure
-        return True, await self._post(intent, begun)
+        return True, await self._post(intent, body, begun)
 
-    async def _post(self, intent: Entry, begun: Stopwatch | None) -> Claim | None:
+    async def _post(self, intent: Entry, body: Mapping[str, Any], begun: Stopwatch | None) -> Claim | None:
         job, slots = self._job, self._job.call.tool.slots
 
         async def look_again() -> None:
@@ -209,7 +240,7 @@ class Submitter:
             async with keep_lease(job.journal, intent):
                 answer = await self._client.submit(
                     job.call.tool,
-                    self._body,
+                    body,
                     deadline=job.deadline,
                     on_wait=self._wait_for_room,
                     before_post=look_again,

@@ -7,21 +7,32 @@ way that only Prefect can read, Prefect is asked.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+import threading
 import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["UNRECORDED", "is_in_flow", "is_server_configured", "may_be_configured"]
+__all__ = ["is_in_flow", "is_server_configured", "may_be_configured", "tell_unrecorded"]
 
-UNRECORDED = (
+_log = logging.getLogger("flux_tasks.tasks")
+
+_UNRECORDED = (
     "not recorded in Prefect, because no server is configured: set PREFECT_API_URL to the address of one, "
-    "or choose --prefect embedded (FLUX_PREFECT=embedded)"
+    "or choose --prefect embedded (FLUX_PREFECT=embedded), or off, which says nothing of it"
 )
-"""What a run says that makes its calls without Prefect though it was not told to."""
+_told = threading.Lock()
+"""Taken for good by whoever says it first."""
+
+
+def tell_unrecorded() -> None:
+    """Say, once in this process, that calls are made without Prefect though nobody has asked for that."""
+    if _told.acquire(blocking=False):
+        _log.warning("%s", _UNRECORDED)
 
 
 def is_in_flow() -> bool:

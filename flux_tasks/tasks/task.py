@@ -6,7 +6,6 @@ A plain call where nothing records it needs no Prefect: the job is made at once,
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -19,8 +18,6 @@ from flux_tasks.tasks import direct, recording
 
 if TYPE_CHECKING:
     from flux_tasks.tasks.prefect_task import FluxTask
-
-_log = logging.getLogger("flux_tasks.tasks")
 
 
 class ToolTask:
@@ -43,6 +40,8 @@ class ToolTask:
             return self._on_embedded_server(args, kwargs)
         if choice == "auto" and recording.is_server_configured():
             return self._prefect_task(*args, **kwargs)
+        if choice == "auto":
+            recording.tell_unrecorded()
         arguments = signatures.signature(self._tool_task).bind(*args, **kwargs).arguments
         return (direct.aperform if self._is_async else direct.perform)(self._tool_task, arguments)
 

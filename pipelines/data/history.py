@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -117,9 +117,9 @@ class PastRun:
         """
         return Counter(row["outcome"] for row in self._rows())
 
-    def _rows(self) -> list[ManifestRow]:
+    def _rows(self) -> Iterator[ManifestRow]:
         try:
-            return [row for row in read_manifest(self.manifest) if _is_row(row)]
+            yield from filter(_is_row, read_manifest(self.manifest))
         except OSError as error:
             raise RecipeError([Problem("run", f"the manifest of {self.run_id} cannot be read: {error}")]) from None
 

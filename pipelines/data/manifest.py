@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NotRequired, TypedDict
+from typing import Any, BinaryIO, NotRequired, TypedDict
 
 from flux_tasks import errors, files
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Moderated, RunStopped, SubmissionUncertain
@@ -210,16 +211,37 @@ class Manifest:
         self._file.flush()
 
 
-def read_manifest(location: str) -> Iterator[ManifestRow]:
+def read_manifest(location: str, *, is_sorted: bool = False) -> Iterator[ManifestRow]:
     """Read the rows of a manifest, in the order in which items ended. A last line that was cut off is left out.
+
+    The file is never in memory as a whole.
+
+    Args:
+        is_sorted: in the order of the items instead.
 
     Raises:
         OSError: it cannot be read.
     """
-    text = files.read(location).decode("utf-8", errors="replace")
-    for line in text.split("\n"):  # and at no other sign that ends lines elsewhere
-        with contextlib.suppress(ValueError):
-            yield _in_words_of_today(json.loads(line))
+    with files.stream(location) as file:
+        for line in _sorted_lines(file) if is_sorted else file:  # which end at LF, and at no other sign
+            with contextlib.suppress(ValueError):
+                yield _in_words_of_today(json.loads(line.decode("utf-8", errors="replace")))
+
+
+# In a text, the quotation marks would be escaped.
+_INDEX = re.compile(rb'(?<!\\)"index": ?([0-9]{1,18})')
+
+
+def _sorted_lines(file: BinaryIO) -> Iterator[bytes]:
+    places = []
+    place = 0
+    for line in file:
+        index = _INDEX.search(line)
+        places.append((int(index[1]) if index else 0, place))
+        place += len(line)
+    for _, place in sorted(places):
+        file.seek(place)
+        yield file.readline()
 
 
 def _in_words_of_today(row: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -24,8 +23,6 @@ from pipelines.run.run import Run
 
 if TYPE_CHECKING:
     from flux_tasks.tasks.embedded import EmbeddedServer
-
-_log = logging.getLogger("flux_tasks.flows")
 
 
 class RunOptions(PlanOptions, total=False):
@@ -69,7 +66,7 @@ async def finish(run: Run, *places: str) -> None:
             await advance(run)
         else:
             if run.settings.prefect == "auto":
-                _log.warning("%s", recording.UNRECORDED)
+                recording.tell_unrecorded()
             with use(run.settings):
                 await run.run_remaining(direct.call_task)
 

@@ -81,13 +81,14 @@ class ItemPlan:
             return Outcome(StepOutcome.UNCHANGED, attempt.image)
         keys = call.identity(tally.engine).keys
         key = keys[0]
-        if key in tally.planned:
-            return Outcome(StepOutcome.SHARED, tally.planned[key])
+        image = Placeholder.made_of(key, size=call.output_size, name=call.name)
+        if tally.is_planned(key):
+            return Outcome(StepOutcome.SHARED, image)
         entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
         if standing is Standing.FREE and await attempt.is_in_vain():
             raise InVain
-        tally.planned[key] = image = Placeholder.made_of(key, size=call.output_size, name=call.name)
+        tally.add_planned(key)
         for remark in call.tool.remarks(call.parameters):
             tally.remark(attempt.node, remark)
         return Outcome(

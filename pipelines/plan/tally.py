@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from flux_tasks import background
 from flux_tasks.api.slots import CLASS_LIMITS
 from flux_tasks.errors import StoreUnavailable
-from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.settings import Settings
@@ -30,7 +29,6 @@ class Tally:
     Attributes:
         plan: the result, which grows with each item.
         journal: unsettled jobs by key.
-        planned: what stands for the result of each job that is counted, by key.
     """
 
     def __init__(self, recipe: CompiledRecipe, settings: Settings, cap: float | None) -> None:
@@ -40,7 +38,7 @@ class Tally:
         self.store = Store(settings.store)
         self.facts = Facts(self.store, write=False)
         self.outputs = Outputs()
-        self.planned: dict[str, ImageRef] = {}
+        self._planned: set[bytes] = set()
         try:
             self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
             is_new = self.store.is_new()
@@ -61,6 +59,14 @@ class Tally:
     def step(self, node: Node) -> StepPlan:
         """Return the counts of a node's step."""
         return self._steps[node.step.id]
+
+    def is_planned(self, key: str) -> bool:
+        """Check whether the job with this key is counted already."""
+        return bytes.fromhex(key[:32]) in self._planned
+
+    def add_planned(self, key: str) -> None:
+        """Note that the job with this key is counted."""
+        self._planned.add(bytes.fromhex(key[:32]))
 
     def remark(self, node: Node, what: str) -> None:
         """Warn of what a step's parameters ask for, once for all of its items."""

@@ -57,6 +57,32 @@ def test_a_run_that_was_told_not_to_be_recorded_says_nothing_of_it(folder: Path,
     assert (done.stdout, done.stderr) == ("{'done': 2} False\n", "")
 
 
+CALLS = """
+import asyncio, sys
+from concurrent.futures import ThreadPoolExecutor
+from flux_tasks import adeblur, deblur, use
+endpoint, store, photo = sys.argv[1:]
+async def main():
+    await asyncio.gather(*(adeblur(photo, seed=seed) for seed in range(3)))
+with use(endpoint=endpoint, key="k", store=store, poll_interval=0.005):
+    with ThreadPoolExecutor(4) as pool:
+        for made in [pool.submit(deblur, photo, seed=seed) for seed in range(4)]:
+            made.result()
+    asyncio.run(main())
+print("prefect" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("choice", "lines"), [("auto", 1), ("off", 0)])
+def test_plain_calls_without_a_server_say_once_in_a_process_that_they_are_not_recorded(
+    folder: Path, bfl: FakeBfl, choice: str, lines: int
+) -> None:
+    places = (bfl.url, str(folder / "store"), str(folder / "photos/p0.png"))
+    done = started(folder, CALLS, *places, FLUX_PREFECT=choice)
+    assert (done.stdout, done.stderr.count(NOT_RECORDED)) == ("False\n", lines), done.stderr
+    assert len(done.stderr.splitlines()) == lines
+
+
 OTHER_PROFILE = 'active = "a"\n[profiles.a]\n[profiles.b]\nPREFECT_API_URL = "x"\n'
 NO_SERVER = {
     "an empty variable": ("PREFECT_API_URL", "", "", ""),

@@ -6,8 +6,10 @@ import json
 import re
 import signal
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from command_line import Cli
 from waiting import wait_until
@@ -79,6 +81,39 @@ def test_the_next_run_tells_when_the_one_before_was_killed_and_how_far_it_had_co
     third = cli("run", recipe, "--endpoint", "local")
     assert third.stderr.count("did not come") == 0, "it is told once"
     assert not list((folder / "store" / "begun").rglob("*.json"))
+
+
+def started_with(mark: str) -> list[str]:
+    """Return the commands of the processes that have ``mark`` in their environment, by whomever they were started."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is somebody else's
+            if process.environ().get("MARK_OF_TEST") == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+def test_of_a_run_that_is_killed_no_process_stays_neither_prefects_server_nor_an_engine(
+    cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (folder / "recipe.yaml").write_text(
+        f"source: '{folder}/photos/*'\nsteps: [{{erase: {{mask: '{folder}/masks/p0.png'}}}}, deblur]\n"
+        f"output: '{folder}/out/{{{{ stem }}}}.png'\n"
+    )
+    mark = uuid.uuid4().hex
+    cli.environment |= {"MARK_OF_TEST": mark, "PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}
+    options = ("--endpoint", "local", "--prefect", "embedded")
+    run = cli.start("run", str(folder / "recipe.yaml"), *options, key="k")
+
+    def parts() -> list[str]:
+        assert run.poll() is None, run.communicate()
+        commands = started_with(mark)
+        return [part for part in ("prefect.server", "local.engines.process") if any(part in c for c in commands)]
+
+    wait_until(lambda: len(parts()) == 2)
+    run.kill()
+    run.communicate()
+    wait_until(lambda: not started_with(mark))
 
 
 def test_a_run_that_goes_on_at_this_moment_is_not_told(cli: Cli, folder: Path) -> None:
