@@ -35,7 +35,7 @@ class Gate:
         place = urlsplit(address)
         self._target = (str(place.hostname), place.port or 80)
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:{}{}".format(self._listener.getsockname()[1], place.path)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}{place.path}"
         self._ends: list[socket.socket] = []
         self._is_hung = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
