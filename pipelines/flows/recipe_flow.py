@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from contextvars import ContextVar
 from dataclasses import replace
@@ -76,6 +77,7 @@ async def advance(run: Run) -> None:
     """
     token, over = _current_run.set(run), asyncio.Event()
     _is_over.set(over)
+    _shorten_dumps()
     try:
         with use(run.settings):
             await _with_last_words(asyncio.ensure_future(_advance(run.recipe.name, run.settings.endpoint)), over)
@@ -114,13 +116,35 @@ async def _with_last_words(flow_run: asyncio.Future[Any], over: asyncio.Event) -
         await flow_run
 
 
+@functools.cache
+def _shorten_dumps() -> None:
+    """Say once, in a line, that the server takes no events, where Prefect prints each of them with all it holds."""
+
+    @functools.cache
+    def tell() -> None:
+        _log.warning("Prefect's server does not take all it is sent: it may not show every task run of this run")
+
+    def is_to_be_shown(record: logging.LogRecord) -> bool:
+        is_dump = str(record.msg).startswith("Service %r failed")
+        if is_dump:
+            tell()
+        return not is_dump
+
+    logging.getLogger("prefect._internal.concurrency").addFilter(is_to_be_shown)
+
+
 def _mute(reason: str) -> None:
-    """Say once that Prefect's server is gone, and let Prefect's own loggers say nothing more."""
-    line = next(iter(reason.splitlines()), "")[:200]
-    _log.warning("Prefect's server did not take the end of the flow run (%s); the items are as told here", line)
+    """Say once that Prefect's server is gone; Prefect's loggers say nothing more, and its workers send nothing more."""
     names = [name for name in logging.Logger.manager.loggerDict if name.partition(".")[0] == "prefect"]
     for name in ("prefect", *names):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    line = next(iter(reason.splitlines()), "")[:200]
+    _log.warning("Prefect's server did not take the end of the flow run (%s); the items are as told here", line)
+    workers: tuple[Any, ...] = (APILogWorker, EventsWorker)
+    for service in [one for worker in workers for one in worker._instances.values()]:
+        # Else the program's end waits for seconds for each event.
+        if service._loop is not None and service._task is not None:
+            service._loop.call_soon_threadsafe(service._task.cancel)
 
 
 async def advance_on(server: EmbeddedServer, run: Run) -> None:

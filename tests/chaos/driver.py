@@ -23,6 +23,7 @@ import argparse
 import contextlib
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,10 +62,15 @@ class Chaos:
 
     def __init__(self, arguments: argparse.Namespace, folder: Path, zygote: Zygote) -> None:
         self.asked = arguments
+        self.over = time.monotonic() + 60 * arguments.minutes
         self.folder = folder
         self.zygote = zygote
         self.shelves: dict[str, Shelf] = {"local": LOCAL}
         self.outcomes: dict[str, list[Outcome]] = {name: [] for name in COLUMNS}
+
+    def is_late(self) -> bool:
+        """Check whether the time that was asked for is over."""
+        return time.monotonic() > self.over
 
     def leg(self, kind: str, number: int) -> Leg:
         """What the ``number``-th round of a kind is like."""
@@ -122,21 +128,21 @@ class Chaos:
             for kind in self.asked.store:
                 self.shelves[kind] = stack.enter_context(shelf(kind, self.folder / kind, f"{kind}:{seed}"))
             numbers = dict.fromkeys(self.asked.store, 0)
-            while done < self.asked.kills:
+            while done < self.asked.kills and not self.is_late():
                 for kind, number in numbers.items():
-                    if done < self.asked.kills:
+                    if done < self.asked.kills and not self.is_late():
                         left = self.asked.kills - done
                         done += self.play(kind, seed, number, self.zygote, kills=left).counts["kills"]
                         numbers[kind] += 1
         done = number = 0
-        while done < self.asked.injected:
+        while done < self.asked.injected and not self.is_late():
             done += self.play("faults", seed, number, self.zygote).counts["faults"]
             number += 1
-        if not self.asked.prefect_kills:
+        if not self.asked.prefect_kills or self.is_late():
             return
         with prefect_server() as (url, database):
             done = number = 0
-            while done < self.asked.prefect_kills:
+            while done < self.asked.prefect_kills and not self.is_late():
                 left = self.asked.prefect_kills - done
                 done += self.play("prefect", seed, number, Commands(url), kills=left).counts["kills"]
                 number += 1
@@ -185,6 +191,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--policy", choices=("hold", "resubmit", "both"), default="both")
     parser.add_argument("--prefect-kills", type=int, default=20, help="kills of the true command line with Prefect")
     parser.add_argument("--injected", type=int, default=10_000, help="faults to inject without a kill")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round after so many minutes")
     parser.add_argument("--round", metavar="NAME", help="play one round again, as the lines above the table name it")
     parser.add_argument("--keep", metavar="DIR", help="keep there what the rounds leave")
     arguments = parser.parse_args(given)

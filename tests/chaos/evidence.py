@@ -122,18 +122,20 @@ class Evidence:
         if isinstance(rule, (SubmitSlow, SubmitDrip)) and rule.seconds > 0.5 * self.timeout:
             return True
         # An overloaded machine is slow of itself: what came so late, the client had given up.
-        if post.answered is None or post.polled is not None:
+        if post.polled is not None:
             return False
-        return post.answered - post.sent > 0.5 * self.timeout or self._is_in_a_lag(post.sent, post.answered)
+        is_late = post.answered is not None and post.answered - post.sent > 0.5 * self.timeout
+        return is_late or self._is_in_a_lag(post.sent, post.answered or post.sent + 2 * self.timeout)
 
     def _is_in_a_lag(self, begun: float, over: float) -> bool:
         """Check whether this machine had no time for its programs for a good part of their time-out."""
-        return any(until - since > 0.3 * self.timeout and since < over and begun < until for since, until in self.lags)
+        return sum(max(0.0, min(until, over) - max(since, begun)) for since, until in self.lags) > 0.3 * self.timeout
 
     def is_held_up(self, number: int) -> bool:
         """Check whether a process, or this machine, was stopped for so long that it may have heard no answer."""
         pid = self.pids.get(number, 0)
-        return self._is_in_a_lag(0.0, math.inf) or any(owner == pid for owner, _, _ in self.stops)
+        is_late = any(until - since > 0.3 * self.timeout for since, until in self.lags)
+        return is_late or any(owner == pid for owner, _, _ in self.stops)
 
 
 def _pid_of(entry: Unsettled) -> int:

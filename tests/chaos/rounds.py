@@ -134,7 +134,7 @@ class Round:
         self.stops: list[tuple[int, float, float]] = []
         self.skews: dict[int, float] = {}
         self.load = 1.0
-        """Programs that wait for a core, for each core: so many times slower is everything."""
+        """The greatest ``_slowness`` of the round."""
         self.leg, self.seed, self.folder, self.launcher = leg, seed, folder, launcher
         self.random = random.Random(seed)
         self.outcome = Outcome(seed)
@@ -202,7 +202,7 @@ class Round:
         return self.outcome
 
     def _make_store_fail(self, share: float) -> None:
-        self.load = max(self.load, os.getloadavg()[0] / (os.cpu_count() or 1))
+        self.load = max(self.load, _slowness())
         self.flaky = share
         if self.shelf.proxy is not None:
             self.shelf.proxy.share = share
@@ -269,7 +269,7 @@ class Round:
                     done += self._ended(slot, slot.process)
                 elif slot.process is None and slot.ended is None and now >= slot.resume:
                     self._start(slot)
-                elif slot.process is not None and now - slot.began > self.leg.patience:
+                elif slot.process is not None and now - slot.began > self.leg.patience * _slowness():
                     self._hangs(slot)
             if self.outcome.wrong or all(slot.ended is not None for slot in self.slots):
                 self.server.trap = None
@@ -308,12 +308,14 @@ class Round:
         slot.process.send(signal.SIGUSR1)
         time.sleep(0.5)
         said = slot.log.read_text(errors="replace")[-6000:]
-        self.outcome.wrong.append(f"hang: process {slot.number} has not ended for {self.leg.patience:g} s: {said}")
+        self.outcome.wrong.append(
+            f"hang: process {slot.number} has not ended for {self.leg.patience:g} s and more: {said}"
+        )
 
     # -- plans --
 
     def _plan(self) -> _Plan:
-        now = time.monotonic()
+        now, slowness = time.monotonic(), _slowness()
         if not self.kills:  # the first one comes however fast the run is: every item is submitted
             moment, nth = self.random.choice(("arriving", "post")), self.random.randint(1, min(6, self.leg.items))
             return self._lay(_Plan(f"at {moment} no. {nth}", math.inf), moment, nth, 0.0)
@@ -322,7 +324,7 @@ class Round:
             signals = (signal.SIGSTOP, signal.SIGCONT)
         if self.random.random() < 0.4:
             startup = self.launcher.startup * self.random.choice((0.5, 1.0, 1.0, 1.0))
-            delay = startup + self.random.uniform(0.0, self.leg.life)
+            delay = (startup + self.random.uniform(0.0, self.leg.life)) * slowness
             signals = tuple(signal.SIGTERM if number == signal.SIGINT else number for number in signals)
             return _Plan(f"by the clock after {delay:.3f} s", now + delay, signals=signals)
         moment = self.random.choice((*MOMENTS, "ready", "fetched", "fetched", "poll"))
@@ -330,7 +332,8 @@ class Round:
         late = moment in ("answered", "ready", "fetched", "charge") and self.random.random() < 0.7
         delay = self.random.uniform(0.0, 0.03 if moment == "fetched" else 0.008) if late else 0.0
         words = f"at {moment} no. {nth} + {delay * 1000:.1f} ms"
-        plan = _Plan(words, now + self.launcher.startup * 2 + max(1.0, 2 * self.leg.life), signals=signals)
+        patience = (self.launcher.startup * 2 + max(1.0, 2 * self.leg.life)) * slowness
+        plan = _Plan(words, now + patience, signals=signals)
         return self._lay(plan, moment, nth, delay)
 
     def _lay(self, plan: _Plan, moment: str, nth: int, delay: float) -> _Plan:
@@ -444,7 +447,7 @@ class Round:
         arguments = ["store", "held", "--json", "--store", self.store]
         environment = self._environment() | self._disguise() | {"CHAOS_SKEW": "0"}
         process = self.launcher.start(arguments, environment, log, self.stir)
-        over = time.monotonic() + self.leg.patience
+        over = time.monotonic() + self.leg.patience * _slowness()
         while process.code is None and time.monotonic() < over:
             self.stir.wait(0.02)
         if process.code is None:
@@ -470,6 +473,11 @@ class Round:
             if not running:
                 return
             time.sleep(0.005)
+
+
+def _slowness() -> float:
+    """Return how many programs wait for each core: so many times slower is everything."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _rows(manifest: Path) -> list[dict[str, Any]]:

@@ -163,6 +163,16 @@ def test_a_fault_that_leaves_a_submission_uncertain_is_to_blame(evidence: Eviden
     assert (found.wrong, found.counts["held: fault"]) == ([], 1)
 
 
+def test_a_machine_that_had_no_time_is_to_blame_for_an_answer_that_did_not_go_out(evidence: Evidence) -> None:
+    intent(evidence, owner="")
+    sent = evidence.posts[0].sent
+    asked = replace(evidence, posts=[sent_by(7, evidence.posts[0], answered=None), *evidence.posts[1:]], manifests={})
+    assert kinds(asked) == ["held without a cause"]
+    lags = [(sent + 0.1 * number, sent + 0.1 * number + 0.06) for number in range(10)]
+    assert judge(replace(asked, lags=lags)).counts["held: fault"] == 1
+    assert kinds(replace(asked, lags=lags[:5])) == ["held without a cause"]
+
+
 def test_an_entry_that_stays_in_the_journal_when_all_is_done_is_told(evidence: Evidence) -> None:
     done = results(evidence)[0]
     Journal(Store(evidence.store)).put(Entry(key=done.stem, tool="deblur-v1", phase="submitted", id="x"))

@@ -1,0 +1,114 @@
+"""Prefect's server goes for good in the middle of a run: what was done is told all the same, and in few words."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from command_line import Cli
+from fake_bfl import FakeBfl
+from PIL import Image
+from waiting import PATIENCE, wait_until
+
+PROGRAM = """
+import sys
+from pipelines.flows import recipe_flow
+recipe_flow.LAST_WORDS = 1.0
+from pipelines.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+ITEMS = 60
+"""Each has an event that Prefect wants to send; for each it would try for eight seconds: longer than ``PATIENCE``."""
+
+
+class Gate:
+    """Passes connections on to a server until it is shut; then it is as if that had gone, or as if it had hung."""
+
+    def __init__(self, address: str) -> None:
+        place = urlsplit(address)
+        self._target = (str(place.hostname), place.port or 80)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}{place.path}"
+        self._ends: list[socket.socket] = []
+        self._is_hung = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._ends += [client, server]
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass, args=(source, target), daemon=True).start()
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not self._is_hung.is_set():
+                    target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def hang(self) -> None:
+        self._is_hung.set()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        for end in (self._listener, *self._ends):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@pytest.fixture
+def gate(prefect_server: str) -> Iterator[Gate]:
+    gate = Gate(prefect_server)
+    yield gate
+    gate.close()
+
+
+@pytest.mark.parametrize("end", ["close", "hang"])
+def test_a_run_whose_prefect_server_goes_for_good_ends_with_its_summary_and_report_and_no_dump(
+    bfl: FakeBfl, gate: Gate, tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(ITEMS):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(tmp_path / "photos" / f"p{number}.png")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        f"source: '{tmp_path}/photos/*.png'\nsteps: [deblur]\noutput: '{tmp_path}/out/{{{{ stem }}}}.png'\n"
+    )
+    cli = Cli(tmp_path, gate.url)
+    bfl.hold = True
+    running = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "run", str(recipe), "--endpoint", bfl.url],
+        env=cli.environment | {"BFL_API_KEY": "k"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: bfl.jobs > 4)
+        getattr(gate, end)()
+        bfl.hold = False
+        out, err = running.communicate(timeout=PATIENCE)
+    finally:
+        running.kill()
+        running.communicate()
+    assert running.returncode == 0, err
+    assert f"{ITEMS} of {ITEMS} items" in out
+    [report] = (tmp_path / "store").rglob("report.html")
+    assert str(report) in out
+    assert err.count("Prefect's server did not take the end of the flow run") == 1
+    assert "prefect._internal" not in err
+    assert "Event(" not in err
+    assert "Traceback" not in err
+    assert len(err) < 2_000
