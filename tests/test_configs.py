@@ -20,8 +20,6 @@ from pipelines.plan.result import Plan
 from pipelines.recipe import Recipe
 from pipelines.run.run import Run
 
-pytestmark = pytest.mark.xdist_group("configs")  # one worker runs each recipe, for all of these tests
-
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("configs", "examples")
 RECIPES = sorted(f"{folder}/{path.name}" for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.yaml"))

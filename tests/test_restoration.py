@@ -15,8 +15,6 @@ from PIL import Image, ImageChops, ImageFilter, ImageStat
 from flux_tasks import ImageRef
 from flux_tasks.images.encoding import inspect
 
-pytestmark = pytest.mark.xdist_group("restoration")  # one worker restores the photos, for all of these tests
-
 ROOT = Path(__file__).parent.parent
 
 

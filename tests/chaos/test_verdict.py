@@ -19,8 +19,6 @@ from flux_tasks.local.faults.kinds import SubmitCut
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 
-pytestmark = pytest.mark.xdist_group("verdict")  # one worker plays the round, for all of these tests
-
 
 @pytest.fixture(scope="module")
 def quiet(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Evidence:

@@ -13,8 +13,6 @@ from flux_tasks.local.faults.kinds import KINDS
 from pipelines.cli.commands.faults import kinds_text
 from pipelines.cli.fault_table import ROWS, Measured, Row, measure_all
 
-pytestmark = pytest.mark.xdist_group("fault table")  # one worker measures the table, for all of these tests
-
 
 @dataclass(frozen=True)
 class Expected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -11,6 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 from command_line import Here
 
+from flux_tasks.store import journal
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 
@@ -45,7 +47,9 @@ def test_a_recipe_of_68a6cf4_is_planned_and_run_again_without_a_job(program: Pro
     assert len(Store("store").records("results")) == len(old_keys())
 
 
-def test_a_held_job_of_68a6cf4_is_listed_and_a_plan_holds_its_item(program: Program) -> None:
+def test_a_held_job_of_68a6cf4_is_listed_and_a_plan_holds_its_item(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = (
         "name: h\nsource: {images: inputs/a.png}\nsteps: [{deblur: {seed: 99}}]\noutput: {path: 'o/{{ stem }}.png'}\n"
     )
@@ -53,6 +57,7 @@ def test_a_held_job_of_68a6cf4_is_listed_and_a_plan_holds_its_item(program: Prog
     assert "45c5c206" in program("store", "held").stdout
     planned = json.loads(program("plan", "held.yaml", "--endpoint", "local", "--json", "--budget", "10").stdout)
     assert (planned["steps"][0]["held"], planned["steps"][0]["paid"]["jobs"]) == (1, 0)
+    monkeypatch.setattr(journal, "clock", lambda: time.monotonic() + journal.LEASE)  # first seen a minute ago
     done = program("run", "held.yaml", "--endpoint", "local", "--no-report", "--budget", "10")
     assert "1 held" in done.stdout
     assert len(Store("store").records("results")) == len(old_keys())

@@ -170,7 +170,7 @@ def asked_of(here: Place, recipe: Recipe) -> tuple[Questions, Questions, Questio
     with listening() as second_plan:
         plan(recipe.compiled, settings=here.settings)
     with listening() as settled:
-        perform(recipe, here.settings)
+        perform(recipe, here.settings, verify=True)  # else it is asked nothing of items whose files are old enough
     return first_plan, paying, second_plan, settled
 
 

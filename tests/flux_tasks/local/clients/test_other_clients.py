@@ -28,8 +28,6 @@ from flux_tasks import catalog
 from flux_tasks.local import LocalServer
 from flux_tasks.local.service.charges import Entry
 
-pytestmark = pytest.mark.xdist_group("other clients")  # one worker runs the clients, for all of these tests
-
 pytest_plugins = ["other_clients"]
 
 SCRIPTS = Path(__file__).parent
