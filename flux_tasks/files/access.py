@@ -22,15 +22,15 @@ import errno
 import functools
 import io
 import os
+import secrets
 import stat
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from flux_tasks.files.locations import is_local, local_path, quoted
+from flux_tasks.files.locations import is_local, local_name, local_path, quoted
 from flux_tasks.files.watching import notice
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ _FILESYSTEM_OPTIONS["s3a"] = _FILESYSTEM_OPTIONS["s3"]
 _FILESYSTEM_OPTIONS["gcs"] = _FILESYSTEM_OPTIONS["gs"]
 
 
-_UMASK = os.umask(0o077)  # can only be read by setting it, which is safe once, at import
-os.umask(_UMASK)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 _memory = threading.Lock()
 """Makes one step of the check and the write of ``memory://``."""
@@ -184,16 +183,16 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
 
 
 def _open_local(location: str) -> BinaryIO:
-    path = local_path(location)
+    path = local_name(location)
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode  # noqa: PTH116 - several times for each job
     except FileNotFoundError:
-        if path.is_symlink():
+        if os.path.islink(path):  # noqa: PTH114 - as above
             raise OSError(errno.ELOOP, "a link that leads nowhere", location) from None
         raise
     if stat.S_ISFIFO(mode):
         raise Unusable(f"{location}: a pipe, not a file")  # opening it would wait until somebody writes
-    return path.open("rb")
+    return open(path, "rb")
 
 
 @reporting
@@ -250,10 +249,10 @@ def write(location: str | os.PathLike[str], data: bytes) -> None:
     """Write ``data`` to ``location``, replacing what is there. A reader sees the old bytes or the new, never a part."""
     text = os.fspath(location)
     if is_local(text):
-        path = local_path(text)
+        path = local_name(text)
         with _temporary(path, data) as temporary:
-            temporary.replace(path)
-        _sync_folder(path.parent)
+            Path(temporary).replace(path)
+        _sync_folder(os.path.dirname(path))  # noqa: PTH120 - several times for each job
         return
     filesystem, path_in_store = filesystem_of(text)
     filesystem.pipe_file(path_in_store, data)
@@ -264,15 +263,15 @@ def create(location: str | os.PathLike[str], data: bytes) -> bool:
     """Write ``data`` to ``location`` if nothing is there; return False if something is. Exactly one writer wins."""
     text = os.fspath(location)
     if is_local(text):
-        path = local_path(text)
-        if path.exists():
+        path = local_name(text)
+        if os.path.exists(path):  # noqa: PTH110 - once for each job
             return False
         with _temporary(path, data) as temporary:
             try:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
-        _sync_folder(path.parent)
+        _sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
         return True
     filesystem, path_in_store = filesystem_of(text)
     if text.startswith("memory://"):
@@ -307,29 +306,30 @@ def _is_conflict(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    options: dict[str, Any] = {"dir": path.parent, "prefix": f".{path.name[:40]}.", "suffix": ".tmp"}
+def _temporary(path: str, data: bytes) -> Iterator[str]:
+    """Write ``data``, down to the disk, into a file beside ``path`` that is gone at the end of the block."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name[:40]}.{secrets.token_hex(8)}.tmp")
     try:
-        handle, name = tempfile.mkstemp(**options)
+        handle = os.open(temporary, _NEW, 0o666)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(**options)
-    temporary = Path(name)
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - as above
+        handle = os.open(temporary, _NEW, 0o666)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # the promise holds through a power cut, too; see _sync_folder
-        temporary.chmod(0o666 & ~_UMASK)  # mkstemp is private; a result is as readable as any file
         yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)  # noqa: PTH108 - as above
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     """Write the folder's own entries to disk: after a power cut, a file is found only by its name."""
     with contextlib.suppress(OSError):  # some systems cannot open a folder
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(folder or ".", os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
@@ -359,7 +359,7 @@ def size(location: str | os.PathLike[str]) -> int | None:
     notice(text)
     try:
         if is_local(text):
-            return local_path(text).stat().st_size
+            return os.stat(local_name(text)).st_size  # noqa: PTH116 - several times for each job
         filesystem, path = filesystem_of(text)
         return int(filesystem.size(path) or 0)
     except FileNotFoundError:
@@ -376,7 +376,7 @@ def remove(location: str | os.PathLike[str]) -> None:
     text = os.fspath(location)
     with contextlib.suppress(FileNotFoundError):
         if is_local(text):
-            local_path(text).unlink()
+            os.unlink(local_name(text))  # noqa: PTH108 - for each job
         else:
             filesystem, path = filesystem_of(text)
             filesystem.rm_file(path)

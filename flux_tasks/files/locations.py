@@ -20,6 +20,7 @@ __all__ = [
     "is_location",
     "is_web",
     "join",
+    "local_name",
     "local_path",
     "name",
     "quoted",
@@ -82,16 +83,21 @@ def _is_encodable(text: str) -> bool:
 
 def local_path(location: str | os.PathLike[str]) -> Path:
     """Return the path of a local location."""
+    return Path(local_name(location))
+
+
+def local_name(location: str | os.PathLike[str]) -> str:
+    """Return the path of a local location as text: what is done for each job needs no ``Path``, which takes longer."""
     text = os.fspath(location)
     if not text.startswith("file://"):
-        return Path(os.path.expanduser(text.removeprefix("local://")))  # noqa: PTH111 - Path's own fails on ~lock.png
+        return os.path.expanduser(text.removeprefix("local://"))  # noqa: PTH111 - Path's own fails on ~lock.png
     written = text.removeprefix("file://")  # file://photos/a.jpg means photos/a.jpg
     if written.startswith("localhost/"):
         written = written.removeprefix("localhost")
     path = os.path.expanduser(written)  # noqa: PTH111 - as above
     if "%" in written and not os.path.lexists(path):
         path = os.path.expanduser(unquote(written, errors="surrogateescape"))  # noqa: PTH111 - as above
-    return Path(path)
+    return path
 
 
 def canonical(location: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-__all__ = ["Png", "read_png"]
+__all__ = ["Png", "first_rows", "read_png"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LONGEST_PROFILE = 4 * 1024 * 1024
@@ -70,6 +70,19 @@ def read_png(data: bytes, *, text: bytes) -> Png:
         pixels.append(view[end:])  # cut short or damaged: the decoder says so
     whole = data if is_same else b"".join((_SIGNATURE, *before, *pixels))
     return Png(whole, profile, data[24] if data[12:16] == b"IHDR" and len(data) > 24 else 8, is_sequence)
+
+
+def first_rows(data: bytes, rows: int) -> bytes | None:
+    """Return a PNG of the first ``rows`` rows of one, which takes next to no time to decode.
+
+    None where ``data`` are no PNG of RGB or RGBA with 8 bits, or an interlaced one, whose first rows do not come first.
+    """
+    depth, colour, interlaced = data[24:25], data[25:26], data[28:29]
+    if data[:8] != _SIGNATURE or data[12:16] != b"IHDR" or depth != b"\x08" or colour not in (b"\2", b"\6"):
+        return None
+    height = min(rows, int.from_bytes(data[20:24], "big")).to_bytes(4, "big")
+    header = _chunk(b"IHDR", data[16:20] + height + data[24:29])
+    return None if interlaced != b"\0" else b"".join((_SIGNATURE, header, data[33:]))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

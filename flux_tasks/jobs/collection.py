@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from flux_tasks.api.client import BflClient, Finished
@@ -145,10 +144,13 @@ class Collector:
         Raises:
             StoreUnavailable: neither the store nor the spool can be written.
         """
+        return await asyncio.to_thread(self._store, data, settled, warnings)
+
+    def _store(self, data: bytes, settled: Mapping[str, Any], warnings: list[str]) -> tuple[ImageRef, list[str]]:
         job, entry = self._job, self._entry
         image = ImageRef.of(data, name=job.call.name)
         image = replace(image, engine=image.engine or job.engine, cost=settled["cost"], job_id=entry.id, data=data)
-        lost = await asyncio.to_thread(_losses, job.call, image)
+        lost = _losses(job.call, image)
         facts = {
             **job.identity.to_record(),
             **settled,
@@ -158,11 +160,11 @@ class Collector:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         try:
-            return await commit(job.store, entry, facts, image), [*warnings, *lost]
+            return commit(job.store, entry, facts, image), [*warnings, *lost]
         except StoreUnavailable as error:
             _log.warning("%s: job %s waits in the spool: %s", job.title, entry.id, error)
             try:
-                await asyncio.to_thread(partial(job.spool.put, entry, facts=facts, data=data))
+                job.spool.put(entry, facts=facts, data=data)
             except OSError as problem:
                 raise StoreUnavailable(
                     f"{job.title}: job {entry.id} is paid for, and its result can be written nowhere ({problem}); "

@@ -1,8 +1,9 @@
 """One job: its call, its key, and the places where it is recorded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.identity import Identity
@@ -13,6 +14,17 @@ from flux_tasks.store.spool import Spool
 
 Progress = Callable[[str, float | None], None]
 """Receives each status of a running job and the share done (0 to 1, or None). Called on the background loop."""
+
+
+class CheckedArguments(dict[str, Any]):
+    """The arguments of a task, with the call that they mean: it is checked, and no result of it is known.
+
+    Whoever makes the call at once need not do either again; to everybody else they are arguments.
+    """
+
+    def __init__(self, arguments: Mapping[str, Any], call: Call) -> None:
+        super().__init__(arguments)
+        self.call = call
 
 
 @dataclass(frozen=True)

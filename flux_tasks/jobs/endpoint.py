@@ -10,7 +10,7 @@ from flux_tasks.api.slots import OVERBOOK, Slots
 from flux_tasks.api.traffic import TrafficLimit
 from flux_tasks.errors import OutOfCredits, RunStopped, StoreUnavailable
 from flux_tasks.settings import Settings, is_loopback
-from flux_tasks.store.commit import patiently
+from flux_tasks.store.commit import insist
 from flux_tasks.store.durations import Durations
 from flux_tasks.store.exclusion import keeps_apart
 from flux_tasks.store.records import Store
@@ -147,8 +147,12 @@ async def require_exclusion(settings: Settings) -> None:
     Raises:
         StoreUnavailable: neither is so, or the store cannot be written.
     """
-    store = Store(settings.store)
-    if not await patiently(keeps_apart, store) and not settings.alone:
+    await asyncio.to_thread(check_exclusion, Store(settings.store), settings)
+
+
+def check_exclusion(store: Store, settings: Settings) -> None:
+    """Do the same on this thread, for the ``store`` of ``settings``."""
+    if not insist(keeps_apart, store) and not settings.alone:
         raise StoreUnavailable(
             f"{store.url}: this store cannot keep several processes apart (it does not create exclusively); "
             "say --alone (FLUX_ALONE=true) if only one runs"

@@ -19,12 +19,13 @@ from dataclasses import replace
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
 from flux_tasks.jobs.context import JobContext, Progress
-from flux_tasks.jobs.endpoint import endpoint_for, engine_of, require_exclusion
+from flux_tasks.jobs.endpoint import check_exclusion, endpoint_for, engine_of
 from flux_tasks.jobs.known import find_result
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.jobs.submission import Submitter
 from flux_tasks.settings import Settings
-from flux_tasks.store.commit import patiently
+from flux_tasks.store.commit import insist, patiently
+from flux_tasks.store.durations import Durations
 from flux_tasks.store.journal import Entry
 from flux_tasks.store.owner import readable
 
@@ -44,7 +45,12 @@ _waiting: Counter[tuple[str, str]] = Counter()
 
 
 async def execute(
-    call: Call, settings: Settings, *, refresh: bool = False, on_progress: Progress | None = None
+    call: Call,
+    settings: Settings,
+    *,
+    refresh: bool = False,
+    on_progress: Progress | None = None,
+    is_looked_up: bool = False,
 ) -> JobResult:
     """Return the stored result of a call, and pay for it at most once.
 
@@ -52,12 +58,14 @@ async def execute(
 
     Args:
         refresh: pay again even if the store has a result, and replace it.
+        is_looked_up: the caller has just found that the call changes something and that no result of it is known. It
+            is looked for once more in any case, after the intent is in the journal and before the job is sent.
 
     Raises:
         FluxError: see the tree in ``errors``; after every error but ``SubmissionUncertain`` the call may be made
             again without the risk of paying twice.
     """
-    if await asyncio.to_thread(call.is_noop):
+    if not is_looked_up and (call.is_noop() if call.mask is None else await asyncio.to_thread(call.is_noop)):
         image = call.main
         assert image is not None  # noqa: S101 - a mask belongs to a picture
         return JobResult(image, "", JobOutcome.UNCHANGED, 0.0, warnings=call.warnings)
@@ -66,7 +74,7 @@ async def execute(
     while (task := _running.get(flight)) is not None and task.cancelling():
         await asyncio.wait([task])  # it is being cancelled: begin again rather than share its end
     if task is None:
-        task = asyncio.create_task(_run(job))
+        task = asyncio.create_task(_run(job, is_looked_up=is_looked_up))
         _running[flight] = task
         task.add_done_callback(lambda _: _running.pop(flight, None))
     _waiting[flight] += 1
@@ -83,20 +91,16 @@ async def execute(
     return result.with_warnings_of(call)
 
 
-async def _run(job: JobContext) -> JobResult:
+async def _run(job: JobContext, *, is_looked_up: bool) -> JobResult:
     """Take one job from its key to its stored result."""
-    if not job.refresh and (found := await _find_settled(job)) is not None:
+    if not job.refresh and not is_looked_up and (found := await _find_settled(job)) is not None:
         return found
-    if await patiently(job.journal.entry, *job.keys[1:]) is not None:  # unsettled under its former key: go on so
-        job = replace(job, is_former=True)
     job.settings.require_key()
-    await require_exclusion(job.settings)
     endpoint = endpoint_for(job.settings)
     client = await endpoint.connect()
-    submitter = Submitter(job, endpoint, client)
     durations = endpoint.durations(job.store)
-    await asyncio.to_thread(durations.load, job.call.tool.name)
-    pause = 0.0
+    job = await asyncio.to_thread(_prepare, job, durations)
+    submitter = Submitter(job, endpoint, client)
     wait = _Wait(job)
     while True:
         # The slot is held from submission to the end of the job; waiting for others and fetching need none.
@@ -107,14 +111,10 @@ async def _run(job: JobContext) -> JobResult:
                 if (finished := await collector.wait_for_end()) is not None:
                     break
                 submitter.resubmit(claim.entry, f"the service no longer knows job {claim.entry.id}")
-        while claim is None:
+        if claim is None:
             if not job.refresh and (found := await _find_settled(job)) is not None:
                 return found  # another process has just finished it
-            wait.tell(submitter.awaited)
-            pause = min(pause + 0.1, 2.0)
-            await asyncio.sleep(pause)
-            if not await submitter.is_awaited():
-                break
+            await wait.for_another_process(submitter.awaited)
     async with AsyncExitStack() as room:
         data, finished = await collector.fetch(finished, endpoint.fetched, room)
         seconds = None if claim.submitted_at is None else time.monotonic() - claim.submitted_at
@@ -134,13 +134,41 @@ async def _run(job: JobContext) -> JobResult:
     )
 
 
+def _prepare(job: JobContext, durations: Durations) -> JobContext:
+    """Read what the store has about a job that is to be made."""
+    if insist(job.journal.entry, *job.keys[1:]) is not None:  # unsettled under its former key: go on so
+        job = replace(job, is_former=True)
+    check_exclusion(job.store, job.settings)
+    durations.load(job.call.tool.name)
+    return job
+
+
 class _Wait:
-    """Says, once for each owner, what is waited for and whose it is, when a call has waited for ten seconds."""
+    """Waits for another process that works on the same job."""
 
     def __init__(self, job: JobContext) -> None:
-        self._job, self._begun = job, time.monotonic()
+        self._job, self._begun, self._pause = job, time.monotonic(), 0.0
 
-    def tell(self, entry: Entry | None) -> None:
+    async def for_another_process(self, entry: Entry | None) -> None:
+        """Wait until the process that has ``entry`` has ended the job, or has given it up.
+
+        A look costs little: two or three files are looked for, on one thread, with longer and longer pauses.
+        """
+        is_over = False
+        while not is_over:
+            self._tell(entry)
+            self._pause = min(1.5 * self._pause + 0.1, 2.0)
+            await asyncio.sleep(self._pause)
+            is_over = await asyncio.to_thread(self._is_over)
+
+    def _is_over(self) -> bool:
+        job = self._job
+        entry = insist(job.journal.entry, job.key)
+        if entry is None or not job.journal.is_leased(entry):
+            return True
+        return (not job.refresh and insist(job.store.has_result, job.key)) or job.spool.job(*job.keys) is not None
+
+    def _tell(self, entry: Entry | None) -> None:
         """Log what ``entry`` keeps waiting for, if nobody was told yet."""
         if entry is None or time.monotonic() - self._begun < _PATIENCE or entry.owner in _told:
             return

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from flux_tasks.api.answers import number
 from flux_tasks.errors import Moderated, StoreUnavailable, SubmissionUncertain
@@ -16,13 +16,15 @@ from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.endpoint import endpoint_for, engine_of
 from flux_tasks.jobs.result import LOST_ALPHA, LOST_PROFILE, JobOutcome, JobResult
 from flux_tasks.settings import Settings
-from flux_tasks.store.commit import commit, patiently
+from flux_tasks.store.commit import commit, insist, patiently
 from flux_tasks.store.journal import Entry, Standing
 from flux_tasks.store.records import DamagedRecord
 
 _log = logging.getLogger("flux_tasks.job")
 
 _KIND = "refusals"
+_Early: TypeAlias = dict[str, frozenset[str]]
+"""By store, the keys of the refusals that it had when this process first looked."""
 _FROM_COPY = "; the result is taken from its copy"
 
 
@@ -51,17 +53,21 @@ async def find_result(job: JobContext, *, write: bool = True) -> JobResult | Non
         SubmissionUncertain: its record is damaged and has no copy, so that it may be paid for; it is held.
         StoreUnavailable: the store cannot be read.
     """
+    return await asyncio.to_thread(_find, job, endpoint_for(job.settings).refusals, write)
+
+
+def _find(job: JobContext, early: _Early, write: bool) -> JobResult | None:
     try:
-        found = await patiently(_read_result, job, write) or await _read_refusal(job)
+        found = insist(_read_result, job, write) or _read_refusal(job, early)
     except DamagedRecord as damage:
-        return await _read_spool(job) or await _hold(job, damage, write=write)
+        return _read_spool(job) or _hold(job, damage, write=write)
     except StoreUnavailable:
-        if (spooled := await _read_spool(job)) is not None:
+        if (spooled := _read_spool(job)) is not None:
             return spooled
         raise
     if found is not None and any(map(is_repair, found.warnings)):
-        return await _read_spool(job) or found  # its copy alone was written before the store failed
-    return found or await _read_spool(job)
+        return _read_spool(job) or found  # its copy alone was written before the store failed
+    return found or _read_spool(job)
 
 
 def _read_result(job: JobContext, write: bool = False) -> JobResult | None:
@@ -89,20 +95,20 @@ def _read_result(job: JobContext, write: bool = False) -> JobResult | None:
     return None
 
 
-async def _hold(job: JobContext, damage: DamagedRecord, *, write: bool) -> JobResult | None:
+def _hold(job: JobContext, damage: DamagedRecord, *, write: bool) -> JobResult | None:
     """Hold a job whose record is damaged, as one that may have been charged; return None if the journal knows better.
 
     Raises:
         SubmissionUncertain: nobody has decided that it may.
     """
-    entry = await patiently(job.journal.entry, *job.keys)
+    entry = insist(job.journal.entry, *job.keys)
     if entry is None and write:
         call = job.call
         entry = Entry(job.key, call.tool.name, "intent", call.name, call.estimate(), owner="", reason=str(damage))
-        if await patiently(job.journal.intend, entry):
+        if insist(job.journal.intend, entry):
             with suppress(DamagedRecord):  # another process may have put it right meanwhile
-                if (found := await patiently(_read_result, job)) is not None:
-                    await patiently(job.journal.settle, entry.key, entry.id)
+                if (found := insist(_read_result, job)) is not None:
+                    insist(job.journal.settle, entry.key, entry.id)
                     return found
     may_go_on = job.settings.on_uncertain == "resubmit"
     if entry is not None:
@@ -114,14 +120,14 @@ async def _hold(job: JobContext, damage: DamagedRecord, *, write: bool) -> JobRe
     return None
 
 
-async def _read_refusal(job: JobContext) -> JobResult | None:
+def _read_refusal(job: JobContext, early: _Early) -> JobResult | None:
     """Return the result that replaces one that moderation refused earlier; raise ``Moderated`` if nothing does."""
     if job.settings.retry_moderated:
         return None
-    _, refusal = await _find_refusal(job)
-    if refusal is None or await patiently(job.journal.entry, *job.keys) is not None:  # that is to be collected first
+    _, refusal = _find_refusal(job, early)
+    if refusal is None or insist(job.journal.entry, *job.keys) is not None:  # that is to be collected first
         return None
-    replacement = await patiently(job.store.result, str(refusal["instead"])) if refusal.get("instead") else None
+    replacement = insist(job.store.result, str(refusal["instead"])) if refusal.get("instead") else None
     if replacement is not None:
         why = "made with another seed, because moderation refused the first one"
         return _cached(job, job.key, replacement["image"], replacement, why)
@@ -134,34 +140,33 @@ async def _read_refusal(job: JobContext) -> JobResult | None:
     )
 
 
-async def _find_refusal(job: JobContext) -> tuple[str, dict[str, Any] | None]:
+def _find_refusal(job: JobContext, early: _Early) -> tuple[str, dict[str, Any] | None]:
     """Return the record of a refusal and its key.
 
     Nobody adds refusals under former keys any more, so that one look into the folder is enough for all jobs.
     """
-    names = endpoint_for(job.settings).refusals
-    if job.store.url not in names:
-        names[job.store.url] = frozenset(await patiently(job.store.records, _KIND))
+    if job.store.url not in early:
+        early[job.store.url] = frozenset(insist(job.store.records, _KIND))
     present, *former = job.keys
-    for key in (present, *(key for key in former if key in names[job.store.url])):
+    for key in (present, *(key for key in former if key in early[job.store.url])):
         try:
-            if (refusal := await patiently(job.store.record, _KIND, key)) is not None:
+            if (refusal := insist(job.store.record, _KIND, key)) is not None:
                 return key, refusal
         except ValueError:
             raise DamagedRecord(f"{_KIND}/{key}.json is damaged") from None
     return present, None
 
 
-async def _read_spool(job: JobContext) -> JobResult | None:
+def _read_spool(job: JobContext) -> JobResult | None:
     """Return the result that waits in the spool, and write it into the store if that is possible now."""
-    spooled = await asyncio.to_thread(job.spool.job, *job.keys)
+    spooled = job.spool.job(*job.keys)
     if spooled is None or spooled.facts is None or spooled.image is None:
         return None
-    data = await asyncio.to_thread(spooled.image.read)
+    data = spooled.image.read()
     image = replace(spooled.image, cost=spooled.facts.get("cost"), job_id=spooled.entry.id)
     try:
-        image = await commit(job.store, spooled.entry, spooled.facts, data)
-        await asyncio.to_thread(job.spool.remove, spooled.entry.key)
+        image = commit(job.store, spooled.entry, spooled.facts, data)
+        job.spool.remove(spooled.entry.key)
     except (OSError, StoreUnavailable) as error:
         _log.warning("%s: the result still waits in the spool: %s", job.title, error)
     return _cached(job, spooled.entry.key, image, spooled.facts)
@@ -184,13 +189,18 @@ def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any]
 
 async def is_answered(job: JobContext, entry: Entry) -> bool:
     """Check whether the store has an answer by now: a result, or a refusal by moderation."""
-    if any([await patiently(job.store.result, key) for key in job.keys]):
-        return True
-    if job.settings.retry_moderated or entry.attempt > 1:
+    early = endpoint_for(job.settings).refusals
+
+    def is_there() -> bool:
+        if any(insist(job.store.result, key) for key in job.keys):
+            return True
+        if job.settings.retry_moderated or entry.attempt > 1:
+            return False
+        with suppress(DamagedRecord):  # a person has decided to submit it again
+            return _find_refusal(job, early)[1] is not None
         return False
-    with suppress(DamagedRecord):  # a person has decided to submit it again
-        return (await _find_refusal(job))[1] is not None
-    return False
+
+    return await asyncio.to_thread(is_there)
 
 
 async def remember_refusal(job: JobContext, refusal: Moderated, entry: Entry) -> None:
@@ -219,7 +229,7 @@ async def substitute(refused: Call, replacement: Call, settings: Settings) -> No
     job, keys = JobContext(refused, settings, engine), replacement.identity(engine).keys
     key, refusal = job.key, None
     with suppress(DamagedRecord):
-        key, refusal = await _find_refusal(job)
+        key, refusal = await asyncio.to_thread(_find_refusal, job, endpoint_for(settings).refusals)
     if refusal is not None:
         there = [one for one in keys if await patiently(job.store.result, one) is not None]
         await patiently(job.store.put_record, _KIND, key, {**refusal, "instead": (there or keys)[0]})

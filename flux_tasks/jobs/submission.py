@@ -27,8 +27,8 @@ from flux_tasks.errors import (
 from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.endpoint import Endpoint
 from flux_tasks.jobs.known import is_answered
-from flux_tasks.store.commit import patiently
-from flux_tasks.store.failures import shared_failure
+from flux_tasks.store.commit import insist, patiently
+from flux_tasks.store.failures import read_failure, shared_failure
 from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
 
 _log = logging.getLogger("flux_tasks.job")
@@ -105,16 +105,6 @@ class Submitter:
             self._room.callback(setattr, self, "_body", {})
             yield
 
-    async def is_awaited(self) -> bool:
-        """Check whether another process still works on the job: neither a slot nor a body is needed for that."""
-        if self.awaited is None:
-            return False
-        earlier = await self._earlier()
-        if earlier is None or not self._job.journal.is_leased(earlier):
-            return False
-        self.awaited = earlier
-        return True
-
     async def claim(self) -> Claim | None:
         """Submit the job, or take over the job of an earlier attempt. To be called within ``prepared``.
 
@@ -184,12 +174,15 @@ class Submitter:
         self.warnings.append(f"submitted again: {why}")
         _log.warning("%s: submitting again; %s", self._job.title, why)
 
-    async def _is_given_up(self) -> bool:
-        """Check that the attempt that is to be replaced stands as it was: its owner may have come back."""
-        replaced = self._replaced
-        if replaced is None or replaced.phase == "submitted":
+    def _intend(self, intent: Entry) -> bool:
+        """Write down ``intent``; False if another attempt has an entry. Call it on a thread."""
+        journal, replaced = self._job.journal, self._replaced
+        if not insist(journal.intend, intent):
+            return False
+        if replaced is None or replaced.phase == "submitted" or insist(journal.is_unchanged, replaced):
             return True
-        return await patiently(self._job.journal.is_unchanged, replaced)
+        insist(journal.withdraw, intent)  # the owner of the attempt that was to be replaced has come back
+        return False
 
     async def _submit(self, intent: Entry, *, is_intended: bool = False) -> tuple[bool, Claim | None]:
         """Return whether no other attempt has an entry in the journal, and what is claimed if that is so."""
@@ -207,17 +200,18 @@ class Submitter:
 
     async def _begin(self, intent: Entry, body: Mapping[str, Any], *, is_intended: bool) -> tuple[bool, Claim | None]:
         begun = None if is_intended else Stopwatch()
-        if not is_intended:
-            if not await patiently(self._job.journal.intend, intent):
-                return False, None
-            if not await self._is_given_up():
-                await patiently(self._job.journal.withdraw, intent)
-                return False, None
+
+        def begin() -> dict[str, Any] | None:
+            is_first = is_intended or self._intend(intent)
+            return read_failure(self._job.store, intent.key) if is_first else None
+
+        if (failed := await asyncio.to_thread(begin)) is None:
+            return False, None
         # Whoever had the entry before may have finished between the first look into the store and this intent.
         if await self._is_answered(intent) or self._is_cancelled:
             await patiently(self._job.journal.withdraw, intent)
             return True, None
-        if (failure := await shared_failure(self._job.store, intent.key, self.awaited)) is not None:
+        if (failure := shared_failure(failed, self.awaited)) is not None:
             await patiently(self._job.journal.withdraw, intent)
             raise failure
         return True, await self._post(intent, body, begun)

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 from flux_tasks import files
@@ -19,6 +18,20 @@ from flux_tasks.store.spool import Spool
 _log = logging.getLogger("flux_tasks.job")
 
 T = TypeVar("T")
+
+
+def insist(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call ``function`` on this thread, again while the store fails in a way that may pass: see ``patiently``.
+
+    So several calls that follow one another need one thread, and each has patience of its own.
+
+    Raises:
+        StoreUnavailable: it does not pass.
+    """
+    try:
+        return files.patiently(function, *arguments, **options)
+    except OSError as error:
+        raise StoreUnavailable.of("used", error) from error
 
 
 async def patiently(function: Callable[..., T], *arguments: Any) -> T:
@@ -38,17 +51,19 @@ async def patiently(function: Callable[..., T], *arguments: Any) -> T:
     raise AssertionError("unreachable")
 
 
-async def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes | ImageRef) -> ImageRef:
+def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes | ImageRef) -> ImageRef:
     """Write a result, given as its bytes or as a picture that has them, and remove its journal entry.
+
+    Call it on a thread.
 
     Raises:
         StoreUnavailable: the result could not be written.
     """
-    stored = await patiently(partial(store.put_image, data, name=entry.name))
+    stored = insist(store.put_image, data, name=entry.name)
     image = replace(stored, engine=stored.engine or str(facts["engine"]), cost=facts["cost"], job_id=entry.id)
-    await patiently(partial(store.put_result, entry.key, image, facts, is_paid=True))
+    insist(store.put_result, entry.key, image, facts, is_paid=True)
     with suppress(StoreUnavailable):  # the next run removes it
-        await patiently(Journal(store).settle, entry.key, entry.id, "")  # "": the id could not be written then
+        insist(Journal(store).settle, entry.key, entry.id, "")  # "": the id could not be written then
     return image
 
 
@@ -85,7 +100,7 @@ async def drain_spool(settings: Settings) -> int:
             await patiently(Journal(store).put, spooled.entry)
         else:
             data = await asyncio.to_thread(spooled.image.read)
-            await commit(store, spooled.entry, spooled.facts, data)
+            await asyncio.to_thread(commit, store, spooled.entry, spooled.facts, data)
             written += 1
         await asyncio.to_thread(spool.remove, key)
     return written

@@ -8,12 +8,13 @@ begins later, and the process itself, submit the job again.
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flux_tasks.errors import ItemError, JobFailed, StoreUnavailable
-from flux_tasks.store.commit import patiently
+from flux_tasks.store.commit import insist, patiently
 from flux_tasks.store.journal import Entry
 from flux_tasks.store.owner import readable, this_process
 from flux_tasks.store.records import Store
@@ -40,13 +41,22 @@ async def remember_failure(store: Store, failure: ItemError, entry: Entry) -> No
         await patiently(store.put_record, _KIND, entry.key, record)
 
 
-async def shared_failure(store: Store, key: str, awaited: Entry | None) -> JobFailed | None:
-    """Return the failure of the job ``key`` in another process, if this one is to share it.
+def read_failure(store: Store, key: str) -> dict[str, Any]:
+    """Return the record of a failure of the job ``key``; empty if there is none. Call it on a thread.
+
+    Raises:
+        StoreUnavailable: the store cannot be read.
+    """
+    return insist(store.record_or_empty, _KIND, key)
+
+
+def shared_failure(record: Mapping[str, Any], awaited: Entry | None) -> JobFailed | None:
+    """Return the failure of a job in another process, if this one is to share it.
 
     Args:
+        record: what ``read_failure`` has found.
         awaited: the entry that was waited for, if there was one.
     """
-    record = await patiently(store.record_or_empty, _KIND, key)
     word, owner, begun = (record.get(name) for name in ("word", "owner", "begun"))
     if not isinstance(word, str) or not isinstance(owner, str) or owner == this_process() or word in _given:
         return None
@@ -76,10 +86,10 @@ def _process_start() -> float:
     return time.time() - time.process_time()
 
 
-def _time_of(record: dict[str, Any]) -> float:
+def _time_of(record: Mapping[str, Any]) -> float:
     at = record.get("at")
     return float(at) if isinstance(at, (int, float)) else 0.0
 
 
-def _is_recent(record: dict[str, Any]) -> bool:
+def _is_recent(record: Mapping[str, Any]) -> bool:
     return -_SKEW < time.time() - _time_of(record) < _LIFETIME

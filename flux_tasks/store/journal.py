@@ -22,7 +22,7 @@ import math
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -105,6 +105,10 @@ class Entry:
     word: str = field(default_factory=_word)
     """Tells each write from every other one."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready description."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
     @property
     def age(self) -> float:
         """Seconds since the last change, by the clocks of its owner and of this machine; for people only."""
@@ -151,7 +155,7 @@ class Journal:
         """
         if not keeps_apart(self._store) and self._attempt(entry.key, entry.attempt) is not None:
             return False  # creating would replace what a process before this one has left
-        created = self._store.create_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
+        created = self._store.create_record(_KIND, _name(entry.key, entry.attempt), entry.to_dict())
         return created or self._attempt(entry.key, entry.attempt) == entry
 
     def is_own(self, entry: Entry) -> bool:
@@ -214,13 +218,13 @@ class Journal:
         """
         if self.entry(entry.key) != entry:
             return False
-        record = {"decision": decision, "entry": asdict(entry)}
+        record = {"decision": decision, "entry": entry.to_dict()}
         self._store.put_record(_DECISIONS, _name(entry.key, entry.attempt), record)
         return True
 
     def put(self, entry: Entry) -> None:
         """Write ``entry`` in its place."""
-        self._store.put_record(_KIND, _name(entry.key, entry.attempt), asdict(entry))
+        self._store.put_record(_KIND, _name(entry.key, entry.attempt), entry.to_dict())
 
     def withdraw(self, entry: Entry) -> None:
         """Remove this attempt alone, which is this process's and was certainly not charged.
@@ -304,7 +308,7 @@ class Journal:
         if entry.owner == this_process():
             return entry
         record = self._store.record_or_empty(_DECISIONS, name)
-        if record.get("entry") != asdict(entry) or record.get("decision") not in ("resubmit", "drop"):
+        if record.get("entry") != entry.to_dict() or record.get("decision") not in ("resubmit", "drop"):
             return entry
         return replace(entry, decision=record["decision"])
 

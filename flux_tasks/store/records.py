@@ -88,8 +88,13 @@ class Store:
     def put_result(self, key: str, image: ImageRef, facts: Mapping[str, Any], *, is_paid: bool = False) -> None:
         """Record that the job ``key`` made ``image``, whose blob is here already; a paid one twice, the copy first."""
         described = {k: v for k, v in image.to_dict().items() if k != "uri"}  # the store may have other addresses
+        data = _dump({"key": key, "image": described, **facts})
         for kind in ("copies", "results") if is_paid else ("results",):
-            self.put_record(kind, key, {"key": key, "image": described, **facts})
+            files.write(self.location(kind, f"{key}.json"), data)
+
+    def has_result(self, key: str) -> bool:
+        """Check whether something is in the place of the record of the job ``key``; it may be damaged."""
+        return files.exists(self.location("results", f"{key}.json"))
 
     def result(self, key: str) -> dict[str, Any] | None:
         """Return the record of the job ``key``, or None; under ``image`` it has a reference into this store.
@@ -167,7 +172,8 @@ class Store:
             OSError: the store cannot be reached.
         """
         try:
-            found = json.loads(files.read(self.location(kind, f"{name}.json")))
+            data = files.read(self.location(kind, f"{name}.json"))
+            found = json.loads(data)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -177,7 +183,7 @@ class Store:
         if not isinstance(found, dict):
             raise ValueError(f"{kind}/{name}.json is not a JSON object")  # noqa: TRY004 - as for what is no JSON at all
         checksum = found.pop(_SUM, None)
-        if checksum is not None and checksum != _checksum(found):
+        if checksum not in (None, _written_checksum(data, checksum)) and checksum != _checksum(found):
             raise ValueError(f"{kind}/{name}.json is damaged: its checksum is wrong")
         return found
 
@@ -208,11 +214,18 @@ def _digest(data: bytes) -> str:
 
 def _dump(record: Mapping[str, Any]) -> bytes:
     """Return a record as a file, with its checksum."""
-    return _encode({**record, _SUM: _checksum(json.loads(_encode(record)))})
+    plain = json.loads(json.dumps(record))  # as it will be read
+    return _encode({**plain, _SUM: _checksum(plain)})
 
 
 def _checksum(record: Mapping[str, Any]) -> str:
     return _digest(_encode(record))[:16]
+
+
+def _written_checksum(data: bytes, checksum: object) -> str:
+    """Return the checksum of a file as it was written: the same as that of its record, for a tenth of the time."""
+    line = f'\n "{_SUM}": "{checksum}"'.encode()
+    return _digest(data.replace(line + b",", b"", 1))[:16]
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:

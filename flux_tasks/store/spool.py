@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from flux_tasks import files
@@ -56,7 +56,7 @@ class Spool:
         """
         if data:
             files.write(self._place(entry.key, "image"), data)
-        document = {"entry": asdict(entry), "facts": None if facts is None else dict(facts)}
+        document = {"entry": entry.to_dict(), "facts": None if facts is None else dict(facts)}
         files.write(self._place(entry.key, "json"), json.dumps(document, indent=1).encode())
 
     def job(self, *keys: str) -> Spooled | None:

@@ -16,6 +16,7 @@ from flux_tasks.errors import FluxError, InvalidRequest, Problem, nearest
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import Call, check_content, prepare
+from flux_tasks.jobs.context import CheckedArguments
 from flux_tasks.jobs.result import JobResult
 
 DELAYS = (1.0, 2.0, 4.0, 8.0)
@@ -72,6 +73,8 @@ def call_of(task: str, arguments: Mapping[str, Any], *, where: str = "") -> Call
 
 async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
     """Return the result of one paid call: the ``CallTool`` of a run that Prefect does not record."""
+    if isinstance(arguments, CheckedArguments):
+        return await background.arun(_execute(arguments.call, settings.current(), is_looked_up=True))
     call = await asyncio.to_thread(call_of, task, arguments)
     return await background.arun(_execute(call, settings.current()))
 
@@ -88,14 +91,15 @@ async def aperform(task: str, arguments: Mapping[str, Any]) -> ImageRef:
     return _told(call, await background.arun(_execute(call, settings.current())))
 
 
-async def _execute(call: Call, chosen: settings.Settings) -> JobResult:
+async def _execute(call: Call, chosen: settings.Settings, *, is_looked_up: bool = False) -> JobResult:
     for delay in DELAYS:
         try:
-            return await job.execute(call, chosen)
+            return await job.execute(call, chosen, is_looked_up=is_looked_up)
         except FluxError as error:
             if not is_free_to_repeat(error):
                 raise
             _log.info("%s %s: %s; it is tried again in about %g s", call.tool.name, call.name, error, delay)
+        is_looked_up = False  # that was a while ago
         await asyncio.sleep(delay * random.uniform(1, 1 + JITTER))  # noqa: S311 - nothing secret
     return await job.execute(call, chosen)
 

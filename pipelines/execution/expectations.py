@@ -12,6 +12,8 @@ from PIL import Image, ImageChops
 from flux_tasks.errors import FluxError, InvalidRequest, quote
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import GRID, parse_aspect_ratio
+from flux_tasks.images.encoding import decode
+from flux_tasks.images.png import first_rows
 from flux_tasks.images.reference import ImageRef, decoding
 from flux_tasks.jobs.call import Call
 from flux_tasks.store.records import Store
@@ -22,6 +24,7 @@ from pipelines.language import templates
 from pipelines.language.document.expect import BEFORE, Expect
 
 _ASPECT_TOLERANCE = 0.01
+_FIRST_ROWS = 16  # that are compared before whole pictures are
 _SOLID_SPREAD = 10  # of 255: what a WebP of one colour varies by (measured, quality 50)
 
 
@@ -167,16 +170,15 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
     if before is None:
         return Observed()
     try:
+        if call.mask is None:
+            return Observed(is_unchanged=_have_same_pixels(before, after))
+        picture = call.mask.picture
+        mask = store.put_image(picture.read(), name=picture.name).to_dict()
+        if before.upright_size != after.upright_size:
+            return Observed(mask)
         with decoding(before, after):
             original, edited = before.open(), after.open()
-            has_same_size = original.size == edited.size
-            is_unchanged = has_same_size and _difference(original, edited).getbbox(alpha_only=False) is None
-            if call.mask is None:
-                return Observed(is_unchanged=is_unchanged)
-            picture = call.mask.picture
-            mask = store.put_image(picture.read(), name=picture.name).to_dict()
-            if not has_same_size:
-                return Observed(mask)
+            is_unchanged = _are_equal(original, edited)
             found = masks.drift(original, edited, grown(call, call.mask))
     except (FluxError, OSError):
         return Observed()
@@ -184,6 +186,20 @@ def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) 
     return Observed(mask, figures, is_unchanged)
 
 
-def _difference(one: Image.Image, other: Image.Image) -> Image.Image:
+def _have_same_pixels(before: ImageRef, after: ImageRef) -> bool:
+    """Check whether two pictures have the same pixels; decode them only as far as they are equal."""
+    if before.digest == after.digest:
+        return True
+    if before.upright_size != after.upright_size:
+        return False
+    if before.orientation == after.orientation == 1:
+        one, other = (first_rows(image.read(), _FIRST_ROWS) for image in (before, after))
+        if one is not None and other is not None and not _are_equal(decode(one), decode(other)):
+            return False
+    with decoding(before, after):
+        return _are_equal(before.open(), after.open())
+
+
+def _are_equal(one: Image.Image, other: Image.Image) -> bool:
     mode = "RGBA" if one.has_transparency_data or other.has_transparency_data else "RGB"
-    return ImageChops.difference(one.convert(mode), other.convert(mode))
+    return ImageChops.difference(one.convert(mode), other.convert(mode)).getbbox(alpha_only=False) is None

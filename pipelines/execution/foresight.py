@@ -63,7 +63,8 @@ class Foresight:
         call = attempt.call
         if call is None:
             return self._placeholder(attempt, None)
-        if not is_mask_unknown(call) and await self.off_loop(call.is_noop):  # it reads the mask
+        is_read = call.mask is not None and not is_mask_unknown(call)
+        if await self.off_loop(call.is_noop) if is_read else not call.mask and call.is_noop():  # it reads the mask
             return Outcome(StepOutcome.UNCHANGED, attempt.image)
         return self._placeholder(attempt, None if call.tool.sizes.is_about else call.output_size)
 

@@ -144,7 +144,7 @@ class _Walk:
         attempt = Attempt(node, arguments, image, is_in_vain=partial(self._is_in_vain, node))
         facts = self._answers.facts
         try:
-            if not await self._answers.off_loop(applies, node, context, arguments, image, facts):
+            if node.step.when and not await self._answers.off_loop(applies, node, context, arguments, image, facts):
                 warnings = await self._answers.off_loop(near_misses, node, context, arguments)
                 return await self._skip(node, context, arguments, image, f"when: {node.step.when}", warnings)
         except Undecided:

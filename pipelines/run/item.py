@@ -13,6 +13,7 @@ from flux_tasks import background, files
 from flux_tasks.errors import InvalidRequest, RunStopped, StoreUnavailable
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
+from flux_tasks.jobs.context import CheckedArguments
 from flux_tasks.jobs.known import lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
@@ -159,7 +160,7 @@ class ItemRun:
         found = await background.arun(lookup(call, context.settings, write=True))
         if found is not None:
             return found.with_warnings_of(call)
-        if await asyncio.to_thread(call.is_noop):
+        if call.is_noop() if call.mask is None else await asyncio.to_thread(call.is_noop):
             return None
         if await attempt.is_in_vain() and not await context.is_unsettled(call):
             raise InVain
@@ -172,7 +173,7 @@ class ItemRun:
             context.emit(Event(EventKind.BEGIN, self.item.stem, step.id))
             try:
                 arguments = {**attempt.arguments, **pictures_for_task(attempt.node, call)}
-                result = await self._call_tool(step.task, arguments)
+                result = await self._call_tool(step.task, CheckedArguments(arguments, call))
                 cost = result.cost if result.cost is not None else estimate
                 reservation.cost = cost if result.is_submitted_here else 0.0
                 if result.outcome is not JobOutcome.CACHED:

@@ -155,7 +155,7 @@ class Arena:
         if contestant == "recipe-server":
             address, pid = self.prefect()
             changes["PREFECT_API_URL"], before = address, _when_quiet(pid)
-        self._ask("POST", {"seconds": work.seconds, "slots": work.slots})
+        self._ask("POST", {"seconds": work.seconds, "slots": work.slots, "megapixels": work.megapixels})
         usage = self.workshop.run(commands, changes)
         book = self._ask("GET")
         if contestant == "recipe-server":

@@ -124,7 +124,7 @@ ratios much less. What is measured, and how:
   the time that is named, with a standard deviation of 15 % (the same seeded durations for each contestant). Pictures
   are PNG files of 1.5 bytes a pixel, like photos.
 - **The service** is a stand-in in a process of its own: real HTTP with connections kept alive, 24 slots, 429 above
-  them, and it sends back the picture that it was given. It adds no distance: a round trip takes about 1 ms. Its own
+  them, and each result is a new file with other pixels. It adds no distance: a round trip takes about 1 ms. Its own
   CPU while jobs ran, as a share of one core, is the last column: as long as that is small, it holds nobody up. Recipes
   poll it with the pauses that they have for every service.
 - **A contestant** is a process of its own, measured from outside: *wall* from command to exit, imports included;

@@ -40,19 +40,26 @@ class Work:
 
 
 def write_photos(folder: Path, work: Work, first: int = 0) -> None:
-    """Write the pictures, each with bytes of its own.
-
-    The grain compresses about as well as a photo does. It is made once: pictures differ in a comment.
-    """
+    """Write the pictures, each with bytes of its own: they differ in a comment."""
     folder.mkdir(parents=True, exist_ok=True)
-    width = max(64, round((work.megapixels * 1e6 * 4 / 3) ** 0.5))
+    picture = grain(work.megapixels)
+    for number in range(first, first + work.items):
+        (folder / f"{number:06}.png").write_bytes(commented(picture, str(number)))
+
+
+def grain(megapixels: float) -> bytes:
+    """Return a PNG that compresses about as well as a photo does; no two are equal."""
+    width = max(64, round((megapixels * 1e6 * 4 / 3) ** 0.5))
     buffer = io.BytesIO()
     Image.effect_noise((width, width * 3 // 4), 40).convert("RGB").save(buffer, "PNG", compress_level=1)
-    data = buffer.getvalue()
-    for number in range(first, first + work.items):
-        text = b"tEXt" + b"Comment\0" + str(number).encode()
-        chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
-        (folder / f"{number:06}.png").write_bytes(data[:33] + chunk + data[33:])  # after the header
+    return buffer.getvalue()
+
+
+def commented(picture: bytes, text: str) -> bytes:
+    """Return a PNG with a comment after its header."""
+    chunk = b"tEXt" + b"Comment\0" + text.encode()
+    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"".join((picture[:33], whole, picture[33:]))
 
 
 def write_recipe(folder: Path, photos: Path, steps: int) -> Path:

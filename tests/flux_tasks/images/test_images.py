@@ -16,8 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from object_stores import forget_filesystems
 from pictures import encoded, noise, png_header
 from PIL import Image, ImageOps
@@ -27,6 +29,7 @@ from flux_tasks.errors import InvalidImage, InvalidRequest
 from flux_tasks.images import byte_cache, encoding, reference
 from flux_tasks.images.encoding import decode, encode_png, inspect
 from flux_tasks.images.masks import Mask
+from flux_tasks.images.png import first_rows
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import prepare
 
@@ -361,3 +364,29 @@ def test_an_open_file_is_refused_with_what_reads_it() -> None:
         InvalidImage, match=re.escape("BytesIO is not an image: give its path, or its bytes: file.read()")
     ):
         ImageRef.of(io.BytesIO(encoded()))  # type: ignore[arg-type]
+
+
+# -- the first rows of a PNG ------------------------------------------------------------------------------------------
+
+
+@hypothesis.given(
+    st.sampled_from(["RGB", "RGBA"]),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.integers(1, 48),
+    st.integers(0, 9),
+)
+def test_the_first_rows_of_a_png_are_those_of_the_whole_picture(
+    mode: str, size: tuple[int, int], rows: int, level: int
+) -> None:
+    whole = noise(size, mode)
+    part = first_rows(encoded(whole, compress_level=level), rows)
+    assert part is not None
+    top = whole.crop((0, 0, size[0], min(rows, size[1])))
+    assert (decode(part).size, decode(part).tobytes()) == (top.size, top.tobytes())
+
+
+def test_a_picture_whose_first_rows_do_not_come_first_or_are_no_colours_has_none() -> None:
+    interlaced = bytearray(encoded())
+    interlaced[28] = 1
+    others = [bytes(interlaced), encoded(noise().convert("P")), encoded(noise().convert("I;16")), encoded(kind="JPEG")]
+    assert [first_rows(data, 4) for data in (*others, b"", b"\x89PNG\r\n\x1a\n")] == [None] * 6

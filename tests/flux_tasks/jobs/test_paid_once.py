@@ -107,6 +107,38 @@ def test_a_job_that_another_process_is_at_work_on_is_waited_for_and_comes_from_t
     assert journal_of(settings).entries() == []
 
 
+def test_a_call_that_waits_looks_and_writes_nothing(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble
+) -> None:
+    entry = written(call, settings)
+    touched: list[tuple[str, str]] = []
+
+    def note(operation: str, location: str) -> None:
+        touched.append((operation, location))
+
+    trouble.failing = note
+    waiting = background.start(job.execute(call, settings))
+    wait_until(lambda: sum(f"/journal/{entry.key}.json" in location for _, location in touched) > 6)
+    assert sum(operation == "create" for operation, _ in touched) == 1, "the intent, once"
+    journal_of(settings).settle(entry.key)
+    assert waiting.result(PATIENCE).outcome == "done"
+
+
+@pytest.mark.parametrize("kind", ["results", "refusals"])
+def test_a_result_or_refusal_that_came_after_the_callers_own_look_is_found_before_the_job_is_sent(
+    bfl: FakeBfl, settings: Settings, call: Call, kind: str
+) -> None:
+    if kind == "results":
+        run(call, settings)
+        assert background.run(job.execute(call, settings, is_looked_up=True)).outcome == "cached"
+    else:
+        Store(settings.store).put_record(kind, key_of(call), {"stage": "content", "reasons": ["Violence"]})
+        with pytest.raises(Moderated, match="Violence"):
+            background.run(job.execute(call, settings, is_looked_up=True))
+    assert bfl.jobs == (kind == "results")
+    assert journal_of(settings).entries() == []
+
+
 def test_a_waiting_call_holds_no_slot(bfl: FakeBfl, settings: Settings, call: Call) -> None:
     settings = replace(settings, max_jobs=1)
     written(call, settings, phase="submitted", id="theirs")

@@ -88,7 +88,9 @@ def test_names_of_columns_lose_the_spaces_around_them_and_a_column_without_a_nam
 def test_a_row_with_too_few_or_too_many_cells_is_that_rows_trouble_alone(tmp_path: Path) -> None:
     place = write(tmp_path / "items.csv", "a,b\n1\n1,2,3\n1,2\n")
     few, many, good = tables.rows(place)
-    assert few.error == "the header names 2 columns; cells here: 1: put a cell that holds a separator in quotation marks"
+    assert (
+        few.error == "the header names 2 columns; cells here: 1: put a cell that holds a separator in quotation marks"
+    )
     assert many.error.startswith("the header names 2 columns; cells here: 3")
     assert (many.where, many.values) == (f"row 1 (line 3) of {place}", {})
     assert (good.error, good.values) == ("", {"a": "1", "b": "2"})

@@ -12,9 +12,12 @@ from parts import read
 from pictures import encoded, noise, png_header
 from PIL import Image, ImageFilter
 
+from flux_tasks import catalog
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
-from pipelines.execution.expectations import judge
+from flux_tasks.jobs.call import prepare
+from flux_tasks.store.records import Store
+from pipelines.execution.expectations import judge, observe
 from pipelines.execution.facts import Facts
 from pipelines.language.document.expect import Expect
 from pipelines.language.names import IMAGE_FACTS
@@ -338,3 +341,37 @@ def test_judging_raises_nothing_but_invalid_image(
         return
     assert [sentence.split(":")[0] for sentence in told] == [name for name in KNOWN.split(", ") if name in str(told)]
     assert all(sentence.split(":")[0] in given_fields for sentence in told)
+
+
+# -- what is seen of a result -----------------------------------------------------------------------------------------
+
+
+def is_seen_unchanged(tmp_path: Path, before: ImageRef, after: ImageRef) -> bool:
+    call = prepare(catalog.TOOLS["deblur-v1"], {"image": before})
+    return observe(Store(str(tmp_path)), call, before, after).is_unchanged
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_same_pixels_in_another_file_are_seen_to_be_the_same(tmp_path: Path, kind: str, mode: str) -> None:
+    picture = noise((80, 70), mode)
+    other = ref(picture, kind, lossless=True, exact=True) if kind == "WEBP" else ref(picture, kind)
+    first = ref(picture, compress_level=9)
+    assert first != other
+    assert is_seen_unchanged(tmp_path, first, other)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (79, 69), (40, 20)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_one_pixel_that_differs_is_seen_wherever_it_is(tmp_path: Path, mode: str, place: tuple[int, int]) -> None:
+    before, after = noise((80, 70), mode), noise((80, 70), mode)
+    value = before.getpixel(place)
+    assert isinstance(value, tuple)
+    after.putpixel(place, (*value[:-1], value[-1] ^ 1))
+    assert not is_seen_unchanged(tmp_path, ref(before), ref(after))
+
+
+def test_a_result_of_another_size_or_one_that_cannot_be_decoded_is_not_seen_to_be_the_same(tmp_path: Path) -> None:
+    before = ref(noise((80, 70)))
+    assert not is_seen_unchanged(tmp_path, before, ref(noise((70, 80))))
+    assert not is_seen_unchanged(tmp_path, before, ImageRef.of(png_header(80, 70)))
