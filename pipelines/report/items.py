@@ -13,7 +13,7 @@ from flux_tasks.units import px_size
 from pipelines.data.manifest import FINE, outcome_of
 from pipelines.report import formatting
 from pipelines.report.lineage import INPUT, Lineage
-from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, boxes_outline, size_of
+from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, boxes_outline, digest_of, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +247,9 @@ def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
     """Return the results of an item, outputs first; nothing if every result is the input itself."""
     found: dict[tuple[str, str], _Result] = {}
     for output in formatting.mappings(row.get("outputs")):
-        if _digest(output.get("image")):
+        if digest_of(output.get("image")):
             step, path = formatting.text(output.get("from")), formatting.text(output.get("path"))
-            key = (step, _digest(output["image"]))
+            key = (step, digest_of(output["image"]))
             same = found.get(key, _Result(step, output["image"], lineage.find(step), ()))
             found[key] = replace(same, paths=(*same.paths, path))
     results: Sequence[_Result] = list(found.values())
@@ -262,10 +262,6 @@ def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
         results = [_Result(label, image, last, (path,) if path else ())] if image else []
     elif len(results) == 1 and not row.get("error"):
         results = [replace(results[0], label="After")]
-    original = _digest(row.get("input"))
-    return list(results) if any(_digest(result.image) != original for result in results) else []
+    original = digest_of(row.get("input"))
+    return list(results) if any(digest_of(result.image) != original for result in results) else []
 
-
-def _digest(described: object) -> str:
-    digest = described.get("digest") if isinstance(described, Mapping) else None
-    return digest if isinstance(digest, str) else ""

@@ -1,0 +1,80 @@
+"""Keep small copies of pictures in the store, by the digest of the picture, so that no report makes one twice.
+
+::
+
+    previews/<digest of a recipe's name>.jsonl     a line for each copy: checksum, key, copy
+
+One file holds what the reports of one recipe show: a settled run reads it, decodes no picture and writes nothing. It
+may be lost at any time. A line that is damaged is as good as none; of two reports written at once, the later one's stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import orjson
+
+from flux_tasks import files
+from flux_tasks.store.records import Store
+
+_FORMAT = 1  # raise it when copies are made in another way
+_MAX_BYTES = 40_000_000
+
+T = TypeVar("T")
+
+
+class Previews:
+    """The copies of one recipe's pictures; without a store, each is made anew. Several threads may use it.
+
+    Args:
+        name: of the recipe. Recipes of one name share a file, and what they have in common.
+    """
+
+    def __init__(self, store: Store | None = None, name: str = "") -> None:
+        scope = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+        self._location = store.location("previews", f"{scope}.jsonl") if store else ""
+        self._lines: dict[bytes, bytes] = {}
+        self._used: dict[bytes, bytes] = {}
+        self._has_new = False
+        if self._location:
+            with suppress(OSError):
+                lines = files.read(self._location).splitlines()
+                self._lines = {line[9:].partition(b" ")[0]: line for line in lines}
+
+    def get(self, kind: type[T], key: str, make: Callable[[], T]) -> T:
+        """Return the copy that ``key`` names, a dataclass of this kind; made by ``make`` if it is not there, or damaged.
+
+        Args:
+            key: the digest of the picture, and all else that decides what is made. It has no spaces.
+        """
+        name = f"{_FORMAT}-{key}".encode()
+        line = self._lines.get(name, b"")
+        body = line[9:]
+        if line[:8] == b"%08x" % zlib.crc32(body):
+            with suppress(ValueError, TypeError):
+                found = kind(**orjson.loads(body[len(name) :]))
+                self._used[name] = line
+                return found
+        made = make()
+        body = b"%b %b" % (name, orjson.dumps(made))
+        self._used[name] = b"%08x %b" % (zlib.crc32(body), body)
+        self._has_new = True
+        return made
+
+    def save(self) -> None:
+        """Write the copies that were used, and of the others as many as there is room for; nothing if none is new."""
+        if not self._location or not self._has_new:
+            return
+        lines = [*self._used.values(), *(line for name, line in self._lines.items() if name not in self._used)]
+        size, kept = 0, []
+        for line in lines:
+            size += len(line) + 1
+            if size > _MAX_BYTES:
+                break
+            kept.append(line)
+        with suppress(OSError):
+            files.write(self._location, b"\n".join(kept))
