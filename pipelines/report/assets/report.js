@@ -89,28 +89,89 @@ function showTheSource(scroll) {
   if (box) scroll.scrollLeft += box.x + box.width / 2 - place.x - place.width / 2;
 }
 
-function makeFilter() {
-  const rows = [...document.querySelectorAll("[data-outcome]")];
-  const buttons = [...document.querySelectorAll("button[data-filter]")];
+/* The list of very many items. Their rows come as one packed text; only those near the screen are in the document. */
+async function makeLongList() {
+  const table = document.querySelector("table.long");
+  if (!table) return null;
+  const size = 100;
+  const packed = Uint8Array.from(atob(document.querySelector("#packed").content.textContent), (sign) => sign.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const entries = await new Response(stream).json();
+  const items = entries.map(([number, outcome, isUrgent, text, row]) => {
+    return { id: `item-${number}`, outcome, isUrgent: isUrgent === 1, text: text.toLowerCase(), row };
+  });
+  let chosen = [];
+  let height = 44; // pixels of a row, until some are measured
+
+  const parts = () => [...table.tBodies];
+  const fill = (part) => {
+    if (part.isFilled) return;
+    const first = part.number * size;
+    part.innerHTML = chosen.slice(first, first + size).map((item) => item.row).join("");
+    [...part.rows].forEach((row, n) => row.setAttribute("aria-rowindex", first + n + 2));
+    part.isFilled = true;
+  };
+  const empty = (part) => {
+    if (part.isFilled) height = part.offsetHeight / part.rows.length;
+    part.isFilled = false;
+    const room = part.insertRow();
+    room.style.height = `${part.offsetHeight || height * Math.min(size, chosen.length - part.number * size)}px`;
+    room.ariaHidden = "true";
+    part.replaceChildren(room);
+  };
+  const watcher = new IntersectionObserver(
+    (seen) => seen.forEach((part) => (part.isIntersecting ? fill : empty)(part.target)),
+    { rootMargin: "1500px 0px" },
+  );
+  const choose = (fits) => {
+    watcher.disconnect();
+    parts().forEach((part) => part.remove());
+    chosen = items.filter(fits);
+    for (let number = 0; number * size < chosen.length; number += 1) {
+      const part = table.createTBody();
+      part.number = number;
+      (number ? empty : fill)(part);
+      watcher.observe(part);
+    }
+    table.ariaRowCount = chosen.length + 1;
+    return chosen.length;
+  };
+  addEventListener("beforeprint", () => parts().slice(0, 20).forEach(fill));
+
+  table.parentElement.hidden = false;
+  return { choose, size: items.length, reveal: (id) => {
+    const at = chosen.findIndex((item) => item.id === id);
+    if (at >= 0) fill(parts()[Math.floor(at / size)]);
+  } };
+}
+
+async function makeFilter() {
   const search = document.querySelector("#search");
-  const shown = document.querySelector("#shown");
   if (!search) return;
+  const rows = [...document.querySelectorAll("[data-outcome]")].map((element) => {
+    const found = [...element.querySelectorAll(".path, .reason, .message")].map((part) => part.textContent);
+    const { name, outcome } = element.dataset;
+    const text = [name, outcome, ...found].join("\n").toLowerCase();
+    return { element, outcome, isUrgent: "attention" in element.dataset, text };
+  });
+  const buttons = [...document.querySelectorAll("button[data-filter]")];
+  const shown = document.querySelector("#shown");
+  let list = null;
   let wanted = "";
 
   const apply = () => {
-    const text = search.value.trim().toLowerCase();
-    let visible = 0;
-    for (const row of rows) {
-      const of = wanted === "!" ? "attention" in row.dataset : !wanted || row.dataset.outcome === wanted;
-      const fits = of && row.dataset.name.toLowerCase().includes(text);
-      row.hidden = !fits;
-      visible += fits;
-    }
+    const words = search.value.toLowerCase().split(/\s+/);
+    const fits = (item) =>
+      (wanted === "!" ? item.isUrgent : !wanted || item.outcome === wanted) && words.every((word) => item.text.includes(word));
+    for (const row of rows) row.element.hidden = !fits(row);
+    const listed = list ? list.choose(fits) : 0;
+    const visible = listed + rows.filter((row) => !row.element.hidden).length;
+    const total = rows.length + (list ? list.size : 0);
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.filter === wanted));
     for (const group of document.querySelectorAll("[data-group]")) {
-      group.hidden = !group.querySelector("[data-outcome]:not([hidden])");
+      group.hidden = !listed && !group.querySelector("[data-outcome]:not([hidden])");
     }
-    shown.textContent = visible === rows.length ? "" : `${visible} of ${rows.length} shown`;
+    shown.textContent = visible === total ? "" : `${visible} of ${total} shown`;
     document.querySelector("#nothing").hidden = visible > 0;
   };
   for (const button of buttons) {
@@ -124,9 +185,12 @@ function makeFilter() {
     link.addEventListener("click", () => {
       wanted = search.value = "";
       apply();
+      list?.reveal(link.hash.slice(1)); // before the browser goes there
     });
   });
   apply();
+  list = await makeLongList();
+  if (list) apply();
 }
 
 function makeMaskSwitch() {
