@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NotRequired, TypedDict
 
+import orjson
+
 from flux_tasks import errors, files
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Moderated, RunStopped, SubmissionUncertain
 
@@ -210,16 +212,35 @@ class Manifest:
         self._file.flush()
 
 
-def read_manifest(location: str) -> Iterator[ManifestRow]:
+def read_manifest(location: str, *, in_order: bool = False) -> Iterator[ManifestRow]:
     """Read the rows of a manifest, in the order in which items ended. A last line that was cut off is left out.
+
+    Args:
+        in_order: read them in the order of the items. Each line is then read twice, which takes a fraction of the
+            memory and time of holding all rows.
 
     Raises:
         OSError: it cannot be read.
     """
-    text = files.read(location).decode("utf-8", errors="replace")
-    for line in text.split("\n"):  # and at no other sign that ends lines elsewhere
+    lines = files.read(location).split(b"\n")  # and at no other sign that ends lines elsewhere
+    if in_order:
+        lines.sort(key=_index)
+    for line in lines:
         with contextlib.suppress(ValueError):
-            yield _in_words_of_today(json.loads(line))
+            yield _in_words_of_today(_parse(line))
+
+
+def _index(line: bytes) -> int:
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        return int(_parse(line).get("index", 0))
+    return 0
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except ValueError:  # as of a file name that is no UTF-8, and of what is no number
+        return json.loads(line.decode("utf-8", errors="replace"))
 
 
 def _in_words_of_today(row: Any) -> Any:

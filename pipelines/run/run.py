@@ -131,9 +131,7 @@ class Run:
 
     def rows(self) -> Iterator[ManifestRow]:
         """Return the rows in the order of the items; beyond 10,000 of them in the order in which items ended."""
-        if self.summary.items > 10_000:
-            return read_manifest(self.summary.manifest)
-        return iter(sorted(read_manifest(self.summary.manifest), key=lambda row: int(row.get("index", 0))))
+        return read_manifest(self.summary.manifest, in_order=self.summary.items <= 10_000)
 
     def failed_rows(self, most: int = 1_000) -> list[ManifestRow]:
         """Return the rows of items that did not end well, in the order of the items; the first ``most``."""
