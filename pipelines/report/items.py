@@ -20,9 +20,10 @@ from pipelines.report.previews import Previews
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """How long a side of an item's pictures may be in pixels, and how many results and thumbnails of steps it shows."""
+    """How large a preview may be, in pixels and bytes, and how many results and thumbnails of steps an item shows."""
 
     side: int
+    max_bytes: int
     results: int
     thumbnails: int
 
@@ -224,7 +225,7 @@ def count_results(row: Mapping[str, Any]) -> int:
 
 def add_pictures(item: Item, row: Mapping[str, Any], limits: PictureLimits, previews: Previews) -> Item:
     """Return ``item`` with previews, thumbnails and mask outlines, each in its place on the result that shows it."""
-    pictures, lineage, original = Pictures(limits.side, previews), Lineage(row), row.get("input")
+    pictures, lineage, original = Pictures(limits.side, limits.max_bytes, previews), Lineage(row), row.get("input")
     steps = lineage.steps
     outlines = {n: pictures.outline(step["mask"]) for n, step in enumerate(steps) if step.get("mask")}
     outlines |= {n: boxes_outline(rows) for n, step in enumerate(steps) if (rows := _boxes(step))}
@@ -292,4 +293,3 @@ def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
         results = [replace(results[0], label="After")]
     original = digest_of(row.get("input"))
     return list(results) if any(digest_of(result.image) != original for result in results) else []
-

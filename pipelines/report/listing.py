@@ -1,19 +1,18 @@
-"""List the items that have no pictures in the report: as rows of a table, and packed for its script if they are many."""
+"""List the items without pictures: as rows of a table and, if they are many, packed for the script of the page."""
 
 from __future__ import annotations
 
 import base64
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 
 from pipelines.report.items import Item, Step
 
 _LONG = 300
-_MAX_ROWS = 3_000_000  # characters
-_MAX_PACKED = 2_250_000  # bytes
+_MAX_ROWS = 1_600_000  # bytes
+_MAX_PACKED = 4_000_000  # bytes
 
 
 class Listing:
@@ -40,7 +39,7 @@ class Listing:
         self._render_row = render_row
         self._render_steps = lru_cache(render_steps)
         self._compressor = zlib.compressobj(wbits=31)  # gzip
-        self._packed = bytearray(self._compressor.compress(b"["))
+        self._packed = bytearray()
 
     @property
     def is_long(self) -> bool:
@@ -53,16 +52,21 @@ class Listing:
         self.total += 1
         self._needing_attention += item.needs_attention
         is_wanted = len(self.rows) < self._most or (item.needs_attention and self._needing_attention <= self._most)
-        if is_wanted and len(row) <= self._room:
-            self._room -= len(row)
+        size = len(row.encode("utf-8", "replace"))
+        if is_wanted and size <= self._room:
+            self._room -= size
             self.rows.append(row)
         if len(self._packed) < _MAX_PACKED:
-            found_by = "\n".join([item.name, item.source, item.outcome, *item.paths, *(e["message"] for e in item.errors)])
-            entry = [item.number, item.outcome, int(item.needs_attention), found_by, row]
-            text = json.dumps(entry, separators=(",", ":"))
-            self._packed += self._compressor.compress(f"{',' * (self.packed_total > 0)}{text}".encode())
+            reasons = [error["message"] for error in item.errors]
+            words = "\n".join([item.name, item.source, item.outcome, *item.paths, *reasons])
+            entry = json.dumps([item.number, item.outcome, int(item.needs_attention), words, row])
+            self._packed += self._compressor.compress(f"{',' if self.packed_total else '['}{entry}".encode())
             self.packed_total += 1
 
     def pack(self) -> str:
-        """Return all of it as base64 of gzipped JSON: a list of [number, outcome, needs attention, text, row]."""
-        return base64.b64encode(self._packed + self._compressor.compress(b"]") + self._compressor.flush()).decode("ascii")
+        """Return base64 of gzipped JSON: a list of [number, outcome, needs attention, words to find it by, row].
+
+        Call it once, at the end.
+        """
+        self._packed += self._compressor.compress(b"]") + self._compressor.flush()
+        return base64.b64encode(self._packed).decode("ascii")

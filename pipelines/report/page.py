@@ -32,14 +32,13 @@ MAX_PICTURES = 60
 """How many items carry pictures, unless the caller says otherwise."""
 
 MAX_LISTED = 2_000
-"""How many items without pictures are rows of a table. Where there are more, a script shows them all, as they are needed;
-a browser without scripts shows these, and up to as many again that need attention."""
+"""How many items without pictures a browser without scripts shows, and up to as many again that need attention."""
 
 _MAX_CALLED_OUT = 20
 _MAX_BYTES = 12_000_000  # of the items with pictures
 _BATCH = 20
-_SIDES = ((12, 1200), (30, 960), (60, 800))
-_SMALLEST_SIDE = 640
+_SIZES = ((12, (1200, 250_000)), (30, (960, 180_000)), (60, (800, 70_000)))
+_SMALLEST_SIZE = (640, 60_000)
 _MAX_RESULTS = 12  # of one item
 _ALL_RESULTS = 240
 _ALL_THUMBNAILS = 1_800
@@ -156,8 +155,8 @@ def _limits(rows: Sequence[Mapping[str, Any]]) -> PictureLimits:
     items = max(1, len(rows))
     results = min(_MAX_RESULTS, max(1, _ALL_RESULTS // items))
     pictures = sum(min(results, max(1, count_results(row))) for row in rows)
-    side = next((pixels for most, pixels in _SIDES if pictures <= most), _SMALLEST_SIDE)
-    return PictureLimits(side, results, max(8, _ALL_THUMBNAILS // items))
+    size = next((size for most, size in _SIZES if pictures <= most), _SMALLEST_SIZE)
+    return PictureLimits(*size, results, max(8, _ALL_THUMBNAILS // items))
 
 
 def _sort_outcomes(counts: Mapping[str, int]) -> list[str]:

@@ -25,7 +25,6 @@ THUMBNAIL_SIDE = 224
 _TRACE_SIDE = 720
 _MAX_EDGES = 16_000
 _STAIR = 3  # pixels; an edge up to this length counts as part of a slope
-_MAX_BYTES = 250_000
 _MAX_THUMBNAIL_BYTES = 16_000
 _QUALITIES = (86, 70, 50)
 _MAX_PROFILE = 20_000
@@ -181,16 +180,20 @@ def _whole_numbers(parameters: Mapping[str, Any], *names: str) -> list[int]:
 
 @dataclass
 class Pictures:
-    """The pictures of one item, each decoded at most once. ``side`` is the long side of a preview in pixels."""
+    """The pictures of one item, each decoded at most once.
+
+    ``side`` is the long side of a preview in pixels, and ``max_bytes`` the most that it has as WebP.
+    """
 
     side: int
+    max_bytes: int = 250_000
     previews: Previews = field(default_factory=Previews)
     _copies: dict[str, Image.Image] = field(default_factory=dict)
     _missing: dict[str, Missing] = field(default_factory=dict)
 
     def preview(self, described: object) -> Picture | Missing:
         """Return the picture at reading size."""
-        return self._embedded(described, self.side, _MAX_BYTES)
+        return self._embedded(described, self.side, self.max_bytes)
 
     def thumbnail(self, described: object) -> Picture | Missing:
         """Return the picture at the size of a stamp."""
@@ -201,7 +204,7 @@ class Pictures:
         return self._kept(Outline, described, "outline", lambda: _outline(masks.binarise(_open(described))))
 
     def _embedded(self, described: object, side: int, limit: int) -> Picture | Missing:
-        kind = f"{side}-of-{self.side}"
+        kind = f"{side}-{limit}-of-{self.side}"
         found = self._kept(Picture, described, kind, lambda: _embed(self._scaled(described), side, limit))
         size = size_of(described)
         return found if size is None or isinstance(found, Missing) else Picture(found.webp, *size)

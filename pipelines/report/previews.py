@@ -5,7 +5,7 @@
     previews/<digest of a recipe's name>.jsonl     a line for each copy: checksum, key, copy
 
 One file holds what the reports of one recipe show: a settled run reads it, decodes no picture and writes nothing. It
-may be lost at any time. A line that is damaged is as good as none; of two reports written at once, the later one's stays.
+may be lost at any time. A damaged line is as good as none; of two files written at once, the later one stays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flux_tasks import files
 from flux_tasks.store.records import Store
 
 _FORMAT = 1  # raise it when copies are made in another way
-_MAX_BYTES = 40_000_000
+_MAX_BYTES = 24_000_000  # twice what a report shows
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Previews:
                 self._lines = {line[9:].partition(b" ")[0]: line for line in lines}
 
     def get(self, kind: type[T], key: str, make: Callable[[], T]) -> T:
-        """Return the copy that ``key`` names, a dataclass of this kind; made by ``make`` if it is not there, or damaged.
+        """Return the copy that ``key`` names, a dataclass of this kind, made now if it is not there or is damaged.
 
         Args:
             key: the digest of the picture, and all else that decides what is made. It has no spaces.

@@ -93,56 +93,62 @@ function showTheSource(scroll) {
 async function makeLongList() {
   const table = document.querySelector("table.long");
   if (!table) return null;
-  const size = 100;
+  const size = 100; // rows of a part, which is filled and emptied as a whole
   const packed = Uint8Array.from(atob(document.querySelector("#packed").content.textContent), (sign) => sign.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const entries = await new Response(stream).json();
-  const items = entries.map(([number, outcome, isUrgent, text, row]) => {
+  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const items = (await new Response(unpacked).json()).map(([number, outcome, isUrgent, text, row]) => {
     return { id: `item-${number}`, outcome, isUrgent: isUrgent === 1, text: text.toLowerCase(), row };
   });
   let chosen = [];
-  let height = 44; // pixels of a row, until some are measured
+  let height = 0; // pixels of a row, on average
 
-  const parts = () => [...table.tBodies];
   const fill = (part) => {
-    if (part.isFilled) return;
+    if (!part || part.isFilled) return;
     const first = part.number * size;
     part.innerHTML = chosen.slice(first, first + size).map((item) => item.row).join("");
     [...part.rows].forEach((row, n) => row.setAttribute("aria-rowindex", first + n + 2));
     part.isFilled = true;
   };
   const empty = (part) => {
-    if (part.isFilled) height = part.offsetHeight / part.rows.length;
-    part.isFilled = false;
-    const room = part.insertRow();
+    if (part.querySelector(":target")) return;
+    const room = document.createElement("tr");
     room.style.height = `${part.offsetHeight || height * Math.min(size, chosen.length - part.number * size)}px`;
     room.ariaHidden = "true";
     part.replaceChildren(room);
+    part.isFilled = false;
   };
   const watcher = new IntersectionObserver(
     (seen) => seen.forEach((part) => (part.isIntersecting ? fill : empty)(part.target)),
     { rootMargin: "1500px 0px" },
   );
-  const choose = (fits) => {
-    watcher.disconnect();
-    parts().forEach((part) => part.remove());
-    chosen = items.filter(fits);
-    for (let number = 0; number * size < chosen.length; number += 1) {
-      const part = table.createTBody();
-      part.number = number;
-      (number ? empty : fill)(part);
-      watcher.observe(part);
-    }
-    table.ariaRowCount = chosen.length + 1;
-    return chosen.length;
-  };
-  addEventListener("beforeprint", () => parts().slice(0, 20).forEach(fill));
 
+  addEventListener("beforeprint", () => [...table.tBodies].slice(0, 20).forEach(fill));
+  document.documentElement.style.scrollBehavior = "auto"; // the way may be long
   table.parentElement.hidden = false;
-  return { choose, size: items.length, reveal: (id) => {
-    const at = chosen.findIndex((item) => item.id === id);
-    if (at >= 0) fill(parts()[Math.floor(at / size)]);
-  } };
+  return {
+    size: items.length,
+    choose(fits) {
+      watcher.disconnect();
+      [...table.tBodies].forEach((part) => part.remove());
+      chosen = items.filter(fits);
+      for (let number = 0; number * size < chosen.length; number += 1) {
+        const part = table.createTBody();
+        part.number = number;
+        if (number) empty(part);
+        else fill(part);
+        height ||= part.offsetHeight / part.rows.length;
+        watcher.observe(part);
+      }
+      table.ariaRowCount = chosen.length + 1;
+      return chosen.length;
+    },
+    /* Fill the part that has an item, so that the browser can go there; false if there is none. */
+    reveal(id) {
+      const at = Math.floor(chosen.findIndex((item) => item.id === id) / size);
+      if (at >= 0) [at - 1, at, at + 1].forEach((number) => fill(table.tBodies[number]));
+      return at >= 0;
+    },
+  };
 }
 
 async function makeFilter() {
@@ -189,8 +195,15 @@ async function makeFilter() {
     });
   });
   apply();
-  list = await makeLongList();
-  if (list) apply();
+  list = await makeLongList().catch(() => {
+    document.querySelector("#unlisted").hidden = false;
+    return null;
+  });
+  if (!list) return;
+  apply();
+  const goThere = () => list.reveal(location.hash.slice(1)) && location.replace(location.hash);
+  addEventListener("hashchange", goThere);
+  goThere();
 }
 
 function makeMaskSwitch() {
