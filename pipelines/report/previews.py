@@ -14,6 +14,7 @@ import hashlib
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import chain
 from typing import TypeVar
 
 import orjson
@@ -52,16 +53,14 @@ class Previews:
             key: the digest of the picture, and all else that decides what is made. It has no spaces.
         """
         name = f"{_FORMAT}-{key}".encode()
-        line = self._lines.get(name, b"")
-        body = line[9:]
-        if line[:8] == b"%08x" % zlib.crc32(body):
+        line = self._used.get(name) or self._lines.get(name, b"")
+        if line == _line(line[9:]):
             with suppress(ValueError, TypeError):
-                found = kind(**orjson.loads(body[len(name) :]))
+                found = kind(**orjson.loads(line[9 + len(name) :]))
                 self._used[name] = line
                 return found
         made = make()
-        body = b"%b %b" % (name, orjson.dumps(made))
-        self._used[name] = b"%08x %b" % (zlib.crc32(body), body)
+        self._used[name] = _line(b"%b %b" % (name, orjson.dumps(made)))
         self._has_new = True
         return made
 
@@ -69,12 +68,17 @@ class Previews:
         """Write the copies that were used, and of the others as many as there is room for; nothing if none is new."""
         if not self._location or not self._has_new:
             return
-        lines = [*self._used.values(), *(line for name, line in self._lines.items() if name not in self._used)]
-        size, kept = 0, []
-        for line in lines:
-            size += len(line) + 1
-            if size > _MAX_BYTES:
+        others = (line for name, line in self._lines.items() if name not in self._used and line == _line(line[9:]))
+        room = _MAX_BYTES
+        kept = []
+        for line in chain(self._used.values(), others):
+            room -= len(line) + 1
+            if room < 0:
                 break
             kept.append(line)
         with suppress(OSError):
             files.write(self._location, b"\n".join(kept))
+
+
+def _line(body: bytes) -> bytes:
+    return b"%08x %b" % (zlib.crc32(body), body)
