@@ -11,7 +11,7 @@ from functools import lru_cache
 from pipelines.report.items import Item, Step
 
 _LONG = 300
-_MAX_ROWS = 1_600_000  # bytes
+_MAX_ROWS = 2_400_000  # bytes
 _MAX_PACKED = 4_000_000  # bytes
 
 

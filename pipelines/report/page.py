@@ -35,7 +35,7 @@ MAX_LISTED = 2_000
 """How many items without pictures a browser without scripts shows, and up to as many again that need attention."""
 
 _MAX_CALLED_OUT = 20
-_MAX_BYTES = 12_000_000  # of the items with pictures
+_MAX_BYTES = 11_500_000  # of the items with pictures
 _BATCH = 20
 _SIZES = ((12, (1200, 250_000)), (30, (960, 180_000)), (60, (800, 70_000)))
 _SMALLEST_SIZE = (640, 60_000)

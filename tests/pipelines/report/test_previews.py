@@ -1,4 +1,4 @@
-"""Small copies of pictures: made once, found again by the digest of the picture, and made anew where they are damaged."""
+"""Small copies of pictures: made once, found again by the picture's digest, and made anew where they are damaged."""
 
 from __future__ import annotations
 
@@ -62,9 +62,8 @@ def a_row(describe: Describe, number: int) -> Row:
         {"id": "wide", "task": "outpaint", "outcome": "done", "image": after},
     ]
     outputs = [{"path": f"out/{n}.png", "from": n, "image": i} for n, i in (("erase", middle), ("wide", after))]
-    return {
-        "item": f"photo-{number}", "outcome": "done", "input": before, "output": after, "outputs": outputs, "steps": steps
-    }  # fmt: skip
+    pictures = {"input": before, "output": after, "outputs": outputs}
+    return {"item": f"photo-{number}", "outcome": "done", "steps": steps, **pictures}
 
 
 def forget_bytes() -> None:
@@ -179,15 +178,18 @@ def test_a_report_of_a_remote_store_reads_one_file_and_writes_only_itself(
     run: RunSummary, rows: list[Row], bucket: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests: list[str] = []
-    for name in ("cat_file", "pipe_file", "info", "ls", "_open"):
 
-        def counted(
-            self: Any, path: str, *more: Any, _of: Any = getattr(MemoryFileSystem, name), **options: Any
-        ) -> Any:
+    def count(name: str) -> None:
+        call = getattr(MemoryFileSystem, name)
+
+        def counted(self: Any, path: str, *more: Any, **options: Any) -> Any:
             requests.append(path.rpartition("previews-bucket")[2])
-            return _of(self, path, *more, **options)
+            return call(self, path, *more, **options)
 
         monkeypatch.setattr(MemoryFileSystem, name, counted)
+
+    for name in ("cat_file", "pipe_file", "info", "ls", "_open"):
+        count(name)
     for row in rows:
         row["output"] = bucket.put_image(ImageRef.from_dict(row["output"])).to_dict()
     write_report(bucket.location("report.html"), run, rows, Previews(bucket, "r"))
