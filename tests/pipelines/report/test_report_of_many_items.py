@@ -38,7 +38,7 @@ def a_row(number: int, **changes: Any) -> Row:
 
 
 def many(number: int = MANY) -> Iterator[Row]:
-    """Rows, of which every thousandth failed, one after 1,700 others is hostile, and one is found by nothing but words."""
+    """Rows, of which every thousandth failed, and one is hostile."""
     for n in range(number):
         if n % 1_000 == 999:
             error = {"step": "fill", "kind": "JobFailed", "message": f"the service answered {n} times"}
