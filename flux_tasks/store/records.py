@@ -10,6 +10,7 @@
     failures/<key>.json         a job that has just failed, for those who waited for it (see failures.py)
     probe/create.json           tells whether the store keeps several processes apart (see exclusion.py)
     runs/<run id>/…             manifest and report of a run
+    previews/<name>.jsonl       small copies of pictures, for reports; made anew where they are missing
 
 Files are created atomically, and two writers of one name write the same content, so that any number of processes and
 machines can share one store. A result counts only while its blob is there. A record has a checksum of its content, so

@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import re
 import tempfile
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NotRequired, TypedDict
+
+import orjson
 
 from flux_tasks import errors, files
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Moderated, RunStopped, SubmissionUncertain
@@ -211,37 +212,45 @@ class Manifest:
         self._file.flush()
 
 
-def read_manifest(location: str, *, is_sorted: bool = False) -> Iterator[ManifestRow]:
+def read_manifest(location: str, *, in_order: bool = False) -> Iterator[ManifestRow]:
     """Read the rows of a manifest, in the order in which items ended. A last line that was cut off is left out.
 
     The file is never in memory as a whole.
 
     Args:
-        is_sorted: in the order of the items instead.
+        in_order: read them in the order of the items. Each line is then read twice.
 
     Raises:
         OSError: it cannot be read.
     """
     with files.stream(location) as file:
-        for line in _sorted_lines(file) if is_sorted else file:  # which end at LF, and at no other sign
+        for line in _sorted_lines(file) if in_order else file:  # which end at LF, and at no other sign
             with contextlib.suppress(ValueError):
-                yield _in_words_of_today(json.loads(line.decode("utf-8", errors="replace")))
-
-
-# In a text, the quotation marks would be escaped.
-_INDEX = re.compile(rb'(?<!\\)"index": ?([0-9]{1,18})')
+                yield _in_words_of_today(_parse(line))
 
 
 def _sorted_lines(file: BinaryIO) -> Iterator[bytes]:
-    places = []
-    place = 0
-    for line in file:
-        index = _INDEX.search(line)
-        places.append((int(index[1]) if index else 0, place))
-        place += len(line)
-    for _, place in sorted(places):
-        file.seek(place)
-        yield file.readline()
+    with tempfile.TemporaryFile() as copy:  # in an object store, each change of place would be a request
+        places = []
+        for line in file:
+            places.append((_index(line), copy.tell()))
+            copy.write(line)
+        for _, place in sorted(places):
+            copy.seek(place)
+            yield copy.readline()
+
+
+def _index(line: bytes) -> int:
+    with contextlib.suppress(ValueError, TypeError, AttributeError):
+        return int(_parse(line).get("index", 0))
+    return 0
+
+
+def _parse(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except ValueError:  # as of a file name that is no UTF-8, and of what is no number
+        return json.loads(line.decode("utf-8", errors="replace"))
 
 
 def _in_words_of_today(row: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -13,14 +14,16 @@ from flux_tasks.units import px_size
 from pipelines.data.manifest import FINE, outcome_of
 from pipelines.report import formatting
 from pipelines.report.lineage import INPUT, Lineage
-from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, boxes_outline, size_of
+from pipelines.report.pictures import Box, Missing, Outline, Picture, Pictures, boxes_outline, digest_of, size_of
+from pipelines.report.previews import Previews
 
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """How long a side of an item's pictures may be in pixels, and how many results and thumbnails of steps it shows."""
+    """How large a preview may be, in pixels and bytes, and how many results and thumbnails of steps an item shows."""
 
     side: int
+    max_bytes: int
     results: int
     thumbnails: int
 
@@ -52,22 +55,22 @@ class Step:
     """What one step did; ``inputs`` is empty where the step before is the only input."""
 
     id: str
-    tool: str
     outcome: str
-    reason: str
-    inputs: tuple[str, ...]
-    varied: tuple[tuple[str, str], ...]
-    cost: float | None
-    estimate: float | None
-    charged_for: str
-    seconds: float | None
-    job_id: str
-    warnings: tuple[str, ...]
-    parameters: tuple[tuple[str, str], ...]
-    expanded_prompt: str
-    boxes: tuple[str, ...]
-    drift: Mapping[str, float] | None
-    size: str
+    tool: str = ""
+    reason: str = ""
+    inputs: tuple[str, ...] = ()
+    varied: tuple[tuple[str, str], ...] = ()
+    cost: float | None = None
+    estimate: float | None = None
+    charged_for: str = ""
+    seconds: float | None = None
+    job_id: str = ""
+    warnings: tuple[str, ...] = ()
+    parameters: tuple[tuple[str, str], ...] = ()
+    expanded_prompt: str = ""
+    boxes: tuple[str, ...] = ()
+    drift: Mapping[str, float] | None = None
+    size: str = ""
     thumbnail: Picture | Missing | None = None
     mask_missing: str = ""
 
@@ -101,6 +104,15 @@ class Item:
         return self.outcome not in FINE
 
     @property
+    def picture_bytes(self) -> int:
+        """Return how much its pictures take of the page."""
+        pictures = [self.before, self.thumbnail, *(step.thumbnail for step in self.steps)]
+        pictures += [picture for view in self.views for picture in (view.picture, view.thumbnail)]
+        masks = [*self.own_masks, *(mask for view in self.views for mask in view.masks)]
+        embedded = sum(len(picture.webp) for picture in pictures if isinstance(picture, Picture))
+        return embedded + sum(len(mask.outline.path) for mask in masks)
+
+    @property
     def pictured(self) -> list[tuple[int, View]]:
         """Return the results whose picture can be shown, with their numbers."""
         return [(n, view) for n, view in enumerate(self.views) if not isinstance(view.picture, Missing)]
@@ -112,16 +124,23 @@ class Item:
         return list({mask.step: mask for mask in masks}.values())
 
 
-def read_item(number: int, row: Mapping[str, Any]) -> Item:
-    """Return the item of a row, without its pictures; what the row lacks stays empty."""
+def read_item(number: int, row: Mapping[str, Any], *, is_listed: bool = False) -> Item:
+    """Return the item of a row, without its pictures; what the row lacks stays empty.
+
+    Args:
+        is_listed: of its steps, only what a list shows: how they ended.
+    """
     outcome = formatting.text(row.get("outcome")) or "unknown"
     errors = _errors(row)
     noted = formatting.mappings(row.get("steps"))
-    steps = [_step(step, before) for step, before in zip(noted, [{}, *noted], strict=False)]
+    if is_listed:
+        steps = [_ended(_step_id(step), formatting.text(step.get("outcome"))) for step in noted]
+    else:
+        steps = [_step(step, before) for step, before in zip(noted, [{}, *noted], strict=False)]
     for position, error in enumerate(errors):
         if error["step"] and error["step"] not in {step.id for step in steps}:  # the step has no note of its own
             ended = outcome if position == 0 else outcome_of(error["kind"])
-            steps.append(_step({"id": error["step"], "outcome": outcome if ended in FINE else ended}, {}))
+            steps.append(_ended(error["step"], outcome if ended in FINE else ended))
     paths = [formatting.text(output.get("path")) for output in formatting.mappings(row.get("outputs"))]
     return Item(
         number=number,
@@ -143,13 +162,23 @@ def _errors(row: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
     return tuple(error for n, error in enumerate(errors) if error not in errors[:n])
 
 
+@lru_cache
+def _ended(step: str, outcome: str) -> Step:
+    """Return a step of which no more is known than how it ended."""
+    return Step(step, outcome)
+
+
+def _step_id(step: Mapping[str, Any]) -> str:
+    return formatting.text(step.get("id")) or formatting.text(step.get("task")) or "step"
+
+
 def _step(step: Mapping[str, Any], before: Mapping[str, Any]) -> Step:
     drift, inputs = step.get("drift"), formatting.texts(step.get("from"))
     size = size_of(step.get("image"))
     charged = [(word, formatting.number(step.get(f"{word}put_mp"))) for word in ("in", "out")]
     default = (formatting.text(before.get("id")) or "source",)
     return Step(
-        id=formatting.text(step.get("id")) or formatting.text(step.get("task")) or "step",
+        id=_step_id(step),
         tool=formatting.text(step.get("tool")) or formatting.text(step.get("task")),
         outcome=formatting.text(step.get("outcome")),
         reason=formatting.text(step.get("reason")),
@@ -194,9 +223,9 @@ def count_results(row: Mapping[str, Any]) -> int:
     return len(_results(row, Lineage(row)))
 
 
-def add_pictures(item: Item, row: Mapping[str, Any], limits: PictureLimits) -> Item:
+def add_pictures(item: Item, row: Mapping[str, Any], limits: PictureLimits, previews: Previews) -> Item:
     """Return ``item`` with previews, thumbnails and mask outlines, each in its place on the result that shows it."""
-    pictures, lineage, original = Pictures(limits.side), Lineage(row), row.get("input")
+    pictures, lineage, original = Pictures(limits.side, limits.max_bytes, previews), Lineage(row), row.get("input")
     steps = lineage.steps
     outlines = {n: pictures.outline(step["mask"]) for n, step in enumerate(steps) if step.get("mask")}
     outlines |= {n: boxes_outline(rows) for n, step in enumerate(steps) if (rows := _boxes(step))}
@@ -247,9 +276,9 @@ def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
     """Return the results of an item, outputs first; nothing if every result is the input itself."""
     found: dict[tuple[str, str], _Result] = {}
     for output in formatting.mappings(row.get("outputs")):
-        if _digest(output.get("image")):
+        if digest_of(output.get("image")):
             step, path = formatting.text(output.get("from")), formatting.text(output.get("path"))
-            key = (step, _digest(output["image"]))
+            key = (step, digest_of(output["image"]))
             same = found.get(key, _Result(step, output["image"], lineage.find(step), ()))
             found[key] = replace(same, paths=(*same.paths, path))
     results: Sequence[_Result] = list(found.values())
@@ -262,10 +291,5 @@ def _results(row: Mapping[str, Any], lineage: Lineage) -> list[_Result]:
         results = [_Result(label, image, last, (path,) if path else ())] if image else []
     elif len(results) == 1 and not row.get("error"):
         results = [replace(results[0], label="After")]
-    original = _digest(row.get("input"))
-    return list(results) if any(_digest(result.image) != original for result in results) else []
-
-
-def _digest(described: object) -> str:
-    digest = described.get("digest") if isinstance(described, Mapping) else None
-    return digest if isinstance(digest, str) else ""
+    original = digest_of(row.get("input"))
+    return list(results) if any(digest_of(result.image) != original for result in results) else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks import files, units
@@ -19,7 +20,9 @@ from pipelines.data.manifest import FINE, ItemOutcome, StepOutcome
 from pipelines.report import formatting
 from pipelines.report.formatting import without_secrets
 from pipelines.report.items import Item, PictureLimits, add_pictures, count_results, read_item
+from pipelines.report.listing import Listing
 from pipelines.report.pictures import Missing
+from pipelines.report.previews import Previews
 from pipelines.run.summary import Summary
 
 if TYPE_CHECKING:
@@ -29,11 +32,13 @@ MAX_PICTURES = 60
 """How many items carry pictures, unless the caller says otherwise."""
 
 MAX_LISTED = 2_000
-"""How many items without pictures are listed. Beyond these, up to as many again that need attention are listed."""
+"""How many items without pictures a browser without scripts shows, and up to as many again that need attention."""
 
 _MAX_CALLED_OUT = 20
-_SIDES = ((12, 1200), (30, 960), (60, 800))
-_SMALLEST_SIDE = 640
+_MAX_BYTES = 11_500_000  # of the items with pictures
+_BATCH = 20
+_SIZES = ((12, (1200, 250_000)), (30, (960, 180_000)), (60, (800, 60_000)))
+_SMALLEST_SIZE = (640, 50_000)
 _MAX_RESULTS = 12  # of one item
 _ALL_RESULTS = 240
 _ALL_THUMBNAILS = 1_800
@@ -64,56 +69,85 @@ class RunSummary(Summary):
 
 
 def write_report(
-    location: str, run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: int = MAX_PICTURES
+    location: str,
+    run: RunSummary,
+    rows: Iterable[Mapping[str, Any]],
+    previews: Previews | None = None,
+    *,
+    max_pictures: int = MAX_PICTURES,
 ) -> str:
     """Write the report, made as by ``render``, to a path or any fsspec URL, and return the location.
 
     Raises:
         OSError: the location cannot be written.
     """
-    page = render(run, rows, max_pictures=max_pictures)
+    page = render(run, rows, previews, max_pictures=max_pictures)
     files.write(location, page.encode("utf-8", errors="replace"))
     return os.fspath(location)
 
 
-def render(run: RunSummary, rows: Iterable[Mapping[str, Any]], *, max_pictures: int = MAX_PICTURES) -> str:
-    """Return the report as HTML text.
+def render(
+    run: RunSummary,
+    rows: Iterable[Mapping[str, Any]],
+    previews: Previews | None = None,
+    *,
+    max_pictures: int = MAX_PICTURES,
+) -> str:
+    """Return the report as HTML text: one page of less than 20 MB, however many items there are.
 
     Args:
         rows: of the manifest, in the order in which they are shown; read once. A missing key is no error.
-        max_pictures: how many items carry pictures: the first ones. The others are rows of a table.
+        previews: what earlier reports have made of pictures; without it, every picture that is shown is decoded.
+        max_pictures: how many items carry pictures: the first ones, as far as there is room. The others are rows of a
+            table.
     """
     numbered = enumerate(rows)
     pictured = list(islice(numbered, max(0, max_pictures)))
-    limits = _limits([row for _, row in pictured])
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        items = list(pool.map(lambda entry: add_pictures(read_item(*entry), entry[1], limits), pictured))
-    counted: Counter[str] = Counter(item.outcome for item in items)
-    listed: list[Item] = []
-    needing_attention = 0
-    for number, row in numbered:
-        item = read_item(number, row)
+    items = _with_pictures(pictured, previews or Previews())
+    template = _template()
+    macros = template.environment.get_template("row.html.j2").module
+    listing = Listing(MAX_LISTED, macros.row, macros.steps_of)  # type: ignore[attr-defined]
+    counted = Counter(item.outcome for item in items)
+    attention = [item for item in items if item.needs_attention]
+    for number, row in chain(pictured[len(items) :], numbered):
+        item = read_item(number, row, is_listed=True)
         counted[item.outcome] += 1
-        needing_attention += item.needs_attention
-        if len(listed) < MAX_LISTED or (item.needs_attention and needing_attention <= MAX_LISTED):
-            listed.append(item)
-    everything = [*items, *listed]
+        listing.add(item)
+        if item.needs_attention and len(attention) < _MAX_CALLED_OUT:
+            attention.append(item)
     counts = {name: n for name, n in (run.counts or counted).items() if n}
-    shown = Counter(item.outcome for item in everything)
-    attention = [item for item in everything if item.needs_attention]
-    return _template().render(
+    return template.render(
         run=replace(run, recipe=without_secrets(run.recipe), stopped=without_secrets(run.stopped)),
         counts={name: counts[name] for name in _sort_outcomes(counts)},
         items=items,
-        listed=listed,
+        listing=listing,
         total=counted.total(),
-        left_out=counted.total() - len(everything),
-        shown=shown,
-        outcomes=_sort_outcomes(shown),
+        counted=counted,
+        outcomes=_sort_outcomes(counted),
         attention=attention[:_MAX_CALLED_OUT],
         attention_total=sum(n for outcome, n in counted.items() if outcome not in FINE),
         tools=sorted(run.tools.items()),
     )
+
+
+def _with_pictures(rows: Sequence[tuple[int, Mapping[str, Any]]], previews: Previews) -> list[Item]:
+    """Return the items of the first rows, with pictures, as many as there is room for."""
+    limits = _limits([row for _, row in rows])
+    items: list[Item] = []
+    room = _MAX_BYTES
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            shown = pool.map(lambda entry: add_pictures(read_item(*entry), entry[1], limits, previews), batch)
+            for (_, row), item in zip(batch, shown, strict=True):
+                room -= item.picture_bytes + len(json.dumps(row, default=str))
+                if room < 0:
+                    break
+                items.append(item)
+            if room < 0:
+                break
+    previews.save()
+    return items
 
 
 def _limits(rows: Sequence[Mapping[str, Any]]) -> PictureLimits:
@@ -121,8 +155,8 @@ def _limits(rows: Sequence[Mapping[str, Any]]) -> PictureLimits:
     items = max(1, len(rows))
     results = min(_MAX_RESULTS, max(1, _ALL_RESULTS // items))
     pictures = sum(min(results, max(1, count_results(row))) for row in rows)
-    side = next((pixels for most, pixels in _SIDES if pictures <= most), _SMALLEST_SIDE)
-    return PictureLimits(side, results, max(8, _ALL_THUMBNAILS // items))
+    size = next((size for most, size in _SIZES if pictures <= most), _SMALLEST_SIZE)
+    return PictureLimits(*size, results, max(8, _ALL_THUMBNAILS // items))
 
 
 def _sort_outcomes(counts: Mapping[str, int]) -> list[str]:
@@ -133,12 +167,15 @@ def _sort_outcomes(counts: Mapping[str, int]) -> list[str]:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     package = resources.files("pipelines.report").joinpath("assets")
     script = package.joinpath("report.js").read_text("utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = PackageLoader("pipelines.report", "assets")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
+    )
     environment.filters |= {"credits": units.credits, "dollars": units.dollars, "px_size": units.px_size}
     environment.filters |= {"duration": units.measured_duration, "moment": formatting.moment}
     environment.filters["drawn"] = Markup  # for the graph only: the drawing escapes its own texts
@@ -149,4 +186,4 @@ def _template() -> Template:
         "script": Markup(script),  # noqa: S704 - the same
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     }
-    return environment.from_string(package.joinpath("template.html.j2").read_text("utf-8"))
+    return environment.get_template("template.html.j2")

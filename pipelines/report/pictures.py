@@ -17,6 +17,7 @@ from flux_tasks.catalog.boxes import GRID, Row
 from flux_tasks.images import masks
 from flux_tasks.images.pixels import to_colours
 from flux_tasks.images.reference import ImageRef
+from pipelines.report.previews import Previews
 
 THUMBNAIL_SIDE = 224
 """Pixels of a thumbnail's long side: twice as many as the page shows, for dense displays."""
@@ -24,7 +25,6 @@ THUMBNAIL_SIDE = 224
 _TRACE_SIDE = 720
 _MAX_EDGES = 16_000
 _STAIR = 3  # pixels; an edge up to this length counts as part of a slope
-_MAX_BYTES = 250_000
 _MAX_THUMBNAIL_BYTES = 16_000
 _QUALITIES = (86, 70, 50)
 _MAX_PROFILE = 20_000
@@ -36,11 +36,16 @@ Spot = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An embedded picture; ``width`` and ``height`` are pixels of the original, as people see it."""
+    """An embedded picture: WebP as base64; ``width`` and ``height`` are pixels of the original, as people see it."""
 
-    uri: str
+    webp: str
     width: int
     height: int
+
+    @property
+    def uri(self) -> str:
+        """Return its address, which contains it."""
+        return f"data:image/webp;base64,{self.webp}"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,6 +122,12 @@ def boxes_outline(rows: Sequence[Row]) -> Outline:
     return Outline(path, GRID, GRID, min(1.0, area / GRID**2), is_boxes=True)
 
 
+def digest_of(described: object) -> str:
+    """Return the digest of a described image, or an empty text where the description has none."""
+    digest = described.get("digest") if isinstance(described, Mapping) else None
+    return digest if isinstance(digest, str) else ""
+
+
 def size_of(described: object) -> tuple[int, int] | None:
     """Return (width, height) in pixels of a described image, as people see it; None where the description has none."""
     try:
@@ -169,14 +180,20 @@ def _whole_numbers(parameters: Mapping[str, Any], *names: str) -> list[int]:
 
 @dataclass
 class Pictures:
-    """The pictures of one item, each read once. ``side`` is the long side of a preview in pixels."""
+    """The pictures of one item, each decoded at most once.
+
+    ``side`` is the long side of a preview in pixels, and ``max_bytes`` the most that it has as WebP.
+    """
 
     side: int
-    _copies: dict[str, Image.Image | Missing] = field(default_factory=dict)
+    max_bytes: int = 250_000
+    previews: Previews = field(default_factory=Previews)
+    _copies: dict[str, Image.Image] = field(default_factory=dict)
+    _missing: dict[str, Missing] = field(default_factory=dict)
 
     def preview(self, described: object) -> Picture | Missing:
         """Return the picture at reading size."""
-        return self._embedded(described, self.side, _MAX_BYTES)
+        return self._embedded(described, self.side, self.max_bytes)
 
     def thumbnail(self, described: object) -> Picture | Missing:
         """Return the picture at the size of a stamp."""
@@ -184,39 +201,42 @@ class Pictures:
 
     def outline(self, described: object) -> Outline | Missing:
         """Return the outline of a mask."""
-        return _or_missing(lambda: _outline(masks.binarise(_open(described))))
+        return self._kept(Outline, described, "outline", lambda: _outline(masks.binarise(_open(described))))
 
     def _embedded(self, described: object, side: int, limit: int) -> Picture | Missing:
-        digest = str(described.get("digest", "")) if isinstance(described, Mapping) else ""
-        if digest not in self._copies:
-            self._copies[digest] = _or_missing(lambda: self._scaled(described))
-        copy = self._copies[digest]
-        return copy if isinstance(copy, Missing) else _or_missing(lambda: _embed(described, copy, side, limit))
+        kind = f"{side}-{limit}-of-{self.side}"
+        found = self._kept(Picture, described, kind, lambda: _embed(self._scaled(described), side, limit))
+        size = size_of(described)
+        return found if size is None or isinstance(found, Missing) else Picture(found.webp, *size)
+
+    def _kept(self, kind: type[T], described: object, form: str, make: Callable[[], T]) -> T | Missing:
+        """Return what was made of this picture before, or is made of it now, or why it cannot be."""
+        digest = digest_of(described)
+        if digest not in self._missing:
+            try:
+                return self.previews.get(kind, f"{digest}-{form}", make)
+            except Exception as error:
+                self._missing[digest] = Missing(str(error) or type(error).__name__)
+        return self._missing[digest]
 
     def _scaled(self, described: object) -> Image.Image:
-        image = _displayable(_open(described))
-        image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-        return image
-
-
-def _or_missing(make: Callable[[], T]) -> T | Missing:
-    """Return what ``make`` makes, or why it cannot."""
-    try:
-        return make()
-    except Exception as error:
-        return Missing(str(error) or type(error).__name__)
+        digest = digest_of(described)
+        if digest not in self._copies:
+            image = _displayable(_open(described))
+            image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            self._copies[digest] = image
+        return self._copies[digest]
 
 
 def _open(described: object) -> Image.Image:
     return ImageRef.from_dict(dict(described)).open()  # type: ignore[call-overload]
 
 
-def _embed(described: object, image: Image.Image, side: int, limit: int) -> Picture:
-    width, height = size_of(described) or image.size
+def _embed(image: Image.Image, side: int, limit: int) -> Picture:
     if max(image.size) > side:
         image = image.copy()
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return Picture(_data_uri(image, limit), width, height)
+    return Picture(_webp(image, limit), *image.size)
 
 
 def _displayable(image: Image.Image) -> Image.Image:
@@ -227,14 +247,14 @@ def _displayable(image: Image.Image) -> Image.Image:
     return image
 
 
-def _data_uri(image: Image.Image, limit: int) -> str:
-    """Return ``image`` as WebP in at most ``limit`` bytes: at lower quality if needed, then smaller."""
+def _webp(image: Image.Image, limit: int) -> str:
+    """Return ``image`` as base64 of a WebP of at most ``limit`` bytes: at lower quality if needed, then smaller."""
     while True:
         for quality in _QUALITIES:
             buffer = io.BytesIO()
             image.save(buffer, "WEBP", quality=quality, method=1, icc_profile=image.info.get("icc_profile") or b"")
             if buffer.tell() <= limit or max(image.size) < 64:
-                return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+                return base64.b64encode(buffer.getvalue()).decode("ascii")
         image = image.resize((max(1, image.width * 2 // 3), max(1, image.height * 2 // 3)), Image.Resampling.LANCZOS)
 
 

@@ -131,7 +131,7 @@ class Run:
 
     def rows(self) -> Iterator[ManifestRow]:
         """Return the rows in the order of the items."""
-        return read_manifest(self.summary.manifest, is_sorted=True)
+        return read_manifest(self.summary.manifest, in_order=True)
 
     def failed_rows(self, most: int = 1_000) -> list[ManifestRow]:
         """Return the rows of items that did not end well, in the order of the items; the first ``most``."""

@@ -181,10 +181,12 @@ def _write_report(run: Run) -> str:
     """Write the report; return what went wrong, if anything: the run's work is done, and its summary is due."""
     from pipelines.report.drawing.svg import svg
     from pipelines.report.page import RunSummary, write_report
+    from pipelines.report.previews import Previews
 
     try:
         summary = RunSummary.of(run.summary, run.recipe.text, svg(run.recipe))
-        run.summary.report = write_report(run.summary.report, summary, run.rows())
+        previews = Previews(run.context.store, run.recipe.name)
+        run.summary.report = write_report(run.summary.report, summary, run.rows(), previews)
     except OSError as error:
         run.summary.report = ""
         return f"the report could not be written: {error}"

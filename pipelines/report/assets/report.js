@@ -89,28 +89,95 @@ function showTheSource(scroll) {
   if (box) scroll.scrollLeft += box.x + box.width / 2 - place.x - place.width / 2;
 }
 
-function makeFilter() {
-  const rows = [...document.querySelectorAll("[data-outcome]")];
-  const buttons = [...document.querySelectorAll("button[data-filter]")];
+/* The list of very many items. Their rows come as one packed text; only those near the screen are in the document. */
+async function makeLongList() {
+  const table = document.querySelector("table.long");
+  if (!table) return null;
+  const size = 100; // rows of a part, which is filled and emptied as a whole
+  const packed = Uint8Array.from(atob(document.querySelector("#packed").content.textContent), (sign) => sign.charCodeAt(0));
+  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const items = (await new Response(unpacked).json()).map(([number, outcome, isUrgent, text, row]) => {
+    return { id: `item-${number}`, outcome, isUrgent: isUrgent === 1, text: text.toLowerCase(), row };
+  });
+  let chosen = [];
+  let height = 0; // pixels of a row, on average
+
+  const fill = (part) => {
+    if (!part || part.isFilled) return;
+    const first = part.number * size;
+    part.innerHTML = chosen.slice(first, first + size).map((item) => item.row).join("");
+    [...part.rows].forEach((row, n) => row.setAttribute("aria-rowindex", first + n + 2));
+    part.isFilled = true;
+  };
+  const empty = (part) => {
+    if (part.querySelector(":target")) return;
+    const room = document.createElement("tr");
+    room.style.height = `${part.offsetHeight || height * Math.min(size, chosen.length - part.number * size)}px`;
+    room.ariaHidden = "true";
+    part.replaceChildren(room);
+    part.isFilled = false;
+  };
+  const watcher = new IntersectionObserver(
+    (seen) => seen.forEach((part) => (part.isIntersecting ? fill : empty)(part.target)),
+    { rootMargin: "1500px 0px" },
+  );
+
+  addEventListener("beforeprint", () => [...table.tBodies].slice(0, 20).forEach(fill));
+  document.documentElement.style.scrollBehavior = "auto"; // the way may be long
+  table.parentElement.hidden = false;
+  return {
+    size: items.length,
+    choose(fits) {
+      watcher.disconnect();
+      [...table.tBodies].forEach((part) => part.remove());
+      chosen = items.filter(fits);
+      for (let number = 0; number * size < chosen.length; number += 1) {
+        const part = table.createTBody();
+        part.number = number;
+        if (number) empty(part);
+        else fill(part);
+        height ||= part.offsetHeight / part.rows.length;
+        watcher.observe(part);
+      }
+      table.ariaRowCount = chosen.length + 1;
+      return chosen.length;
+    },
+    /* Fill the part that has an item, so that the browser can go there; false if there is none. */
+    reveal(id) {
+      const at = Math.floor(chosen.findIndex((item) => item.id === id) / size);
+      if (at >= 0) [at - 1, at, at + 1].forEach((number) => fill(table.tBodies[number]));
+      return at >= 0;
+    },
+  };
+}
+
+async function makeFilter() {
   const search = document.querySelector("#search");
-  const shown = document.querySelector("#shown");
   if (!search) return;
+  const rows = [...document.querySelectorAll("[data-outcome]")].map((element) => {
+    const found = [...element.querySelectorAll(".path, .reason, .message")].map((part) => part.textContent);
+    const { name, outcome } = element.dataset;
+    const text = [name, outcome, ...found].join("\n").toLowerCase();
+    return { element, outcome, isUrgent: "attention" in element.dataset, text };
+  });
+  const buttons = [...document.querySelectorAll("button[data-filter]")];
+  const shown = document.querySelector("#shown");
+  let list = null;
   let wanted = "";
 
   const apply = () => {
-    const text = search.value.trim().toLowerCase();
-    let visible = 0;
-    for (const row of rows) {
-      const of = wanted === "!" ? "attention" in row.dataset : !wanted || row.dataset.outcome === wanted;
-      const fits = of && row.dataset.name.toLowerCase().includes(text);
-      row.hidden = !fits;
-      visible += fits;
-    }
+    const words = search.value.toLowerCase().split(/\s+/);
+    const fits = (item) =>
+      (wanted === "!" ? item.isUrgent : !wanted || item.outcome === wanted) && words.every((word) => item.text.includes(word));
+    for (const row of rows) row.element.hidden = !fits(row);
+    const listed = list ? list.choose(fits) : 0;
+    const visible = listed + rows.filter((row) => !row.element.hidden).length;
+    const total = rows.length + (list ? list.size : 0);
     for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.filter === wanted));
     for (const group of document.querySelectorAll("[data-group]")) {
-      group.hidden = !group.querySelector("[data-outcome]:not([hidden])");
+      group.hidden = !listed && !group.querySelector("[data-outcome]:not([hidden])");
     }
-    shown.textContent = visible === rows.length ? "" : `${visible} of ${rows.length} shown`;
+    shown.textContent = visible === total ? "" : `${visible} of ${total} shown`;
     document.querySelector("#nothing").hidden = visible > 0;
   };
   for (const button of buttons) {
@@ -124,9 +191,19 @@ function makeFilter() {
     link.addEventListener("click", () => {
       wanted = search.value = "";
       apply();
+      list?.reveal(link.hash.slice(1)); // before the browser goes there
     });
   });
   apply();
+  list = await makeLongList().catch(() => {
+    document.querySelector("#unlisted").hidden = false;
+    return null;
+  });
+  if (!list) return;
+  apply();
+  const goThere = () => list.reveal(location.hash.slice(1)) && location.replace(location.hash);
+  addEventListener("hashchange", goThere);
+  goThere();
 }
 
 function makeMaskSwitch() {

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Cli, Here
 from fake_bfl import FakeBfl
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pipelines.report import page
 
@@ -124,6 +125,34 @@ def test_a_report_that_cannot_be_written_does_not_hide_the_runs_summary(
     assert done.returncode == 3
     assert "2 of 2 items" in done.stdout
     assert "the report could not be written" in done.stderr
+
+
+def test_the_report_of_a_second_run_decodes_no_picture(
+    here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bool] = []
+    load, write_report = ImageFile.ImageFile.load, page.write_report
+    counts, texts = [], []
+
+    def count(image: ImageFile.ImageFile) -> Any:
+        decoded.append(bool(image.tile))  # what is not decoded yet
+        return load(image)
+
+    def write(*arguments: Any) -> str:
+        decoded.clear()
+        location = write_report(*arguments)
+        counts.append(sum(decoded))
+        texts.append(Path(location).read_text("utf-8"))
+        return location
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", count)
+    monkeypatch.setattr(page, "write_report", write)
+    for _ in range(2):
+        done = here_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+        assert done.returncode == 0, done.stderr
+    assert counts[0] > 0
+    assert counts[1] == 0
+    assert texts[1].count("<img") == texts[0].count("<img") > 4
 
 
 def test_a_wrong_key_is_one_clear_line_and_exit_3(cli: Cli, bfl: FakeBfl, folder: Path) -> None:
