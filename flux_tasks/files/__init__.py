@@ -17,7 +17,7 @@ from flux_tasks.files.access import (
     stream,
     write,
 )
-from flux_tasks.files.fingerprints import Fingerprints, notice, watching
+from flux_tasks.files.fingerprints import MISSING, Fingerprints, notice, watching
 from flux_tasks.files.locations import (
     canonical,
     extension,
@@ -28,16 +28,20 @@ from flux_tasks.files.locations import (
     join,
     local_path,
     name,
+    path_text,
     quoted,
     stem,
 )
 from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
 from flux_tasks.files.patterns import glob, has_wildcards, links_of, matches
-from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable
+from flux_tasks.files.real_paths import RealPaths
+from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable, unwritable_folder
 
 __all__ = [
+    "MISSING",
     "Fingerprints",
+    "RealPaths",
     "Unusable",
     "access",
     "canonical",
@@ -62,6 +66,7 @@ __all__ = [
     "name",
     "near_misses",
     "notice",
+    "path_text",
     "patiently",
     "quoted",
     "read",
@@ -72,6 +77,7 @@ __all__ = [
     "stream",
     "try_writing",
     "unwritable",
+    "unwritable_folder",
     "watching",
     "write",
 ]

@@ -7,11 +7,13 @@ file and no other. A folder is gone through once, whichever links lead to it.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob as glob_module
 import os
+import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def glob(pattern: str) -> list[str]:
         if Path(local).is_file():
             return [local]
         found_here = _below(local) if _ANY_FOLDERS in _parts(local) else glob_module.iglob(local)  # noqa: PTH207 - keeps its prefix
-        return sorted(p for p in found_here if _is_match(Path(p), with_folders=with_folders))
+        return sorted(p for p in found_here if _is_match(p, with_folders=with_folders))
     filesystem, path = filesystem_of(pattern)
     protocol = pattern.split("://", 1)[0]
     if has_wildcards(path) and filesystem.isfile(path):
@@ -55,17 +57,29 @@ def glob(pattern: str) -> list[str]:
     )
 
 
-def _is_match(path: Path, *, with_folders: bool) -> bool:
-    if path.is_dir():
-        return with_folders
-    return path.is_file() or (path.is_symlink() and not path.exists())
+def _is_match(path: str, *, with_folders: bool) -> bool:
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - once for each file of a run
+    except ValueError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return os.path.islink(path)  # noqa: PTH114 - as above
+    return with_folders if stat.S_ISDIR(mode) else stat.S_ISREG(mode)
 
 
-def matches(pattern: str, location: str, links: Sequence[str] = ()) -> bool:
+def matches(
+    pattern: str,
+    location: str,
+    links: Sequence[str] = (),
+    real: Callable[[str | os.PathLike[str]], str] = os.path.realpath,
+) -> bool:
     """Check whether ``glob`` with this pattern finds a file at ``location``, which need not be there yet.
 
     Args:
         links: what ``links_of`` gives for the pattern; the file is looked for behind them, too.
+        real: returns the real path of a folder.
     """
     if is_web(pattern) or is_local(pattern) != is_local(location):
         return False
@@ -74,9 +88,9 @@ def matches(pattern: str, location: str, links: Sequence[str] = ()) -> bool:
         return protocol == other and _match(_parts(place), _parts(path))
     fixed, wanted = _fixed(pattern)
     file = local_path(location)
-    folder = Path(os.path.realpath(file.parent))
-    top = Path(os.path.realpath(fixed))
-    behind = ((link, Path(os.path.realpath(link))) for link in map(Path, links))
+    folder = Path(real(file.parent))
+    top = Path(real(fixed))
+    behind = ((link, Path(real(link))) for link in map(Path, links))
     ways = [
         folder,
         *(top / link.relative_to(fixed) / folder.relative_to(t) for link, t in behind if folder.is_relative_to(t)),

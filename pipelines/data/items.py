@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 from flux_tasks import files
@@ -63,7 +64,7 @@ class Item:
     number: int = 0
     error: str = ""
 
-    @property
+    @cached_property
     def stem(self) -> str:
         """The file name without folder and extension; ``row-000012`` where its picture has no location."""
         return files.stem(self.path) if self._has_location else f"row-{self.number:06d}"
@@ -73,7 +74,7 @@ class Item:
         """What tells it from the other items of its source: where its picture is, or its stem."""
         return self.path if self._has_location else self.stem
 
-    @property
+    @cached_property
     def _has_location(self) -> bool:
         """Whether its picture is in a file: a row may have a data URI, or a text that is no location, in its place."""
         return bool(self.path) and (not self.row or files.is_location(self.path))
@@ -81,10 +82,12 @@ class Item:
     @property
     def context(self) -> dict[str, Any]:
         """The names that its templates know: its own, and its columns."""
-        stem = self.stem
-        name = files.name(self.path) if self._has_location else stem
-        own = {"stem": stem, "name": name, "path": self.path, "index": self.index}
+        own = {"stem": self.stem, "name": self._name, "path": self.path, "index": self.index}
         return {**own, **({"row": self.row} if self.row else {}), **self.columns}
+
+    @cached_property
+    def _name(self) -> str:
+        return files.name(self.path) if self._has_location else self.stem
 
 
 def items_of(source: Source, extra: Mapping[str, Any] | None = None) -> Iterator[Item]:
@@ -316,10 +319,10 @@ def finder(source: Source, extra: Mapping[str, Any]) -> Callable[[str], bool]:
     It would if a glob matches it, also through links as they are now, and the filter holds.
     """
     patterns = [(pattern, files.links_of(pattern)) for pattern in source.images]
-    maker = _Maker(source, extra)
+    maker, real = _Maker(source, extra), lru_cache(4096)(os.path.realpath)
 
     def finds(path: str) -> bool:
-        is_found = any(files.matches(pattern, path, links) for pattern, links in patterns)
+        is_found = any(files.matches(pattern, path, links, real) for pattern, links in patterns)
         return is_found and maker.made_of(_Entry(path), 0) is not None
 
     return finds

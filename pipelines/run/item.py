@@ -56,7 +56,7 @@ class ItemRun:
         Raises:
             NeedsJob: a step needs a job and there is no ``call_tool``. Run it again with one.
         """
-        settled = await self._where_it_lies(self._settled)
+        settled = await self._settled()
         if settled is not None:
             return settled
         self._call_tool = call_tool
@@ -70,7 +70,7 @@ class ItemRun:
                 await self._write(target, path, image)
         row = self._row.finish(walked.results.get(SOURCE))
         if self._context.settled is not None:
-            await self._where_it_lies(self._context.settled.add, self.item, read.found, row)
+            await self._where_it_lies(self._context.settled.add, self.item, read.found, row, self._row.remarks)
         return row
 
     async def _where_it_lies(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -79,17 +79,22 @@ class ItemRun:
         is_here = all(map(files.is_local, (self.item.path, *outputs)))
         return function(*arguments) if is_here else await self.off_loop(function, *arguments)
 
-    def _settled(self) -> ManifestRow | None:
+    async def _settled(self) -> ManifestRow | None:
         """Return the row of an item that an earlier run has settled; None if it has to be looked at."""
         context = self._context
-        if context.settled is None:
+        if not context.settled:
             return None
         try:
             names = {**context.recipe.constants, **self.item.context}
             paths = self.outputs.claim(context.recipe.graph.targets, names, self.item.index)
         except InvalidRequest:
             return None
-        return context.settled.row(self.item, [path for _, path in paths])
+        find = partial(context.settled.find, self.item, [path for _, path in paths])
+        try:
+            found = find(may_wait=False)
+        except BlockingIOError:
+            found = await self.off_loop(find)
+        return found.row if found is not None else None
 
     def _read_files(self) -> ReadFiles:
         """Return what notes the files of this item, beginning with the pictures that its recipe names."""
@@ -220,6 +225,8 @@ class _Row:
         self._steps: list[tuple[int, StepRow]] = []
         self._errors: list[tuple[ItemOutcome, ErrorRow]] = []
         self._outputs: list[tuple[OutputTarget, OutputRow]] = []
+        self.remarks: dict[str, list[str]] = {}
+        """What a plan says of steps that the store answers, by node."""
         self._started = time.monotonic()
 
     def note(self, attempt: Attempt, outcome: Outcome, seen: Observed) -> StepRow:
@@ -240,6 +247,9 @@ class _Row:
             **{name: value for name, value in facts.items() if value not in (None, "", [])},
         }
         step = cast(StepRow, row)
+        of_job = outcome.job.warnings if outcome.job is not None else ()
+        if said := [warning for warning in outcome.warnings if warning not in (*attempt.notes, *of_job)]:
+            self.remarks.setdefault(node.id, []).extend(said)
         self._steps.append((node.rank, step))
         return step
 

@@ -82,8 +82,9 @@ class Run:
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
-        self.summary.total = check_items(recipe, limit=limit, only=only)
-        self._left: Iterator[Item] = items(recipe, limit=limit, only=only)
+        self.summary.total = check_items(recipe, limit=limit, only=only, outputs=self.context.outputs)
+        self._items = partial(items, recipe, limit=limit, only=only)
+        self._left: Iterator[Item | None] = iter(())
         self._next: ItemRun | None = None
 
     def __enter__(self) -> Run:
@@ -116,7 +117,7 @@ class Run:
         background.run(save_durations(self.settings))
         self.context.prices.close()
         if self.context.settled is not None:
-            self.context.settled.__exit__()
+            self.context.settled.close()
         self._manifest.__exit__(*error)
         self._begun.end()
 
@@ -153,7 +154,8 @@ class Run:
         await background.arun(forget_failures(self.context.store))
         await background.arun(stop_submitting(self.settings, None))
         await self.context.budget.open()
-        for item in self._left:
+        self._left = self._in_order_of_work()
+        for item in filter(None, self._left):
             self._next = ItemRun(item, self.context)
             if self.stopped is not None:
                 await self.run_remaining(_refuse)
@@ -165,6 +167,18 @@ class Run:
         self._next = None
         await self._close_budget()
         return True
+
+    def _in_order_of_work(self) -> Iterator[Item | None]:
+        """Return the items: first those that no run has settled, so that their jobs wait for none of the others.
+
+        None stands for an item whose turn has not come yet: whoever has other work to do may do some.
+        """
+        settled = self.context.settled
+        if not settled:
+            yield from self._items()
+            return
+        yield from (None if settled.has_seen(item) else item for item in self._items())
+        yield from filter(settled.has_seen, self._items())
 
     async def prepare_to_pay(self, *places: str) -> None:
         """Find out before the first job what would keep its result from being written, or its call from being made.
@@ -208,18 +222,19 @@ class Run:
     async def _close_budget(self) -> None:
         await self.context.budget.close(is_stopped=self.stopped is not None, is_whole=self._is_whole)
 
-    def _queue(self, first: ItemRun) -> Iterator[ItemRun]:
+    def _queue(self, first: ItemRun) -> Iterator[ItemRun | None]:
         """Return what is left; a source that cannot be read any further stops the run, and what it has is finished."""
         yield first
         try:
             for item in self._left:
-                yield ItemRun(item, self.context)
+                yield None if item is None else ItemRun(item, self.context)
         except FluxError as error:
             self.stop(RunStopped(f"the source cannot be read any further: {error}"))
 
-    async def _work(self, queue: Iterator[ItemRun], call_tool: CallTool) -> None:
+    async def _work(self, queue: Iterator[ItemRun | None], call_tool: CallTool) -> None:
         for item in queue:
-            await self._finish(item, call_tool)
+            if item is not None:
+                await self._finish(item, call_tool)
             await asyncio.sleep(0)  # many that are settled may follow one another
 
     async def _finish(self, item: ItemRun, call_tool: CallTool | None) -> None:
