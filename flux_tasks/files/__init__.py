@@ -34,7 +34,7 @@ from flux_tasks.files.locations import (
 )
 from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
-from flux_tasks.files.patterns import glob, has_wildcards, links_of, matches
+from flux_tasks.files.patterns import glob, has_wildcards, links_of, matcher, matches
 from flux_tasks.files.real_paths import RealPaths
 from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable, unwritable_folder
 
@@ -60,6 +60,7 @@ __all__ = [
     "links_of",
     "listing",
     "local_path",
+    "matcher",
     "matches",
     "may_pass",
     "missing_bucket",

@@ -15,12 +15,13 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from flux_tasks.files.access import filesystem_of, reporting
-from flux_tasks.files.locations import canonical, is_local, is_web, local_path
+from flux_tasks.files.locations import canonical, is_local, is_web, local_path, path_text
 
-__all__ = ["glob", "has_wildcards", "links_of", "matches"]
+__all__ = ["glob", "has_wildcards", "links_of", "matcher", "matches"]
 
 has_wildcards = glob_module.has_magic
 """Whether a text has ``*``, ``?`` or ``[``."""
@@ -69,33 +70,51 @@ def _is_match(path: str, *, with_folders: bool) -> bool:
     return with_folders if stat.S_ISDIR(mode) else stat.S_ISREG(mode)
 
 
-def matches(
-    pattern: str,
-    location: str,
-    links: Sequence[str] = (),
-    real: Callable[[str | os.PathLike[str]], str] = os.path.realpath,
-) -> bool:
-    """Check whether ``glob`` with this pattern finds a file at ``location``, which need not be there yet.
+def matches(pattern: str, location: str, links: Sequence[str] = ()) -> bool:
+    """Check whether ``glob`` with this pattern finds a file at ``location``; see ``matcher``."""
+    return matcher(pattern, links)(location)
+
+
+def matcher(pattern: str, links: Sequence[str] = ()) -> Callable[[str], bool]:
+    """Return what checks whether ``glob`` with this pattern finds a file, which need not be there yet.
+
+    Folders are looked up once: use it briefly.
 
     Args:
         links: what ``links_of`` gives for the pattern; the file is looked for behind them, too.
-        real: returns the real path of a folder.
     """
-    if is_web(pattern) or is_local(pattern) != is_local(location):
-        return False
+    if is_web(pattern):
+        return lambda _: False
     if not is_local(pattern):
-        (protocol, path), (other, place) = canonical(pattern), canonical(location)
-        return protocol == other and _match(_parts(place), _parts(path))
+        protocol, path = canonical(pattern)
+        parts = _parts(path)
+
+        def finds_remote(location: str) -> bool:
+            other, place = ("", "") if is_local(location) else canonical(location)
+            return protocol == other and _match(_parts(place), parts)
+
+        return finds_remote
     fixed, wanted = _fixed(pattern)
-    file = local_path(location)
-    folder = Path(real(file.parent))
-    top = Path(real(fixed))
-    behind = ((link, Path(real(link))) for link in map(Path, links))
-    ways = [
-        folder,
-        *(top / link.relative_to(fixed) / folder.relative_to(t) for link, t in behind if folder.is_relative_to(t)),
-    ]
-    return any(_match([*way.parts, file.name], [*top.parts, *wanted]) for way in ways)
+    top = Path(os.path.realpath(fixed))
+    behind = [(top / Path(link).relative_to(fixed), Path(os.path.realpath(link))) for link in links]
+
+    @lru_cache(4096)
+    def ways(folder: str) -> Sequence[Sequence[str]]:
+        """Return the names that lead from the first folder of the pattern to ``folder``, with links and without."""
+        real = Path(os.path.realpath(folder))
+        found = [real, *(link / real.relative_to(target) for link, target in behind if real.is_relative_to(target))]
+        return [way.relative_to(top).parts for way in found if way.is_relative_to(top)]
+
+    def finds(location: str) -> bool:
+        if not is_local(location):
+            return False
+        folder, slash, name = path_text(location).rpartition("/")
+        if os.name == "nt" or name in ("", ".", ".."):
+            file = local_path(location)
+            folder, slash, name = str(file.parent), "", file.name
+        return any(_match([*way, name], wanted) for way in ways(folder or slash or "."))
+
+    return finds
 
 
 def links_of(pattern: str) -> list[str]:

@@ -23,10 +23,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 from flux_tasks import files
@@ -318,11 +317,11 @@ def finder(source: Source, extra: Mapping[str, Any]) -> Callable[[str], bool]:
 
     It would if a glob matches it, also through links as they are now, and the filter holds.
     """
-    patterns = [(pattern, files.links_of(pattern)) for pattern in source.images]
-    maker, real = _Maker(source, extra), lru_cache(4096)(os.path.realpath)
+    matchers = [files.matcher(pattern, files.links_of(pattern)) for pattern in source.images]
+    maker = _Maker(source, extra)
 
     def finds(path: str) -> bool:
-        is_found = any(files.matches(pattern, path, links, real) for pattern, links in patterns)
+        is_found = any(matches(path) for matches in matchers)
         return is_found and maker.made_of(_Entry(path), 0) is not None
 
     return finds

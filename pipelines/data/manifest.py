@@ -216,10 +216,10 @@ def read_manifest(location: str) -> Iterator[ManifestRow]:
     Raises:
         OSError: it cannot be read.
     """
-    text = files.read(location).decode("utf-8", errors="replace")
-    for line in text.split("\n"):  # and at no other sign that ends lines elsewhere
-        with contextlib.suppress(ValueError):
-            yield _in_words_of_today(json.loads(line))
+    with files.stream(location) as lines:
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                yield _in_words_of_today(json.loads(line.decode("utf-8", errors="replace")))
 
 
 def _in_words_of_today(row: Any) -> Any:

@@ -105,6 +105,7 @@ class SettledItems:
         self._store, self._recipe, self._run_id = store, recipe, run_id
         self._scope = _scope_of(recipe, engine, seed, store)
         self._lines = KeyedLines(store.location(_KIND, self._scope), run_id, is_trusted=is_trusted)
+        self._last: tuple[Item | None, str] = None, ""
         data = recipe.to_data()
         self._counts = "index" in json.dumps([data.get(name) for name in ("steps", "output", "source")], default=str)
 
@@ -121,10 +122,14 @@ class SettledItems:
                 self._store.put_record(_KIND, self._scope, {"recipe": self._recipe.name, "used": used})
 
     def _key(self, item: Item) -> str:
-        context = item.context
-        if not self._counts:
-            del context["index"]
-        return digest_of(context)
+        last, key = self._last
+        if last is not item:
+            context = item.context
+            if not self._counts:
+                del context["index"]
+            key = digest_of(context)
+            self._last = item, key
+        return key
 
     def has_seen(self, item: Item) -> bool:
         """Check whether an earlier run has settled the item, as it was then."""

@@ -138,6 +138,8 @@ class Run:
 
     def failed_rows(self, most: int = 1_000) -> list[ManifestRow]:
         """Return the rows of items that did not end well, in the order of the items; the first ``most``."""
+        if not self.summary.failed:
+            return []
         rows = (row for row in read_manifest(self.summary.manifest) if row.get("error"))
         return heapq.nsmallest(most, rows, key=lambda row: int(row.get("index", 0)))
 
