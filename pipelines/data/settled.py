@@ -83,11 +83,11 @@ class Settled:
 
     Attributes:
         row: as a run would write it now.
-        remarks: what a plan says of its steps, by node.
+        remarks: what a plan says of its steps: node and sentence.
     """
 
     row: ManifestRow
-    remarks: Mapping[str, Sequence[str]]
+    remarks: Sequence[tuple[str, str]]
 
 
 class SettledItems:
@@ -160,7 +160,7 @@ class SettledItems:
             row["outcome"] = ItemOutcome(row["outcome"])
             for step in row["steps"]:
                 step["outcome"] = StepOutcome(step["outcome"])
-            return Settled(row, known["remarks"])
+            return Settled(row, [(str(node), str(said)) for node, said in known["remarks"]])
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
@@ -171,20 +171,20 @@ class SettledItems:
         return bool(files.similar(location))
 
     def add(
-        self, item: Item, read: Mapping[str, str | None], row: ManifestRow, remarks: Mapping[str, Sequence[str]]
+        self, item: Item, read: Mapping[str, str | None], row: ManifestRow, remarks: Sequence[tuple[str, str]]
     ) -> None:
         """Take note of an item that has ended, if it ended well and all of its files are known.
 
         Args:
             read: the files that it was made of, with their fingerprints.
-            remarks: what a plan would say of its steps now, by node.
+            remarks: what a plan would say of its steps now: node and sentence.
         """
         has_hint = any(step["outcome"] is StepOutcome.SKIPPED and step.get("warnings") for step in row["steps"])
         if item.error or row["outcome"] not in FINE or row["error"] or has_hint or None in read.values():
             return
         results = {output["path"]: self.prints.of_written(output["path"]) for output in row["outputs"]}
         if None not in results.values():
-            known = {"files": dict(read), "results": results, "row": _settled(row), "remarks": dict(remarks)}
+            known = {"files": dict(read), "results": results, "row": _settled(row), "remarks": remarks}
             self._lines.add(self._key(item), known)
 
 

@@ -81,9 +81,8 @@ class Tally:
                 step.local += 1
             else:
                 step.count(row["outcome"])
-        for node, remarks in settled.remarks.items():
-            for remark in remarks:
-                self.plan.add_warning(f"{stem}: {node}: {remark}")
+        for node, said in settled.remarks:
+            self.plan.add_warning(f"{stem}: {node}: {said}")
 
     def estimate(self, call: Call | None) -> float | None:
         """Return the credits that a call is expected to cost; a price that was learned is named in the plan."""

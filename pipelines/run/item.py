@@ -225,8 +225,7 @@ class _Row:
         self._steps: list[tuple[int, StepRow]] = []
         self._errors: list[tuple[ItemOutcome, ErrorRow]] = []
         self._outputs: list[tuple[OutputTarget, OutputRow]] = []
-        self.remarks: dict[str, list[str]] = {}
-        """What a plan says of steps that the store answers, by node."""
+        self._remarks: list[tuple[int, str, str]] = []
         self._started = time.monotonic()
 
     def note(self, attempt: Attempt, outcome: Outcome, seen: Observed) -> StepRow:
@@ -248,10 +247,15 @@ class _Row:
         }
         step = cast(StepRow, row)
         of_job = outcome.job.warnings if outcome.job is not None else ()
-        if said := [warning for warning in outcome.warnings if warning not in (*attempt.notes, *of_job)]:
-            self.remarks.setdefault(node.id, []).extend(said)
+        said = (warning for warning in outcome.warnings if warning not in (*attempt.notes, *of_job))
+        self._remarks += ((node.rank, node.id, warning) for warning in said)
         self._steps.append((node.rank, step))
         return step
+
+    @property
+    def remarks(self) -> list[tuple[str, str]]:
+        """What a plan says of the steps once the store answers them: node and sentence."""
+        return [(node, said) for _, node, said in sorted(self._remarks, key=lambda remark: remark[0])]
 
     def fail(self, place: str, problem: Exception) -> None:
         """Add what went wrong, and where: the node, or ``source``, ``input``, ``output``."""
