@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -11,7 +12,7 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data import items as items_module
 from pipelines.data import tables
-from pipelines.data.items import Item, finder, items_of, known_names
+from pipelines.data.items import Item, Listed, finder, items_of, known_names
 from pipelines.data.outputs import Outputs
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
@@ -35,11 +36,16 @@ def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
 
 
 def items(
-    recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None
+    recipe: CompiledRecipe,
+    *,
+    limit: int | None = None,
+    only: Callable[[Item], bool] | None = None,
+    listed: Listed | None = None,
 ) -> Iterator[Item]:
     """Return the items of a recipe, streamed: those that ``only`` is true of, at most ``limit``."""
     with _placed(recipe):
-        yield from islice(filter(only or (lambda _: True), items_of(recipe.source, recipe.constants)), limit)
+        found = items_of(recipe.source, recipe.constants, listed)
+        yield from islice(filter(only, found) if only else found, limit)
 
 
 @contextmanager
@@ -51,10 +57,10 @@ def _placed(recipe: CompiledRecipe) -> Iterator[None]:
         raise RecipeError(recipe.placed(error.problems), file=error.file or recipe.file) from None
 
 
-def source_warnings(recipe: CompiledRecipe) -> list[Problem]:
+def source_warnings(recipe: CompiledRecipe, listed: Listed | None = None) -> list[Problem]:
     """Return what the source leaves out that a person may have meant; see ``items.source_warnings``."""
     with _placed(recipe):
-        return recipe.placed(items_module.source_warnings(recipe.source))
+        return recipe.placed(items_module.source_warnings(recipe.source, listed))
 
 
 def check_items(
@@ -63,10 +69,12 @@ def check_items(
     limit: int | None = None,
     only: Callable[[Item], bool] | None = None,
     outputs: Outputs | None = None,
+    listed: Listed | None = None,
 ) -> int:
     """Return how many items there are.
 
     Args:
+        listed: as for ``items_of``.
         outputs: a place that several results go to is reserved in it for the first of them, whichever is made first.
 
     Raises:
@@ -75,7 +83,8 @@ def check_items(
             run would then take results for inputs, and pay for them).
     """
     with _placed(recipe):
-        return _checked_items(recipe, limit, only, outputs or Outputs())
+        found = partial(items, recipe, limit=limit, only=only, listed=listed)
+        return _checked_items(recipe, found, outputs or Outputs())
 
 
 def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
@@ -93,9 +102,7 @@ def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
             yield f"{item.stem}: {'; '.join(str(error).splitlines())}"
 
 
-def _checked_items(
-    recipe: CompiledRecipe, limit: int | None, only: Callable[[Item], bool] | None, outputs: Outputs
-) -> int:
+def _checked_items(recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], outputs: Outputs) -> int:
     table = tables.found(recipe.source.table)[0] if recipe.source.table else ""
     bytes_in = tables.embedded(table) if table else frozenset()
     _check_bytes(recipe, table, bytes_in)
@@ -107,7 +114,7 @@ def _checked_items(
     named = list(named_pictures(recipe))
     finds = finder(recipe.source, recipe.constants)
     count = 0
-    for item in items(recipe, limit=limit, only=only):
+    for item in found():
         count += 1
         inputs.update(map(outputs.mark, pictures_of_item(recipe, item, named)))
         for number, path in enumerate(_written_by(recipe, outputs, item)):
@@ -120,7 +127,7 @@ def _checked_items(
     name = cut(recipe.outputs[0].path.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"
     if inputs & results.keys():
-        for item in items(recipe, limit=limit, only=only):
+        for item in found():
             for path in _written_by(recipe, outputs, item):
                 if outputs.mark(path) in inputs:
                     what = f"{files.quoted(path)} is also a picture that the run reads: {remedy}"

@@ -14,7 +14,7 @@ from typing import Unpack
 from flux_tasks.errors import Problem, RecipeError, nearest, quote
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import SettingChanges, Settings, current, use
-from pipelines.data.items import Item
+from pipelines.data.items import Item, Listed
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.settled import SettledItems
 from pipelines.execution.answers import Attempt, Outcome
@@ -67,12 +67,13 @@ def plan(
     with use(settings or current(), **changes) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         tally.plan.calls = [*recipe.functions]
-        check_items(recipe, limit=limit, outputs=tally.outputs)
-        for warning in source_warnings(recipe):
+        listed: Listed = {}
+        check_items(recipe, limit=limit, listed=listed, outputs=tally.outputs)
+        for warning in source_warnings(recipe, listed):
             tally.plan.add_warning(str(warning))
         tally.settled = SettledItems(tally.store, recipe, tally.engine, None, is_trusted=not verify)
         with closing(tally.settled):
-            for item in items(recipe, limit=limit):
+            for item in items(recipe, limit=limit, listed=listed):
                 tally.add_item(ItemPlan(item, tally).run())
         return tally.plan
 

@@ -23,7 +23,7 @@ from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
 from pipelines.data.history import BegunRun, LearnedPrices
-from pipelines.data.items import Item
+from pipelines.data.items import Item, Listed
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
@@ -82,8 +82,10 @@ class Run:
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
-        self.summary.total = check_items(recipe, limit=limit, only=only, outputs=self.context.outputs)
-        self._items = partial(items, recipe, limit=limit, only=only)
+        self._listed: Listed = {}
+        self._items = partial(items, recipe, limit=limit, only=only, listed=self._listed)
+        outputs = self.context.outputs
+        self.summary.total = check_items(recipe, limit=limit, only=only, listed=self._listed, outputs=outputs)
         self._left: Iterator[Item | None] = iter(())
         self._next: ItemRun | None = None
 
@@ -97,7 +99,7 @@ class Run:
             "manifest": self.summary.manifest,
             "started": self.summary.started,
         }
-        warnings = source_warnings(self.recipe)
+        warnings = source_warnings(self.recipe, self._listed)
         facts = {"started": self.summary.started, "manifest": self.summary.manifest, "total": self.summary.total}
         try:
             self.context.store.put_record(files.join("runs", self.summary.run_id), "run", record)
