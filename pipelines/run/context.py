@@ -71,6 +71,7 @@ class RunContext:
         engine: which engine answers; known once the run has asked the endpoint.
         stopped: why no new job is begun, or None.
         settled: items that need no look at them; known with the engine.
+        beginning: the indexes of new items in work whose first job has not begun.
     """
 
     recipe: CompiledRecipe
@@ -90,6 +91,7 @@ class RunContext:
         self.prices = LearnedPrices(self.store, "")
         self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn)
         self.named_pictures = list(named_pictures(self.recipe))
+        self.beginning: set[int] = set()
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
 
     def open_settled(self, *, is_trusted: bool) -> None:

@@ -38,10 +38,15 @@ PICTURED_ITEMS = 60
 
 
 class ItemRun:
-    """One item of a run. Implements ``NodeAnswers``: pays for jobs, does local work, keeps results in the store."""
+    """One item of a run. Implements ``NodeAnswers``: pays for jobs, does local work, keeps results in the store.
 
-    def __init__(self, item: Item, context: RunContext) -> None:
+    Args:
+        is_new: no run has settled it, and others have been: these leave it the way.
+    """
+
+    def __init__(self, item: Item, context: RunContext, *, is_new: bool = False) -> None:
         self.item = item
+        self.is_new = is_new
         self.facts = context.facts
         self.outputs = context.outputs
         self._context = context
@@ -56,6 +61,14 @@ class ItemRun:
         Raises:
             NeedsJob: a step needs a job and there is no ``call_tool``. Run it again with one.
         """
+        if self.is_new:
+            self._context.beginning.add(self.item.index)
+        try:
+            return await self._run(call_tool)
+        finally:
+            self._context.beginning.discard(self.item.index)
+
+    async def _run(self, call_tool: CallTool | None) -> ManifestRow:
         settled = await self._settled()
         if settled is not None:
             return settled
@@ -175,6 +188,7 @@ class ItemRun:
         estimate = context.prices.estimate(call)
         async with context.budget.pay(call.tool.name, estimate, is_paid=is_paid) as reservation:
             context.emit(Event(EventKind.BEGIN, self.item.stem, step.id))
+            context.beginning.discard(self.item.index)
             try:
                 arguments = {**attempt.arguments, **pictures_for_task(attempt.node, call)}
                 result = await self._call_tool(step.task, arguments)

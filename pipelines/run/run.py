@@ -34,6 +34,9 @@ from pipelines.run.summary import Summary
 
 _log = logging.getLogger("pipelines.run")
 
+_PAUSE = 0.01
+"""Seconds between two looks whether the jobs of new items have begun."""
+
 
 class Run:
     """One execution of ``recipe``.
@@ -86,7 +89,7 @@ class Run:
         self._items = partial(items, recipe, limit=limit, only=only, listed=self._listed)
         outputs = self.context.outputs
         self.summary.total = check_items(recipe, limit=limit, only=only, listed=self._listed, outputs=outputs)
-        self._left: Iterator[Item | None] = iter(())
+        self._left: Iterator[ItemRun | None] = iter(())
         self._next: ItemRun | None = None
 
     def __enter__(self) -> Run:
@@ -159,8 +162,7 @@ class Run:
         await background.arun(stop_submitting(self.settings, None))
         await self.context.budget.open()
         self._left = self._in_order_of_work()
-        for item in filter(None, self._left):
-            self._next = ItemRun(item, self.context)
+        for self._next in filter(None, self._left):
             if self.stopped is not None:
                 await self.run_remaining(_refuse)
                 return True
@@ -172,17 +174,18 @@ class Run:
         await self._close_budget()
         return True
 
-    def _in_order_of_work(self) -> Iterator[Item | None]:
+    def _in_order_of_work(self) -> Iterator[ItemRun | None]:
         """Return the items: first those that no run has settled, so that their jobs wait for none of the others.
 
         None stands for an item whose turn has not come yet: whoever has other work to do may do some.
         """
-        settled = self.context.settled
+        context, settled = self.context, self.context.settled
         if not settled:
-            yield from self._items()
+            yield from (ItemRun(item, context) for item in self._items())
             return
-        yield from (None if settled.has_seen(item) else item for item in self._items())
-        yield from filter(settled.has_seen, self._items())
+        for item in self._items():
+            yield None if settled.has_seen(item) else ItemRun(item, context, is_new=True)
+        yield from (ItemRun(item, context) for item in self._items() if settled.has_seen(item))
 
     async def prepare_to_pay(self, *places: str) -> None:
         """Find out before the first job what would keep its result from being written, or its call from being made.
@@ -230,14 +233,15 @@ class Run:
         """Return what is left; a source that cannot be read any further stops the run, and what it has is finished."""
         yield first
         try:
-            for item in self._left:
-                yield None if item is None else ItemRun(item, self.context)
+            yield from self._left
         except FluxError as error:
             self.stop(RunStopped(f"the source cannot be read any further: {error}"))
 
     async def _work(self, queue: Iterator[ItemRun | None], call_tool: CallTool) -> None:
         for item in queue:
             if item is not None:
+                while not item.is_new and self.context.beginning:
+                    await asyncio.sleep(_PAUSE)
                 await self._finish(item, call_tool)
             await asyncio.sleep(0)  # many that are settled may follow one another
 
