@@ -17,7 +17,7 @@ from flux_tasks.files.access import (
     stream,
     write,
 )
-from flux_tasks.files.fingerprints import Fingerprints
+from flux_tasks.files.fingerprints import MISSING, Fingerprints
 from flux_tasks.files.locations import (
     canonical,
     extension,
@@ -26,6 +26,7 @@ from flux_tasks.files.locations import (
     is_location,
     is_web,
     join,
+    local_name,
     local_path,
     name,
     quoted,
@@ -33,12 +34,15 @@ from flux_tasks.files.locations import (
 )
 from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
-from flux_tasks.files.patterns import glob, has_wildcards, links_of, matches
-from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable
+from flux_tasks.files.patterns import glob, has_wildcards, links_of, matcher, matches
+from flux_tasks.files.real_paths import RealPaths
+from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable, unwritable_folder
 from flux_tasks.files.watching import notice, watching
 
 __all__ = [
+    "MISSING",
     "Fingerprints",
+    "RealPaths",
     "Unusable",
     "access",
     "canonical",
@@ -56,7 +60,9 @@ __all__ = [
     "join",
     "links_of",
     "listing",
+    "local_name",
     "local_path",
+    "matcher",
     "matches",
     "may_pass",
     "missing_bucket",
@@ -73,6 +79,7 @@ __all__ = [
     "stream",
     "try_writing",
     "unwritable",
+    "unwritable_folder",
     "watching",
     "write",
 ]

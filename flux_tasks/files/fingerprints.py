@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from flux_tasks.files.access import filesystem_of
-from flux_tasks.files.locations import is_data, is_local, is_web, local_path
+from flux_tasks.files.locations import is_data, is_local, is_web, local_name
 
-__all__ = ["Fingerprints"]
+__all__ = ["MISSING", "Fingerprints"]
 
-_MISSING = "missing"
+MISSING = "missing"
+"""The fingerprint of a file that is not there."""
 _TICK = 20_000_000  # ns: the clock of files moves on at least so often (Linux: 1 to 10 ms)
 _COARSE_TICK = 2_000_000_000  # where times are whole seconds (FAT: every other second)
 _TAGS = ("ETag", "etag", "md5Hash")  # S3, Azure, Google
@@ -45,25 +46,35 @@ class Fingerprints:
         """Return the fingerprint of a file that this program has just written, however young it is."""
         return self._found(location, is_listed=False)
 
-    def matches(self, location: str, fingerprint: str) -> bool:
-        """Check whether what is at ``location`` has a fingerprint that ``of`` or ``of_written`` has returned."""
-        return self._found(location) == fingerprint
+    def matches(self, location: str, fingerprint: str, *, may_wait: bool = True) -> bool:
+        """Check whether what is at ``location`` has a fingerprint that ``of`` or ``of_written`` has returned.
 
-    def _found(self, location: str, *, is_old: bool = False, is_listed: bool = True) -> str | None:
+        Raises:
+            BlockingIOError: a remote folder has to be listed first, and ``may_wait`` is False.
+        """
+        return self._found(location, may_wait=may_wait) == fingerprint
+
+    def _found(
+        self, location: str, *, is_old: bool = False, is_listed: bool = True, may_wait: bool = True
+    ) -> str | None:
         if is_web(location) or is_data(location):
             return None
         try:
             if is_local(location):
                 return _local(location, is_old=is_old)
-            return self._listed(location) if is_listed else _looked_up(location)
-        except Exception:
+            return self._listed(location, may_wait=may_wait) if is_listed else _looked_up(location)
+        except Exception as error:
+            if isinstance(error, BlockingIOError) and not may_wait:
+                raise
             return None  # whoever reads the file tells what is wrong
 
-    def _listed(self, location: str) -> str | None:
+    def _listed(self, location: str, *, may_wait: bool) -> str | None:
         filesystem, path = filesystem_of(location)
         folder = path.rpartition("/")[0]
         scheme = location.partition("://")[0]
         key = f"{scheme}://{folder}"
+        if not may_wait and key not in self._listings:
+            raise BlockingIOError
         with self._lock:
             if key not in self._listings:
                 try:
@@ -71,14 +82,14 @@ class Fingerprints:
                 except FileNotFoundError:
                     entries = []
                 self._listings[key] = {str(entry["name"]).rstrip("/"): _tag(entry) for entry in entries}
-            return self._listings[key].get(path.rstrip("/"), _MISSING) or None
+            return self._listings[key].get(path.rstrip("/"), MISSING) or None
 
 
 def _local(location: str, *, is_old: bool) -> str | None:
     try:
-        found = os.stat(local_path(location))  # noqa: PTH116 - once for each file of a run
+        found = os.stat(local_name(location))  # noqa: PTH116 - once for each file of a run
     except (FileNotFoundError, NotADirectoryError):
-        return _MISSING
+        return MISSING
     modified, changed = found.st_mtime_ns, found.st_ctime_ns
     if is_old:
         is_coarse = not modified % 1_000_000_000 and not changed % 1_000_000_000

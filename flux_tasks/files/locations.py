@@ -119,14 +119,18 @@ def name(location: str | os.PathLike[str]) -> str:
         return PurePosixPath(unquote(urlsplit(text).path)).name
     if _DRIVE.match(text):  # a table may have been written on another machine
         return PureWindowsPath(text).name
-    if is_local(text):
-        return local_path(text).name
-    return text.partition("://")[2].rstrip("/").rpartition("/")[2]
+    if not is_local(text):
+        return text.partition("://")[2].rstrip("/").rpartition("/")[2]
+    last = text.rpartition("/")[2]
+    is_plain = last not in ("", ".") and "://" not in text and not text.startswith("~") and os.name != "nt"
+    return last if is_plain else local_path(text).name
 
 
 def stem(location: str | os.PathLike[str]) -> str:
     """Return the name of the file at ``location`` without its extension."""
-    return PurePosixPath(name(location)).stem
+    found = name(location)
+    dot = found.rfind(".")
+    return found[:dot] if 0 < dot < len(found) - 1 else found
 
 
 def extension(location: str | os.PathLike[str]) -> str:

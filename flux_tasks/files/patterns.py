@@ -7,18 +7,21 @@ file and no other. A folder is gone through once, whichever links lead to it.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob as glob_module
 import os
+import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from flux_tasks.files.access import filesystem_of, reporting
-from flux_tasks.files.locations import canonical, is_local, is_web, local_path
+from flux_tasks.files.locations import canonical, is_local, is_web, local_name, local_path
 
-__all__ = ["glob", "has_wildcards", "links_of", "matches"]
+__all__ = ["glob", "has_wildcards", "links_of", "matcher", "matches"]
 
 has_wildcards = glob_module.has_magic
 """Whether a text has ``*``, ``?`` or ``[``."""
@@ -41,7 +44,7 @@ def glob(pattern: str) -> list[str]:
         if Path(local).is_file():
             return [local]
         found_here = _below(local) if _ANY_FOLDERS in _parts(local) else glob_module.iglob(local)  # noqa: PTH207 - keeps its prefix
-        return sorted(p for p in found_here if _is_match(Path(p), with_folders=with_folders))
+        return sorted(p for p in found_here if _is_match(p, with_folders=with_folders))
     filesystem, path = filesystem_of(pattern)
     protocol = pattern.split("://", 1)[0]
     if has_wildcards(path) and filesystem.isfile(path):
@@ -55,33 +58,63 @@ def glob(pattern: str) -> list[str]:
     )
 
 
-def _is_match(path: Path, *, with_folders: bool) -> bool:
-    if path.is_dir():
-        return with_folders
-    return path.is_file() or (path.is_symlink() and not path.exists())
+def _is_match(path: str, *, with_folders: bool) -> bool:
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - once for each file of a run
+    except ValueError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        return os.path.islink(path)  # noqa: PTH114 - as above
+    return with_folders if stat.S_ISDIR(mode) else stat.S_ISREG(mode)
 
 
 def matches(pattern: str, location: str, links: Sequence[str] = ()) -> bool:
-    """Check whether ``glob`` with this pattern finds a file at ``location``, which need not be there yet.
+    """Check whether ``glob`` with this pattern finds a file at ``location``; see ``matcher``."""
+    return matcher(pattern, links)(location)
+
+
+def matcher(pattern: str, links: Sequence[str] = ()) -> Callable[[str], bool]:
+    """Return what checks whether ``glob`` with this pattern finds a file, which need not be there yet.
+
+    Folders are looked up once: use it briefly.
 
     Args:
         links: what ``links_of`` gives for the pattern; the file is looked for behind them, too.
     """
-    if is_web(pattern) or is_local(pattern) != is_local(location):
-        return False
+    if is_web(pattern):
+        return lambda _: False
     if not is_local(pattern):
-        (protocol, path), (other, place) = canonical(pattern), canonical(location)
-        return protocol == other and _match(_parts(place), _parts(path))
+        protocol, path = canonical(pattern)
+        parts = _parts(path)
+
+        def finds_remote(location: str) -> bool:
+            other, place = ("", "") if is_local(location) else canonical(location)
+            return protocol == other and _match(_parts(place), parts)
+
+        return finds_remote
     fixed, wanted = _fixed(pattern)
-    file = local_path(location)
-    folder = Path(os.path.realpath(file.parent))
     top = Path(os.path.realpath(fixed))
-    behind = ((link, Path(os.path.realpath(link))) for link in map(Path, links))
-    ways = [
-        folder,
-        *(top / link.relative_to(fixed) / folder.relative_to(t) for link, t in behind if folder.is_relative_to(t)),
-    ]
-    return any(_match([*way.parts, file.name], [*top.parts, *wanted]) for way in ways)
+    behind = [(top / Path(link).relative_to(fixed), Path(os.path.realpath(link))) for link in links]
+
+    @lru_cache(4096)
+    def ways(folder: str) -> Sequence[Sequence[str]]:
+        """Return the names that lead from the first folder of the pattern to ``folder``, with links and without."""
+        real = Path(os.path.realpath(folder))
+        found = [real, *(link / real.relative_to(target) for link, target in behind if real.is_relative_to(target))]
+        return [way.relative_to(top).parts for way in found if way.is_relative_to(top)]
+
+    def finds(location: str) -> bool:
+        if not is_local(location):
+            return False
+        folder, slash, name = local_name(location).rpartition("/")
+        if os.name == "nt" or name in ("", ".", ".."):
+            file = local_path(location)
+            folder, slash, name = str(file.parent), "", file.name
+        return any(_match([*way, name], wanted) for way in ways(folder or slash or "."))
+
+    return finds
 
 
 def links_of(pattern: str) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from flux_tasks.files.access import filesystem_of, patiently, remove, reporting, write
 from flux_tasks.files.locations import is_local, join, local_path, quoted
 
-__all__ = ["creates_exclusively", "missing_bucket", "try_writing", "unwritable"]
+__all__ = ["creates_exclusively", "missing_bucket", "try_writing", "unwritable", "unwritable_folder"]
 
 LONGEST_NAME = 255
 """Bytes in the name of a file or a folder (ext4, XFS, APFS, NTFS: 255 characters)."""
@@ -22,26 +23,35 @@ _OBJECT_STORES = ("s3", "s3a", "gs", "gcs")
 _TRIED = ".flux-pipelines-try"
 
 
-def unwritable(location: str) -> str:
+def unwritable_folder(folder: str) -> str:
+    """Return why no file can be written into a folder on this machine, as far as looking at those that exist tells."""
+    place = _nearest_that_exists(Path(folder))
+    if not place.is_dir():
+        return f"{place} is not a folder, and nothing can be written below it: use another name"
+    return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written to: check its permissions"
+
+
+def unwritable(location: str, in_folder: Callable[[str], str] = unwritable_folder) -> str:
     """Return why no file can be written at ``location``, as far as looking tells; empty if nothing is in its way.
 
     It looks at the length of names, and on this machine at the folders that are there. Nothing is written.
+
+    Args:
+        in_folder: ``unwritable_folder``, or what remembers its answers.
     """
     is_here = is_local(location)
     path = local_path(location).absolute() if is_here else Path(location.partition("://")[2].partition("/")[2])
-    name = max(path.parts, key=_bytes, default="")
-    if is_here and _bytes(name) > LONGEST_NAME:
-        return f"{quoted(name)} has {_bytes(name)} bytes: a name may have {LONGEST_NAME}. Use a shorter one"
-    if _bytes(str(path)) > LONGEST_PATH[is_here]:
-        return f"{quoted(location)} has {_bytes(str(path))} bytes: a path may have {LONGEST_PATH[is_here]}"
+    if (length := _bytes(str(path))) > LONGEST_NAME:
+        name = max(path.parts, key=_bytes, default="")
+        if is_here and _bytes(name) > LONGEST_NAME:
+            return f"{quoted(name)} has {_bytes(name)} bytes: a name may have {LONGEST_NAME}. Use a shorter one"
+        if length > LONGEST_PATH[is_here]:
+            return f"{quoted(location)} has {length} bytes: a path may have {LONGEST_PATH[is_here]}"
     if not is_here:
         return ""
     if path.is_dir() and not path.is_symlink():  # a link is replaced
         return f"{path} is a folder: name a file"
-    place = _nearest_that_exists(path.parent)
-    if not place.is_dir():
-        return f"{place} is not a folder, and nothing can be written below it: use another name"
-    return "" if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written to: check its permissions"
+    return in_folder(str(path.parent))
 
 
 def missing_bucket(location: str) -> str:

@@ -25,8 +25,8 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, TypeAlias
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of, shown
@@ -37,7 +37,10 @@ from pipelines.language import templates
 from pipelines.language.document.recipe import Source
 from pipelines.language.names import ITEM_NAMES, RESERVED
 
-__all__ = ["Item", "finder", "items_of", "known_names", "source_warnings", "table_names"]
+__all__ = ["Item", "Listed", "finder", "items_of", "known_names", "source_warnings", "table_names"]
+
+Listed: TypeAlias = dict[str, list[str]]
+"""What each glob of a source has found. A run lists its folders once, so that it has the same items all the way."""
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
@@ -63,7 +66,7 @@ class Item:
     number: int = 0
     error: str = ""
 
-    @property
+    @cached_property
     def stem(self) -> str:
         """The file name without folder and extension; ``row-000012`` where its picture has no location."""
         return files.stem(self.path) if self._has_location else f"row-{self.number:06d}"
@@ -73,7 +76,7 @@ class Item:
         """What tells it from the other items of its source: where its picture is, or its stem."""
         return self.path if self._has_location else self.stem
 
-    @property
+    @cached_property
     def _has_location(self) -> bool:
         """Whether its picture is in a file: a row may have a data URI, or a text that is no location, in its place."""
         return bool(self.path) and (not self.row or files.is_location(self.path))
@@ -81,13 +84,15 @@ class Item:
     @property
     def context(self) -> dict[str, Any]:
         """The names that its templates know: its own, and its columns."""
-        stem = self.stem
-        name = files.name(self.path) if self._has_location else stem
-        own = {"stem": stem, "name": name, "path": self.path, "index": self.index}
+        own = {"stem": self.stem, "name": self._name, "path": self.path, "index": self.index}
         return {**own, **({"row": self.row} if self.row else {}), **self.columns}
 
+    @cached_property
+    def _name(self) -> str:
+        return files.name(self.path) if self._has_location else self.stem
 
-def items_of(source: Source, extra: Mapping[str, Any] | None = None) -> Iterator[Item]:
+
+def items_of(source: Source, extra: Mapping[str, Any] | None = None, listed: Listed | None = None) -> Iterator[Item]:
     """Return the items of ``source``, in the order of its globs (each sorted) or of its rows; the same each time.
 
     A picture that two globs find comes once; of rows every one comes. A sample is chosen by a hash of ``seed`` and the
@@ -96,12 +101,13 @@ def items_of(source: Source, extra: Mapping[str, Any] | None = None) -> Iterator
 
     Args:
         extra: further names for templates; an item's own names come first.
+        listed: what globs have found already; a glob that is not in it is put there.
 
     Raises:
         RecipeError: there are no items, or the source cannot be read. A file may turn out to be damaged only after
             some of its items were returned.
     """
-    maker = _Maker(source, dict(extra or {}))
+    maker = _Maker(source, dict(extra or {}), listed)
     chosen = _chosen(source, maker)
     count = read = 0
     for number, (entry, item) in enumerate(maker.filtered()):
@@ -161,35 +167,45 @@ class _Entry:
         return str(self.row.number) if self.row else self.path
 
 
-def _entries(source: Source) -> Iterator[_Entry]:
+def _entries(source: Source, listed: Listed | None) -> Iterator[_Entry]:
     if source.table:
         for row in tables.rows(source.table):
             yield _Entry(row=row)
         return
     seen: set[str] = set()
     for pattern in source.images:
-        for path in _matched(pattern):
+        for path in _matched(pattern, listed):
             if path not in seen:
                 seen.add(path)
                 yield _Entry(path)
 
 
-def _matched(pattern: str) -> list[str]:
+def _matched(pattern: str, listed: Listed | None) -> list[str]:
+    if listed is not None and pattern in listed:
+        return listed[pattern]
     try:
-        return files.glob(pattern)
+        found = files.glob(pattern)
     except OSError as error:
         what = f"'{files.quoted(pattern)}' cannot be listed: {reason_of(error)}"
         raise RecipeError([Problem("source.images", what)]) from None
+    if listed is not None:
+        listed[pattern] = found
+    return found
 
 
 class _Maker:
     """Makes items of entries."""
 
-    def __init__(self, source: Source, extra: Mapping[str, Any]) -> None:
+    def __init__(self, source: Source, extra: Mapping[str, Any], listed: Listed | None = None) -> None:
         self._source = source
+        self._listed = listed
         self._extra = extra
         texts = (source.image, *source.columns.values())
         self._counts = any("index" in _names(text) for text in texts)
+
+    def entries(self) -> Iterator[_Entry]:
+        """Return the locations of pictures, or the rows."""
+        return _entries(self._source, self._listed)
 
     def filtered(self) -> Iterator[tuple[_Entry, Item]]:
         """Return the items that the filter lets through, numbered, each with its entry.
@@ -198,7 +214,7 @@ class _Maker:
             RecipeError: there are none, or the source cannot be read.
         """
         read = passed = 0
-        for entry in _entries(self._source):
+        for entry in self.entries():
             read += 1
             item = self.made_of(entry, passed)
             if item is not None:
@@ -291,17 +307,20 @@ def _without_match(patterns: Sequence[str]) -> str:
     return f"no file matches {', '.join(map(files.quoted, patterns))}: {remedy}"
 
 
-def source_warnings(source: Source) -> list[Problem]:
+def source_warnings(source: Source, listed: Listed | None = None) -> list[Problem]:
     """Return what the globs of a source nearly match besides its pictures, and files in it that are not there.
 
     Folders are listed once more.
+
+    Args:
+        listed: as for ``items_of``.
 
     Raises:
         RecipeError: a folder cannot be listed.
     """
     found: list[Problem] = []
     for index, pattern in enumerate(source.images):
-        matched = _matched(pattern)
+        matched = _matched(pattern, listed)
         hint = files.near_misses(pattern, matched)
         if hint or not (matched or files.has_wildcards(pattern)):
             what = f"'{files.quoted(pattern)}' {'leaves files out' if matched else 'matches no file'}"
@@ -315,11 +334,11 @@ def finder(source: Source, extra: Mapping[str, Any]) -> Callable[[str], bool]:
 
     It would if a glob matches it, also through links as they are now, and the filter holds.
     """
-    patterns = [(pattern, files.links_of(pattern)) for pattern in source.images]
+    matchers = [files.matcher(pattern, files.links_of(pattern)) for pattern in source.images]
     maker = _Maker(source, extra)
 
     def finds(path: str) -> bool:
-        is_found = any(files.matches(pattern, path, links) for pattern, links in patterns)
+        is_found = any(matches(path) for matches in matchers)
         return is_found and maker.made_of(_Entry(path), 0) is not None
 
     return finds
@@ -361,7 +380,7 @@ def _chosen(source: Source, maker: _Maker) -> set[int] | None:
     """Return the numbers of the items in a sample of so many; None if the source has no such sample."""
     if source.sample is None or isinstance(source.sample, float):
         return None
-    entries = (entry for entry, _ in maker.filtered()) if source.filter else _entries(source)
+    entries = (entry for entry, _ in maker.filtered()) if source.filter else maker.entries()
     drawn = ((_draw(source.seed, entry), number) for number, entry in enumerate(entries))
     return {number for _, number in heapq.nsmallest(source.sample, drawn)}
 

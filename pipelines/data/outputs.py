@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 from flux_tasks import files
@@ -17,46 +18,17 @@ from flux_tasks.images.encoding import EXTENSIONS, encode
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
 from flux_tasks.units import px_size
 from pipelines.language import templates
-from pipelines.language.document.recipe import Output
 from pipelines.language.graph import OutputTarget
 
-__all__ = ["FULL", "Outputs", "identity", "mark", "output_path", "target_path", "write_output"]
+__all__ = ["FULL", "Outputs", "write_output"]
 
 FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 """Errors after which every further result would fail as well: no space, read-only, quota."""
 
 _log = logging.getLogger("flux_tasks.flows")
 
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _KINDS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
-
-
-def output_path(output: Output, context: Mapping[str, Any]) -> str:
-    """Return the location of one item's result.
-
-    Raises:
-        InvalidRequest: a column leaves it without a name, or would lead it out of the output folder.
-    """
-    path = str(templates.render(output.path, context, "output.path"))
-    if files.name(path) == f".{files.extension(path)}":
-        what = f"'{files.quoted(path)}' has no name before its extension: use a column that is never empty"
-        raise InvalidRequest.of([Problem("output.path", what)])
-    if not _is_below(path, output.path) or "\x00" in path:
-        what = f"'{files.quoted(path)}' leads out of {output.root}: no column may do that"
-        raise InvalidRequest.of([Problem("output.path", what)])
-    return path
-
-
-def target_path(target: OutputTarget, context: Mapping[str, Any]) -> str:
-    """Return the location of a node's result for one item.
-
-    Args:
-        context: the names that the item's templates know.
-
-    Raises:
-        InvalidRequest: a name is missing, or a column would lead it out of the output folder.
-    """
-    names = templates.render(dict(target.names), context, "output.path")
-    return output_path(target.output, {**context, **names})
 
 
 def write_output(image: ImageRef, path: str) -> bool:
@@ -93,10 +65,15 @@ def write_output(image: ImageRef, path: str) -> bool:
 
 
 class Outputs:
-    """Places that results of a run go to; a few bytes of each stay in memory."""
+    """Places that results of a run go to; a few bytes of each stay in memory.
+
+    What it knows of folders it has looked up once: use it for one run.
+    """
 
     def __init__(self) -> None:
         self._taken: dict[bytes, int] = {}
+        self._real = files.RealPaths()
+        self._unwritable_folder = lru_cache(4096)(files.unwritable_folder)
 
     def claim(
         self, targets: Sequence[OutputTarget], context: Mapping[str, Any], item: int
@@ -110,51 +87,68 @@ class Outputs:
         Raises:
             InvalidRequest: one has no place, another result has it, or nothing can be written there.
         """
-        paths = [(target, target_path(target, context)) for target in targets]
+        paths = [(target, self.path(target, context)) for target in targets]
         for number, (_, path) in enumerate(paths):
-            owner = item << 16 | number
-            if self._taken.setdefault(mark(path), owner) != owner:
+            if not self.take(self.mark(path), item, number):
                 remedy = "use more of the item's names in it"
                 raise InvalidRequest(f"output.path: {files.quoted(path)} is also another result's: {remedy}")
-            if reason := files.unwritable(path):
+            if reason := files.unwritable(path, self._unwritable_folder):
                 raise InvalidRequest.of([Problem("output.path", reason)])
         return paths
 
+    def take(self, mark: bytes, item: int, number: int) -> bool:
+        """Reserve a place for the item with this index and its target with this number; False if another has it."""
+        owner = item << 16 | number
+        return self._taken.setdefault(mark, owner) == owner
 
-def mark(location: str) -> bytes:
-    """Return twelve bytes that are the same for every spelling of one location."""
-    return hashlib.blake2b(identity(location).encode("utf-8", "surrogateescape"), digest_size=12).digest()
+    def path(self, target: OutputTarget, context: Mapping[str, Any]) -> str:
+        """Return the location of a node's result for one item.
 
+        Args:
+            context: the names that the item's templates know.
 
-def identity(location: str) -> str:
-    """Return a text that is the same for every spelling of one location."""
-    if not files.is_local(location):
-        return "://".join(files.canonical(location))
-    path = files.local_path(location)
-    try:
-        return str(path.resolve())
-    except (OSError, RuntimeError, ValueError):  # a link that leads to itself, a NUL in it
-        return str(path.absolute())
+        Raises:
+            InvalidRequest: a name is missing, or a column leaves it without a name, or would lead it out of the output
+                folder.
+        """
+        output, names = target.output, target.names
+        if names:
+            context = {**context, **templates.render(dict(names), context, "output.path")}
+        path = str(templates.render(output.path, context, "output.path"))
+        if files.name(path) == f".{files.extension(path)}":
+            what = f"'{files.quoted(path)}' has no name before its extension: use a column that is never empty"
+            raise InvalidRequest.of([Problem("output.path", what)])
+        if not self._is_below(path, output.path) or "\x00" in path:
+            what = f"'{files.quoted(path)}' leads out of {output.root}: no column may do that"
+            raise InvalidRequest.of([Problem("output.path", what)])
+        return path
 
+    def mark(self, location: str) -> bytes:
+        """Return twelve bytes that are the same for every spelling of one location."""
+        identity = self._real.identity(location)
+        return hashlib.blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).digest()
 
-def _is_below(path: str, template: str) -> bool:
-    """Check whether ``path``, its links followed, is in the folder that ``template`` names before its first column."""
-    fixed = template.partition("{{")[0].partition("{%")[0]
-    folder = fixed.rpartition("/")[0] if "/" in fixed else ""
-    scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", fixed)
-    if scheme is None and ("://" in path or "::" in path):
-        return False  # a column brought a scheme along
-    if path.startswith("~") and not fixed.startswith("~"):
-        return False
-    if scheme is not None and not files.is_local(path):
-        inside, base = (posixpath.normpath(text.split("://", 1)[-1]) for text in (path, folder))
-        return path.startswith(scheme[0]) and inside.startswith(base + "/")
-    if "\x00" in path:
-        return False
-    place = files.local_path(path)
-    base_folder = (files.local_path(folder) if folder or fixed.startswith("/") else Path()).resolve()
-    try:
-        parent = place.parent.resolve()
-    except (OSError, RuntimeError):  # a loop of links
-        return False
-    return place.name not in ("", "..") and (parent == base_folder or base_folder in parent.parents)
+    def _is_below(self, path: str, template: str) -> bool:
+        """Check whether ``path``, its links followed, is in the folder that ``template`` names before its columns."""
+        fixed = template.partition("{{")[0].partition("{%")[0]
+        folder = fixed.rpartition("/")[0] if "/" in fixed else ""
+        scheme = _SCHEME.match(fixed)
+        if scheme is None and ("://" in path or "::" in path):
+            return False  # a column brought a scheme along
+        if path.startswith("~") and not fixed.startswith("~"):
+            return False
+        if scheme is not None and not files.is_local(path):
+            inside, base = (posixpath.normpath(text.split("://", 1)[-1]) for text in (path, folder))
+            return path.startswith(scheme[0]) and inside.startswith(base + "/")
+        if "\x00" in path:
+            return False
+        place, _, name = files.local_name(path).rpartition("/")
+        if os.name == "nt" or name in ("", "."):
+            place, name = str(files.local_path(path).parent), files.local_path(path).name
+        base_folder = self._real.folder(files.local_name(folder) or ".")
+        try:
+            parent = self._real.folder(place or ("/" if path.startswith("/") else "."))
+        except (OSError, RuntimeError):  # a loop of links
+            return False
+        is_inside = parent == base_folder or parent.startswith(f"{base_folder.rstrip(os.sep)}{os.sep}")
+        return name not in ("", "..") and is_inside

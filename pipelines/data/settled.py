@@ -3,39 +3,37 @@
 ::
 
     settled/<scope>/<run id>.jsonl     a line for each item: checksum, key, and its files, results and row
+    settled/<scope>.json               whose it is, and when a run last used it
 
 The scope is a digest of all that decides a result besides the item: recipe, code of functions, constants, seed, engine,
-revisions of tools, version of this program. The key is a digest of the item's names. A line is believed only while
-every file that was read or looked for, and every result that was written, has the fingerprint of then. So whatever
-changes leads to the long way, which is always right. Each run writes a file of its own; nobody waits for anybody.
+revisions of tools, place of the store, version of this program. The key is a digest of the item's names. A line is
+believed only while every file that was read or looked for, and every result that was written, has the fingerprint of
+then. So whatever changes leads to the long way, which is always right. Runs and plans read it, runs write it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import tempfile
-import zlib
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import IO, Any
+from typing import Any
 
 from flux_tasks import files
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import DEFAULT
 from pipelines.data.items import Item
-from pipelines.data.manifest import FINE, ItemOutcome, Manifest, ManifestRow, StepOutcome
+from pipelines.data.keyed_lines import KeyedLines, digest_of
+from pipelines.data.manifest import FINE, ItemOutcome, ManifestRow, StepOutcome
 from pipelines.language.compiled import CompiledRecipe
 
-__all__ = ["ReadFiles", "SettledItems", "scope_of"]
+__all__ = ["ReadFiles", "Settled", "SettledItems"]
 
-_FORMAT = 1
+_FORMAT = 2
 _KIND = "settled"
-_MOST_SEGMENTS = 8
 _OWN = (
     *("blobs", "results", "copies", "refusals", "journal", "decisions", "failures", "facts", "runs", "begun"),
     *("timings", "prices", "budgets", "probe", _KIND),
@@ -43,7 +41,7 @@ _OWN = (
 """Folders of the store that a walk reads; what they hold follows from the item's own files."""
 
 
-def scope_of(recipe: CompiledRecipe, engine: str, seed: int | None) -> str:
+def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Store) -> str:
     """Return the digest of all that decides the results of an item besides its own names and files."""
     try:
         program = version("flux-pipelines")
@@ -53,13 +51,7 @@ def scope_of(recipe: CompiledRecipe, engine: str, seed: int | None) -> str:
         node.id: node.tool.revision.number if node.is_paid else dict(getattr(node.action, "identity", {}))
         for node in recipe.graph.nodes
     }
-    document = [_FORMAT, program, recipe.digest, recipe.constants, engine, seed, actions]
-    return _digest(document, 20)
-
-
-def _digest(document: Any, size: int) -> str:
-    text = json.dumps(document, sort_keys=True, default=repr)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
+    return digest_of([_FORMAT, program, store.url, recipe.digest, recipe.constants, engine, seed, actions], 20)
 
 
 @dataclass
@@ -85,103 +77,81 @@ class ReadFiles:
             self.found[location] = self.prints.of(location)
 
 
-class SettledItems:
-    """The settled items of one scope. They stay on disk; of each some 200 bytes are in memory.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is known of a settled item.
 
-    Use it as a context manager. A line that is damaged, cut off or of another shape is as good as none, and a store
-    that cannot be read or written only makes the next run take the long way.
+    Attributes:
+        row: as a run would write it now.
+        remarks: what a plan says of its steps: node and sentence.
+    """
+
+    row: ManifestRow
+    remarks: Sequence[tuple[str, str]]
+
+
+class SettledItems:
+    """The settled items of a recipe, an engine and a seed. Any number of threads may use it; close it at the end.
 
     Args:
         run_id: of the run that adds to it; empty for a plan, which writes nothing.
         is_trusted: False finds nothing, and still takes note of what is settled now.
     """
 
-    def __init__(self, store: Store, scope: str, recipe: CompiledRecipe, run_id: str = "", *, is_trusted: bool) -> None:
+    def __init__(
+        self, store: Store, recipe: CompiledRecipe, engine: str, seed: int | None, *, run_id: str = "", is_trusted: bool
+    ) -> None:
         self.prints = files.Fingerprints()
-        self._store = store
-        self._folder = store.location(_KIND, scope)
-        self._location = files.join(self._folder, f"{run_id}.jsonl") if run_id else ""
-        self._is_trusted = is_trusted
+        self._store, self._recipe, self._run_id = store, recipe, run_id
+        self._scope = _scope_of(recipe, engine, seed, store)
+        self._lines = KeyedLines(store.location(_KIND, self._scope), run_id, is_trusted=is_trusted)
+        self._last: tuple[Item | None, str] = None, ""
         data = recipe.to_data()
         self._counts = "index" in json.dumps([data.get(name) for name in ("steps", "output", "source")], default=str)
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._segments: list[IO[bytes]] = []
-        self._names: list[str] = []
-        self._own: Manifest | None = None
-        self._added: set[bytes] = set()
-        self._stack = ExitStack()
 
-    def __enter__(self) -> SettledItems:
-        if self._is_trusted:
+    def __bool__(self) -> bool:
+        """Check whether there may be any."""
+        return bool(self._lines)
+
+    def close(self) -> None:
+        """Write what was added, and that it was used."""
+        self._lines.close()
+        if self._run_id:
             with suppress(OSError):
-                self._names = [n for n in files.listing(self._folder) if n.endswith(".jsonl")]
-            for name in self._names:
-                with suppress(OSError):
-                    self._read(name)
-        return self
-
-    def _read(self, name: str) -> None:
-        segment: IO[bytes] = self._stack.enter_context(files.stream(files.join(self._folder, name)))
-        if not files.is_local(self._folder):
-            source, segment = segment, self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - entered
-            shutil.copyfileobj(source, segment)
-            segment.seek(0)
-        place = 0
-        for line in segment:
-            with suppress(ValueError):
-                self._places[bytes.fromhex(line[9:41].decode("ascii"))] = (len(self._segments), place)
-            place += len(line)
-        self._segments.append(segment)
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            if self._own is not None and len(self._names) >= _MOST_SEGMENTS:
-                self._gather(self._own)
-        with suppress(OSError):
-            if self._own is not None:
-                self._own.__exit__(None, None, None)
-        self._stack.close()
-
-    def _gather(self, own: Manifest) -> None:
-        """Copy what still holds from the files of earlier runs, and remove these."""
-        for key in self._places.keys() - self._added:
-            if (line := self._line(key)) is not None:
-                own.add_line(line.decode("utf-8"))
-        for name in self._names:
-            files.remove(files.join(self._folder, name))
-
-    def _line(self, key: bytes) -> bytes | None:
-        """Return the line of an item, or None if there is none that is whole."""
-        if key not in self._places:
-            return None
-        number, place = self._places[key]
-        segment = self._segments[number]
-        segment.seek(place)
-        line = segment.readline().rstrip(b"\n")
-        is_whole = line[:8] == f"{zlib.crc32(line[9:]):08x}".encode()
-        return line if is_whole else None
+                used = time.strftime("%Y-%m-%d", time.gmtime())
+                self._store.put_record(_KIND, self._scope, {"recipe": self._recipe.name, "used": used})
 
     def _key(self, item: Item) -> str:
-        context = item.context
-        if not self._counts:
-            del context["index"]
-        return _digest(context, 16)
+        last, key = self._last
+        if last is not item:
+            context = item.context
+            if not self._counts:
+                del context["index"]
+            key = digest_of(context)
+            self._last = item, key
+        return key
 
-    def row(self, item: Item, paths: Sequence[str]) -> ManifestRow | None:
-        """Return the row of an item that is settled, as a run would write it now; None if that is not certain.
+    def has_seen(self, item: Item) -> bool:
+        """Check whether an earlier run has settled the item, as it was then."""
+        return not item.error and self._key(item) in self._lines
+
+    def find(self, item: Item, paths: Sequence[str], *, may_wait: bool = True) -> Settled | None:
+        """Return what is known of an item that is settled; None if that is not certain.
 
         Args:
             paths: where its results go.
+
+        Raises:
+            BlockingIOError: a remote folder has to be listed first, and ``may_wait`` is False.
         """
-        if item.error or not self._places:
-            return None
-        line = self._line(bytes.fromhex(self._key(item)))
-        if line is None:
+        known = None if item.error or not self._lines else self._lines.get(self._key(item))
+        if known is None:
             return None
         try:
-            known = json.loads(line[42:])
             for location, fingerprint in (*known["files"].items(), *known["results"].items()):
-                if not self.prints.matches(location, fingerprint):
+                if not self.prints.matches(location, fingerprint, may_wait=may_wait):
+                    return None
+                if fingerprint == files.MISSING and self._is_misnamed(location, may_wait=may_wait):
                     return None
             row: ManifestRow = known["row"]
             if not {output["path"] for output in row["outputs"]} <= set(paths):
@@ -190,33 +160,32 @@ class SettledItems:
             row["outcome"] = ItemOutcome(row["outcome"])
             for step in row["steps"]:
                 step["outcome"] = StepOutcome(step["outcome"])
+            return Settled(row, [(str(node), str(said)) for node, said in known["remarks"]])
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
-        return row
 
-    def add(self, item: Item, read: Mapping[str, str | None], row: ManifestRow) -> None:
+    def _is_misnamed(self, location: str, *, may_wait: bool) -> bool:
+        """Check whether a file that is not there seems to be there under another name, which a run warns of."""
+        if not may_wait and not files.is_local(location):
+            raise BlockingIOError
+        return bool(files.similar(location))
+
+    def add(
+        self, item: Item, read: Mapping[str, str | None], row: ManifestRow, remarks: Sequence[tuple[str, str]]
+    ) -> None:
         """Take note of an item that has ended, if it ended well and all of its files are known.
 
         Args:
             read: the files that it was made of, with their fingerprints.
+            remarks: what a plan would say of its steps now: node and sentence.
         """
         has_hint = any(step["outcome"] is StepOutcome.SKIPPED and step.get("warnings") for step in row["steps"])
-        if not self._location or item.error or row["outcome"] not in FINE or row["error"] or has_hint:
-            return
-        if None in read.values():
+        if item.error or row["outcome"] not in FINE or row["error"] or has_hint or None in read.values():
             return
         results = {output["path"]: self.prints.of_written(output["path"]) for output in row["outputs"]}
-        if None in results.values():
-            return
-        known = {"files": dict(read), "results": results, "row": _settled(row)}
-        key = self._key(item)
-        body = f"{key} {json.dumps(known, ensure_ascii=True, default=str)}"
-        with suppress(OSError):
-            if self._own is None:
-                self._own = Manifest(self._location)
-                self._own.__enter__()
-            self._own.add_line(f"{zlib.crc32(body.encode()):08x} {body}")
-            self._added.add(bytes.fromhex(key))
+        if None not in results.values():
+            known = {"files": dict(read), "results": results, "row": _settled(row), "remarks": remarks}
+            self._lines.add(self._key(item), known)
 
 
 def _settled(row: ManifestRow) -> dict[str, Any]:

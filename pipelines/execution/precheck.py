@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -11,8 +12,8 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data import items as items_module
 from pipelines.data import tables
-from pipelines.data.items import Item, finder, items_of, known_names
-from pipelines.data.outputs import Outputs, mark, target_path
+from pipelines.data.items import Item, Listed, finder, items_of, known_names
+from pipelines.data.outputs import Outputs
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
@@ -35,11 +36,16 @@ def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
 
 
 def items(
-    recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None
+    recipe: CompiledRecipe,
+    *,
+    limit: int | None = None,
+    only: Callable[[Item], bool] | None = None,
+    listed: Listed | None = None,
 ) -> Iterator[Item]:
     """Return the items of a recipe, streamed: those that ``only`` is true of, at most ``limit``."""
     with _placed(recipe):
-        yield from islice(filter(only or (lambda _: True), items_of(recipe.source, recipe.constants)), limit)
+        found = items_of(recipe.source, recipe.constants, listed)
+        yield from islice(filter(only, found) if only else found, limit)
 
 
 @contextmanager
@@ -51,14 +57,25 @@ def _placed(recipe: CompiledRecipe) -> Iterator[None]:
         raise RecipeError(recipe.placed(error.problems), file=error.file or recipe.file) from None
 
 
-def source_warnings(recipe: CompiledRecipe) -> list[Problem]:
+def source_warnings(recipe: CompiledRecipe, listed: Listed | None = None) -> list[Problem]:
     """Return what the source leaves out that a person may have meant; see ``items.source_warnings``."""
     with _placed(recipe):
-        return recipe.placed(items_module.source_warnings(recipe.source))
+        return recipe.placed(items_module.source_warnings(recipe.source, listed))
 
 
-def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Callable[[Item], bool] | None = None) -> int:
+def check_items(
+    recipe: CompiledRecipe,
+    *,
+    limit: int | None = None,
+    only: Callable[[Item], bool] | None = None,
+    outputs: Outputs | None = None,
+    listed: Listed | None = None,
+) -> int:
     """Return how many items there are.
+
+    Args:
+        listed: as for ``items_of``.
+        outputs: a place that several results go to is reserved in it for the first of them, whichever is made first.
 
     Raises:
         RecipeError: there are none; an output's bucket does not exist; a template names a column that the table has
@@ -66,7 +83,8 @@ def check_items(recipe: CompiledRecipe, *, limit: int | None = None, only: Calla
             run would then take results for inputs, and pay for them).
     """
     with _placed(recipe):
-        return _checked_items(recipe, limit, only)
+        found = partial(items, recipe, limit=limit, only=only, listed=listed)
+        return _checked_items(recipe, found, outputs or Outputs())
 
 
 def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
@@ -84,31 +102,34 @@ def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
             yield f"{item.stem}: {'; '.join(str(error).splitlines())}"
 
 
-def _checked_items(recipe: CompiledRecipe, limit: int | None, only: Callable[[Item], bool] | None) -> int:
+def _checked_items(recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], outputs: Outputs) -> int:
     table = tables.found(recipe.source.table)[0] if recipe.source.table else ""
     bytes_in = tables.embedded(table) if table else frozenset()
     _check_bytes(recipe, table, bytes_in)
     _check_names(recipe, table, bytes_in)
     _check_roots(recipe)
     inputs: set[bytes] = set()
-    results: set[bytes] = set()
+    results: dict[bytes, tuple[int, int]] = {}
     found_again = ""
     named = list(named_pictures(recipe))
     finds = finder(recipe.source, recipe.constants)
     count = 0
-    for item in items(recipe, limit=limit, only=only):
+    for item in found():
         count += 1
-        inputs.update(map(mark, pictures_of_item(recipe, item, named)))
-        for path in _written_by(recipe, item):
-            results.add(mark(path))
+        inputs.update(map(outputs.mark, pictures_of_item(recipe, item, named)))
+        for number, path in enumerate(_written_by(recipe, outputs, item)):
+            mark = outputs.mark(path)
+            first = results.setdefault(mark, (item.index, number))
+            if first != (item.index, number):
+                outputs.take(mark, *first)
             if not found_again and finds(path):
                 found_again = path
     name = cut(recipe.outputs[0].path.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"
-    if inputs & results:
-        for item in items(recipe, limit=limit, only=only):
-            for path in _written_by(recipe, item):
-                if mark(path) in inputs:
+    if inputs & results.keys():
+        for item in found():
+            for path in _written_by(recipe, outputs, item):
+                if outputs.mark(path) in inputs:
                     what = f"{files.quoted(path)} is also a picture that the run reads: {remedy}"
                     raise RecipeError([Problem("output.path", what)])
     if found_again:
@@ -141,11 +162,12 @@ def pictures_of_item(recipe: CompiledRecipe, item: Item, named: Sequence[tuple[N
                 yield found
 
 
-def _written_by(recipe: CompiledRecipe, item: Item) -> Iterator[str]:
+def _written_by(recipe: CompiledRecipe, outputs: Outputs, item: Item) -> list[str]:
+    """Return where the results of an item go; nothing of one that cannot be used."""
     context = {**recipe.constants, **item.context}
-    for target in recipe.graph.targets:
-        with suppress(InvalidRequest):
-            yield target_path(target, context)
+    with suppress(InvalidRequest):
+        return [] if item.error else [outputs.path(target, context) for target in recipe.graph.targets]
+    return []
 
 
 def _check_bytes(recipe: CompiledRecipe, table: str, bytes_in: frozenset[str]) -> None:

@@ -29,7 +29,6 @@ class RunOptions(PlanOptions, total=False):
     """The keyword arguments of a run: its own, and those of ``flux_tasks.use``."""
 
     seed: int | None
-    verify: bool
     on_event: Callable[[Event], None]
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from flux_tasks import background
 from flux_tasks.catalog import Tool
-from flux_tasks.errors import FluxError, Moderated, SubmissionUncertain
+from flux_tasks.errors import FluxError, InvalidRequest, Moderated, SubmissionUncertain
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.known import is_repair, lookup
@@ -52,8 +52,25 @@ class ItemPlan:
 
     def run(self) -> float:
         """Take the item through the recipe; returns the seconds that it would take if nothing had to wait."""
+        if self._is_settled():
+            return 0.0
         _complete(walk(self._item, self._tally.recipe, self))
         return max(self._ends.values(), default=0.0)
+
+    def _is_settled(self) -> bool:
+        """Check whether a run has settled the item, and count what it has noted if so."""
+        tally = self._tally
+        if not tally.settled:
+            return False
+        try:
+            names = {**tally.recipe.constants, **self._item.context}
+            paths = self.outputs.claim(tally.recipe.graph.targets, names, self._item.index)
+        except InvalidRequest:
+            return False
+        found = tally.settled.find(self._item, [path for _, path in paths])
+        if found is not None:
+            tally.add_settled(self._item.stem, found)
+        return found is not None
 
     # -- answers to the walk --------------------------------------------------------------------------------------
 

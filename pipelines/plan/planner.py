@@ -7,14 +7,16 @@ of the size that the result will have. What depends on pictures that are not mad
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Unpack
 
 from flux_tasks.errors import Problem, RecipeError, nearest, quote
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import SettingChanges, Settings, current, use
-from pipelines.data.items import Item
+from pipelines.data.items import Item, Listed
 from pipelines.data.manifest import StepOutcome
+from pipelines.data.settled import SettledItems
 from pipelines.execution.answers import Attempt, Outcome
 from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
@@ -36,6 +38,7 @@ class PlanOptions(SettingChanges, total=False):
 
     limit: int | None
     budget: float | None
+    verify: bool
     settings: Settings | None
 
 
@@ -44,6 +47,7 @@ def plan(
     *,
     limit: int | None = None,
     budget: float | None = None,
+    verify: bool = False,
     settings: Settings | None = None,
     **changes: Unpack[SettingChanges],
 ) -> Plan:
@@ -52,6 +56,7 @@ def plan(
     Args:
         limit: so many items at most.
         budget: credits, instead of the recipe's own cap.
+        verify: look at every item, also at those that a run has settled and whose files are as they were.
         changes: of the settings, as for ``flux_tasks.use``.
 
     Raises:
@@ -62,11 +67,14 @@ def plan(
     with use(settings or current(), **changes) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         tally.plan.calls = [*recipe.functions]
-        check_items(recipe, limit=limit)
-        for warning in source_warnings(recipe):
+        listed: Listed = {}
+        check_items(recipe, limit=limit, listed=listed, outputs=tally.outputs)
+        for warning in source_warnings(recipe, listed):
             tally.plan.add_warning(str(warning))
-        for item in items(recipe, limit=limit):
-            tally.add_item(ItemPlan(item, tally).run())
+        tally.settled = SettledItems(tally.store, recipe, tally.engine, None, is_trusted=not verify)
+        with closing(tally.settled):
+            for item in items(recipe, limit=limit, listed=listed):
+                tally.add_item(ItemPlan(item, tally).run())
         return tally.plan
 
 

@@ -16,7 +16,9 @@ from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 from pipelines.data.history import LearnedPrices, spent_before
+from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs
+from pipelines.data.settled import Settled, SettledItems
 from pipelines.execution.facts import Facts
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
@@ -29,6 +31,7 @@ class Tally:
     Attributes:
         plan: the result, which grows with each item.
         journal: unsettled jobs by key.
+        settled: items that need no look at them, if any.
     """
 
     def __init__(self, recipe: CompiledRecipe, settings: Settings, cap: float | None) -> None:
@@ -39,12 +42,14 @@ class Tally:
         self.facts = Facts(self.store, write=False)
         self.outputs = Outputs()
         self._planned: set[bytes] = set()
+        self.settled: SettledItems | None = None
         try:
             self.journal: Mapping[str, Entry] = {entry.key: entry for entry in Journal(self.store).entries()}
             is_new = self.store.is_new()
         except OSError as error:
             raise StoreUnavailable.of("read", error) from error
         self._steps = {node.step.id: StepPlan(node.step.id, _does(node), node.is_paid) for node in recipe.graph.nodes}
+        self._step_of = {node.id: self._steps[node.step.id] for node in recipe.graph.nodes}
         self.plan = Plan(recipe.name, settings.endpoint, self.engine, max_jobs=settings.max_jobs, budget=cap)
         self.plan.store, self.plan.is_store_new = self.store.url, is_new
         self.plan.steps = list(self._steps.values())
@@ -73,6 +78,17 @@ class Tally:
         if (node.step.id, what) not in self._remarks:
             self._remarks.add((node.step.id, what))
             self.plan.add_warning(f"{node.step.id}: {what}")
+
+    def add_settled(self, stem: str, settled: Settled) -> None:
+        """Count the steps of an item that a run has settled, as its walk would."""
+        for row in settled.row["steps"]:
+            step = self._step_of[row["id"]]
+            if row["outcome"] is StepOutcome.CACHED and not row["is_paid"]:
+                step.local += 1
+            else:
+                step.count(row["outcome"])
+        for node, said in settled.remarks:
+            self.plan.add_warning(f"{stem}: {node}: {said}")
 
     def estimate(self, call: Call | None) -> float | None:
         """Return the credits that a call is expected to cost; a price that was learned is named in the plan."""

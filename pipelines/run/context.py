@@ -21,7 +21,7 @@ from flux_tasks.store.journal import Journal, Standing
 from flux_tasks.store.records import Store
 from pipelines.data.history import LearnedPrices
 from pipelines.data.outputs import Outputs
-from pipelines.data.settled import SettledItems, scope_of
+from pipelines.data.settled import SettledItems
 from pipelines.execution.facts import Facts
 from pipelines.execution.precheck import named_pictures
 from pipelines.language.compiled import CompiledRecipe
@@ -71,6 +71,7 @@ class RunContext:
         engine: which engine answers; known once the run has asked the endpoint.
         stopped: why no new job is begun, or None.
         settled: items that need no look at them; known with the engine.
+        beginning: the indexes of new items in work whose first job has not begun.
     """
 
     recipe: CompiledRecipe
@@ -90,12 +91,14 @@ class RunContext:
         self.prices = LearnedPrices(self.store, "")
         self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn)
         self.named_pictures = list(named_pictures(self.recipe))
+        self.beginning: set[int] = set()
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
 
     def open_settled(self, *, is_trusted: bool) -> None:
         """Read what earlier runs have settled; nothing of it counts where it is not trusted."""
-        scope = scope_of(self.recipe, self.engine, self.seed)
-        self.settled = SettledItems(self.store, scope, self.recipe, self.run_id, is_trusted=is_trusted).__enter__()
+        parts = (self.store, self.recipe, self.engine, self.seed)
+        self.settled = SettledItems(*parts, run_id=self.run_id, is_trusted=is_trusted)
+        bool(self.settled)  # reads the index here, on a thread
 
     def _warn(self, text: str) -> None:
         self.emit(Event(EventKind.WARNING, text=text))

@@ -39,10 +39,15 @@ PICTURED_ITEMS = 60
 
 
 class ItemRun:
-    """One item of a run. Implements ``NodeAnswers``: pays for jobs, does local work, keeps results in the store."""
+    """One item of a run. Implements ``NodeAnswers``: pays for jobs, does local work, keeps results in the store.
 
-    def __init__(self, item: Item, context: RunContext) -> None:
+    Args:
+        is_new: no run has settled it, and others have been: these leave it the way.
+    """
+
+    def __init__(self, item: Item, context: RunContext, *, is_new: bool = False) -> None:
         self.item = item
+        self.is_new = is_new
         self.facts = context.facts
         self.outputs = context.outputs
         self._context = context
@@ -57,7 +62,15 @@ class ItemRun:
         Raises:
             NeedsJob: a step needs a job and there is no ``call_tool``. Run it again with one.
         """
-        settled = await self._where_it_lies(self._settled)
+        if self.is_new:
+            self._context.beginning.add(self.item.index)
+        try:
+            return await self._run(call_tool)
+        finally:
+            self._context.beginning.discard(self.item.index)
+
+    async def _run(self, call_tool: CallTool | None) -> ManifestRow:
+        settled = await self._settled()
         if settled is not None:
             return settled
         self._call_tool = call_tool
@@ -71,7 +84,7 @@ class ItemRun:
                 await self._write(target, path, image)
         row = self._row.finish(walked.results.get(SOURCE))
         if self._context.settled is not None:
-            await self._where_it_lies(self._context.settled.add, self.item, read.found, row)
+            await self._where_it_lies(self._context.settled.add, self.item, read.found, row, self._row.remarks)
         return row
 
     async def _where_it_lies(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -80,17 +93,22 @@ class ItemRun:
         is_here = all(map(files.is_local, (self.item.path, *outputs)))
         return function(*arguments) if is_here else await self.off_loop(function, *arguments)
 
-    def _settled(self) -> ManifestRow | None:
+    async def _settled(self) -> ManifestRow | None:
         """Return the row of an item that an earlier run has settled; None if it has to be looked at."""
         context = self._context
-        if context.settled is None:
+        if not context.settled:
             return None
         try:
             names = {**context.recipe.constants, **self.item.context}
             paths = self.outputs.claim(context.recipe.graph.targets, names, self.item.index)
         except InvalidRequest:
             return None
-        return context.settled.row(self.item, [path for _, path in paths])
+        find = partial(context.settled.find, self.item, [path for _, path in paths])
+        try:
+            found = find(may_wait=False)
+        except BlockingIOError:
+            found = await self.off_loop(find)
+        return found.row if found is not None else None
 
     def _read_files(self) -> ReadFiles:
         """Return what notes the files of this item, beginning with the pictures that its recipe names."""
@@ -171,6 +189,7 @@ class ItemRun:
         estimate = context.prices.estimate(call)
         async with context.budget.pay(call.tool.name, estimate, is_paid=is_paid) as reservation:
             context.emit(Event(EventKind.BEGIN, self.item.stem, step.id))
+            context.beginning.discard(self.item.index)
             try:
                 arguments = {**attempt.arguments, **pictures_for_task(attempt.node, call)}
                 result = await self._call_tool(step.task, CheckedArguments(arguments, call))
@@ -221,6 +240,7 @@ class _Row:
         self._steps: list[tuple[int, StepRow]] = []
         self._errors: list[tuple[ItemOutcome, ErrorRow]] = []
         self._outputs: list[tuple[OutputTarget, OutputRow]] = []
+        self._remarks: list[tuple[int, str, str]] = []
         self._started = time.monotonic()
 
     def note(self, attempt: Attempt, outcome: Outcome, seen: Observed) -> StepRow:
@@ -241,8 +261,16 @@ class _Row:
             **{name: value for name, value in facts.items() if value not in (None, "", [])},
         }
         step = cast(StepRow, row)
+        of_job = outcome.job.warnings if outcome.job is not None else ()
+        said = (warning for warning in outcome.warnings if warning not in (*attempt.notes, *of_job))
+        self._remarks += ((node.rank, node.id, warning) for warning in said)
         self._steps.append((node.rank, step))
         return step
+
+    @property
+    def remarks(self) -> list[tuple[str, str]]:
+        """What a plan says of the steps once the store answers them: node and sentence."""
+        return [(node, said) for _, node, said in sorted(self._remarks, key=lambda remark: remark[0])]
 
     def fail(self, place: str, problem: Exception) -> None:
         """Add what went wrong, and where: the node, or ``source``, ``input``, ``output``."""

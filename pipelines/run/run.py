@@ -23,7 +23,7 @@ from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
 from pipelines.data.history import BegunRun, LearnedPrices
-from pipelines.data.items import Item
+from pipelines.data.items import Item, Listed
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
@@ -33,6 +33,9 @@ from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
 
 _log = logging.getLogger("pipelines.run")
+
+_PAUSE = 0.01
+"""Seconds between two looks whether the jobs of new items have begun."""
 
 
 class Run:
@@ -82,8 +85,11 @@ class Run:
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
-        self.summary.total = check_items(recipe, limit=limit, only=only)
-        self._left: Iterator[Item] = items(recipe, limit=limit, only=only)
+        self._listed: Listed = {}
+        self._items = partial(items, recipe, limit=limit, only=only, listed=self._listed)
+        outputs = self.context.outputs
+        self.summary.total = check_items(recipe, limit=limit, only=only, listed=self._listed, outputs=outputs)
+        self._left: Iterator[ItemRun | None] = iter(())
         self._next: ItemRun | None = None
 
     def __enter__(self) -> Run:
@@ -96,7 +102,7 @@ class Run:
             "manifest": self.summary.manifest,
             "started": self.summary.started,
         }
-        warnings = source_warnings(self.recipe)
+        warnings = source_warnings(self.recipe, self._listed)
         facts = {"started": self.summary.started, "manifest": self.summary.manifest, "total": self.summary.total}
         try:
             self.context.store.put_record(files.join("runs", self.summary.run_id), "run", record)
@@ -116,7 +122,7 @@ class Run:
         background.run(save_durations(self.settings))
         self.context.prices.close()
         if self.context.settled is not None:
-            self.context.settled.__exit__()
+            self.context.settled.close()
         self._manifest.__exit__(*error)
         self._begun.end()
 
@@ -135,6 +141,8 @@ class Run:
 
     def failed_rows(self, most: int = 1_000) -> list[ManifestRow]:
         """Return the rows of items that did not end well, in the order of the items; the first ``most``."""
+        if not self.summary.failed:
+            return []
         rows = (row for row in read_manifest(self.summary.manifest) if row.get("error"))
         return heapq.nsmallest(most, rows, key=lambda row: int(row.get("index", 0)))
 
@@ -151,18 +159,32 @@ class Run:
         await background.arun(forget_failures(self.context.store))
         await background.arun(stop_submitting(self.settings, None))
         await self.context.budget.open()
-        for item in self._left:
-            self._next = ItemRun(item, self.context)
+        self._left = self._in_order_of_work()
+        for item in filter(None, self._left):
+            self._next = item
             if self.stopped is not None:
                 await self.run_remaining(_refuse)
                 return True
             try:
-                await self._finish(self._next, None)
+                await self._finish(item, None)
             except NeedsJob:
                 return False
         self._next = None
         await self._close_budget()
         return True
+
+    def _in_order_of_work(self) -> Iterator[ItemRun | None]:
+        """Return the items: first those that no run has settled, so that their jobs wait for none of the others.
+
+        None stands for an item whose turn has not come yet: whoever has other work to do may do some.
+        """
+        context, settled = self.context, self.context.settled
+        if not settled:
+            yield from (ItemRun(item, context) for item in self._items())
+            return
+        for item in self._items():
+            yield None if settled.has_seen(item) else ItemRun(item, context, is_new=True)
+        yield from (ItemRun(item, context) for item in self._items() if settled.has_seen(item))
 
     async def prepare_to_pay(self, *places: str) -> None:
         """Find out before the first job what would keep its result from being written, or its call from being made.
@@ -206,18 +228,20 @@ class Run:
     async def _close_budget(self) -> None:
         await self.context.budget.close(is_stopped=self.stopped is not None, is_whole=self._is_whole)
 
-    def _queue(self, first: ItemRun) -> Iterator[ItemRun]:
+    def _queue(self, first: ItemRun) -> Iterator[ItemRun | None]:
         """Return what is left; a source that cannot be read any further stops the run, and what it has is finished."""
         yield first
         try:
-            for item in self._left:
-                yield ItemRun(item, self.context)
+            yield from self._left
         except FluxError as error:
             self.stop(RunStopped(f"the source cannot be read any further: {error}"))
 
-    async def _work(self, queue: Iterator[ItemRun], call_tool: CallTool) -> None:
+    async def _work(self, queue: Iterator[ItemRun | None], call_tool: CallTool) -> None:
         for item in queue:
-            await self._finish(item, call_tool)
+            if item is not None:
+                while not item.is_new and self.context.beginning:
+                    await asyncio.sleep(_PAUSE)
+                await self._finish(item, call_tool)
             await asyncio.sleep(0)  # many that are settled may follow one another
 
     async def _finish(self, item: ItemRun, call_tool: CallTool | None) -> None:

@@ -47,14 +47,23 @@ def _need(module: str, package: str) -> None:
 
 
 @contextlib.contextmanager
-def moto_s3() -> Iterator[str]:
-    """The address of an S3 server in this process."""
+def moto_s3(book: list[str] | None = None) -> Iterator[str]:
+    """The address of an S3 server in this process, which notes each request in ``book``: its method and address."""
     _need("moto", "moto[server]")
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    app = server._server.app
+
+    def noting(environment: dict[str, Any], start: Any) -> Any:
+        if book is not None:
+            address = f"{environment['PATH_INFO']}?{environment['QUERY_STRING']}"
+            book.append(f"{environment['REQUEST_METHOD']} {address}")
+        return app(environment, start)
+
+    server._server.app = noting
     try:
         yield "http://{}:{}".format(*server.get_host_and_port())
     finally:

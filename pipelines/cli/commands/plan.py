@@ -13,6 +13,7 @@ def plan(
     budget: Budget = None,
     places: Places = Places(),
     json: Json = False,
+    verify: bool = False,
     no_code: NoCode = False,
 ) -> Exit:
     """Show what a run would do and cost.
@@ -23,6 +24,9 @@ def plan(
     For example:
       flux-pipelines plan recipe.yaml
       flux-pipelines plan recipe.yaml --limit 100 --json
+
+    Args:
+        verify: look at every picture and result, also where size and times say that nothing has changed
     """
     from json import dumps
 
@@ -31,6 +35,6 @@ def plan(
 
     settings = places.settings(needs_key=False)
     loaded = load_recipe(recipe, variables, no_code=no_code)
-    result = planner.plan(loaded, limit=limit, budget=budget, settings=settings)
+    result = planner.plan(loaded, limit=limit, budget=budget, verify=verify, settings=settings)
     print_line(dumps(result.to_dict(), indent=2) if json else table(result, width=terminal_width()))
     return Exit.ITEMS if result.problems else Exit.OK

@@ -1,0 +1,91 @@
+"""Settled items in a bucket: how many requests a run and a plan make does not depend on how many items there are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from object_stores import moto_s3, new_bucket_name, reach_s3
+from recipes import Place, perform
+
+from flux_tasks import files
+from pipelines.plan.planner import plan
+from pipelines.recipe import Recipe
+
+RECIPE = """
+source: {images: "s3://BUCKET/photos/*.png", columns: {mask: "s3://BUCKET/masks/{{ stem }}.png"}}
+steps:
+  - deblur: {}
+  - erase: {mask: "{{ mask }}"}
+    when: mask_exists
+  - resize: {width: 120}
+output: {path: "s3://BUCKET/out/{{ stem }}.png"}
+"""
+PICTURES = 1
+
+
+@pytest.fixture
+def book() -> list[str]:
+    """The requests that the server gets."""
+    return []
+
+
+@pytest.fixture
+def bucket(here: Place, book: list[str]) -> Iterator[str]:
+    with moto_s3(book) as endpoint, reach_s3(endpoint):
+        import fsspec
+
+        name = new_bucket_name()
+        files.exists(f"s3://{name}/any")  # imports the library the way this one does
+        fsspec.filesystem("s3").mkdir(name)
+        here.settings = replace(here.settings, store=f"s3://{name}/store")
+        yield name
+
+
+def put(here: Place, bucket: str, *names: str, folder: str = "photos") -> None:
+    """Put a picture and its mask into the bucket under each of these names."""
+    for name in names:
+        files.write(f"s3://{bucket}/{folder}/{name}.png", (here.folder / "photos" / "p0.png").read_bytes())
+        files.write(f"s3://{bucket}/masks/{name}.png", (here.folder / "masks" / "p0.png").read_bytes())
+
+
+def recipe(bucket: str, text: str = RECIPE) -> Recipe:
+    return Recipe.parse(text.replace("BUCKET", bucket))
+
+
+def test_a_settled_run_and_plan_make_as_many_requests_for_one_item_as_for_nine(
+    here: Place, bucket: str, book: list[str]
+) -> None:
+    made = recipe(bucket)
+    found: list[tuple[int, int]] = []
+    for names in (["a"], [*"bcdefghi"]):
+        put(here, bucket, *names)
+        perform(made, here.settings)
+        book.clear()
+        run, _ = perform(made, here.settings)
+        assert set(run.summary.counts) == {"cached"}
+        of_run = requests(book)
+        book.clear()
+        assert plan(made.compiled, settings=here.settings).jobs == 0
+        found.append((of_run, requests(book)))
+    assert found[0] == found[1]
+
+
+def requests(book: list[str]) -> int:
+    """How many requests there were, but for those that read the files of earlier runs: two for each."""
+    return sum(not re.search(r"/settled/\w+/", address) for address in book)
+
+
+def test_the_folders_of_a_settled_run_are_listed_a_handful_of_times(here: Place, bucket: str, book: list[str]) -> None:
+    put(here, bucket, *"abc")
+    perform(recipe(bucket), here.settings)
+    book.clear()
+    perform(recipe(bucket), here.settings)
+    lists = [address for address in book if "list-type=2" in address and "max-keys=1&" not in address]
+    folders = ("photos", "masks", "out")
+    counts = {folder: sum(f"prefix={folder}%2F" in address for address in lists) for folder in folders}
+    assert counts["photos"] <= 5
+    assert (counts["masks"], counts["out"]) == (1, 1)
+    assert not any("blobs" in address or "results" in address for address in book)
