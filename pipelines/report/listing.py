@@ -12,7 +12,6 @@ from pipelines.report.items import Item, Step
 
 _LONG = 300
 _MAX_ROWS = 2_400_000  # bytes
-_MAX_PACKED = 4_000_000  # bytes
 
 
 class Listing:
@@ -24,17 +23,23 @@ class Listing:
         packed_total: how many of them the script shows: all, unless they are more than a page can hold.
 
     Args:
+        room: bytes that the list may take of the page.
         render_row: returns an item as a row of the table, given its steps as ``render_steps`` returns them.
     """
 
     def __init__(
-        self, most: int, render_row: Callable[[Item, str], str], render_steps: Callable[[tuple[Step, ...]], str]
+        self,
+        most: int,
+        room: int,
+        render_row: Callable[[Item, str], str],
+        render_steps: Callable[[tuple[Step, ...]], str],
     ) -> None:
         self.rows: list[str] = []
         self.total = 0
         self.packed_total = 0
         self._most = most
         self._room = _MAX_ROWS
+        self._max_packed = (room - _MAX_ROWS) * 3 / 4  # as base64
         self._needing_attention = 0
         self._render_row = render_row
         self._render_steps = lru_cache(render_steps)
@@ -56,7 +61,7 @@ class Listing:
         if is_wanted and size <= self._room:
             self._room -= size
             self.rows.append(row)
-        if len(self._packed) < _MAX_PACKED:
+        if len(self._packed) < self._max_packed * (1.0 if item.needs_attention else 0.9):
             reasons = [error["message"] for error in item.errors]
             words = "\n".join([item.name, item.source, item.outcome, *item.paths, *reasons])
             entry = json.dumps([item.number, item.outcome, int(item.needs_attention), words, row])

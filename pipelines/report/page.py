@@ -35,7 +35,8 @@ MAX_LISTED = 2_000
 """How many items without pictures a browser without scripts shows, and up to as many again that need attention."""
 
 _MAX_CALLED_OUT = 20
-_MAX_BYTES = 11_500_000  # of the items with pictures
+_MAX_PAGE = 19_000_000  # bytes
+_MAX_PICTURED = 11_500_000  # of these, for the items with pictures
 _BATCH = 20
 _SIZES = ((12, (1200, 250_000)), (30, (960, 180_000)), (60, (800, 60_000)))
 _SMALLEST_SIZE = (640, 50_000)
@@ -106,7 +107,8 @@ def render(
     items = _with_pictures(pictured, previews or Previews())
     template = _template()
     macros = template.environment.get_template("row.html.j2").module
-    listing = Listing(MAX_LISTED, macros.row, macros.steps_of)  # type: ignore[attr-defined]
+    room = _MAX_PAGE - sum(item.picture_bytes for item in items)
+    listing = Listing(MAX_LISTED, room, macros.row, macros.steps_of)  # type: ignore[attr-defined]
     counted = Counter(item.outcome for item in items)
     attention = [item for item in items if item.needs_attention]
     for number, row in chain(pictured[len(items) :], numbered):
@@ -134,7 +136,7 @@ def _with_pictures(rows: Sequence[tuple[int, Mapping[str, Any]]], previews: Prev
     """Return the items of the first rows, with pictures, as many as there is room for."""
     limits = _limits([row for _, row in rows])
     items: list[Item] = []
-    room = _MAX_BYTES
+    room = _MAX_PICTURED
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]

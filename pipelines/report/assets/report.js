@@ -111,8 +111,9 @@ async function makeLongList() {
   };
   const empty = (part) => {
     if (part.querySelector(":target")) return;
+    const rows = Math.min(size, chosen.length - part.number * size);
     const room = document.createElement("tr");
-    room.style.height = `${part.offsetHeight || height * Math.min(size, chosen.length - part.number * size)}px`;
+    room.style.height = `${part.isFilled ? part.offsetHeight : rows * height}px`;
     room.ariaHidden = "true";
     part.replaceChildren(room);
     part.isFilled = false;
@@ -134,9 +135,12 @@ async function makeLongList() {
       for (let number = 0; number * size < chosen.length; number += 1) {
         const part = table.createTBody();
         part.number = number;
-        if (number) empty(part);
-        else fill(part);
-        height ||= part.offsetHeight / part.rows.length;
+        if (number) {
+          empty(part);
+        } else {
+          fill(part);
+          height ||= part.offsetHeight / part.rows.length;
+        }
         watcher.observe(part);
       }
       table.ariaRowCount = chosen.length + 1;

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -84,6 +87,23 @@ def test_long_texts_of_many_items_do_not_make_the_page_larger(run: RunSummary) -
     message = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(1_500))
     rows = ({"item": f"p{n}", "outcome": "failed", "error": {"message": f"{n}{message}"}} for n in range(5_000))
     assert len(render(run, rows).encode()) < LIMIT
+
+
+def test_more_items_than_a_page_can_hold_are_counted_and_those_that_need_attention_come_first(
+    run: RunSummary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.report.page._MAX_PAGE", 3_100_000)
+    text = render(run, many(16_000), max_pictures=0)
+    packed = text.partition('<template id="packed">')[2].partition("</template>")[0]
+    entries = json.loads(zlib.decompress(base64.b64decode(packed), wbits=31))
+    assert 1_000 < len(entries) < 15_000
+    assert [entry[0] for entry in entries if entry[2]] == list(range(999, 16_000, 1_000))
+    page = ReportPage(text)
+    assert (
+        f"The other {len(entries)} are listed here; {16_000 - len(entries)} more are in the run’s manifest" in page.text
+    )
+    assert "15984 cached" in page.text
+    assert len(text) < 3_200_000
 
 
 def test_a_report_of_few_items_needs_no_script_for_its_list(run: RunSummary) -> None:
