@@ -48,8 +48,8 @@ class Listing:
 
     @property
     def is_long(self) -> bool:
-        """Whether they are so many that a browser with scripts had better make only the rows that are on the screen."""
-        return self.total > min(_LONG, self._most)
+        """Whether a browser with scripts had better make only the rows that are near the screen, of all of them."""
+        return self.total > min(_LONG, len(self.rows))
 
     def add(self, item: Item) -> None:
         """Add the next item."""

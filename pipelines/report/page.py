@@ -103,15 +103,17 @@ def render(
             table.
     """
     numbered = enumerate(rows)
-    pictured = list(islice(numbered, max(0, max_pictures)))
-    items = _with_pictures(pictured, previews or Previews())
+    first = list(islice(numbered, max(0, max_pictures)))
+    previews = previews or Previews()
+    items = _with_pictures(first, previews)
+    previews.save()
     template = _template()
     macros = template.environment.get_template("row.html.j2").module
     room = _MAX_PAGE - sum(item.picture_bytes for item in items)
     listing = Listing(MAX_LISTED, room, macros.row, macros.steps_of)  # type: ignore[attr-defined]
     counted = Counter(item.outcome for item in items)
     attention = [item for item in items if item.needs_attention]
-    for number, row in chain(pictured[len(items) :], numbered):
+    for number, row in chain(first[len(items) :], numbered):
         item = read_item(number, row, is_listed=True)
         counted[item.outcome] += 1
         listing.add(item)
@@ -140,15 +142,12 @@ def _with_pictures(rows: Sequence[tuple[int, Mapping[str, Any]]], previews: Prev
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            shown = pool.map(lambda entry: add_pictures(read_item(*entry), entry[1], limits, previews), batch)
-            for (_, row), item in zip(batch, shown, strict=True):
+            pictured = pool.map(lambda entry: add_pictures(read_item(*entry), entry[1], limits, previews), batch)
+            for (_, row), item in zip(batch, pictured, strict=True):
                 room -= item.picture_bytes + len(json.dumps(row, default=str))
                 if room < 0:
-                    break
+                    return items
                 items.append(item)
-            if room < 0:
-                break
-    previews.save()
     return items
 
 

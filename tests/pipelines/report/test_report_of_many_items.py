@@ -52,6 +52,13 @@ def many(number: int = MANY) -> Iterator[Row]:
             yield a_row(n)
 
 
+def unpack(text: str) -> list[Any]:
+    """What a page has for its script."""
+    packed = text.partition('<template id="packed">')[2].partition("</template>")[0]
+    entries: list[Any] = json.loads(zlib.decompress(base64.b64decode(packed), wbits=31))
+    return entries
+
+
 def noise(describe: Describe, seed: int) -> dict[str, Any]:
     """A picture that nothing makes small."""
     return describe(Image.merge("RGB", [Image.effect_noise((900, 700), 90) for _ in range(3)]).rotate(seed))
@@ -83,10 +90,15 @@ def test_no_number_of_pictures_makes_the_page_larger(run: RunSummary, describe: 
     assert len(page.all("article")) + len(page.all("tr")) >= most, "the others are rows"
 
 
-def test_long_texts_of_many_items_do_not_make_the_page_larger(run: RunSummary) -> None:
-    message = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(1_500))
-    rows = ({"item": f"p{n}", "outcome": "failed", "error": {"message": f"{n}{message}"}} for n in range(5_000))
-    assert len(render(run, rows).encode()) < LIMIT
+@pytest.mark.parametrize(("number", "length"), [(5_000, 1_500), (250, 6_000)])
+def test_long_texts_do_not_make_the_page_larger_and_every_item_is_listed(
+    run: RunSummary, number: int, length: int
+) -> None:
+    message = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(length))
+    rows = ({"item": f"p{n}", "outcome": "failed", "error": {"message": f"{n}{message}"}} for n in range(number))
+    text = render(run, rows, max_pictures=0)
+    assert len(text.encode()) < LIMIT
+    assert len(unpack(text)) == number
 
 
 def test_more_items_than_a_page_can_hold_are_counted_and_those_that_need_attention_come_first(
@@ -94,8 +106,7 @@ def test_more_items_than_a_page_can_hold_are_counted_and_those_that_need_attenti
 ) -> None:
     monkeypatch.setattr("pipelines.report.page._MAX_PAGE", 3_100_000)
     text = render(run, many(16_000), max_pictures=0)
-    packed = text.partition('<template id="packed">')[2].partition("</template>")[0]
-    entries = json.loads(zlib.decompress(base64.b64decode(packed), wbits=31))
+    entries = unpack(text)
     assert 1_000 < len(entries) < 15_000
     assert [entry[0] for entry in entries if entry[2]] == list(range(999, 16_000, 1_000))
     page = ReportPage(text)
