@@ -27,6 +27,7 @@ _MAX_EDGES = 16_000
 _STAIR = 3  # pixels; an edge up to this length counts as part of a slope
 _MAX_THUMBNAIL_BYTES = 16_000
 _QUALITIES = (86, 70, 50)
+_LEAST_SHARE = 0.3  # of its bytes that a picture keeps at the lowest quality, at least
 _MAX_PROFILE = 20_000
 
 T = TypeVar("T")
@@ -255,6 +256,8 @@ def _webp(image: Image.Image, limit: int) -> str:
             image.save(buffer, "WEBP", quality=quality, method=1, icc_profile=image.info.get("icc_profile") or b"")
             if buffer.tell() <= limit or max(image.size) < 64:
                 return base64.b64encode(buffer.getvalue()).decode("ascii")
+            if buffer.tell() * _LEAST_SHARE > limit:
+                break
         image = image.resize((max(1, image.width * 2 // 3), max(1, image.height * 2 // 3)), Image.Resampling.LANCZOS)
 
 

@@ -22,8 +22,10 @@ from flux_tasks.images import byte_cache
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
 from flux_tasks.jobs.result import JobResult
-from flux_tasks.settings import Settings
+from flux_tasks.settings import Settings, use
+from flux_tasks.tasks import direct
 from pipelines.recipe import Recipe
+from pipelines.run.context import CallTool
 from pipelines.run.run import Run
 
 RECIPE = """
@@ -51,14 +53,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def perform(folder: Path, settings: Settings, text: str = RECIPE, **options: Any) -> tuple[Run, dict[str, Any]]:
+def perform(
+    folder: Path, settings: Settings, text: str = RECIPE, call_tool: CallTool | None = None, **options: Any
+) -> tuple[Run, dict[str, Any]]:
     """A whole run without Prefect; the rows by item."""
 
-    async def call_tool(task: str, arguments: dict[str, Any]) -> JobResult:
+    async def call(task: str, arguments: dict[str, Any]) -> JobResult:
         arguments = dict(arguments)
         tool = catalog.tool(task, arguments.pop("model", None))
-        call = prepare(tool, arguments)
-        return await background.arun(job.execute(call, settings))
+        return await background.arun(job.execute(prepare(tool, arguments), settings))
+
+    call_tool = call_tool or call
 
     async def whole(run: Run) -> None:
         if not await run.answer_from_store():
@@ -235,6 +240,15 @@ def test_a_step_that_changed_nothing_says_so(bfl: FakeBfl, folder: Path, setting
     _, rows = perform(folder, settings)
     assert rows["zinc"]["steps"][0]["warnings"] == ["the result has the same pixels as its input"]
     assert "warnings" not in rows["apple"]["steps"][0]
+
+
+def test_a_call_that_a_run_has_checked_is_made_without_a_second_check(
+    bfl: FakeBfl, folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct, "call_of", lambda *_, **__: pytest.fail("it is checked again"))
+    with use(settings):
+        run, _ = perform(folder, settings, call_tool=direct.call_task)
+    assert (dict(run.summary.counts), run.summary.jobs, bfl.jobs) == ({"done": 3}, 4, 4)
 
 
 def test_a_glob_that_matches_nothing_is_a_recipe_error(bfl: FakeBfl, folder: Path, settings: Settings) -> None:
