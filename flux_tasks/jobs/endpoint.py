@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,9 @@ from flux_tasks.store.commit import insist
 from flux_tasks.store.durations import Durations
 from flux_tasks.store.exclusion import keeps_apart
 from flux_tasks.store.records import Store
+
+IDLE = 20.0
+"""Seconds after which connections that nobody uses are closed, as long as one of them is kept open otherwise."""
 
 _MOST_SENT = 48 * 1024 * 1024
 _MOST_FETCHED = 48 * 1024 * 1024
@@ -37,6 +42,10 @@ class Endpoint:
     """Ids of the jobs that this process has submitted and that are not in the store yet."""
     fetched: TrafficLimit = field(default_factory=lambda: TrafficLimit(_MOST_FETCHED))
     """For results, from their delivery to the store."""
+    users: int = 0
+    """Blocks that use the client at this moment."""
+    _idle: asyncio.TimerHandle | None = None
+    _resting: asyncio.Task[None] | None = None
     _sent: dict[str, TrafficLimit] = field(default_factory=dict)
     _durations: dict[str, Durations] = field(default_factory=dict)
 
@@ -48,8 +57,31 @@ class Endpoint:
         """Return the limit for requests: each class of slots has its own, because bodies wait for a slot in memory."""
         return self._sent.setdefault(slot_class, TrafficLimit(_MOST_SENT))
 
-    async def connect(self) -> BflClient:
-        """Return the client; it is made, and the embedded server started, when it is first needed."""
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[BflClient]:
+        """Return the client for a block; it is made, and the embedded server started, when it is first needed.
+
+        When nobody has used it for a while, its connections are closed.
+        """
+        self.users += 1
+        try:
+            yield await self._connect()
+        finally:
+            self.users -= 1
+            if self._idle is not None:
+                self._idle.cancel()
+            self._idle = asyncio.get_running_loop().call_later(IDLE, self._begin_rest)
+
+    def _begin_rest(self) -> None:
+        self._resting = asyncio.create_task(self._rest())
+
+    async def _rest(self) -> None:
+        async with self.opening:
+            if not self.users and self.client is not None:
+                client, self.client = self.client, None
+                await client.aclose()
+
+    async def _connect(self) -> BflClient:
         async with self.opening:
             if self.client is None:
                 base_url = self.settings.base_url or await self._serve()
@@ -79,7 +111,8 @@ class Endpoint:
 
                 self.engine = identity(self.settings.engine)
             else:
-                self.engine = await (await self.connect()).engine()
+                async with self.connected() as client:
+                    self.engine = await client.engine()
         return self.engine
 
 
@@ -97,6 +130,8 @@ async def close(settings: Settings) -> None:
     if (endpoint := _endpoints.pop(_about(settings), None)) is None:
         return
     async with endpoint.opening:
+        if endpoint._idle is not None:
+            endpoint._idle.cancel()
         for known in endpoint._durations.values():
             await known.save()
         if endpoint.client is not None:
@@ -170,8 +205,8 @@ async def open_account(settings: Settings) -> float | None:
         OutOfCredits: the balance is zero.
     """
     settings.require_key()
-    client = await endpoint_for(settings).connect()
-    credits = await client.credits()
+    async with endpoint_for(settings).connected() as client:
+        credits = await client.credits()
     if credits is not None and credits <= 0:
         raise OutOfCredits(f"{client.base_url}: no credits left")
     return credits

@@ -16,10 +16,11 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from flux_tasks.api.client import BflClient
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
 from flux_tasks.jobs.context import JobContext, Progress
-from flux_tasks.jobs.endpoint import check_exclusion, endpoint_for, engine_of
+from flux_tasks.jobs.endpoint import Endpoint, check_exclusion, endpoint_for, engine_of
 from flux_tasks.jobs.known import find_result
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.jobs.submission import Submitter
@@ -97,7 +98,12 @@ async def _run(job: JobContext, *, is_looked_up: bool) -> JobResult:
         return found
     job.settings.require_key()
     endpoint = endpoint_for(job.settings)
-    client = await endpoint.connect()
+    async with endpoint.connected() as client:
+        return await _pay(job, endpoint, client)
+
+
+async def _pay(job: JobContext, endpoint: Endpoint, client: BflClient) -> JobResult:
+    """Submit one job, unless another process does, and collect it."""
     durations = endpoint.durations(job.store)
     job = await asyncio.to_thread(_prepare, job, durations)
     submitter = Submitter(job, endpoint, client)

@@ -7,6 +7,7 @@ import functools
 import logging
 from contextvars import ContextVar
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from prefect import flow
@@ -35,9 +36,22 @@ async def call_task(task: str, arguments: dict[str, Any]) -> JobResult:
     """Return the result of one paid call, made as a Prefect task run: the ``CallTool`` of a run."""
     with collect_results() as results:
         image: ImageRef = await getattr(tasks, f"a{task}")(**arguments)
+    _forget_links()
     if not results:  # Prefect has found the result in the store, and has not run the task
         return JobResult(image, "", JobOutcome.CACHED, image.cost, job_id=image.job_id)
     return replace(results[-1], image=image)
+
+
+MOST_LINKS = 10_000
+"""Objects of which a flow run knows which task run they are from: some 15 for each, 300 B each."""
+
+
+def _forget_links() -> None:
+    """Forget where the oldest results are from; Prefect keeps that of every task run until the flow run ends."""
+    context = FlowRunContext.get()
+    if context is not None and len(context.run_results) > MOST_LINKS:
+        for key in list(islice(context.run_results, MOST_LINKS // 2)):
+            del context.run_results[key]
 
 
 _current_run: ContextVar[Run | None] = ContextVar("run", default=None)

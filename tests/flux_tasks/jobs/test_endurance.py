@@ -86,6 +86,21 @@ def test_thousands_of_calls_leave_no_connection_task_or_file(bfl: FakeBfl, tmp_p
     assert Journal(Store(settings.store)).entries() == []
 
 
+def test_connections_that_nobody_uses_are_closed_and_opened_again(
+    bfl: FakeBfl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "IDLE", 0.05)
+    settings = settings_for(bfl.url, tmp_path)
+    background.run(all_of(settings, ["warm up"]))
+    background.run(endpoint.close(settings))
+    files, running = open_files(), tasks()
+    for part in ("lake", "river"):
+        outcomes = background.run(all_of(settings, [f"{part} {n}" for n in range(50)]))
+        assert outcomes == ["done"] * 50
+        wait_until(lambda: open_files() <= files and tasks() == running)
+    background.run(endpoint.close(settings))
+
+
 def test_hundreds_of_calls_through_every_kind_of_trouble_leave_nothing_either(tmp_path: Path) -> None:
     schedule = {
         "seed": 4,
