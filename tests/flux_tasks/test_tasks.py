@@ -40,6 +40,7 @@ from flux_tasks import (
 )
 
 pytestmark = [
+    pytest.mark.early,
     pytest.mark.usefixtures("prefect_server"),
     # Prefect's own client leaves its connections to the server to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
