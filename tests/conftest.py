@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)  # in random order otherwise
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("early") is None)
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()  # all modules and 9,000 tests, which no garbage collection need look through again and again
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from PIL import Image, ImageChops, ImageFilter, ImageStat
 from flux_tasks import ImageRef
 from flux_tasks.images.encoding import inspect
 
+pytestmark = pytest.mark.early
+
 ROOT = Path(__file__).parent.parent
 
 

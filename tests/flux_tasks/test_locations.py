@@ -14,6 +14,8 @@ from scripted import Answer, ScriptedServer
 
 from flux_tasks import files
 
+pytestmark = pytest.mark.early
+
 NAMES = (
     "pic#1.jpg",
     "what?x=1.jpg",

@@ -40,6 +40,7 @@ from flux_tasks import (
 )
 
 pytestmark = [
+    pytest.mark.early,
     pytest.mark.usefixtures("prefect_server"),
     # Prefect's own client leaves its connections to the server to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -167,7 +168,7 @@ async def test_the_sync_and_the_async_form_share_their_results(bfl: FakeBfl, pho
 
 
 def test_a_repeated_call_ends_cached_in_another_process_with_another_spelling_of_the_store(
-    bfl: FakeBfl, photo: str, tmp_path: Path
+    bfl: FakeBfl, photo: str, tmp_path: Path, prefect_server: str
 ) -> None:
     first = deblur(photo)
     program = textwrap.dedent(
@@ -178,7 +179,8 @@ def test_a_repeated_call_ends_cached_in_another_process_with_another_spelling_of
             print(state.name, state.result().digest, len(state.result().read()))
         """
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    known = {**os.environ, "PREFECT_API_URL": prefect_server}  # else it would start a server of its own
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=known)
     assert done.stdout.split() == ["Cached", first.digest, str(first.size)]
     assert bfl.jobs == 1
 

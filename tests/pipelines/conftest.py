@@ -36,13 +36,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(folder: Path, prefect_server: str) -> Cli:
+def cli(folder: Path) -> Cli:
+    """The program where no Prefect server is configured."""
+    return Cli(folder)
+
+
+@pytest.fixture
+def prefect_cli(folder: Path, prefect_server: str) -> Cli:
+    """The program whose runs a Prefect server records: each takes 2 s of CPU more."""
     return Cli(folder, prefect_server)
 
 
 @pytest.fixture
-def here_cli(folder: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
-    """The same in this process: quicker, for tests that kill nothing."""
+def here_cli(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+    """``cli`` in this process: quicker, for tests that kill nothing."""
+    monkeypatch.setenv("FLUX_PREFECT", "off")  # another test may have configured a server for this process
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield Here(folder, monkeypatch)
     for number, handler in handlers.items():

@@ -346,9 +346,9 @@ async def test_a_run_is_a_markdown_artifact_on_a_server_with_its_counts_credits_
     assert "k-secret-97" not in artifact.model_dump_json()
 
 
-async def test_a_run_by_the_command_line_names_its_report_in_its_artifact(cli: Cli, folder: Path) -> None:
+async def test_a_run_by_the_command_line_names_its_report_in_its_artifact(prefect_cli: Cli, folder: Path) -> None:
     recipe = recipe_file(folder, "reported")
-    ran = await asyncio.to_thread(cli, "run", recipe, "--endpoint", "local", "--report", f"{folder}/out/r.html")
+    ran = await asyncio.to_thread(prefect_cli, "run", recipe, "--endpoint", "local", "--report", f"{folder}/out/r.html")
     assert ran.returncode == 0, ran.stderr
     (artifact,) = await artifacts_of("reported")
     assert f"| report | {folder}/out/r.html |".replace("_", "\\_") in str(artifact.data)

@@ -27,6 +27,8 @@ from pipelines.execution.precheck import check_items
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
 
+pytestmark = pytest.mark.early
+
 LONG = "Zq" * 300  # more than a name may have
 BINARY = "\x1b[2J\x07\u202e\x9f" * 100
 TEXTS = {

@@ -17,6 +17,8 @@ from flux_tasks.errors import FluxError, RecipeError
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
 
+pytestmark = pytest.mark.early
+
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 

@@ -136,7 +136,7 @@ def test_a_server_is_found_wherever_prefect_would_find_it(tmp_path: Path, where:
 def test_the_embedded_server_records_a_run_and_ends_with_it(folder: Path, bfl: FakeBfl) -> None:
     import sqlite3
 
-    cli = Cli(folder, "")
+    cli = Cli(folder)
     cli.environment["PREFECT_HOME"] = str(folder / "prefect")
     done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--prefect", "embedded", key="k")
     assert done.returncode == 0, done.stderr

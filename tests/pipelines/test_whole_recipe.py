@@ -127,9 +127,9 @@ def test_graph_and_plan_come_first_the_book_has_as_many_jobs_as_planned_and_pyth
 
 
 def test_a_variable_that_is_set_on_the_command_line_makes_other_jobs(
-    recipe: Path, tmp_path: Path, server: LocalServer, prefect_server: str
+    recipe: Path, tmp_path: Path, server: LocalServer
 ) -> None:
-    cli = Cli(tmp_path, prefect_server)
+    cli = Cli(tmp_path)
     refused = cli("plan", str(recipe), "--endpoint", server.url, "--set", "stile=oil", key="right-key")
     assert refused.returncode == 2
     assert "--set stile: there is no variable 'stile' to be set (did you mean 'style'?)" in refused.stderr

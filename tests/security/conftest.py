@@ -84,6 +84,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.setenv("BFL_API_KEY", KEY)
     monkeypatch.setenv("FLUX_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("FLUX_PREFECT", "off")  # another test may have configured a server for this process
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "CRITICAL")  # as the program sets it, which is too late here: see below
     monkeypatch.chdir(tmp_path)
     loggers = [logging.getLogger(f"prefect{name}") for name in ("", ".task_runs", ".flow_runs")]
@@ -95,6 +96,12 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     signal.signal(signal.SIGINT, before)
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+@pytest.fixture
+def recorded(cli: Cli, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Prefect server records the program's runs."""
+    monkeypatch.delenv("FLUX_PREFECT")
 
 
 @pytest.fixture

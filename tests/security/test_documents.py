@@ -427,7 +427,7 @@ def test_conditions_and_templates_that_are_meant_still_work() -> None:
 
 
 def test_a_condition_decides_nothing_for_other_items_when_it_fails_for_one(
-    cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path, prefect_server: str
+    cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path
 ) -> None:
     Image.new("RGB", (96, 80), "teal").save(photos / "bad.png")
     when = "(stem == 'bad' and stem.__class__) or stem != 'bad'"

@@ -139,7 +139,7 @@ def fated(tmp_path: Path) -> Path:
 # -- the command line -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("recorded")
 def test_a_run_with_every_kind_of_failure_tells_the_key_and_the_delivery_addresses_to_no_file_and_no_screen(
     cli: Any, mirror: Mirror, fated: Path, key: str
 ) -> None:
@@ -170,8 +170,9 @@ def test_a_run_whose_key_is_refused_with_the_key_in_the_answer_does_not_repeat_i
     assert files_with(fated, key) == []
 
 
+@pytest.mark.usefixtures("recorded")
 def test_a_run_that_the_service_stops_half_way_does_not_repeat_the_key_it_was_told(
-    cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path, key: str, prefect_server: str
+    cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path, key: str
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     bfl.submit_answer = Answer(422, {"detail": f"Invalid API key format: {key}"})

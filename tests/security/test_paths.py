@@ -18,12 +18,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from scripted import Answer
 
-pytestmark = [
-    pytest.mark.usefixtures("prefect_server"),
-    # Prefect's own client leaves its connections to the server to the garbage collector.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
 HERE = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
 
 

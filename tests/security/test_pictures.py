@@ -206,7 +206,6 @@ def unique(folder: Path) -> None:
         path.rename(path.with_name(path.name.replace(".", "-") + path.suffix))
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_poisoned_pictures_end_as_invalid_and_the_good_ones_beside_them_are_done(
     cli: Any, bfl: FakeBfl, gallery: Path, tmp_path: Path
 ) -> None:
@@ -228,7 +227,6 @@ def test_poisoned_pictures_end_as_invalid_and_the_good_ones_beside_them_are_done
             assert 0 < len(row["error"]["message"]) < 1_000, name
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_unusual_pictures_are_done_and_sent_as_they_are(cli: Any, bfl: FakeBfl, gallery: Path, tmp_path: Path) -> None:
     put(gallery, PROPER)
     wanted = {base64.b64encode(p.read_bytes()).decode() for p in gallery.iterdir()}
@@ -241,7 +239,6 @@ def test_unusual_pictures_are_done_and_sent_as_they_are(cli: Any, bfl: FakeBfl, 
         assert Image.open(path).size == SIZE
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_pictures_with_bombs_in_what_surrounds_their_pixels_harm_nobody(cli: Any, bfl: FakeBfl, gallery: Path) -> None:
     put(gallery, EITHER)
     unique(gallery)
@@ -256,7 +253,6 @@ def test_pictures_with_bombs_in_what_surrounds_their_pixels_harm_nobody(cli: Any
 # -- what is no file --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_what_is_no_file_at_all_is_never_waited_for_and_disturbs_no_other_item(
     cli: Any, bfl: FakeBfl, gallery: Path, tmp_path: Path
 ) -> None:

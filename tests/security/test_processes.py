@@ -136,7 +136,7 @@ async def broken() -> None:
     raise ConnectionError("All connection attempts failed\n{'event': 'a dump'}")
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("end", [silent, deaf, broken])
 @pytest.mark.parametrize("is_fine", [True, False])
 def test_what_became_of_the_items_is_told_when_prefect_goes_for_good(
@@ -164,7 +164,7 @@ def test_what_became_of_the_items_is_told_when_prefect_goes_for_good(
     assert not logging.getLogger("prefect.events").isEnabledFor(logging.CRITICAL)
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("recorded")
 def test_a_prefect_that_fails_before_the_items_are_finished_still_stops_the_run(
     cli: Any, bfl: FakeBfl, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

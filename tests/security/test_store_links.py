@@ -177,8 +177,6 @@ def test_a_forged_blob_of_the_right_length_is_not_given_out_as_a_result(
     assert (tmp_path / "forged.png").read_bytes() == forged
 
 
-@pytest.mark.usefixtures("prefect_server")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("extension", ["png", "jpg"])
 def test_a_run_never_writes_a_forged_blob_as_its_output(
     cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path, extension: str

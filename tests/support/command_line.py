@@ -17,9 +17,13 @@ __all__ = ["Cli", "Here"]
 
 
 class Cli:
-    """Runs the program in its own process, with a key only if the test gives one."""
+    """Runs the program in its own process, with a key only if the test gives one.
 
-    def __init__(self, folder: Path, api_url: str) -> None:
+    Args:
+        api_url: of the Prefect server that records the runs; empty for none.
+    """
+
+    def __init__(self, folder: Path, api_url: str = "") -> None:
         self.folder = folder
         self.environment = {
             **{n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))},

@@ -7,6 +7,7 @@ Google Cloud Storage is fake-gcs-server. A server that is not installed is an er
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import itertools
 import logging
@@ -107,6 +108,7 @@ def reach_s3(endpoint: str, key: str = "throw-away", secret: str = "throw-away",
     """What ``FSSPEC_S3_ENDPOINT_URL``, further ``options`` and the AWS variables say, for the block."""
     import fsspec.config
 
+    _read_models_once()
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("AWS_")]:
             patch.delenv(name)
@@ -121,6 +123,15 @@ def reach_s3(endpoint: str, key: str = "throw-away", secret: str = "throw-away",
             yield
         finally:
             forget_filesystems()
+
+
+@functools.cache
+def _read_models_once() -> None:
+    """Let botocore keep the descriptions of services that it reads anew for each client: a third of a test's CPU."""
+    from botocore.loaders import JSONFileLoader
+
+    load = functools.cache(JSONFileLoader().load_file)
+    JSONFileLoader.load_file = lambda _, file_path: load(file_path)
 
 
 @contextlib.contextmanager

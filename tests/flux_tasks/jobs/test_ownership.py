@@ -154,8 +154,7 @@ def test_an_owner_that_goes_on_while_another_process_still_has_its_job_waits_for
     time.sleep(0.3)
     bfl.hold = False
     assert running.result(PATIENCE).outcome == "done"
-    assert said(stopped_owner) == ["cached"]
-    assert bfl.jobs == 1
+    assert (said(stopped_owner), bfl.jobs) == (["cached"], 1)
 
 
 def test_an_owner_that_comes_back_in_time_goes_on_with_its_job(

@@ -30,6 +30,8 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.durations import Duration, Durations, size_class
 from flux_tasks.store.records import Store
 
+pytestmark = pytest.mark.early
+
 TOOL = catalog.tool("deblur")
 
 

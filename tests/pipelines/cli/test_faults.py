@@ -13,6 +13,8 @@ from flux_tasks.local.faults.kinds import KINDS
 from pipelines.cli.commands.faults import kinds_text
 from pipelines.cli.fault_table import ROWS, Measured, Row, measure_all
 
+pytestmark = pytest.mark.early
+
 
 @dataclass(frozen=True)
 class Expected:

@@ -20,9 +20,9 @@ from pipelines.report import page
 
 
 def test_a_run_against_any_server_that_speaks_the_api_needs_its_address_and_a_key_only(
-    cli: Cli, bfl: FakeBfl, folder: Path
+    prefect_cli: Cli, bfl: FakeBfl, folder: Path
 ) -> None:
-    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    done = prefect_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert done.returncode == 0, done.stderr
     assert "2 of 2 items" in done.stdout
     assert "4 paid, 12.00 credits ($0.12)" in done.stdout
@@ -34,17 +34,17 @@ def test_a_run_against_any_server_that_speaks_the_api_needs_its_address_and_a_ke
     everything = [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
     assert not any(b"right-key" in content for content in everything)
 
-    second = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    second = prefect_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert second.returncode == 0
     assert "no job was made and nothing was paid: 4 results came from the store" in second.stdout
     assert bfl.jobs == 4
 
 
 def test_a_run_that_is_killed_and_started_again_collects_what_it_had_submitted(
-    cli: Cli, bfl: FakeBfl, folder: Path
+    prefect_cli: Cli, bfl: FakeBfl, folder: Path
 ) -> None:
     bfl.hold = True
-    program = cli.start("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    program = prefect_cli.start("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     journal = folder / "store" / "journal"
     try:
         while not (journal.is_dir() and sum('"submitted"' in p.read_text() for p in journal.glob("*.json")) == 2):
@@ -54,7 +54,7 @@ def test_a_run_that_is_killed_and_started_again_collects_what_it_had_submitted(
         program.kill()
         program.communicate()
     bfl.hold = False
-    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    done = prefect_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert done.returncode == 0, done.stderr
     assert "2 collected from an earlier run" in done.stdout
     assert bfl.jobs == 4
@@ -75,7 +75,7 @@ def test_an_embedded_server_that_does_not_start_in_time_is_named_with_the_remedy
     monkeypatch.setenv("PREFECT_HOME", str(folder / "prefect"))
     monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "0")
     recipe = str(folder / "recipe.yaml")
-    done = Cli(folder, "")("run", recipe, "--endpoint", bfl.url, "--prefect", "embedded", key="right-key")
+    done = Cli(folder)("run", recipe, "--endpoint", bfl.url, "--prefect", "embedded", key="right-key")
     assert done.returncode == 3
     assert "waiting for Prefect's embedded server to start, 0 s at most" in done.stderr
     assert "Give it more time with PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS" in done.stderr

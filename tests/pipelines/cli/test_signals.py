@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +38,14 @@ def running(cli: Any, bfl: FakeBfl, folder: Path, *options: str) -> subprocess.P
     return program
 
 
+def wait_for_the_word(program: subprocess.Popen[str]) -> str:
+    """Return the line that says that the signal has come."""
+    assert program.stderr is not None
+    while "no new job is begun" not in (said := program.stderr.readline()):
+        assert said, "the run ended without a word"
+    return said
+
+
 def manifest_of(said: str) -> list[dict[str, Any]]:
     [path] = [line.split()[1] for line in said.splitlines() if line.startswith("manifest:")]
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
@@ -46,14 +53,11 @@ def manifest_of(said: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_begins_no_new_job_and_collects_those_in_flight(
-    cli: Any, bfl: FakeBfl, folder: Path, number: signal.Signals
+    prefect_cli: Any, bfl: FakeBfl, folder: Path, number: signal.Signals
 ) -> None:
-    program = running(cli, bfl, folder)
+    program = running(prefect_cli, bfl, folder)
     os.killpg(program.pid, number) if number == signal.SIGINT else program.send_signal(number)
-    assert program.stderr is not None
-    said = program.stderr.readline()
-    while "no new job is begun" not in said:
-        said = program.stderr.readline()
+    said = wait_for_the_word(program)
     assert ("Ctrl-C" if number == signal.SIGINT else "SIGTERM") in said
     assert "30 s at most" in said
     bfl.hold = False
@@ -66,7 +70,7 @@ def test_the_first_signal_begins_no_new_job_and_collects_those_in_flight(
     assert [row["outcome"] for row in rows] == ["held", "held"]
     assert [row["steps"][0]["outcome"] for row in rows] == ["done", "done"]
     assert all("not begun, because the run was stopped" in row["error"]["message"] for row in rows)
-    again = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    again = prefect_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert (again.returncode, bfl.jobs) == (0, 4)
 
 
@@ -87,7 +91,7 @@ def test_when_the_grace_is_over_the_rest_stays_in_the_journal_for_the_next_run(
 def test_a_second_ctrl_c_leaves_at_once_and_nothing_is_lost(cli: Any, bfl: FakeBfl, folder: Path) -> None:
     program = running(cli, bfl, folder, "--grace", "600")
     os.killpg(program.pid, signal.SIGINT)
-    time.sleep(0.3)
+    wait_for_the_word(program)
     os.killpg(program.pid, signal.SIGINT)
     _, err = program.communicate(timeout=PATIENCE)
     assert program.returncode == 3

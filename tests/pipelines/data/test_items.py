@@ -362,8 +362,7 @@ def test_a_glob_of_tables_knows_the_names_of_all_and_jsonl_knows_none(tmp_path: 
 
 @pytest.mark.parametrize("extra", [{}, {"filter": "id % 10 == 0"}, {"sample": 100}, {"sample": 0.05}])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, extra: dict[str, Any]) -> None:
-    peaks = []
-    for count in (2_000, 20_000):
+    def peak(count: int) -> int:
         place = tmp_path / f"{count}.jsonl"
         with place.open("w") as file:
             file.writelines(f'{{"id": {number}, "p": "{"word " * 20}"}}\n' for number in range(count))
@@ -371,6 +370,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, extra: dict[str, Any
         next(items_of(source))  # imports, compiled templates
         tracemalloc.start()
         assert sum(1 for _ in items_of(source)) > 0
-        peaks.append(tracemalloc.get_traced_memory()[1])
+        found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 300_000
+        return found
+
+    few = peak(2_000)  # threads of other tests may allocate meanwhile; what grows with the rows does so each time
+    assert any(peak(20_000) < few + 300_000 for _ in range(5))

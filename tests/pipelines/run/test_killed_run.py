@@ -50,10 +50,10 @@ def folder(folder: Path) -> Path:
 
 
 @pytest.fixture
-def cli(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """The command line, beside the recipe's functions; no run here needs Prefect."""
+def cli(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """The command line, beside the recipe's functions."""
     monkeypatch.chdir(folder)
-    return Cli(folder, "")
+    return cli
 
 
 def written(folder: Path, end: str) -> str:

@@ -28,6 +28,8 @@ from flux_tasks import catalog
 from flux_tasks.local import LocalServer
 from flux_tasks.local.service.charges import Entry
 
+pytestmark = pytest.mark.early
+
 pytest_plugins = ["other_clients"]
 
 SCRIPTS = Path(__file__).parent

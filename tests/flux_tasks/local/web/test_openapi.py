@@ -27,6 +27,8 @@ from flux_tasks.local.service import checks
 from flux_tasks.local.web import wire
 from flux_tasks.local.web.openapi import SAMPLE, SHORT_PATHS, STATUSES, openapi
 
+pytestmark = pytest.mark.early
+
 DATA = Path(__file__).parents[3] / "data"
 FACTS = json.loads(DATA.joinpath("contract_facts.json").read_text(encoding="utf-8"))
 SEED_3 = json.loads(DATA.joinpath("seed_003_openapi.json").read_text(encoding="utf-8"))
