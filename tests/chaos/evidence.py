@@ -124,8 +124,8 @@ class Evidence:
         # An overloaded machine is slow of itself: what came so late, the client had given up.
         if post.polled is not None:
             return False
-        is_late = post.answered is not None and post.answered - post.sent > 0.5 * self.timeout
-        return is_late or self._is_in_a_lag(post.sent, post.answered or post.sent + 2 * self.timeout)
+        is_late = post.over is not None and post.over - post.sent > 0.5 * self.timeout
+        return is_late or self._is_in_a_lag(post.sent, post.over or post.sent + 2 * self.timeout)
 
     def _is_in_a_lag(self, begun: float, over: float) -> bool:
         """Check whether this machine had no time for its programs for a good part of their time-out."""

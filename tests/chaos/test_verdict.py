@@ -164,8 +164,12 @@ def test_a_fault_that_leaves_a_submission_uncertain_is_to_blame(evidence: Eviden
 def test_a_machine_that_had_no_time_is_to_blame_for_an_answer_that_did_not_go_out(evidence: Evidence) -> None:
     intent(evidence, owner="")
     sent = evidence.posts[0].sent
-    asked = replace(evidence, posts=[sent_by(7, evidence.posts[0], answered=None), *evidence.posts[1:]], manifests={})
-    assert kinds(asked) == ["held without a cause"]
+    cut = sent_by(7, evidence.posts[0], answered=None, over=sent + 0.1)
+    asked = replace(evidence, posts=[cut, *evidence.posts[1:]], manifests={})
+    assert kinds(asked) == ["held without a cause"], "its sender gave up too early"
+    waited = replace(cut, over=sent + evidence.timeout)
+    assert judge(replace(asked, posts=[waited, *evidence.posts[1:]])).counts["held: fault"] == 1
+    asked = replace(asked, posts=[replace(cut, over=None), *evidence.posts[1:]])
     lags = [(sent + 0.1 * number, sent + 0.1 * number + 0.06) for number in range(10)]
     assert judge(replace(asked, lags=lags)).counts["held: fault"] == 1
     assert kinds(replace(asked, lags=lags[:5])) == ["held without a cause"]

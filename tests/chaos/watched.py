@@ -57,6 +57,7 @@ class Post:
         rule: the fault that was its lot.
         job: id of the job that was made of it, and charged.
         answered: when the last byte of an answer went out; None if none did.
+        over: when it was answered, or given up by who had sent it.
         pid: the process that sent it; 0 if it does not say.
         polled: when the job was first asked for: from then on its id is in the journal, whoever dies.
     """
@@ -70,6 +71,7 @@ class Post:
     job: str = ""
     status: int | None = None
     answered: float | None = None
+    over: float | None = None
     pid: int = 0
     polled: float | None = None
 
@@ -199,6 +201,7 @@ class WatchedServer(LocalServer):
         try:
             await app(scope, hear, say)
         finally:
+            post.over = post.answered or time.time()
             _post.reset(token)
 
     def _then(self, send: Any, matters: Callable[[Any], bool], name: str, client: Client) -> Any:

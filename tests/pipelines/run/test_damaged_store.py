@@ -49,9 +49,14 @@ def test_a_store_of_200_results_with_every_tenth_record_and_blob_damaged_is_heal
     assert {row["outcome"] for row in first} == {"done"}
     whole = {row["item"]: row["output"]["digest"] for row in first}
     charged, choice = painter.jobs, random.Random(7)
+    store, harmed = Store(settings.store), dict[str, set[str]]()
+    item_of = {digest: item for item, digest in whole.items()}
     for folder in ("results", "blobs"):
-        for place in choice.sample(sorted(path for path in (tmp_path / "store" / folder).rglob("*.*")), PICTURES // 10):
-            damage(place, choice)
+        chosen = choice.sample(sorted(path for path in (tmp_path / "store" / folder).rglob("*.*")), PICTURES // 10)
+        digests = [store.result(path.stem)["image"].digest if folder == "results" else path.stem for path in chosen]
+        harmed[folder] = {item_of[digest] for digest in digests}
+        for path in chosen:
+            damage(path, choice)
     for path in (tmp_path / "out").iterdir():
         path.unlink()
     byte_cache.shared._entries.clear()
@@ -60,13 +65,15 @@ def test_a_store_of_200_results_with_every_tenth_record_and_blob_damaged_is_heal
     assert painter.jobs == charged, "a job was paid for again"
     assert foreseen.credits == 0
     problems = [row for row in rows if row["error"]]
-    healed = [
-        row for row in rows if any("from its copy" in w for step in row["steps"] for w in step.get("warnings", []))
-    ]
+    healed = {
+        row["item"]
+        for row in rows
+        if any("from its copy" in w for step in row["steps"] for w in step.get("warnings", []))
+    }
     assert len(rows) == PICTURES
-    assert 10 <= len(problems) <= 20, [row["error"]["message"] for row in problems]
-    assert 10 <= len(healed) <= 20
+    assert {row["item"] for row in problems} == harmed["blobs"]
     assert all("blobs/" in row["error"]["message"] for row in problems)
+    assert harmed["results"] - harmed["blobs"] <= healed <= harmed["results"]
     for row in rows:
         if row["error"] is None:
             assert row["output"]["digest"] == whole[row["item"]]
