@@ -25,6 +25,13 @@ _MOST_FETCHED = 48 * 1024 * 1024
 
 
 @dataclass
+class Halt:
+    """Why jobs that began with it are not submitted any more, or None."""
+
+    reason: RunStopped | None = None
+
+
+@dataclass
 class Endpoint:
     """What all jobs of one endpoint and key share in this process. Used on the background loop only."""
 
@@ -36,8 +43,8 @@ class Endpoint:
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     refusals: dict[str, frozenset[str]] = field(default_factory=dict)
     """By store, the keys of the refusals that it had when this process first looked."""
-    stopped: RunStopped | None = None
-    """Why nothing is submitted any more, or None."""
+    halt: Halt = field(default_factory=Halt)
+    """Of the jobs that begin now."""
     submitted: set[str] = field(default_factory=set)
     """Ids of the jobs that this process has submitted and that are not in the store yet."""
     fetched: TrafficLimit = field(default_factory=lambda: TrafficLimit(_MOST_FETCHED))
@@ -164,7 +171,11 @@ async def save_durations(settings: Settings) -> None:
 
 async def stop_submitting(settings: Settings, reason: RunStopped | None) -> None:
     """Submit nothing from now on: jobs that wait for a slot end with ``reason``. None allows submissions again."""
-    endpoint_for(settings).stopped = reason
+    endpoint = endpoint_for(settings)
+    if reason is None:
+        endpoint.halt = Halt()
+    else:
+        endpoint.halt.reason = reason
 
 
 async def engine_of(settings: Settings) -> str:

@@ -119,6 +119,8 @@ class Run:
     def __exit__(self, *error: Any) -> None:
         self.summary.seconds = time.monotonic() - self._started
         self.summary.stopped = str(self.stopped or "")
+        if self.stopped is not None and error[0] is None:  # other calls of this program are not this run's
+            background.run(stop_submitting(self.settings, None))
         background.run(save_durations(self.settings))
         self.context.prices.close()
         if self.context.settled is not None:

@@ -21,6 +21,7 @@ from recipes import Painter, Place, perform, place
 from scripted import Answer, Request
 from waiting import PATIENCE, wait_until
 
+from flux_tasks import outpaint, use
 from flux_tasks.errors import BudgetReached, Interrupted, JobFailed, SubmissionUncertain
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
@@ -91,6 +92,15 @@ def test_jobs_in_flight_are_reserved_for(here: Place, painter: Painter) -> None:
     _, rows = perform(recipe(here, "  - edit: {model: flux-2-pro, prompt: x}"), here.settings, budget=10)
     assert (here.jobs, here.spent) == (2, 9)
     assert sorted(row["outcome"] for row in rows) == ["done", "done", "held", "held"]
+
+
+def test_a_call_of_the_same_program_is_made_after_a_run_that_its_budget_has_stopped(here: Place) -> None:
+    run, _ = perform(recipe(here), here.settings, budget=5)
+    assert isinstance(run.stopped, BudgetReached)
+    jobs = here.jobs
+    with use(here.settings, prefect="off"):
+        outpaint(here.folder / "photos" / "p0.png", expand={"left": 8})
+    assert here.jobs == jobs + 1
 
 
 def test_what_one_run_has_completed_leaves_the_next_one_its_whole_budget(here: Place) -> None:
