@@ -63,8 +63,9 @@ class Connection:
         options: dict[str, Any] = {
             "http2": True,
             "timeout": httpx.Timeout(timeout, connect=self.connect_timeout, pool=None),
-            # Each request asks every idle connection whether it was closed: as many are kept as jobs may be active.
-            "limits": httpx.Limits(max_connections=100, max_keepalive_connections=24, keepalive_expiry=20.0),
+            # Each request asks every idle connection whether it was closed, so those beyond need are not kept for long.
+            # The number that is kept counts busy ones, too: with a small one, each request would open its own.
+            "limits": httpx.Limits(max_connections=100, max_keepalive_connections=32, keepalive_expiry=10.0),
             "transport": transport,
             "verify": certificates() if verify is True else verify,
             "trust_env": not is_loopback(base_url),
