@@ -158,6 +158,8 @@ def read_item(number: int, row: Mapping[str, Any], *, is_listed: bool = False) -
 
 def _errors(row: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
     listed = formatting.mappings([row.get("error")]) + formatting.mappings(row.get("errors"))
+    if not listed:
+        return ()
     errors = [{key: formatting.text(error.get(key)) for key in ("step", "kind", "message")} for error in listed]
     return tuple(error for n, error in enumerate(errors) if error not in errors[:n])
 

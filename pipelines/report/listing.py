@@ -57,8 +57,7 @@ class Listing:
         self.total += 1
         self._needing_attention += item.needs_attention
         is_wanted = len(self.rows) < self._most or (item.needs_attention and self._needing_attention <= self._most)
-        size = len(row.encode("utf-8", "replace"))
-        if is_wanted and size <= self._room:
+        if is_wanted and (size := len(row.encode("utf-8", "replace"))) <= self._room:
             self._room -= size
             self.rows.append(row)
         if len(self._packed) < self._max_packed * (1.0 if item.needs_attention else 0.9):

@@ -49,6 +49,17 @@ def test_a_row_of_an_earlier_version_is_read_in_the_words_of_today() -> None:
     }
 
 
+def test_rows_are_read_in_the_order_of_the_items_whatever_their_texts_are(tmp_path: Path) -> None:
+    names = ["a", '"index": 0', "b\\", '\\"index": 1', "caf\udce9", '{"index": 2}', "日本"]
+    rows: list[Any] = [{"item": name, "index": n, "steps": [{"index": 0}], "cost": 1.5} for n, name in enumerate(names)]
+    with Manifest(str(tmp_path / "m.jsonl")) as manifest:
+        for row in [rows[5], *rows[:2], rows[6], *rows[4:1:-1]]:
+            manifest.add(row)
+        manifest.add_line("no row")
+    read = [(row["item"], row["index"]) for row in read_manifest(str(tmp_path / "m.jsonl"), in_order=True)]
+    assert read == [(name, n) for n, name in enumerate(names)]
+
+
 def test_an_earlier_run_is_summed_up_as_it_was_then() -> None:
     summary = Summary("earlier", "", "", "", "")
     for row in read_manifest(str(EARLIER)):
