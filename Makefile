@@ -8,7 +8,7 @@ DEMO := out/demo
 # More than there are cores: many tests wait for servers.
 WORKERS := $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2 or 1)')
 
-.PHONY: demo demo-prefect test test-oldest test-all lint types contract format bench chaos stubs docs site clean
+.PHONY: demo demo-prefect test test-oldest test-all lint types contract format bench memory chaos stubs docs site clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -73,6 +73,9 @@ chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults on local, S3 and GC
 
 bench: $(VENV)/.dev  ## speed, all contestants side by side, into docs/benchmarks.md; ARGS="--quick" for a look
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+memory: $(VENV)/.dev  ## memory, files and sockets at large sizes; ARGS="--items 1000,10000,100000" for more
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/memory.py $(ARGS)
 
 stubs: $(VENV)/.dev  ## what is generated from the catalogue: tasks/__init__.pyi, steps.pyi, the JSON Schema of recipes, golden keys
 	$(BIN)/python -m flux_tasks.catalog.signatures && $(BIN)/python -m pipelines.language.python.stub && $(BIN)/python -m pipelines.language.schema && $(BIN)/python tests/support/golden_keys.py

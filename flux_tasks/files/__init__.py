@@ -15,6 +15,7 @@ from flux_tasks.files.access import (
     remove,
     size,
     stream,
+    upload,
     write,
 )
 from flux_tasks.files.fingerprints import MISSING, Fingerprints
@@ -80,6 +81,7 @@ __all__ = [
     "try_writing",
     "unwritable",
     "unwritable_folder",
+    "upload",
     "watching",
     "write",
 ]

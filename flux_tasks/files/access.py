@@ -259,6 +259,13 @@ def write(location: str | os.PathLike[str], data: bytes) -> None:
 
 
 @reporting
+def upload(location: str, file: Path) -> None:
+    """Write a file of this machine to a remote ``location``, in blocks, so that it is never in memory as a whole."""
+    filesystem, path = filesystem_of(location)
+    filesystem.put_file(os.fspath(file), path)
+
+
+@reporting
 def create(location: str | os.PathLike[str], data: bytes) -> bool:
     """Write ``data`` to ``location`` if nothing is there; return False if something is. Exactly one writer wins."""
     text = os.fspath(location)

@@ -201,7 +201,7 @@ class Manifest:
         if self._spool is not None:
             with contextlib.ExitStack() as stack:
                 stack.callback(self._spool.unlink)
-                files.write(self.location, self._spool.read_bytes())
+                files.upload(self.location, self._spool)
 
     def add(self, row: ManifestRow) -> None:
         """Write one item's row; it is on disk when this returns."""

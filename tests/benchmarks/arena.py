@@ -162,6 +162,10 @@ class Arena:
             usage = Usage(usage.wall, usage.cpu, _when_quiet(pid) - before, usage.peak)
         return usage, book
 
+    def open_book(self, work: Work) -> None:
+        """Let the service's jobs take as long as ``work`` says, and its book begin anew."""
+        self._ask("POST", {"seconds": work.seconds, "slots": work.slots})
+
     def prefect(self) -> tuple[str, int]:
         """Start the lasting Prefect server, once; return its address and its process."""
         if self._prefect is None:

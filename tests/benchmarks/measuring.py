@@ -60,8 +60,12 @@ class Workshop:
         self._janitor.stdin.close()
         self._janitor.wait()
 
-    def _environment(self, mark: str, changes: Mapping[str, str]) -> dict[str, str]:
-        """Return ours, without settings, proxies and addresses that would change what is measured."""
+    def environment(self, mark: str, changes: Mapping[str, str]) -> dict[str, str]:
+        """Return ours, without settings, proxies and addresses that would change what is measured.
+
+        Args:
+            mark: what tells the process from others; it begins with the folder.
+        """
         ours = ("FLUX_", "BFL_", "PREFECT_", "PYTEST_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
         kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(ours)}
         kept |= {"HOME": f"{self.folder}/home", "PREFECT_HOME": f"{self.folder}/prefect", "PYTHONPATH": str(ROOT)}
@@ -72,7 +76,7 @@ class Workshop:
         """Start a server; it goes with the workshop."""
         return subprocess.Popen(
             command,
-            env=self._environment(f"{self.folder}:server", changes),
+            env=self.environment(f"{self.folder}:server", changes),
             cwd=self.folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -94,7 +98,7 @@ class Workshop:
         processes = [
             subprocess.Popen(
                 command,
-                env=self._environment(mark, changes),
+                env=self.environment(mark, changes),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -29,14 +29,16 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import Artifact, FlowRun, StateType, TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, TaskRunSort
+from prefect.context import FlowRunContext
 
 from flux_tasks import ImageRef, ItemsFailed, KeyRefused, RecipeError, RunStopped, use
 from flux_tasks.jobs.result import JobResult
 from pipelines import Recipe
 from pipelines.flows import artifact as artifacts
-from pipelines.flows import arun_recipe, run_recipe
+from pipelines.flows import arun_recipe, recipe_flow, run_recipe
 from pipelines.flows.recipe_flow import call_task
 from pipelines.flows.restore import restore
+from pipelines.run.context import Event
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -120,6 +122,22 @@ async def test_a_recipe_makes_one_task_run_for_each_paid_call(bfl: FakeBfl, fold
     assert len(tasks) == 6
     assert sorted(t.name for t in tasks) == sorted(f"{step} p{n}" for step in ("deblur", "erase") for n in range(3))
     assert "the-secret" not in run.model_dump_json() + json.dumps([t.model_dump(mode="json") for t in tasks])
+
+
+def test_a_flow_run_does_not_keep_where_each_of_its_results_is_from(
+    bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+
+    def look(_: Event) -> None:
+        if (context := FlowRunContext.get()) is not None:
+            kept.append(len(context.run_results))
+
+    monkeypatch.setattr(recipe_flow, "MOST_LINKS", 10)
+    options: dict[str, Any] = {"key": "k", "store": str(folder / "store"), "poll_interval": 0.005, "max_jobs": 1}
+    done = run_recipe(recipe_file(folder, "links"), endpoint=bfl.url, on_event=look, **options)
+    assert done["jobs"] == 6
+    assert 0 < max(kept) <= 30, "one result is some eight objects, and six results are more"
 
 
 async def test_a_recipe_that_has_nothing_left_to_do_makes_no_flow_run(bfl: FakeBfl, folder: Path) -> None:

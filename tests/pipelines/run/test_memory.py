@@ -82,16 +82,16 @@ def test_less_than_a_kilobyte_stays_of_each_item_of_a_run(tmp_path: Path) -> Non
 ROW = {"item": "p", "index": 0, "source": "p.png", "outcome": "done", "error": None, "padding": "x" * 3_000}
 
 
-@pytest.mark.parametrize("is_sorted", [False, True])
-def test_a_manifest_is_never_in_memory_as_a_whole(tmp_path: Path, is_sorted: bool) -> None:
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_manifest_is_never_in_memory_as_a_whole(tmp_path: Path, in_order: bool) -> None:
     def read(name: str, rows: int) -> None:
         file = tmp_path / f"{name}.jsonl"
         with file.open("w") as manifest:
             for n in reversed(range(rows)):
                 manifest.write(json.dumps({**ROW, "item": f'"index": {n + 7}', "index": n}) + "\n")
-        first = rows - 1 if not is_sorted else 0
-        last = 0 if not is_sorted else rows - 1
-        seen = [row["index"] for row in read_manifest(str(file), is_sorted=is_sorted) if row["index"] in (first, last)]
+        first = rows - 1 if not in_order else 0
+        last = 0 if not in_order else rows - 1
+        seen = [row["index"] for row in read_manifest(str(file), in_order=in_order) if row["index"] in (first, last)]
         assert seen == [first, last]
 
     assert growth(read, 100, 1_100) < PER_ITEM
