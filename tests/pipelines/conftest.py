@@ -50,7 +50,6 @@ def prefect_cli(folder: Path, prefect_server: str) -> Cli:
 @pytest.fixture
 def here_cli(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
     """``cli`` in this process: quicker, for tests that kill nothing."""
-    monkeypatch.setenv("FLUX_PREFECT", "off")  # another test may have configured a server for this process
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield Here(folder, monkeypatch)
     for number, handler in handlers.items():

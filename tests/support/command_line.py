@@ -54,12 +54,13 @@ class Cli:
 
 
 class Here:
-    """``Cli`` without a process of its own."""
+    """``Cli`` without a process of its own, and without a Prefect server."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
         for name in [name for name in os.environ if name.startswith(("BFL_", "FLUX_"))]:
             monkeypatch.delenv(name)
+        monkeypatch.setenv("FLUX_PREFECT", "off")  # another test may have configured a server for this process
         monkeypatch.setenv("FLUX_STORE", str(folder / "store"))
         monkeypatch.setenv("FLUX_POLL_INTERVAL", "0.03")
 

@@ -23,7 +23,7 @@ Program = Callable[..., "CompletedProcess[str]"]
 
 
 @pytest.fixture
-def program(tmp_path: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Program:
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     """The program, in a copy of the folder that the store was written in."""
     shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)

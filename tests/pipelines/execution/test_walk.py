@@ -167,10 +167,11 @@ def asked_of(here: Place, recipe: Recipe) -> tuple[Questions, Questions, Questio
         plan(recipe.compiled, settings=here.settings)
     with listening() as paying:
         perform(recipe, here.settings)
+    # Without verify, nothing is asked of items that are settled, as far as their files are old enough.
     with listening() as second_plan:
-        plan(recipe.compiled, settings=here.settings)
+        plan(recipe.compiled, settings=here.settings, verify=True)
     with listening() as settled:
-        perform(recipe, here.settings, verify=True)  # else it is asked nothing of items whose files are old enough
+        perform(recipe, here.settings, verify=True)
     return first_plan, paying, second_plan, settled
 
 
