@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 import threading
@@ -15,13 +16,13 @@ from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakKeyDictionary
 
 from flux_tasks.errors import InvalidRequest, Problem, cut, nearest, quote
 from pipelines.operations.base import describe
 
-__all__ = ["UNMARKED", "import_user_module", "is_beside", "source_digest"]
+__all__ = ["UNMARKED", "import_user_module", "is_beside", "source_digest", "users_code"]
 
 _lock = threading.RLock()
 _digests: WeakKeyDictionary[types.ModuleType, str] = WeakKeyDictionary()  # of the sources that were imported
@@ -41,7 +42,8 @@ def import_user_module(name: str, where: str, folder: Path | None) -> types.Modu
         if name not in sys.modules and not _may_be_imported(_spec_of(name, where), folder):
             raise InvalidRequest.of([Problem(where, f"{cut(name)} {UNMARKED}")])
         try:
-            module = importlib.import_module(name)
+            with users_code():
+                module = importlib.import_module(name)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also GeneratorExit, which would end the program without a word
@@ -49,6 +51,28 @@ def import_user_module(name: str, where: str, folder: Path | None) -> types.Modu
         with suppress(OSError):
             _module_digest(module)
     return module
+
+
+_end_process = os._exit
+_here = threading.local()
+"""``process``: the process in which this thread runs code of the user."""
+
+
+def _exit(status: int) -> NoReturn:
+    if getattr(_here, "process", None) == os.getpid():
+        raise SystemExit(f"os._exit({status})")
+    _end_process(status)
+
+
+@contextmanager
+def users_code() -> Iterator[None]:
+    """Let ``os._exit`` raise ``SystemExit`` in this thread, not in a child that it forks: no run ends in silence."""
+    os._exit = _exit
+    before, _here.process = getattr(_here, "process", None), os.getpid()
+    try:
+        yield
+    finally:
+        _here.process = before
 
 
 def _refused(name: str, where: str, error: BaseException) -> InvalidRequest:

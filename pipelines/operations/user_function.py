@@ -33,7 +33,7 @@ from flux_tasks.images.mask_reading import interpret
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input
-from pipelines.operations.importing import UNMARKED, import_user_module, is_beside, source_digest
+from pipelines.operations.importing import UNMARKED, import_user_module, is_beside, source_digest, users_code
 from pipelines.operations.pixels import encode, has_same_pixels, normalised, open_pixels, own_bytes
 
 __all__ = ["UserFunction", "load", "operation"]
@@ -271,7 +271,8 @@ class UserFunction:
         image = opened.pop("image")
         before = image.copy()
         try:
-            result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
+            with users_code():
+                result = self.function(image, **opened, **copy.deepcopy(dict(parameters)))
             made = _made(result, mask=self.output_kind == "mask")
         except BaseException as error:  # SystemExit and GeneratorExit, too: a function does not end the run
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():

@@ -65,6 +65,8 @@ RECIPE = "source: 'photos/*.png'\nsteps: [{call: 'hostile_function:f'}]\noutput:
     ("body", "said"),
     [
         ("raise SystemExit(0)", "SystemExit: 0"),
+        ("import os; os._exit(0)", "SystemExit: os._exit(0)"),
+        ("import os; os.waitpid(os.fork() or os._exit(3), 0); raise ValueError('forked')", "ValueError: forked"),
         ("raise GeneratorExit", "GeneratorExit"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("raise BaseException('odd')", "BaseException: odd"),
@@ -84,6 +86,17 @@ def test_whatever_a_function_raises_is_the_trouble_of_its_item_and_shows_no_key(
     assert set(told.outcomes.values()) == {"invalid"}
     assert {row["error"]["message"] for row in told.rows.values()} == {f"hostile_function:f: {said}"}
     assert key not in told.all + told.file("manifest").read_text()
+
+
+def test_a_module_that_ends_the_program_while_it_is_imported_is_an_error_of_the_recipe(
+    cli: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("ending_function.py").write_text("import os\nos._exit(0)\n")
+    Path("r.yaml").write_text(RECIPE.replace("hostile", "ending"))
+    told = cli("plan", "r.yaml", "--endpoint", "local")
+    monkeypatch.delitem(sys.modules, "ending_function", raising=False)
+    assert told.code == 2
+    assert "ending_function cannot be imported: SystemExit: os._exit(0)" in told.err
 
 
 IDS: dict[str, Callable[[str], str]] = {
