@@ -89,3 +89,17 @@ def test_the_folders_of_a_settled_run_are_listed_a_handful_of_times(here: Place,
     assert counts["photos"] <= 5
     assert (counts["masks"], counts["out"]) == (1, 1)
     assert not any("blobs" in address or "results" in address for address in book)
+
+
+def test_items_with_folders_of_their_own_need_no_request_each(here: Place, bucket: str, book: list[str]) -> None:
+    made = recipe(bucket, RECIPE.replace("photos/*.png", "photos/*/*.png").replace("out/", "out/{{ stem }}/"))
+    found: list[int] = []
+    for names in ("abcdefghij", "klmnop"):
+        for name in names:
+            put(here, bucket, name, folder=f"photos/{name}")
+        perform(made, here.settings)
+        book.clear()
+        run, _ = perform(made, here.settings)
+        assert set(run.summary.counts) == {"cached"}
+        found.append(requests(book))
+    assert found[0] == found[1]
