@@ -22,10 +22,10 @@ from pipelines.data.keyed_lines import KeyedLines, digest_of
 
 __all__ = ["KnownInputs", "ReadFiles"]
 
-KIND = "inputs"
+_KIND = "inputs"
 _OWN = (
     *("blobs", "results", "copies", "refusals", "journal", "decisions", "failures", "facts", "runs", "begun"),
-    *("timings", "prices", "budgets", "probe", "settled", KIND),
+    *("timings", "prices", "budgets", "probe", "settled", _KIND),
 )
 """Folders of the store that a walk reads; what they hold follows from the item's own files."""
 
@@ -40,7 +40,7 @@ class KnownInputs:
 
     def __init__(self, store: Store, prints: files.Fingerprints, run_id: str = "", *, is_trusted: bool) -> None:
         self.prints = prints
-        self._lines = KeyedLines(store.location(KIND), run_id, is_trusted=is_trusted)
+        self._lines = KeyedLines(store.location(_KIND), run_id, is_trusted=is_trusted)
 
     def recall(self, location: str) -> ImageRef | None:
         """Return the picture in a file that is as it was when a run read it."""
