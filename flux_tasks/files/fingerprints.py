@@ -10,10 +10,13 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux_tasks.files.access import filesystem_of
 from flux_tasks.files.locations import is_data, is_local, is_web, local_name
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 __all__ = ["MISSING", "Fingerprints"]
 
@@ -21,17 +24,20 @@ MISSING = "missing"
 """The fingerprint of a file that is not there."""
 _TICK = 20_000_000  # ns: the clock of files moves on at least so often (Linux: 1 to 10 ms)
 _COARSE_TICK = 2_000_000_000  # where times are whole seconds (FAT: every other second)
+_MOST_LISTINGS = 8  # of folders beside each other, before all that is in any of them is listed
 _TAGS = ("ETag", "etag", "md5Hash")  # S3, Azure, Google
 
 
 class Fingerprints:
     """Fingerprints of files on any location. Any number of threads may use it.
 
-    A folder of an object store is listed once, when the first file in it is asked for.
+    A folder of an object store is listed once, when the first file in it is asked for; where each file has a folder of
+    its own, all of them at once.
     """
 
     def __init__(self) -> None:
-        self._listings: dict[str, dict[str, str]] = {}
+        self._listings: dict[tuple[str, str], dict[str, str]] = {}
+        self._asked: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
     def of(self, location: str) -> str | None:
@@ -45,6 +51,17 @@ class Fingerprints:
     def of_written(self, location: str) -> str | None:
         """Return the fingerprint of a file that this program has just written, however young it is."""
         return self._found(location, is_listed=False)
+
+    def still_matches(self, location: str, fingerprint: str) -> bool:
+        """Check ``matches`` without a listing made earlier; on this machine the times tell of each change anyway."""
+        if is_local(location):
+            return True
+        try:
+            return _looked_up(location) == fingerprint
+        except FileNotFoundError:
+            return fingerprint == MISSING
+        except Exception:
+            return False
 
     def matches(self, location: str, fingerprint: str, *, may_wait: bool = True) -> bool:
         """Check whether what is at ``location`` has a fingerprint that ``of`` or ``of_written`` has returned.
@@ -70,19 +87,32 @@ class Fingerprints:
 
     def _listed(self, location: str, *, may_wait: bool) -> str | None:
         filesystem, path = filesystem_of(location)
+        path = path.rstrip("/")
         folder = path.rpartition("/")[0]
-        scheme = location.partition("://")[0]
-        key = f"{scheme}://{folder}"
-        if not may_wait and key not in self._listings:
+        place = location.partition("://")[0], folder
+        if not may_wait and place not in self._listings:
             raise BlockingIOError
         with self._lock:
-            if key not in self._listings:
-                try:
-                    entries = filesystem.ls(folder, detail=True)
-                except FileNotFoundError:
-                    entries = []
-                self._listings[key] = {str(entry["name"]).rstrip("/"): _tag(entry) for entry in entries}
-            return self._listings[key].get(path.rstrip("/"), MISSING) or None
+            if place not in self._listings:
+                self._list(filesystem, *place)
+            return self._listings[place].get(path, MISSING) or None
+
+    def _list(self, filesystem: AbstractFileSystem, scheme: str, folder: str) -> None:
+        """List a folder; with all others beside it if several of them have been asked for."""
+        above = folder.rpartition("/")[0]
+        asked = self._asked[scheme, above] = self._asked.get((scheme, above), 0) + 1
+        if asked > _MOST_LISTINGS and "/" in above:  # not a whole bucket
+            if asked == _MOST_LISTINGS + 1:
+                for name, entry in filesystem.find(above, detail=True).items():
+                    inner = self._listings.setdefault((scheme, name.rpartition("/")[0]), {})
+                    inner[name] = _tag(entry)
+            self._listings.setdefault((scheme, folder), {})
+            return
+        try:
+            entries = filesystem.ls(folder, detail=True)
+        except FileNotFoundError:
+            entries = []
+        self._listings[scheme, folder] = {str(entry["name"]).rstrip("/"): _tag(entry) for entry in entries}
 
 
 def _local(location: str, *, is_old: bool) -> str | None:

@@ -50,7 +50,11 @@ def glob(pattern: str) -> list[str]:
     if has_wildcards(path) and filesystem.isfile(path):
         return [f"{protocol}://{path.lstrip('/')}"]
     parts = [part if part == _ANY_FOLDERS else part.replace(_ANY_FOLDERS, "*") for part in _parts(path)]
-    found = filesystem.glob("/".join(parts), detail=True)
+    first = next((number for number, part in enumerate(parts) if has_wildcards(part)), len(parts))
+    if 1 < first < len(parts) - 1:  # many folders, and not all of a bucket: a request for a thousand files
+        found = filesystem.find("/".join(parts[:first]), detail=True, withdirs=with_folders)
+    else:
+        found = filesystem.glob("/".join(parts), detail=True)
     return sorted(
         f"{protocol}://{str(name).lstrip('/')}"
         for name, info in found.items()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from PIL import Image
@@ -34,6 +36,30 @@ DAMAGED = (
 
 _UNWRITTEN = ("data", "known")
 """Fields that no description of a reference has."""
+
+
+class Memory(Protocol):
+    """Remembers the pictures in files that have not changed since they were read."""
+
+    def recall(self, location: str) -> ImageRef | None:
+        """Return the picture at ``location`` if it is remembered; called before it is read."""
+
+    def keep(self, location: str, image: ImageRef) -> None:
+        """Remember the picture that was just read."""
+
+
+_memory: ContextVar[Memory | None] = ContextVar("memory", default=None)
+
+
+@contextmanager
+def remembering(memory: Memory) -> Iterator[None]:
+    """Let ``ImageRef.of`` ask ``memory`` before it reads a file, in the block and in tasks and threads begun there."""
+    token = _memory.set(memory)
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
 
 ImageLike: TypeAlias = "ImageRef | Image.Image | bytes | str | os.PathLike[str]"
 """What every image parameter takes: a reference, a Pillow image, encoded bytes, a path, an fsspec or http(s) URL."""
@@ -96,19 +122,26 @@ class ImageRef:
         location = os.fspath(source)
         if files.is_data(location):
             return cls._of_bytes(_embedded(location), files.quoted(location), name=name, keep=True)
+        memory = _memory.get()
+        if memory is not None and (known := memory.recall(location)) is not None:
+            files.notice(location)
+            return replace(known, name=name or stem(location), uri=location)
         try:
             data = read_location(location)
         except ServerUnavailable:
             raise
         except (OSError, FluxError) as error:
             raise InvalidImage(_unreadable(location, error)) from None
-        return cls._of_bytes(
+        image = cls._of_bytes(
             data,
             files.quoted(location),
             name=name or stem(location),
             uri=location,
             keep=files.is_web(location),
         )
+        if memory is not None:
+            memory.keep(location, image)
+        return image
 
     @classmethod
     def _of_bytes(cls, data: bytes, what: str, *, name: str = "", uri: str = "", keep: bool = False) -> ImageRef:

@@ -14,31 +14,27 @@ then. So whatever changes leads to the long way, which is always right. Runs and
 from __future__ import annotations
 
 import json
-import os
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from flux_tasks import files
 from flux_tasks.store.records import Store
-from flux_tasks.store.spool import DEFAULT
+from pipelines.data.inputs import KnownInputs, ReadFiles
 from pipelines.data.items import Item
 from pipelines.data.keyed_lines import KeyedLines, digest_of
 from pipelines.data.manifest import FINE, ItemOutcome, ManifestRow, StepOutcome
 from pipelines.language.compiled import CompiledRecipe
 
-__all__ = ["ReadFiles", "Settled", "SettledItems"]
+__all__ = ["OldIndex", "Settled", "SettledItems", "old_indexes"]
 
 _FORMAT = 2
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KIND = "settled"
-_OWN = (
-    *("blobs", "results", "copies", "refusals", "journal", "decisions", "failures", "facts", "runs", "begun"),
-    *("timings", "prices", "budgets", "probe", _KIND),
-)
-"""Folders of the store that a walk reads; what they hold follows from the item's own files."""
 
 
 def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Store) -> str:
@@ -52,29 +48,6 @@ def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Stor
         for node in recipe.graph.nodes
     }
     return digest_of([_FORMAT, program, store.url, recipe.digest, recipe.constants, engine, seed, actions], 20)
-
-
-@dataclass
-class ReadFiles:
-    """The files that one item's walk reads or looks for, with the fingerprints that they have before that."""
-
-    prints: files.Fingerprints
-    store: Store
-    found: dict[str, str | None] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        spool = os.environ.get("FLUX_SPOOL") or DEFAULT
-        self._own = (*(self.store.location(kind, "") for kind in _OWN), files.join(spool, ""))
-
-    def __call__(self, location: str) -> None:
-        """Take the fingerprint of a file that the walk comes to, unless it is the store's or the spool's own."""
-        if not location.startswith(self._own):
-            self.add(location)
-
-    def add(self, location: str) -> None:
-        """Take the fingerprint of a file, wherever it is."""
-        if location not in self.found and not files.is_data(location):
-            self.found[location] = self.prints.of(location)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +66,9 @@ class Settled:
 class SettledItems:
     """The settled items of a recipe, an engine and a seed. Any number of threads may use it; close it at the end.
 
+    Attributes:
+        inputs: pictures that were read, whatever the recipe.
+
     Args:
         run_id: of the run that adds to it; empty for a plan, which writes nothing.
         is_trusted: False finds nothing, and still takes note of what is settled now.
@@ -102,6 +78,7 @@ class SettledItems:
         self, store: Store, recipe: CompiledRecipe, engine: str, seed: int | None, *, run_id: str = "", is_trusted: bool
     ) -> None:
         self.prints = files.Fingerprints()
+        self.inputs = KnownInputs(store, self.prints, run_id, is_trusted=is_trusted)
         self._store, self._recipe, self._run_id = store, recipe, run_id
         self._scope = _scope_of(recipe, engine, seed, store)
         self._lines = KeyedLines(store.location(_KIND, self._scope), run_id, is_trusted=is_trusted)
@@ -116,6 +93,7 @@ class SettledItems:
     def close(self) -> None:
         """Write what was added, and that it was used."""
         self._lines.close()
+        self.inputs.close()
         if self._run_id:
             with suppress(OSError):
                 used = time.strftime("%Y-%m-%d", time.gmtime())
@@ -170,22 +148,64 @@ class SettledItems:
             raise BlockingIOError
         return bool(files.similar(location))
 
-    def add(
-        self, item: Item, read: Mapping[str, str | None], row: ManifestRow, remarks: Sequence[tuple[str, str]]
-    ) -> None:
+    def add(self, item: Item, read: ReadFiles, row: ManifestRow, remarks: Sequence[tuple[str, str]]) -> None:
         """Take note of an item that has ended, if it ended well and all of its files are known.
 
         Args:
-            read: the files that it was made of, with their fingerprints.
+            read: the files that it was made of.
             remarks: what a plan would say of its steps now: node and sentence.
         """
         has_hint = any(step["outcome"] is StepOutcome.SKIPPED and step.get("warnings") for step in row["steps"])
-        if item.error or row["outcome"] not in FINE or row["error"] or has_hint or None in read.values():
+        is_known = read.take_note(self.inputs)
+        if item.error or row["outcome"] not in FINE or row["error"] or has_hint or not is_known:
             return
         results = {output["path"]: self.prints.of_written(output["path"]) for output in row["outputs"]}
         if None not in results.values():
-            known = {"files": dict(read), "results": results, "row": _settled(row), "remarks": remarks}
+            known = {"files": read.found, "results": results, "row": _settled(row), "remarks": remarks}
             self._lines.add(self._key(item), known)
+
+
+@dataclass(frozen=True, slots=True)
+class OldIndex:
+    """The settled items of one scope that no run has asked for lately.
+
+    Attributes:
+        recipe: its name, if it is known.
+        used: the day on which a run last used it, such as ``2026-11-29``; empty if it is not known.
+    """
+
+    store: Store
+    scope: str
+    recipe: str
+    used: str
+
+    def remove(self) -> None:
+        """Remove its files. The next run of the recipe looks at every item, and pays for none of them again."""
+        folder = self.store.location(_KIND, self.scope)
+        for name in files.listing(folder):
+            files.remove(files.join(folder, name))
+        self.store.remove_record(_KIND, self.scope)
+        if files.is_local(folder):
+            with suppress(OSError):
+                files.local_path(folder).rmdir()
+
+
+def old_indexes(store: Store, days: int) -> list[OldIndex]:
+    """Return what runs of the last so many days have not used, the oldest first.
+
+    Raises:
+        OSError: the store cannot be read.
+    """
+    since = time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86_400))
+    found: list[OldIndex] = []
+    for scope in {*files.folders(store.location(_KIND)), *store.records(_KIND)}:
+        record = store.record_or_empty(_KIND, scope)
+        names = files.listing(store.location(_KIND, scope))
+        told = (record.get("used"), *(f"{name[:4]}-{name[4:6]}-{name[6:8]}" for name in names))
+        used = max((day for day in told if isinstance(day, str) and _DAY.fullmatch(day)), default="")
+        if used < since:
+            found.append(OldIndex(store, scope, str(record.get("recipe") or ""), used))
+    return sorted(found, key=lambda index: (index.used, index.scope))
 
 
 def _settled(row: ManifestRow) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Unpack
 
 from flux_tasks.errors import Problem, RecipeError, nearest, quote
+from flux_tasks.images.reference import remembering
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import SettingChanges, Settings, current, use
 from pipelines.data.items import Item, Listed
@@ -72,7 +73,7 @@ def plan(
         for warning in source_warnings(recipe, listed):
             tally.plan.add_warning(str(warning))
         tally.settled = SettledItems(tally.store, recipe, tally.engine, None, is_trusted=not verify)
-        with closing(tally.settled):
+        with closing(tally.settled), remembering(tally.settled.inputs):
             for item in items(recipe, limit=limit, listed=listed):
                 tally.add_item(ItemPlan(item, tally).run())
         return tally.plan

@@ -11,17 +11,17 @@ from typing import Any, TypeVar, cast
 
 from flux_tasks import background, files
 from flux_tasks.errors import InvalidRequest, RunStopped, StoreUnavailable
-from flux_tasks.images.reference import ImageRef
+from flux_tasks.images.reference import ImageRef, remembering
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import CheckedArguments
 from flux_tasks.jobs.known import lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
 from pipelines.data import manifest
+from pipelines.data.inputs import ReadFiles
 from pipelines.data.items import Item
 from pipelines.data.manifest import ErrorRow, ItemOutcome, ManifestRow, OutputRow, StepOutcome, StepRow
 from pipelines.data.outputs import FULL, write_output
-from pipelines.data.settled import ReadFiles
 from pipelines.execution import expectations, local_steps
 from pipelines.execution.answers import Attempt, InVain, NeedsJob, Outcome, Place
 from pipelines.execution.arguments import call_of, pictures_for_task
@@ -76,15 +76,15 @@ class ItemRun:
         self._call_tool = call_tool
         self._row = _Row(self.item)
         read = await self._where_it_lies(self._read_files)
-        with files.watching(read):
+        with files.watching(read), remembering(read):
             walked = await walk(self.item, self._context.recipe, self)
         for target, path in walked.paths:
             image = walked.results.get(target.node)
             if image is not None:
                 await self._write(target, path, image)
         row = self._row.finish(walked.results.get(SOURCE))
-        if self._context.settled is not None:
-            await self._where_it_lies(self._context.settled.add, self.item, read.found, row, self._row.remarks)
+        assert self._context.settled is not None  # noqa: S101 - as above
+        await self._where_it_lies(self._context.settled.add, self.item, read, row, self._row.remarks)
         return row
 
     async def _where_it_lies(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -113,8 +113,8 @@ class ItemRun:
     def _read_files(self) -> ReadFiles:
         """Return what notes the files of this item, beginning with the pictures that its recipe names."""
         context = self._context
-        prints = context.settled.prints if context.settled is not None else files.Fingerprints()
-        read = ReadFiles(prints, context.store)
+        assert context.settled is not None  # noqa: S101 - opened before the first item
+        read = ReadFiles(context.settled.inputs, context.store)
         for location in pictures_of_item(context.recipe, self.item, context.named_pictures):
             read.add(location)
         return read

@@ -1,4 +1,4 @@
-"""``store``: jobs that may have been paid for, what identifies a result, and the keys of earlier versions."""
+"""``store``: jobs that may have been paid for, what identifies a result, earlier keys, old indexes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
-from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
+from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, Positive, StoreFolder, Variables, load_recipe
 from pipelines.cli.terminal import Program, print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flux_tasks.store.records import Store
     from pipelines.plan.planner import PlannedCall
 
-store = Program(name="store", help="List held jobs, explain results, migrate keys.", group_parameters=OPTIONS)
+store = Program(name="store", help="List held jobs, explain results, migrate keys, prune.", group_parameters=OPTIONS)
 
 _PAUSE = 5.0
 """Seconds between two looks at a job whose owner is not known to have ended."""
@@ -179,6 +179,36 @@ def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, 
         print_line(f"left: results/{key}.json: {why}")
     if count and not yes:
         print_line("nothing was changed: write --yes to do it")
+    return Exit.OK
+
+
+@store.command
+def prune(
+    *, place: Annotated[StoreFolder, Parameter(name="--store")] = None, days: Positive = 30, yes: bool = False
+) -> Exit:
+    """Forget the settled items of recipes that are no longer run.
+
+    Results, journal, manifests and reports stay. If such a recipe is run
+    again, it looks at every item once more, and pays for none of them again.
+
+    Args:
+        days: forget what no run has used for so many days (default 30)
+        yes: do it; without this, only say what would be done
+    """
+    from pipelines.data.settled import old_indexes
+
+    opened = _opened(Places(store=place).settings(needs_key=False))
+    try:
+        found = old_indexes(opened, days)
+    except OSError as error:
+        raise StoreUnavailable.of("read", error) from error
+    if not found:
+        print_line(f"nothing to remove: runs of the last {days} days have used all that is remembered")
+        return Exit.OK
+    print_line(table_text([("recipe", "last used"), *((old.recipe or "unknown", old.used) for old in found)]))
+    for old in found if yes else ():
+        old.remove()
+    print_line(f"removed: {len(found):,}" if yes else "nothing was removed: write --yes to do it")
     return Exit.OK
 
 

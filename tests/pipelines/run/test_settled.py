@@ -15,7 +15,7 @@ from fake_bfl import FakeBfl
 from PIL import Image
 
 from flux_tasks import background, catalog, files
-from flux_tasks.images import loading, reference
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs import job
 from flux_tasks.jobs.call import prepare
 from flux_tasks.jobs.result import JobResult
@@ -62,17 +62,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Looks:
-    """Counts pictures that are read."""
+    """Counts pictures that somebody wants to see: they are read, unless an earlier run has read the same file."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pictures: list[str] = []
-        read = loading.read_location
+        known = ImageRef.of
 
-        def counted_read(location: str) -> bytes:
-            self.pictures.append(Path(location).stem)
-            return read(location)
+        def counted(source: Any, *, name: str = "") -> ImageRef:
+            if isinstance(source, str):
+                self.pictures.append(Path(source).stem)
+            return known(source, name=name)
 
-        monkeypatch.setattr(reference, "read_location", counted_read)
+        monkeypatch.setattr(ImageRef, "of", counted)
 
 
 @pytest.fixture

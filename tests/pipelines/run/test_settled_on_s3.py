@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import pytest
 from object_stores import moto_s3, new_bucket_name, reach_s3
+from PIL import Image
 from recipes import Place, perform
 
 from flux_tasks import files
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
+from pipelines.run.context import Event, EventKind
 
 RECIPE = """
 source: {images: "s3://BUCKET/photos/*.png", columns: {mask: "s3://BUCKET/masks/{{ stem }}.png"}}
@@ -89,3 +91,38 @@ def test_the_folders_of_a_settled_run_are_listed_a_handful_of_times(here: Place,
     assert counts["photos"] <= 5
     assert (counts["masks"], counts["out"]) == (1, 1)
     assert not any("blobs" in address or "results" in address for address in book)
+
+
+def test_items_with_folders_of_their_own_need_no_request_each(here: Place, bucket: str, book: list[str]) -> None:
+    made = recipe(bucket, RECIPE.replace("photos/*.png", "photos/*/*.png").replace("out/", "out/{{ stem }}/"))
+    found: list[int] = []
+    for names in ("abcdefghij", "klmnop"):
+        for name in names:
+            put(here, bucket, name, folder=f"photos/{name}")
+        perform(made, here.settings)
+        book.clear()
+        run, _ = perform(made, here.settings)
+        assert set(run.summary.counts) == {"cached"}
+        found.append(requests(book))
+    assert found[0] == found[1]
+
+
+def test_an_object_that_changes_between_its_listing_and_its_reading_is_not_believed_later(
+    here: Place, bucket: str
+) -> None:
+    put(here, bucket, *"ab")
+    text = RECIPE.replace("deblur: {}", "deblur: {}\n    when: stem == 'b'")
+    made = recipe(bucket, text.replace("mask_exists", "stem == 'b'"))
+    place, first = f"s3://{bucket}/photos/b.png", (here.folder / "photos" / "p0.png").read_bytes()
+    other = here.folder / "other.png"
+    Image.new("RGB", (80, 80), "navy").save(other)
+
+    def replace_it(event: Event) -> None:
+        if event.kind is EventKind.ITEM and event.item == "a":  # the folder has been listed
+            files.write(place, other.read_bytes())
+
+    _, rows = perform(made, here.settings, on_event=replace_it)
+    assert rows[1]["input"]["digest"] != rows[0]["input"]["digest"]
+    files.write(place, first)
+    _, rows = perform(made, here.settings)
+    assert rows[1]["input"]["digest"] == rows[0]["input"]["digest"]

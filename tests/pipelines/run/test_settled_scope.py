@@ -1,0 +1,107 @@
+"""What a settled item depends on besides its files: whatever else decides a result, a change of it settles nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import pytest
+from PIL import Image
+from recipes import HEAD, OUTPUT, Place, perform
+
+from flux_tasks.store.records import Store
+from pipelines.data.settled import SettledItems
+from pipelines.plan.planner import plan
+from pipelines.recipe import Recipe
+
+RECIPE = """
+env: [FLUX_TEST_STYLE]
+vars: {{words: oil}}
+source: {{table: "{folder}/items.csv", image: "{folder}/photos/{{{{ file }}}}"}}
+steps:
+  - edit: {{prompt: "{{{{ words }}}} {{{{ env.FLUX_TEST_STYLE }}}} {{{{ title }}}}"}}
+    when: wanted == 1
+output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}
+"""
+PICTURES = 3
+
+
+def write_table(here: Place, *rows: str) -> None:
+    (here.folder / "items.csv").write_text("\n".join(["file,title,wanted", *rows, ""]))
+
+
+def recipe(here: Place, **variables: str) -> Recipe:
+    return Recipe.parse(RECIPE.format(folder=here.folder), variables=variables)
+
+
+@pytest.fixture
+def settled(here: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place with a table whose rows are settled."""
+    monkeypatch.setenv("FLUX_TEST_STYLE", "red")
+    before = time.time() - 60
+    for path in here.folder.rglob("*.png"):
+        os.utime(path, (before, before))
+    write_table(here, "p0.png,hens,1", "p1.png,barn,1", "p2.png,tree,0")
+    time.sleep(0.03)
+    perform(recipe(here), here.settings)
+    return here
+
+
+def jobs_of_next_run(here: Place, made: Recipe) -> int:
+    """The jobs of a run, which its plan predicts."""
+    predicted, before = plan(made.compiled, settings=here.settings).jobs, here.jobs
+    perform(made, here.settings)
+    assert here.jobs - before == predicted
+    return predicted
+
+
+def test_a_cell_that_has_changed_is_seen_in_its_own_item_only(settled: Place) -> None:
+    assert jobs_of_next_run(settled, recipe(settled)) == 0
+    write_table(settled, "p0.png,hens,1", "p1.png,a red barn,1", "p2.png,tree,0")
+    assert jobs_of_next_run(settled, recipe(settled)) == 1
+    write_table(settled, "p0.png,hens,1", "p1.png,a red barn,1", "p2.png,tree,1")
+    assert jobs_of_next_run(settled, recipe(settled)) == 1
+
+
+def test_a_row_that_is_inserted_is_one_new_item(settled: Place) -> None:
+    Image.new("RGB", (80, 80), "teal").save(settled.folder / "photos" / "new.png")
+    write_table(settled, "new.png,new,1", "p0.png,hens,1", "p1.png,barn,1", "p2.png,tree,0")
+    assert jobs_of_next_run(settled, recipe(settled)) == 1
+
+
+def test_a_variable_and_the_environment_count(settled: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jobs_of_next_run(settled, recipe(settled, words="ink")) == 2
+    monkeypatch.setenv("FLUX_TEST_STYLE", "blue")
+    assert jobs_of_next_run(settled, recipe(settled)) == 2
+    monkeypatch.setenv("FLUX_TEST_STYLE", "red")
+    assert jobs_of_next_run(settled, recipe(settled)) == 0
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"engine": "bfl"}, {"engine": "local:classical@1"}, {"seed": 7}, {"text": "true and "}]
+)
+def test_another_engine_seed_or_recipe_has_settled_items_of_its_own(settled: Place, changes: dict[str, Any]) -> None:
+    text = RECIPE.format(folder=settled.folder).replace("when: wanted", f"when: {changes.get('text', '')}wanted")
+    made = Recipe.parse(text).compiled
+    engine, seed = changes.get("engine", "custom:loopback"), changes.get("seed")
+    found = SettledItems(Store(settled.settings.store), made, engine, seed, is_trusted=True)
+    assert bool(found) is not bool(changes)
+    found.close()
+
+
+def test_a_mask_whose_name_differs_in_case_is_warned_of_though_the_item_was_settled(here: Place) -> None:
+    (here.folder / "masks" / "p0.png").rename(here.folder / "other.png")
+    before = time.time() - 60
+    for path in here.folder.rglob("*.png"):
+        os.utime(path, (before, before))
+    time.sleep(0.03)
+    steps = "  - erase: {mask: '{{ mask }}'}\n    when: mask_exists"
+    made = Recipe.parse(f"{HEAD}{steps}\noutput: {OUTPUT}\n".replace("FOLDER", str(here.folder)))
+    run, _ = perform(made, here.settings)
+    assert not [text for text in run.summary.warned if "P0.png" in text]
+    (here.folder / "other.png").rename(here.folder / "masks" / "P0.png")
+    run, _ = perform(made, here.settings)
+    looked_at, _ = perform(made, here.settings, verify=True)
+    assert run.summary.warned == looked_at.summary.warned
+    assert any("P0.png" in text for text in run.summary.warned)
