@@ -219,7 +219,8 @@ def test_a_link_in_the_place_of_a_result_is_replaced_and_what_it_points_to_stays
     told = cli("run", "recipe.yaml", "--endpoint", bfl.url)
     assert told.outcomes == {"good": "done"}
     assert not link.is_symlink()
-    assert Image.open(link).size == (96, 80)
+    with Image.open(link) as image:
+        assert image.size == (96, 80)
     if kind == "file":
         assert target.read_text() == "precious"
     elif kind == "folder":
