@@ -1,7 +1,7 @@
 """Memory for pictures on their way: however many jobs are in flight, only so many bytes are made or fetched at a time.
 
-A job whose body is sent holds none while the service works on it. Small pictures never wait here: twenty-four of a
-megapixel fit.
+A job whose body is sent holds none while the service works on it. Twelve PNG files of a megapixel fit, or sixty JPEG
+files; the next ones wait only until those before them are sent, which takes no longer on a connection that they share.
 """
 
 import asyncio
