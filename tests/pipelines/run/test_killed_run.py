@@ -17,8 +17,13 @@ from waiting import wait_until
 from flux_tasks.store.records import Store
 from pipelines import Recipe
 
-END = {"by itself": "os._exit(0)", "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)", "never": "time.sleep(600)"}
+END = {
+    "by itself": "ctypes.CDLL(None)._exit(0)",
+    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+    "never": "time.sleep(600)",
+}
 FUNCTION = """\
+import ctypes
 import os
 import signal
 import time
