@@ -136,6 +136,9 @@ def _looked_up(location: str) -> str | None:
 
 
 def _tag(entry: Mapping[str, Any]) -> str:
-    """Return size and ETag of an object, or an empty text where its filesystem knows no ETag."""
-    tag = next((entry[name] for name in _TAGS if entry.get(name)), "")
+    """Return size and ETag of an object, or an empty text where its filesystem knows no ETag.
+
+    Some servers put it between quotes in one answer and not in another (``rclone serve s3``).
+    """
+    tag = next((str(entry[name]).strip('"') for name in _TAGS if entry.get(name)), "")
     return f"{entry.get('size')}:{tag}" if tag else ""

@@ -18,7 +18,7 @@ from flux_tasks.images.encoding import Header
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import DEFAULT
-from pipelines.data.keyed_lines import KeyedLines, digest_of
+from pipelines.data.keyed_lines import KeyedLines, digest_of, program_version
 
 __all__ = ["KnownInputs", "ReadFiles"]
 
@@ -40,6 +40,7 @@ class KnownInputs:
 
     def __init__(self, store: Store, prints: files.Fingerprints, run_id: str = "", *, is_trusted: bool) -> None:
         self.prints = prints
+        self._version = program_version()
         self._lines = KeyedLines(store.location(_KIND), run_id, is_trusted=is_trusted)
 
     def recall(self, location: str) -> ImageRef | None:
@@ -51,7 +52,7 @@ class KnownInputs:
 
     def find(self, location: str, fingerprint: str | None) -> ImageRef | None:
         """Return the picture in a file with this fingerprint; None if no run has read it so."""
-        known = self._lines.get(digest_of(location)) if fingerprint else None
+        known = self._lines.get(self._key(location)) if fingerprint else None
         try:
             if known is None or known["location"] != location or known["fingerprint"] != fingerprint:
                 return None
@@ -63,7 +64,10 @@ class KnownInputs:
         """Take note of a picture that was read from a file with this fingerprint."""
         if image.known is not None:
             document = {"location": location, "fingerprint": fingerprint, "image": image.to_dict()}
-            self._lines.add(digest_of(location), {**document, "header": asdict(image.known)})
+            self._lines.add(self._key(location), {**document, "header": asdict(image.known)})
+
+    def _key(self, location: str) -> str:
+        return digest_of([self._version, location])
 
     def close(self) -> None:
         """Write what was added."""

@@ -13,12 +13,13 @@ import tempfile
 import threading
 import zlib
 from contextlib import ExitStack, suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any
 
 from flux_tasks import files
 from pipelines.data.manifest import Manifest
 
-__all__ = ["KeyedLines", "digest_of"]
+__all__ = ["KeyedLines", "digest_of", "program_version"]
 
 _MOST_FILES = 8
 
@@ -27,6 +28,14 @@ def digest_of(document: Any, size: int = 16) -> str:
     """Return so many bytes, as hex digits, that tell a document from any other."""
     text = json.dumps(document, sort_keys=True, default=repr)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
+
+
+def program_version() -> str:
+    """Return the version of this program, whose notes another one does not read; empty in a bare checkout."""
+    try:
+        return version("flux-pipelines")
+    except PackageNotFoundError:
+        return ""
 
 
 class KeyedLines:

@@ -19,14 +19,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from flux_tasks import files
 from flux_tasks.store.records import Store
 from pipelines.data.inputs import KnownInputs, ReadFiles
 from pipelines.data.items import Item
-from pipelines.data.keyed_lines import KeyedLines, digest_of
+from pipelines.data.keyed_lines import KeyedLines, digest_of, program_version
 from pipelines.data.manifest import FINE, ItemOutcome, ManifestRow, StepOutcome
 from pipelines.language.compiled import CompiledRecipe
 
@@ -39,15 +38,13 @@ _KIND = "settled"
 
 def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Store) -> str:
     """Return the digest of all that decides the results of an item besides its own names and files."""
-    try:
-        program = version("flux-pipelines")
-    except PackageNotFoundError:
-        program = ""
     actions = {
         node.id: node.tool.revision.number if node.is_paid else dict(getattr(node.action, "identity", {}))
         for node in recipe.graph.nodes
     }
-    return digest_of([_FORMAT, program, store.url, recipe.digest, recipe.constants, engine, seed, actions], 20)
+    return digest_of(
+        [_FORMAT, program_version(), store.url, recipe.digest, recipe.constants, engine, seed, actions], 20
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from recipes import HEAD, OUTPUT, Painter, Place, perform, place, recipes
 
+from flux_tasks import files
 from flux_tasks.images import loading, reference
 from pipelines.plan.planner import plan
 from pipelines.plan.result import Plan
@@ -74,6 +76,18 @@ def test_a_settled_plan_opens_no_picture_and_says_what_a_plan_says_that_looks(
     assert found.to_dict() == planned(here, made, verify=True).to_dict()
     assert (found.items, found.jobs) == (3, 0)
     assert set(looks) >= {"p0", "p1", "p2"}
+
+
+def test_neither_a_plan_nor_a_run_looks_up_results_of_settled_items(here: Place) -> None:
+    age(here.folder)
+    made = recipe(here, STEPS["a chain with a condition"])
+    perform(made, here.settings)
+    seen: list[str] = []
+    with files.watching(seen.append):
+        planned(here, made)
+        perform(made, here.settings)
+    assert [place for place in seen if "/runs/" in place]
+    assert not [place for place in seen if re.search("/(results|copies|blobs|journal/.|photos|masks|out)/", place)]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
+import fsspec
 import pytest
-from object_stores import moto_s3, new_bucket_name, reach_s3
+from object_stores import fake_gcs, moto_s3, new_bucket_name, rclone_s3, reach_gcs, reach_s3
 from PIL import Image
 from recipes import Place, perform
 
@@ -37,8 +40,6 @@ def book() -> list[str]:
 @pytest.fixture
 def bucket(here: Place, book: list[str]) -> Iterator[str]:
     with moto_s3(book) as endpoint, reach_s3(endpoint):
-        import fsspec
-
         name = new_bucket_name()
         files.exists(f"s3://{name}/any")  # imports the library the way this one does
         fsspec.filesystem("s3").mkdir(name)
@@ -126,3 +127,28 @@ def test_an_object_that_changes_between_its_listing_and_its_reading_is_not_belie
     files.write(place, first)
     _, rows = perform(made, here.settings)
     assert rows[1]["input"]["digest"] == rows[0]["input"]["digest"]
+
+
+@pytest.mark.parametrize("kind", ["s3", "rclone", "gs"])
+def test_an_object_has_one_fingerprint_in_a_listing_and_by_itself(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "buckets" / "seen").mkdir(parents=True)
+    with ExitStack() as stack:
+        if kind == "gs":
+            stack.enter_context(reach_gcs(stack.enter_context(fake_gcs(tmp_path))))
+        else:
+            server = moto_s3() if kind == "s3" else rclone_s3(tmp_path / "buckets", "throw-away", "throw-away")
+            stack.enter_context(reach_s3(stack.enter_context(server)))
+        scheme = "gs" if kind == "gs" else "s3"
+        files.exists(f"{scheme}://seen/any")  # imports the library the way this one does
+        if kind != "rclone":
+            fsspec.filesystem(scheme).mkdir("seen")
+        place = f"{scheme}://seen/in/a.png"
+        files.write(place, b"a")
+        prints = files.Fingerprints()
+        listed = prints.of(place)
+        assert listed is not None
+        assert prints.of_written(place) == listed
+        assert prints.still_matches(place, listed)
+        files.write(place, b"b")
+        assert not prints.still_matches(place, listed)
+        assert not files.Fingerprints().matches(place, listed)
