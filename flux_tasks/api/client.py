@@ -172,7 +172,8 @@ class BflClient:
             if response.status_code != 429:
                 return self._submission(tool, response)
             asked = retry_after(response)
-            wait = pause * random.uniform(0.5, 1.5) if asked is None else asked  # noqa: S311 - jitter, not a secret
+            # A date has whole seconds, and clocks differ: what is asked for may be nothing, again and again.
+            wait = pause * random.uniform(0.5, 1.5) if asked is None else max(asked, pause / 20)  # noqa: S311 - jitter
             if time.monotonic() + wait > patience:
                 raise RateLimited(f"{tool.name}: too many active jobs on this account", retry_after=wait)
             _log.info("%s: too many active jobs, waiting %.1f s", tool.name, wait)

@@ -172,6 +172,17 @@ async def test_a_429_is_waited_for_as_the_server_asks_and_then_submitted_once(se
     assert len(server.seen(SUBMIT)) == 3
 
 
+@pytest.mark.parametrize("asked", ["0", "Mon, 01 Jan 2024 00:00:00 GMT"])
+async def test_a_429_that_asks_for_no_wait_at_all_is_repeated_less_and_less_often(
+    server: ScriptedServer, asked: str
+) -> None:
+    server.on(SUBMIT, Answer(429, {"detail": "busy"}, headers={"retry-after": asked}))
+    async with client_of(server) as client:
+        with pytest.raises(RateLimited):
+            await client.submit(DEBLUR, {}, deadline=1.0)
+    assert 1 < len(server.seen(SUBMIT)) <= 5  # after 0.05, 0.1, 0.2 and 0.4 s
+
+
 async def test_a_429_whose_wait_is_longer_than_the_deadline_is_reported(server: ScriptedServer) -> None:
     from dataclasses import replace
 
