@@ -22,8 +22,8 @@ __all__ = ["is_in_flow", "is_server_configured", "may_be_configured", "tell_unre
 _log = logging.getLogger("flux_tasks.tasks")
 
 _UNRECORDED = (
-    "not recorded in Prefect, because no server is configured: set PREFECT_API_URL to the address of one, "
-    "or choose --prefect embedded (FLUX_PREFECT=embedded), or off, which says nothing of it"
+    "not recorded in Prefect, because no server is configured: set PREFECT_API_URL, or use --prefect embedded "
+    "(FLUX_PREFECT=embedded); --prefect off hides this line"
 )
 _told = threading.Lock()
 """Taken for good by whoever says it first."""
