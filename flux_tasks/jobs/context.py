@@ -1,10 +1,13 @@
 """One job: its call, its key, and the places where it is recorded."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from flux_tasks.errors import RunStopped
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import Settings
@@ -27,6 +30,26 @@ class CheckedArguments(dict[str, Any]):
         self.call = call
 
 
+@dataclass(eq=False)
+class Halt:
+    """Why no more jobs of a run are submitted, or None; any thread may set it."""
+
+    reason: RunStopped | None = None
+
+
+_halt: ContextVar[Halt | None] = ContextVar("halt", default=None)
+
+
+@contextmanager
+def heed(halt: Halt) -> Iterator[None]:
+    """Submit no job that is called for in the block, also by its threads and tasks, once ``halt`` has a reason."""
+    token = _halt.set(halt)
+    try:
+        yield
+    finally:
+        _halt.reset(token)
+
+
 @dataclass(frozen=True)
 class JobContext:
     """What every phase of a job needs.
@@ -35,6 +58,7 @@ class JobContext:
         engine: the identity of the engine behind the endpoint, a part of the job key.
         refresh: pay again even if the store has a result, and replace it.
         is_former: go on under the key of September 2026, because an unsettled job was begun under it.
+        halt: that of the run which calls for the job; one of its own, without a reason, for a call outside a run.
     """
 
     call: Call
@@ -43,6 +67,7 @@ class JobContext:
     refresh: bool = False
     on_progress: Progress | None = None
     is_former: bool = False
+    halt: Halt = field(default_factory=lambda: _halt.get() or Halt())
 
     @cached_property
     def identity(self) -> Identity:

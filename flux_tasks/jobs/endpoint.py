@@ -10,7 +10,7 @@ from typing import Any
 from flux_tasks.api.client import BflClient
 from flux_tasks.api.slots import OVERBOOK, Slots
 from flux_tasks.api.traffic import TrafficLimit
-from flux_tasks.errors import OutOfCredits, RunStopped, StoreUnavailable
+from flux_tasks.errors import OutOfCredits, StoreUnavailable
 from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.store.commit import insist
 from flux_tasks.store.durations import Durations
@@ -25,13 +25,6 @@ _MOST_FETCHED = 48 * 1024 * 1024
 
 
 @dataclass
-class Halt:
-    """Why jobs that began with it are not submitted any more, or None."""
-
-    reason: RunStopped | None = None
-
-
-@dataclass
 class Endpoint:
     """What all jobs of one endpoint and key share in this process. Used on the background loop only."""
 
@@ -43,8 +36,6 @@ class Endpoint:
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     refusals: dict[str, frozenset[str]] = field(default_factory=dict)
     """By store, the keys of the refusals that it had when this process first looked."""
-    halt: Halt = field(default_factory=Halt)
-    """Of the jobs that begin now."""
     submitted: set[str] = field(default_factory=set)
     """Ids of the jobs that this process has submitted and that are not in the store yet."""
     fetched: TrafficLimit = field(default_factory=lambda: TrafficLimit(_MOST_FETCHED))
@@ -167,15 +158,6 @@ async def save_durations(settings: Settings) -> None:
     """Write how long jobs took into the store of ``settings``, so that later runs know it."""
     if (known := endpoint_for(settings)._durations.get(Store(settings.store).url)) is not None:
         await known.save()
-
-
-async def stop_submitting(settings: Settings, reason: RunStopped | None) -> None:
-    """Submit nothing from now on: jobs that wait for a slot end with ``reason``. None allows submissions again."""
-    endpoint = endpoint_for(settings)
-    if reason is None:
-        endpoint.halt = Halt()
-    else:
-        endpoint.halt.reason = reason
 
 
 async def engine_of(settings: Settings) -> str:

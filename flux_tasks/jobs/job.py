@@ -17,9 +17,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from flux_tasks.api.client import BflClient
+from flux_tasks.errors import RunStopped
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
-from flux_tasks.jobs.context import JobContext, Progress
+from flux_tasks.jobs.context import Halt, JobContext, Progress
 from flux_tasks.jobs.endpoint import Endpoint, check_exclusion, endpoint_for, engine_of
 from flux_tasks.jobs.known import find_result
 from flux_tasks.jobs.result import JobOutcome, JobResult
@@ -38,8 +39,8 @@ _PATIENCE = 10.0
 _told: set[str] = set()
 """Owners whose jobs were said to be waited for."""
 
-_running: dict[tuple[str, str], asyncio.Task[JobResult]] = {}
-"""Jobs of this process that have not ended, by store and job key."""
+_running: dict[tuple[str, str], tuple[asyncio.Task[JobResult], Halt]] = {}
+"""Jobs of this process that have not ended, by store and job key, and what may keep them from being submitted."""
 
 _waiting: Counter[tuple[str, str]] = Counter()
 """How many calls wait for each of them."""
@@ -72,24 +73,30 @@ async def execute(
         return JobResult(image, "", JobOutcome.UNCHANGED, 0.0, warnings=call.warnings)
     job = JobContext(call, settings, await engine_of(settings), refresh, on_progress)
     flight = (job.store.url, job.key)
-    while (task := _running.get(flight)) is not None and task.cancelling():
-        await asyncio.wait([task])  # it is being cancelled: begin again rather than share its end
-    if task is None:
-        task = asyncio.create_task(_run(job, is_looked_up=is_looked_up))
-        _running[flight] = task
-        task.add_done_callback(lambda _: _running.pop(flight, None))
-    _waiting[flight] += 1
-    try:
-        result = await asyncio.shield(task)
-    except asyncio.CancelledError:
-        if _waiting[flight] == 1:
-            task.cancel()
-        raise
-    finally:
-        _waiting[flight] -= 1
-        if not _waiting[flight]:
-            del _waiting[flight]
-    return result.with_warnings_of(call)
+    while True:
+        while (running := _running.get(flight)) is not None and running[0].cancelling():
+            await asyncio.wait([running[0]])  # it is being cancelled: begin again rather than share its end
+        if running is None:
+            running = asyncio.create_task(_run(job, is_looked_up=is_looked_up)), job.halt
+            _running[flight] = running
+            running[0].add_done_callback(lambda _: _running.pop(flight, None))
+        task, halt = running
+        _waiting[flight] += 1
+        try:
+            result = await asyncio.shield(task)
+        except RunStopped:
+            if halt.reason is None or job.halt.reason is not None:
+                raise
+            continue  # another run that called for it was stopped, and this call's was not
+        except asyncio.CancelledError:
+            if _waiting[flight] == 1:
+                task.cancel()
+            raise
+        finally:
+            _waiting[flight] -= 1
+            if not _waiting[flight]:
+                del _waiting[flight]
+        return result.with_warnings_of(call)
 
 
 async def _run(job: JobContext, *, is_looked_up: bool) -> JobResult:

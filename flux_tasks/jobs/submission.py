@@ -82,7 +82,6 @@ class Submitter:
         self.warnings: list[str] = []
         self.awaited: Entry | None = None
         self._job, self._endpoint, self._client = job, endpoint, client
-        self._halt = endpoint.halt
         self._room = AsyncExitStack()
         """Memory for the request's body."""
         self._body: Mapping[str, Any] = {}
@@ -125,7 +124,7 @@ class Submitter:
     async def _claim(self) -> Claim | None:
         job = self._job
         for _ in range(100):
-            stopped = self._halt.reason
+            stopped = job.halt.reason
             if stopped is not None and (self._replaced or await patiently(job.journal.entry, job.key) is None):
                 raise type(stopped)(f"not begun, because the run was stopped: {stopped}")
             is_first, claim = await self._submit(self._intent())
@@ -277,8 +276,8 @@ class Submitter:
         async with self._endpoint.slots.refused(self._job.call.tool.slots) as has_room:
             is_early = not is_asked and not has_room()
             while (left := end - time.monotonic()) > 0 and not (is_early and has_room()):
-                if self._halt.reason is not None or self._is_cancelled:
-                    reason = self._halt.reason or "cancelled"
+                if self._job.halt.reason is not None or self._is_cancelled:
+                    reason = self._job.halt.reason or "cancelled"
                     raise Interrupted(f"not begun, because the run was stopped: {reason}")
                 await asyncio.sleep(min(left, 0.02 if is_early else 0.2))
 

@@ -10,10 +10,9 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
-from flux_tasks import background
 from flux_tasks.errors import BudgetReached, FluxError, RunStopped
 from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.endpoint import stop_submitting
+from flux_tasks.jobs.context import Halt
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import patiently
@@ -69,7 +68,7 @@ class RunContext:
         cap: the most credits that it may spend, or None.
         run_id: the id of the run.
         engine: which engine answers; known once the run has asked the endpoint.
-        stopped: why no new job is begun, or None.
+        halt: keeps the run from submitting jobs once it has been stopped.
         settled: items that need no look at them; known with the engine.
         beginning: the indexes of new items in work whose first job has not begun.
     """
@@ -81,10 +80,10 @@ class RunContext:
     emit: Callable[[Event], None]
     run_id: str
     engine: str = ""
-    stopped: RunStopped | None = None
     settled: SettledItems | None = None
 
     def __post_init__(self) -> None:
+        self.halt = Halt()
         self.store = Store(self.settings.store)
         self.facts = Facts(self.store)
         self.outputs = Outputs()
@@ -103,11 +102,15 @@ class RunContext:
     def _warn(self, text: str) -> None:
         self.emit(Event(EventKind.WARNING, text=text))
 
+    @property
+    def stopped(self) -> RunStopped | None:
+        """Why no new job is begun, or None."""
+        return self.halt.reason
+
     def stop(self, reason: RunStopped) -> None:
         """Hold the items that are left, and submit no job that waits for a slot. May be called from any thread."""
-        if self.stopped is None:
-            self.stopped = reason
-            background.start(stop_submitting(self.settings, reason))
+        if self.halt.reason is None:
+            self.halt.reason = reason
 
     @asynccontextmanager
     async def one_at_a_time(self, call: Call) -> AsyncIterator[None]:

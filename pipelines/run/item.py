@@ -13,7 +13,7 @@ from flux_tasks import background, files
 from flux_tasks.errors import InvalidRequest, RunStopped, StoreUnavailable
 from flux_tasks.images.reference import ImageRef, remembering
 from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.context import CheckedArguments
+from flux_tasks.jobs.context import CheckedArguments, heed
 from flux_tasks.jobs.known import lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
@@ -65,7 +65,8 @@ class ItemRun:
         if self.is_new:
             self._context.beginning.add(self.item.index)
         try:
-            return await self._run(call_tool)
+            with heed(self._context.halt):
+                return await self._run(call_tool)
         finally:
             self._context.beginning.discard(self.item.index)
 

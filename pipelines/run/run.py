@@ -17,7 +17,7 @@ from typing import Any
 
 from flux_tasks import background, files
 from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
-from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, save_durations, stop_submitting
+from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, save_durations
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
@@ -119,8 +119,6 @@ class Run:
     def __exit__(self, *error: Any) -> None:
         self.summary.seconds = time.monotonic() - self._started
         self.summary.stopped = str(self.stopped or "")
-        if self.stopped is not None and error[0] is None:  # other calls of this program are not this run's
-            background.run(stop_submitting(self.settings, None))
         background.run(save_durations(self.settings))
         self.context.prices.close()
         if self.context.settled is not None:
@@ -159,7 +157,6 @@ class Run:
         await asyncio.to_thread(partial(self.context.open_settled, is_trusted=not self._verify))
         await background.arun(reconcile(self.settings))
         await background.arun(forget_failures(self.context.store))
-        await background.arun(stop_submitting(self.settings, None))
         await self.context.budget.open()
         self._left = self._in_order_of_work()
         for item in filter(None, self._left):

@@ -35,7 +35,7 @@ from flux_tasks.errors import (
 from flux_tasks.images.download import download
 from flux_tasks.jobs import collection, job
 from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.endpoint import stop_submitting
+from flux_tasks.jobs.context import Halt, heed
 from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
@@ -125,14 +125,14 @@ def test_a_call_that_is_stopped_while_it_waits_after_a_429_submits_nothing_more(
     bfl.submit_answer = Answer(429, {}, {"retry-after": "60"})
     settings = settings_for(bfl, tmp_path)
     for stop in ("run", "cancel"):
-        seen = len(bfl.requests)
-        running = background.start(job.execute(call, settings))
+        seen, halt = len(bfl.requests), Halt()
+        with heed(halt):
+            running = background.start(job.execute(call, settings))
         wait_until(lambda seen=seen: any(r.method == "POST" for r in bfl.requests[seen:]))
         if stop == "run":
-            background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
+            halt.reason = Interrupted("interrupted (Ctrl-C)")
             with pytest.raises(Interrupted):
                 running.result(PATIENCE)
-            background.run(stop_submitting(settings, None))
         else:
             running.cancel()
         wait_until(lambda: not Journal(Store(settings.store)).entries())

@@ -35,7 +35,7 @@ from flux_tasks.errors import (
 )
 from flux_tasks.jobs import job, submission
 from flux_tasks.jobs.call import Call, prepare
-from flux_tasks.jobs.endpoint import stop_submitting
+from flux_tasks.jobs.context import Halt, heed
 from flux_tasks.jobs.known import lookup
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
@@ -182,7 +182,6 @@ def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
     script = textwrap.dedent(f"""
         from flux_tasks import background, catalog
         from flux_tasks.jobs import job
-        from flux_tasks.jobs.endpoint import stop_submitting
         from flux_tasks.jobs.known import lookup
         from flux_tasks.store.commit import drain_spool, reconcile
         from flux_tasks.jobs.call import prepare
@@ -557,18 +556,41 @@ def test_jobs_that_wait_for_a_slot_are_not_submitted_once_the_run_is_stopped(
     settings = replace(settings, max_jobs=1)
     bfl.hold = True
     other = prepare(DEBLUR, {"image": encoded(noise((96, 80), seed=5))})
-    running = [background.start(job.execute(call, settings))]
-    wait_until(lambda: bfl.jobs == 1)
-    running.append(background.start(job.execute(other, settings)))
+    halt = Halt()
+    with heed(halt):
+        running = [background.start(job.execute(call, settings))]
+        wait_until(lambda: bfl.jobs == 1)
+        running.append(background.start(job.execute(other, settings)))
     time.sleep(0.1)
-    background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
+    halt.reason = Interrupted("interrupted (Ctrl-C)")
     bfl.hold = False
     assert running[0].result(PATIENCE).outcome == "done"
     with pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
         running[1].result(PATIENCE)
     assert bfl.jobs == 1
-    background.run(stop_submitting(settings, None))
     assert run(other, settings).outcome == "done"
+
+
+def test_a_call_that_waits_for_the_same_job_as_a_run_that_is_stopped_gets_its_result(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    settings = replace(settings, max_jobs=1)
+    bfl.hold = True
+    other, halt = prepare(DEBLUR, {"image": encoded(noise((96, 80), seed=5))}), Halt()
+    first = background.start(job.execute(call, settings))
+    wait_until(lambda: bfl.jobs == 1)
+    with heed(halt):
+        of_run = background.start(job.execute(other, settings))
+    time.sleep(0.1)
+    with heed(Halt()):
+        of_others = [background.start(job.execute(other, settings)) for _ in range(3)]
+    time.sleep(0.1)
+    halt.reason = Interrupted("interrupted (Ctrl-C)")
+    bfl.hold = False
+    with pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
+        of_run.result(PATIENCE)
+    assert [one.result(PATIENCE).outcome for one in (first, *of_others)] == ["done"] * 4
+    assert bfl.jobs == 2
 
 
 @pytest.mark.parametrize("why", ["policy", "decision", "lost by the service"])
@@ -583,12 +605,10 @@ def test_a_held_or_lost_job_is_not_submitted_again_after_a_stop(
         "lost by the service": {"owner": "", "at": 1.0, "begun": 1.0, "phase": "submitted", "id": "gone"},
     }
     entry = written(call, settings, **left[why])
-    background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
-    with pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
+    with heed(Halt(Interrupted("interrupted (Ctrl-C)"))), pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
         run(call, settings)
     [stays] = journal_of(settings).entries()
     assert (bfl.jobs, stays.key, stays.attempt, stays.phase) == (0, entry.key, 1, entry.phase)
-    background.run(stop_submitting(settings, None))
     assert run(call, settings).outcome == "done"
     assert (bfl.jobs, journal_of(settings).entries()) == (1, [])
 
@@ -597,10 +617,9 @@ def test_a_paid_job_of_an_earlier_attempt_is_collected_after_a_stop(
     bfl: FakeBfl, settings: Settings, call: Call
 ) -> None:
     written(call, settings, owner="", at=1.0, phase="submitted", id=submitted_elsewhere(bfl, call))
-    background.run(stop_submitting(settings, Interrupted("interrupted (Ctrl-C)")))
-    assert run(call, settings).outcome == "collected"
+    with heed(Halt(Interrupted("interrupted (Ctrl-C)"))):
+        assert run(call, settings).outcome == "collected"
     assert bfl.jobs == 1
-    background.run(stop_submitting(settings, None))
 
 
 def test_an_entry_names_machine_and_process(bfl: FakeBfl, settings: Settings, call: Call) -> None:
