@@ -173,20 +173,15 @@ class Store:
             OSError: the store cannot be reached.
         """
         try:
-            data = files.read(self.location(kind, f"{name}.json"))
-            found = json.loads(data)
+            return _decoded(files.read(self.location(kind, f"{name}.json")), f"{kind}/{name}.json")
         except FileNotFoundError:
             return None
+        except RecursionError:
+            raise ValueError(f"{kind}/{name}.json is damaged: it is nested too deeply") from None
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise ValueError(f"{kind}/{name}.json is a link that leads nowhere") from None
             raise
-        if not isinstance(found, dict):
-            raise ValueError(f"{kind}/{name}.json is not a JSON object")  # noqa: TRY004 - as for what is no JSON at all
-        checksum = found.pop(_SUM, None)
-        if checksum not in (None, _written_checksum(data, checksum)) and checksum != _checksum(found):
-            raise ValueError(f"{kind}/{name}.json is damaged: its checksum is wrong")
-        return found
 
     def record_or_empty(self, kind: str, name: str) -> dict[str, Any]:
         """Return a small JSON document, or nothing if there is none or it is damaged."""
@@ -217,6 +212,17 @@ def _dump(record: Mapping[str, Any]) -> bytes:
     """Return a record as a file, with its checksum."""
     plain = json.loads(json.dumps(record))  # as it will be read
     return _encode({**plain, _SUM: _checksum(plain)})
+
+
+def _decoded(data: bytes, place: str) -> dict[str, Any]:
+    """Return the record that a file has, without its checksum; ValueError or RecursionError if it is damaged."""
+    found = json.loads(data)
+    if not isinstance(found, dict):
+        raise ValueError(f"{place} is not a JSON object")  # noqa: TRY004 - as for what is no JSON at all
+    checksum = found.pop(_SUM, None)
+    if checksum not in (None, _written_checksum(data, checksum)) and checksum != _checksum(found):
+        raise ValueError(f"{place} is damaged: its checksum is wrong")
+    return found
 
 
 def _checksum(record: Mapping[str, Any]) -> str:

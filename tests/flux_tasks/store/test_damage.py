@@ -43,12 +43,16 @@ def only(settings: Settings, kind: str) -> Path:
     return place
 
 
+DEEP = [b"[" * 100_000, b'{"a":' * 100_000, b'{"checksum": "0", "a": ' + b"[" * 800 + b"]" * 800 + b"}"]
+"""Nested beyond what can be read, or beyond what a checksum can be taken of."""
+
+
 def damages(data: bytes, count: int = 12) -> list[bytes]:
     """Some of the ways to flip one bit of ``data`` or to cut it, always with the same choice; and no bytes at all."""
     choice = random.Random(len(data))
     places = sorted(choice.sample(range(len(data)), min(count, len(data))))
     flipped = [data[:at] + bytes([data[at] ^ 1 << choice.randrange(8)]) + data[at + 1 :] for at in places]
-    return [b"", b"\0" * len(data), data[: len(data) // 2], data[:-1], *flipped]
+    return [b"", b"\0" * len(data), data[: len(data) // 2], data[:-1], *DEEP, *flipped]
 
 
 # -- results ----------------------------------------------------------------------------------------------------------
@@ -135,6 +139,18 @@ def test_whatever_a_record_holds_its_checksum_is_right(record: dict[str, object]
     store.put_record("runs", "one", record)
     found = store.record("runs", "one")
     assert repr(found) == repr(dict(sorted(record.items()))) or found == {**record}
+
+
+@pytest.mark.parametrize("content", DEEP)
+@pytest.mark.parametrize("kind", ["results", "copies", "journal", "budgets", "prices", "begun", "refusals", "timings"])
+def test_a_record_of_any_kind_that_is_nested_too_deeply_is_damaged(
+    settings: Settings, kind: str, content: bytes
+) -> None:
+    place = Path(settings.store, kind, f"{KEY}.json")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{kind}/{KEY}.json is damaged|Expecting"):
+        Store(settings.store).record(kind, KEY)
 
 
 # -- blobs ------------------------------------------------------------------------------------------------------------
