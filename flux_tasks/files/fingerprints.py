@@ -37,7 +37,10 @@ class Fingerprints:
 
     def __init__(self) -> None:
         self._listings: dict[tuple[str, str], dict[str, str]] = {}
-        self._asked: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+        """How many folders in this one have been listed."""
+        self._whole: set[tuple[str, str]] = set()
+        """Folders below which all is known."""
         self._lock = threading.Lock()
 
     def of(self, location: str) -> str | None:
@@ -98,21 +101,39 @@ class Fingerprints:
             return self._listings[place].get(path, MISSING) or None
 
     def _list(self, filesystem: AbstractFileSystem, scheme: str, folder: str) -> None:
-        """List a folder; with all others beside it if several of them have been asked for."""
-        above = folder.rpartition("/")[0]
-        asked = self._asked[scheme, above] = self._asked.get((scheme, above), 0) + 1
-        if asked > _MOST_LISTINGS and "/" in above:  # not a whole bucket
-            if asked == _MOST_LISTINGS + 1:
-                for name, entry in filesystem.find(above, detail=True).items():
-                    inner = self._listings.setdefault((scheme, name.rpartition("/")[0]), {})
-                    inner[name] = _tag(entry)
-            self._listings.setdefault((scheme, folder), {})
+        """List a folder; with all others beside it if several of them have been listed.
+
+        Raises:
+            Exception: the listing failed, and nothing is known by it.
+        """
+        above = scheme, folder.rpartition("/")[0]
+        if above in self._whole:
+            self._listings[scheme, folder] = {}
+            return
+        if self._counts.get(above, 0) >= _MOST_LISTINGS and "/" in above[1] and _finds_or_fails(filesystem):
+            found: dict[tuple[str, str], dict[str, str]] = {(scheme, folder): {}}
+            for name, entry in filesystem.find(above[1], detail=True).items():
+                found.setdefault((scheme, name.rpartition("/")[0]), {})[name] = _tag(entry)
+            self._listings = {**found, **self._listings}
+            self._whole.add(above)
             return
         try:
             entries = filesystem.ls(folder, detail=True)
         except FileNotFoundError:
             entries = []
         self._listings[scheme, folder] = {str(entry["name"]).rstrip("/"): _tag(entry) for entry in entries}
+        self._counts[above] = self._counts.get(above, 0) + 1
+
+
+def _finds_or_fails(filesystem: AbstractFileSystem) -> bool:
+    """Check whether ``find`` raises what goes wrong: that of fsspec itself leaves out the folders that it cannot list."""
+    from fsspec import AbstractFileSystem
+    from fsspec.asyn import AsyncFileSystem
+
+    kind = type(filesystem)
+    if isinstance(filesystem, AsyncFileSystem):
+        return kind._find is not AsyncFileSystem._find
+    return kind.find is not AbstractFileSystem.find
 
 
 def _local(location: str, *, is_old: bool) -> str | None:

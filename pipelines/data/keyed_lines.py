@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 import threading
@@ -19,9 +20,19 @@ from typing import IO, Any
 from flux_tasks import files
 from pipelines.data.manifest import Manifest
 
-__all__ = ["KeyedLines", "digest_of", "program_version"]
+__all__ = ["KeyedLines", "digest_of", "files_of_runs", "program_version"]
 
 _MOST_FILES = 8
+_NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{7}\.jsonl")
+
+
+def files_of_runs(folder: str) -> list[str]:
+    """Return the names of the files in ``folder`` that runs have written; a user's own files may lie beside them.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    return [name for name in files.listing(folder) if _NAME.fullmatch(name)]
 
 
 def digest_of(document: Any, size: int = 16) -> str:
@@ -77,7 +88,7 @@ class KeyedLines:
                 return
             self._is_read = True
             with suppress(OSError):
-                self._names = [name for name in files.listing(self._folder) if name.endswith(".jsonl")]
+                self._names = files_of_runs(self._folder)
             for name in self._names:
                 with suppress(OSError):
                     self._read_file(name)

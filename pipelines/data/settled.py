@@ -25,7 +25,7 @@ from flux_tasks import files
 from flux_tasks.store.records import Store
 from pipelines.data.inputs import KnownInputs, ReadFiles
 from pipelines.data.items import Item
-from pipelines.data.keyed_lines import KeyedLines, digest_of, program_version
+from pipelines.data.keyed_lines import KeyedLines, digest_of, files_of_runs, program_version
 from pipelines.data.manifest import FINE, ItemOutcome, ManifestRow, StepOutcome
 from pipelines.language.compiled import CompiledRecipe
 
@@ -34,6 +34,7 @@ __all__ = ["OldIndex", "Settled", "SettledItems", "old_indexes"]
 _FORMAT = 2
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KIND = "settled"
+_SCOPE = re.compile(r"[0-9a-f]{40}")
 
 
 def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Store) -> str:
@@ -179,7 +180,7 @@ class OldIndex:
     def remove(self) -> None:
         """Remove its files. The next run of the recipe looks at every item, and pays for none of them again."""
         folder = self.store.location(_KIND, self.scope)
-        for name in files.listing(folder):
+        for name in files_of_runs(folder):
             files.remove(files.join(folder, name))
         self.store.remove_record(_KIND, self.scope)
         if files.is_local(folder):
@@ -195,9 +196,12 @@ def old_indexes(store: Store, days: int) -> list[OldIndex]:
     """
     since = time.strftime("%Y-%m-%d", time.gmtime(time.time() - days * 86_400))
     found: list[OldIndex] = []
-    for scope in {*files.folders(store.location(_KIND)), *store.records(_KIND)}:
+    records = store.records(_KIND)
+    for scope in filter(_SCOPE.fullmatch, {*files.folders(store.location(_KIND)), *records}):
         record = store.record_or_empty(_KIND, scope)
-        names = files.listing(store.location(_KIND, scope))
+        names = files_of_runs(store.location(_KIND, scope))
+        if not names and scope not in records:
+            continue
         told = (record.get("used"), *(f"{name[:4]}-{name[4:6]}-{name[6:8]}" for name in names))
         used = max((day for day in told if isinstance(day, str) and _DAY.fullmatch(day)), default="")
         if used < since:

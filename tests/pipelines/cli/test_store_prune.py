@@ -72,3 +72,19 @@ def test_an_index_whose_record_is_damaged_is_as_old_as_its_files(here: Place, pr
     path.write_text(record)
     shown = program("store", "prune", "--store", here.settings.store)
     assert "unknown  " in shown.stdout
+
+
+def test_a_users_own_files_where_the_store_keeps_its_notes_are_never_removed(here: Place, program: Here) -> None:
+    perform(recipe(here, "old"), here.settings)
+    last_used(here, "old", "2026-01-31")
+    settled = Path(here.settings.store, "settled")
+    (scope,) = (path for path in settled.iterdir() if path.is_dir())
+    names = ("a.json", "customers-2025/photo.jpg", f"{'a' * 40}/b.jsonl", f"{scope.name}/mine.jsonl", f"{'b' * 41}/c")
+    own = [settled / name for name in names]
+    for path in own:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    done = program("store", "prune", "--store", here.settings.store, "--yes")
+    assert done.stdout.endswith("removed: 1\n")
+    assert {path for path in settled.rglob("*") if path.is_file()} == set(own)
+    assert all(path.read_text() == "mine" for path in own)

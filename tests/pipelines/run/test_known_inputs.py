@@ -85,3 +85,14 @@ def test_the_facts_of_an_input_that_is_not_read_are_those_of_its_file(settled: P
     found = plan(made.compiled, settings=settled.settings)
     assert inputs == []
     assert found.to_dict() == plan(made.compiled, settings=settled.settings, verify=True).to_dict()
+
+
+def test_a_users_own_tables_in_a_folder_of_the_stores_name_are_never_removed(here: Place) -> None:
+    folder = Path(here.settings.store, "inputs")
+    folder.mkdir(parents=True)
+    names = [f"shard-{number}.jsonl" for number in range(9)] + ["20261129-105452-517d69e.jsonl.jsonl", "2026.jsonl"]
+    for name in names:
+        (folder / name).write_text('{"photo": "p0"}\n')
+    for _ in range(2):
+        perform(recipe(here, "x"), here.settings)
+    assert {name: (folder / name).read_text() for name in names} == dict.fromkeys(names, '{"photo": "p0"}\n')
