@@ -50,6 +50,13 @@ class KeyRecord:
             rows = [(name, _shown(value)) for name, value in self.record.get("parameters", {}).items()]
             operation = [(name, str(value)) for name, value in self.record["operation"].items() if name != "source"]
             lines += ["It is identified by its pictures, and by", _indented([*operation, *rows])]
+        elif "preserve" in self.record:
+            rows = [(name, _shown(self.record.get(name))) for name in ("grown", "feather")]
+            mask = str(self.record.get("mask"))
+            lines.append(
+                "Outside the mask, it is the picture that the step got; inside, what the tool made (preserve)."
+            )
+            lines += ["It is identified by these two, and by", _indented([("mask", _image_words(mask)), *rows])]
         elif self.kind == "results":
             lines.append("Its key does not follow from what it holds: another version wrote it, or it was changed.")
         else:
