@@ -215,14 +215,14 @@ def find_records(store: Store, text: str) -> list[KeyRecord]:
         raise StoreUnavailable.of("read", error) from error
     keys = {one.key for one in found}
     if not found and digest:
-        what = "is not a picture that this store has: it was made elsewhere, or converted when written"
+        what = f"is not a picture that the store {store.url} has: it was made elsewhere, or converted when written"
     elif not found:
-        what = "is no file, no job, and not the beginning of a key of this store: write one of these"
+        what = f"is no file, no job, and not the beginning of a key of the store {store.url}: write one of these"
     elif is_key and len(keys) > 1:
         what = f"begins {len(keys)} keys of this store: write more of it"
     else:
         return found
-    raise InvalidRequest.of([Problem(text, what)])
+    raise InvalidRequest.of([Problem(text, what if found else f"{what}; --store or FLUX_STORE names another store")])
 
 
 def _digest_of(location: str) -> str:

@@ -149,7 +149,7 @@ def test_explain_compares_two_results(program: Program) -> None:
     ("arguments", "what"),
     [
         (["nowhere.png"], "nowhere.png: is no file, no job, and not the beginning of a key"),
-        (["inputs/a.png"], "inputs/a.png: is not a picture that this store has"),
+        (["inputs/a.png"], "inputs/a.png: is not a picture that the store "),
         (["3b89210e", "--recipe", "recipe.yaml"], "--item: is missing"),
         (["3b89210e", "--item", "a"], "--recipe: is missing"),
         (["3b89210e", "--recipe", "recipe.yaml", "--item", "x"], "item: the recipe has no item 'x'"),
