@@ -251,18 +251,22 @@ def from_environment() -> Settings:
         RecipeError: variables have values that cannot be used; all of them at once.
     """
     given: dict[str, Any] = {}
+    names: dict[str, str] = {}
     problems: list[Problem] = []
     for variable, (name, parse) in _VARIABLES.items():
         text = os.environ.get(variable, "")
         try:
             if text.strip() and name not in given:
-                given[name] = parse(text)
+                given[name], names[name] = parse(text), variable
         except ValueError as error:
             problems.append(Problem(variable, str(error)))
-    if problems:
-        given.clear()  # a traceback with variables must not show the key
-        raise RecipeError(problems)
-    return Settings(**given)
+    try:
+        if not problems:
+            return Settings(**given)
+    except RecipeError as error:
+        problems = [Problem(names.get(one.where, one.where), one.what) for one in error.problems]
+    given.clear()  # a traceback with variables must not show the key
+    raise RecipeError(problems)
 
 
 def _whole(text: str) -> int:

@@ -50,6 +50,13 @@ class KeyRecord:
             rows = [(name, _shown(value)) for name, value in self.record.get("parameters", {}).items()]
             operation = [(name, str(value)) for name, value in self.record["operation"].items() if name != "source"]
             lines += ["It is identified by its pictures, and by", _indented([*operation, *rows])]
+        elif "preserve" in self.record:
+            rows = [(name, _shown(self.record.get(name))) for name in ("grown", "feather")]
+            mask = str(self.record.get("mask"))
+            lines.append(
+                "Outside the mask, it is the picture that the step got; inside, what the tool made (preserve)."
+            )
+            lines += ["It is identified by these two, and by", _indented([("mask", _image_words(mask)), *rows])]
         elif self.kind == "results":
             lines.append("Its key does not follow from what it holds: another version wrote it, or it was changed.")
         else:
@@ -208,14 +215,14 @@ def find_records(store: Store, text: str) -> list[KeyRecord]:
         raise StoreUnavailable.of("read", error) from error
     keys = {one.key for one in found}
     if not found and digest:
-        what = "is not a picture that this store has: it was made elsewhere, or converted when written"
+        what = f"is not a picture that the store {store.url} has: it was made elsewhere, or converted when written"
     elif not found:
-        what = "is no file, no job, and not the beginning of a key of this store: write one of these"
+        what = f"is no file, no job, and not the beginning of a key of the store {store.url}: write one of these"
     elif is_key and len(keys) > 1:
         what = f"begins {len(keys)} keys of this store: write more of it"
     else:
         return found
-    raise InvalidRequest.of([Problem(text, what)])
+    raise InvalidRequest.of([Problem(text, what if found else f"{what}; --store or FLUX_STORE names another store")])
 
 
 def _digest_of(location: str) -> str:

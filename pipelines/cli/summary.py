@@ -32,7 +32,7 @@ def print_summary(run: Run) -> None:
     if summary.uncertain:
         what = f"{summary.uncertain} submissions without an answer"
         print_line(f"may have been paid for: {what}; see flux-pipelines store held")
-    if preview and (summary.jobs or summary.cached):
+    if preview and (summary.jobs or summary.cached or summary.collected):
         print_line(f"local preview: made on this machine by {summary.engine}, not by FLUX")
     failed_rows = run.failed_rows()
     failures = ("  " + line.replace("\n", "\n    ") for line in _failures(failed_rows))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from flux_tasks import use
 from flux_tasks.errors import ItemsFailed, Problem, RecipeError, shown
-from flux_tasks.settings import current
+from flux_tasks.settings import Settings, current
 from flux_tasks.tasks import direct, recording
 from pipelines.data.manifest import SEVERITY
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
 from pipelines.plan.planner import PlanOptions
-from pipelines.run.context import Event
+from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ async def finish(run: Run, *places: str) -> None:
     """
     async with _own_server(run) as server:
         if await run.answer_from_store():
+            if run.stopped is None and _is_prefect_expected(run.settings):
+                run.context.emit(Event(EventKind.WARNING, text="no flow run in Prefect: no job was left to make"))
             return
         await run.prepare_to_pay(*places)
         if server is not None:
@@ -68,6 +70,11 @@ async def finish(run: Run, *places: str) -> None:
                 recording.tell_unrecorded()
             with use(run.settings):
                 await run.run_remaining(direct.call_task)
+
+
+def _is_prefect_expected(settings: Settings) -> bool:
+    """Check whether somebody may look for the run in Prefect, without importing it."""
+    return settings.prefect == "embedded" or (settings.prefect == "auto" and recording.may_be_configured())
 
 
 @asynccontextmanager

@@ -180,7 +180,13 @@ def table(plan: Plan, *, width: int | None = None) -> str:
 
 
 def _head(plan: Plan) -> str:
-    paid = f"{plan.jobs:,} {_jobs(plan.jobs)} to pay for: {_price(plan)}" if plan.jobs else "no job to pay for"
+    jobs = f"{plan.jobs:,} {_jobs(plan.jobs)}"
+    if not plan.jobs:
+        paid = "no job to pay for"
+    elif plan.engine.startswith("local:"):
+        paid = f"{jobs} to make here; at BFL: {_price(plan)}"
+    else:
+        paid = f"{jobs} to pay for: {_price(plan)}"
     return f"{plan.recipe}: {plan.items:,} {'item' if plan.items == 1 else 'items'}, {paid}"
 
 

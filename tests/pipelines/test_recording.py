@@ -133,6 +133,23 @@ def test_a_server_is_found_wherever_prefect_would_find_it(tmp_path: Path, where:
     assert answer(tmp_path, *SERVER[where])[0] == "True"
 
 
+@pytest.mark.parametrize(
+    ("choice", "address", "is_said"),
+    [("auto", "http://127.0.0.1:9/api", True), ("auto", "", False), ("off", "http://127.0.0.1:9/api", False)],
+)
+def test_a_run_that_makes_no_job_needs_no_server_and_says_that_prefect_has_no_flow_run_of_it(
+    folder: Path, bfl: FakeBfl, choice: str, address: str, is_said: bool
+) -> None:
+    cli = Cli(folder)
+    run = ("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--no-report", "--prefect")
+    assert cli(*run, "off", key="k").returncode == 0
+    cli.environment |= {"PREFECT_API_URL": address, "PREFECT_HOME": str(folder / "prefect")}
+    again = cli(*run, choice, key="k")
+    assert again.returncode == 0
+    assert "no job was made and nothing was paid" in again.stdout
+    assert ("no flow run in Prefect: no job was left to make" in again.stdout + again.stderr) is is_said
+
+
 def test_the_embedded_server_records_a_run_and_ends_with_it(folder: Path, bfl: FakeBfl) -> None:
     import sqlite3
 

@@ -373,11 +373,12 @@ def assert_silent(error: BaseException, key: str) -> None:
     assert [place for place, value in values if holds(value, key) and not value.startswith("<Response")] == []
 
 
+@pytest.mark.parametrize("jobs", ["many", "0"])
 def test_a_variable_that_cannot_be_used_does_not_show_the_environment_around_it(
-    monkeypatch: pytest.MonkeyPatch, key: str
+    monkeypatch: pytest.MonkeyPatch, key: str, jobs: str
 ) -> None:
     monkeypatch.setenv("BFL_API_KEY", key)
-    monkeypatch.setenv("FLUX_MAX_JOBS", "many")
+    monkeypatch.setenv("FLUX_MAX_JOBS", jobs)
     with pytest.raises(RecipeError) as caught:
         from_environment()
     told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)

@@ -73,7 +73,10 @@ def test_refusals_and_unsettled_jobs_are_explained_too() -> None:
     [
         ("nowhere.png", "no file, no job, and not the beginning of a key"),
         ("f" * 64, "no file, no job, and not the beginning of a key"),
-        (str(INPUTS / "a.png"), "is not a picture that this store has"),
+        (
+            str(INPUTS / "a.png"),
+            f"is not a picture that the store {STORE.url} has: .*; --store or FLUX_STORE names another store",
+        ),
     ],
 )
 def test_what_the_store_does_not_have_is_said(text: str, what: str) -> None:

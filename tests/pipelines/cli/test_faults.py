@@ -5,7 +5,9 @@ The expectations below are written by hand. ``python -m pipelines.cli faults --m
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,8 @@ from pipelines.cli.commands.faults import kinds_text
 from pipelines.cli.fault_table import ROWS, Measured, Row, measure_all
 
 pytestmark = pytest.mark.early
+
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,16 @@ def test_each_fault_ends_as_the_table_says_and_nothing_is_paid_twice(row: Row, m
     assert expected.polls is None or seen.polls == expected.polls
     assert seen.webhooks == CALLED.get(row.name, (0, 0))
     assert "the-key" not in seen.message
+
+
+def test_the_page_on_the_local_server_shows_what_is_measured() -> None:
+    [shown] = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "local-server.md").read_text(), re.S)
+    for line in shown.splitlines()[1:]:
+        name, outcome, submissions, polls, fetches, again, charges = re.split(r"\s{2,}", line)
+        row = EXPECTED[name]
+        assert (outcome, again) == (row.outcome, row.again), line
+        assert (int(submissions), int(fetches), int(charges)) == (row.submissions, row.fetches, row.charges), line
+        assert row.polls is None or int(polls) == row.polls, line
 
 
 def test_every_kind_of_fault_has_a_row() -> None:

@@ -104,6 +104,21 @@ def test_explain_says_what_identifies_an_output(program: Program) -> None:
     assert "store migrate" not in program("store", "explain", "out/a.png").stdout
 
 
+def test_explain_says_that_pixels_were_put_back_and_not_that_the_record_was_changed(program: Program) -> None:
+    steps = "[{erase: {mask: {boxes: [[10, 10, 30, 30]]}, dilate_pixels: 4}, preserve: {feather: 2}}]"
+    Path("kept.yaml").write_text(
+        f"source: {{images: inputs/a.png}}\nsteps: {steps}\noutput: {{path: '{{{{ stem }}}}.out.png'}}\n"
+    )
+    program("run", "kept.yaml", "--endpoint", "local", "--no-report")
+    said = program("store", "explain", "a.out.png").stdout
+    assert "a result made on this machine, free" in said
+    assert "Outside the mask, it is the picture that the step got; inside, what the tool made (preserve)." in said
+    assert "  grown    4\n" in said
+    assert "  feather  2.0\n" in said
+    assert "boxes [[10, 10, 30, 30]]" in said
+    assert "another version wrote it" not in said
+
+
 def test_explain_says_why_the_call_of_a_recipe_is_no_hit(program: Program) -> None:
     sharp = next(key for key in old_keys() if key.startswith("3b89210e"))  # deblur of a with seed 4
     options = ("--recipe", "recipe.yaml", "--item", "a")
@@ -134,7 +149,7 @@ def test_explain_compares_two_results(program: Program) -> None:
     ("arguments", "what"),
     [
         (["nowhere.png"], "nowhere.png: is no file, no job, and not the beginning of a key"),
-        (["inputs/a.png"], "inputs/a.png: is not a picture that this store has"),
+        (["inputs/a.png"], "inputs/a.png: is not a picture that the store "),
         (["3b89210e", "--recipe", "recipe.yaml"], "--item: is missing"),
         (["3b89210e", "--item", "a"], "--recipe: is missing"),
         (["3b89210e", "--recipe", "recipe.yaml", "--item", "x"], "item: the recipe has no item 'x'"),

@@ -247,6 +247,34 @@ def test_a_failed_item_is_seen_at_once_and_a_click_leads_to_it(page: Page) -> No
     expect(page.get_by_role("row", name="tea")).to_be_in_viewport()
 
 
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+@pytest.mark.parametrize("way", ["click", "address"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_link_leads_to_its_item_at_the_first_try_past_items_of_any_height(
+    browser: Browser, describe: Describe, run: RunSummary, tmp_path: Path, width: int, way: str, motion: Any
+) -> None:
+    high, flat = describe("red", (200, 700)), describe("blue", (700, 100))
+    pictures = [{"input": one, "output": one} for one in (high, high, flat)]
+    rows = [{"item": f"item {n}", "outcome": "done", "steps": [], **pictures[n % 3]} for n in range(40)]
+    rows[30] |= {"outcome": "failed", "error": {"step": "fill", "kind": "JobFailed", "message": "no"}}
+    place = Path(write_report(str(tmp_path / "report.html"), run, rows)).as_uri()
+    with browser.new_context(viewport={"width": width, "height": 800}, reduced_motion=motion) as context:
+        page = context.new_page()
+        page.goto(place)
+        link = page.get_by_role("link", name="item 30", exact=True)
+        if way == "click":
+            link.click()
+        else:
+            address = f"{place}{link.get_attribute('href')}"
+            page.goto("about:blank")
+            page.goto(address)
+        is_at_rest = "() => [window.was, window.was = scrollY].every(at => at === scrollY && at > 500)"
+        page.wait_for_function(is_at_rest, polling=300)
+        box = page.get_by_role("article", name="item 30", exact=True).bounding_box()
+        assert box
+        assert box["y"] == pytest.approx(80, abs=2)  # below the bar with the filters
+
+
 def test_a_job_id_is_copied(page: Page, context: BrowserContext) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     item = page.get_by_role("article", name="coffee")
