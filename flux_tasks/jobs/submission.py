@@ -124,9 +124,8 @@ class Submitter:
     async def _claim(self) -> Claim | None:
         job = self._job
         for _ in range(100):
-            stopped = job.halt.reason
-            if stopped is not None and (self._replaced or await patiently(job.journal.entry, job.key) is None):
-                raise type(stopped)(f"not begun, because the run was stopped: {stopped}")
+            if job.halt.reason and (self._replaced or await patiently(job.journal.entry, job.key) is None):
+                self._check_stop()
             is_first, claim = await self._submit(self._intent())
             if is_first:
                 return claim
@@ -221,6 +220,7 @@ class Submitter:
 
         async def look_again() -> None:
             nonlocal begun
+            self._check_stop()
             if begun is None or begun.seconds() > _LATE:
                 begun = Stopwatch()
                 if not await patiently(job.journal.confirm, intent):
@@ -276,10 +276,14 @@ class Submitter:
         async with self._endpoint.slots.refused(self._job.call.tool.slots) as has_room:
             is_early = not is_asked and not has_room()
             while (left := end - time.monotonic()) > 0 and not (is_early and has_room()):
-                if self._job.halt.reason is not None or self._is_cancelled:
-                    reason = self._job.halt.reason or "cancelled"
-                    raise Interrupted(f"not begun, because the run was stopped: {reason}")
+                self._check_stop()
                 await asyncio.sleep(min(left, 0.02 if is_early else 0.2))
+
+    def _check_stop(self) -> None:
+        """Raise why the job is wanted no more: the run was stopped, or the call cancelled."""
+        reason = self._job.halt.reason or (Interrupted("cancelled") if self._is_cancelled else None)
+        if reason is not None:
+            raise type(reason)(f"not begun, because the run was stopped: {reason}")
 
     def _spool(self, entry: Entry, error: Exception) -> None:
         """Write the id of a paid job to this machine's disk, because the journal cannot be written."""

@@ -140,13 +140,13 @@ def test_a_second_run_takes_everything_from_the_store_and_is_no_flow_run(
 
 
 def test_sigterm_begins_no_new_job_and_collects_those_in_flight(
-    mode: str, name: str, cli: Cli, bfl: FakeBfl, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    mode: str, name: str, prefect_cli: Cli, bfl: FakeBfl, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     if mode == "embedded":  # a real one
-        cli.environment |= {"PREFECT_API_URL": "", "PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}
+        prefect_cli.environment |= {"PREFECT_API_URL": "", "PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}
     bfl.hold = True
     options = ("--endpoint", bfl.url, "--prefect", MODES[mode])
-    program = cli.start("run", str(folder / "recipe.yaml"), *options, key="k")
+    program = prefect_cli.start("run", str(folder / "recipe.yaml"), *options, key="k")
     journal = Journal(Store(str(folder / "store")))
 
     def are_submitted() -> bool:

@@ -55,7 +55,7 @@ def start(bfl: FakeBfl, settings: Settings, photo: Path) -> Iterator[Callable[..
     def begin(first: str = "", calls: int = 1, on_uncertain: str = "resubmit") -> subprocess.Popen[str]:
         options = {"endpoint": bfl.url, "key": "k", "store": settings.store, "on_uncertain": on_uncertain}
         script = f"""
-            import asyncio, os, signal, socket, time
+            import asyncio, os, signal, socket, threading, time
             from flux_tasks import background, catalog
             from flux_tasks.jobs import job, submission
             from flux_tasks.jobs.call import prepare
@@ -98,7 +98,8 @@ STOPPED_BEFORE_THE_POST = """
     answered = submission.is_answered
     async def stopping(*arguments):
         submission.is_answered = answered
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: one sent to the process may reach another thread first, and this one goes on to its POST.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         return await answered(*arguments)
     submission.is_answered = stopping
 """

@@ -19,7 +19,7 @@ import pytest
 from fake_bfl import FakeBfl
 from object_stores import reach_s3
 from pictures import encoded, noise
-from scripted import Answer
+from scripted import Answer, Request
 from waiting import PATIENCE, wait_until
 
 from flux_tasks import background, catalog, files
@@ -620,6 +620,24 @@ def test_a_paid_job_of_an_earlier_attempt_is_collected_after_a_stop(
     with heed(Halt(Interrupted("interrupted (Ctrl-C)"))):
         assert run(call, settings).outcome == "collected"
     assert bfl.jobs == 1
+
+
+@pytest.mark.parametrize("asked", ["0", "Mon, 01 Jan 2024 00:00:00 GMT", "0.01"])
+def test_a_job_that_is_refused_for_a_while_is_not_sent_again_after_a_stop(
+    bfl: FakeBfl, settings: Settings, call: Call, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    halt = Halt()
+
+    def refuse(path: str, request: Request) -> Answer:
+        if len(bfl.seen("POST /v1/flux-tools/deblur-v1")) == 2:
+            halt.reason = Interrupted("interrupted (Ctrl-C)")
+        return Answer(429, {"detail": "busy"}, headers={"retry-after": asked})
+
+    monkeypatch.setattr(bfl, "_submit", refuse)
+    with heed(halt), pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
+        run(call, settings)
+    assert len(bfl.seen("POST /v1/flux-tools/deblur-v1")) == 2
+    assert journal_of(settings).entries() == []
 
 
 def test_an_entry_names_machine_and_process(bfl: FakeBfl, settings: Settings, call: Call) -> None:
