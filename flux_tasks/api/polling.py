@@ -88,8 +88,8 @@ def _first_point(expected: Duration, trip: float) -> float:
     With ``gap`` standard deviations between two polls, the mean delay is least where the share that has ended is
     ``gap`` times the density; the logarithm is close to that.
     """
-    gap = (trip + _SHORTEST) / (expected.seconds * expected.spread)
-    return max(_POINTS[0], min(math.log(gap / 1.25), 2.0))
+    gap = math.log(trip + _SHORTEST) - math.log(expected.seconds) - math.log(expected.spread)
+    return max(_POINTS[0], min(gap - math.log(1.25), 2.0))
 
 
 def _point(expected: Duration, deviations: float) -> float:

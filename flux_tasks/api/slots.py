@@ -42,6 +42,13 @@ class Hold:
         self.chance: Callable[[], float] = lambda: 0.0
         self._pools = pools
 
+    def share_ended(self) -> float:
+        """Return ``chance()``; 0 where it fails: a guess about one job must not keep the slot of another."""
+        try:
+            return self.chance()
+        except Exception:
+            return 0.0
+
     def release(self) -> None:
         """Give the slot back: the job is seen to have ended, or there is none. Again: nothing happens."""
         pools, self._pools = self._pools, ()
@@ -103,7 +110,7 @@ class _Pool:
         if self.active < int(self.allowed):
             return True
         early = self.active - int(self.allowed) + 1
-        return self._may_be_early() and sum(hold.chance() for hold in self.holds) >= early - 1 + _MARGIN
+        return self._may_be_early() and sum(hold.share_ended() for hold in self.holds) >= early - 1 + _MARGIN
 
     def _may_be_early(self) -> bool:
         return not self.refused and self.active - int(self.allowed) < int(self._early)
@@ -177,10 +184,10 @@ class Slots:
         pools = self._pools(slot_class)
         self.lower(slot_class)
         holds = self._account.holds
-        before = {hold: hold.chance() for hold in holds}
+        before = {hold: hold.share_ended() for hold in holds}
 
         def has_room() -> bool:
-            ended = sum((hold.chance() if hold in holds else 1.0) - chance for hold, chance in before.items())
+            ended = sum((hold.share_ended() if hold in holds else 1.0) - chance for hold, chance in before.items())
             return ended >= 1 or all(pool.active - pool.refused < int(pool.allowed) for pool in pools)
 
         for pool in pools:

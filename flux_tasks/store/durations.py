@@ -17,8 +17,8 @@ from flux_tasks.store.records import Store
 _KIND = "timings"
 _MOST = 128  # durations of one engine, tool and size class
 _MOST_ROWS = 64  # engines and size classes of one tool
-_LONGEST = 86_400.0  # seconds; no job takes a day
-_AHEAD = 3600.0  # seconds by which another machine's clock may be ahead
+_LEAST, _LONGEST = 0.001, 86_400.0  # seconds; no job takes less, or a day
+_TICK = 0.02  # seconds; what is dated later than now and that is from a clock that is ahead, and counts only then
 _PAUSE = 5.0  # seconds between two writes of one record
 _UNSURE = 0.25  # spread that one more, imagined duration has: few durations say little about theirs
 _LEAST_SPREAD = 0.02
@@ -48,7 +48,8 @@ class Duration:
         """Return the share of jobs that have ended after ``seconds``."""
         if seconds <= 0:
             return 0.0
-        return 0.5 + 0.5 * math.erf(math.log(seconds / self.seconds) / self.spread / math.sqrt(2))
+        deviations = (math.log(seconds) - math.log(self.seconds)) / self.spread
+        return 0.5 + 0.5 * math.erf(deviations / math.sqrt(2))
 
 
 def size_class(label: str, size: tuple[int, int] | None) -> str:
@@ -111,7 +112,7 @@ class Durations:
         at = time.time()
         while at in row:
             at = math.nextafter(at, math.inf)
-        row[at] = seconds
+        row[at] = max(seconds, _LEAST)
         rows[Row(self._engine, size_class)] = _newest(row)
         self._unsaved.add(tool)
         self._forget_fits(tool)
@@ -189,7 +190,9 @@ def _merged(
 
 
 def _newest(seen: Mapping[float, float]) -> dict[float, float]:
-    return {at: seen[at] for at in sorted(seen)[-_MOST:]}
+    """Return the latest durations; those that are dated later than now, by another clock, push out no others."""
+    latest = time.time() + _TICK
+    return {at: seen[at] for at in sorted(seen, key=lambda at: (at < latest, at))[-_MOST:]}
 
 
 def _record(rows: Mapping[Row, Mapping[float, float]]) -> dict[str, Any]:
@@ -201,11 +204,11 @@ def _record(rows: Mapping[Row, Mapping[float, float]]) -> dict[str, Any]:
 
 def _rows(record: Mapping[str, Any]) -> Iterator[tuple[Row, dict[float, float]]]:
     """Yield what of a record has the right form."""
-    latest = time.time() + _AHEAD
+    latest = time.time() + _TICK
     for engine, classes in record.items():
         for name, listed in classes.items() if isinstance(classes, dict) else ():
             pairs = [pair for pair in listed if _is_pair(pair)] if isinstance(listed, list) else []
-            seen = {float(at): float(s) for at, s in pairs if 0 < at < latest and 0 < s <= _LONGEST}
+            seen = {float(at): float(s) for at, s in pairs if 0 < at < latest and _LEAST <= s <= _LONGEST}
             if seen:
                 yield Row(engine, name), seen
 

@@ -28,6 +28,7 @@ from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.run.backlog import Backlog
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
@@ -175,15 +176,27 @@ class Run:
     def _in_order_of_work(self) -> Iterator[ItemRun | None]:
         """Return the items: first those that no run has settled, so that their jobs wait for none of the others.
 
-        None stands for an item whose turn has not come yet: whoever has other work to do may do some.
+        None stands for an item whose turn has not come yet: whoever has other work to do may do some. The source is
+        read once: somebody may edit it while jobs are made.
+
+        Raises:
+            RecipeError: the source cannot be read any further; all that it has had were returned.
         """
         context, settled = self.context, self.context.settled
-        if not settled:
-            yield from (ItemRun(item, context) for item in self._items())
-            return
-        for item in self._items():
-            yield None if settled.has_seen(item) else ItemRun(item, context, is_new=True)
-        yield from (ItemRun(item, context) for item in self._items() if settled.has_seen(item))
+        count, broken = 0, None
+        with Backlog() as backlog:
+            try:
+                for count, item in enumerate(self._items(), 1):
+                    is_later = bool(settled) and settled.has_seen(item) and backlog.add(item)
+                    yield None if is_later else ItemRun(item, context, is_new=bool(settled))
+            except FluxError as error:
+                broken = error
+            yield from (ItemRun(item, context) for item in backlog)
+        if broken is not None:
+            raise broken
+        if count != self.summary.total:
+            what = f"the source was changed meanwhile: it had {self.summary.total} items, and {count} when they were read"
+            self._warn(f"{what}: run it again for the others")
 
     async def prepare_to_pay(self, *places: str) -> None:
         """Find out before the first job what would keep its result from being written, or its call from being made.

@@ -278,3 +278,26 @@ def test_never_more_than_the_limit_and_the_allowance_are_in_flight(
 
     with pytest.MonkeyPatch.context() as patch:
         run_in_virtual_time(scenario(), patch)
+
+
+async def test_jobs_whose_chance_cannot_be_said_are_released_from_every_pool() -> None:
+    def fail() -> float:
+        raise ZeroDivisionError
+
+    slots = Slots(24)
+    doors = [asyncio.Event() for _ in range(40)]
+
+    async def work(door: asyncio.Event, slot_class: str) -> None:
+        async with slots.hold(slot_class) as hold:
+            hold.chance = fail
+            await door.wait()
+            async with slots.refused(slot_class) as has_room:
+                has_room()
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for number, door in enumerate(doors):
+            group.create_task(work(door, "kontext-max" if number % 2 else "account"))
+        for door in doors:
+            await settled()
+            door.set()
+    assert slots.active == 0

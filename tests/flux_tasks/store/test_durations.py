@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flux_tasks.api.polling import Watch
 from flux_tasks.store.durations import Duration, Durations, size_class
 from flux_tasks.store.records import Store
 
@@ -154,7 +155,7 @@ def is_duration(value: Any) -> bool:
 
 @given(
     _alien.filter(lambda value: not is_duration(value)),
-    st.sampled_from([0, -3.0, math.nan, math.inf, 365 * 86_400.0, 10**400, "4", None, [4.0]]),
+    st.sampled_from([0, 5e-324, 1e-12, 0.0009, -3.0, math.nan, math.inf, 365 * 86_400.0, 10**400, "4", None, [4.0]]),
 )
 def test_what_is_not_a_duration_is_passed_over(alien: Any, absurd: Any) -> None:
     store = Store(f"memory://durations-{random.random()}")
@@ -196,4 +197,33 @@ def test_nothing_absurd_is_learned(running: float, ended: float) -> None:
     found = Durations(Store("memory://nothing"), "bfl")
     found.add(TOOL, SIZE, running, ended)
     known = found.of(TOOL, SIZE)
-    assert known is None or (0 < known.seconds <= 86_400 and math.isfinite(known.spread))
+    assert known is None or (0.000_999 < known.seconds <= 86_401 and math.isfinite(known.spread))
+
+
+@given(st.floats(60, 3_500), st.integers(1, 300))
+def test_durations_from_a_clock_that_is_ahead_do_not_push_out_those_of_this_process(ahead: float, own: int) -> None:
+    store = Store(f"memory://ahead-{random.random()}")
+    now = time.time()
+    store.put_record("timings", TOOL, {"bfl": {SIZE: [[now + ahead + n / 1e4, 86_400.0] for n in range(128)]}})
+    learned(store, *[1.0] * own)
+    assert seconds_of(store) == 1.0
+
+
+def test_a_process_whose_clock_is_set_back_goes_on_learning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = learned(store, *[9.0] * 128)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now - 1_800)
+    for _ in range(128):
+        found.add(TOOL, SIZE, 0.999, 1.001)
+    asyncio.run(found.save())
+    assert (seconds_of(store), found.of(TOOL, SIZE)) == (1.0, read(store))
+
+
+@given(st.floats(5e-324, 1e300), st.floats(5e-324, 1e300), st.floats(0, 1e9), st.floats(0, 1e300))
+def test_when_to_poll_can_be_said_of_any_duration(seconds: float, spread: float, age: float, trip: float) -> None:
+    watch = Watch(lambda: Duration(seconds, spread), begun=time.monotonic() - age)
+    for _ in range(2):
+        assert 0 <= watch.next_poll(trip) <= 30
+        assert 0 <= watch.chance_ended() <= 1
+        watch.note_poll()
+        watch.note_running()
