@@ -23,7 +23,7 @@ from pipelines.data.manifest import Manifest
 __all__ = ["KeyedLines", "digest_of", "files_of_runs", "program_version"]
 
 _MOST_FILES = 8
-_NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{7}\.jsonl")
+_NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{7}\.jsonl")  # that of a run: see run.py
 
 
 def files_of_runs(folder: str) -> list[str]:
