@@ -153,6 +153,7 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
         raise Unusable(f"{protocol}:// needs a library that is not installed: {remedy}") from None
     except ValueError as error:
         raise Unusable(f"{quoted(location)}: {error}") from None
+    filesystem.invalidate_cache()  # what libraries remember of a listing is not what is there now
     return filesystem, filesystem._strip_protocol(location)
 
 

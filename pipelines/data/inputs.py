@@ -11,9 +11,10 @@ which results it has. Whoever needs the bytes reads them, and they are checked a
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass, field, replace
 
-from flux_tasks import files
+from flux_tasks import catalog, files
 from flux_tasks.images.encoding import Header
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
@@ -23,11 +24,18 @@ from pipelines.data.keyed_lines import KeyedLines, digest_of, program_version
 __all__ = ["KnownInputs", "ReadFiles"]
 
 _KIND = "inputs"
-_OWN = (
-    *("blobs", "results", "copies", "refusals", "journal", "decisions", "failures", "facts", "runs", "begun"),
-    *("timings", "prices", "budgets", "probe", "settled", _KIND),
+_SUM = "[0-9a-f]{64}"
+_RUN = "[0-9]{8}-[0-9]{6}-[0-9a-f]{7}"
+_TOOL = f"(?:{'|'.join(map(re.escape, catalog.TOOLS))})"
+_OWN = re.compile(
+    rf"blobs/[0-9a-f]{{2}}/{_SUM}\.[a-z]+"
+    rf"|(?:results|copies|refusals|journal|decisions|failures|facts)/{_SUM}(?:~[0-9]+)?\.json"
+    rf"|(?:budgets|begun)/{_SUM}(?:/(?:{_RUN}|[0-9a-f]{{16}}))?\.json"
+    rf"|timings/{_TOOL}\.json|prices/{_TOOL}(?:-[^/]+)?\.json|probe/create\.json"
+    rf"|(?:settled/[0-9a-f]{{40}}|inputs)/{_RUN}\.jsonl"
 )
-"""Folders of the store that a walk reads; what they hold follows from the item's own files."""
+"""Files of the store that a walk reads; what they hold follows from the item's own files."""
+_SPOOLED = re.compile(rf"[0-9a-f]{{16}}/{_SUM}\.[a-z]+")
 
 
 class KnownInputs:
@@ -88,11 +96,11 @@ class ReadFiles:
 
     def __post_init__(self) -> None:
         spool = os.environ.get("FLUX_SPOOL") or DEFAULT
-        self._own = (*(self.store.location(kind, "") for kind in _OWN), files.join(spool, ""))
+        self._own = (self.store.location(""), _OWN), (files.join(spool, ""), _SPOOLED)
 
     def __call__(self, location: str) -> None:
         """Take the fingerprint of a file that the walk comes to, unless it is the store's or the spool's own."""
-        if not location.startswith(self._own):
+        if not any(location.startswith(root) and own.fullmatch(location, len(root)) for root, own in self._own):
             self.add(location)
 
     def add(self, location: str) -> None:

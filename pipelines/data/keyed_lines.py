@@ -23,7 +23,7 @@ from pipelines.data.manifest import Manifest
 __all__ = ["KeyedLines", "digest_of", "files_of_runs", "program_version"]
 
 _MOST_FILES = 8
-_NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{7}\.jsonl")
+_NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{7}\.jsonl")  # that of a run: see run.py
 
 
 def files_of_runs(folder: str) -> list[str]:
@@ -36,8 +36,8 @@ def files_of_runs(folder: str) -> list[str]:
 
 
 def digest_of(document: Any, size: int = 16) -> str:
-    """Return so many bytes, as hex digits, that tell a document from any other."""
-    text = json.dumps(document, sort_keys=True, default=repr)
+    """Return so many bytes, as hex digits, that tell a document from any other; the order of its names counts."""
+    text = json.dumps(document, default=repr)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
 
 

@@ -43,8 +43,9 @@ def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Stor
         node.id: node.tool.revision.number if node.is_paid else dict(getattr(node.action, "identity", {}))
         for node in recipe.graph.nodes
     }
+    data = {name: value for name, value in recipe.to_data().items() if name != "budget"}  # in the order as written
     return digest_of(
-        [_FORMAT, program_version(), store.url, recipe.digest, recipe.constants, engine, seed, actions], 20
+        [_FORMAT, program_version(), store.url, recipe.digest, data, recipe.constants, engine, seed, actions], 20
     )
 
 

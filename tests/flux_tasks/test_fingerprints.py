@@ -46,3 +46,20 @@ def test_folders_beside_each_other_are_listed_at_once() -> None:
     for number in range(12):
         assert prints.of(f"finding://bucket/masks/{number}/mask.png") not in (None, files.MISSING)
     assert prints.of("finding://bucket/masks/none/mask.png") == files.MISSING
+
+
+def test_what_a_library_remembers_of_a_listing_is_never_the_answer() -> None:
+    place = "tagged://bucket/masks/0/mask.png"
+    before = files.Fingerprints().of(place)
+    assert files.listing("tagged://bucket/masks/0") == ["mask.png"]
+    with Tagged.store["/bucket/masks/0/mask.png"] as held:  # as another process does it
+        held.seek(0)
+        held.write(b"other")
+    Tagged.store["/bucket/masks/0/new.png"] = Tagged.store["/bucket/masks/1/mask.png"]
+    prints = files.Fingerprints()
+    assert before is not None
+    assert not prints.matches(place, before)
+    assert not prints.still_matches(place, before)
+    assert prints.of_written(place) == prints.of(place) != before
+    assert files.listing("tagged://bucket/masks/0") == ["mask.png", "new.png"]
+    assert files.size(place) == 5

@@ -96,3 +96,21 @@ def test_a_users_own_tables_in_a_folder_of_the_stores_name_are_never_removed(her
     for _ in range(2):
         perform(recipe(here, "x"), here.settings)
     assert {name: (folder / name).read_text() for name in names} == dict.fromkeys(names, '{"photo": "p0"}\n')
+
+
+@pytest.mark.parametrize("folder", ["inputs", "results", "copies", "facts", "timings", "runs", "blobs/ab", "settled"])
+def test_a_file_of_the_user_is_seen_in_whatever_folder_of_the_store_it_is(here: Place, folder: str) -> None:
+    place = Path(here.settings.store, folder)
+    place.mkdir(parents=True)
+    steps = f"  - deblur: {{}}\n    when: go_exists\noutput: {OUTPUT}\n".replace("FOLDER", str(here.folder))
+    source = f"source: {{images: '{here.folder}/photos/*.png', columns: {{go: '{place}/{{{{ stem }}}}.go.json'}}}}"
+    made = Recipe.parse(f"{source}\nsteps:\n{steps}")
+    for path in here.folder.rglob("*.png"):
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    time.sleep(0.03)
+    for _ in range(2):
+        run, _ = perform(made, here.settings)
+        assert dict(run.summary.counts) == {"skipped": PICTURES}
+    (place / "p1.go.json").write_text("x")
+    run, rows = perform(made, here.settings)
+    assert [row["outcome"] for row in rows] == ["skipped", "done", "skipped"]

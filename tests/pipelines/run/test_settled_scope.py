@@ -105,3 +105,41 @@ def test_a_mask_whose_name_differs_in_case_is_warned_of_though_the_item_was_sett
     looked_at, _ = perform(made, here.settings, verify=True)
     assert run.summary.warned == looked_at.summary.warned
     assert any("P0.png" in text for text in run.summary.warned)
+
+
+ORDERS = {
+    "columns of a table": (
+        "{{ row | join(' ') }}",
+        ("csv", "file,sky,sea\np0.png,1,2\n", "file,sea,sky\np0.png,2,1\n"),
+    ),
+    "names in a cell": (
+        "{{ parts | join(' ') }}",
+        ("jsonl", '{"file": "p0.png", "parts": {"a": 1, "b": 2}}', '{"file": "p0.png", "parts": {"b": 2, "a": 1}}'),
+    ),
+}
+
+
+def over_a_table(here: Place, kind: str, prompt: str, variables: str = "{}") -> Recipe:
+    source = f"{{table: '{here.folder}/t.{kind}', image: '{here.folder}/photos/{{{{ file }}}}'}}"
+    steps = f'- edit: {{prompt: "{prompt}"}}'
+    output = OUTPUT.replace("FOLDER", str(here.folder))
+    return Recipe.parse(f"vars: {variables}\nsource: {source}\nsteps:\n  {steps}\noutput: {output}\n")
+
+
+@pytest.mark.parametrize("case", ORDERS)
+def test_an_order_that_a_prompt_can_show_counts(here: Place, case: str) -> None:
+    prompt, (kind, *texts) = ORDERS[case]
+    for text in texts:
+        (here.folder / f"t.{kind}").write_text(text)
+        time.sleep(0.03)
+        assert jobs_of_next_run(here, over_a_table(here, kind, prompt)) == 1
+        assert jobs_of_next_run(here, over_a_table(here, kind, prompt)) == 0
+
+
+def test_the_order_of_names_in_a_variable_counts(here: Place) -> None:
+    (here.folder / "t.csv").write_text("file\np0.png\n")
+    time.sleep(0.03)
+    for variables in ("{colours: {red: 1, blue: 2}}", "{colours: {blue: 2, red: 1}}"):
+        made = over_a_table(here, "csv", "{{ colours | join(' ') }}", variables)
+        assert jobs_of_next_run(here, made) == 1
+        assert jobs_of_next_run(here, made) == 0
