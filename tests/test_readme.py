@@ -74,6 +74,50 @@ def test_every_command_the_readme_shows_is_known(capsys: pytest.CaptureFixture[s
         assert command in listed
 
 
+def shown_by(command: str) -> list[str]:
+    """The lines of the one block of commands in the README that has ``command``."""
+    [found] = [block for block in blocks("console") if f"$ {command}" in block]
+    return [line.removeprefix("$ ") for line in found.splitlines()]
+
+
+def carried_out(lines: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Carry out lines of a shell in ``folder``, up to the first that fails, with a store of its own and no key."""
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_", "PREFECT_"))}
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    settings = {"PATH": paths, "PYTHONPATH": str(ROOT), "FLUX_STORE": str(folder / "store"), "FLUX_PREFECT": "off"}
+    command = ["bash", "-e", "-c", "\n".join(lines)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**environment, **settings})
+
+
+def test_the_first_recipe_of_the_readme_is_written_checked_and_planned_in_a_checkout(tmp_path: Path) -> None:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    lines = shown_by("flux-pipelines init")
+    done = carried_out([line for line in lines if "flux-pipelines run" not in line], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "recipe.yaml: OK: my-photos, 7 items" in done.stdout
+    assert "7 items, 16 jobs to pay for" in done.stdout
+    assert [line for line in lines if "flux-pipelines run" in line]
+
+
+def test_the_readme_asks_about_the_demo_in_the_store_that_the_demo_has() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    demo = re.search(r"^DEMO := (.*)$", makefile, re.M)[1]
+    first, *others = shown_by("export FLUX_STORE")
+    assert "run configs/restore.yaml --endpoint local --prefect off --store $(DEMO)/store " in makefile
+    assert first == f"export FLUX_STORE={demo}/store"
+    [output] = Recipe.load(str(ROOT / "configs" / "restore.yaml")).compiled.outputs
+    assert f"{output.root}/hens.png" in " ".join(others)
+
+
+def test_the_faults_that_the_readme_writes_are_a_schedule(tmp_path: Path) -> None:
+    from flux_tasks.local.faults.schedule import Faults
+
+    [written] = [line for line in shown_by("flux-pipelines local --latency") if line.startswith("echo")]
+    assert carried_out([written], tmp_path).returncode == 0
+    [fault] = Faults(tmp_path / "faults.yaml").to_dict()["faults"]
+    assert (fault["fault"], fault["status"], fault["every"]) == ("submit.answer", 429, 5)
+
+
 def test_the_page_on_the_local_server_is_true(tmp_path: Path) -> None:
     from flux_tasks.local.faults.schedule import Faults
     from pipelines.cli.fault_table import ROWS

@@ -22,7 +22,8 @@ def print_summary(run: Run) -> None:
     preview = summary.engine.startswith("local:")
     loose_ends = summary.uncertain or summary.uncollected
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
-        print_line(f"no job was made and nothing was paid: {summary.cached} results came from the store")
+        stored = f": {summary.cached} results came from the store" if summary.cached else ""
+        print_line(f"no job was made and nothing was paid{stored}")
     elif preview:
         print_line(f"jobs: {summary.jobs} made here, nothing was paid; BFL would charge {cost}{collected}")
     else:

@@ -16,6 +16,7 @@ from command_line import Cli, Here
 from fake_bfl import FakeBfl
 from PIL import Image, ImageFile
 
+from flux_tasks.local.server import LocalServer
 from pipelines.report import page
 
 
@@ -58,6 +59,41 @@ def test_a_run_that_is_killed_and_started_again_collects_what_it_had_submitted(
     assert done.returncode == 0, done.stderr
     assert "2 collected from an earlier run" in done.stdout
     assert bfl.jobs == 4
+
+
+def test_a_run_that_only_collects_says_that_its_results_are_local_previews(
+    folder: Path,
+) -> None:
+    cli = Cli(folder)  # a process a run: what this one has submitted counts as made by it
+    recipe = folder / "one.yaml"
+    recipe.write_text(
+        f"source: {{images: '{folder}/photos/p0.png'}}\nsteps: [deblur: {{}}]\noutput: '{folder}/{{{{ stem }}}}.png'\n"
+    )
+    with LocalServer(faults=[{"fault": "poll.answer", "status": 500, "times": 0}]) as server:
+        cli.environment["FLUX_DEADLINE"] = "0.3"
+        assert cli("run", str(recipe), "--endpoint", server.url, key="k").returncode == 1
+        server.faults.clear()
+        del cli.environment["FLUX_DEADLINE"]
+        done = cli("run", str(recipe), "--endpoint", server.url, key="k")
+    assert done.returncode == 0, done.stderr
+    assert "jobs: 0 made here" in done.stdout
+    assert "1 collected from an earlier run" in done.stdout
+    assert "local preview: made on this machine by local:classical@1, not by FLUX" in done.stdout
+
+
+def test_a_free_recipe_pays_nothing_and_speaks_of_no_results_of_jobs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = Here(folder, monkeypatch)
+    recipe = folder / "free.yaml"
+    recipe.write_text(
+        f"source: {{images: '{folder}/photos/p0.png'}}\nsteps: [resize: {{width: 8, height: 8}}]\n"
+        f"output: '{folder}/{{{{ stem }}}}.png'\n"
+    )
+    for outcome in ("done", "cached"):
+        done = program("run", str(recipe), "--endpoint", "local")
+        assert done.returncode == 0, done.stderr
+        assert f": 1 {outcome}\nno job was made and nothing was paid\n" in done.stdout
 
 
 def test_a_prefect_server_that_is_not_there_is_a_clear_line_and_exit_3(folder: Path, bfl: FakeBfl) -> None:

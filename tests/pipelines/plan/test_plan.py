@@ -22,7 +22,7 @@ from flux_tasks.jobs.result import JobResult
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 from pipelines.plan.planner import plan
-from pipelines.plan.result import Plan, StepPlan
+from pipelines.plan.result import Plan, StepPlan, table
 from pipelines.recipe import Recipe
 from pipelines.run.run import Run
 
@@ -299,3 +299,17 @@ def test_it_is_json(here: Place) -> None:
     assert (data["jobs"], data["credits"], data["dollars"], data["unpriced"]) == (5, 6.8, 0.068, 3)
     assert [step["id"] for step in data["steps"]] == ["deblur", "erase"]
     assert data["undecided"] == {"jobs": 0, "credits": 0.0, "unpriced": 0}
+
+
+@pytest.mark.parametrize(
+    ("engine", "head"),
+    [
+        ("bfl", "2 jobs to pay for: about 6.00 credits"),
+        ("local:classical@1", "2 jobs to make here; at BFL: about 6.00 credits"),
+    ],
+)
+def test_a_plan_says_that_jobs_of_this_machine_are_not_paid_for(engine: str, head: str) -> None:
+    step = StepPlan("erase", "erase-v1", is_paid=True)
+    step.paid.add(3.0)
+    step.paid.add(3.0)
+    assert head in table(Plan("restore", "local", engine, items=2, steps=[step]))
