@@ -112,10 +112,14 @@ class Run:
             raise StoreUnavailable.of("written", error) from error
         self._manifest.__enter__()
         for line in killed:
-            _log.warning(escape_controls(line))
-        for warning in (*killed, *map(str, warnings)):
-            self.context.emit(Event(EventKind.WARNING, text=warning))
+            self._warn(line)
+        for warning in warnings:
+            self.context.emit(Event(EventKind.WARNING, text=str(warning)))
         return self
+
+    def _warn(self, text: str) -> None:
+        _log.warning(escape_controls(text))
+        self.context.emit(Event(EventKind.WARNING, text=text))
 
     def __exit__(self, *error: Any) -> None:
         self.summary.seconds = time.monotonic() - self._started
@@ -186,8 +190,9 @@ class Run:
         count, broken = 0, None
         with Backlog() as backlog:
             try:
-                for count, item in enumerate(self._items(), 1):
-                    is_later = bool(settled) and settled.has_seen(item) and backlog.add(item)
+                for item in self._items():
+                    count += 1
+                    is_later = settled and settled.has_seen(item) and backlog.add(item)
                     yield None if is_later else ItemRun(item, context, is_new=bool(settled))
             except FluxError as error:
                 broken = error
@@ -195,8 +200,8 @@ class Run:
         if broken is not None:
             raise broken
         if count != self.summary.total:
-            what = f"the source was changed meanwhile: it had {self.summary.total} items, and {count} when they were read"
-            self._warn(f"{what}: run it again for the others")
+            what = f"the source was changed meanwhile: {self.summary.total} items were counted, {count} were read"
+            self._warn(f"{what}; run the recipe again, which works on what is left")
 
     async def prepare_to_pay(self, *places: str) -> None:
         """Find out before the first job what would keep its result from being written, or its call from being made.

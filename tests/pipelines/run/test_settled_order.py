@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +15,12 @@ import pytest
 from PIL import Image
 from recipes import HEAD, OUTPUT, Place, perform
 
+from flux_tasks import background
+from flux_tasks.errors import RecipeError
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
 from pipelines.run.context import Event, EventKind
+from pipelines.run.run import Run
 
 PICTURES = 6
 STEPS = "  - deblur: {}\n  - edit: {prompt: x}"
@@ -129,3 +134,159 @@ def test_a_store_that_has_moved_is_looked_at(settled: Place, tmp_path: Path) -> 
     run, rows = perform(recipe(settled), replace(settled.settings, store=str(moved)))
     assert run.summary.jobs == 0
     assert all(str(step["image"]["uri"]).startswith(str(moved)) for row in rows for step in row["steps"])
+
+
+# -- a source that is edited while the run works ----------------------------------------------------------------------
+
+TABLE = """
+source: {table: 'FOLDER/*.csv', image: 'FOLDER/photos/{{ photo }}.png'}
+steps: [deblur]
+output: 'FOLDER/out/{{ photo }}-{{ tag }}.png'
+"""
+OLD, NEW = ["p0,1", "p1,1"], ["p2,1", "p3,1"]
+
+
+def write_rows(here: Place, *rows: str, name: str = "t", header: str = "photo,tag") -> None:
+    new = here.folder / f"{name}.new"
+    new.write_text("\n".join([header, *rows]) + "\n")
+    new.replace(here.folder / f"{name}.csv")
+
+
+@pytest.fixture
+def table(here: Place) -> Place:
+    """A table of four rows, of which the first two are settled."""
+    write_rows(here, *OLD)
+    before = time.time() - 60
+    for path in here.folder.rglob("*.*"):
+        os.utime(path, (before, before))
+    time.sleep(0.03)
+    perform(table_recipe(here), here.settings)
+    write_rows(here, *OLD, *NEW)
+    return here
+
+
+def table_recipe(here: Place) -> Recipe:
+    return Recipe.parse(TABLE.replace("FOLDER", str(here.folder)))
+
+
+def run_and(here: Place, edit: Callable[[Place], object]) -> tuple[list[tuple[int, str, str]], list[str], str]:
+    """Edit the source when the first job begins; return the rows of the manifest, warnings, and why the run stopped."""
+    told: list[str] = []
+    edits = [edit]
+
+    def note(event: Event) -> None:
+        if event.kind is EventKind.BEGIN and edits:
+            edits.pop()(here)
+        if event.kind is EventKind.WARNING:
+            told.append(event.text)
+
+    run, rows = perform(table_recipe(here), replace(here.settings, max_jobs=1), on_event=note)
+    return [(row["index"], row["item"], str(row["outcome"])) for row in rows], told, str(run.stopped or "")
+
+
+def rewrite_in_place(here: Place) -> None:
+    (here.folder / "t.csv").write_text("photo,tag\nx,1\np0,1\np1,1\np2,1\np3,1\n")
+
+
+EDITS: list[Callable[[Place], object]] = [
+    lambda here: write_rows(here, "p0,1", "p1,2", *NEW),
+    lambda here: write_rows(here, "p4,1", *OLD, *NEW),
+    lambda here: write_rows(here, *reversed(OLD), *NEW),
+    lambda here: write_rows(here, "p1,1"),
+    lambda here: write_rows(here, "1,p0", header="tag,photo"),
+    lambda here: (here.folder / "t.csv").rename(here.folder / "gone"),
+    rewrite_in_place,
+]
+WHOLE = [(0, "p0", "cached"), (1, "p1", "cached"), (2, "p2", "done"), (3, "p3", "done")]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_each_row_is_worked_on_once_as_it_was_whatever_becomes_of_the_table(
+    table: Place, edit: Callable[[Place], object]
+) -> None:
+    assert run_and(table, edit) == (WHOLE, [], "")
+    assert table.jobs == 4
+
+
+def test_a_settled_item_whose_result_goes_meanwhile_is_worked_on(table: Place) -> None:
+    rows, _, _ = run_and(table, lambda here: (here.folder / "out" / "p1-1.png").unlink())
+    assert rows == WHOLE
+    assert (table.folder / "out" / "p1-1.png").is_file()
+
+
+def damage(here: Place) -> None:
+    (here.folder / "u.csv").write_bytes(b"\xff\xff")
+
+
+def test_what_a_source_has_had_is_worked_on_when_it_cannot_be_read_any_further(table: Place) -> None:
+    write_rows(table, *OLD, *NEW, "p4,1")
+    write_rows(table, "p5,1", name="u")
+    rows, _, stopped = run_and(table, damage)
+    assert {row[:2] for row in rows} == {(index, f"p{index}") for index in range(5)}
+    assert rows[:2] == WHOLE[:2]
+    assert "u.csv is not UTF-8 text" in stopped
+    write_rows(table, "p5,1", name="u")
+    assert run_and(table, lambda _: None)[0][-1] == (5, "p5", "done")
+
+
+def test_settled_items_before_a_broken_table_are_in_the_manifest(table: Place) -> None:
+    write_rows(table, *OLD)
+    write_rows(table, "p4,1", name="u")
+    manifest = table.folder / "manifest.jsonl"
+    with Run(table_recipe(table).compiled, table.settings, manifest=str(manifest)) as run:
+        damage(table)
+        with pytest.raises(RecipeError, match=r"u.csv is not UTF-8 text"):
+            background.run(run.answer_from_store())
+    assert len(manifest.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("rows", [["p0,1"], [*OLD, "p0,1"]])
+def test_a_source_that_has_changed_since_its_items_were_counted_is_told(table: Place, rows: list[str]) -> None:
+    told: list[str] = []
+    write_rows(table, *OLD)
+    with Run(table_recipe(table).compiled, table.settings, on_event=lambda event: told.append(event.text)) as run:
+        write_rows(table, *rows)
+        assert background.run(run.answer_from_store())
+    assert f"the source was changed meanwhile: 2 items were counted, {len(rows)} were read" in "".join(told)
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_without_room_for_temporary_files_each_item_is_worked_on_once(
+    table: Place, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    class Full:
+        """A file on a disk that is full after ``kept`` writes."""
+
+        def __init__(self, **options: Any) -> None:
+            self._file, self._room = made(**options), kept if options else 1_000
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+        def __iter__(self) -> Any:
+            return iter(self._file)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def write(self, data: bytes) -> int:
+            self._room -= 1
+            if self._room < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return int(self._file.write(data))
+
+    made = tempfile.TemporaryFile
+    monkeypatch.setattr("pipelines.run.backlog.tempfile.TemporaryFile", Full)
+    assert run_and(table, lambda _: None) == (WHOLE, [], "")
+
+
+def test_rows_that_are_large_are_worked_on_once(here: Place) -> None:
+    write_rows(here, *(f"{row},{'x' * 40_000}" for row in OLD), header="photo,tag,words")
+    for path in here.folder.rglob("*.*"):
+        os.utime(path, (time.time() - 60,) * 2)
+    perform(table_recipe(here), here.settings)
+    write_rows(here, *(f"{row},{'x' * 40_000}" for row in (*OLD, *NEW)), header="photo,tag,words")
+    assert run_and(here, EDITS[0])[0] == WHOLE
