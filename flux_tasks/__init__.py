@@ -143,7 +143,8 @@ _PREFECT = {
 if not _PREFECT.keys() <= os.environ.keys():
     os.environ.update({name: os.environ.get(name, value) for name, value in _PREFECT.items()})
     if "prefect.context" in sys.modules:  # it has read its settings already
-        sys.modules["prefect.context"].refresh_global_settings_context()
+        # Not from sys.modules: the import waits for another thread that is at it.
+        import_module("prefect.context").refresh_global_settings_context()
 
 
 def __getattr__(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,11 +28,15 @@ def pytest_sessionfinish() -> None:
     Prefect itself stops it when Python exits. By then pytest has closed the stream of that log, so that the last thing
     on the terminal would be a logging error.
     """
-    modules = ("prefect.server.api.server", "prefect.logging.handlers", "prefect.events.worker")
-    loaded = [sys.modules.get(name) for name in modules]
-    if None in loaded or not (servers := [*loaded[0].SubprocessASGIServer._instances.values()]):  # type: ignore[union-attr]
+    homes = {
+        "SubprocessASGIServer": "prefect.server.api.server",
+        "APILogWorker": "prefect.logging.handlers",
+        "EventsWorker": "prefect.events.worker",
+    }
+    loaded: list[Any] = [getattr(sys.modules.get(module), name, None) for name, module in homes.items()]
+    if None in loaded or not (servers := [*loaded[0]._instances.values()]):
         return
-    for worker in (loaded[1].APILogWorker, loaded[2].EventsWorker):  # type: ignore[union-attr]
+    for worker in loaded[1:]:
         worker.drain_all()  # what still waits to be sent to the server
     for server in servers:
         server.stop()

@@ -37,8 +37,9 @@ def tell_unrecorded() -> None:
 
 def is_in_flow() -> bool:
     """Check whether the caller runs in a flow or a task of Prefect."""
-    context = sys.modules.get("prefect.context")  # whoever runs in a flow has imported Prefect
-    return context is not None and bool(context.FlowRunContext.get() or context.TaskRunContext.get())
+    context = sys.modules.get("prefect.context")  # whoever runs in a flow has imported all of it; others may be at it
+    kinds = (getattr(context, kind, None) for kind in ("FlowRunContext", "TaskRunContext"))
+    return any(kind is not None and kind.get() for kind in kinds)
 
 
 def is_server_configured() -> bool:

@@ -68,7 +68,8 @@ class ToolTask:
     @property  # type: ignore[misc]  # ``isinstance`` only reads it
     def __class__(self) -> type:
         """Prefect's class where Prefect is imported, for ``isinstance``; nobody else can ask for it."""
-        return type(self._prefect_task) if "prefect.tasks" in sys.modules else ToolTask
+        is_imported = hasattr(sys.modules.get("prefect.tasks"), "Task")  # not while another thread is at it
+        return type(self._prefect_task) if is_imported else ToolTask
 
     @property
     def __doc__(self) -> str:  # type: ignore[override]

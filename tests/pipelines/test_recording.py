@@ -162,3 +162,69 @@ def test_the_embedded_server_records_a_run_and_ends_with_it(folder: Path, bfl: F
         assert database.execute("select state_name from flow_run").fetchall() == [("Completed",)]
         names = database.execute("select name, state_name from task_run order by name").fetchall()
     assert names == [(f"{step} p{n}", "Completed") for step in ("deblur", "erase") for n in range(2)]
+
+
+ASKED_DURING_IMPORT = """
+import sys, threading, time
+from flux_tasks import deblur
+from flux_tasks.local.fixtures import pytest_sessionfinish
+from flux_tasks.tasks import recording
+importing = threading.Thread(target=__import__, args=("prefect.tasks",))
+importing.start()
+answers = set()
+while importing.is_alive():
+    pytest_sessionfinish()
+    answers |= {recording.is_in_flow(), isinstance(deblur, str)}
+    time.sleep(0.001)
+import prefect
+print(answers, recording.is_server_configured(), isinstance(deblur, prefect.Task))
+"""
+
+
+def test_whether_a_call_is_in_a_flow_can_be_asked_while_another_thread_imports_prefect(tmp_path: Path) -> None:
+    done = started(tmp_path, ASKED_DURING_IMPORT)
+    assert (done.returncode, done.stdout) == (0, "{False} False True\n"), done.stderr
+
+
+IMPORTED_DURING_IMPORT = """
+import sys, threading, time
+importing = threading.Thread(target=__import__, args=("prefect",))
+importing.start()
+while "prefect.context" not in sys.modules:
+    time.sleep(0.0005)
+import flux_tasks
+importing.join()
+from prefect.settings import get_current_settings
+print(get_current_settings().server.analytics_enabled)
+"""
+
+
+def test_the_package_can_be_imported_while_another_thread_imports_prefect(tmp_path: Path) -> None:
+    done = started(tmp_path, IMPORTED_DURING_IMPORT)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
+CALLED_DURING_IMPORT = """
+import sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from flux_tasks import deblur, use
+endpoint, store, photo = sys.argv[1:]
+
+def later(seed):
+    while "prefect.context" not in sys.modules:
+        time.sleep(0.001)
+    return deblur(photo, seed=seed)
+
+with use(endpoint=endpoint, key="k", store=store, poll_interval=0.005), ThreadPoolExecutor(4) as pool:
+    made = [pool.submit(deblur, photo, seed=0), *(pool.submit(later, seed) for seed in (1, 2, 3))]
+    print(len({one.result().digest for one in made}))
+"""
+
+
+def test_threads_that_call_while_the_first_of_them_imports_prefect_get_their_pictures(
+    folder: Path, bfl: FakeBfl, prefect_server: str
+) -> None:
+    places = (bfl.url, str(folder / "store"), str(folder / "photos/p0.png"))
+    done = started(folder, CALLED_DURING_IMPORT, *places, PREFECT_API_URL=prefect_server)
+    assert done.returncode == 0, done.stderr
+    assert bfl.jobs == 4
