@@ -13,7 +13,7 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
@@ -168,10 +168,59 @@ def _current_folder_on_path() -> Iterator[None]:
 
 
 def _module_digest(module: types.ModuleType) -> str:
-    """Return SHA-256 of the module's file as it was at the first call: a later edit does not change what runs."""
+    """Return SHA-256 of the module's file as it was at the first call: a later edit does not change what runs.
+
+    Functions that are not in the file, because it was edited since they were imported, are digested with it.
+    """
     if module not in _digests:
-        _digests[module] = hashlib.sha256(Path(getattr(module, "__file__", None) or "").read_bytes()).hexdigest()
+        text = Path(getattr(module, "__file__", None) or "").read_bytes()
+        _digests[module] = hashlib.sha256(text + "".join(_gone(module, text)).encode()).hexdigest()
     return _digests[module]
+
+
+def _gone(module: types.ModuleType, text: bytes) -> Iterator[str]:
+    """Return the code of each function of ``module`` that ``text``, what its file holds now, does not have."""
+    if type(getattr(module, "__loader__", None)) is not SourceFileLoader:  # others, as pytest's, change what they load
+        return
+    file = str(module.__file__)
+    try:
+        written = set(_codes(compile(text, file, "exec", dont_inherit=True)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        written = set()
+    for function in [*_functions(module, module)]:
+        code = function.__code__
+        if Path(code.co_filename).name == Path(file).name and code not in written:
+            yield _described(code)
+
+
+def _functions(home: Any, module: types.ModuleType) -> Iterator[types.FunctionType]:
+    """Return the functions that ``module`` has written in ``home``, itself or one of its classes."""
+    for value in list(vars(home).values()):
+        if issubclass(type(value), type) and value.__module__ == module.__name__ and home is module:
+            yield from _functions(value, module)
+        if type(value) is types.FunctionType:  # ``isinstance`` would ask proxies of other libraries what they are
+            with suppress(ValueError):
+                value = inspect.unwrap(value)
+            if type(value) is types.FunctionType and value.__module__ == module.__name__:
+                yield value
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
+
+
+def _described(code: types.CodeType) -> str:
+    """Return what a function does, the same in every process."""
+    constants = [
+        _described(one)
+        if isinstance(one, types.CodeType)
+        else repr(sorted(map(repr, one)) if isinstance(one, frozenset) else one)
+        for one in code.co_consts
+    ]
+    return repr((code.co_name, code.co_code, code.co_names, constants))
 
 
 def source_digest(function: Any, module: types.ModuleType | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -340,6 +341,40 @@ def test_the_source_is_that_of_the_code_that_runs_not_of_a_later_edit(module: Mo
     before = load(f"{name}:fn")
     (tmp_path / f"{name}.py").write_text("def fn(image): return image\n")
     assert load(f"{name}:fn").source == before.source
+
+
+def imported_by_hand(name: str, folder: Path) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        return importlib.import_module(name).fn
+
+
+CHANGES = {
+    "its body": ("return image.rotate(90)", "return image.rotate(180)"),
+    "what it calls": ("return size", "return 2 * size"),
+    "a line above it": ("import math", "import math, os\n"),
+    "so that it is no Python": ("import math", "import math math"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_function_imported_before_its_file_was_edited_has_not_the_source_of_the_new_file(
+    module: Module, tmp_path: Path, change: str
+) -> None:
+    text = "import math\nclass Helper:\n    def half(self, size): return size\n"
+    text += "def fn(image):\n    return image.rotate(90)\n"
+    as_written, name = load(f"{module(text)}:fn").source, module(text)
+    imported = imported_by_hand(name, tmp_path)
+    file = tmp_path / f"{name}.py"
+    file.write_text(file.read_text().replace(*CHANGES[change]))
+    edited = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert UserFunction.of(imported).source not in (as_written, edited)
+
+
+def test_a_function_imported_before_the_recipe_has_the_source_of_its_file(module: Module, tmp_path: Path) -> None:
+    name = module("def fn(image): return image if image.mode in {'L', 'RGB'} else (lambda: image)()\n")
+    imported = imported_by_hand(name, tmp_path)
+    assert UserFunction.of(imported).source == hashlib.sha256((tmp_path / f"{name}.py").read_bytes()).hexdigest()
 
 
 def test_the_source_of_a_borrowed_function_is_that_of_both_modules(module: Module, tmp_path: Path) -> None:
