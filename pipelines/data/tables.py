@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pyarrow.parquet import ColumnSchema, ParquetFile
 
 from pipelines.data.number import Number, cell
+from pipelines.data.steady_file import steady
 from pipelines.language.document.recipe import TABLE_TYPES
 
 __all__ = ["Row", "embedded", "found", "header", "rows"]
@@ -211,7 +212,7 @@ def _check_names(names: Sequence[str], location: str) -> None:
 
 
 def _csv_rows(location: str) -> Iterator[_Read]:
-    with _open(location) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+    with steady(_open(location)) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         reader = _csv_reader(text, files.extension(location))
         names = _csv_header(reader, location)
         line = reader.line_num + 1
@@ -229,7 +230,7 @@ def _csv_rows(location: str) -> Iterator[_Read]:
 
 
 def _json_rows(location: str) -> Iterator[_Read]:
-    with _open(location) as file:
+    with steady(_open(location)) as file:
         line = 0
         while data := _attempt(location, file.readline, LONGEST_LINE + 1):
             line += 1

@@ -79,6 +79,18 @@ def test_less_than_a_kilobyte_stays_of_each_item_of_a_run(tmp_path: Path) -> Non
         assert bfl.jobs == 1
 
 
+def test_less_than_a_kilobyte_stays_of_each_item_whose_turn_comes_later(tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    with FakeBfl(pending_polls=0) as bfl, use(endpoint=bfl.url, key="k", store=store, prefect="off", max_jobs=2):
+        for items in (40, 160):
+            recipe_over(tmp_path, f"n{items}", items, {"deblur": {}}).run()
+
+        def run_again(name: str, items: int) -> None:
+            assert recipe_over(tmp_path, name, items, {"deblur": {}}).run()["counts"] == {"cached": items}
+
+        assert growth(run_again, 40, 160) < PER_ITEM
+
+
 ROW = {"item": "p", "index": 0, "source": "p.png", "outcome": "done", "error": None, "padding": "x" * 3_000}
 
 
