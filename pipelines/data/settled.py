@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -147,18 +147,26 @@ class SettledItems:
             raise BlockingIOError
         return bool(files.similar(location))
 
-    def add(self, item: Item, read: ReadFiles, row: ManifestRow, remarks: Sequence[tuple[str, str]]) -> None:
+    def add(
+        self,
+        item: Item,
+        read: ReadFiles,
+        row: ManifestRow,
+        remarks: Sequence[tuple[str, str]],
+        written: Mapping[str, str | None],
+    ) -> None:
         """Take note of an item that has ended, if it ended well and all of its files are known.
 
         Args:
             read: the files that it was made of.
             remarks: what a plan would say of its steps now: node and sentence.
+            written: the fingerprints that its outputs had when they were written.
         """
         has_hint = any(step["outcome"] is StepOutcome.SKIPPED and step.get("warnings") for step in row["steps"])
         is_known = read.take_note(self.inputs)
         if item.error or row["outcome"] not in FINE or row["error"] or has_hint or not is_known:
             return
-        results = {output["path"]: self.prints.of_written(output["path"]) for output in row["outputs"]}
+        results = {output["path"]: written.get(output["path"]) for output in row["outputs"]}
         if None not in results.values():
             known = {"files": read.found, "results": results, "row": _settled(row), "remarks": remarks}
             self._lines.add(self._key(item), known)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from recipes import HEAD, OUTPUT, Place, perform
 
+from flux_tasks import files
 from flux_tasks.store.records import Store
 from pipelines.data.settled import SettledItems
 from pipelines.plan.planner import plan
@@ -143,3 +144,33 @@ def test_the_order_of_names_in_a_variable_counts(here: Place) -> None:
         made = over_a_table(here, "csv", "{{ colours | join(' ') }}", variables)
         assert jobs_of_next_run(here, made) == 1
         assert jobs_of_next_run(here, made) == 0
+
+
+@pytest.mark.parametrize("moment", ["write", "item"])
+def test_what_another_program_writes_over_an_output_before_its_item_has_ended_is_seen(
+    here: Place, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    outputs = "[{path: 'FOLDER/a/{{ stem }}.png'}, {path: 'FOLDER/b/{{ stem }}.png'}]"
+    text = f"source: {{images: 'FOLDER/photos/p0.png'}}\nsteps:\n  - resize: {{width: 40}}\noutput: {outputs}\n"
+    made, first = Recipe.parse(text.replace("FOLDER", str(here.folder))), here.folder / "a" / "p0.png"
+    os.utime(here.folder / "photos" / "p0.png", (time.time() - 60, time.time() - 60))
+    time.sleep(0.03)
+    write, mine = files.write, b"another program was here"
+
+    def with_another(location: Any, data: bytes) -> Any:
+        if moment == "item" and "/b/" in str(location):
+            first.write_bytes(mine)
+        state = write(location, data)
+        if moment == "write" and "/a/" in str(location):
+            other = first.with_name("other")
+            other.write_bytes(mine)
+            other.replace(first)
+        return state
+
+    monkeypatch.setattr(files, "write", with_another)
+    perform(made, here.settings)
+    assert first.read_bytes() == mine
+    monkeypatch.setattr(files, "write", write)
+    perform(made, here.settings)
+    assert first.read_bytes() != mine
+    assert first.read_bytes() == (here.folder / "b" / "p0.png").read_bytes()
