@@ -6,9 +6,9 @@
     settled/<scope>.json               whose it is, and when a run last used it
 
 The scope is a digest of all that decides a result besides the item: recipe, code of functions, constants, seed, engine,
-revisions of tools, place of the store, version of this program. The key is a digest of the item's names. A line is
-believed only while every file that was read or looked for, and every result that was written, has the fingerprint of
-then. So whatever changes leads to the long way, which is always right. Runs and plans read it, runs write it.
+revisions of tools, place and generation of the store, version of this program. The key is a digest of the item's
+names. A line is believed only while every file that was read or looked for, and every result that was written, has the
+fingerprint of then. So whatever changes leads to the long way, which is always right. Runs and plans read it, runs write it.
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Stor
         node.id: node.tool.revision.number if node.is_paid else dict(getattr(node.action, "identity", {}))
         for node in recipe.graph.nodes
     }
+    try:
+        generation = store.generation()
+    except OSError:
+        generation = str(time.time_ns())  # nothing is found
     data = {name: value for name, value in recipe.to_data().items() if name != "budget"}  # in the order as written
-    return digest_of(
-        [_FORMAT, program_version(), store.url, recipe.digest, data, recipe.constants, engine, seed, actions], 20
-    )
+    of_recipe = [recipe.digest, data, recipe.constants, actions]
+    return digest_of([_FORMAT, program_version(), store.url, generation, *of_recipe, engine, seed], 20)
 
 
 @dataclass(frozen=True, slots=True)

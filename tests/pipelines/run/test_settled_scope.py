@@ -11,6 +11,7 @@ from PIL import Image
 from recipes import HEAD, OUTPUT, Place, perform
 
 from flux_tasks import files
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
 from pipelines.data.settled import SettledItems
 from pipelines.plan.planner import plan
@@ -174,3 +175,32 @@ def test_what_another_program_writes_over_an_output_before_its_item_has_ended_is
     perform(made, here.settings)
     assert first.read_bytes() != mine
     assert first.read_bytes() == (here.folder / "b" / "p0.png").read_bytes()
+
+
+def pay_anew(here: Place, colour: str) -> str:
+    """Let the first job's result be another picture, as a refresh does; returns its digest."""
+    store = Store(here.settings.store)
+    key = store.records("copies")[0]
+    image = store.put_image(ImageRef.of(Image.new("RGB", (80, 80), colour)))
+    facts = {name: fact for name, fact in (store.record("results", key) or {}).items() if name not in ("image", "key")}
+    store.put_result(key, image, facts, is_paid=True)
+    return image.digest
+
+
+def test_a_result_that_is_paid_anew_reaches_the_output(settled: Place) -> None:
+    for colour in ("purple", "olive"):
+        digest = pay_anew(settled, colour)
+        assert jobs_of_next_run(settled, recipe(settled)) == 0
+        found = {ImageRef.of(str(path)).digest for path in (settled.folder / "out").iterdir()}
+        assert digest in found
+
+
+def test_a_result_that_is_written_again_as_it_was_settles_what_it_settled(settled: Place) -> None:
+    def scopes() -> set[str]:
+        perform(recipe(settled), settled.settings)
+        return {path.name for path in (settled.folder / settled.settings.store / "settled").iterdir() if path.is_dir()}
+
+    pay_anew(settled, "purple")
+    before = scopes()
+    pay_anew(settled, "purple")
+    assert scopes() == before
