@@ -8,11 +8,13 @@
 The scope is a digest of all that decides a result besides the item: recipe, code of functions, constants, seed, engine,
 revisions of tools, place and generation of the store, version of this program. The key is a digest of the item's
 names. A line is believed only while every file that was read or looked for, and every result that was written, has the
-fingerprint of then. So whatever changes leads to the long way, which is always right. Runs and plans read it, runs write it.
+fingerprint of then. So whatever changes leads to the long way, which is always right. Runs and plans read it, runs
+write it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -134,7 +136,7 @@ class SettledItems:
                 if fingerprint == files.MISSING and self._is_misnamed(location, may_wait=may_wait):
                     return None
             row: ManifestRow = known["row"]
-            if not {output["path"] for output in row["outputs"]} <= set(paths):
+            if not {output["path"] for output in row["outputs"]} <= set(paths) or not self._has_pictures(row):
                 return None
             row["index"], row["item"], row["source"] = item.index, item.stem, item.source
             row["outcome"] = ItemOutcome(row["outcome"])
@@ -143,6 +145,21 @@ class SettledItems:
             return Settled(row, [(str(node), str(said)) for node, said in known["remarks"]])
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def _has_pictures(self, row: ManifestRow) -> bool:
+        """Check whether a store on this machine has what was paid for; a run puts it back from an output that is it."""
+        blobs = self._store.location("blobs", "")
+        uris = (step.get("image", {}).get("uri") or "" for step in row["steps"] if step["is_paid"])
+        lost = {uri for uri in uris if uri.startswith(blobs) and files.is_local(uri)}
+        lost = {uri for uri in lost if self.prints.of_written(uri) == files.MISSING}
+        for output in row["outputs"] if lost else ():
+            with suppress(OSError):
+                data = files.read(output["path"])
+                if hashlib.sha256(data).hexdigest() == files.stem(output["image"].get("uri") or ""):
+                    lost.discard(output["image"]["uri"])
+                    if self._run_id:
+                        self._store.put_image(data)
+        return not lost
 
     def _is_misnamed(self, location: str, *, may_wait: bool) -> bool:
         """Check whether a file that is not there seems to be there under another name, which a run warns of."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -204,3 +206,30 @@ def test_a_result_that_is_written_again_as_it_was_settles_what_it_settled(settle
     before = scopes()
     pay_anew(settled, "purple")
     assert scopes() == before
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_paid_picture_that_the_store_has_lost_is_put_back_from_the_output_or_asked_for(
+    here: Place, kind: str
+) -> None:
+    for path in here.folder.rglob("*.png"):
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    time.sleep(0.03)
+    output = OUTPUT.replace("FOLDER", str(here.folder)).replace(".png", f".{kind}")
+    made = Recipe.parse(f"source: {{images: '{here.folder}/photos/*.png'}}\nsteps: [deblur]\noutput: {output}\n")
+    perform(made, here.settings)
+    blobs, jobs = Path(here.settings.store, "blobs"), here.jobs
+    before = {path: path.read_bytes() for path in blobs.rglob("*.*")}
+    shutil.rmtree(blobs)
+    found = plan(made.compiled, settings=here.settings).to_dict()
+    assert not blobs.exists()
+    run, rows = perform(made, here.settings)
+    assert here.jobs == jobs
+    if kind == "png":
+        assert {row["outcome"] for row in rows} == {"cached"}
+        assert {path: path.read_bytes() for path in blobs.rglob("*.*")} == before
+        assert found == plan(made.compiled, settings=here.settings, verify=True).to_dict()
+    else:
+        assert {row["outcome"] for row in rows} == {"held"}
+        assert "is missing" in rows[0]["error"]["message"]
+        assert found == plan(made.compiled, settings=here.settings, verify=True).to_dict()
