@@ -149,9 +149,13 @@ class SettledItems:
     def _has_pictures(self, row: ManifestRow) -> bool:
         """Check whether a store on this machine has what was paid for; a run puts it back from an output that is it."""
         blobs = self._store.location("blobs", "")
-        uris = (step.get("image", {}).get("uri") or "" for step in row["steps"] if step["is_paid"])
-        lost = {uri for uri in uris if uri.startswith(blobs) and files.is_local(uri)}
-        lost = {uri for uri in lost if self.prints.of_written(uri) == files.MISSING}
+        images = (step.get("image") or {} for step in row["steps"] if step["is_paid"])
+        sizes = {image["uri"]: image["size"] for image in images if (image.get("uri") or "").startswith(blobs)}
+        lost = {
+            uri
+            for uri, size in sizes.items()
+            if files.is_local(uri) and not (self.prints.of_written(uri) or "").startswith(f"{size}:")
+        }
         for output in row["outputs"] if lost else ():
             with suppress(OSError):
                 data = files.read(output["path"])
