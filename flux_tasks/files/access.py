@@ -154,6 +154,7 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
     except ValueError as error:
         raise Unusable(f"{quoted(location)}: {error}") from None
     filesystem.invalidate_cache()  # what libraries remember of a listing is not what is there now
+    getattr(filesystem, "dircache", {}).clear()  # fsspec's own invalidate_cache does nothing
     return filesystem, filesystem._strip_protocol(location)
 
 
