@@ -154,6 +154,7 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
     except ValueError as error:
         raise Unusable(f"{quoted(location)}: {error}") from None
     filesystem.invalidate_cache()  # what libraries remember of a listing is not what is there now
+    getattr(filesystem, "dircache", {}).clear()  # fsspec's own invalidate_cache does nothing
     return filesystem, filesystem._strip_protocol(location)
 
 
@@ -246,17 +247,23 @@ class _Remote(io.RawIOBase):
 
 
 @reporting
-def write(location: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` to ``location``, replacing what is there. A reader sees the old bytes or the new, never a part."""
+def write(location: str | os.PathLike[str], data: bytes) -> os.stat_result | None:
+    """Write ``data`` to ``location``, replacing what is there. A reader sees the old bytes or the new, never a part.
+
+    Returns:
+        The state of a file on this machine as it was before it got its name.
+    """
     text = os.fspath(location)
     if is_local(text):
         path = local_name(text)
         with _temporary(path, data) as temporary:
+            state = os.stat(temporary)  # noqa: PTH116 - several times for each job
             Path(temporary).replace(path)
-        _sync_folder(os.path.dirname(path))  # noqa: PTH120 - several times for each job
-        return
+        _sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
+        return state
     filesystem, path_in_store = filesystem_of(text)
     filesystem.pipe_file(path_in_store, data)
+    return None
 
 
 @reporting

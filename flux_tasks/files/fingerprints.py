@@ -24,6 +24,7 @@ MISSING = "missing"
 """The fingerprint of a file that is not there."""
 _TICK = 20_000_000  # ns: the clock of files moves on at least so often (Linux: 1 to 10 ms)
 _COARSE_TICK = 2_000_000_000  # where times are whole seconds (FAT: every other second)
+_KEPT = ("st_ino", "st_size", "st_mtime_ns")  # by a file that gets its name
 _MOST_LISTINGS = 8  # of folders beside each other, before all that is in any of them is listed
 _TAGS = ("ETag", "etag", "md5Hash")  # S3, Azure, Google
 
@@ -51,9 +52,17 @@ class Fingerprints:
         """
         return self._found(location, is_old=True)
 
-    def of_written(self, location: str) -> str | None:
-        """Return the fingerprint of a file that this program has just written, however young it is."""
-        return self._found(location, is_listed=False)
+    def of_written(self, location: str, state: os.stat_result | None = None) -> str | None:
+        """Return the fingerprint of a file that this program has just written, however young it is.
+
+        Args:
+            state: what ``files.write`` has returned; None is returned if another file is there now.
+        """
+        return self._found(location, is_listed=False, state=state)
+
+    def of_unlisted(self, location: str) -> str | None:
+        """Return what ``of`` does, without a listing made earlier."""
+        return self._found(location, is_old=True, is_listed=False)
 
     def still_matches(self, location: str, fingerprint: str) -> bool:
         """Check ``matches`` without a listing made earlier; on this machine the times tell of each change anyway."""
@@ -75,13 +84,19 @@ class Fingerprints:
         return self._found(location, may_wait=may_wait) == fingerprint
 
     def _found(
-        self, location: str, *, is_old: bool = False, is_listed: bool = True, may_wait: bool = True
+        self,
+        location: str,
+        *,
+        is_old: bool = False,
+        is_listed: bool = True,
+        may_wait: bool = True,
+        state: os.stat_result | None = None,
     ) -> str | None:
         if is_web(location) or is_data(location):
             return None
         try:
             if is_local(location):
-                return _local(location, is_old=is_old)
+                return _local(location, state, is_old=is_old)
             return self._listed(location, may_wait=may_wait) if is_listed else _looked_up(location)
         except Exception as error:
             if isinstance(error, BlockingIOError) and not may_wait:
@@ -126,7 +141,7 @@ class Fingerprints:
 
 
 def _finds_or_fails(filesystem: AbstractFileSystem) -> bool:
-    """Check whether ``find`` raises what goes wrong: that of fsspec itself leaves out the folders that it cannot list."""
+    """Check whether ``find`` raises what goes wrong: fsspec's own leaves out the folders that it cannot list."""
     from fsspec import AbstractFileSystem
     from fsspec.asyn import AsyncFileSystem
 
@@ -136,11 +151,13 @@ def _finds_or_fails(filesystem: AbstractFileSystem) -> bool:
     return kind.find is not AbstractFileSystem.find
 
 
-def _local(location: str, *, is_old: bool) -> str | None:
+def _local(location: str, state: os.stat_result | None, *, is_old: bool) -> str | None:
     try:
         found = os.stat(local_name(location))  # noqa: PTH116 - once for each file of a run
     except (FileNotFoundError, NotADirectoryError):
         return MISSING
+    if state is not None and any(getattr(found, name) != getattr(state, name) for name in _KEPT):
+        return None
     modified, changed = found.st_mtime_ns, found.st_ctime_ns
     if is_old:
         is_coarse = not modified % 1_000_000_000 and not changed % 1_000_000_000

@@ -232,4 +232,7 @@ async def substitute(refused: Call, replacement: Call, settings: Settings) -> No
         key, refusal = await asyncio.to_thread(_find_refusal, job, endpoint_for(settings).refusals)
     if refusal is not None:
         there = [one for one in keys if await patiently(job.store.result, one) is not None]
-        await patiently(job.store.put_record, _KIND, key, {**refusal, "instead": (there or keys)[0]})
+        instead = (there or keys)[0]
+        await patiently(job.store.put_record, _KIND, key, {**refusal, "instead": instead})
+        if refusal.get("instead", instead) != instead:
+            await patiently(job.store.renew)

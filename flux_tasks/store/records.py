@@ -10,6 +10,7 @@
     failures/<key>.json         a job that has just failed, for those who waited for it (see failures.py)
     probe/create.json           tells whether the store keeps several processes apart (see exclusion.py)
     runs/<run id>/…             manifest and report of a run
+    settled/generation.json     another one with each result that replaces one: what was made of that may be old
     previews/<name>.jsonl       small copies of pictures, for reports; made anew where they are missing
 
 Files are created atomically, and two writers of one name write the same content, so that any number of processes and
@@ -21,6 +22,7 @@ import errno
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -33,6 +35,7 @@ from flux_tasks.images.reference import DAMAGED, ImageRef
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SUM = "checksum"
+_GENERATION = ("settled", "generation")
 
 
 class DamagedRecord(ValueError):
@@ -88,10 +91,33 @@ class Store:
 
     def put_result(self, key: str, image: ImageRef, facts: Mapping[str, Any], *, is_paid: bool = False) -> None:
         """Record that the job ``key`` made ``image``, whose blob is here already; a paid one twice, the copy first."""
+        if is_replaced := is_paid and self._has_another(key, image):
+            self.renew()
         described = {k: v for k, v in image.to_dict().items() if k != "uri"}  # the store may have other addresses
         data = _dump({"key": key, "image": described, **facts})
         for kind in ("copies", "results") if is_paid else ("results",):
             files.write(self.location(kind, f"{key}.json"), data)
+        if is_replaced:  # once more, for those who have read the old one since
+            self.renew()
+
+    def _has_another(self, key: str, image: ImageRef) -> bool:
+        try:
+            record = self.record("results", key)
+            return record is not None and record["image"]["digest"] != image.digest
+        except (ValueError, KeyError, TypeError):  # damaged
+            return True
+
+    def generation(self) -> str:
+        """Return a text that is another one as soon as a result has replaced one; empty before the first time.
+
+        Raises:
+            OSError: the store cannot be reached.
+        """
+        return str(self.record_or_empty(*_GENERATION).get("id", ""))
+
+    def renew(self) -> None:
+        """Let ``generation`` be another one: a job has another result than before."""
+        self.put_record(*_GENERATION, {"id": uuid.uuid4().hex})
 
     def has_result(self, key: str) -> bool:
         """Check whether something is in the place of the record of the job ``key``; it may be damaged."""

@@ -8,7 +8,7 @@ import logging
 import os
 import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,14 +31,15 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _KINDS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 
-def write_output(image: ImageRef, path: str) -> bool:
+def write_output(image: ImageRef, path: str, prints: files.Fingerprints) -> str | None:
     """Write ``image`` to ``path``; the bytes stay as they are unless the extension asks for another file type.
 
     A picture of another type keeps its colour profile, where the new type can hold it; what is transparent lies on
     white in a JPEG, as ``convert`` puts it.
 
     Returns:
-        Whether anything was written: a file that is already there with the same bytes is left alone.
+        The fingerprint of these bytes, if it can be relied on: what another program puts there has another one. A file
+        that is already there with the same bytes is left alone.
 
     Raises:
         OSError: it cannot be written.
@@ -46,10 +47,7 @@ def write_output(image: ImageRef, path: str) -> bool:
     """
     wanted = files.extension(path).replace("jpeg", "jpg")
     if EXTENSIONS.get(image.media_type) == wanted:
-        if files.size(path) == image.size and hashlib.sha256(files.read(path)).hexdigest() == image.digest:
-            return False
-        image.save(path)
-        return True
+        return _put(path, image.size, image.digest, image.read, prints)
     if image.header.is_sequence:
         _log.warning("%s: %s", image.uri or image.name, FIRST_ONLY)
     try:
@@ -58,10 +56,16 @@ def write_output(image: ImageRef, path: str) -> bool:
     except (ValueError, OSError, MemoryError) as error:  # too large for the file type
         size, kind = px_size(image.upright_size), _KINDS[wanted]
         raise InvalidImage(f"{image.name}: {size} cannot be written as {kind}: {error}") from None
-    if files.size(path) == len(data) and files.read(path) == data:
-        return False
-    files.write(path, data)
-    return True
+    return _put(path, len(data), hashlib.sha256(data).hexdigest(), lambda: data, prints)
+
+
+def _put(path: str, size: int, digest: str, read: Callable[[], bytes], prints: files.Fingerprints) -> str | None:
+    """Write what ``read`` returns unless it is there; returns its fingerprint."""
+    if files.size(path) == size:
+        before = prints.of_unlisted(path)
+        if hashlib.sha256(files.read(path)).hexdigest() == digest:
+            return before
+    return prints.of_written(path, files.write(path, read()))
 
 
 class Outputs:

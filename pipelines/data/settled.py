@@ -6,17 +6,19 @@
     settled/<scope>.json               whose it is, and when a run last used it
 
 The scope is a digest of all that decides a result besides the item: recipe, code of functions, constants, seed, engine,
-revisions of tools, place of the store, version of this program. The key is a digest of the item's names. A line is
-believed only while every file that was read or looked for, and every result that was written, has the fingerprint of
-then. So whatever changes leads to the long way, which is always right. Runs and plans read it, runs write it.
+revisions of tools, place and generation of the store, version of this program. The key is a digest of the item's
+names. A line is believed only while every file that was read or looked for, and every result that was written, has the
+fingerprint of then. So whatever changes leads to the long way, which is always right. Runs and plans read it, runs
+write it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -43,10 +45,13 @@ def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Stor
         node.id: node.tool.revision.number if node.is_paid else dict(getattr(node.action, "identity", {}))
         for node in recipe.graph.nodes
     }
+    try:
+        generation = store.generation()
+    except OSError:
+        generation = str(time.time_ns())  # nothing is found
     data = {name: value for name, value in recipe.to_data().items() if name != "budget"}  # in the order as written
-    return digest_of(
-        [_FORMAT, program_version(), store.url, recipe.digest, data, recipe.constants, engine, seed, actions], 20
-    )
+    of_recipe = [recipe.digest, data, recipe.constants, actions]
+    return digest_of([_FORMAT, program_version(), store.url, generation, *of_recipe, engine, seed], 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,7 @@ class SettledItems:
                 if fingerprint == files.MISSING and self._is_misnamed(location, may_wait=may_wait):
                     return None
             row: ManifestRow = known["row"]
-            if not {output["path"] for output in row["outputs"]} <= set(paths):
+            if not {output["path"] for output in row["outputs"]} <= set(paths) or not self._has_pictures(row):
                 return None
             row["index"], row["item"], row["source"] = item.index, item.stem, item.source
             row["outcome"] = ItemOutcome(row["outcome"])
@@ -141,24 +146,51 @@ class SettledItems:
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
+    def _has_pictures(self, row: ManifestRow) -> bool:
+        """Check whether a store on this machine has what was paid for; a run puts it back from an output that is it."""
+        blobs = self._store.location("blobs", "")
+        images = (step.get("image") or {} for step in row["steps"] if step["is_paid"])
+        sizes = {image["uri"]: image["size"] for image in images if (image.get("uri") or "").startswith(blobs)}
+        lost = {
+            uri
+            for uri, size in sizes.items()
+            if files.is_local(uri) and not (self.prints.of_written(uri) or "").startswith(f"{size}:")
+        }
+        for output in row["outputs"] if lost else ():
+            with suppress(OSError):
+                data = files.read(output["path"])
+                if hashlib.sha256(data).hexdigest() == files.stem(output["image"].get("uri") or ""):
+                    lost.discard(output["image"]["uri"])
+                    if self._run_id:
+                        self._store.put_image(data)
+        return not lost
+
     def _is_misnamed(self, location: str, *, may_wait: bool) -> bool:
         """Check whether a file that is not there seems to be there under another name, which a run warns of."""
         if not may_wait and not files.is_local(location):
             raise BlockingIOError
         return bool(files.similar(location))
 
-    def add(self, item: Item, read: ReadFiles, row: ManifestRow, remarks: Sequence[tuple[str, str]]) -> None:
+    def add(
+        self,
+        item: Item,
+        read: ReadFiles,
+        row: ManifestRow,
+        remarks: Sequence[tuple[str, str]],
+        written: Mapping[str, str | None],
+    ) -> None:
         """Take note of an item that has ended, if it ended well and all of its files are known.
 
         Args:
             read: the files that it was made of.
             remarks: what a plan would say of its steps now: node and sentence.
+            written: the fingerprints that its outputs had when they were written.
         """
         has_hint = any(step["outcome"] is StepOutcome.SKIPPED and step.get("warnings") for step in row["steps"])
         is_known = read.take_note(self.inputs)
         if item.error or row["outcome"] not in FINE or row["error"] or has_hint or not is_known:
             return
-        results = {output["path"]: self.prints.of_written(output["path"]) for output in row["outputs"]}
+        results = {output["path"]: written.get(output["path"]) for output in row["outputs"]}
         if None not in results.values():
             known = {"files": read.found, "results": results, "row": _settled(row), "remarks": remarks}
             self._lines.add(self._key(item), known)

@@ -85,7 +85,9 @@ class ItemRun:
                 await self._write(target, path, image)
         row = self._row.finish(walked.results.get(SOURCE))
         assert self._context.settled is not None  # noqa: S101 - as above
-        await self._where_it_lies(self._context.settled.add, self.item, read, row, self._row.remarks)
+        await self._where_it_lies(
+            self._context.settled.add, self.item, read, row, self._row.remarks, self._row.fingerprints
+        )
         return row
 
     async def _where_it_lies(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -121,14 +123,16 @@ class ItemRun:
         return read
 
     async def _write(self, target: OutputTarget, path: str, image: ImageRef) -> None:
+        assert self._context.settled is not None  # noqa: S101 - opened before the first item
         try:
-            await asyncio.to_thread(files.patiently, write_output, image, path)
+            prints = self._context.settled.prints
+            fingerprint = await asyncio.to_thread(files.patiently, write_output, image, path, prints)
         except Exception as problem:
             if isinstance(problem, OSError) and problem.errno in FULL:  # every further item would end the same way
                 problem = StoreUnavailable(f"{path} cannot be written: {problem.strerror}")
             self.fail("output", problem)
         else:
-            self._row.written(target, path, image)
+            self._row.written(target, path, image, fingerprint)
 
     # -- answers to the walk --------------------------------------------------------------------------------------
 
@@ -243,6 +247,7 @@ class _Row:
         self._outputs: list[tuple[OutputTarget, OutputRow]] = []
         self._remarks: list[tuple[int, str, str]] = []
         self._started = time.monotonic()
+        self.fingerprints: dict[str, str | None] = {}
 
     def note(self, attempt: Attempt, outcome: Outcome, seen: Observed) -> StepRow:
         """Add how an attempt at a step ended; returns that step's row."""
@@ -277,8 +282,9 @@ class _Row:
         """Add what went wrong, and where: the node, or ``source``, ``input``, ``output``."""
         self._errors.append((manifest.outcome_of(type(problem)), manifest.error_row(place, problem)))
 
-    def written(self, target: OutputTarget, path: str, image: ImageRef) -> None:
-        """Add a file that was written."""
+    def written(self, target: OutputTarget, path: str, image: ImageRef, fingerprint: str | None) -> None:
+        """Add a file that was written, with the fingerprint that it had then."""
+        self.fingerprints[path] = fingerprint
         self._outputs.append((target, {"path": path, "from": target.node, "image": image.to_dict()}))
 
     def finish(self, source: ImageRef | None) -> ManifestRow:

@@ -13,7 +13,7 @@ __all__ = ["Tagged", "register"]
 
 
 class Tagged(MemoryFileSystem):  # type: ignore[misc] - fsspec has no types
-    """Objects by name.
+    """Objects by name. Listings are remembered and never forgotten.
 
     Attributes:
         failures: so many listings of a kind, ``ls`` or ``find``, fail from now on.
@@ -52,9 +52,6 @@ class Tagged(MemoryFileSystem):  # type: ignore[misc] - fsspec has no types
         path = self._strip_protocol(path)
         known = [entry for entry in self._ls_from_cache(path) or [] if entry["name"] == path]
         return known[0] if known else self._tagged(super().info(path))
-
-    def invalidate_cache(self, path: str | None = None) -> None:
-        self.dircache.clear()
 
 
 class Finding(Tagged):

@@ -209,6 +209,20 @@ def test_a_refusal_of_the_former_key_takes_the_result_that_stands_for_it(
     assert bfl.jobs == 1
 
 
+def test_another_result_that_stands_for_a_refusal_is_another_generation_of_the_store(
+    bfl: FakeBfl, settings: Settings, call: Call
+) -> None:
+    store = Store(settings.store)
+    store.put_record("refusals", call.key("custom:loopback"), {"stage": "content", "reasons": ["Violence"]})
+    found = []
+    for seed in (5, 5, 6):
+        other = prepare(DEBLUR, {"image": encoded(noise((96, 80))), "seed": seed})
+        run(other, settings)
+        background.run(substitute(call, other, settings))
+        found.append(store.generation())
+    assert found[0] == found[1] != found[2]
+
+
 def test_a_refusal_and_a_result_are_recorded_with_what_identifies_their_calls(
     bfl: FakeBfl, settings: Settings, call: Call
 ) -> None:

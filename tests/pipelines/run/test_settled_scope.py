@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from recipes import HEAD, OUTPUT, Place, perform
 
+from flux_tasks import files
+from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
 from pipelines.data.settled import SettledItems
 from pipelines.plan.planner import plan
@@ -143,3 +146,91 @@ def test_the_order_of_names_in_a_variable_counts(here: Place) -> None:
         made = over_a_table(here, "csv", "{{ colours | join(' ') }}", variables)
         assert jobs_of_next_run(here, made) == 1
         assert jobs_of_next_run(here, made) == 0
+
+
+@pytest.mark.parametrize("moment", ["write", "item"])
+def test_what_another_program_writes_over_an_output_before_its_item_has_ended_is_seen(
+    here: Place, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    outputs = "[{path: 'FOLDER/a/{{ stem }}.png'}, {path: 'FOLDER/b/{{ stem }}.png'}]"
+    text = f"source: {{images: 'FOLDER/photos/p0.png'}}\nsteps:\n  - resize: {{width: 40}}\noutput: {outputs}\n"
+    made, first = Recipe.parse(text.replace("FOLDER", str(here.folder))), here.folder / "a" / "p0.png"
+    os.utime(here.folder / "photos" / "p0.png", (time.time() - 60, time.time() - 60))
+    time.sleep(0.03)
+    write, mine = files.write, b"another program was here"
+
+    def with_another(location: Any, data: bytes) -> Any:
+        if moment == "item" and "/b/" in str(location):
+            first.write_bytes(mine)
+        state = write(location, data)
+        if moment == "write" and "/a/" in str(location):
+            other = first.with_name("other")
+            other.write_bytes(mine)
+            other.replace(first)
+        return state
+
+    monkeypatch.setattr(files, "write", with_another)
+    perform(made, here.settings)
+    assert first.read_bytes() == mine
+    monkeypatch.setattr(files, "write", write)
+    perform(made, here.settings)
+    assert first.read_bytes() != mine
+    assert first.read_bytes() == (here.folder / "b" / "p0.png").read_bytes()
+
+
+def pay_anew(here: Place, colour: str) -> str:
+    """Let the first job's result be another picture, as a refresh does; returns its digest."""
+    store = Store(here.settings.store)
+    key = store.records("copies")[0]
+    image = store.put_image(ImageRef.of(Image.new("RGB", (80, 80), colour)))
+    facts = {name: fact for name, fact in (store.record("results", key) or {}).items() if name not in ("image", "key")}
+    store.put_result(key, image, facts, is_paid=True)
+    return image.digest
+
+
+def test_a_result_that_is_paid_anew_reaches_the_output(settled: Place) -> None:
+    for colour in ("purple", "olive"):
+        digest = pay_anew(settled, colour)
+        assert jobs_of_next_run(settled, recipe(settled)) == 0
+        found = {ImageRef.of(str(path)).digest for path in (settled.folder / "out").iterdir()}
+        assert digest in found
+
+
+def test_a_result_that_is_written_again_as_it_was_settles_what_it_settled(settled: Place) -> None:
+    def scopes() -> set[str]:
+        perform(recipe(settled), settled.settings)
+        return {path.name for path in (settled.folder / settled.settings.store / "settled").iterdir() if path.is_dir()}
+
+    pay_anew(settled, "purple")
+    before = scopes()
+    pay_anew(settled, "purple")
+    assert scopes() == before
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_paid_picture_that_the_store_has_lost_is_put_back_from_the_output_or_asked_for(
+    here: Place, kind: str, is_cut: bool
+) -> None:
+    for path in here.folder.rglob("*.png"):
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    time.sleep(0.03)
+    output = OUTPUT.replace("FOLDER", str(here.folder)).replace(".png", f".{kind}")
+    made = Recipe.parse(f"source: {{images: '{here.folder}/photos/*.png'}}\nsteps: [deblur]\noutput: {output}\n")
+    perform(made, here.settings)
+    blobs, jobs = Path(here.settings.store, "blobs"), here.jobs
+    before = {path: path.read_bytes() for path in blobs.rglob("*.*")}
+    for path, data in before.items():
+        path.write_bytes(data[:-9]) if is_cut else path.unlink()
+    found = plan(made.compiled, settings=here.settings).to_dict()
+    assert [path for path, data in before.items() if path.exists() and path.read_bytes() == data] == []
+    run, rows = perform(made, here.settings)
+    assert here.jobs == jobs
+    if kind == "png":
+        assert {row["outcome"] for row in rows} == {"cached"}
+        assert {path: path.read_bytes() for path in blobs.rglob("*.*")} == before
+        assert found == plan(made.compiled, settings=here.settings, verify=True).to_dict()
+    else:
+        assert {row["outcome"] for row in rows} == {"held"}
+        assert ("is damaged" if is_cut else "is missing") in rows[0]["error"]["message"]
+        assert found == plan(made.compiled, settings=here.settings, verify=True).to_dict()
