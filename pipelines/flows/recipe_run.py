@@ -137,7 +137,8 @@ def run_recipe(
     In async code, await ``arun_recipe``: this one blocks the event loop.
 
     Where a Prefect server is configured, or in a flow, it is a flow run with a task run for each paid call; else no
-    server is started, and it is not recorded. ``prefect="embedded"`` or ``prefect="off"`` decides otherwise.
+    server is started, and it is not recorded. Nor is a run that has no job left to make. ``prefect="embedded"`` or
+    ``prefect="off"`` decides otherwise.
 
     Each item that does not end well is logged as a warning of the logger ``pipelines.run``; with a Prefect server it is
     in the log of the flow run, which ends as Failed.
