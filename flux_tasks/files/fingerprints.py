@@ -126,7 +126,7 @@ class Fingerprints:
 
 
 def _finds_or_fails(filesystem: AbstractFileSystem) -> bool:
-    """Check whether ``find`` raises what goes wrong: that of fsspec itself leaves out the folders that it cannot list."""
+    """Check whether ``find`` raises what goes wrong: fsspec's own leaves out the folders that it cannot list."""
     from fsspec import AbstractFileSystem
     from fsspec.asyn import AsyncFileSystem
 
