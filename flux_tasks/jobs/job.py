@@ -22,7 +22,7 @@ from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
 from flux_tasks.jobs.context import Halt, JobContext, Progress
 from flux_tasks.jobs.endpoint import Endpoint, check_exclusion, endpoint_for, engine_of
-from flux_tasks.jobs.known import find_result
+from flux_tasks.jobs.known import changes_nothing, find_result
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.jobs.submission import Submitter
 from flux_tasks.settings import Settings
@@ -67,7 +67,7 @@ async def execute(
         FluxError: see the tree in ``errors``; after every error but ``SubmissionUncertain`` the call may be made
             again without the risk of paying twice.
     """
-    if not is_looked_up and (call.is_noop() if call.mask is None else await asyncio.to_thread(call.is_noop)):
+    if not is_looked_up and await changes_nothing(call):
         image = call.main
         assert image is not None  # noqa: S101 - a mask belongs to a picture
         return JobResult(image, "", JobOutcome.UNCHANGED, 0.0, warnings=call.warnings)

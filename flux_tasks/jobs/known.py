@@ -33,6 +33,11 @@ def is_repair(warning: str) -> bool:
     return warning.endswith(_FROM_COPY)
 
 
+async def changes_nothing(call: Call) -> bool:
+    """Check whether the result of ``call`` is its picture, so that no job is needed; a mask is read on a thread."""
+    return call.is_noop() if call.mask is None else await asyncio.to_thread(call.is_noop)
+
+
 async def lookup(call: Call, settings: Settings, *, write: bool = False) -> JobResult | None:
     """Return the result of ``call`` if the store or the spool has one. Spends nothing and opens no picture.
 

@@ -19,20 +19,19 @@ from flux_tasks.images.encoding import Header
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import DEFAULT
-from pipelines.data.keyed_lines import KeyedLines, digest_of, program_version
+from pipelines.data.keyed_lines import RUN_ID, KeyedLines, digest_of, program_version
 
 __all__ = ["KnownInputs", "ReadFiles"]
 
 _KIND = "inputs"
 _SUM = "[0-9a-f]{64}"
-_RUN = "[0-9]{8}-[0-9]{6}-[0-9a-f]{7}"
 _TOOL = f"(?:{'|'.join(map(re.escape, catalog.TOOLS))})"
 _OWN = re.compile(
     rf"blobs/[0-9a-f]{{2}}/{_SUM}\.[a-z]+"
     rf"|(?:results|copies|refusals|journal|decisions|failures|facts)/{_SUM}(?:~[0-9]+)?\.json"
-    rf"|(?:budgets|begun)/{_SUM}(?:/(?:{_RUN}|[0-9a-f]{{16}}))?\.json"
+    rf"|(?:budgets|begun)/{_SUM}(?:/(?:{RUN_ID}|[0-9a-f]{{16}}))?\.json"
     rf"|timings/{_TOOL}\.json|prices/{_TOOL}(?:-[^/]+)?\.json|probe/create\.json"
-    rf"|(?:settled/[0-9a-f]{{40}}|inputs)/{_RUN}\.jsonl"
+    rf"|(?:settled/[0-9a-f]{{40}}|inputs)/{RUN_ID}\.jsonl"
 )
 """Files of the store that a walk reads; what they hold follows from the item's own files."""
 _SPOOLED = re.compile(rf"[0-9a-f]{{16}}/{_SUM}\.[a-z]+")

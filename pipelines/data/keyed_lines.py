@@ -20,10 +20,13 @@ from typing import IO, Any
 from flux_tasks import files
 from pipelines.data.manifest import Manifest
 
-__all__ = ["KeyedLines", "digest_of", "files_of_runs", "program_version"]
+__all__ = ["RUN_ID", "KeyedLines", "digest_of", "files_of_runs", "program_version"]
 
 _MOST_FILES = 8
-_NAME = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{7}\.jsonl")  # that of a run: see run.py
+RUN_ID = "[0-9]{8}-[0-9]{6}-[0-9a-f]{7}"
+"""What the id of a run looks like, as a pattern: see run.py."""
+
+_NAME = re.compile(rf"{RUN_ID}\.jsonl")
 
 
 def files_of_runs(folder: str) -> list[str]:

@@ -14,7 +14,7 @@ from flux_tasks.errors import InvalidRequest, RunStopped, StoreUnavailable
 from flux_tasks.images.reference import ImageRef, remembering
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import CheckedArguments, heed
-from flux_tasks.jobs.known import lookup, substitute
+from flux_tasks.jobs.known import changes_nothing, lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
 from pipelines.data import manifest
@@ -183,7 +183,7 @@ class ItemRun:
         found = await background.arun(lookup(call, context.settings, write=True))
         if found is not None:
             return found.with_warnings_of(call)
-        if call.is_noop() if call.mask is None else await asyncio.to_thread(call.is_noop):
+        if await changes_nothing(call):
             return None
         if await attempt.is_in_vain() and not await context.is_unsettled(call):
             raise InVain

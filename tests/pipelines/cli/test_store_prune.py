@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Here
-from recipes import HEAD, OUTPUT, Place, perform
+from recipes import HEAD, OUTPUT, Place, age, perform
 
 from flux_tasks.store.records import Store
 from pipelines.recipe import Recipe
@@ -15,6 +15,7 @@ from pipelines.recipe import Recipe
 
 @pytest.fixture
 def program(here: Place, monkeypatch: pytest.MonkeyPatch) -> Here:
+    age(here.folder)
     return Here(here.folder, monkeypatch)
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
-from recipes import HEAD, OUTPUT, Painter, Place, perform, place, recipes
+from recipes import HEAD, OUTPUT, Painter, Place, age, perform, place, recipes
 
 from flux_tasks import files
 from flux_tasks.images import loading, reference
@@ -35,14 +33,6 @@ STEPS = {
 
 def recipe(here: Place, steps: str) -> Recipe:
     return Recipe.parse(f"{HEAD}{steps}\noutput: {OUTPUT}\n".replace("FOLDER", str(here.folder)))
-
-
-def age(folder: Path) -> None:
-    """Let no file be so young that its fingerprint is not believed."""
-    before = time.time() - 60
-    for path in folder.rglob("*.png"):
-        os.utime(path, (before, before))
-    time.sleep(0.03)
 
 
 def planned(here: Place, made: Recipe, **options: Any) -> Plan:

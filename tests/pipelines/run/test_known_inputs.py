@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from recipes import HEAD, OUTPUT, Place, perform
+from recipes import HEAD, OUTPUT, Place, age, perform
 
 from flux_tasks.images import loading, reference
 from pipelines.plan.planner import plan
@@ -25,10 +25,7 @@ def recipe(here: Place, word: str) -> Recipe:
 @pytest.fixture
 def settled(here: Place) -> Place:
     """A place whose items are settled, with the word x."""
-    before = time.time() - 60
-    for path in here.folder.rglob("*.png"):
-        os.utime(path, (before, before))
-    time.sleep(0.03)
+    age(here.folder)
     perform(recipe(here, "x"), here.settings)
     return here
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from recipes import HEAD, OUTPUT, Place, perform
+from recipes import HEAD, OUTPUT, Place, age, perform
 
 from flux_tasks import background
 from flux_tasks.errors import RecipeError
@@ -37,10 +37,7 @@ def add(here: Place, name: str) -> None:
 @pytest.fixture
 def settled(here: Place) -> Place:
     """A place whose six items are settled."""
-    before = time.time() - 60
-    for path in here.folder.rglob("*.png"):
-        os.utime(path, (before, before))
-    time.sleep(0.03)
+    age(here.folder)
     perform(recipe(here), here.settings)
     return here
 
@@ -156,10 +153,7 @@ def write_rows(here: Place, *rows: str, name: str = "t", header: str = "photo,ta
 def table(here: Place) -> Place:
     """A table of six rows, of which the first two are settled."""
     write_rows(here, *OLD)
-    before = time.time() - 60
-    for path in here.folder.rglob("*.*"):
-        os.utime(path, (before, before))
-    time.sleep(0.03)
+    age(here.folder, "*.*")
     perform(table_recipe(here), here.settings)
     write_rows(here, *OLD, *NEW)
     return here

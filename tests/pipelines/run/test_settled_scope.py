@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from recipes import HEAD, OUTPUT, Place, perform
+from recipes import HEAD, OUTPUT, Place, age, perform
 
 from flux_tasks import files
 from flux_tasks.images.reference import ImageRef
@@ -42,11 +42,8 @@ def recipe(here: Place, **variables: str) -> Recipe:
 def settled(here: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A place with a table whose rows are settled."""
     monkeypatch.setenv("FLUX_TEST_STYLE", "red")
-    before = time.time() - 60
-    for path in here.folder.rglob("*.png"):
-        os.utime(path, (before, before))
     write_table(here, "p0.png,hens,1", "p1.png,barn,1", "p2.png,tree,0")
-    time.sleep(0.03)
+    age(here.folder)
     perform(recipe(here), here.settings)
     return here
 
@@ -95,10 +92,7 @@ def test_another_engine_seed_or_recipe_has_settled_items_of_its_own(settled: Pla
 
 def test_a_mask_whose_name_differs_in_case_is_warned_of_though_the_item_was_settled(here: Place) -> None:
     (here.folder / "masks" / "p0.png").rename(here.folder / "other.png")
-    before = time.time() - 60
-    for path in here.folder.rglob("*.png"):
-        os.utime(path, (before, before))
-    time.sleep(0.03)
+    age(here.folder)
     steps = "  - erase: {mask: '{{ mask }}'}\n    when: mask_exists"
     made = Recipe.parse(f"{HEAD}{steps}\noutput: {OUTPUT}\n".replace("FOLDER", str(here.folder)))
     run, _ = perform(made, here.settings)
