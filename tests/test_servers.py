@@ -1,14 +1,20 @@
-"""The servers of the tests end with those who use them, also when these are killed."""
+"""The servers of the tests end with those who use them, also when these are killed; a test's own time is not theirs."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+from virtual_time import run_in_virtual_time
 from waiting import wait_until
+
+from flux_tasks.local import LocalServer
 
 SUPPORT = Path(__file__).parent / "support"
 
@@ -81,3 +87,14 @@ def test_a_shared_server_ends_with_its_last_user_and_leaves_nothing(tmp_path: Pa
         third, another = user(stack, tmp_path, "shared")
         assert answers(another)
         third.kill()
+
+
+def test_a_server_in_another_thread_still_stops_after_a_test_in_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loop has looked at the time meanwhile; the machine's own runs far ahead of the test's."""
+
+    async def let_the_server_look() -> None:
+        await asyncio.to_thread(time.sleep, 0.5)  # its loop wakes every 0.1 s
+
+    with LocalServer() as server:
+        urllib.request.urlopen(f"{server.url}/openapi.json").close()
+        run_in_virtual_time(let_the_server_look(), monkeypatch)

@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import wait
 from types import FrameType
+from typing import Self
 
 from flux_tasks import background
 from flux_tasks.errors import Interrupted
@@ -39,6 +40,20 @@ class SignalHandler:
         self._grace = grace
         self._count = 0
         self._second = threading.Event()
+        self._ended = False
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def __enter__(self) -> Self:
+        self.install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let those who called handle the signals again."""
+        self._ended = True
+        self._second.set()
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
 
     def install(self) -> None:
         """Handle the signals; call it again when a handler may have been replaced, as a Prefect flow does."""
@@ -70,6 +85,8 @@ class SignalHandler:
         # The loop learns of it a little later; until then it may begin a POST.
         wait([background.start(asyncio.sleep(0))], timeout=_LAST_WORDS)
         self._second.wait(self._grace)
+        if self._ended:
+            return
         over = time.monotonic() + (_LAST_WORDS if self._second.is_set() else 3600.0)
         while is_submitting() and time.monotonic() < over:
             time.sleep(0.05)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 import pytest
 
-__all__ = ["run_in_virtual_time"]
+__all__ = ["run_in_virtual_time", "set_time"]
 
 T = TypeVar("T")
 
@@ -56,6 +56,20 @@ def run_in_virtual_time(coroutine: Coroutine[Any, Any, T], monkeypatch: pytest.M
     """Run ``coroutine``; ``time.monotonic`` is the time of its loop meanwhile."""
     loop = _Loop()
     with monkeypatch.context() as patch:
-        patch.setattr(time, "monotonic", loop.time)
+        set_time(patch, loop.time, loop)
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
             return runner.run(coroutine)
+
+
+def set_time(patch: pytest.MonkeyPatch, clock: Callable[[], float], loop: _Loop | None = None) -> None:
+    """Let ``time.monotonic`` be ``clock``, but for what runs in other loops than ``loop``.
+
+    Loops of other threads, those of servers, go on after the test: with this time, one would sleep for as many seconds
+    as the machine is up.
+    """
+    real = time.monotonic
+
+    def monotonic() -> float:
+        return clock() if asyncio._get_running_loop() in (None, loop) else real()
+
+    patch.setattr(time, "monotonic", monotonic)

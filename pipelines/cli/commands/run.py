@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -154,26 +155,26 @@ def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **o
     from pipelines.run.context import Event
     from pipelines.run.run import Run
 
-    with Display(recipe) as display:
+    with ExitStack() as until_told:
+        with Display(recipe) as display:
 
-        def show(event: Event) -> None:
-            signals.install()  # a flow takes SIGTERM for itself when it begins
-            display.show(event)
+            def show(event: Event) -> None:
+                signals.install()  # a flow takes SIGTERM for itself when it begins
+                display.show(event)
 
-        settings = replace(settings, prefect=outputs.prefect or settings.prefect)
-        run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
-        run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
-        signals = SignalHandler(run, grace=outputs.grace)
-        signals.install()
-        with run:
-            display.begin(run.summary.total)
-            # Summary, manifest and report name each failure; a Prefect server still gets its log.
-            os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-            asyncio.run(finish(run, *([str(outputs.report)] if outputs.report else [])))
-    problem = _write_report(run) if run.summary.report else ""
-    print_summary(run)
-    if problem:
-        print_error(problem)
+            settings = replace(settings, prefect=outputs.prefect or settings.prefect)
+            run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
+            run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
+            signals = until_told.enter_context(SignalHandler(run, grace=outputs.grace))
+            with run:
+                display.begin(run.summary.total)
+                # Summary, manifest and report name each failure; a Prefect server still gets its log.
+                os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+                asyncio.run(finish(run, *([str(outputs.report)] if outputs.report else [])))
+        problem = _write_report(run) if run.summary.report else ""
+        print_summary(run)
+        if problem:
+            print_error(problem)
     return Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
 
 

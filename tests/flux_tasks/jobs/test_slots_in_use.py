@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from timed_service import TimedService
-from virtual_time import run_in_virtual_time
+from virtual_time import run_in_virtual_time, set_time
 
 from flux_tasks import catalog
 from flux_tasks.api.client import BflClient
@@ -218,7 +218,7 @@ def test_the_first_poll_comes_within_half_a_minute_and_each_further_one_within_t
 ) -> None:
     now = [1000.0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("time.monotonic", lambda: now[0])
+        set_time(patch, lambda: now[0])
         watch = Watch(lambda: Duration(seconds, spread), begun=1000.0 - begun)
         pause = watch.next_poll(trip)
         assert 0 <= pause <= 30
