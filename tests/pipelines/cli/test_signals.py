@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from command_line import Here
 from fake_bfl import FakeBfl
 from scripted import Answer
 from waiting import PATIENCE, wait_until
@@ -149,7 +150,7 @@ def test_a_second_signal_waits_for_a_post_that_begins_while_the_run_is_being_sto
 
 
 def test_after_a_command_its_process_handles_signals_as_before(
-    cli: Any, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+    bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever calls the command line in a process of their own is not ended by it later."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -158,7 +159,7 @@ def test_after_a_command_its_process_handles_signals_as_before(
     monkeypatch.setattr(
         signals.SignalHandler, "install", lambda handler: (install(handler), during.append(signal.getsignal(15)))
     )
-    done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    done = Here(folder, monkeypatch)("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert done.returncode == 0, done.stderr
     assert during
     assert handlers[signal.SIGTERM] not in during
