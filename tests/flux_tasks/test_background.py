@@ -112,6 +112,7 @@ try:
     background.run(work())
 except KeyboardInterrupt:
     print("interrupted", ended.wait(60))
+    background.run(asyncio.sleep(0))  # the task has ended too then, or its end would be noted on stderr
 """
     assert run(code) == "interrupted True"
 
