@@ -77,16 +77,34 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         RuntimeError: when called on the background loop itself, where waiting would never end.
     """
-    if _is_current(_ensure_loop()):
+    loop = _ensure_loop()
+    if _is_current(loop):
         coroutine.close()
         raise RuntimeError("background.run() would wait for itself; await the coroutine instead")
-    future = start(coroutine)
+    tasks: list[asyncio.Task[Any] | None] = []
+    is_stopped = False
+
+    async def work() -> T:
+        if is_stopped:
+            coroutine.close()
+            raise asyncio.CancelledError
+        tasks.append(asyncio.current_task())
+        return await coroutine
+
+    def stop() -> None:
+        nonlocal is_stopped
+        is_stopped = True
+        for task in filter(None, tasks):
+            task.cancel()
+
     try:
+        future = start(work())
         while not wait([future], timeout=1).done:  # a Ctrl-C just before the wait begins is only noticed after it
             pass
         return future.result()
     except BaseException:
-        future.cancel()  # a KeyboardInterrupt in the waiting thread must not leave the work running
+        # A Ctrl-C must not leave the work running, nor one that comes before there is a future to cancel.
+        loop.call_soon_threadsafe(stop)
         raise
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from waiting import PATIENCE
@@ -115,6 +116,28 @@ except KeyboardInterrupt:
     background.run(asyncio.sleep(0))  # the task has ended too then, or its end would be noted on stderr
 """
     assert run(code) == "interrupted True"
+
+
+def test_an_interrupt_that_comes_before_the_work_has_a_future_stops_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def interrupted(coroutine: Any, loop: Any) -> Any:
+        begin(coroutine, loop)
+        assert begun.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    begin = asyncio.run_coroutine_threadsafe
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        background.run(work())
+    assert ended.wait(PATIENCE)
 
 
 def test_variables_of_the_callers_context_are_seen_on_the_loop() -> None:
