@@ -17,10 +17,11 @@ from flux_tasks.images.redirects import host_of
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import JobContext
+from flux_tasks.jobs.endpoint import endpoint_for
 from flux_tasks.jobs.known import remember_refusal
 from flux_tasks.jobs.result import losses, picture_warnings
 from flux_tasks.jobs.submission import Claim, keep_lease
-from flux_tasks.settings import is_loopback
+from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.failures import remember_failure
@@ -28,6 +29,7 @@ from flux_tasks.store.failures import remember_failure
 _log = logging.getLogger("flux_tasks.job")
 
 _KNOWN_AFTER = 600.0  # seconds after its submission from which a job that the service does not know counts as lost
+_AGAIN = 10.0  # seconds for a job that has ended long ago to be delivered once more
 _FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each with a fresh address
 
 
@@ -179,3 +181,14 @@ def _losses(call: Call, image: ImageRef) -> list[str]:
         return losses(call, image)
     except (FluxError, OSError):
         return []
+
+
+async def deliver_again(job_id: str, settings: Settings) -> bytes | None:
+    """Return what the service delivers for an earlier job; None where it does not any more, or cannot be asked."""
+    if not settings.base_url or not (settings.key or is_loopback(settings.base_url)):
+        return None
+    try:
+        async with endpoint_for(settings).connected() as client:
+            return await client.fetch(await client.wait(job_id, deadline=_AGAIN))
+    except FluxError:
+        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,12 +47,9 @@ def prefect_cli(folder: Path, prefect_server: str) -> Cli:
 
 
 @pytest.fixture
-def here_cli(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Here]:
+def here_cli(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
     """``cli`` in this process: quicker, for tests that kill nothing."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield Here(folder, monkeypatch)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return Here(folder, monkeypatch)
 
 
 @pytest.fixture

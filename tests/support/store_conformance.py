@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidImage
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store import exclusion
+from flux_tasks.store.inventory import Inventory
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 
@@ -49,6 +51,38 @@ class StoreConformance:
     def url(self) -> str:
         """An empty folder of the backend."""
         raise NotImplementedError
+
+    # -- what is in it ------------------------------------------------------------------------------------------------
+
+    def test_damage_is_listed_and_put_right_and_only_what_nothing_names_is_removed(self, url: str) -> None:
+        store = Store(url)
+        assert list(Inventory(store).flaws()) == []
+        named, orphan = (store.put_image(encoded(noise((8, 8), seed=seed))) for seed in (1, 2))
+        store.put_result(KEY, named, {"job_id": "job-1", "cost": 3.0, "tool": "deblur-v1"}, is_paid=True)
+        young = Inventory(store)
+        assert set(young.blobs) == {named.digest, orphan.digest}
+        assert all(file.size and time.time() - (file.modified or 0) < 86_400 for file in young.blobs.values())
+        assert young.unnamed(days=1) == []
+        assert list(young.flaws()) == []
+
+        files.write(named.uri, b"damaged")
+        files.remove(store.location("results", f"{KEY}.json"))
+        found = Inventory(store)
+        flaws = list(found.flaws())
+        assert {flaw.place for flaw in flaws} == {f"blobs/{named.uri.partition('/blobs/')[2]}", f"results/{KEY}.json"}
+        whole = encoded(noise((8, 8), seed=1))
+        assert all(found.repair(flaw, {"job-1": whole}.get) for flaw in flaws)
+        assert list(Inventory(store).flaws()) == []
+        assert store.read_image(named) == whole
+
+        later = Inventory(store)
+        unnamed = later.unnamed(days=-1)  # as if all were written long ago
+        assert [file.name for file in unnamed] == [orphan.uri.partition("/blobs/")[2]]
+        Journal(store).put(entry("j" * 64))
+        assert list(later.remove(unnamed)) == [], "a job is on its way"
+        Journal(store).settle("j" * 64, "")
+        assert list(later.remove(unnamed)) == unnamed
+        assert set(Inventory(store).blobs) == {named.digest}
 
     # -- blobs --------------------------------------------------------------------------------------------------------
 

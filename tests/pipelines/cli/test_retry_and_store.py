@@ -16,7 +16,7 @@ from scripted import Answer, Request
 from flux_tasks import files
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
-from pipelines.cli.commands import store as store_module
+from pipelines.cli.commands.store import jobs as store_jobs
 
 OUTPUT = 'output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}\n'
 
@@ -114,7 +114,7 @@ def test_a_job_whose_owner_writes_between_two_looks_is_left_to_it(
         pauses.append(seconds)
         journal.put(written)
 
-    monkeypatch.setattr(store_module, "time", SimpleNamespace(sleep=meanwhile))
+    monkeypatch.setattr(store_jobs, "time", SimpleNamespace(sleep=meanwhile))
     done = here_cli("store", "held", option, "kkkk")
     assert "nothing decided: far-away:7 is at work on it" in done.stdout
     assert "looking again in 5 s" in done.stderr

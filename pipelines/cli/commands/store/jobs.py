@@ -1,4 +1,4 @@
-"""``store``: jobs that may have been paid for, what identifies a result, earlier keys, old indexes."""
+"""``store held``, ``explain`` and ``migrate``: jobs that may have been paid for, and the keys of results."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
-from pipelines.cli.common import OPTIONS, Exit, Json, Location, Places, Positive, StoreFolder, Variables, load_recipe
-from pipelines.cli.terminal import Program, print_error, print_line, terminal_width
+from pipelines.cli.commands.store.program import opened, store
+from pipelines.cli.common import Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
+from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.jobs.explanation import KeyRecord
-    from flux_tasks.settings import Settings
     from flux_tasks.store.journal import Entry, Journal
-    from flux_tasks.store.records import Store
     from pipelines.plan.planner import PlannedCall
-
-store = Program(name="store", help="List held jobs, explain results, migrate keys, prune.", group_parameters=OPTIONS)
 
 _PAUSE = 5.0
 """Seconds between two looks at a job whose owner is not known to have ended."""
@@ -59,7 +56,7 @@ def held(
 
     from flux_tasks.store.journal import Journal
 
-    journal = Journal(_opened(Places(store=place).settings(needs_key=False)))
+    journal = Journal(opened(Places(store=place).settings(needs_key=False)))
     for line in chain(_decide(journal, resubmit, "resubmit"), _decide(journal, drop, "drop")):
         print_line(line)
     entries = _held(journal)
@@ -99,7 +96,7 @@ def explain(
     if bool(recipe) != bool(item):
         raise RecipeError([Problem("--item" if recipe else "--recipe", "is missing: write both, or none of them")])
     settings = places.settings(needs_key=False)
-    place = _opened(settings)
+    place = opened(settings)
     records = find_records(place, str(result))
     for record in records:
         print_line(record.describe())
@@ -158,7 +155,7 @@ def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, 
     from flux_tasks.store.commit import reconcile
 
     settings = Places(store=place).settings(needs_key=False)
-    found_store = _opened(settings)
+    found_store = opened(settings)
     if yes:
         background.run(reconcile(settings))
     found = migrate_store(found_store, is_dry=not yes)
@@ -180,54 +177,6 @@ def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, 
     if count and not yes:
         print_line("nothing was changed: write --yes to do it")
     return Exit.OK
-
-
-@store.command
-def prune(
-    *, place: Annotated[StoreFolder, Parameter(name="--store")] = None, days: Positive = 30, yes: bool = False
-) -> Exit:
-    """Forget the settled items of recipes that are no longer run.
-
-    Results, journal, manifests and reports stay. If such a recipe is run
-    again, it looks at every item once more, and pays for none of them again.
-
-    Args:
-        days: forget what no run has used for so many days (default 30)
-        yes: do it; without this, only say what would be done
-    """
-    from pipelines.data.settled import old_indexes
-
-    opened = _opened(Places(store=place).settings(needs_key=False))
-    try:
-        found = old_indexes(opened, days)
-    except OSError as error:
-        raise StoreUnavailable.of("read", error) from error
-    if not found:
-        print_line(f"nothing to remove: runs of the last {days} days have used all that is remembered")
-        return Exit.OK
-    print_line(table_text([("recipe", "last used"), *((old.recipe or "unknown", old.used) for old in found)]))
-    for old in found if yes else ():
-        old.remove()
-    print_line(f"removed: {len(found):,}" if yes else "nothing was removed: write --yes to do it")
-    return Exit.OK
-
-
-def _opened(settings: Settings) -> Store:
-    """Return the store, after a line on standard error if nothing is in it.
-
-    Raises:
-        StoreUnavailable: it cannot be read.
-    """
-    from flux_tasks.store.records import Store
-
-    store = Store(settings.store)
-    try:
-        is_new = store.is_new()
-    except OSError as error:
-        raise StoreUnavailable.of("read", error) from error
-    if is_new:
-        print_error(f"there is no store at {store.url} yet; --store or FLUX_STORE names another one")
-    return store
 
 
 def _held(journal: Journal) -> list[Entry]:
