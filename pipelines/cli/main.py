@@ -16,6 +16,7 @@ from pipelines.cli.commands.faults import faults
 from pipelines.cli.commands.graph import graph
 from pipelines.cli.commands.init import init
 from pipelines.cli.commands.local import local
+from pipelines.cli.commands.one_tool import COMMANDS
 from pipelines.cli.commands.plan import plan
 from pipelines.cli.commands.run import retry, run
 from pipelines.cli.commands.schema import schema
@@ -31,6 +32,7 @@ _Shell = Literal["bash", "zsh", "fish", "powershell"]
 _SECTIONS: dict[str, Sequence[Callable[..., Exit] | App]] = {
     "Write a recipe": (init, validate, graph, schema),
     "Run a recipe": (plan, run, retry),
+    "Use one tool, without a recipe": COMMANDS,
     "Look up": (tools, store),
     "Serve": (local, faults),
 }

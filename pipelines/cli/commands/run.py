@@ -90,7 +90,7 @@ def run(
         verify: look at every picture and result, also where size and times say that nothing has changed
     """
     loaded = load_recipe(recipe, variables, no_code=no_code)
-    return _carry_out(loaded, places.settings(), outputs, limit=limit, budget=budget, verify=verify)
+    return carry_out(loaded, places.settings(), outputs, limit=limit, budget=budget, verify=verify)
 
 
 def retry(
@@ -139,12 +139,12 @@ def retry(
         on_uncertain="resubmit" if "held" in only else settings.on_uncertain,
     )
     settings.require_key()
-    return _carry_out(
+    return carry_out(
         earlier.recipe, settings, outputs, only=lambda item: item.source in items, seed=seed, budget=budget
     )
 
 
-def _carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any) -> Exit:
+def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any) -> Exit:
     """Run ``recipe`` with the ``options`` of ``Run``, write its report, and print how it went."""
     import asyncio
 
