@@ -1,0 +1,129 @@
+"""Check annotations before anything is spent: classes that do not exist, places that cannot be used, odd labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from flux_tasks import files
+from flux_tasks.errors import Problem, listed, nearest, quote
+from pipelines.data.annotations.base import AT, AnnotationSet
+from pipelines.data.annotations.model import RELATIVE, Label, Labels
+from pipelines.data.annotations.reading import read_annotations
+from pipelines.data.annotations.writing import former_problem, targets_of
+from pipelines.language import templates
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.document.annotations import MaskLabels
+from pipelines.language.model import image_inputs
+
+__all__ = ["annotation_problems", "annotation_warnings"]
+
+_SHOWN = 5
+_BEYOND = 1.0  # pixels, or this share of a relative picture divided by 1,000, that rounding may explain
+
+
+def annotation_problems(recipe: CompiledRecipe, named: Iterable[str]) -> Iterator[Problem]:
+    """Yield what would keep masks from being made, or labels from being written.
+
+    Args:
+        named: classes of the labels that there are, besides those that the annotations name themselves.
+
+    Raises:
+        RecipeError: the annotations of the source cannot be read.
+    """
+    given = recipe.source.annotations
+    if given is None:
+        return
+    known = {*read_annotations(given.path, given.format).classes, *named}
+    for where, name in _names_of_masks(recipe):
+        if name not in known:
+            hint = nearest(name, known) or f"; there are {listed(sorted(known)) or 'no labels at all'}"
+            yield Problem(where, f"no label of the source is called {quote(name)}{hint}")
+    for path, kind in targets_of(recipe):
+        if what := former_problem(path, kind):
+            yield Problem("output.annotations", what)
+        elif reason := files.unwritable(files.join(path, "labels") if not path.endswith(".json") else path):
+            yield Problem("output.annotations", reason)
+
+
+def _names_of_masks(recipe: CompiledRecipe) -> Iterator[tuple[str, str]]:
+    """Yield the names of classes that masks ask for, as far as no template says them, and where they are written."""
+    for step in recipe.steps:
+        slots = image_inputs(step.action, step.task)
+        for name, value in step.parameters.items():
+            at = f"steps.{step.position}.{step.task}.{name}.annotations"
+            for one in value if isinstance(value, list) else [value]:
+                if name in slots and isinstance(one, Mapping) and "annotations" in one and not _has_template(one):
+                    wanted = MaskLabels.model_validate(MaskLabels.expand(one["annotations"] or {}))
+                    yield from ((at, label) for label in wanted.label or ())
+
+
+def _has_template(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_template, value.values()))
+    return any(map(_has_template, value)) if isinstance(value, list) else templates.is_template(value)
+
+
+def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, Labels | None]]) -> list[Problem]:
+    """Return what a person should know of the annotations: pictures without labels, labels without pictures.
+
+    Args:
+        items: where the picture of each is, and its labels.
+
+    Raises:
+        RecipeError: the annotations of the source cannot be read.
+    """
+    given = recipe.source.annotations
+    if given is None:
+        return []
+    known = read_annotations(given.path, given.format)
+    found: set[str] = set()
+    unlabelled: list[str] = []
+    beyond: list[str] = []
+    flat: list[str] = []
+    for location, labels in items:
+        picture = known.find(location)
+        if picture is None:
+            unlabelled.append(location)
+            continue
+        found.add(picture)
+        labels = labels or Labels(None)
+        beyond += (f"{quote(label.name)} in {picture}" for label in labels.labels if _is_beyond(label, labels.size))
+        flat += (f"{quote(label.name)} in {picture}" for label in labels.labels if _is_flat(label))
+    return [Problem(AT, what) for what in _warnings(known, found, unlabelled, beyond, flat)]
+
+
+def _warnings(
+    known: AnnotationSet, found: set[str], unlabelled: list[str], beyond: list[str], flat: list[str]
+) -> Iterator[str]:
+    where = files.quoted(known.path)
+    others = [picture for picture in known.pictures if picture not in found]
+    if known.pictures and not found:
+        example = f"it has {quote(known.pictures[0])}, and the first item is {files.quoted(unlabelled[0])}"
+        yield f"{where} is about none of the pictures: {example}: the name, with its folders, is the end of a location"
+        return
+    if unlabelled:
+        yield f"{len(unlabelled):,} of the pictures have no annotations in {where}: {_some(unlabelled)}"
+    if others:
+        yield f"{where} has {len(others):,} more pictures, which are no items: {_some(others)}"
+    if beyond:
+        yield f"{len(beyond):,} labels reach beyond their pictures, and are cut there: {_some(beyond)}"
+    if flat:
+        yield f"{len(flat):,} labels have no area, and are left out: {_some(flat)}"
+
+
+def _some(names: list[str]) -> str:
+    return listed(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
+
+
+def _is_beyond(label: Label, size: tuple[int, int] | None) -> bool:
+    """Check whether a label leaves its picture by more than rounding explains."""
+    if size is None:
+        return False
+    least = _BEYOND / 1_000 if size == RELATIVE else _BEYOND
+    left, top, right, bottom = label.box
+    return min(left, top) < -least or right > size[0] + least or bottom > size[1] + least
+
+
+def _is_flat(label: Label) -> bool:
+    return not label.is_line and (label.box[2] <= label.box[0] or label.box[3] <= label.box[1])
