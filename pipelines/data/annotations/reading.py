@@ -26,11 +26,11 @@ _lock = threading.Lock()
 _last: tuple[object, AnnotationSet] | None = None
 
 
-def read_annotations(path: str, format: str | None = None) -> AnnotationSet:
+def read_annotations(path: str, kind: str | None = None) -> AnnotationSet:
     """Read the annotations at ``path``: a file, or a folder of files.
 
     Args:
-        format: ``coco``, ``yolo``, ``voc`` or ``labelme``; it is recognised without.
+        kind: ``coco``, ``yolo``, ``voc`` or ``labelme``; it is recognised without.
 
     Raises:
         RecipeError: there are none, they are damaged, or their format is not known.
@@ -38,17 +38,17 @@ def read_annotations(path: str, format: str | None = None) -> AnnotationSet:
     global _last
     path = path.rstrip("/") or "/"
     if not path.endswith(".json"):  # many small files: each is read when its picture comes
-        return _read(path, format)
+        return _read(path, kind)
     with _lock:
-        state = (path, format, files.Fingerprints().of(path))
+        state = (path, kind, files.Fingerprints().of(path))
         if _last is None or _last[0] != state or state[2] is None:
-            _last = state, _read(path, format)
+            _last = state, _read(path, kind)
         return _last[1]
 
 
-def _read(path: str, format: str | None) -> AnnotationSet:
+def _read(path: str, kind: str | None) -> AnnotationSet:
     try:
-        return _READERS[format or _recognised(path)](path)
+        return _READERS[kind or _recognised(path)](path)
     except RecipeError:
         raise
     except (OSError, FluxError) as error:
