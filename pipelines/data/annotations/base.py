@@ -54,10 +54,9 @@ class AnnotationSet:
     def find(self, location: str) -> str | None:
         """Return which of ``pictures`` is at a location: its name, with its folders, is the end of the location."""
         here = files.local_path(location).absolute().as_posix() if files.is_local(location) else location
-        parts = [part for part in here.replace("\\", "/").split("/") if part]
-        if parts and not self.has_extensions:
-            parts[-1] = files.stem(location)
-        matches = [one for one in self._by_name.get(parts[-1] if parts else "", ()) if parts[-len(one[0]) :] == one[0]]
+        folders = [part for part in here.replace("\\", "/").rpartition("/")[0].split("/") if part]
+        parts = [*folders, files.name(location) if self.has_extensions else files.stem(location)]
+        matches = [one for one in self._by_name.get(parts[-1], ()) if parts[-len(one[0]) :] == one[0]]
         return max(matches, key=lambda one: len(one[0]))[1] if matches else None
 
     def of(self, location: str) -> Labels | None:
@@ -66,7 +65,7 @@ class AnnotationSet:
         Raises:
             InvalidRequest: what is said of this picture is damaged.
         """
-        picture = self.find(location) if location else None
+        picture = self.find(location) if location and not files.is_data(location) else None
         return self.load(picture) if picture is not None else None
 
 

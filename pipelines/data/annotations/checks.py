@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, listed, nearest, quote
-from pipelines.data.annotations.base import AT, AnnotationSet
+from pipelines.data.annotations import shapes
+from pipelines.data.annotations.base import AT
 from pipelines.data.annotations.model import RELATIVE, Label, Labels
 from pipelines.data.annotations.reading import read_annotations
 from pipelines.data.annotations.writing import former_problem, targets_of
@@ -22,11 +23,11 @@ _SHOWN = 5
 _BEYOND = 1.0  # pixels, or this share of a relative picture divided by 1,000, that rounding may explain
 
 
-def annotation_problems(recipe: CompiledRecipe, named: Iterable[str]) -> Iterator[Problem]:
+def annotation_problems(recipe: CompiledRecipe, found: Iterable[Label]) -> Iterator[Problem]:
     """Yield what would keep masks from being made, or labels from being written.
 
     Args:
-        named: classes of the labels that there are, besides those that the annotations name themselves.
+        found: a label of each class, and one of each class that has run lengths.
 
     Raises:
         RecipeError: the annotations of the source cannot be read.
@@ -34,7 +35,10 @@ def annotation_problems(recipe: CompiledRecipe, named: Iterable[str]) -> Iterato
     given = recipe.source.annotations
     if given is None:
         return
-    known = {*read_annotations(given.path, given.format).classes, *named}
+    labels = [*found]
+    known = {*read_annotations(given.path, given.format).classes, *(label.name for label in labels)}
+    if any(label.rle is not None for label in labels) and (what := shapes.missing()):
+        yield Problem(AT, what)
     for where, name in _names_of_masks(recipe):
         if name not in known:
             hint = nearest(name, known) or f"; there are {listed(sorted(known)) or 'no labels at all'}"
@@ -82,7 +86,7 @@ def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, Label
     beyond: list[str] = []
     flat: list[str] = []
     for location, labels in items:
-        picture = known.find(location)
+        picture = known.find(location) if location else None
         if picture is None:
             unlabelled.append(location)
             continue
@@ -90,18 +94,20 @@ def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, Label
         labels = labels or Labels(None)
         beyond += (f"{quote(label.name)} in {picture}" for label in labels.labels if _is_beyond(label, labels.size))
         flat += (f"{quote(label.name)} in {picture}" for label in labels.labels if _is_flat(label))
-    return [Problem(AT, what) for what in _warnings(known, found, unlabelled, beyond, flat)]
+    source = recipe.source
+    is_part = bool(source.filter or source.sample or source.limit)
+    others = [] if is_part else [picture for picture in known.pictures if picture not in found]
+    if known.pictures and not found:
+        where, example = files.quoted(known.path), quote(known.pictures[0])
+        what = f"{where} is about none of the pictures: it has {example}, and the first item is"
+        remedy = "the name, with its folders, has to be the end of the location"
+        return [Problem(AT, f"{what} {files.quoted(unlabelled[0])}: {remedy}")]
+    return [Problem(AT, what) for what in _warnings(files.quoted(known.path), others, unlabelled, beyond, flat)]
 
 
 def _warnings(
-    known: AnnotationSet, found: set[str], unlabelled: list[str], beyond: list[str], flat: list[str]
+    where: str, others: Sequence[str], unlabelled: Sequence[str], beyond: Sequence[str], flat: Sequence[str]
 ) -> Iterator[str]:
-    where = files.quoted(known.path)
-    others = [picture for picture in known.pictures if picture not in found]
-    if known.pictures and not found:
-        example = f"it has {quote(known.pictures[0])}, and the first item is {files.quoted(unlabelled[0])}"
-        yield f"{where} is about none of the pictures: {example}: the name, with its folders, is the end of a location"
-        return
     if unlabelled:
         yield f"{len(unlabelled):,} of the pictures have no annotations in {where}: {_some(unlabelled)}"
     if others:
@@ -112,7 +118,7 @@ def _warnings(
         yield f"{len(flat):,} labels have no area, and are left out: {_some(flat)}"
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     return listed(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
 
 

@@ -10,6 +10,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 from PIL import Image
@@ -17,7 +18,7 @@ from PIL import Image
 from flux_tasks.errors import InvalidRequest
 from pipelines.operations.placement import Placement, Point, Size
 
-__all__ = ["Box", "Polygon", "Rle", "area", "bounds", "clip", "decode", "encode", "fill", "png", "warp"]
+__all__ = ["Box", "Polygon", "Rle", "area", "bounds", "clip", "decode", "encode", "fill", "missing", "png", "warp"]
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels; right and bottom are edges, so that a box of one pixel has an area of 1."""
@@ -143,11 +144,16 @@ def encode(mask: Image.Image) -> Rle:
     return {"size": [*found["size"]], "counts": found["counts"].decode()}
 
 
+def missing() -> str:
+    """Return what has to be installed for run lengths, or an empty string."""
+    return "" if find_spec("pycocotools") is not None else _NEEDED
+
+
 def _coder() -> Any:
-    try:
-        from pycocotools import mask  # type: ignore[import-untyped,unused-ignore]
-    except ImportError:
-        raise InvalidRequest(_NEEDED) from None
+    if what := missing():
+        raise InvalidRequest(what)
+    from pycocotools import mask  # type: ignore[import-untyped,unused-ignore]
+
     return mask
 
 

@@ -17,6 +17,7 @@ from flux_tasks.errors import InvalidRequest, Problem, RecipeError, quote, reaso
 from pipelines.data.annotations.base import AT, AnnotationSet, damaged, read_text
 from pipelines.data.annotations.model import RELATIVE, Label, Labels
 from pipelines.data.annotations.shapes import Polygon, bounds
+from pipelines.language.reading.yaml import load
 
 __all__ = ["classes_file", "data_yaml", "read_yolo", "written"]
 
@@ -57,13 +58,13 @@ def read_yolo(path: str) -> AnnotationSet:
         raise RecipeError([Problem(AT, f"{files.quoted(folder)} has no .txt files with labels")])
     files_of = {file.removeprefix(prefix).removeprefix("./").removesuffix(".txt"): file for file in found}
 
-    def load(picture: str) -> Labels:
+    def read(picture: str) -> Labels:
         file = files_of[picture]
         lines = enumerate(read_text(file).splitlines(), 1)
         labels = tuple(_label(line.split(), names, f"{file}:{number}") for number, line in lines if line.strip())
         return Labels(RELATIVE, labels, where=file)
 
-    return AnnotationSet(path, "yolo", {name: {"id": index} for index, name in names.items()}, [*files_of], load)
+    return AnnotationSet(path, "yolo", {name: {"id": index} for index, name in names.items()}, [*files_of], read)
 
 
 def _names(file: str) -> dict[int, str]:
@@ -73,21 +74,27 @@ def _names(file: str) -> dict[int, str]:
         RecipeError: there are none.
     """
     try:
-        text = files.read(file).decode("utf-8-sig")
-        given = yaml.safe_load(text).get("names") if not file.endswith(".txt") else text.split("\n")
+        text = files.read(file, limit=10_000_000).decode("utf-8-sig")
     except OSError as error:
         raise RecipeError([Problem(AT, f"{files.quoted(file)} cannot be read: {reason_of(error)}")]) from None
-    except (UnicodeDecodeError, yaml.YAMLError, AttributeError, RecursionError):
-        raise RecipeError(
-            [Problem(AT, f"{files.quoted(file)} is no YAML with names: write names: [person, car]")]
-        ) from None
+    except UnicodeDecodeError:
+        raise RecipeError([Problem(AT, f"{files.quoted(file)} is no text in UTF-8")]) from None
+    if file.endswith(".txt"):
+        given: Any = text.strip().splitlines()
+    else:
+        document = load(text)
+        if document.problems:
+            problem = document.problems[0]
+            line = f" in line {problem.line}" if problem.line else ""
+            raise RecipeError([Problem(AT, f"{files.quoted(file)} is no YAML{line}: {problem.what}")])
+        given = document.data.get("names") if isinstance(document.data, Mapping) else None
     if isinstance(given, list):
-        given = {index: name for index, name in enumerate(given) if not file.endswith(".txt") or str(name).strip()}
-    is_right = isinstance(given, dict) and given and all(isinstance(index, int) for index in given)
+        given = dict(enumerate(given))
+    is_right = isinstance(given, dict) and given and all(str(index).isdecimal() for index in given)
     if not is_right or len({str(name) for name in given.values()}) < len(given):
         what = f"{files.quoted(file)}: names is {shown(given)}: write each class once, such as names: [person, car]"
         raise RecipeError([Problem(AT, what)])
-    return {index: str(name).strip() for index, name in given.items()}
+    return {int(index): str(name).strip() for index, name in given.items()}
 
 
 def _label(words: Sequence[str], names: Mapping[int, str], where: str) -> Label:
