@@ -170,9 +170,10 @@ def lost_labels(attempt: Attempt, outcome: Outcome) -> str:
     if before is None or after is None or outcome.kind is StepOutcome.UNCHANGED or _is_exact(attempt):
         return ""
     sizes = [one.known_size if isinstance(one, Placeholder) else one.upright_size for one in (before, after)]
-    if None in sizes or _has_shape(sizes[0] or (1, 1), sizes[1] or (1, 1)):
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes) or _has_shape(known[0], known[1]) or len(_through_tool(attempt.call, *known)) > 1:
         return ""
-    shapes = " and ".join(px_size(size) for size in sizes if size)
+    shapes = " and ".join(map(px_size, known))
     return f"its labels are left out: nobody knows how the input lies on the result ({shapes})"
 
 
@@ -231,8 +232,19 @@ def _placements(attempt: Attempt, call: Call | None, before: Size, after: Size) 
         top = (canvas[1] - sent[1]) // 2 if top is None else top
         found = [Placement.scaled(before, sent), Placement.moved(left, top, canvas)]
     else:
-        return [Placement.scaled(before, after)]
+        return _through_tool(call, before, after)
     return found if found[-1].size == after else [*found, Placement.scaled(found[-1].size, after)]
+
+
+def _through_tool(call: Call | None, before: Size, after: Size) -> list[Placement]:
+    """Return how the input lies on a result: cut as the service cuts it if that gives the size, else scaled."""
+    if call is not None:
+        sent, rule = call.inputs[call.tool.main_slot].size, call.tool.sizes
+        reduced = rule.reduced(sent)
+        left, top, right, bottom = rule.kept(reduced)
+        if (right - left, bottom - top) == after:
+            return [Placement.scaled(before, reduced), Placement.moved(-left, -top, after)]
+    return [Placement.scaled(before, after)]
 
 
 def _has_shape(one: Size, other: Size) -> bool:

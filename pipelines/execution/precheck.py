@@ -12,7 +12,6 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data import items as items_module
 from pipelines.data import tables
-from pipelines.data.annotations import Label
 from pipelines.data.annotations.checks import annotation_problems, annotation_warnings
 from pipelines.data.items import Item, Listed, finder, items_of, known_names
 from pipelines.data.outputs import Outputs
@@ -120,11 +119,10 @@ def _checked_items(recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], 
     named = list(named_pictures(recipe))
     finds = finder(recipe.source, recipe.constants)
     count = 0
-    labels: dict[tuple[str, bool], Label] = {}
+    labels: set[str] = set()
     for item in found():
         count += 1
-        for label in item.labels.labels if item.labels is not None else ():
-            labels.setdefault((label.name, label.rle is None), label)
+        labels.update(item.labels.names if item.labels is not None else ())
         inputs.update(map(outputs.mark, pictures_of_item(recipe, item, named)))
         for number, path in enumerate(_written_by(recipe, outputs, item)):
             mark = outputs.mark(path)
@@ -133,7 +131,7 @@ def _checked_items(recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], 
                 outputs.take(mark, *first)
             if not found_again and finds(path):
                 found_again = path
-    if problems := [*annotation_problems(recipe, labels.values())]:
+    if problems := [*annotation_problems(recipe, labels)]:
         raise RecipeError(problems)
     name = cut(recipe.outputs[0].path.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"

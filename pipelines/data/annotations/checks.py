@@ -7,11 +7,10 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, listed, nearest, quote
-from pipelines.data.annotations import shapes
 from pipelines.data.annotations.base import AT
 from pipelines.data.annotations.model import RELATIVE, Label, Labels
 from pipelines.data.annotations.reading import read_annotations
-from pipelines.data.annotations.writing import former_problem, targets_of
+from pipelines.data.annotations.writing import coco_file, former_problem, targets_of
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import MaskLabels
@@ -23,11 +22,11 @@ _SHOWN = 5
 _BEYOND = 1.0  # pixels, or this share of a relative picture divided by 1,000, that rounding may explain
 
 
-def annotation_problems(recipe: CompiledRecipe, found: Iterable[Label]) -> Iterator[Problem]:
+def annotation_problems(recipe: CompiledRecipe, named: Iterable[str]) -> Iterator[Problem]:
     """Yield what would keep masks from being made, or labels from being written.
 
     Args:
-        found: a label of each class, and one of each class that has run lengths.
+        named: classes of the labels that there are, besides those that the annotations name themselves.
 
     Raises:
         RecipeError: the annotations of the source cannot be read.
@@ -35,10 +34,7 @@ def annotation_problems(recipe: CompiledRecipe, found: Iterable[Label]) -> Itera
     given = recipe.source.annotations
     if given is None:
         return
-    labels = [*found]
-    known = {*read_annotations(given.path, given.format).classes, *(label.name for label in labels)}
-    if any(label.rle is not None for label in labels) and (what := shapes.missing()):
-        yield Problem(AT, what)
+    known = {*read_annotations(given.path, given.format).classes, *named}
     for where, name in _names_of_masks(recipe):
         if name not in known:
             hint = nearest(name, known) or f"; there are {listed(sorted(known)) or 'no labels at all'}"
@@ -46,7 +42,7 @@ def annotation_problems(recipe: CompiledRecipe, found: Iterable[Label]) -> Itera
     for path, kind in targets_of(recipe):
         if what := former_problem(path, kind):
             yield Problem("output.annotations", what)
-        elif reason := files.unwritable(files.join(path, "labels") if not path.endswith(".json") else path):
+        elif reason := files.unwritable(coco_file(path)):
             yield Problem("output.annotations", reason)
 
 

@@ -76,8 +76,8 @@ def _recognised(path: str) -> str:
         raise RecipeError([Problem(AT, f"{what}: write another file")])
     found = {kind: next(iter(files.glob(files.join(path, f"**/*.{kind}"))), "") for kind in ("xml", "json", "txt")}
     kinds = {"voc": found["xml"], "labelme": found["json"], "yolo": found["txt"]}
-    if classes_file(path):
-        kinds = {"yolo": found["txt"]}
+    if names_at := classes_file(path):
+        kinds = {"yolo": names_at}
     which = [name for name, file in kinds.items() if file]
     if len(which) == 1:
         if which == ["labelme"] and is_coco(read_json(found["json"])):

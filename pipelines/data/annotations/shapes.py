@@ -10,23 +10,21 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 from PIL import Image
 
 from flux_tasks.errors import InvalidRequest
+from flux_tasks.images.encoding import MAX_PIXELS
 from pipelines.operations.placement import Placement, Point, Size
 
-__all__ = ["Box", "Polygon", "Rle", "area", "bounds", "clip", "decode", "encode", "fill", "missing", "png", "warp"]
+__all__ = ["Box", "Polygon", "Rle", "area", "bounds", "clip", "decode", "encode", "fill", "png", "warp"]
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels; right and bottom are edges, so that a box of one pixel has an area of 1."""
 Polygon: TypeAlias = tuple[Point, ...]
 Rle: TypeAlias = Mapping[str, Any]
 """COCO's ``{"size": [height, width], "counts": …}``, compressed (text) or not (a list)."""
-
-_NEEDED = "run-length encoded masks need pycocotools: pip install 'flux-pipelines[annotations]'"
 
 
 def area(polygon: Polygon) -> float:
@@ -88,34 +86,42 @@ def _crossings(polygon: Polygon, height: int) -> Iterator[tuple[int, list[float]
 
 
 def decode(rle: Rle) -> Image.Image:
-    """Return the mask, ``L`` with 0 and 255.
+    """Return the mask, ``L`` with 0 and 255. Counts run down the columns, and begin with black.
 
     Raises:
-        InvalidRequest: it is damaged, or pycocotools is not installed.
+        InvalidRequest: it is damaged.
     """
-    coder = _coder()
     try:
         height, width = (int(side) for side in rle["size"])
         counts = rle["counts"]
-        if isinstance(counts, str):
-            _check_counts(counts, height * width)
-            packed = {"size": [height, width], "counts": counts.encode()}
-        else:
-            if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts):
-                raise ValueError("its counts are no whole numbers")
-            if sum(counts) != height * width:
-                raise ValueError(f"its counts make {sum(counts):,} pixels, and its size {height * width:,}")
-            packed = coder.frPyObjects({"size": [height, width], "counts": [*counts]}, height, width)
-        return Image.fromarray(coder.decode(packed) * 255)
+        counts = _unpacked(counts) if isinstance(counts, str) else counts
+        if any(isinstance(count, bool) or not isinstance(count, int) or count < 0 for count in counts):
+            raise ValueError("its counts are no whole numbers from 0 on")
+        if sum(counts) != height * width or not 0 < height * width <= MAX_PIXELS:
+            raise ValueError(f"its counts make {sum(counts):,} pixels, and its size {height * width:,}")
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidRequest(f"a run-length encoded mask is damaged: {error}") from None
+    runs = (bytes([255 * (number % 2)]) * count for number, count in enumerate(counts))
+    return Image.frombytes("L", (height, width), b"".join(runs)).transpose(Image.Transpose.TRANSPOSE)
 
 
-def _check_counts(text: str, pixels: int) -> None:
-    """Check that compressed counts make so many pixels: pycocotools reads beyond its memory otherwise.
+def encode(mask: Image.Image) -> Rle:
+    """Return a mask, ``L`` with 0 and 255, as compressed run lengths."""
+    pixels = mask.transpose(Image.Transpose.TRANSPOSE).tobytes()
+    counts, start, value = [], 0, 0
+    while start < len(pixels):
+        end = pixels.find(255 - value, start)
+        end = len(pixels) if end < 0 else end
+        counts.append(end - start)
+        start, value = end, 255 - value
+    return {"size": [mask.height, mask.width], "counts": _packed(counts)}
 
-    Five bits a character from ``0``, the sixth says that more follow; from the third count on, each is the difference
-    to the last but one (``rleFrString`` of pycocotools).
+
+def _unpacked(text: str) -> list[int]:
+    """Return compressed counts as numbers, as ``rleFrString`` of pycocotools does.
+
+    Five bits a character from ``0`` on, the sixth says that more follow; from the fourth count on, each is the
+    difference to the last but one.
     """
     counts: list[int] = []
     value = shift = 0
@@ -126,35 +132,26 @@ def _check_counts(text: str, pixels: int) -> None:
         value |= (bits & 0x1F) << shift
         shift += 5
         if not bits & 0x20:
-            if bits & 0x10:
-                value -= 1 << shift
+            value -= (1 << shift) if bits & 0x10 else 0
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            if counts[-1] < 0:
-                raise ValueError("its counts are not compressed as COCO has it")
             value = shift = 0
-    if shift or sum(counts) != pixels:
-        raise ValueError(f"its counts make {sum(counts):,} pixels, and its size {pixels:,}")
+    if shift:
+        raise ValueError("its counts are cut short")
+    return counts
 
 
-def encode(mask: Image.Image) -> Rle:
-    """Return a mask, ``L`` with 0 and 255, as compressed run lengths."""
-    import numpy
-
-    found = _coder().encode(numpy.asfortranarray(numpy.asarray(mask) // 255))
-    return {"size": [*found["size"]], "counts": found["counts"].decode()}
-
-
-def missing() -> str:
-    """Return what has to be installed for run lengths, or an empty string."""
-    return "" if find_spec("pycocotools") is not None else _NEEDED
-
-
-def _coder() -> Any:
-    if what := missing():
-        raise InvalidRequest(what)
-    from pycocotools import mask  # type: ignore[import-untyped,unused-ignore]
-
-    return mask
+def _packed(counts: Sequence[int]) -> str:
+    """Return numbers as compressed counts, as ``rleToString`` of pycocotools does."""
+    text = bytearray()
+    for number, count in enumerate(counts):
+        value = count - (counts[number - 2] if number > 2 else 0)
+        has_more = True
+        while has_more:
+            bits = value & 0x1F
+            value >>= 5
+            has_more = value != (-1 if bits & 0x10 else 0)
+            text.append(48 + bits + (0x20 if has_more else 0))
+    return text.decode()
 
 
 def warp(mask: Image.Image, placement: Placement) -> Image.Image:
