@@ -119,10 +119,8 @@ def _checked_items(recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], 
     named = list(named_pictures(recipe))
     finds = finder(recipe.source, recipe.constants)
     count = 0
-    labels: set[str] = set()
     for item in found():
         count += 1
-        labels.update(item.labels.names if item.labels is not None else ())
         inputs.update(map(outputs.mark, pictures_of_item(recipe, item, named)))
         for number, path in enumerate(_written_by(recipe, outputs, item)):
             mark = outputs.mark(path)
@@ -131,7 +129,7 @@ def _checked_items(recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], 
                 outputs.take(mark, *first)
             if not found_again and finds(path):
                 found_again = path
-    if problems := [*annotation_problems(recipe, labels)]:
+    if problems := [*annotation_problems(recipe)]:
         raise RecipeError(problems)
     name = cut(recipe.outputs[0].path.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"

@@ -292,7 +292,7 @@ class _Row:
         self.fingerprints[path] = fingerprint
         row: OutputRow = {"path": path, "from": target.node, "image": image.to_dict()}
         if labels is not None:
-            row |= {"labels": labels.to_data(), "annotations": [*target.annotations]}
+            row |= {"labels": labels.to_data(), "annotations": [*dict.fromkeys(target.annotations)]}
         self._outputs.append((target, row))
 
     def finish(self, source: ImageRef | None) -> ManifestRow:

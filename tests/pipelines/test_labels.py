@@ -370,6 +370,39 @@ def test_all_that_is_wrong_is_said_at_once(scene: Scene, settings: Settings, pai
     assert painter.jobs == 0
 
 
+@pytest.mark.parametrize("place", ["labels", "labels/instances.json"])
+def test_labels_are_never_written_over_those_of_the_source(scene: Scene, settings: Settings, place: str) -> None:
+    scene.fill(1)
+    before = scene.coco().read_bytes()
+    found = recipe(scene, [{"deblur": {}}], {"annotations": f"{scene.folder}/{place}"})
+    with pytest.raises(RecipeError, match="is where the source's own annotations are: choose another path"):
+        perform(found, settings)
+    assert (scene.folder / "labels" / "instances.json").read_bytes() == before
+
+
+def test_yolo_is_never_written_over_the_labels_or_the_classes_of_the_source(scene: Scene, settings: Settings) -> None:
+    scene.fill(1)
+    folder = scene.folder
+    (folder / "set" / "labels").mkdir(parents=True)
+    (folder / "set" / "data.yaml").write_text("names: [car]")
+    (folder / "set" / "labels" / "p00.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    for place in ("labels", "labels/new"):
+        output = {"annotations": f"{folder}/set/{place}"}
+        found = recipe(scene, [{"deblur": {}}], output, annotations=f"{folder}/set/data.yaml")
+        with pytest.raises(RecipeError, match="own annotations"):
+            found.plan(settings=settings)
+
+
+def test_a_class_that_no_voc_file_has_is_a_warning_only(scene: Scene, settings: Settings) -> None:
+    """The pictures of this night may have none of it."""
+    scene.fill(1)
+    (scene.folder / "labels").mkdir()
+    (scene.folder / "labels" / "p00.xml").write_text("<annotation></annotation>")
+    plan = recipe(scene, [ERASE], annotations=f"{scene.folder}/labels").plan(settings=settings)
+    assert any("no label of the source is called 'person'; there are no labels at all" in said for said in plan.warned)
+    assert plan.jobs == 0
+
+
 def test_a_plan_tells_of_odd_annotations(scene: Scene, settings: Settings) -> None:
     scene.add(("person", (10, 10, 30, 40)))
     scene.add(("car", (150, 10, 190, 40)), ("dog", (5, 5, 6, 5)))

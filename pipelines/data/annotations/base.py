@@ -31,6 +31,7 @@ class AnnotationSet:
         extra: what else the file says of the whole set (``info``, ``licenses``).
         pictures: the names of the pictures that have labels, as the format writes them; with folders, if it knows them.
         load: returns the labels of one of ``pictures``.
+        places: the files and folders that the set was read from.
         has_extensions: the names of pictures end in a file type.
     """
 
@@ -39,6 +40,7 @@ class AnnotationSet:
     classes: Mapping[str, Mapping[str, Any]]
     pictures: Sequence[str]
     load: Callable[[str], Labels]
+    places: Sequence[str]
     extra: Mapping[str, Any] = field(default_factory=dict)
     has_extensions: bool = False
 

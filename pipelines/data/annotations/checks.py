@@ -10,7 +10,7 @@ from flux_tasks.errors import Problem, listed, nearest, quote
 from pipelines.data.annotations.base import AT
 from pipelines.data.annotations.model import RELATIVE, Label, Labels
 from pipelines.data.annotations.reading import read_annotations
-from pipelines.data.annotations.writing import coco_file, former_problem, targets_of
+from pipelines.data.annotations.writing import coco_file, files_of_target, former_problem, targets_of
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import MaskLabels
@@ -22,11 +22,8 @@ _SHOWN = 5
 _BEYOND = 1.0  # pixels, or this share of a relative picture divided by 1,000, that rounding may explain
 
 
-def annotation_problems(recipe: CompiledRecipe, named: Iterable[str]) -> Iterator[Problem]:
+def annotation_problems(recipe: CompiledRecipe) -> Iterator[Problem]:
     """Yield what would keep masks from being made, or labels from being written.
-
-    Args:
-        named: classes of the labels that there are, besides those that the annotations name themselves.
 
     Raises:
         RecipeError: the annotations of the source cannot be read.
@@ -34,16 +31,31 @@ def annotation_problems(recipe: CompiledRecipe, named: Iterable[str]) -> Iterato
     given = recipe.source.annotations
     if given is None:
         return
-    known = {*read_annotations(given.path, given.format).classes, *named}
-    for where, name in _names_of_masks(recipe):
-        if name not in known:
-            hint = nearest(name, known) or f"; there are {listed(sorted(known)) or 'no labels at all'}"
-            yield Problem(where, f"no label of the source is called {quote(name)}{hint}")
+    known = read_annotations(given.path, given.format)
+    if known.classes:
+        yield from _unknown_names(recipe, known.classes)
     for path, kind in targets_of(recipe):
-        if what := former_problem(path, kind):
+        if any(_is_within(file, place) for file in files_of_target(path, kind) for place in known.places):
+            what = f"{files.quoted(path)} is where the source's own annotations are: choose another path"
+            yield Problem("output.annotations", what)
+        elif what := former_problem(path, kind):
             yield Problem("output.annotations", what)
         elif reason := files.unwritable(coco_file(path)):
             yield Problem("output.annotations", reason)
+
+
+def _unknown_names(recipe: CompiledRecipe, known: Iterable[str]) -> Iterator[Problem]:
+    names = {*known}
+    for where, name in _names_of_masks(recipe):
+        if name not in names:
+            hint = nearest(name, names) or f"; there are {listed(sorted(names)) or 'no labels at all'}"
+            yield Problem(where, f"no label of the source is called {quote(name)}{hint}")
+
+
+def _is_within(file: str, place: str) -> bool:
+    """Check whether a file or folder is ``place``, or lies within it."""
+    one, other = (str(files.local_path(p).resolve()) if files.is_local(p) else p.rstrip("/") for p in (file, place))
+    return one == other or one.startswith(f"{other}/")
 
 
 def _names_of_masks(recipe: CompiledRecipe) -> Iterator[tuple[str, str]]:
@@ -79,6 +91,7 @@ def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, Label
     known = read_annotations(given.path, given.format)
     found: set[str] = set()
     unlabelled: list[str] = []
+    names: set[str] = set()
     beyond: list[str] = []
     flat: list[str] = []
     for location, labels in items:
@@ -88,6 +101,7 @@ def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, Label
             continue
         found.add(picture)
         labels = labels or Labels(None)
+        names.update(labels.names)
         beyond += (f"{quote(label.name)} in {picture}" for label in labels.labels if _is_beyond(label, labels.size))
         flat += (f"{quote(label.name)} in {picture}" for label in labels.labels if _is_flat(label))
     source = recipe.source
@@ -98,12 +112,14 @@ def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, Label
         what = f"{where} is about none of the pictures: it has {example}, and the first item is"
         remedy = "the name, with its folders, has to be the end of the location"
         return [Problem(AT, f"{what} {files.quoted(unlabelled[0])}: {remedy}")]
-    return [Problem(AT, what) for what in _warnings(files.quoted(known.path), others, unlabelled, beyond, flat)]
+    unknown = [] if known.classes else [*_unknown_names(recipe, names)]  # labels of other pictures may be called so
+    return [*unknown, *(Problem(AT, what) for what in _warnings(known.path, others, unlabelled, beyond, flat))]
 
 
 def _warnings(
     where: str, others: Sequence[str], unlabelled: Sequence[str], beyond: Sequence[str], flat: Sequence[str]
 ) -> Iterator[str]:
+    where = files.quoted(where)
     if unlabelled:
         yield f"{len(unlabelled):,} of the pictures have no annotations in {where}: {_some(unlabelled)}"
     if others:

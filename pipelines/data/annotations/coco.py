@@ -68,7 +68,7 @@ def read_coco(path: str) -> AnnotationSet:
 
     classes = {name: dict(category) for name, category in _by_name(names).items()}
     extra = {name: value for name, value in data.items() if name not in ("images", "annotations", "categories")}
-    return AnnotationSet(path, "coco", classes, [*images], load, extra, has_extensions=True)
+    return AnnotationSet(path, "coco", classes, [*images], load, [path], extra, has_extensions=True)
 
 
 def _key(value: Any) -> Any:

@@ -40,7 +40,7 @@ def read_labelme(path: str) -> AnnotationSet:
         raise RecipeError([Problem(AT, f"{files.quoted(path)} has no .json files")])
     prefix = f"{path.rpartition('/')[0]}/" if path.endswith(".json") else f"{folder}/"
     files_of = {file.removeprefix(prefix).removeprefix("./").removesuffix(".json"): file for file in found}
-    return AnnotationSet(path, "labelme", {}, [*files_of], lambda picture: _read(files_of[picture]))
+    return AnnotationSet(path, "labelme", {}, [*files_of], lambda picture: _read(files_of[picture]), [path])
 
 
 def _read(file: str) -> Labels:

@@ -35,7 +35,7 @@ def read_voc(path: str) -> AnnotationSet:
         raise RecipeError([Problem(AT, f"{files.quoted(path)} has no .xml files")])
     prefix = f"{path.rpartition('/')[0]}/" if path.endswith(".xml") else f"{folder}/"
     files_of = {file.removeprefix(prefix).removeprefix("./").removesuffix(".xml"): file for file in found}
-    return AnnotationSet(path, "voc", {}, [*files_of], lambda picture: _read(files_of[picture]))
+    return AnnotationSet(path, "voc", {}, [*files_of], lambda picture: _read(files_of[picture]), [path])
 
 
 def _read(file: str) -> Labels:

@@ -20,7 +20,7 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import LabelFiles
 from pipelines.language.document.recipe import Output
 
-__all__ = ["coco_file", "former_problem", "targets_of", "write_annotations"]
+__all__ = ["coco_file", "files_of_target", "former_problem", "targets_of", "write_annotations"]
 
 _WRITERS = 16
 
@@ -52,6 +52,11 @@ def format_of(recipe: CompiledRecipe, target: LabelFiles) -> str:
 def coco_file(path: str) -> str:
     """Return the COCO file that labels are written to: ``path``, or one in that folder."""
     return path if path.endswith(".json") else files.join(path, "instances.json")
+
+
+def files_of_target(path: str, kind: str) -> list[str]:
+    """Return the files and folders that labels are written to."""
+    return [coco_file(path)] if kind == "coco" else [path, *([_data_yaml(path)] if kind == "yolo" else [])]
 
 
 def former_problem(path: str, kind: str) -> str:

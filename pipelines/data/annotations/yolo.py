@@ -64,7 +64,8 @@ def read_yolo(path: str) -> AnnotationSet:
         labels = tuple(_label(line.split(), names, f"{file}:{number}") for number, line in lines if line.strip())
         return Labels(RELATIVE, labels, where=file)
 
-    return AnnotationSet(path, "yolo", {name: {"id": index} for index, name in names.items()}, [*files_of], read)
+    classes = {name: {"id": index} for index, name in names.items()}
+    return AnnotationSet(path, "yolo", classes, [*files_of], read, [folder, names_at])
 
 
 def _names(file: str) -> dict[int, str]:

@@ -173,7 +173,7 @@ def _compile(
         check_matrices(links)
     steps = tuple(linked.step for linked in links.steps)
     outputs = _outputs(data["output"], links, scope) if "output" in data else ()
-    _check_label_files(source, outputs, scope, problems)
+    _check_label_files(outputs, scope, problems)
     if steps and outputs:
         check_unused(links, [output.step for output in outputs])
     if source is None or not steps or not outputs:
@@ -268,19 +268,13 @@ def _outputs(data: Any, links: Links, scope: Scope) -> tuple[Output, ...]:
     return tuple(found)
 
 
-def _check_label_files(
-    source: Source | None, outputs: Sequence[Output], scope: Scope, problems: ProblemCollector
-) -> None:
-    """Check that there are labels to be written, and that they do not replace those of the source."""
+def _check_label_files(outputs: Sequence[Output], scope: Scope, problems: ProblemCollector) -> None:
+    """Check that there are labels to be written."""
     for index, output in enumerate(outputs):
         at = ("output", *((index,) if len(outputs) > 1 else ()), "annotations")
         if output.annotations and not scope.has_labels:
             what = "the source has no annotations: write source.annotations, the path of its labels, or leave this out"
             problems.add(at, what)
-        for target in output.annotations:
-            if source is not None and source.annotations and _place(target.path) == _place(source.annotations.path):
-                what = f"{quote(target.path)} is where the source's own annotations are: choose another path"
-                problems.add(at, what)
 
 
 def _read_as(value: Any, default: Any) -> Any:
