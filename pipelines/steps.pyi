@@ -111,7 +111,7 @@ def deblur(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -158,7 +158,7 @@ def erase(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -223,7 +223,7 @@ def outpaint(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -272,7 +272,7 @@ def try_on(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -325,7 +325,7 @@ def fill(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -382,7 +382,7 @@ def fill_finetuned(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -441,7 +441,7 @@ def expand(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -518,7 +518,7 @@ def edit(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -601,7 +601,7 @@ def generate(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -632,7 +632,7 @@ def auto_orient(
     Args:
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -679,7 +679,7 @@ def resize(
         filter: How pixels are averaged.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -720,7 +720,7 @@ def crop(
         anchor: Which part is kept, where no box says so.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -769,7 +769,7 @@ def pad(
         color: A name, '#rrggbb', '#rrggbbaa' or transparent. A mask is padded with black.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -806,7 +806,7 @@ def convert(
         mode: L: greys; RGB: colours; RGBA: colours with alpha. L and RGB put transparent parts on white.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -839,7 +839,7 @@ def load_image(
         file: Where it is: a path, or a template of one.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -872,7 +872,7 @@ def load_mask(
         file: Where it is: a path, or a template of one.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -907,7 +907,7 @@ def cutout(
         feather: Pixels over which the edge of the mask is softened, inwards only.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -940,7 +940,7 @@ def flatten(
         color: An opaque name or '#rrggbb'.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -977,7 +977,7 @@ def composite(
         feather: Pixels over which the edge of the mask is softened, inwards only.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1008,7 +1008,7 @@ def mask_from_alpha(
     Args:
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1041,7 +1041,7 @@ def mask_from_boxes(
         boxes: Rectangles: left, top, right, bottom in pixels; right and bottom excluded.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1076,7 +1076,7 @@ def mask_from_color(
         tolerance: How far each of red, green and blue may be off.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1107,7 +1107,7 @@ def mask_union(
     Args:
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1140,7 +1140,7 @@ def mask_dilate(
         pixels: To grow by in every direction; below 0, to shrink by.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1171,7 +1171,7 @@ def mask_invert(
     Args:
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
