@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from PIL import Image
@@ -29,7 +29,6 @@ from pipelines.execution.local_steps import grown
 from pipelines.execution.placeholders import Placeholder, is_mask_unknown
 from pipelines.language.document.annotations import Annotations, MaskLabels
 from pipelines.language.graph import Node
-from pipelines.language.model import image_inputs
 from pipelines.language.names import LABEL_NAMES, SOURCE
 from pipelines.operations.placement import Placement, Size
 from pipelines.operations.registry import Operation
@@ -104,9 +103,12 @@ class FollowedLabels:
                 self._known[name] = _after(self.at(before), note, self._options)
         return self._known[name]
 
-    def names_at(self, name: str | None) -> dict[str, Any]:
-        """Return what conditions and templates know of the labels at a node; see ``at``."""
-        return self.at(name).context
+    def names_at(self, name: str | None) -> dict[str, Any] | None:
+        """Return what conditions and templates know of the labels at a node; None if they are not known yet."""
+        try:
+            return self.at(name).context
+        except UnknownLabels:
+            return None
 
     def masked(self, node: Node, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Return arguments with a mask in the place of each ``{annotations: …}``. Call it on a thread.
@@ -114,20 +116,15 @@ class FollowedLabels:
         Raises:
             InvalidRequest: the description is wrong; run lengths cannot be read.
         """
-        slots = image_inputs(node.action, node.step.task)
-        draw = partial(self._mask, node)
-        return {
-            name: [draw(one) for one in value]
-            if isinstance(value, list)
-            else draw(value)
-            if name in slots and slots[name].role == "mask"
-            else value
-            for name, value in arguments.items()
-        }
+        found = dict(arguments)
+        for name, value in arguments.items():
+            if _is_described(value):
+                found[name] = self._mask(node, value)
+            elif isinstance(value, list):
+                found[name] = [self._mask(node, one) if _is_described(one) else one for one in value]
+        return found
 
-    def _mask(self, node: Node, value: Any) -> Any:
-        if not isinstance(value, Mapping) or "annotations" not in value:
-            return value
+    def _mask(self, node: Node, value: Mapping[str, Any]) -> Any:
         wanted = _wanted(value["annotations"], node.step.id)
         changes = {name: value[name] for name in ("invert", "dilate") if name in value}
         name = f"labels for {node.step.id}"
@@ -161,7 +158,12 @@ def mentions_labels(node: Node) -> bool:
 def wants_labels(node: Node) -> bool:
     """Check whether a mask of a node is made of labels."""
     values = (one for value in node.parameters.values() for one in (value if isinstance(value, list) else [value]))
-    return any(isinstance(one, Mapping) and "annotations" in one for one in values)
+    return any(map(_is_described, values))
+
+
+def _is_described(value: Any) -> bool:
+    """Check whether a parameter describes a mask of labels; the reader has seen that it is the parameter of a mask."""
+    return isinstance(value, Mapping) and "annotations" in value
 
 
 def lost_labels(attempt: Attempt, outcome: Outcome) -> str:

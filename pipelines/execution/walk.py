@@ -25,7 +25,7 @@ from pipelines.execution.arguments import Results, arguments_of, call_of, contex
 from pipelines.execution.conditions import UNKNOWN, Undecided, applies, check_mask, near_misses, requires_mask
 from pipelines.execution.expectations import judge
 from pipelines.execution.foresight import Foresight, leads_nowhere
-from pipelines.execution.labels import FollowedLabels, UnknownLabels, lost_labels, mentions_labels, wants_labels
+from pipelines.execution.labels import FollowedLabels, lost_labels, mentions_labels, wants_labels
 from pipelines.execution.local_steps import grown
 from pipelines.execution.placeholders import Placeholder
 from pipelines.language.compiled import CompiledRecipe
@@ -143,35 +143,38 @@ class _Walk:
     async def _result(self, node: Node) -> ImageRef | None:
         """Return the result of a node; its input where it does not apply; None where there is no picture."""
         image = self._results[node.image] if node.image is not None else None
-        context = context_of(node, await self._names(node))
+        context, conditional = await self._names(node)
         given = arguments_of(node, context)
         if node.image is not None and image is None:
-            return await self._skip(node, context, given, None, f"there is no picture from {node.image}")
+            return await self._skip(node, conditional, given, None, f"there is no picture from {node.image}")
         if self._labels is not None and wants_labels(node):
             given = await self._answers.off_loop(self._labels.masked, node, given)
         arguments = with_pictures(node, given, self._results)
         if arguments is None:
-            return await self._skip(node, context, given, image, "a picture that it needs was not made")
+            return await self._skip(node, conditional, given, image, "a picture that it needs was not made")
         attempt = Attempt(node, arguments, image, is_in_vain=partial(self._is_in_vain, node))
         facts = self._answers.facts
         try:
-            if node.step.when and not await self._answers.off_loop(applies, node, context, arguments, image, facts):
+            if node.step.when and not await self._answers.off_loop(applies, node, conditional, arguments, image, facts):
                 warnings = await self._answers.off_loop(near_misses, node, context, arguments)
-                return await self._skip(node, context, arguments, image, f"when: {node.step.when}", warnings)
+                return await self._skip(node, conditional, arguments, image, f"when: {node.step.when}", warnings)
         except Undecided:
             attempt = replace(attempt, is_decided=False)
         if node.step.require_mask not in ("", "false"):
             await self._answers.off_loop(check_mask, node, arguments, image, facts)
         return await self._tries(attempt, tries_of(node, context))
 
-    async def _names(self, node: Node) -> Mapping[str, Any]:
-        """Return the names that every template of a node knows: the item's own, and the labels of its picture."""
+    async def _names(self, node: Node) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Return the names that templates of a node know, and those that its conditions know.
+
+        Labels are those of its picture. If they are not known yet, templates have those of the source instead.
+        """
         if self._labels is None or not mentions_labels(node):
-            return self._context
-        try:
-            return {**self._context, **await self._answers.off_loop(self._labels.names_at, node.image)}
-        except UnknownLabels:
-            return {**self._context, **dict.fromkeys(LABEL_NAMES, UNKNOWN)}
+            context = context_of(node, self._context)
+            return context, context
+        found = await self._answers.off_loop(self._labels.names_at, node.image)
+        context = context_of(node, {**self._context, **(found or {})})
+        return context, context if found is not None else {**context, **dict.fromkeys(LABEL_NAMES, UNKNOWN)}
 
     async def _skip(
         self,

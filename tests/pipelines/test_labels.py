@@ -429,3 +429,23 @@ def test_a_damaged_label_file_costs_its_own_item_only(scene: Scene, settings: Se
     _, rows = perform(found, settings)
     assert [row["outcome"] for row in rows] == ["done", "invalid"]
     assert painter.jobs == 1
+
+
+def test_a_plan_counts_what_depends_on_labels_that_are_not_known_yet(scene: Scene, settings: Settings) -> None:
+    """The mask of the third step shows which labels are left, and is made of a picture that is not made yet."""
+    scene.add(("person", (10, 10, 30, 40)))
+    scene.coco()
+    steps = [
+        {"edit": {"prompt": "a {{ labels[0] }}"}, "id": "first"},
+        {"mask_from_color": {"color": "red"}, "id": "red"},
+        {"erase": {"mask": {"step": "red"}}, "from": "first", "id": "erased"},
+        {"fill": {"mask": {"annotations": "person"}, "prompt": "sky"}, "when": 'count("person") > 0', "id": "filled"},
+        {"edit": {"prompt": "{{ count() }} left"}, "id": "last", "when": '"person" in labels'},
+    ]
+    plan = recipe(scene, steps).plan(settings=settings)
+    assert plan.invalid == []
+    assert {step.id: step.undecided.jobs for step in plan.steps if step.undecided.jobs} == {
+        "erased": 1,
+        "filled": 1,
+        "last": 1,
+    }
