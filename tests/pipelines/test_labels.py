@@ -15,7 +15,9 @@ from recipes import Painter, age, perform
 from flux_tasks.errors import RecipeError
 from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
+from pipelines.cli.summary import print_summary
 from pipelines.data.annotations import labels_of, read_annotations
+from pipelines.language.advice import advice
 from pipelines.recipe import Recipe
 
 
@@ -343,6 +345,31 @@ def test_labels_of_pictures_that_were_written_before_stay(scene: Scene, settings
     perform(found, settings)
     whole = json.loads((scene.folder / "out" / "instances.json").read_text())
     assert whole == data
+
+
+def test_a_function_of_ones_own_keeps_labels_and_is_advised_against(
+    scene: Scene, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.add(("car", (10, 10, 40, 40)))
+    scene.coco()
+    code = "from PIL import ImageOps\nfrom pipelines import operation\n\n@operation\ndef negative(image):\n"
+    (scene.folder / "own_labels.py").write_text(f"{code}    return ImageOps.invert(image)\n")
+    monkeypatch.syspath_prepend(scene.folder)
+    found = recipe(scene, [{"call": "own_labels:negative", "id": "mine"}])
+    (said,) = advice(found.compiled)
+    assert str(said).startswith("mine: labels stay where they are through a function of your own")
+    _, rows = perform(found, settings)
+    assert only(rows[0]) == [("car", (10, 10, 40, 40))]
+
+
+def test_the_end_of_a_run_says_where_the_labels_are(
+    scene: Scene, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene.add(("car", (10, 10, 40, 40)))
+    scene.coco()
+    run, _ = perform(recipe(scene, [{"resize": {"width": 80}}], {"annotations": f"{scene.folder}/out"}), settings)
+    print_summary(run)
+    assert f"labels:   {scene.folder}/out\n" in capsys.readouterr().out
 
 
 # -- what is wrong is said before anything is paid --------------------------------------------------------------------
