@@ -125,7 +125,9 @@ def numbers(values: Any, where: str, *, count: int | None = None) -> list[float]
     """
     if not isinstance(values, Iterable) or isinstance(values, (str, bytes, Mapping)):
         raise InvalidRequest(f"{where}: {shown(values)} is not a list of numbers")
-    found = [number(value, where) for value in values]
+    found = [*values]
+    if not ({type(value) for value in found} <= {int, float} and all(map(math.isfinite, found))):
+        found = [number(value, where) for value in found]  # names the one that is wrong
     if count is not None and len(found) != count:
         raise InvalidRequest(f"{where}: {quote(str(values))} has {len(found)} numbers: write {count}")
     return found
