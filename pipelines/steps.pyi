@@ -25,6 +25,7 @@ class _Mask(TypedDict, total=False):
     dilate: int | str
     resize: bool | str
     step: str
+    annotations: str | Sequence[str] | Mapping[str, Any]
 
 _MaskLike = _Picture | Mask | _Mask
 

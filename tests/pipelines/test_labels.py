@@ -17,6 +17,7 @@ from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
 from pipelines.cli.summary import print_summary
 from pipelines.data.annotations import labels_of, read_annotations
+from pipelines.data.annotations.shapes import decode, encode
 from pipelines.language.advice import advice
 from pipelines.recipe import Recipe
 
@@ -163,6 +164,28 @@ def test_an_outline_is_masked_as_it_is_and_its_box_where_boxes_are_asked_for(sce
         assert alpha.getbbox() in ((10, 10, 50, 90), (10, 11, 50, 90))
         shares.append(alpha.histogram()[255])
     assert shares == [1600, 3200]
+
+
+@pytest.mark.parametrize("is_compressed", [True, False])
+def test_run_lengths_are_masked_and_follow_the_picture(
+    scene: Scene, settings: Settings, painter: Painter, is_compressed: bool
+) -> None:
+    scene.add(("person", (10, 20, 50, 60)), ("dog", (100, 20, 120, 60)))
+    file = scene.coco()
+    data = json.loads(file.read_text())
+    for entry, left, right in zip(data["annotations"], (10, 100), (50, 120), strict=True):
+        before, each = 120 * left + 20, [40, 80] * (right - left)
+        counts = [before, *each[:-1], 120 * 160 - before - sum(each[:-1])]
+        mask = decode({"size": [120, 160], "counts": counts})
+        entry["segmentation"] = encode(mask) if is_compressed else {"size": [120, 160], "counts": counts}
+        entry["iscrowd"] = 1
+    file.write_text(json.dumps(data))
+    steps = [{"crop": {"box": [30, 0, 160, 100]}}, {"erase": {"mask": {"annotations": "person"}, "dilate_pixels": 0}}]
+    perform(recipe(scene, steps, {"annotations": f"{scene.folder}/out"}), settings)
+    assert _picture(painter.bodies[-1]["mask"]).getbbox() == (0, 20, 20, 60)
+    (left,) = json.loads((scene.folder / "out" / "instances.json").read_text())["annotations"]
+    assert (left["bbox"], left["area"], left["iscrowd"]) == ([70, 20, 20, 40], 800, 1)
+    assert decode(left["segmentation"]).getbbox() == (70, 20, 90, 60)
 
 
 def test_a_picture_without_such_a_label_is_not_paid_for(scene: Scene, settings: Settings, painter: Painter) -> None:

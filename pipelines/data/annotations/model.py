@@ -22,6 +22,9 @@ __all__ = ["RELATIVE", "Label", "Labels", "labels_of"]
 RELATIVE: Size = (1, 1)
 """The size of ``Labels`` whose coordinates are shares of the picture's sides, as in YOLO."""
 
+_IN_PIXELS = ("part", "polygon", "robndbox")
+"""What Pascal VOC files say in pixels besides the box."""
+
 _LINES = ("line", "linestrip", "point", "points")
 
 
@@ -64,7 +67,9 @@ class Label:
         return self.extra.get("shape_type") in _LINES
 
     def placed(self, placement: Placement, least: float = 0.0) -> Label | None:
-        """Return the label on a picture that lies elsewhere, cut at its edges.
+        """Return the label on a picture that lies elsewhere, cut at its edges, with the key points of COCO.
+
+        What else its format says in pixels, such as the parts of Pascal VOC, is left out as soon as anything moves.
 
         Args:
             least: share of the whole object that has to be left.
@@ -75,6 +80,11 @@ class Label:
         Raises:
             InvalidRequest: its run lengths cannot be read.
         """
+        if self.extra and not placement.is_identity:
+            return replace(self, extra=_moved(self.extra, placement))._placed(placement, least)
+        return self._placed(placement, least)
+
+    def _placed(self, placement: Placement, least: float) -> Label | None:
         left, top, right, bottom = self.box
         corners = [placement.of(point) for point in ((left, top), (right, top), (right, bottom), (left, bottom))]
         box, polygons = shapes.bounds(corners), tuple(tuple(map(placement.of, one)) for one in self.polygons)
@@ -284,6 +294,22 @@ def labels_of(output: Mapping[str, Any]) -> Labels | None:
     """
     found = output.get("labels")
     return Labels.from_data(found) if found is not None else None
+
+
+def _moved(extra: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
+    """Return what a format says besides, with its key points (x, y, visibility …) where they are now."""
+    found = {name: value for name, value in extra.items() if name not in _IN_PIXELS}
+    points = found.get("keypoints")
+    if isinstance(points, list) and all(isinstance(value, (int, float)) for value in points):
+        moved: list[float] = []
+        for x, y, seen in zip(points[::3], points[1::3], points[2::3], strict=False):
+            u, v = placement.of((x, y))
+            is_there = seen and 0 <= u <= placement.size[0] and 0 <= v <= placement.size[1]
+            moved += [round(u, 4), round(v, 4), seen] if is_there else [0, 0, 0]
+        found["keypoints"] = moved
+        if "num_keypoints" in found:
+            found["num_keypoints"] = sum(seen > 0 for seen in moved[2::3])
+    return found
 
 
 def _is_inside(box: Box, size: Size) -> bool:

@@ -166,6 +166,17 @@ def test_run_lengths_are_those_of_pycocotools(seed: int, width: int, height: int
     assert shapes.decode(ours).tobytes() == pixels.tobytes()
 
 
+def test_key_points_move_with_their_label_and_parts_in_old_pixels_are_left_out() -> None:
+    points = [5, 5, 2, 30, 10, 1, 0, 0, 0]
+    label = Label(
+        "person", (4, 4, 40, 20), extra={"keypoints": points, "num_keypoints": 2, "part": [["x", "1"]], "id": 7}
+    )
+    same, cut = (label.placed(placement) for placement in (Placement.moved(0, 0, SIZE), Placement.moved(-10, 2, SIZE)))
+    assert same == label
+    assert cut is not None
+    assert cut.extra == {"keypoints": [0, 0, 0, 20, 12, 1, 0, 0, 0], "num_keypoints": 1, "id": 7}
+
+
 @pytest.mark.parametrize(("covered", "is_left"), [(0, True), (4, True), (5, False), (10, False)])
 def test_a_label_goes_with_the_part_that_a_mask_covers(covered: int, is_left: bool) -> None:
     mask = Image.new("L", SIZE)
