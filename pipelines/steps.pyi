@@ -35,6 +35,7 @@ class _Expect(TypedDict, total=False):
     aspect: str
     drift: float
     changed: float
+    shift: float
     sharpness_gain: float
     solid: Literal[False]
     condition: str
@@ -58,6 +59,8 @@ def call(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
     **further: Any
@@ -98,6 +101,8 @@ def deblur(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -118,6 +123,8 @@ def deblur(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -143,6 +150,8 @@ def erase(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -165,6 +174,8 @@ def erase(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -199,6 +210,8 @@ def outpaint(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -230,6 +243,8 @@ def outpaint(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -256,6 +271,8 @@ def try_on(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -279,6 +296,8 @@ def try_on(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -307,6 +326,8 @@ def fill(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -332,6 +353,8 @@ def fill(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -362,6 +385,8 @@ def fill_finetuned(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -389,6 +414,8 @@ def fill_finetuned(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -420,6 +447,8 @@ def expand(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -448,6 +477,8 @@ def expand(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -488,6 +519,8 @@ def edit(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -525,6 +558,8 @@ def edit(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -568,6 +603,8 @@ def generate(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -608,6 +645,8 @@ def generate(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -625,6 +664,8 @@ def auto_orient(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -639,6 +680,8 @@ def auto_orient(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -664,6 +707,8 @@ def resize(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -686,6 +731,8 @@ def resize(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -708,6 +755,8 @@ def crop(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -727,6 +776,8 @@ def crop(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -753,6 +804,8 @@ def pad(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -776,6 +829,8 @@ def pad(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -796,6 +851,8 @@ def convert(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -813,6 +870,8 @@ def convert(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -831,6 +890,8 @@ def load_image(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -846,6 +907,8 @@ def load_image(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -864,6 +927,8 @@ def load_mask(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -879,6 +944,8 @@ def load_mask(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -898,6 +965,8 @@ def cutout(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -914,6 +983,8 @@ def cutout(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -932,6 +1003,8 @@ def flatten(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -947,6 +1020,8 @@ def flatten(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -967,6 +1042,8 @@ def composite(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -984,6 +1061,8 @@ def composite(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -1001,6 +1080,8 @@ def mask_from_alpha(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -1015,6 +1096,8 @@ def mask_from_alpha(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -1033,6 +1116,8 @@ def mask_from_boxes(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -1048,6 +1133,8 @@ def mask_from_boxes(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -1067,6 +1154,8 @@ def mask_from_color(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -1083,6 +1172,8 @@ def mask_from_color(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -1100,6 +1191,8 @@ def mask_union(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -1114,6 +1207,8 @@ def mask_union(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -1132,6 +1227,8 @@ def mask_dilate(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -1147,6 +1244,8 @@ def mask_dilate(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 
@@ -1164,6 +1263,8 @@ def mask_invert(
     expect: _Expect | Expect = ...,
     on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
     preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
 ) -> StepSpec:
@@ -1178,6 +1279,8 @@ def mask_invert(
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
         preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
 

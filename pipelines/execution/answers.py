@@ -13,6 +13,7 @@ from flux_tasks.jobs.result import JobResult
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs
 from pipelines.execution.facts import Facts
+from pipelines.execution.local_steps import Restored
 from pipelines.execution.placeholders import pictures_in
 from pipelines.language.graph import Node
 
@@ -95,8 +96,8 @@ class NodeAnswers(Protocol):
     async def local(self, attempt: Attempt) -> Outcome:
         """Answer a node that costs nothing."""
 
-    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
-        """Return a result with the untouched pixels of its input put back; itself if it has another size."""
+    async def restore(self, attempt: Attempt, image: ImageRef) -> Restored:
+        """Return a result with what the step says put right: place, colours, untouched pixels."""
 
     async def retry(self, attempt: Attempt) -> None:
         """Note a job that may follow: the result before it is a placeholder, which cannot be judged."""

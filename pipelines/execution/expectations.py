@@ -42,6 +42,7 @@ def judge(
         mask: black and white, as it was sent, grown by as many pixels as the tool was asked to grow it.
     """
     found = [*wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
+    found += _moved(expect, before, after, mask)
     found += _missing_gain(expect, facts, before, after)
     if expect.solid is False and _is_solid(after):
         found.append("solid: the result is one single colour")
@@ -79,6 +80,22 @@ def _changes_outside(
         value = found.mean if name == "drift" else found.changed
         if value > limit:
             yield f"{name}: {_shorten(value, limit)}, above {limit:g}"
+
+
+def _moved(expect: Expect, before: ImageRef | None, after: ImageRef, mask: Image.Image | None) -> Iterator[str]:
+    if expect.shift is None:
+        return
+    if before is None:
+        yield "shift: cannot be judged, because the step has no input picture"
+        return
+    from flux_tasks.images.registration import register
+
+    with decoding(before, after):
+        found = register(_converted(before, "RGB"), _converted(after, "RGB"), mask)
+    if not found.is_known:
+        yield "shift: cannot be measured: the result has too little in common with its input"
+    elif (distance := found.distance(before.upright_size)) > expect.shift:
+        yield f"shift: {found}: {_shorten(distance, expect.shift)} px at most, above {expect.shift:g} px"
 
 
 def _missing_gain(expect: Expect, facts: Facts, before: ImageRef | None, after: ImageRef) -> Iterator[str]:

@@ -10,6 +10,7 @@ from flux_tasks.images.reference import ImageRef
 from pipelines.data.manifest import StepOutcome
 from pipelines.execution.answers import Attempt, NodeAnswers, Outcome, Place
 from pipelines.execution.conditions import Undecided
+from pipelines.execution.local_steps import Restored
 from pipelines.execution.placeholders import Placeholder, is_mask_unknown
 from pipelines.language.graph import Graph, Node
 from pipelines.language.names import SOURCE
@@ -76,9 +77,9 @@ class Foresight:
         name = attempt.image.name if attempt.image is not None else attempt.node.id
         return Outcome(StepOutcome.DONE, Placeholder.made_of(attempt.node.id, *attempt.pictures, size=size, name=name))
 
-    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
+    async def restore(self, attempt: Attempt, image: ImageRef) -> Restored:
         """Return the result as it is: it keeps its size."""
-        return image
+        return Restored(image, is_preserved=True)
 
     async def retry(self, attempt: Attempt) -> None:
         """Do nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,10 @@ from flux_tasks.images import masks
 from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.pixels import is_srgb
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
+from flux_tasks.images.registration import NOTHING, Registration
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
+from pipelines.language.document.options import StepOptions
 from pipelines.language.graph import Node
 from pipelines.operations.pixels import encode
 from pipelines.operations.registry import Operation
@@ -115,6 +117,118 @@ def _stored(store: Store, key: str, made: ImageRef, facts: Mapping[str, Any]) ->
     image = replace(store.put_image(made.read(), name=made.name), engine=made.engine)
     store.put_result(key, image, {**facts, "cost": 0})
     return image
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A result with what a step says put right.
+
+    Attributes:
+        remarks: what was done, or why it was not.
+        is_preserved: whether the untouched pixels are those of the input.
+    """
+
+    image: ImageRef
+    remarks: tuple[str, ...] = ()
+    is_preserved: bool = False
+
+
+def restore(
+    step: StepOptions, call: Call, before: ImageRef, after: ImageRef, store: Store, *, write: bool = True
+) -> Restored:
+    """Return ``after`` with its place, its colours and its untouched pixels put right, as far as the step says so.
+
+    Call it on a thread.
+
+    Args:
+        before: the step's input as it was sent.
+        write: put the results into the store.
+    """
+    image, remarks, is_preserved = after, [], False
+    if step.align:
+        image, remark = _aligned(call, before, image, store, write=write)
+        remarks.append(remark)
+    if step.match_colour and call.mask is not None:
+        image, remark = _matched(call, before, image, store, write=write)
+        remarks.append(remark)
+    if step.preserve is not None and call.mask is not None:
+        put = preserve(call, before, image, store, step.preserve.feather, write=write)
+        is_preserved, image = put is not image, put
+        if not is_preserved:
+            remarks.append("the untouched pixels were not put back: the result has another size than its input")
+    return Restored(image, tuple(filter(None, remarks)), is_preserved)
+
+
+def _aligned(call: Call, before: ImageRef, after: ImageRef, store: Store, *, write: bool) -> tuple[ImageRef, str]:
+    """Return a result moved back to where its input has the same content, and by how much it was moved."""
+    from flux_tasks.images.registration import moved_back
+
+    def made() -> tuple[Image.Image | None, str]:
+        original, edited = before.open(), after.open()
+        found = measured(call, before, after)
+        if not found.is_known:
+            return None, "not aligned: the result has too little in common with its input"
+        if original.size == edited.size and found.distance(original.size) < NOTHING:
+            return None, ""
+        return moved_back(original, edited, found), f"aligned: it was {found}"
+
+    return _changed({"align": 1, **_mask_of(call)}, before, after, store, made, write=write)
+
+
+def _matched(call: Call, before: ImageRef, after: ImageRef, store: Store, *, write: bool) -> tuple[ImageRef, str]:
+    """Return a result whose colours inside the mask fit the surroundings of the mask."""
+    from flux_tasks.images.colour_match import matched_colours
+
+    if before.upright_size != after.upright_size:
+        return after, "colours not matched: the result has another size than its input"
+
+    def made() -> tuple[Image.Image | None, str]:
+        assert call.mask is not None  # noqa: S101 - the caller has looked
+        white = masks.match(grown(call, call.mask), after.upright_size, resize=True)
+        found = matched_colours(before.open(), after.open(), white)
+        return found, "" if found else "colours not matched: the mask has no surroundings"
+
+    return _changed({"match_colour": 1, **_mask_of(call)}, before, after, store, made, write=write)
+
+
+def measured(call: Call, before: ImageRef, after: ImageRef) -> Registration:
+    """Return how the content of a step's input has moved in its result, by what lies outside the mask."""
+    from flux_tasks.images.registration import register
+
+    with decoding(before, after):
+        mask = grown(call, call.mask) if call.mask is not None else None
+        return register(before.open(), after.open(), mask)
+
+
+def _mask_of(call: Call) -> dict[str, Any]:
+    return {"grown": _growth(call), "mask": call.mask.identity} if call.mask is not None else {}
+
+
+def _changed(
+    document: Mapping[str, Any],
+    before: ImageRef,
+    after: ImageRef,
+    store: Store,
+    make: Callable[[], tuple[Image.Image | None, str]],
+    *,
+    write: bool,
+) -> tuple[ImageRef, str]:
+    """Return a result that was changed after it was made, and what is said of it; from the store if it is there."""
+    key = _key({**document, "pictures": [before.digest, after.digest]})
+    found = store.result(key)
+    if found is not None:
+        stored: ImageRef = found["image"]
+        return replace(stored, name=after.name, cost=after.cost, job_id=after.job_id), str(found.get("remark", ""))
+    with decoding(before, after):
+        picture, remark = make()
+        if picture is None:
+            made = after
+        else:
+            encoded = encode(picture, {"after": [after], "before": [before]}, profile=before.profile)
+            made = replace(encoded, engine=after.engine, name=after.name)
+    if write:
+        made = _stored(store, key, made, {**document, "remark": remark})
+    return replace(made, name=after.name, cost=after.cost, job_id=after.job_id), remark
 
 
 def preserve(

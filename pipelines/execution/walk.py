@@ -26,7 +26,7 @@ from pipelines.execution.conditions import UNKNOWN, Undecided, applies, check_ma
 from pipelines.execution.expectations import judge
 from pipelines.execution.foresight import Foresight, leads_nowhere
 from pipelines.execution.labels import FollowedLabels, lost_labels, mentions_labels, wants_labels
-from pipelines.execution.local_steps import grown
+from pipelines.execution.local_steps import Restored, grown
 from pipelines.execution.placeholders import Placeholder
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
@@ -206,7 +206,7 @@ class _Walk:
             attempt = await self._checked(_changed(first, changes, failures) if number else first)
             outcome = await (self._answers.paid if node.is_paid else self._answers.local)(attempt)
             try:
-                outcome = await self._preserved(attempt, outcome)
+                outcome = await self._restored(attempt, outcome)
                 failures = await self._failures(attempt, outcome)
                 is_last = number == len(tries) - 1
                 if self._labels is not None:
@@ -235,22 +235,25 @@ class _Walk:
             return attempt
         return replace(attempt, call=call)
 
-    async def _preserved(self, attempt: Attempt, outcome: Outcome) -> Outcome:
-        """Return an outcome with the untouched pixels put back, if the step says so."""
-        preserve, result = attempt.node.step.preserve, outcome.image
-        mask = attempt.call.mask if attempt.call is not None and attempt.image is not None else None
-        if preserve is None or mask is None or result is None or outcome.kind is StepOutcome.UNCHANGED:
+    async def _restored(self, attempt: Attempt, outcome: Outcome) -> Outcome:
+        """Return an outcome with place, colours and untouched pixels put right, if the step says so."""
+        step, call, before, result = attempt.node.step, attempt.call, attempt.image, outcome.image
+        if call is None or before is None or result is None or outcome.kind is StepOutcome.UNCHANGED:
             return outcome
-        kept = tuple(warning for warning in outcome.warnings if warning not in (LOST_ALPHA, LOST_PROFILE))
+        mask = call.mask
+        if not step.align and (mask is None or (step.preserve is None and not step.match_colour)):
+            return outcome
         if isinstance(result, Placeholder):
-            parts = ("preserve", preserve.feather, mask.identity, result)
-            image = Placeholder.made_of(*parts, size=result.known_size, name=result.name)
-            return replace(outcome, image=image, warnings=kept)
-        put = await self._answers.preserve(attempt, result, preserve.feather)
-        if put is result:
-            why = "the result has another size than its input"
-            return _warned(outcome, f"the untouched pixels were not put back: {why}")
-        return replace(outcome, image=put, warnings=kept)
+            feather = step.preserve.feather if step.preserve is not None else None
+            parts = ("restore", step.align, step.match_colour, feather, mask.identity if mask else "", result)
+            size = before.upright_size if step.align else result.known_size
+            made = Placeholder.made_of(*parts, size=size, name=result.name)
+            restored = Restored(made, is_preserved=step.preserve is not None and mask is not None)
+        else:
+            restored = await self._answers.restore(attempt, result)
+        lost = (LOST_ALPHA, LOST_PROFILE) if restored.is_preserved else ()
+        kept = (warning for warning in outcome.warnings if warning not in lost)
+        return replace(outcome, image=restored.image, warnings=(*kept, *restored.remarks))
 
     async def _failures(self, attempt: Attempt, outcome: Outcome) -> list[str]:
         """Return what of the step's expectations does not hold, as far as that can be judged."""
@@ -260,7 +263,7 @@ class _Walk:
             return []
 
         def failures() -> list[str]:
-            mask = grown(call, call.mask) if call is not None and call.mask is not None and expect.needs_mask else None
+            mask = grown(call, call.mask) if call is not None and call.mask is not None and expect.uses_mask else None
             return judge(expect, self._answers.facts, before, after, mask)
 
         return await self._answers.off_loop(failures)

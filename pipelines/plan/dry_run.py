@@ -20,7 +20,7 @@ from pipelines.data.manifest import StepOutcome, error_row
 from pipelines.execution import local_steps
 from pipelines.execution.answers import Attempt, InVain, Outcome, Place
 from pipelines.execution.expectations import wrong_size
-from pipelines.execution.local_steps import LocalResult
+from pipelines.execution.local_steps import LocalResult, Restored
 from pipelines.execution.placeholders import Placeholder, is_mask_unknown
 from pipelines.execution.walk import walk
 from pipelines.language.graph import Node
@@ -138,11 +138,11 @@ class ItemPlan:
         parts = (attempt.node.step.id, repr(sorted(parameters.items(), key=str)), *attempt.pictures)
         return Placeholder.made_of(*parts, size=size, name=main.name)
 
-    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
-        """Put the untouched pixels back in memory."""
+    async def restore(self, attempt: Attempt, image: ImageRef) -> Restored:
+        """Put right in memory what the step says."""
         call, before = attempt.call, attempt.image
         assert call is not None and before is not None, attempt.node.id  # noqa: S101, PT018 - the walk has looked
-        return local_steps.preserve(call, before, image, self._tally.store, feather, write=False)
+        return local_steps.restore(attempt.node.step, call, before, image, self._tally.store, write=False)
 
     async def retry(self, attempt: Attempt) -> None:
         """Count a job that comes on top if the result before it is not as expected."""

@@ -28,6 +28,7 @@ from pipelines.execution.answers import Attempt, InVain, NeedsJob, Outcome, Plac
 from pipelines.execution.arguments import call_of, pictures_for_task
 from pipelines.execution.expectations import Observed
 from pipelines.execution.labels import FollowedLabels
+from pipelines.execution.local_steps import Restored
 from pipelines.execution.precheck import pictures_of_item
 from pipelines.execution.walk import walk
 from pipelines.language.graph import OutputTarget
@@ -212,11 +213,11 @@ class ItemRun:
                 context.emit(Event(EventKind.END, self.item.stem, step.id))
         return replace(result, outcome=JobOutcome.DONE) if result.is_submitted_here else result
 
-    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
-        """Put the untouched pixels back, and keep the result in the store."""
+    async def restore(self, attempt: Attempt, image: ImageRef) -> Restored:
+        """Put right what the step says, and keep the result in the store."""
         call, before = attempt.call, attempt.image
         assert call is not None and before is not None, attempt.node.id  # noqa: S101, PT018 - the walk has looked
-        return await patiently(local_steps.preserve, call, before, image, self._context.store, feather)
+        return await patiently(local_steps.restore, attempt.node.step, call, before, image, self._context.store)
 
     async def retry(self, attempt: Attempt) -> None:
         """Do nothing: a run knows its results, and so whether there will be a further try."""

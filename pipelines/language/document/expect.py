@@ -67,6 +67,7 @@ _Aspect = Annotated[
 ]
 _Drift = Annotated[float, Field(ge=0, le=255), Wording("a number from 0 to 255", "one such as 4.0")]
 _Share = Annotated[float, Field(ge=0, le=1), Wording("a share from 0 to 1", "one such as 0.02")]
+_Shift = Annotated[float, Field(ge=0, le=10_000), Wording("a number of px from 0", "one such as 2")]
 _Gain = Annotated[float, Field(gt=0, le=1_000_000), Wording("a number above 0", "one such as 1.1")]
 _Solid = Annotated[Literal[False], Wording("false", "false, or leave it out"), BeforeValidator(_false)]
 _Condition = Annotated[
@@ -104,6 +105,11 @@ class Expect(Part):
         description="At most this share of the pixels outside the mask differs from the input at all, 0 to 1. "
         "For steps with a mask; a JPEG differs nearly everywhere.",
     )
+    shift: _Shift | None = Field(
+        default=None,
+        description="The content has moved by at most so many px of the input, at the corner that has moved most: some "
+        "models give a picture back that is shifted or scaled. Measured outside the mask.",
+    )
     sharpness_gain: _Gain | None = Field(
         default=None, description="Sharpness of the result over that of the step's input is at least this."
     )
@@ -128,9 +134,14 @@ class Expect(Part):
         return self.drift is not None or self.changed is not None
 
     @property
+    def uses_mask(self) -> bool:
+        """Whether it is judged by a mask, if the step has one."""
+        return self.needs_mask or self.shift is not None
+
+    @property
     def needs_before(self) -> bool:
         """Whether it can only be judged for a step that has an input picture."""
-        return self.needs_mask or self.size == "same" or self.sharpness_gain is not None or bool(self.facts_of_input)
+        return self.uses_mask or self.size == "same" or self.sharpness_gain is not None or bool(self.facts_of_input)
 
     @property
     def facts_of_result(self) -> list[str]:

@@ -129,6 +129,18 @@ class StepOptions(Part):
     preserve: Annotated[Preserve | None, OrNull()] = Field(
         default=None, description="Put the pixels outside the mask back; feather softens the edge by this many pixels."
     )
+    align: Annotated[
+        bool, Wording("true or false", "true where a result may have moved, else leave it out"), OrNull()
+    ] = Field(
+        default=False,
+        description="Measure how the content of the result has moved and grown against the input, outside the mask, "
+        "and move it back, to less than a pixel; expect judges what comes out.",
+    )
+    match_colour: Annotated[bool, Wording("true or false", "true, or leave it out"), OrNull()] = Field(
+        default=False,
+        description="Fit the colours inside the mask to its surroundings, where the result has another brightness or "
+        "hue than the input.",
+    )
     require_mask: Annotated[Condition, OrNull()] = Field(
         default="",
         description="True: the item ends as invalid, and this result is not written, if the step is skipped, or its "

@@ -166,6 +166,10 @@ def _is_picture(value: Any) -> bool:
 
 
 def _checks(step: Step) -> Iterator[str]:
+    if step.align:
+        yield "moved back into place"
+    if step.match_colour:
+        yield "colours matched"
     if step.preserve is not None:
         yield "untouched pixels put back"
     if step.expect is not None:

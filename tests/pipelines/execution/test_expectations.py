@@ -24,7 +24,7 @@ from pipelines.language.names import IMAGE_FACTS
 
 FACTS = Facts(None)
 SIZE = (64, 48)
-KNOWN = "size, min_side, aspect, drift, changed, sharpness_gain, solid, condition"
+KNOWN = "size, min_side, aspect, drift, changed, shift, sharpness_gain, solid, condition"
 
 
 def ref(image: Image.Image, kind: str = "PNG", **options: Any) -> ImageRef:

@@ -78,8 +78,8 @@ class Listening:
         self._ask("local", attempt)
         return await self._answers.local(attempt)
 
-    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
-        return await self._answers.preserve(attempt, image, feather)
+    async def restore(self, attempt: Attempt, image: ImageRef) -> local_steps.Restored:
+        return await self._answers.restore(attempt, image)
 
     async def retry(self, attempt: Attempt) -> None:
         self._ask("retry", attempt)
@@ -139,10 +139,10 @@ class Paper:
         is_same = image is not None and image.digest == result.digest
         return Outcome(StepOutcome.UNCHANGED if is_same else StepOutcome.DONE, image if is_same else result)
 
-    async def preserve(self, attempt: Attempt, image: ImageRef, feather: float) -> ImageRef:
+    async def restore(self, attempt: Attempt, image: ImageRef) -> local_steps.Restored:
         assert attempt.call is not None
         assert attempt.image is not None
-        return local_steps.preserve(attempt.call, attempt.image, image, self._store, feather, write=False)
+        return local_steps.restore(attempt.node.step, attempt.call, attempt.image, image, self._store, write=False)
 
     async def retry(self, attempt: Attempt) -> None:
         raise AssertionError("every picture is there, so that each can be judged")
