@@ -91,6 +91,15 @@ def test_a_yolo_data_set_is_found_by_its_data_yaml(tmp_path: Path) -> None:
             assert labels.names == [name]
 
 
+@pytest.mark.parametrize("folder", ["a [v2] (new)", "labels*", "été"])
+def test_a_folder_may_be_called_anything(tmp_path: Path, folder: str) -> None:
+    for files in ({"data_yaml": YAML, "a_txt": "0 0.5 0.5 1 1"}, {"a_xml": XML}, {"a_json": me(SHAPE)}):
+        place = tmp_path / str(len(list(tmp_path.iterdir()))) / folder
+        found = read_annotations(write(place, **files)).of("photos/a.jpg")
+        assert found is not None
+        assert len(found.labels) == 1
+
+
 def test_labelme_has_circles_lines_and_points(tmp_path: Path) -> None:
     shapes = [
         {"label": "ball", "points": [[50, 50], [60, 50]], "shape_type": "circle"},
