@@ -216,6 +216,8 @@ def test_a_picture_is_found_by_the_end_of_its_location(tmp_path: Path) -> None:
     assert found.find("s3://bucket/deep/2.png") == "2.png"
     assert found.find("https://host/2.png?sign=1") == "2.png"
     assert found.find("/data/12.png") is None
+    assert found.find("tar://deep/a/1.png::s3://bucket/b/shard.tar") == "a/1.png"
+    assert found.find("tar://1.png::/data/a/shard.tar") is None
     assert found.find("/data/c/3.png") == "c\\3.png"
 
 
