@@ -384,10 +384,10 @@ def test_several_results_of_one_picture_have_ids_of_their_own(scene: Scene, sett
     scene.add(("car", (10, 10, 40, 40)), ("dog", (60, 10, 90, 40)))
     scene.coco()
     output = {"path": f"{scene.folder}/out/{{{{ variant }}}}/{{{{ stem }}}}.png", "annotations": f"{scene.folder}/out"}
-    steps = [{"resize": {}, "matrix": {"width": [80, 120]}}]
+    steps = [{"resize": {"max_side": "{{ side }}"}, "matrix": {"side": [80, 120]}}]
     perform(recipe(scene, steps, output), settings)
     data = json.loads((scene.folder / "out" / "instances.json").read_text())
-    assert [image["file_name"] for image in data["images"]] == ["width-80/p00.png", "width-120/p00.png"]
+    assert [image["file_name"] for image in data["images"]] == ["side-80/p00.png", "side-120/p00.png"]
     assert len({image["id"] for image in data["images"]}) == 2
     assert len({entry["id"] for entry in data["annotations"]}) == 4
     assert [entry["bbox"][2] for entry in data["annotations"]] == [15, 15, 22.5, 22.5]
