@@ -18,6 +18,7 @@ from flux_tasks.settings import Settings
 from pipelines.cli.summary import print_summary
 from pipelines.data.annotations import labels_of, read_annotations
 from pipelines.data.annotations.shapes import decode, encode
+from pipelines.execution import walk as execution
 from pipelines.language.advice import advice
 from pipelines.recipe import Recipe
 
@@ -272,7 +273,16 @@ def test_a_condition_asks_for_the_labels_that_are_left(scene: Scene, settings: S
 # -- keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_changed_annotation_concerns_its_own_picture_only(scene: Scene, settings: Settings, painter: Painter) -> None:
+def test_a_changed_annotation_concerns_its_own_picture_only(
+    scene: Scene, settings: Settings, painter: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked: list[str] = []
+
+    async def walk(item: Any, *rest: Any) -> Any:
+        walked.append(item.stem)
+        return await execution.walk(item, *rest)
+
+    monkeypatch.setattr("pipelines.run.item.walk", walk)
     for left in (10, 20, 30):
         scene.add(("person", (left, 10, left + 20, 40)))
     scene.coco()
@@ -281,13 +291,13 @@ def test_a_changed_annotation_concerns_its_own_picture_only(scene: Scene, settin
     found = recipe(scene, steps, {"annotations": f"{scene.folder}/out"})
     first, _ = perform(found, settings)
     assert (first.summary.jobs, painter.jobs) == (3, 3)
-    age(scene.folder)
+    walked.clear()
     again, _ = perform(recipe(scene, steps, {"annotations": f"{scene.folder}/out"}), settings)
-    assert (again.summary.counts, painter.jobs) == ({"cached": 3}, 3)
+    assert (again.summary.counts, painter.jobs, walked) == ({"cached": 3}, 3, [])
     scene.objects[1] = [("person", (50, 50, 70, 90))]
     scene.coco()
     changed, rows = perform(found, settings)
-    assert (changed.summary.counts, painter.jobs) == ({"cached": 2, "done": 1}, 4)
+    assert (changed.summary.counts, painter.jobs, {*walked}) == ({"cached": 2, "done": 1}, 4, {"p01"})
     assert [only(row) for row in rows] == [[]] * 3
 
 
@@ -368,6 +378,19 @@ def test_labels_of_pictures_that_were_written_before_stay(scene: Scene, settings
     perform(found, settings)
     whole = json.loads((scene.folder / "out" / "instances.json").read_text())
     assert whole == data
+
+
+def test_several_results_of_one_picture_have_ids_of_their_own(scene: Scene, settings: Settings) -> None:
+    scene.add(("car", (10, 10, 40, 40)), ("dog", (60, 10, 90, 40)))
+    scene.coco()
+    output = {"path": f"{scene.folder}/out/{{{{ variant }}}}/{{{{ stem }}}}.png", "annotations": f"{scene.folder}/out"}
+    steps = [{"resize": {"max_side": "{{ side }}"}, "matrix": {"side": [80, 120]}}]
+    perform(recipe(scene, steps, output), settings)
+    data = json.loads((scene.folder / "out" / "instances.json").read_text())
+    assert [image["file_name"] for image in data["images"]] == ["side-80/p00.png", "side-120/p00.png"]
+    assert len({image["id"] for image in data["images"]}) == 2
+    assert len({entry["id"] for entry in data["annotations"]}) == 4
+    assert [entry["bbox"][2] for entry in data["annotations"]] == [15, 15, 22.5, 22.5]
 
 
 def test_a_function_of_ones_own_keeps_labels_and_is_advised_against(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from glob import escape
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, quote, reason_of, shown
 from pipelines.data.annotations.model import Labels
 
-__all__ = ["AT", "AnnotationSet", "damaged", "number", "numbers", "read_json", "read_text"]
+__all__ = ["AT", "AnnotationSet", "damaged", "labels_in", "number", "numbers", "read_json", "read_text"]
 
 AT = "source.annotations"
 _LARGEST = 50_000_000  # bytes of a file with the labels of one picture
@@ -55,8 +56,11 @@ class AnnotationSet:
 
     def find(self, location: str) -> str | None:
         """Return which of ``pictures`` is at a location: its name, with its folders, is the end of the location."""
-        here = files.local_path(location).absolute().as_posix() if files.is_local(location) else location
-        folders = [part for part in here.replace("\\", "/").rpartition("/")[0].split("/") if part]
+        if files.is_local(location):
+            location = files.local_path(location).absolute().as_posix()
+        else:
+            location = location.partition("::")[0]  # of a chain such as tar://a/1.jpg::b.tar, the name within
+        folders = [part for part in location.replace("\\", "/").rpartition("/")[0].split("/") if part]
         parts = [*folders, files.name(location) if self.has_extensions else files.stem(location)]
         matches = [one for one in self._by_name.get(parts[-1], ()) if parts[-len(one[0]) :] == one[0]]
         return max(matches, key=lambda one: len(one[0]))[1] if matches else None
@@ -69,6 +73,15 @@ class AnnotationSet:
         """
         picture = self.find(location) if location and not files.is_data(location) else None
         return self.load(picture) if picture is not None else None
+
+
+def labels_in(place: str, kind: str) -> dict[str, str]:
+    """Return the files that end in ``.kind``, by their names as seen from ``place``, a folder; or ``place`` itself."""
+    if files.extension(place) == kind:
+        return {files.stem(place): place}
+    folder = place.rstrip("/")
+    found = files.glob(files.join(escape(folder), f"**/*.{kind}"))
+    return {file.removeprefix(f"{folder}/").removeprefix("./").removesuffix(f".{kind}"): file for file in found}
 
 
 def read_text(location: str) -> str:

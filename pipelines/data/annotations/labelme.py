@@ -10,7 +10,7 @@ import orjson
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, listed, shown
-from pipelines.data.annotations.base import AT, AnnotationSet, damaged, number, numbers, read_text
+from pipelines.data.annotations.base import AT, AnnotationSet, damaged, labels_in, number, numbers, read_text
 from pipelines.data.annotations.model import Label, Labels
 from pipelines.data.annotations.shapes import bounds
 
@@ -34,12 +34,9 @@ def read_labelme(path: str) -> AnnotationSet:
     Raises:
         RecipeError: there are none.
     """
-    folder = path.rstrip("/")
-    found = [path] if path.endswith(".json") else files.glob(files.join(folder, "**/*.json"))
-    if not found:
+    files_of = labels_in(path, "json")
+    if not files_of:
         raise RecipeError([Problem(AT, f"{files.quoted(path)} has no .json files")])
-    prefix = f"{path.rpartition('/')[0]}/" if path.endswith(".json") else f"{folder}/"
-    files_of = {file.removeprefix(prefix).removeprefix("./").removesuffix(".json"): file for file in found}
     return AnnotationSet(path, "labelme", {}, [*files_of], lambda picture: _read(files_of[picture]), [path])
 
 

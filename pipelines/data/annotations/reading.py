@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError, Problem, RecipeError
-from pipelines.data.annotations.base import AT, AnnotationSet, read_json
+from pipelines.data.annotations.base import AT, AnnotationSet, labels_in, read_json
 from pipelines.data.annotations.coco import is_coco, read_coco
 from pipelines.data.annotations.labelme import is_labelme, read_labelme
 from pipelines.data.annotations.voc import read_voc
@@ -74,7 +74,7 @@ def _recognised(path: str) -> str:
             return "coco" if is_coco(data) else "labelme"
         what = f"{files.quoted(path)} is neither COCO (images, annotations) nor labelme (shapes)"
         raise RecipeError([Problem(AT, f"{what}: write another file")])
-    found = {kind: next(iter(files.glob(files.join(path, f"**/*.{kind}"))), "") for kind in ("xml", "json", "txt")}
+    found = {kind: next(iter(labels_in(path, kind).values()), "") for kind in ("xml", "json", "txt")}
     kinds = {"voc": found["xml"], "labelme": found["json"], "yolo": found["txt"]}
     if names_at := classes_file(path):
         kinds = {"yolo": names_at}

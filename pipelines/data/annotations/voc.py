@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, shown
-from pipelines.data.annotations.base import AT, AnnotationSet, damaged, number, read_text
+from pipelines.data.annotations.base import AT, AnnotationSet, damaged, labels_in, number, read_text
 from pipelines.data.annotations.model import Label, Labels
 
 __all__ = ["read_voc", "written"]
@@ -29,12 +29,9 @@ def read_voc(path: str) -> AnnotationSet:
     Raises:
         RecipeError: there are none.
     """
-    folder = path.rstrip("/")
-    found = [path] if path.endswith(".xml") else files.glob(files.join(folder, "**/*.xml"))
-    if not found:
+    files_of = labels_in(path, "xml")
+    if not files_of:
         raise RecipeError([Problem(AT, f"{files.quoted(path)} has no .xml files")])
-    prefix = f"{path.rpartition('/')[0]}/" if path.endswith(".xml") else f"{folder}/"
-    files_of = {file.removeprefix(prefix).removeprefix("./").removesuffix(".xml"): file for file in found}
     return AnnotationSet(path, "voc", {}, [*files_of], lambda picture: _read(files_of[picture]), [path])
 
 

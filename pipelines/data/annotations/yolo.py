@@ -14,7 +14,7 @@ import yaml
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, quote, reason_of, shown
-from pipelines.data.annotations.base import AT, AnnotationSet, damaged, read_text
+from pipelines.data.annotations.base import AT, AnnotationSet, damaged, labels_in, read_text
 from pipelines.data.annotations.model import RELATIVE, Label, Labels
 from pipelines.data.annotations.shapes import Polygon, bounds
 from pipelines.language.reading.yaml import load
@@ -38,25 +38,21 @@ def read_yolo(path: str) -> AnnotationSet:
     Raises:
         RecipeError: it cannot be read, or its classes are not named.
     """
+    names_at: str | None = None
+    folder = path.rstrip("/")
     if files.extension(path) in ("yaml", "yml"):
-        names_at: str | None = path
-        top = path.rpartition("/")[0] or "."
-        inner = files.join(top, "labels")
-        folder = inner if files.glob(files.join(inner, "**/*.txt")) else top
-    else:
-        inner = files.join(path, "labels")
-        folder = inner if files.glob(files.join(inner, "**/*.txt")) else path.rstrip("/")
-        names_at = classes_file(folder) or classes_file(path.rstrip("/"))
+        names_at, folder = path, path.rpartition("/")[0] or "."
+    inner = files.join(folder, "labels")
+    place = inner if labels_in(inner, "txt") else folder
+    names_at = names_at or classes_file(place) or classes_file(folder)
     if names_at is None:
-        what = f"the classes of {files.quoted(folder)} have no names"
+        what = f"the classes of {files.quoted(place)} have no names"
         remedy = "write data.yaml beside the labels, such as names: {0: person, 1: car}"
         raise RecipeError([Problem(AT, f"{what}: {remedy}")])
     names = _names(names_at)
-    prefix = folder.rstrip("/") + "/"
-    found = [file for file in files.glob(files.join(folder, "**/*.txt")) if files.name(file).lower() not in _NO_LABELS]
-    if not found:
-        raise RecipeError([Problem(AT, f"{files.quoted(folder)} has no .txt files with labels")])
-    files_of = {file.removeprefix(prefix).removeprefix("./").removesuffix(".txt"): file for file in found}
+    files_of = {name: file for name, file in labels_in(place, "txt").items() if _is_labels(file)}
+    if not files_of:
+        raise RecipeError([Problem(AT, f"{files.quoted(place)} has no .txt files with labels")])
 
     def read(picture: str) -> Labels:
         file = files_of[picture]
@@ -65,7 +61,11 @@ def read_yolo(path: str) -> AnnotationSet:
         return Labels(RELATIVE, labels, where=file)
 
     classes = {name: {"id": index} for index, name in names.items()}
-    return AnnotationSet(path, "yolo", classes, [*files_of], read, [folder, names_at])
+    return AnnotationSet(path, "yolo", classes, [*files_of], read, [place, names_at])
+
+
+def _is_labels(file: str) -> bool:
+    return files.name(file).lower() not in _NO_LABELS
 
 
 def _names(file: str) -> dict[int, str]:

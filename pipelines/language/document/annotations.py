@@ -77,7 +77,7 @@ class MaskLabels(Part):
     wording: ClassVar[Wording | None] = Wording("labels", "the name of a class, a list of such, or all")
 
     label: Annotated[
-        tuple[_Label, ...] | None,
+        Annotated[tuple[_Label, ...], Field(min_length=1)] | None,
         BeforeValidator(as_several, json_schema_input_type=_Label | list[_Label]),
         Wording("the name of a class", "one such as person, a list of such, or all"),
         OrNull(),

@@ -350,7 +350,9 @@ class _StepCheck:
             self._add(at, what)
         if self._primary is None or not self._step.inputs:
             self._add(at, f"{self._parsed.name} has no picture that labels could belong to: give it a mask file")
-        check_keys(data, ("annotations", "invert", "dilate"), path, self._problems)
+        if others := [name for name in _EXAMPLES if data.get(name) is not None]:
+            self._add(path, f"has annotations and {listed(others)}: keep one of them")
+        check_keys(data, ("annotations", "invert", "dilate", *others), path, self._problems)
         self._mask({**{n: v for n, v in data.items() if n in ("invert", "dilate")}, "file": "-"}, path)
         if not _has_template(given):
             read_part(MaskLabels, given if given is not None else {}, at, self._problems)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from flux_tasks.errors import cut, listed, nearest, quote
 from pipelines.language import templates
-from pipelines.language.names import MASK_FACTS
+from pipelines.language.names import LABEL_NAMES, MASK_FACTS
 from pipelines.language.reading.problems import Path, ProblemCollector
 
 _COLUMN_TOO = frozenset(("stem", "name", "path"))  # what a table often calls a column
@@ -93,6 +93,9 @@ def _check_names(names: Collection[str], text: str, path: Path, scope: Scope, pr
         if name == "env":
             wanted = listed(read) or "NAME"
             problems.add(path, f"{quote(text)}: the recipe has no list env: write env: [{wanted}] at its top")
+        elif name in LABEL_NAMES and not (scope.has_table or scope.has_labels):
+            remedy = "write source.annotations, the path of its labels"
+            problems.add(path, f"{quote(text)}: the source has no annotations for {name}: {remedy}")
         elif scope.has_table:
             problems.wanted.append(problems.reference(name, text, path))
         else:

@@ -91,6 +91,15 @@ def test_a_yolo_data_set_is_found_by_its_data_yaml(tmp_path: Path) -> None:
             assert labels.names == [name]
 
 
+@pytest.mark.parametrize("folder", ["a [v2] (new)", "labels*", "été"])
+def test_a_folder_may_be_called_anything(tmp_path: Path, folder: str) -> None:
+    for files in ({"data_yaml": YAML, "a_txt": "0 0.5 0.5 1 1"}, {"a_xml": XML}, {"a_json": me(SHAPE)}):
+        place = tmp_path / str(len(list(tmp_path.iterdir()))) / folder
+        found = read_annotations(write(place, **files)).of("photos/a.jpg")
+        assert found is not None
+        assert len(found.labels) == 1
+
+
 def test_labelme_has_circles_lines_and_points(tmp_path: Path) -> None:
     shapes = [
         {"label": "ball", "points": [[50, 50], [60, 50]], "shape_type": "circle"},
@@ -207,6 +216,8 @@ def test_a_picture_is_found_by_the_end_of_its_location(tmp_path: Path) -> None:
     assert found.find("s3://bucket/deep/2.png") == "2.png"
     assert found.find("https://host/2.png?sign=1") == "2.png"
     assert found.find("/data/12.png") is None
+    assert found.find("tar://deep/a/1.png::s3://bucket/b/shard.tar") == "a/1.png"
+    assert found.find("tar://1.png::/data/a/shard.tar") is None
     assert found.find("/data/c/3.png") == "c\\3.png"
 
 
