@@ -47,9 +47,11 @@ __all__ = [
     "may_pass",
     "patiently",
     "read",
+    "read_range",
     "remove",
     "reporting",
     "size",
+    "state",
     "stream",
     "write",
 ]
@@ -182,6 +184,34 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
         raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
     content: bytes = filesystem.cat_file(path)
     return content
+
+
+@reporting
+def read_range(location: str, start: int, end: int) -> bytes:
+    """Return the bytes of a file from ``start`` to before ``end``; fewer where it ends earlier.
+
+    Raises:
+        OSError: missing or unreadable.
+    """
+    if is_local(location):
+        with _open_local(location) as file:
+            file.seek(start)
+            return file.read(end - start)
+    filesystem, path = filesystem_of(location)
+    content: bytes = filesystem.cat_file(path, start=start, end=end)
+    return content
+
+
+@reporting
+def state(location: str) -> str:
+    """Return a text that is another one after the file has changed, as far as its place tells."""
+    if is_local(location):
+        found = os.stat(local_name(location))  # noqa: PTH116 - once for each picture
+        return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
+    filesystem, path = filesystem_of(location)
+    known = filesystem.info(path)
+    names = ("size", "ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
+    return ":".join(str(known.get(name, "")) for name in names)
 
 
 def _open_local(location: str) -> BinaryIO:
