@@ -70,7 +70,8 @@ class Source(Part):
     model_config = ConfigDict(
         json_schema_extra={
             "anyOf": [{"required": ["images"]}, {"required": ["table"]}, {"required": ["dataset"]}],
-            "dependentRequired": {"split": ["dataset"], "format": ["dataset"], "config": ["dataset"]},
+            "dependentRequired": {name: ["dataset"] for name in ("split", "format", "config")},
+            "dependentSchemas": {"image": {"anyOf": [{"required": ["table"]}, {"required": ["dataset"]}]}},
         }
     )
 
