@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "arrow_batches", "bytes_leaf", "open_parquet"]
 
-_KEPT = 32 * 1024 * 1024
-"""Bytes of a column that stay in memory: rows are asked for nearly in their order."""
+_KEPT, _KEPT_UNREAD = 8 * 1024 * 1024, 64 * 1024 * 1024
+"""Bytes of a column that stay in memory, since rows are asked for nearly in their order: read ones, and others."""
 _AT_ONCE = 4 * 1024 * 1024  # bytes that are decoded at a time, about
 
 
@@ -74,6 +74,23 @@ def bytes_leaf(kind: DataType) -> str | None:
     return None
 
 
+@dataclass
+class _Piece:
+    """Some rows of a column.
+
+    Attributes:
+        first: the number of the first one.
+        unread: those that nobody has asked for.
+    """
+
+    first: int
+    values: Array
+    unread: set[int]
+
+    def __contains__(self, row: int) -> bool:
+        return self.first <= row < self.first + len(self.values)
+
+
 class Column:
     """The bytes of one column of a file. Any number of threads may use it.
 
@@ -85,11 +102,9 @@ class Column:
         self.state = state
         self._place, self._column = place, column
         self._lock = threading.Lock()
-        self._kept: deque[tuple[int, Array]] = deque()
-        """Rows in their order, and the number of the first one of each piece."""
-        self._size = 0
-        self._next = -1
-        """The row that comes next; -1 if none does."""
+        self._kept: list[_Piece] = []
+        self._start = self._next = -1
+        """The first row of the row group that is read, and the row that comes next."""
         self._coming: Iterator[Array] = iter(())
         self._table: ParquetFile | None = None
 
@@ -101,39 +116,48 @@ class Column:
         """
         with self._lock:
             try:
-                values, at = self._piece(row)
-                cell = values[at]
-                return None if not cell.is_valid else bytes(cell.as_buffer())
-            except OSError as error:
-                raise self._failed(row, error) from error
+                piece = next((piece for piece in self._kept if row in piece), None) or self._piece(row)
+                piece.unread.discard(row)
+                cell = piece.values[row - piece.first]
+                return bytes(cell.as_buffer()) if cell.is_valid else None
             except Exception as error:  # the library may raise anything on hostile bytes
-                raise self._failed(row, error) from None
-            finally:
-                self._trim(row)
+                self._coming, self._start = iter(()), -1
+                is_unread = isinstance(error, OSError)
+                what = str(error) if is_unread else f"damaged: {type(error).__name__}: {error}"
+                may_pass = is_unread and not isinstance(error, Unusable) and not is_local(self._place.container)
+                kind = OSError if may_pass else Unusable
+                raise kind(f"row {row} of {quoted(self._place.container)}: {what}"[:400]) from None
 
-    def _failed(self, row: int, error: Exception) -> Unusable:
-        self._coming, self._next = iter(()), -1
-        what = str(error) if isinstance(error, OSError) else f"damaged: {type(error).__name__}: {error}"
-        return Unusable(f"row {row} of {quoted(self._place.container)}: {what}"[:400])
+    def close(self) -> None:
+        """Close the file, and drop what is in memory; who reads on opens it again."""
+        with self._lock:
+            self._coming, self._start, self._kept = iter(()), -1, []
+            if self._table is not None:
+                self._table.close(force=True)
+                self._table = None
 
-    def _piece(self, row: int) -> tuple[Array, int]:
-        for first, values in self._kept:
-            if first <= row < first + len(values):
-                return values, row - first
+    def _piece(self, row: int) -> _Piece:
+        """Read on to a row, or from the beginning of its row group."""
         start = self._open(row)
-        if not (self._next >= 0 and start <= self._next <= row):
-            self._kept.clear()
-            self._size = 0
-            self._next, self._coming = start, self._values(start)
+        if start != self._start or self._next > row:
+            self._start, self._next, self._coming = start, start, self._values(start)
         for values in self._coming:
-            first, self._next = self._next, self._next + len(values)
-            if row < self._next or self._place.kind == "parquet":
-                self._kept.append((first, values))
-                self._size += values.nbytes
-            if row < self._next:
-                return values, row - first
-            self._trim(row)
+            piece = _Piece(self._next, values, set(range(self._next, self._next + len(values))))
+            self._next += len(values)
+            if row in piece or self._place.kind == "parquet":  # what Arrow passes over costs nothing
+                self._kept.append(piece)
+            self._trim()
+            if row in piece:
+                return piece
         raise Unusable("there is no such row")
+
+    def _trim(self) -> None:
+        """Drop what has been read while it is too much; what nobody has asked for yet, when it is far too much."""
+        size = sum(piece.values.nbytes for piece in self._kept)
+        for piece in self._kept[:-1]:
+            if size > (_KEPT_UNREAD if piece.unread else _KEPT):
+                self._kept.remove(piece)
+                size -= piece.values.nbytes
 
     def _open(self, row: int) -> int:
         """Return the first row of the row group that has ``row``; an Arrow file has one group."""
@@ -169,15 +193,6 @@ class Column:
             use_threads=False,
         )
         yield from (_leaf(batch.column(0)) for batch in batches)
-
-    def _trim(self, row: int) -> None:
-        """Drop what was read first while more than a piece stays, and too much."""
-        while len(self._kept) > 1 and self._size > _KEPT:
-            first, values = self._kept[0]
-            if first <= row < first + len(values):
-                return
-            self._kept.popleft()
-            self._size -= values.nbytes
 
 
 def _leaf(values: Array) -> Array:

@@ -132,11 +132,15 @@ def _cell(place: Embedded) -> bytes | None:
         raise Unusable("it names no row: write parquet://COLUMN/ROW::FILE")
     state = access.state(place.container)
     key = name, place.container
+    old: list[Column] = []
     with _lock:
         column = _columns.get(key)
         if column is None or column.state != state:
+            old += [column] if column else []
             column = _columns[key] = Column(place, unquote(name), state)
         _columns.move_to_end(key)
         if len(_columns) > _REMEMBERED["cells"]:
-            _columns.popitem(last=False)
+            old.append(_columns.popitem(last=False)[1])
+    for one in old:
+        one.close()
     return column.read(int(row))

@@ -277,6 +277,14 @@ def test_a_file_that_is_no_dataset_costs_one_item_and_the_others_are_made(
     assert f"a-bad{good.suffix}" in rows[0]["error"]["message"]
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_rows_are_read_in_any_order(here: Place, tmp_path: Path, kind: str) -> None:
+    found = items(*[MAKERS[kind](tmp_path, pictures(here, 3))])
+    for number in (0, 1, 2, 0, 2, 1):
+        assert files.read(found[number].path) == pictures(here, 3)[number][0]
+        assert files.size(found[number].columns["mask"]) == len(pictures(here, 3)[number][1])
+
+
 def test_a_file_that_is_written_anew_is_read_anew(here: Place, tmp_path: Path) -> None:
     for kind in ("parquet", "webdataset", "arrow"):
         (first, second), read = pictures(here), []
