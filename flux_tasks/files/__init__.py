@@ -15,7 +15,7 @@ from flux_tasks.files.access import (
     upload,
     write,
 )
-from flux_tasks.files.contents import exists, read, size, tar_members
+from flux_tasks.files.contents import exists, know_members, known_members, read, size, tar_members
 from flux_tasks.files.fingerprints import MISSING, Fingerprints
 from flux_tasks.files.locations import (
     canonical,
@@ -62,6 +62,8 @@ __all__ = [
     "is_location",
     "is_web",
     "join",
+    "know_members",
+    "known_members",
     "links_of",
     "listing",
     "local_name",

@@ -228,10 +228,13 @@ def _open_local(location: str) -> BinaryIO:
 
 
 @reporting
-def stream(location: str | os.PathLike[str]) -> BinaryIO:
+def stream(location: str | os.PathLike[str], *, block: int | None = None) -> BinaryIO:
     """Open the file at ``location`` for reading; close it, or use it in a ``with``.
 
     A remote file is fetched in blocks as it is read, so that a large one is never in memory as a whole.
+
+    Args:
+        block: bytes that are fetched at a time of a remote file, for a reader that jumps; the library's own if None.
 
     Raises:
         OSError: missing or unreadable, when it is opened or while it is read.
@@ -241,7 +244,7 @@ def stream(location: str | os.PathLike[str]) -> BinaryIO:
     if is_local(text):
         return _open_local(text)
     filesystem, path = filesystem_of(text)
-    return cast(BinaryIO, io.BufferedReader(_Remote(text, filesystem.open(path, "rb"))))
+    return cast(BinaryIO, io.BufferedReader(_Remote(text, filesystem.open(path, "rb", block_size=block))))
 
 
 class _Remote(io.RawIOBase):

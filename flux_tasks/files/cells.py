@@ -20,6 +20,7 @@ __all__ = ["Column", "arrow_batches", "bytes_leaf", "open_parquet"]
 
 _KEPT, _KEPT_UNREAD = 8 * 1024 * 1024, 64 * 1024 * 1024
 """Bytes of a column that stay in memory, since rows are asked for nearly in their order: read ones, and others."""
+_BUFFER = 1024 * 1024  # bytes that are read at a time
 _AT_ONCE = 4 * 1024 * 1024  # bytes that are decoded at a time, about
 
 
@@ -35,11 +36,11 @@ def open_parquet(source: Any) -> ParquetFile:
     except ImportError:
         raise Unusable("it needs a library that is not installed: pip install 'flux-pipelines[parquet]'") from None
     if isinstance(source, str):
-        file = stream(source)
+        file = stream(source, block=_BUFFER)
         if is_local(source):  # the library's own file is faster, and closes itself
             file.close()
         source = local_name(source) if is_local(source) else file
-    return ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)  # pre_buffer fetches all row groups at once
+    return ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER)  # pre_buffer fetches all row groups at once
 
 
 def arrow_batches(location: str) -> RecordBatchReader:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from urllib.parse import unquote
 
@@ -19,8 +19,9 @@ from flux_tasks.files.locations import Embedded, embedded, is_web, quoted
 from flux_tasks.files.tar import Damage, Member, TarIndex, members
 from flux_tasks.files.watching import notice, watching
 
-__all__ = ["exists", "read", "size", "tar_members"]
+__all__ = ["exists", "know_members", "known_members", "read", "size", "tar_members"]
 
+_BLOCK = 256 * 1024  # bytes that are fetched at a time of a remote tar, to find its headers
 _REMEMBERED = {"tar": 16, "cells": 4}  # files, or columns
 _tars: OrderedDict[str, TarIndex] = OrderedDict()
 _columns: OrderedDict[tuple[str, str], Column] = OrderedDict()
@@ -80,7 +81,7 @@ def tar_members(location: str) -> Iterator[tuple[Member | Damage, Callable[[], b
         OSError: the file cannot be read, is compressed, or is no tar.
     """
     _check(location)
-    with access.stream(location) as file:
+    with access.stream(location, block=_BLOCK) as file:
 
         def bytes_of(member: Member) -> bytes:
             file.seek(member.offset)
@@ -93,7 +94,17 @@ def tar_members(location: str) -> Iterator[tuple[Member | Damage, Callable[[], b
                 yield one, partial(bytes_of, one)
             else:
                 yield one, bytes
-    _index(location).places = places
+    know_members(location, places.values())
+
+
+def known_members(location: str) -> list[Member]:
+    """Return the members of a tar, as far as they are remembered."""
+    return list(_index(location).places.values())
+
+
+def know_members(location: str, found: Iterable[Member]) -> None:
+    """Remember where the members of a tar are: none of its headers has to be looked for."""
+    _index(location).places = {member.name: member for member in found}
 
 
 def _check(location: str) -> None:

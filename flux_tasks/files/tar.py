@@ -141,7 +141,7 @@ class TarIndex:
     def _place(self, name: str) -> Member | None:
         with self._lock:
             if not self.places:
-                with stream(self._location) as file:
+                with stream(self._location, block=_CHUNK) as file:
                     self.places = {one.name: one for one in members(file) if isinstance(one, Member)}
             found = self.places.get(name)
             return found if found and found.is_file else None

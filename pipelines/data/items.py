@@ -26,11 +26,12 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of, shown
 from pipelines.data.formats import dataset, folders, tables
+from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.formats.layout import Find
 from pipelines.data.formats.number import Number
 from pipelines.data.formats.tables import Row
@@ -40,8 +41,16 @@ from pipelines.language.names import ITEM_NAMES, RESERVED
 
 __all__ = ["Item", "Listed", "finder", "items_of", "known_names", "source_columns", "source_warnings", "table_names"]
 
-Listed: TypeAlias = dict[str, list[str]]
-"""What each glob of a source has found. A run lists its folders once, so that it has the same items all the way."""
+
+class Listed(dict[str, list[str]]):
+    """What each glob of a source has found. A run lists its folders once, so that it has the same items all the way.
+
+    Attributes:
+        tars: those that have been listed before.
+    """
+
+    tars: KnownTars | None = None
+
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
@@ -182,7 +191,9 @@ class _Entry:
 
 def _entries(source: Source, listed: Listed | None) -> Iterator[_Entry]:
     if source.has_rows:
-        for row in dataset.rows(source, _finder_in(listed)) if source.dataset else tables.rows(source.table):
+        known = listed.tars if listed is not None else None
+        found = dataset.rows(source, _finder_in(listed), known) if source.dataset else tables.rows(source.table)
+        for row in found:
             yield _Entry(row.picture, row)
         return
     seen: set[str] = set()

@@ -8,6 +8,7 @@ from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, quote, reason_of
 from pipelines.data.formats import columnar, imagefolder, webdataset
 from pipelines.data.formats.folders import pattern_below
+from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.formats.layout import Find, Layout, Shard, layout_of
 from pipelines.data.formats.tables import Row
 from pipelines.language.document.recipe import Source
@@ -42,10 +43,13 @@ def columns(source: Source, find: Find) -> frozenset[str] | None:
     return frozenset(known)
 
 
-def rows(source: Source, find: Find) -> Iterator[Row]:
+def rows(source: Source, find: Find, known: KnownTars | None = None) -> Iterator[Row]:
     """Return the rows of the dataset of a source, file by file; each is read when it is asked for.
 
     A row that cannot be used comes with its ``error``, and so does a file.
+
+    Args:
+        known: tars that have been listed before.
 
     Raises:
         RecipeError: there is no such dataset, split or config, or the recipe has to say which picture is the item.
@@ -54,7 +58,7 @@ def rows(source: Source, find: Find) -> Iterator[Row]:
     number = 0
     for shard in layout.shards:
         try:
-            for row in _rows_of(layout, shard, number, is_chosen=bool(source.image)):
+            for row in _rows_of(layout, shard, number, known, is_chosen=bool(source.image)):
                 if source.split and row.values and row.values.get("split") != source.split:
                     continue
                 yield row
@@ -69,11 +73,11 @@ def rows(source: Source, find: Find) -> Iterator[Row]:
             number += 1
 
 
-def _rows_of(layout: Layout, shard: Shard, number: int, *, is_chosen: bool) -> Iterator[Row]:
+def _rows_of(layout: Layout, shard: Shard, number: int, known: KnownTars | None, *, is_chosen: bool) -> Iterator[Row]:
     if layout.kind == "imagefolder":
         return imagefolder.rows(layout, shard, number)
     if layout.kind == "webdataset":
-        return webdataset.rows(shard, number, is_chosen=is_chosen)
+        return webdataset.rows(shard, number, known, is_chosen=is_chosen)
     return columnar.rows(shard, layout.root, number, is_chosen=is_chosen)
 
 

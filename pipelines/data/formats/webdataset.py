@@ -17,13 +17,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import cut, listed, quote, reason_of
 from flux_tasks.files.tar import Damage, Member
 from flux_tasks.images.encoding import FILE_TYPES
+from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.formats.layout import Shard, is_inside
 from pipelines.data.formats.tables import LONGEST_LINE, Row
 
@@ -69,10 +70,10 @@ class _Sample:
 
     def row(self, shard: Shard, number: int, *, is_chosen: bool) -> Row:
         """Return the item."""
-        place = f"key {cut(self.key)} of {shard.location}"
+        place = f"key {cut(self.key)} of {shard.location}" if self.key else shard.location
         error, picture = self.error, ""
         plain = [name for name in self.pictures if "." not in name] or list(self.pictures)
-        if not is_inside(self.key):
+        if self.key and not is_inside(self.key):
             error = "its name leads out of the dataset's folder: give it another one"
         elif not is_chosen and len(plain) == 1:
             picture = self.pictures[plain[0]]
@@ -91,39 +92,44 @@ class _Sample:
         return {**(fields if isinstance(fields, dict) else {}), **short, **own}
 
 
-def rows(shard: Shard, number: int, *, is_chosen: bool) -> Iterator[Row]:
+def rows(shard: Shard, number: int, known: KnownTars | None, *, is_chosen: bool) -> Iterator[Row]:
     """Return the items of a tar, numbered from ``number`` on.
 
     Args:
+        known: tars that have been listed before.
         is_chosen: the recipe says which picture of a row is its item.
 
     Raises:
         OSError: it cannot be read, or is none.
     """
+    read = map(asdict, _samples(shard))
+    for at, found in enumerate(known.items(shard.location, read) if known else read, number):
+        yield _Sample(**found).row(shard, at, is_chosen=is_chosen)
+
+
+def _samples(shard: Shard) -> Iterator[_Sample]:
     sample: _Sample | None = None
     keys: set[str] = set()
     for member, read in files.tar_members(shard.location):
         found = _NAME.fullmatch(member.name) if isinstance(member, Member) else None
         key = found[1] if found else None
         if sample is not None and key != sample.key and (isinstance(member, Damage) or key is not None):
-            yield sample.row(shard, number, is_chosen=is_chosen)
-            sample, number = None, number + 1
+            yield sample
+            sample = None
         if isinstance(member, Damage):
             what = f"damaged at byte {member.offset:,}: what stands there is lost; copy the whole file again"
-            yield Row(shard.location, number, 0, {}, what, "", shard.location)
-            number += 1
+            yield _Sample("", error=what)
         elif key is not None and not _is_hidden(key):
             if sample is None:
-                sample = _Sample(
-                    key, error="its key stands in the tar twice: give it another one" if key in keys else ""
-                )
+                twice = "its key stands in the tar twice: give it another one" if key in keys else ""
+                sample = _Sample(key, error=twice)
                 keys.add(key)
             try:
                 sample.add(shard, member, read)
             except OSError as error:
                 sample.error = f"{quote(member.name)} cannot be read: {reason_of(error)}"
     if sample is not None:
-        yield sample.row(shard, number, is_chosen=is_chosen)
+        yield sample
 
 
 def _is_hidden(key: str) -> bool:

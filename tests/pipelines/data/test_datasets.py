@@ -86,8 +86,9 @@ def test_a_picture_in_a_dataset_is_the_call_that_it_is_as_a_file_and_a_new_one_i
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_dataset_on_s3_is_read_where_it_is(here: Place, tmp_path: Path, kind: str) -> None:
-    with moto_s3() as endpoint, reach_s3(endpoint):
+def test_a_dataset_on_s3_is_read_where_it_is_and_no_picture_of_it_twice(here: Place, tmp_path: Path, kind: str) -> None:
+    book: list[str] = []
+    with moto_s3(book) as endpoint, reach_s3(endpoint):
         bucket = new_bucket_name()
         place = MAKERS[kind](tmp_path / "made", pictures(here)).replace(str(tmp_path), f"s3://{bucket}")
         files.exists(f"s3://{bucket}/any")
@@ -96,9 +97,12 @@ def test_a_dataset_on_s3_is_read_where_it_is(here: Place, tmp_path: Path, kind: 
             files.write(f"s3://{bucket}/{path.relative_to(tmp_path)}", path.read_bytes())
         made = recipe(here, dataset=place)
         for jobs, outcome in ((2, "done"), (2, "cached")):
+            book.clear()
             _, rows = perform(made, here.settings)
             assert [(row["item"], row["outcome"]) for row in rows] == [("p0", outcome), ("p1", outcome)]
             assert here.jobs == jobs
+        read = [line for line in book if line.startswith("GET") and line.partition("?")[0].endswith((".png", ".tar"))]
+        assert read == []
 
 
 # -- what a dataset is read as ----------------------------------------------------------------------------------------
