@@ -334,7 +334,7 @@ class _Maker:
 
 
 def _without_match(patterns: Sequence[str]) -> str:
-    hints = [hint for pattern in patterns if (hint := files.near_misses(pattern))]
+    hints = [hint for pattern in patterns if (hint := folders.left_out(pattern) or files.near_misses(pattern))]
     remedy = "; ".join(hints) or "put pictures there, or write another glob"
     return f"no file matches {', '.join(map(files.quoted, patterns))}: {remedy}"
 

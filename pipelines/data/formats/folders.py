@@ -47,14 +47,18 @@ def pictures_below(folder: str) -> list[str]:
 
 
 def left_out(folder: str) -> str:
-    """Return what a folder has besides its pictures that a person may have meant, or an empty string.
-
-    Raises:
-        OSError: it cannot be listed.
-    """
-    found = files.glob(pattern_below(folder))
+    """Return what a folder has besides its pictures that a person may have meant, or an empty string."""
+    if files.has_wildcards(folder) or files.is_web(folder):
+        return ""
+    try:
+        found = files.glob(pattern_below(folder))
+    except OSError:
+        return ""  # whoever reads it tells what is wrong
     if metadata := next((one for one in found if files.name(one).lower() in METADATA), ""):
         return f"{metadata} is not read here: for its columns, write {{dataset: {quote(folder)}}}"
+    held = [one for one in found if "." in files.name(one) and files.extension(one) in ("tar", "parquet", "arrow")]
+    if held and not any(files.extension(one) in FILE_TYPES for one in found):
+        return f"pictures may be inside its files, such as {held[0]}: write {{dataset: {quote(folder)}}}"
     unread = [one for one in found if files.extension(one) in _UNREAD and files.extension(one) not in FILE_TYPES]
     if not unread:
         return ""

@@ -129,15 +129,14 @@ def test_a_folder_in_place_of_a_glob_is_all_pictures_in_it_and_below(tmp_path: P
     (tmp_path / "d.heic").write_bytes(b"x")
     for written in (f"{tmp_path}", f"{tmp_path}/"):
         source = Source.model_validate(Source.expand(written))
-        assert [item.name for item in map(_named, items_of(source))] == ["b.png", "a.JPG"]
+        assert [files.name(item.path) for item in items_of(source)] == ["b.png", "a.JPG"]
         assert "1 .heic, such as" in source_warnings(source)[0].what
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "x.tar").write_bytes(b"x")
+    with pytest.raises(RecipeError, match="pictures may be inside its files, such as .*: write {dataset: "):
+        list(items_of(Source(images=(f"{tmp_path}/only",))))
     (tmp_path / "metadata.csv").write_text("file_name\nb.png\n")
     assert "write {dataset: " in source_warnings(source)[0].what
-
-
-class _named:  # noqa: N801
-    def __init__(self, item: Item) -> None:
-        self.name = files.name(item.path)
 
 
 def test_a_result_in_the_folder_that_is_the_source_is_refused(here: Place) -> None:
