@@ -15,8 +15,8 @@ from flux_tasks.files.access import (
     upload,
     write,
 )
-from flux_tasks.files.contents import exists, know_members, known_members, read, size, tar_members
 from flux_tasks.files.fingerprints import MISSING, Fingerprints
+from flux_tasks.files.inside.contents import exists, know_members, known_members, read, size, tar_members
 from flux_tasks.files.locations import (
     canonical,
     cell,

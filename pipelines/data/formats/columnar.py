@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, listed, quote
-from flux_tasks.files.cells import arrow_batches, bytes_leaf, open_parquet
+from flux_tasks.files.inside.cells import arrow_batches, bytes_leaf, open_parquet
 from pipelines.data.formats.layout import Shard, inside
 from pipelines.data.formats.tables import Row, attempt, is_bytes, is_printable, values_of
 from pipelines.language.names import RESERVED

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.files.tar import Member
+from flux_tasks.files.inside.tar import Member
 from flux_tasks.store.records import Store
 
 __all__ = ["KnownTars"]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pyarrow import DataType, RecordBatch
     from pyarrow.parquet import ColumnSchema, ParquetFile
 
-from flux_tasks.files.cells import open_parquet
+from flux_tasks.files.inside.cells import open_parquet
 from pipelines.data.formats.number import Number, cell
 from pipelines.data.formats.steady_file import steady
 from pipelines.language.document.recipe import TABLE_TYPES

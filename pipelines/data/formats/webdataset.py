@@ -22,7 +22,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import cut, listed, quote, reason_of
-from flux_tasks.files.tar import Damage, Member
+from flux_tasks.files.inside.tar import Damage, Member
 from flux_tasks.images.encoding import FILE_TYPES
 from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.formats.layout import Shard, is_inside

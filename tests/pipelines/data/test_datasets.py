@@ -133,7 +133,7 @@ def test_a_folder_in_place_of_a_glob_is_all_pictures_in_it_and_below(tmp_path: P
         assert "1 .heic, such as" in source_warnings(source)[0].what
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "x.tar").write_bytes(b"x")
-    with pytest.raises(RecipeError, match="pictures may be inside its files, such as .*: write {dataset: "):
+    with pytest.raises(RecipeError, match=r"pictures may be inside its files, such as .*: write \{dataset: "):
         list(items_of(Source(images=(f"{tmp_path}/only",))))
     (tmp_path / "metadata.csv").write_text("file_name\nb.png\n")
     assert "write {dataset: " in source_warnings(source)[0].what

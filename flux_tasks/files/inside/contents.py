@@ -14,9 +14,9 @@ from urllib.parse import unquote
 
 from flux_tasks.files import access
 from flux_tasks.files.access import Unusable, reporting
-from flux_tasks.files.cells import Column
+from flux_tasks.files.inside.cells import Column
+from flux_tasks.files.inside.tar import Damage, Member, TarIndex, members
 from flux_tasks.files.locations import Embedded, embedded, is_web, quoted
-from flux_tasks.files.tar import Damage, Member, TarIndex, members
 from flux_tasks.files.watching import notice, watching
 
 __all__ = ["exists", "know_members", "known_members", "read", "size", "tar_members"]
