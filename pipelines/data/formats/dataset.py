@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, quote, reason_of
@@ -94,16 +94,20 @@ def warnings(source: Source, find: Find) -> list[Problem]:
         RecipeError: there is no such dataset.
     """
     layout = layout_of(source, find)
-    if not layout.metadata:
-        return []
-    rows_here = (row for shard in layout.shards for row in imagefolder.rows(layout, shard, 0))
-    named = {value for row in rows_here for value in row.values.values() if isinstance(value, str)}
-    left = [one for one in layout.splits if one not in named]
-    if not left:
-        return []
-    count = "1 picture is" if len(left) == 1 else f"{len(left):,} pictures are"
-    what = f"{count} in no metadata file, such as {quote(left[0])}: add a row, or write images: {quote(layout.root)}"
-    return [Problem("source.dataset", what)]
+    found = []
+    if layout.left:
+        found.append(f"{_counted(layout.left, 'file')} in no split, and left out, as datasets does: name its split")
+    if layout.metadata:
+        rows_here = (row for shard in layout.shards for row in imagefolder.rows(layout, shard, 0))
+        named = {value for row in rows_here for value in row.values.values() if isinstance(value, str)}
+        if left := [one for one in layout.splits if one not in named]:
+            remedy = f"add a row, or write images: {quote(layout.root)}"
+            found.append(f"{_counted(left, 'picture')} in no metadata file: {remedy}")
+    return [Problem("source.dataset", what) for what in found]
+
+
+def _counted(left: Sequence[str], what: str) -> str:
+    return f"{len(left):,} {what}{' is' if len(left) == 1 else 's are'} (such as {quote(left[0])})"
 
 
 def _of_dataset(error: RecipeError) -> RecipeError:

@@ -1,8 +1,8 @@
 """How a dataset lies in its folder: its format, its files, and the split of each, by the rules of ``datasets``.
 
 A split is what ``configs`` in the header of ``README.md`` say; or the name of a folder (``train``, ``test``,
-``validation``, and other words for these); or the beginning of a file's name (``train-00000-of-00002.parquet``). A file
-of none belongs to ``train``.
+``validation``, and other words for these); or the name of a file (``train-00000-of-00002.parquet``, ``my_test.tar``).
+Where none of these names any, all files belong to ``train``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 _BY_WORD = {word: split for split, words in _SPLITS.items() for word in words}
-_SHARDED = re.compile(r"(\w+(?:\.\w+)*)-[0-9]{5,}(-of-[0-9]{5,})?")
+_SHARDED = re.compile(r"(\w+(?:\.\w+)*)-[0-9]{5,}-of-[0-9]{5,}")
 _WORDS = re.compile(r"[-._ 0-9]+")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Files of an imagefolder that say more of its pictures."""
@@ -64,6 +64,8 @@ class Layout:
         root: its folder.
         shards: its files, or of an imagefolder its metadata, else its pictures.
         metadata: of an imagefolder, where its metadata are.
+        splits: of the pictures of an imagefolder with metadata.
+        left: files that belong to no split, where others do.
     """
 
     kind: str
@@ -71,6 +73,7 @@ class Layout:
     shards: Sequence[Shard]
     metadata: Sequence[str] = ()
     splits: Mapping[str, str] = field(default_factory=dict)
+    left: Sequence[str] = ()
 
     def split_of(self, location: str) -> str:
         """Return the split of a picture, or an empty text."""
@@ -122,7 +125,8 @@ def layout_of(source: Source, find: Find) -> Layout:
             hint = nearest(source.split, known) or f"; it has {listed(known)}"
             raise _broken("split", f"{quote(source.split)} is no split of the dataset{hint}")
         shards = [shard for shard in shards if shard.split == source.split or shard.location in metadata]
-    return Layout(first.kind, first.root, shards, metadata, splits)
+    left = [location for one in found for location in one.left]
+    return Layout(first.kind, first.root, shards, metadata, splits, left)
 
 
 def _broken(field: str, what: str) -> RecipeError:
@@ -180,23 +184,49 @@ def _of_files(found: Sequence[str], root: str, source: Source, place: str, *, is
             "dataset", f"{files.quoted(place)} has no file of {kind or 'a format that is read here'}: {known}"
         )
     card = _card(root, source, found) if is_by_folder else None
-    splits = card if card is not None else {one: _split_of(one, root, kind) for one in chosen}
+    if source.config and card is None:
+        raise _broken(
+            "config", f"{files.quoted(place)} has no configs: write the folder of a README.md that lists some"
+        )
+    splits = card if card is not None else _splits(chosen, root, kind)
+    left = [] if card is not None else [one for one in chosen if one not in splits]
+    if not is_by_folder:
+        splits |= dict.fromkeys(left, "train")
     shards = [Shard(one, splits[one]) for one in chosen if one in splits]
     if kind != "imagefolder" or not metadata:
-        return Layout(kind, root, shards)
-    return Layout(kind, root, [Shard(one, _split_of(one, root, kind)) for one in metadata], metadata, splits)
+        return Layout(kind, root, shards, left=left if is_by_folder else ())
+    by_metadata = _splits(metadata, root, kind)
+    return Layout(kind, root, [Shard(one, by_metadata.get(one, "train")) for one in metadata], metadata, splits)
 
 
-def _split_of(location: str, root: str, kind: str) -> str:
-    """Return the split of a file, by its folders; by its name, too, if it is no picture."""
-    *above, name = location.removeprefix(f"{root}/").split("/")
-    by_folder = next((split for part in above if (split := split_of_folder(part))), "")
-    if by_folder or kind == "imagefolder":
-        return by_folder or "train"
-    if sharded := _SHARDED.match(name):
-        return _BY_WORD.get(sharded[1].lower(), sharded[1] if sharded[2] else "train")
-    words = _WORDS.split(files.stem(location).lower())
-    return next((_BY_WORD[word] for word in words if word in _BY_WORD), "train")
+def _splits(found: Sequence[str], root: str, kind: str) -> dict[str, str]:
+    """Return the split of each file: by the first rule that names a split for any; those that it does not name are out.
+
+    What a picture is called says nothing of its split.
+    """
+    for rule in (*((_of_shard,) if kind != "imagefolder" else ()), _of_folders, _of_words):
+        named = {}
+        for one in found:
+            parts = one.removeprefix(f"{root}/").split("/")
+            if split := rule(parts[:-1] if kind == "imagefolder" else parts):
+                named[one] = split
+        if named:
+            return named
+    return dict.fromkeys(found, "train")
+
+
+def _of_shard(parts: Sequence[str]) -> str:
+    sharded = _SHARDED.match(parts[-1])
+    return _BY_WORD.get(sharded[1].lower(), sharded[1]) if sharded else ""
+
+
+def _of_folders(parts: Sequence[str]) -> str:
+    return next((split for part in parts if (split := split_of_folder(part))), "")
+
+
+def _of_words(parts: Sequence[str]) -> str:
+    words = (word for part in reversed(parts) for word in _WORDS.split(part.lower()))
+    return next((_BY_WORD[word] for word in words if word in _BY_WORD), "")
 
 
 def _card(root: str, source: Source, found: Sequence[str]) -> dict[str, str] | None:
@@ -222,23 +252,30 @@ def _card(root: str, source: Source, found: Sequence[str]) -> dict[str, str] | N
         raise _broken(
             "config", f"{quote(name)} is no config of the dataset{remedy}: write config: {next(iter(configs))}"
         )
-    splits: dict[str, str] = {}
-    for split, pattern in _data_files(configs[name]):
+    config = configs[name]
+    below = str(config.get("data_dir") or "")
+    written = config.get("data_files")
+    patterns = [(split, f"{below}/{path}" if below else path) for split, path in _data_files(written)]
+    for pattern in [below or ".", *(pattern for _, pattern in patterns)]:
         if not is_inside(pattern):
             raise _broken("dataset", f"{place}: {quote(pattern)} leads out of its folder")
+    if not written:
+        return _splits(
+            [one for one in found if one.startswith(f"{files.join(root, below) if below else root}/")], root, ""
+        )
+    splits: dict[str, str] = {}
+    for split, pattern in patterns:
         matches = files.matcher(f"{glob_module.escape(root)}/{PurePosixPath(pattern)}")
-        splits |= {one: split or _split_of(one, root, "") for one in found if matches(one)}
+        splits |= {one: split for one in found if matches(one)}
     return splits
 
 
-def _data_files(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the patterns of a config, each with its split, or an empty text."""
-    below = f"{config['data_dir']}/" if config.get("data_dir") else ""
-    written = config.get("data_files") or "**"
-    for one in written if isinstance(written, list) else [written]:
-        split, paths = (str(one.get("split", "")), one.get("path")) if isinstance(one, dict) else ("", one)
+def _data_files(written: Any) -> Iterator[tuple[str, str]]:
+    """Yield the patterns of a config, each with its split."""
+    for one in written if isinstance(written, list) else [written] if written else []:
+        split, paths = (str(one.get("split", "train")), one.get("path")) if isinstance(one, dict) else ("train", one)
         for path in paths if isinstance(paths, list) else [paths]:
-            yield split, f"{below}{path}"
+            yield split, str(path)
 
 
 def _of_saved(root: str, found: Sequence[str], find: Find) -> Layout | None:

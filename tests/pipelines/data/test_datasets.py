@@ -159,7 +159,31 @@ def test_metadata_say_where_pictures_are_and_cannot_lead_out_of_their_folder(tmp
     assert all("leads out of the folder of the dataset" in item.error for item in found[1:3])
     assert found[3].path == f"{tmp_path}/in/gone.png"
     assert "it has no file_name" in found[4].error
-    assert "1 picture is in no metadata file" in source_warnings(Source(dataset=(f"{tmp_path}/in",)))[0].what
+    assert "1 picture is (such as" in source_warnings(Source(dataset=(f"{tmp_path}/in",)))[0].what
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "data/train-00000-of-00002 data/train-00001-of-00002 data/mine-00000-of-00001",
+        "mydata_train mydata_val other",
+        "eval/x y",
+        "train/x dev/y z/test",
+        "train latest",
+        "x y",
+    ],
+)
+def test_splits_are_those_that_datasets_finds(tmp_path: Path, names: str) -> None:
+    from datasets import load_dataset_builder
+
+    for name in names.split():
+        place = tmp_path / "made" / f"{name}.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pa.table({"image": [b"x"]}), place)
+    found = load_dataset_builder(str(tmp_path / "made"), cache_dir=str(tmp_path / "cache")).config.data_files
+    theirs = {(str(split), str(place)) for split, places in found.items() for place in places}
+    ours = {(item.columns["split"], item.path.partition("::")[2]) for item in items(tmp_path / "made")}
+    assert ours == theirs
 
 
 def test_the_configs_of_a_readme_say_which_files_are_which_split(here: Place, tmp_path: Path) -> None:
@@ -167,11 +191,14 @@ def test_the_configs_of_a_readme_say_which_files_are_which_split(here: Place, tm
     for name in ("small/eval.parquet", "large/part.parquet"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(made.read_bytes())
-    assert {item.columns["split"] for item in items(tmp_path)} == {"train", "test"}
+    assert [item.columns["split"] for item in items(tmp_path)] == ["train", "train"]
+    assert "2 files are (such as" in source_warnings(Source(dataset=(str(tmp_path),)))[0].what
+    assert len(items(f"{tmp_path}/**/*.parquet")) == 6, "files that are named are all read"
     configs = "configs:\n- config_name: small\n  default: true\n  data_files: small/*\n"
     configs += "- config_name: large\n  data_files:\n  - split: mine\n    path: [large/*.parquet]\n"
     (tmp_path / "README.md").write_text(f"---\nlicense: mit\n{configs}---\n# A card\n")
-    assert [item.columns["split"] for item in items(tmp_path)] == ["test", "test"]
+    assert [item.columns["split"] for item in items(tmp_path)] == ["train", "train"]
+    assert {item.path.rpartition("/")[2] for item in items(tmp_path)} == {"eval.parquet"}
     assert [item.columns["split"] for item in items(tmp_path, config="large")] == ["mine", "mine"]
     with pytest.raises(RecipeError, match=r"'larg' is no config of the dataset \(did you mean 'large'\?\)"):
         items(tmp_path, config="larg")
