@@ -13,7 +13,7 @@ from flux_tasks.files.access import Unusable, stream
 from flux_tasks.files.locations import Embedded, is_local, local_name, quoted
 
 if TYPE_CHECKING:
-    from pyarrow import Array, DataType, RecordBatchReader
+    from pyarrow import Array, DataType, RecordBatch, RecordBatchReader
     from pyarrow.parquet import ParquetFile
 
 __all__ = ["Column", "arrow_batches", "bytes_leaf", "open_parquet"]
@@ -55,13 +55,17 @@ def arrow_batches(location: str) -> RecordBatchReader:
     except ImportError:
         raise Unusable("it needs a library that is not installed: pip install 'flux-pipelines[parquet]'") from None
     source = pa.memory_map(local_name(location)) if is_local(location) else pa.PythonFile(stream(location), "r")
-    if source.read(6) == b"ARROW1":
-        source.seek(0)
-        file = pa.ipc.open_file(source)
-        batches = (file.get_batch(index) for index in range(file.num_record_batches))
-        return pa.RecordBatchReader.from_batches(file.schema, batches)
+    is_file = source.read(6) == b"ARROW1"
     source.seek(0)
-    return pa.ipc.open_stream(source)
+    reader = pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+
+    def checked() -> Iterator[RecordBatch]:
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+        for batch in batches:
+            batch.validate(full=True)  # the library believes offsets otherwise, and a damaged one ends the process
+            yield batch
+
+    return pa.RecordBatchReader.from_batches(reader.schema, checked())
 
 
 def bytes_leaf(kind: DataType) -> str | None:

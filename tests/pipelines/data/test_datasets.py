@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +307,18 @@ def test_a_file_that_is_no_dataset_costs_one_item_and_the_others_are_made(
     _, rows = perform(recipe(here, dataset=f"{good.parent}/*{good.suffix}"), here.settings)
     assert [row["outcome"] for row in rows] == ["invalid", "done", "done"]
     assert f"a-bad{good.suffix}" in rows[0]["error"]["message"]
+
+
+def test_a_damaged_arrow_file_does_not_end_the_process(here: Place, tmp_path: Path) -> None:
+    folder = Path(MAKERS["arrow"](tmp_path / "made", pictures(here)))
+    (place,) = folder.glob("*.arrow")
+    ends = list(accumulate(len(picture) for picture, _ in pictures(here)))
+    offsets, wrong = (struct.pack("<3i", 0, *values) for values in (ends, (2**31 - 1, ends[1])))
+    assert offsets in place.read_bytes()
+    place.write_bytes(place.read_bytes().replace(offsets, wrong))
+    (found,) = items(folder)
+    assert "is damaged" in found.error
+    assert f"{place}: " in found.error
 
 
 @pytest.mark.parametrize("kind", MAKERS)
