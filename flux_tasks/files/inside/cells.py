@@ -131,7 +131,7 @@ class Column:
                 what = str(error) if is_unread else f"damaged: {type(error).__name__}: {error}"
                 may_pass = is_unread and not isinstance(error, Unusable) and not is_local(self._place.container)
                 kind = OSError if may_pass else Unusable
-                raise kind(f"row {row} of {quoted(self._place.container)}: {what}"[:400]) from None
+                raise kind(f"row {row} of {quoted(self._place.container)}: {' '.join(what.split())}"[:400]) from None
 
     def close(self) -> None:
         """Close the file, and drop what is in memory; who reads on opens it again."""

@@ -157,13 +157,18 @@ class _File:
     def _of_parquet(self, table: ParquetFile) -> Iterator[_Batch]:
         leaves = [table.schema.column(index) for index in range(len(table.schema))]
         wanted = [leaf.path for leaf in leaves if not is_bytes(leaf)]
+        count = 0
         for group in range(table.num_row_groups):
             masks = {name: self._mask(table, group, name) for name in self.pictures}
             if not wanted:
+                count += table.metadata.row_group(group).num_rows
                 yield [{}] * table.metadata.row_group(group).num_rows, masks
                 continue
             for batch in table.iter_batches(_BATCH, row_groups=[group], columns=wanted, use_threads=False):
+                count += batch.num_rows
                 yield values_of(batch), masks
+        if count != table.metadata.num_rows:
+            raise ValueError(f"it says that it has {table.metadata.num_rows:,} rows, and has {count:,}")
 
     def _mask(self, table: ParquetFile, group: int, name: str) -> Iterator[bool]:
         """Yield whether each row of a group has bytes in a column; they are read only where some have."""

@@ -82,7 +82,7 @@ def _rows_of(layout: Layout, shard: Shard, number: int, known: KnownTars | None,
 
 
 def _failed(shard: Shard, number: int, what: str) -> Row:
-    what = what.removeprefix(f"{shard.location} ").removeprefix(f"{shard.location}: ")
+    what = " ".join(what.split()).removeprefix(f"{shard.location} ").removeprefix(f"{shard.location}: ")
     remedy = "write the file anew, or take it out of the dataset"
     return Row(shard.location, number, 0, {}, f"{what}: {remedy}", "", shard.location)
 
