@@ -45,13 +45,12 @@ __all__ = [
     "folders",
     "listing",
     "may_pass",
+    "open_local",
     "patiently",
     "read",
-    "read_range",
     "remove",
     "reporting",
     "size",
-    "state",
     "stream",
     "write",
 ]
@@ -171,7 +170,7 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     text = os.fspath(location)
     notice(text)
     if is_local(text):
-        with _open_local(text) as file:
+        with open_local(text) as file:
             found = os.fstat(file.fileno()).st_size
             if limit is not None and found > limit:
                 raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
@@ -186,35 +185,12 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     return content
 
 
-@reporting
-def read_range(location: str, start: int, end: int) -> bytes:
-    """Return the bytes of a file from ``start`` to before ``end``; fewer where it ends earlier.
+def open_local(location: str) -> BinaryIO:
+    """Open a file on this machine for reading.
 
     Raises:
-        OSError: missing or unreadable.
+        OSError: missing or unreadable; a pipe, or a link that leads nowhere.
     """
-    if is_local(location):
-        with _open_local(location) as file:
-            file.seek(start)
-            return file.read(end - start)
-    filesystem, path = filesystem_of(location)
-    content: bytes = filesystem.cat_file(path, start=start, end=end)
-    return content
-
-
-@reporting
-def state(location: str) -> str:
-    """Return a text that is another one after the file has changed, as far as its place tells."""
-    if is_local(location):
-        found = os.stat(local_name(location))  # noqa: PTH116 - once for each picture
-        return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_ino}"
-    filesystem, path = filesystem_of(location)
-    known = filesystem.info(path)
-    names = ("size", "ETag", "etag", "md5Hash", "generation", "LastModified", "mtime", "created")
-    return ":".join(str(known.get(name, "")) for name in names)
-
-
-def _open_local(location: str) -> BinaryIO:
     path = local_name(location)
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - several times for each job
@@ -242,7 +218,7 @@ def stream(location: str | os.PathLike[str], *, block: int | None = None) -> Bin
     text = os.fspath(location)
     notice(text)
     if is_local(text):
-        return _open_local(text)
+        return open_local(text)
     filesystem, path = filesystem_of(text)
     return cast(BinaryIO, io.BufferedReader(_Remote(text, filesystem.open(path, "rb", block_size=block))))
 

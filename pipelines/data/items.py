@@ -25,14 +25,13 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of, shown
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data.formats import dataset, folders, tables
-from pipelines.data.formats.known_tars import KnownTars
-from pipelines.data.formats.layout import Find
+from pipelines.data.formats.listing import Listed, finder_in, matched
 from pipelines.data.formats.number import Number
 from pipelines.data.formats.tables import Row
 from pipelines.language import templates
@@ -40,17 +39,6 @@ from pipelines.language.document.recipe import Source
 from pipelines.language.names import ITEM_NAMES, RESERVED
 
 __all__ = ["Item", "Listed", "finder", "items_of", "known_names", "source_columns", "source_warnings", "table_names"]
-
-
-class Listed(dict[str, list[str]]):
-    """What each glob of a source has found. A run lists its folders once, so that it has the same items all the way.
-
-    Attributes:
-        tars: those that have been listed before.
-    """
-
-    tars: KnownTars | None = None
-
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
@@ -155,7 +143,7 @@ def source_columns(source: Source, listed: Listed | None = None) -> frozenset[st
         RecipeError: it cannot be read.
     """
     if source.dataset:
-        return dataset.columns(source, _finder_in(listed))
+        return dataset.columns(source, finder_in(listed))
     locations = tables.found(source.table) if source.table else []
     headers = [tables.header(location) for location in locations[:_HEADERS]]
     if len(locations) > _HEADERS or None in headers:
@@ -192,35 +180,16 @@ class _Entry:
 def _entries(source: Source, listed: Listed | None) -> Iterator[_Entry]:
     if source.has_rows:
         known = listed.tars if listed is not None else None
-        found = dataset.rows(source, _finder_in(listed), known) if source.dataset else tables.rows(source.table)
+        found = dataset.rows(source, finder_in(listed), known) if source.dataset else tables.rows(source.table)
         for row in found:
             yield _Entry(row.picture, row)
         return
     seen: set[str] = set()
     for pattern in source.images:
-        for path in _matched(pattern, listed):
+        for path in matched(pattern, listed):
             if path not in seen:
                 seen.add(path)
                 yield _Entry(path)
-
-
-def _finder_in(listed: Listed | None) -> Find:
-    return partial(_matched, listed=listed, where="source.dataset")
-
-
-def _matched(pattern: str, listed: Listed | None, where: str = "source.images") -> list[str]:
-    if listed is not None and pattern in listed:
-        return listed[pattern]
-    try:
-        found = files.glob(pattern)
-        if where == "source.images" and found in ([], [pattern.rstrip("/")]):
-            found = folders.pictures_below(pattern) or found
-    except OSError as error:
-        what = f"'{files.quoted(pattern)}' cannot be listed: {reason_of(error)}"
-        raise RecipeError([Problem(where, what)]) from None
-    if listed is not None:
-        listed[pattern] = found
-    return found
 
 
 class _Maker:
@@ -350,12 +319,12 @@ def source_warnings(source: Source, listed: Listed | None = None) -> list[Proble
     Raises:
         RecipeError: a folder cannot be listed.
     """
-    found = dataset.warnings(source, _finder_in(listed)) if source.dataset else []
+    found = dataset.warnings(source, finder_in(listed)) if source.dataset else []
     for index, pattern in enumerate(source.images):
-        matched = _matched(pattern, listed)
-        hint = folders.left_out(pattern) if folders.is_folder(pattern, matched) else files.near_misses(pattern, matched)
-        if hint or not (matched or files.has_wildcards(pattern)):
-            what = f"'{files.quoted(pattern)}' {'leaves files out' if matched else 'matches no file'}"
+        there = matched(pattern, listed)
+        hint = folders.left_out(pattern) if folders.is_folder(pattern, there) else files.near_misses(pattern, there)
+        if hint or not (there or files.has_wildcards(pattern)):
+            what = f"'{files.quoted(pattern)}' {'leaves files out' if there else 'matches no file'}"
             where = f"source.images.{index}" if len(source.images) > 1 else "source.images"
             found.append(Problem(where, f"{what}: {hint}" if hint else what))
     return found
@@ -370,9 +339,9 @@ def finder(source: Source, extra: Mapping[str, Any], listed: Listed | None = Non
         RecipeError: a folder cannot be listed.
     """
     patterns = [
-        folders.pattern_below(one) if folders.is_folder(one, _matched(one, listed)) else one for one in source.images
+        folders.pattern_below(one) if folders.is_folder(one, matched(one, listed)) else one for one in source.images
     ]
-    patterns += dataset.patterns(source, _finder_in(listed))
+    patterns += dataset.patterns(source, finder_in(listed))
     matchers = [files.matcher(pattern, files.links_of(pattern)) for pattern in patterns]
     maker = _Maker(source, extra)
 

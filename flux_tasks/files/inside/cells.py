@@ -100,7 +100,7 @@ class Column:
     """The bytes of one column of a file. Any number of threads may use it.
 
     Attributes:
-        state: of the file when it was opened; see ``access.state``.
+        state: of the file when it was opened; see ``ranges.state``.
     """
 
     def __init__(self, place: Embedded, column: str, state: str) -> None:

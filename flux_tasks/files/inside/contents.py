@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from flux_tasks.files import access
 from flux_tasks.files.access import Unusable, reporting
 from flux_tasks.files.inside.cells import Column
+from flux_tasks.files.inside.ranges import state
 from flux_tasks.files.inside.tar import Damage, Member, TarIndex, members
 from flux_tasks.files.locations import Embedded, embedded, is_web, quoted
 from flux_tasks.files.watching import notice, watching
@@ -141,14 +142,14 @@ def _cell(place: Embedded) -> bytes | None:
     row = rest.partition("/")[0]
     if not (row.isascii() and row.isdigit()):
         raise Unusable("it names no row: write parquet://COLUMN/ROW::FILE")
-    state = access.state(place.container)
+    now = state(place.container)
     key = name, place.container
     old: list[Column] = []
     with _lock:
         column = _columns.get(key)
-        if column is None or column.state != state:
+        if column is None or column.state != now:
             old += [column] if column else []
-            column = _columns[key] = Column(place, unquote(name), state)
+            column = _columns[key] = Column(place, unquote(name), now)
         _columns.move_to_end(key)
         if len(_columns) > _REMEMBERED["cells"]:
             old.append(_columns.popitem(last=False)[1])
