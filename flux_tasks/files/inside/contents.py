@@ -88,14 +88,16 @@ def tar_members(location: str) -> Iterator[tuple[Member | Damage, Callable[[], b
             file.seek(member.offset)
             return file.read(member.size)
 
-        places: dict[str, Member] = {}
+        index = _index(location)
+        index.places, index.is_whole = {}, False
+        places = index.places
         for one in members(file):
             if isinstance(one, Member):
-                places[one.name] = one
+                places.setdefault(one.name, one)
                 yield one, partial(bytes_of, one)
             else:
                 yield one, bytes
-    know_members(location, places.values())
+        index.is_whole = index.places is places
 
 
 def known_members(location: str) -> list[Member]:
@@ -105,7 +107,8 @@ def known_members(location: str) -> list[Member]:
 
 def know_members(location: str, found: Iterable[Member]) -> None:
     """Remember where the members of a tar are: none of its headers has to be looked for."""
-    _index(location).places = {member.name: member for member in found}
+    index = _index(location)
+    index.places, index.is_whole = {member.name: member for member in found}, True
 
 
 def _check(location: str) -> None:

@@ -101,13 +101,15 @@ class TarIndex:
     """Where the members of one tar are. Any number of threads may use it.
 
     Attributes:
-        places: its members by name; none before the tar is first read.
+        places: its members by name, as far as the tar has been read; the first one of a name.
+        is_whole: whether these are all.
     """
 
     def __init__(self, location: str) -> None:
         self._location = location
         self._lock = threading.Lock()
         self.places: dict[str, Member] = {}
+        self.is_whole = False
 
     def size(self, name: str) -> int | None:
         """Return the bytes of a member; None if there is no such file in the tar.
@@ -136,14 +138,17 @@ class TarIndex:
                     raise Unusable(f"cut short: {quoted(self._location)} ends within it; copy the whole file again")
                 return data[_BLOCK:]
             with self._lock:
-                self.places = {}
+                self.places, self.is_whole = {}, False
         raise OSError(f"somebody changes {quoted(self._location)} while it is read: run again when it is complete")
 
     def _place(self, name: str) -> Member | None:
         with self._lock:
-            if not self.places:
+            if name not in self.places and not self.is_whole:
                 with stream(self._location, block=_CHUNK) as file:
-                    self.places = {one.name: one for one in members(file) if isinstance(one, Member)}
+                    for one in members(file):
+                        if isinstance(one, Member):
+                            self.places.setdefault(one.name, one)
+                self.is_whole = True
             found = self.places.get(name)
             return found if found and found.is_file else None
 

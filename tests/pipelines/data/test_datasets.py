@@ -264,7 +264,7 @@ def test_the_members_of_a_key_become_its_columns_and_a_bad_member_costs_its_own_
         ("d.txt", b"alone"),
         ("../../e.png", data),
         ("in.side/f.png", data),
-        ("a.png", data),
+        ("a.png", pictures(here)[1][0]),
     )
     found = items(place)
     first = found[0]
