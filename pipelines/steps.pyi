@@ -25,6 +25,7 @@ class _Mask(TypedDict, total=False):
     dilate: int | str
     resize: bool | str
     step: str
+    annotations: str | Sequence[str] | Mapping[str, Any]
 
 _MaskLike = _Picture | Mask | _Mask
 
@@ -111,7 +112,7 @@ def deblur(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -158,7 +159,7 @@ def erase(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -223,7 +224,7 @@ def outpaint(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -272,7 +273,7 @@ def try_on(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -325,7 +326,7 @@ def fill(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -382,7 +383,7 @@ def fill_finetuned(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -441,7 +442,7 @@ def expand(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -518,7 +519,7 @@ def edit(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -601,7 +602,7 @@ def generate(
         fit: error refuses a picture that does not suit the tool; downscale makes it suit.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -632,7 +633,7 @@ def auto_orient(
     Args:
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -679,7 +680,7 @@ def resize(
         filter: How pixels are averaged.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -720,7 +721,7 @@ def crop(
         anchor: Which part is kept, where no box says so.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -769,7 +770,7 @@ def pad(
         color: A name, '#rrggbb', '#rrggbbaa' or transparent. A mask is padded with black.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -806,7 +807,7 @@ def convert(
         mode: L: greys; RGB: colours; RGBA: colours with alpha. L and RGB put transparent parts on white.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -839,7 +840,7 @@ def load_image(
         file: Where it is: a path, or a template of one.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -872,7 +873,7 @@ def load_mask(
         file: Where it is: a path, or a template of one.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -907,7 +908,7 @@ def cutout(
         feather: Pixels over which the edge of the mask is softened, inwards only.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -940,7 +941,7 @@ def flatten(
         color: An opaque name or '#rrggbb'.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -977,7 +978,7 @@ def composite(
         feather: Pixels over which the edge of the mask is softened, inwards only.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1008,7 +1009,7 @@ def mask_from_alpha(
     Args:
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1041,7 +1042,7 @@ def mask_from_boxes(
         boxes: Rectangles: left, top, right, bottom in pixels; right and bottom excluded.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1076,7 +1077,7 @@ def mask_from_color(
         tolerance: How far each of red, green and blue may be off.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1107,7 +1108,7 @@ def mask_union(
     Args:
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1140,7 +1141,7 @@ def mask_dilate(
         pixels: To grow by in every direction; below 0, to shrink by.
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.
@@ -1171,7 +1172,7 @@ def mask_invert(
     Args:
         id: The name that other steps use; its tool's name if left out.
         from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
-        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
         matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
         vars: Names that only this step's templates know.
         expect: What the result has to be.

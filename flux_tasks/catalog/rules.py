@@ -107,6 +107,17 @@ class SizeRule:
         scale = ((self.reduced_area or self.max_area) / area) ** 0.5
         return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
+    def kept(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return the part of a reduced picture of ``size`` that the service works on: left, top, right, bottom.
+
+        It is the middle, cut to ``multiple`` (``center_crop_to_multiple_of_x`` in BFL's own code of FLUX.2).
+        """
+        if not self.reduces:
+            return 0, 0, *size
+        width, height = (max(self.multiple, side // self.multiple * self.multiple) for side in size)
+        left, top = (size[0] - width) // 2, (size[1] - height) // 2
+        return left, top, left + width, top + height
+
     def remarks(self, size: tuple[int, int], *, is_edited: bool) -> list[str]:
         """Return warnings about a picture of ``size`` (width, height) that is accepted all the same."""
         width, height = size
@@ -115,8 +126,8 @@ class SizeRule:
         if (reduced := self.reduced(size)) != size:
             found.append(f"the service reduces {shown} to about {px_size(reduced)}")
         elif self.reduces and any(side % self.multiple for side in size):
-            cut = (width // self.multiple * self.multiple, height // self.multiple * self.multiple)
-            found.append(f"the service crops {shown} to {px_size(cut)}")
+            left, top, right, bottom = self.kept(size)
+            found.append(f"the service crops {shown} to {px_size((right - left, bottom - top))}")
         if is_edited and self.sure_area is not None and area > self.sure_area:
             found.append(f"{shown} is more than {self.sure_area:,} px: the service may refuse it ({self.source})")
         if is_edited and self.best_area is not None and not self.best_area[0] <= area <= self.best_area[1]:

@@ -49,6 +49,9 @@ def print_summary(run: Run) -> None:
         print_error(f"stopped: {summary.stopped}")
     if set(summary.counts) & FINE:
         print_line(f"results:  {', '.join(dict.fromkeys(output.root for output in run.recipe.outputs))}")
+        places = [target.path for output in run.recipe.outputs for target in output.annotations]
+        if places and not summary.stopped:
+            print_line(f"labels:   {', '.join(dict.fromkeys(places))}")
     print_line(f"manifest: {summary.manifest}")
     if summary.report:
         print_line(f"report:   {summary.report}")

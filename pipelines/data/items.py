@@ -10,6 +10,7 @@ A template of an item may name the following; where a name occurs twice, the lat
 * what the caller gives as ``extra`` (``vars``, ``env``);
 * columns of its table that are plain words and not reserved (``RESERVED``); and ``row``, which has all of them:
   ``{{ row["file name"] }}``;
+* ``labels`` and ``count`` where the source has annotations: the class of each label, and how many are called so;
 * ``stem``, ``name``, ``path`` and ``index``. A row without a picture has no path; its stem and name are
   ``row-000012``, from its number in the table, from 0. In a ``filter``, ``index`` is how many items it has let through;
 * the source's own ``columns``, those further up first. The template of a picture, ``image``, comes before all of these
@@ -30,13 +31,14 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
+from pipelines.data.annotations import Labels, read_annotations
 from pipelines.data.formats import dataset, folders, tables
 from pipelines.data.formats.listing import Listed, finder_in, matched
 from pipelines.data.formats.number import Number
 from pipelines.data.formats.tables import Row
 from pipelines.language import templates
 from pipelines.language.document.recipe import Source
-from pipelines.language.names import ITEM_NAMES, RESERVED
+from pipelines.language.names import ITEM_NAMES, LABEL_NAMES, RESERVED
 
 __all__ = ["Item", "Listed", "finder", "items_of", "known_names", "source_columns", "source_warnings", "table_names"]
 
@@ -55,6 +57,7 @@ class Item:
         row: all columns of its table.
         number: of its row in the table, from 0.
         error: why it cannot be used, or an empty string.
+        labels: what the annotations of the source say of its picture; None without annotations.
     """
 
     index: int
@@ -63,6 +66,7 @@ class Item:
     row: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
     error: str = ""
+    labels: Labels | None = None
 
     @cached_property
     def stem(self) -> str:
@@ -84,7 +88,8 @@ class Item:
     def context(self) -> dict[str, Any]:
         """The names that its templates know: its own, and its columns."""
         own = {"stem": self.stem, "name": self._name, "path": self.path, "index": self.index}
-        return {**own, **({"row": self.row} if self.row else {}), **self.columns}
+        labelled = self.labels.context if self.labels is not None else {}
+        return {**own, **({"row": self.row} if self.row else {}), **labelled, **self.columns}
 
     @cached_property
     def _name(self) -> str:
@@ -158,7 +163,8 @@ def known_names(source: Source) -> frozenset[str] | None:
         RecipeError: a table cannot be read.
     """
     names = table_names(source)
-    return None if names is None else names | {*ITEM_NAMES, *source.columns}
+    own = (*ITEM_NAMES, *source.columns, *(LABEL_NAMES if source.annotations else ()))
+    return None if names is None else names | {*own}
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,8 @@ class _Maker:
         self._extra = extra
         texts = (source.image, *source.columns.values())
         self._counts = any("index" in _names(text) for text in texts)
+        given = source.annotations
+        self._annotations = read_annotations(given.path, given.format) if given is not None else None
 
     def entries(self) -> Iterator[_Entry]:
         """Return the locations of pictures, or the rows."""
@@ -271,6 +279,11 @@ class _Maker:
         return path, "" if path.strip() else f"{wrong} empty here: write where the picture is"
 
     def _with_columns(self, entry: _Entry, item: Item) -> tuple[Item, dict[str, Any]]:
+        if self._annotations is not None:
+            try:
+                item = replace(item, labels=self._annotations.of(item.path) or Labels(None))
+            except InvalidRequest as error:
+                return replace(item, error=str(error)), {}
         context = {**self._extra, **item.context}
         columns = dict(item.columns)
         problems: list[str] = []
@@ -285,7 +298,7 @@ class _Maker:
             except InvalidRequest as error:
                 failed.add(name)
                 problems.append(_explain(entry, where, template, context, error))
-        return Item(item.index, item.path, columns, item.row, item.number, "\n".join(problems)), context
+        return replace(item, columns=columns, error="\n".join(problems)), context
 
     def _filtered(self, entry: _Entry, item: Item, context: Mapping[str, Any]) -> Item | None:
         condition = self._source.filter

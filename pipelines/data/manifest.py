@@ -113,10 +113,15 @@ class ErrorRow(TypedDict):
 
 
 class OutputRow(_From):
-    """A file that was written, and the picture in it, which is the result of the node ``from``."""
+    """A file that was written, and the picture in it, which is the result of the node ``from``.
+
+    ``labels`` are its labels, which ``annotations.labels_of`` reads; ``annotations`` is where they are written.
+    """
 
     path: str
     image: dict[str, Any]
+    labels: NotRequired[dict[str, Any]]
+    annotations: NotRequired[list[str]]
 
 
 class ManifestRow(TypedDict):

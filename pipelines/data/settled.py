@@ -109,6 +109,9 @@ class SettledItems:
             context = item.context
             if not self._counts:
                 del context["index"]
+            if item.labels is not None:
+                context["labels"] = item.labels.digest
+                context.pop("count", None)
             key = digest_of(context)
             self._last = item, key
         return key

@@ -33,6 +33,11 @@ class _Unknown:
     __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __pos__ = __abs__ = _undecided
     __int__ = __float__ = __index__ = __round__ = __str__ = __format__ = _undecided
     __hash__ = object.__hash__
+    __call__ = _undecided
+
+
+UNKNOWN = _Unknown()
+"""Stands for whatever depends on a picture that is not made yet."""
 
 
 def applies(
@@ -102,7 +107,7 @@ def _image_facts(wanted: list[str], image: ImageRef | None, facts: Facts) -> dic
     if not isinstance(image, Placeholder):
         return facts.of(image, wanted)
     by_size = [name for name in wanted if name in ("width", "height", "aspect", "megapixels") and image.is_sized]
-    return {name: _Unknown() for name in wanted} | facts.of(image, by_size)
+    return dict.fromkeys(wanted, UNKNOWN) | facts.of(image, by_size)
 
 
 def _mask_fact(fact: str, mask: Any, image: ImageRef | None, facts: Facts) -> Any:
@@ -121,7 +126,7 @@ def _mask_fact(fact: str, mask: Any, image: ImageRef | None, facts: Facts) -> An
         raise InvalidImage("there is no picture that the mask could belong to")
     is_open = isinstance(image, Placeholder) and (described.alpha or not image.is_sized)
     if is_open or isinstance(described.file, Placeholder):
-        return _Unknown()
+        return UNKNOWN
     return facts.coverage(described, image)
 
 

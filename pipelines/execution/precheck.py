@@ -11,6 +11,7 @@ from typing import Any
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data import items as items_module
+from pipelines.data.annotations.checks import annotation_problems, annotation_warnings
 from pipelines.data.formats import tables
 from pipelines.data.items import Item, Listed, finder, items_of, known_names, source_columns
 from pipelines.data.outputs import Outputs
@@ -60,7 +61,11 @@ def _placed(recipe: CompiledRecipe) -> Iterator[None]:
 def source_warnings(recipe: CompiledRecipe, listed: Listed | None = None) -> list[Problem]:
     """Return what the source leaves out that a person may have meant; see ``items.source_warnings``."""
     with _placed(recipe):
-        return recipe.placed(items_module.source_warnings(recipe.source, listed))
+        found = items_module.source_warnings(recipe.source, listed)
+        if recipe.source.annotations is not None:
+            each = items_of(recipe.source, recipe.constants, listed)
+            found += annotation_warnings(recipe, ((item.source, item.labels) for item in each))
+        return recipe.placed(found)
 
 
 def check_items(
@@ -126,6 +131,8 @@ def _checked_items(
                 outputs.take(mark, *first)
             if not found_again and finds(path):
                 found_again = path
+    if problems := [*annotation_problems(recipe)]:
+        raise RecipeError(problems)
     name = cut(recipe.outputs[0].path.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"
     if inputs & results.keys():

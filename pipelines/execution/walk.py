@@ -22,14 +22,15 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.execution.answers import Attempt, InVain, NeedsJob, NodeAnswers, Outcome, Place
 from pipelines.execution.arguments import Results, arguments_of, call_of, context_of, tries_of, with_pictures
-from pipelines.execution.conditions import Undecided, applies, check_mask, near_misses, requires_mask
+from pipelines.execution.conditions import UNKNOWN, Undecided, applies, check_mask, near_misses, requires_mask
 from pipelines.execution.expectations import judge
 from pipelines.execution.foresight import Foresight, leads_nowhere
+from pipelines.execution.labels import FollowedLabels, lost_labels, mentions_labels, wants_labels
 from pipelines.execution.local_steps import grown
 from pipelines.execution.placeholders import Placeholder
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
-from pipelines.language.names import SOURCE
+from pipelines.language.names import LABEL_NAMES, SOURCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class WalkResult:
 
     results: Results
     paths: Sequence[tuple[OutputTarget, str]] = ()
+    labels: FollowedLabels | None = None
+    """The labels at each node; None without annotations."""
 
 
 async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> WalkResult:
@@ -56,6 +59,8 @@ class _Walk:
         self._foreseen: Mapping[str, Exception] | None = None
         """By node, what is certain to fail, once somebody has asked for it."""
         self._foreseeing = asyncio.Lock()
+        options = recipe.source.annotations
+        self._labels = FollowedLabels(item.labels, options) if options and item.labels is not None else None
         self._given_up: set[str] = set()
         """Nodes without a result because a job would have been in vain."""
 
@@ -68,11 +73,13 @@ class _Walk:
             paths = self._answers.outputs.claim(self._graph.targets, self._context, self._item.index)
             place = "input"
             self._results[SOURCE] = await self._answers.off_loop(self._source) if self._item.path else None
+            if self._labels is not None:
+                self._labels.begin(self._results[SOURCE])
         except Exception as problem:
             self._answers.fail(place, problem)
             return WalkResult(self._results)
         await self._nodes(self._graph.nodes)
-        return WalkResult(self._results, paths)
+        return WalkResult(self._results, paths, self._labels)
 
     def _source(self) -> ImageRef:
         return ImageRef.of(self._item.path, name=self._item.stem)
@@ -127,6 +134,8 @@ class _Walk:
                 ahead = Foresight(self._answers)
                 again = _Walk(self._item, self._recipe, ahead)
                 again._results[SOURCE] = self._results[SOURCE]
+                if again._labels is not None:
+                    again._labels.begin(self._results[SOURCE])
                 await again._nodes(self._graph.nodes)
                 self._foreseen = ahead.problems
         return node.id in leads_nowhere(self._graph, self._foreseen)
@@ -134,24 +143,38 @@ class _Walk:
     async def _result(self, node: Node) -> ImageRef | None:
         """Return the result of a node; its input where it does not apply; None where there is no picture."""
         image = self._results[node.image] if node.image is not None else None
-        context = context_of(node, self._context)
+        context, conditional = await self._names(node)
         given = arguments_of(node, context)
         if node.image is not None and image is None:
-            return await self._skip(node, context, given, None, f"there is no picture from {node.image}")
+            return await self._skip(node, conditional, given, None, f"there is no picture from {node.image}")
+        if self._labels is not None and wants_labels(node):
+            given = await self._answers.off_loop(self._labels.masked, node, given)
         arguments = with_pictures(node, given, self._results)
         if arguments is None:
-            return await self._skip(node, context, given, image, "a picture that it needs was not made")
+            return await self._skip(node, conditional, given, image, "a picture that it needs was not made")
         attempt = Attempt(node, arguments, image, is_in_vain=partial(self._is_in_vain, node))
         facts = self._answers.facts
         try:
-            if node.step.when and not await self._answers.off_loop(applies, node, context, arguments, image, facts):
+            if node.step.when and not await self._answers.off_loop(applies, node, conditional, arguments, image, facts):
                 warnings = await self._answers.off_loop(near_misses, node, context, arguments)
-                return await self._skip(node, context, arguments, image, f"when: {node.step.when}", warnings)
+                return await self._skip(node, conditional, arguments, image, f"when: {node.step.when}", warnings)
         except Undecided:
             attempt = replace(attempt, is_decided=False)
         if node.step.require_mask not in ("", "false"):
             await self._answers.off_loop(check_mask, node, arguments, image, facts)
         return await self._tries(attempt, tries_of(node, context))
+
+    async def _names(self, node: Node) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Return the names that templates of a node know, and those that its conditions know.
+
+        Labels are those of its picture. If they are not known yet, templates have those of the source instead.
+        """
+        if self._labels is None or not mentions_labels(node):
+            context = context_of(node, self._context)
+            return context, context
+        found = await self._answers.off_loop(self._labels.names_at, node.image)
+        context = context_of(node, {**self._context, **(found or {})})
+        return context, context if found is not None else {**context, **dict.fromkeys(LABEL_NAMES, UNKNOWN)}
 
     async def _skip(
         self,
@@ -171,6 +194,8 @@ class _Walk:
             if await self._answers.off_loop(requires_mask, node, context, given, image, self._answers.facts):
                 raise InvalidRequest(f"nothing is masked, because the step is skipped ({reason}): it has require_mask")
         await self._answers.note(Attempt(node), Outcome(StepOutcome.SKIPPED, reason=reason, warnings=warnings))
+        if self._labels is not None:
+            self._labels.note(node)
         return image if node.passes_input_through else None
 
     async def _tries(self, first: Attempt, tries: Sequence[Mapping[str, Any]]) -> ImageRef | None:
@@ -184,6 +209,10 @@ class _Walk:
                 outcome = await self._preserved(attempt, outcome)
                 failures = await self._failures(attempt, outcome)
                 is_last = number == len(tries) - 1
+                if self._labels is not None:
+                    self._labels.note(node, attempt, outcome)
+                    if lost := lost_labels(attempt, outcome):
+                        outcome = _warned(outcome, lost)
                 if is_taken := bool(failures) and is_last and node.step.on_failure.then == "keep":
                     outcome = _warned(outcome, f"kept, though {'; '.join(failures)}")
             finally:  # what was paid for is noted, whatever happens to its picture

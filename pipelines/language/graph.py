@@ -81,6 +81,8 @@ class OutputTarget:
     names: Mapping[str, Any]
     is_output: bool = True
     """It is an output of the recipe, not an intermediate result that a step saves."""
+    annotations: tuple[str, ...] = ()
+    """Where its labels are written."""
 
     @cached_property
     def output(self) -> Output:
@@ -106,7 +108,11 @@ class Graph:
                 spread[step.id].append((node.id, axes))
                 nodes.append(replace(node, rank=len(nodes)))
         names = {node.id: node.names for node in nodes} | {SOURCE: {"variant": ""}}
-        targets = [OutputTarget(node, o.path, names[node]) for o in outputs for node, _ in spread[o.step]]
+        targets = [
+            OutputTarget(node, o.path, names[node], annotations=tuple(target.path for target in o.annotations))
+            for o in outputs
+            for node, _ in spread[o.step]
+        ]
         targets += [OutputTarget(n.id, n.step.save, n.names, is_output=False) for n in nodes if n.step.save]
         return cls(tuple(nodes), tuple(targets))
 

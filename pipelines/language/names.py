@@ -11,6 +11,9 @@ MASK_FACTS = ("exists", "coverage")
 ITEM_NAMES = ("stem", "name", "path", "index")
 """What every item has: file name without and with extension, location, and number from 0."""
 
+LABEL_NAMES = ("labels", "count")
+"""What an item has whose source has annotations: the class of each of its labels, and how many are of a class."""
+
 _WORDS = "row vars env variant before source and or not in is if elif else endif self true false none True False None"
 RESERVED = frozenset((*ITEM_NAMES, *IMAGE_FACTS, *_WORDS.split()))
 """Names that no variable, column or matrix can have. A column of a table that has one is ``row["width"]``."""

@@ -19,6 +19,7 @@ from flux_tasks.catalog import Tool, signatures
 from flux_tasks.catalog.fields import WEBHOOK_FIELDS
 from flux_tasks.catalog.signatures import tools_of
 from flux_tasks.images.masks import Mask
+from pipelines.language.document.annotations import MaskLabels
 from pipelines.language.document.fields import NULL, TEMPLATE, Part, Schema, choices_of, one_of, words_of
 from pipelines.language.document.options import FunctionStep, RecipeStep, StepOptions
 from pipelines.language.document.recipe import RecipeDocument
@@ -195,7 +196,9 @@ def _definitions() -> dict[str, Schema]:
     mask["file"] = one_of([_PATH, NULL], words_of(fields["file"]))
     mask["boxes"] = one_of([*choices_of(mask["boxes"]), NULL], words_of(mask["boxes"]))
     step = {"type": "object", "required": ["step"], "additionalProperties": False, "properties": {"step": _STEP}}
-    left_out = {"step": NULL, "file": NULL, "boxes": NULL, "alpha": {"const": False}}
+    labels = _of_part(MaskLabels)[0]["anyOf"]
+    mask["annotations"] = {"description": MaskLabels.__doc__, "anyOf": [*labels, NULL, {"$ref": "#/$defs/templates"}]}
+    left_out = {"step": NULL, "file": NULL, "boxes": NULL, "alpha": {"const": False}, "annotations": {"not": {}}}
     described = {
         "type": "object",
         "additionalProperties": False,
@@ -209,7 +212,8 @@ def _definitions() -> dict[str, Schema]:
     ]
     text = "A template, such as '{{ prompt }}', filled in for each item."
     picture = "A picture: a path, or {step: id} for the result of another step."
-    words = "A mask, white where the picture may change: a path, {step: id}, {boxes: […]} or {alpha: true}."
+    words = "A mask, white where the picture may change: a path, {step: id}, {boxes: […]}, {alpha: true} or "
+    words += "{annotations: person}."
     return {
         "template": {"type": "string", "pattern": TEMPLATE, "description": text},
         "templates": {

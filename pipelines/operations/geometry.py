@@ -14,6 +14,7 @@ from flux_tasks.images.canvas import ANCHORS, parse_aspect_ratio
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
 from pipelines.operations.parameters import AnyColor, Box, Edit, Others, Size, parse_colour
+from pipelines.operations.placement import Placement
 
 __all__ = ["AutoOrient", "Crop", "Pad", "PadMask", "Resize", "ResizeMask"]
 
@@ -98,18 +99,29 @@ class Resize(_Geometry):
             return max(1, math.floor(width * scale + 1e-6)), max(1, math.floor(height * scale + 1e-6))
         return max(1, round(width * scale)), max(1, round(height * scale))
 
+    def _kept(self, given: Size) -> tuple[float, float, float, float]:
+        """Return the part that fills the result: left, top, right, bottom in pixels."""
+        if self.fit != "cover":
+            return 0.0, 0.0, float(given[0]), float(given[1])
+        size = self.size(given)
+        scale = max(size[0] / given[0], size[1] / given[1])
+        kept = [min(side, wanted / scale) for side, wanted in zip(given, size, strict=True)]
+        x, y = ((side - k) * share for side, k, share in zip(given, kept, ANCHORS[self.anchor], strict=True))
+        return x, y, min(given[0], x + kept[0]), min(given[1], y + kept[1])
+
+    def placement(self, given: Size) -> Placement:
+        """Return how the part that is kept is scaled."""
+        size = self.size(given)
+        left, top, right, bottom = (0.0, 0.0, *given) if size == given else self._kept(given)
+        x, y = size[0] / (right - left), size[1] / (bottom - top)
+        return Placement((x, 0.0, -left * x, 0.0, y, -top * y), size)
+
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return the picture, scaled; the colours of transparent pixels do not spread."""
         size = self.size(image.size)
         if size == image.size:
             return image
-        box = (0.0, 0.0, float(image.width), float(image.height))
-        if self.fit == "cover":
-            scale = max(size[0] / image.width, size[1] / image.height)
-            kept = [min(side, wanted / scale) for side, wanted in zip(image.size, size, strict=True)]
-            x, y = ((side - k) * share for side, k, share in zip(image.size, kept, ANCHORS[self.anchor], strict=True))
-            box = (x, y, min(image.width, x + kept[0]), min(image.height, y + kept[1]))
-        return image.resize(size, Image.Resampling[self.filter.upper()], box)
+        return image.resize(size, Image.Resampling[self.filter.upper()], self._kept(image.size))
 
 
 class ResizeMask(Resize):
@@ -155,10 +167,19 @@ class Crop(_Geometry):
             )
         return size
 
+    def _corner(self, given: Size) -> tuple[int, int]:
+        """Return the left top corner of the part."""
+        return self.box[:2] if self.box else _place(given, self.size(given), self.anchor)
+
+    def placement(self, given: Size) -> Placement:
+        """Return where the picture lies around the part."""
+        left, top = self._corner(given)
+        return Placement.moved(-left, -top, self.size(given))
+
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return the part; its pixels are those of the picture."""
         width, height = self.size(image.size)
-        left, top = self.box[:2] if self.box else _place(image.size, (width, height), self.anchor)
+        left, top = self._corner(image.size)
         return image.crop((left, top, left + width, top + height))
 
 
@@ -205,11 +226,19 @@ class Pad(_Geometry):
             return size
         return given[0] + self.left + self.right, given[1] + self.top + self.bottom
 
+    def _corner(self, given: Size) -> tuple[int, int]:
+        """Return where the left top corner of the picture comes to."""
+        sides = not (self.aspect_ratio or self.width or self.height)
+        return (self.left, self.top) if sides else _place(self.size(given), given, self.anchor)
+
+    def placement(self, given: Size) -> Placement:
+        """Return where the picture lies within the border."""
+        return Placement.moved(*self._corner(given), self.size(given))
+
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return the picture on the colour; it gets colours, or alpha, only if the border needs them."""
         size = self.size(image.size)
-        sides = not (self.aspect_ratio or self.width or self.height)
-        place = (self.left, self.top) if sides else _place(size, image.size, self.anchor)
+        place = self._corner(image.size)
         red, green, blue, alpha = parse_colour(self.color)
         grey = image.mode in ("L", "LA") and (red == green == blue or alpha == 0)
         clear = image.mode in ("LA", "RGBA") or alpha < 255

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from flux_tasks.errors import nearest
 from flux_tasks.images.reference import ImageRef
+from pipelines.operations.placement import Placement
 
 __all__ = ["AnyColor", "Box", "Edit", "OpaqueColor", "Others", "Size", "parse_colour"]
 
@@ -81,6 +82,10 @@ class Edit(BaseModel):
             InvalidImage: a picture of that size cannot be used.
         """
         return given
+
+    def placement(self, given: Size) -> Placement:
+        """Return where a primary picture of the size ``given`` lies on the result, for a size that can be used."""
+        return Placement.scaled(given, self.size(given))
 
     def is_unchanged(self, main: ImageRef) -> bool | None:
         """Check whether the file itself is the result, as far as its header shows; None: compare the pixels."""

@@ -26,6 +26,7 @@ from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe,
 from pipelines.operations.masks import Dilate, FromAlpha, FromBoxes, FromColor, Invert, Union
 from pipelines.operations.parameters import Edit
 from pipelines.operations.pixels import encode, has_same_pixels, open_pixels, own_bytes
+from pipelines.operations.placement import Placement
 
 __all__ = ["OPERATIONS", "Operation"]
 
@@ -172,6 +173,14 @@ class Operation:
             return self._sized(self._read(parameters), size)
         except ItemError:
             return None
+
+    def placement(self, parameters: Mapping[str, Any], size: tuple[int, int]) -> Placement:
+        """Return where a primary picture of ``size``, as people see it, lies on the result.
+
+        Raises:
+            InvalidRequest, InvalidImage: the parameters are wrong, or do not suit a picture of that size.
+        """
+        return self._read(parameters).placement(size)
 
     def _sized(self, edit: Edit, size: tuple[int, int]) -> tuple[int, int]:
         width, height = edit.size(size)

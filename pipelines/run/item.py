@@ -18,6 +18,7 @@ from flux_tasks.jobs.known import changes_nothing, lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
 from pipelines.data import manifest
+from pipelines.data.annotations import Labels
 from pipelines.data.inputs import ReadFiles
 from pipelines.data.items import Item
 from pipelines.data.manifest import ErrorRow, ItemOutcome, ManifestRow, OutputRow, StepOutcome, StepRow
@@ -26,6 +27,7 @@ from pipelines.execution import expectations, local_steps
 from pipelines.execution.answers import Attempt, InVain, NeedsJob, Outcome, Place
 from pipelines.execution.arguments import call_of, pictures_for_task
 from pipelines.execution.expectations import Observed
+from pipelines.execution.labels import FollowedLabels
 from pipelines.execution.precheck import pictures_of_item
 from pipelines.execution.walk import walk
 from pipelines.language.graph import OutputTarget
@@ -82,7 +84,7 @@ class ItemRun:
         for target, path in walked.paths:
             image = walked.results.get(target.node)
             if image is not None:
-                await self._write(target, path, image)
+                await self._write(target, path, image, walked.labels)
         row = self._row.finish(walked.results.get(SOURCE))
         assert self._context.settled is not None  # noqa: S101 - as above
         await self._where_it_lies(
@@ -122,9 +124,10 @@ class ItemRun:
             read.add(location)
         return read
 
-    async def _write(self, target: OutputTarget, path: str, image: ImageRef) -> None:
+    async def _write(self, target: OutputTarget, path: str, image: ImageRef, followed: FollowedLabels | None) -> None:
         assert self._context.settled is not None  # noqa: S101 - opened before the first item
         try:
+            labels = await self.off_loop(followed.at, target.node) if followed is not None else None
             prints = self._context.settled.prints
             fingerprint = await asyncio.to_thread(files.patiently, write_output, image, path, prints)
         except Exception as problem:
@@ -132,7 +135,7 @@ class ItemRun:
                 problem = StoreUnavailable(f"{path} cannot be written: {problem.strerror}")
             self.fail("output", problem)
         else:
-            self._row.written(target, path, image, fingerprint)
+            self._row.written(target, path, image, fingerprint, labels)
 
     # -- answers to the walk --------------------------------------------------------------------------------------
 
@@ -282,10 +285,15 @@ class _Row:
         """Add what went wrong, and where: the node, or ``source``, ``input``, ``output``."""
         self._errors.append((manifest.outcome_of(type(problem)), manifest.error_row(place, problem)))
 
-    def written(self, target: OutputTarget, path: str, image: ImageRef, fingerprint: str | None) -> None:
-        """Add a file that was written, with the fingerprint that it had then."""
+    def written(
+        self, target: OutputTarget, path: str, image: ImageRef, fingerprint: str | None, labels: Labels | None
+    ) -> None:
+        """Add a file that was written, with the fingerprint that it had then, and the labels of its picture."""
         self.fingerprints[path] = fingerprint
-        self._outputs.append((target, {"path": path, "from": target.node, "image": image.to_dict()}))
+        row: OutputRow = {"path": path, "from": target.node, "image": image.to_dict()}
+        if labels is not None:
+            row |= {"labels": labels.to_data(), "annotations": [*dict.fromkeys(target.annotations)]}
+        self._outputs.append((target, row))
 
     def finish(self, source: ImageRef | None) -> ManifestRow:
         """Return the row; ``source`` is the item's picture."""

@@ -22,6 +22,7 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
+from pipelines.data.annotations.writing import coco_file, write_annotations
 from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.history import BegunRun, LearnedPrices
 from pipelines.data.items import Item, Listed
@@ -125,14 +126,23 @@ class Run:
         self.context.emit(Event(EventKind.WARNING, text=text))
 
     def __exit__(self, *error: Any) -> None:
-        self.summary.seconds = time.monotonic() - self._started
-        self.summary.stopped = str(self.stopped or "")
         background.run(save_durations(self.settings))
         self.context.prices.close()
         if self.context.settled is not None:
             self.context.settled.close()
         self._manifest.__exit__(*error)
+        self._write_annotations()
+        self.summary.seconds = time.monotonic() - self._started
+        self.summary.stopped = str(self.stopped or "")
         self._begun.end()
+
+    def _write_annotations(self) -> None:
+        """Write the labels of the results, those of a run that was stopped as well."""
+        try:
+            write_annotations(self.recipe, self.rows())
+        except (FluxError, OSError) as error:
+            what = f"the labels of the results cannot be written: {error}"
+            self.stop(StoreUnavailable(f"{what}: mend that, and run the recipe again, which pays for nothing"))
 
     @property
     def stopped(self) -> RunStopped | None:
@@ -216,7 +226,8 @@ class Run:
             RunStopped: one of them cannot be written, the store cannot keep several processes apart, the key is
                 refused, no credits are left, no server answers.
         """
-        outputs = (files.join(target.output.root, "result") for target in self.recipe.graph.targets)
+        outputs = [files.join(target.output.root, "result") for target in self.recipe.graph.targets]
+        outputs += (coco_file(target.path) for output in self.recipe.outputs for target in output.annotations)
         for file in dict.fromkeys((*outputs, self.summary.manifest, *places)):
             reason = files.unwritable(file)
             try:

@@ -24,8 +24,8 @@ def validate(
     Args:
         offline: check what is written in the recipe only: look for no picture, table, bucket or server
     """
-    from pipelines.execution.advice import advice
     from pipelines.execution.precheck import check_items, item_problems, source_warnings
+    from pipelines.language.advice import advice
 
     loaded = load_recipe(recipe, variables, no_code=no_code)
     warnings, items, invalid = list(advice(loaded)), "its files were not looked for", 0

@@ -104,7 +104,7 @@ class StepOptions(Part):
     when: Annotated[Condition, OrNull()] = Field(
         default="",
         description="A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows "
-        f"columns, vars, {', '.join(IMAGE_FACTS)}, mask_exists, mask_coverage.",
+        f"columns, vars, {', '.join(IMAGE_FACTS)}, mask_exists, mask_coverage; with annotations, labels and count.",
         examples=["width < 1024", "mask_exists"],
     )
     matrix: Annotated[

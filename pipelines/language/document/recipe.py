@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from pipelines.language import templates
+from pipelines.language.document.annotations import Annotations, LabelFiles
 from pipelines.language.document.fields import (
     TEMPLATE,
     AnyText,
@@ -117,6 +118,9 @@ class Source(Part):
         Wording("a mapping of names to templates", "one such as {mask: 'masks/{{ stem }}.png'}"),
         OrNull(),
     ] = Field({}, description="Names with templates, filled in for each item, such as mask: 'masks/{{ stem }}.png'.")
+    annotations: Annotated[Annotations | None, OrNull()] = Field(
+        None, description="Labels of the pictures: a path, or {path, format}. Masks are made of them, and they follow."
+    )
     filter: Annotated[Condition, OrNull()] = Field(
         "", description="An expression; items for which it is false are left out."
     )
@@ -156,6 +160,13 @@ class Output(Part):
     step: Annotated[Text, Wording("the id of a step", "source, or the id of a step")] = Field(
         "", alias="from", description="The id of the step whose result it is; the last one if left out."
     )
+    annotations: Annotated[
+        tuple[LabelFiles, ...],
+        BeforeValidator(
+            as_several, json_schema_input_type=LabelFiles | Annotated[list[LabelFiles], Field(min_length=1)]
+        ),
+        OrNull(),
+    ] = Field((), description="Where the labels of the results go: a folder, {path, format}, or a list of these.")
 
     @classmethod
     def expand(cls, value: Any) -> Any:

@@ -37,7 +37,7 @@ _From = str | StepSpec | Ref | Sequence[str | StepSpec | Ref]
 def stub() -> str:
     """Return the text of ``steps.pyi``: every step with its types and words, for editors and type checkers."""
     mask = {name: source_of(info.annotation) for name, info in Mask.model_fields.items()}
-    mask |= {"file": "str | PathLike[str]", "step": "str"}
+    mask |= {"file": "str | PathLike[str]", "step": "str", "annotations": "str | Sequence[str] | Mapping[str, Any]"}
     parts = {part.__name__: part for info in StepOptions.fields().values() for part in parts_in(info.annotation)}
     head = _HEAD.replace("PARTS", "".join(f"from {part.__module__} import {name}\n" for name, part in parts.items()))
     head += _mapping("_Mask", mask) + "\n_MaskLike = _Picture | Mask | _Mask\n"

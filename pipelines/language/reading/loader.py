@@ -12,7 +12,7 @@ from flux_tasks.settings import is_secret
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
 from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, Output, RecipeDocument, Source
-from pipelines.language.names import ITEM_NAMES, SOURCE
+from pipelines.language.names import ITEM_NAMES, LABEL_NAMES, SOURCE
 from pipelines.language.reading import yaml
 from pipelines.language.reading.includes import MAX_DEPTH, Include, IncludedSteps
 from pipelines.language.reading.links import Links, axes_of, check_matrices, check_unused, link_steps
@@ -159,9 +159,12 @@ def _compile(
     env = {"env": {name: os.environ.get(name, "") for name in written.env}} if written.env else {}
     constants = {**variables, **env}
     has_table = bool(written.source and written.source.has_rows)
-    scope = Scope(frozenset(constants), constants, has_table)
+    given = Source.expand(data.get("source"))
+    has_labels = isinstance(given, dict) and given.get("annotations") is not None  # be they right or wrong
+    scope = Scope(frozenset(constants), constants, has_table, has_labels)
     source = written.source and _checked_source(written.source, Source.expand(data["source"]), scope, problems)
-    scope = scope.plus((*ITEM_NAMES, *(source.columns if source else ()), *(("row",) if has_table else ())))
+    own = (*ITEM_NAMES, *(("row",) if has_table else ()), *(LABEL_NAMES if has_labels else ()))
+    scope = scope.plus((*own, *(source.columns if source else ())))
     parsed = parse_steps(data["steps"], scope.names, include, function, problems) if "steps" in data else ParsedSteps()
     links = link_steps(parsed, problems)
     for linked in links.steps:
@@ -170,6 +173,7 @@ def _compile(
         check_matrices(links)
     steps = tuple(linked.step for linked in links.steps)
     outputs = _outputs(data["output"], links, scope) if "output" in data else ()
+    _check_label_files(outputs, scope, problems)
     if steps and outputs:
         check_unused(links, [output.step for output in outputs])
     if source is None or not steps or not outputs:
@@ -238,10 +242,13 @@ def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, probl
         problems.add((*at, "image"), "belongs to a table or a dataset: write images, a glob, or add table")
     elif source.image:
         check_template(source.image, (*at, "image"), scope.plus(("index", "row")), problems)
-    known = scope.plus((*ITEM_NAMES, *(("row",) if source.has_rows else ())))
+    label_names = LABEL_NAMES if scope.has_labels else ()
+    for name in sorted(scope.constants.keys() & set(label_names)):
+        problems.add(("vars", name), f"{name_problem(name)}: annotations of the source give it one")
+    known = scope.plus((*ITEM_NAMES, *(("row",) if source.has_rows else ()), *label_names))
     for name, template in source.columns.items():
         place = (*at, "columns", name)
-        if name in scope.names:
+        if name in scope.names or name in label_names:
             problems.add(place, name_problem(name))
         check_template(template, place, known, problems)
         known = known.plus((name,))
@@ -273,6 +280,15 @@ def _outputs(data: Any, links: Links, scope: Scope) -> tuple[Output, ...]:
             problems.add(place, f"{quote(output.path)} is where a step is saved, too: choose another path")
         found.append(output.model_copy(update={"step": "" if (*at, "from") in problems.paths else step}))
     return tuple(found)
+
+
+def _check_label_files(outputs: Sequence[Output], scope: Scope, problems: ProblemCollector) -> None:
+    """Check that there are labels to be written."""
+    for index, output in enumerate(outputs):
+        at = ("output", *((index,) if len(outputs) > 1 else ()), "annotations")
+        if output.annotations and not scope.has_labels:
+            what = "the source has no annotations: write source.annotations, the path of its labels, or leave this out"
+            problems.add(at, what)
 
 
 def _read_as(value: Any, default: Any) -> Any:

@@ -15,13 +15,14 @@ from flux_tasks.errors import InvalidRequest, listed, quote, shown
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.call import mask_problems
 from pipelines.language import templates
+from pipelines.language.document.annotations import MaskLabels
 from pipelines.language.document.fields import as_tuple
 from pipelines.language.document.recipe import Source
 from pipelines.language.graph import is_parameter
 from pipelines.language.model import image_inputs, parameter_types, tool_for
 from pipelines.language.names import IMAGE_FACTS, MASK_FACTS, SOURCE
 from pipelines.language.reading.links import LinkedStep, Links, axes_of
-from pipelines.language.reading.problems import Path, ProblemCollector, check_keys
+from pipelines.language.reading.problems import Path, ProblemCollector, check_keys, read_part
 from pipelines.language.reading.scope import Scope, check_condition, check_template, check_templates
 from pipelines.operations.base import ImageInput, primary_of
 
@@ -316,6 +317,8 @@ class _StepCheck:
             check_keys(value, ("step", *(_MASK_OPTIONS if is_mask else ())), path, self._problems)
             if is_mask:
                 self._mask({**{n: v for n, v in value.items() if n in _MASK_OPTIONS}, "file": "-"}, path)
+        elif is_mask and isinstance(value, dict) and "annotations" in value:
+            self._labels(value, path)
         elif is_mask and isinstance(value, dict):
             self._mask(value, path)
         elif not isinstance(value, str) or not value:
@@ -323,6 +326,19 @@ class _StepCheck:
         elif value in self._steps:
             remedy = f"write {{step: {value}}} for its result, or ./{value} for a file"
             self._add(path, f"{quote(value)} is the id of a step: {remedy}")
+
+    def _labels(self, data: dict[str, Any], path: Path) -> None:
+        """Check the description of a mask that is made of labels."""
+        given, at = data["annotations"], (*path, "annotations")
+        if not self._scope.has_labels:
+            what = "the source has no annotations: write source.annotations, the path of its labels"
+            self._add(at, what)
+        if self._primary is None or not self._step.inputs:
+            self._add(at, f"{self._parsed.name} has no picture that labels could belong to: give it a mask file")
+        check_keys(data, ("annotations", "invert", "dilate"), path, self._problems)
+        self._mask({**{n: v for n, v in data.items() if n in ("invert", "dilate")}, "file": "-"}, path)
+        if not _has_template(given):
+            read_part(MaskLabels, given if given is not None else {}, at, self._problems)
 
     def _mask(self, data: dict[str, Any], path: Path) -> None:
         """Check the description of a mask, with examples in the place of what only the item tells."""

@@ -1,7 +1,7 @@
 """What is wrong with a document: collected with the line of each problem, and said in words that help."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -73,6 +73,11 @@ def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) 
                 problems.add(place, _sentence(inner.wording if inner and inner.wording else wording, None))
         elif inner is None:
             given[key] = value
+        elif get_origin(info.annotation) is tuple:
+            several = value if isinstance(value, list) else [value]
+            places = [(*place, index) for index in range(len(several))] if several is value else [place]
+            parts = [read_part(inner, one, at, problems) for one, at in zip(several, places, strict=True)]
+            given[key] = tuple(one for one in parts if one is not None)
         elif (found := read_part(inner, value, place, problems)) is not None:
             given[key] = found
     return _validated(part, given, path, problems, is_whole=len(problems.problems) == before)

@@ -24,6 +24,8 @@ class Scope:
     """The names with the same value for every item, and their values."""
     has_table: bool = False
     """There may be further names: the columns of a table that is not open yet."""
+    has_labels: bool = False
+    """The pictures of the source have annotations."""
 
     def plus(self, names: Iterable[str]) -> Self:
         """Return the scope with further names."""

@@ -70,10 +70,8 @@ def received(image: Image.Image, rule: SizeRule) -> Image.Image:
         return image
     if (size := rule.reduced(image.size)) != image.size:
         image = preview.flattened(image).resize(size, Image.Resampling.LANCZOS)
-    grid = rule.multiple
-    width, height = max(grid, image.width // grid * grid), max(grid, image.height // grid * grid)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height)) if (width, height) != image.size else image
+    kept = rule.kept(image.size)
+    return image.crop(kept) if kept != (0, 0, *image.size) else image
 
 
 def _main(work: Work) -> Image.Image:

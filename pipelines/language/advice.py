@@ -1,4 +1,4 @@
-"""Advice on a recipe that is valid: where it goes against what the documents of a tool advise."""
+"""Advice on a recipe that is valid: where it goes against what a tool's documents advise, or labels may be wrong."""
 
 from __future__ import annotations
 
@@ -11,14 +11,24 @@ from pipelines.language.graph import Node
 from pipelines.operations.geometry import Resize
 from pipelines.operations.images import Convert
 from pipelines.operations.registry import Operation
+from pipelines.operations.user_function import UserFunction
 
 _WORDS = {"upscale": ", which enlarges its picture", "jpeg": ", which gives a JPEG"}
 
 
 def advice(recipe: CompiledRecipe) -> list[Problem]:
-    """Return a warning for each step that comes after one that it should come before, with the document's reason."""
+    """Return a warning for each step that comes after one that it should come before, with the document's reason.
+
+    And for each function of the user's own that labels go through.
+    """
     nodes = {node.id: node for node in recipe.graph.nodes}
     found: dict[Problem, None] = {}
+    if recipe.source.annotations is not None:
+        what = (
+            "labels stay where they are through a function of your own: write none after it if it moves what they show"
+        )
+        own = (step.id for step in recipe.steps if isinstance(step.action, UserFunction))
+        found = {Problem(step, what): None for step in own}
     for node in recipe.graph.nodes:
         for tip in node.action.tips if isinstance(node.action, Tool) else ():
             for earlier in _before(node, nodes):

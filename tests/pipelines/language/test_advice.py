@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.execution.advice import advice
+from pipelines.language.advice import advice
 from pipelines.language.reading import loader
 
 REASON = "deblur before upscaling, outpainting and export (SEED-0)"

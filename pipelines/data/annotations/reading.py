@@ -1,0 +1,91 @@
+"""Read annotations, in whichever format they are; a large file is read once as long as it does not change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from flux_tasks import files
+from flux_tasks.errors import FluxError, Problem, RecipeError
+from pipelines.data.annotations.base import AT, AnnotationSet, read_json
+from pipelines.data.annotations.coco import is_coco, read_coco
+from pipelines.data.annotations.labelme import is_labelme, read_labelme
+from pipelines.data.annotations.voc import read_voc
+from pipelines.data.annotations.yolo import classes_file, read_yolo
+
+__all__ = ["AnnotationSet", "read_annotations"]
+
+_READERS: Mapping[str, Callable[[str], AnnotationSet]] = {
+    "coco": read_coco,
+    "yolo": read_yolo,
+    "voc": read_voc,
+    "labelme": read_labelme,
+}
+
+_lock = threading.Lock()
+_last: tuple[object, AnnotationSet] | None = None
+
+
+def read_annotations(path: str, kind: str | None = None) -> AnnotationSet:
+    """Read the annotations at ``path``: a file, or a folder of files.
+
+    Args:
+        kind: ``coco``, ``yolo``, ``voc`` or ``labelme``; it is recognised without.
+
+    Raises:
+        RecipeError: there are none, they are damaged, or their format is not known.
+    """
+    global _last
+    path = path.rstrip("/") or "/"
+    if not path.endswith(".json"):  # many small files: each is read when its picture comes
+        return _read(path, kind)
+    with _lock:
+        state = (path, kind, files.Fingerprints().of(path))
+        if _last is None or _last[0] != state or state[2] is None:
+            _last = state, _read(path, kind)
+        return _last[1]
+
+
+def _read(path: str, kind: str | None) -> AnnotationSet:
+    try:
+        return _READERS[kind or _recognised(path)](path)
+    except RecipeError:
+        raise
+    except (OSError, FluxError) as error:
+        raise RecipeError([Problem(AT, f"{files.quoted(path)} cannot be read: {error}")]) from None
+
+
+def _recognised(path: str) -> str:
+    """Return the format of the annotations at ``path``.
+
+    Raises:
+        RecipeError: it is not certain.
+    """
+    kind = files.extension(path)
+    if kind in ("yaml", "yml", "xml", "json") and not files.exists(path):
+        other = files.similar(path)
+        hint = f": there is {files.quoted(other)}" if other else ": write where your annotations are"
+        raise RecipeError([Problem(AT, f"there is no {files.quoted(path)}{hint}")])
+    if kind in ("yaml", "yml", "xml"):
+        return "voc" if kind == "xml" else "yolo"
+    if kind == "json":
+        data = read_json(path)
+        if is_coco(data) or is_labelme(data):
+            return "coco" if is_coco(data) else "labelme"
+        what = f"{files.quoted(path)} is neither COCO (images, annotations) nor labelme (shapes)"
+        raise RecipeError([Problem(AT, f"{what}: write another file")])
+    found = {kind: next(iter(files.glob(files.join(path, f"**/*.{kind}"))), "") for kind in ("xml", "json", "txt")}
+    kinds = {"voc": found["xml"], "labelme": found["json"], "yolo": found["txt"]}
+    if names_at := classes_file(path):
+        kinds = {"yolo": names_at}
+    which = [name for name, file in kinds.items() if file]
+    if len(which) == 1:
+        if which == ["labelme"] and is_coco(read_json(found["json"])):
+            what = f"{files.quoted(path)} is a folder with a COCO file"
+            raise RecipeError([Problem(AT, f"{what}: write the file itself, {files.quoted(found['json'])}")])
+        return which[0]
+    if which:
+        what = f"{files.quoted(path)} has files of several formats: write format: {', or format: '.join(which)}, too"
+    else:
+        what = f"{files.quoted(path)} has no annotations: write a COCO .json file, data.yaml, or a folder of labels"
+    raise RecipeError([Problem(AT, what)])
