@@ -55,7 +55,10 @@ class AnnotationSet:
 
     def find(self, location: str) -> str | None:
         """Return which of ``pictures`` is at a location: its name, with its folders, is the end of the location."""
-        here = files.local_path(location).absolute().as_posix() if files.is_local(location) else location
+        inside = files.embedded(location)  # a picture in a tar has the folders that it has there
+        here = inside.inner if inside else location
+        if files.is_local(location):
+            here = files.local_path(location).absolute().as_posix()
         folders = [part for part in here.replace("\\", "/").rpartition("/")[0].split("/") if part]
         parts = [*folders, files.name(location) if self.has_extensions else files.stem(location)]
         matches = [one for one in self._by_name.get(parts[-1], ()) if parts[-len(one[0]) :] == one[0]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import tarfile
 from dataclasses import replace
@@ -23,6 +24,7 @@ from flux_tasks import files
 from flux_tasks.errors import RecipeError
 from flux_tasks.images.reference import ImageRef
 from pipelines.data.items import Item, items_of, source_warnings
+from pipelines.language.document.annotations import Annotations
 from pipelines.language.document.recipe import Source
 from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
@@ -279,6 +281,18 @@ def test_the_members_of_a_key_become_its_columns_and_a_bad_member_costs_its_own_
     assert "it has no picture" in problems["key d"]
     assert "leads out of the dataset's folder" in problems["key ../../e"]
     assert "stands in the tar twice" in problems["key a"]
+
+
+def test_labels_find_their_picture_in_a_tar_by_its_name_there(here: Place, tmp_path: Path) -> None:
+    place = tar(tmp_path / "x.tar", *((f"{folder}/p.png", pictures(here)[0][0]) for folder in "ab"))
+    described = {
+        "images": [{"id": number, "file_name": f"{folder}/p.png"} for number, folder in enumerate("ab")],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(described))
+    source = Source(dataset=(str(place),), annotations=Annotations(path=f"{tmp_path}/coco.json"))
+    assert [item.context["labels"] for item in items_of(source)] == [[], ["cat"]]
 
 
 def test_a_damaged_header_of_a_tar_costs_what_stands_there_and_no_more(here: Place, tmp_path: Path) -> None:
