@@ -18,13 +18,17 @@ from pipelines.recipe import Recipe
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "recipes.md").read_text()
 REFERENCE = (ROOT / "docs" / "recipe-reference.md").read_text()
+DATASETS = (ROOT / "docs" / "datasets.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+def blocks(language: str, text: str = PAGE) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("text", blocks("yaml"), ids=lambda text: re.search(r"name: (\S+)", text)[1])
+WHOLE = [*blocks("yaml"), *(text for text in blocks("yaml", DATASETS) if text.startswith("name:"))]
+
+
+@pytest.mark.parametrize("text", WHOLE, ids=lambda text: re.search(r"name: (\S+)", text)[1])
 def test_every_recipe_on_the_page_is_valid_and_reads_back_to_the_same_digest(text: str) -> None:
     recipe = Recipe.parse(text)
     assert Recipe.parse(recipe.to_yaml()).digest == recipe.digest

@@ -1,4 +1,4 @@
-"""Files on any location: a path, or an fsspec URL. What a location says, its bytes, and patterns of locations."""
+"""Files on any location: a path, an fsspec URL, or a place in another file. Names, bytes, and patterns of locations."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from flux_tasks.files import access
 from flux_tasks.files.access import (
     Unusable,
     create,
-    exists,
     folders,
     listing,
     may_pass,
     patiently,
-    read,
     remove,
-    size,
     stream,
     upload,
     write,
 )
 from flux_tasks.files.fingerprints import MISSING, Fingerprints
+from flux_tasks.files.inside.contents import exists, know_members, known_members, read, size, tar_members
 from flux_tasks.files.locations import (
     canonical,
+    cell,
+    embedded,
     extension,
     is_data,
     is_local,
@@ -32,6 +32,7 @@ from flux_tasks.files.locations import (
     name,
     quoted,
     stem,
+    tar_member,
 )
 from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
@@ -47,8 +48,10 @@ __all__ = [
     "Unusable",
     "access",
     "canonical",
+    "cell",
     "create",
     "creates_exclusively",
+    "embedded",
     "exists",
     "extension",
     "folders",
@@ -59,6 +62,8 @@ __all__ = [
     "is_location",
     "is_web",
     "join",
+    "know_members",
+    "known_members",
     "links_of",
     "listing",
     "local_name",
@@ -78,6 +83,8 @@ __all__ = [
     "size",
     "stem",
     "stream",
+    "tar_member",
+    "tar_members",
     "try_writing",
     "unwritable",
     "unwritable_folder",

@@ -45,6 +45,7 @@ __all__ = [
     "folders",
     "listing",
     "may_pass",
+    "open_local",
     "patiently",
     "read",
     "remove",
@@ -169,7 +170,7 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     text = os.fspath(location)
     notice(text)
     if is_local(text):
-        with _open_local(text) as file:
+        with open_local(text) as file:
             found = os.fstat(file.fileno()).st_size
             if limit is not None and found > limit:
                 raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
@@ -184,7 +185,12 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     return content
 
 
-def _open_local(location: str) -> BinaryIO:
+def open_local(location: str) -> BinaryIO:
+    """Open a file on this machine for reading.
+
+    Raises:
+        OSError: missing or unreadable; a pipe, or a link that leads nowhere.
+    """
     path = local_name(location)
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - several times for each job
@@ -198,10 +204,13 @@ def _open_local(location: str) -> BinaryIO:
 
 
 @reporting
-def stream(location: str | os.PathLike[str]) -> BinaryIO:
+def stream(location: str | os.PathLike[str], *, block: int | None = None) -> BinaryIO:
     """Open the file at ``location`` for reading; close it, or use it in a ``with``.
 
     A remote file is fetched in blocks as it is read, so that a large one is never in memory as a whole.
+
+    Args:
+        block: bytes that are fetched at a time of a remote file, for a reader that jumps; the library's own if None.
 
     Raises:
         OSError: missing or unreadable, when it is opened or while it is read.
@@ -209,9 +218,9 @@ def stream(location: str | os.PathLike[str]) -> BinaryIO:
     text = os.fspath(location)
     notice(text)
     if is_local(text):
-        return _open_local(text)
+        return open_local(text)
     filesystem, path = filesystem_of(text)
-    return cast(BinaryIO, io.BufferedReader(_Remote(text, filesystem.open(path, "rb"))))
+    return cast(BinaryIO, io.BufferedReader(_Remote(text, filesystem.open(path, "rb", block_size=block))))
 
 
 class _Remote(io.RawIOBase):

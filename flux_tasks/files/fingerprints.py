@@ -1,7 +1,8 @@
 """Fingerprints of files: where one is the same as before, so are the bytes, and nobody has to read them again.
 
 On this machine it is made of size, number, and the times of modification and of change; on an object store of size and
-ETag, which come with the listing of a folder: one request tells them of a thousand objects.
+ETag, which come with the listing of a folder: one request tells them of a thousand objects. Bytes inside another file
+have the fingerprint of that file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks.files.access import filesystem_of
-from flux_tasks.files.locations import is_data, is_local, is_web, local_name
+from flux_tasks.files.locations import container, is_data, is_local, is_web, local_name
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -66,6 +67,7 @@ class Fingerprints:
 
     def still_matches(self, location: str, fingerprint: str) -> bool:
         """Check ``matches`` without a listing made earlier; on this machine the times tell of each change anyway."""
+        location = container(location)
         if is_local(location):
             return True
         try:
@@ -92,6 +94,7 @@ class Fingerprints:
         may_wait: bool = True,
         state: os.stat_result | None = None,
     ) -> str | None:
+        location = container(location)
         if is_web(location) or is_data(location):
             return None
         try:

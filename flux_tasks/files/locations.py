@@ -3,6 +3,10 @@
 Only an http(s) address has a query, a fragment and escapes. In every other location ``#``, ``?``, ``%20``, ``[`` and
 ``*`` are letters of a name, and so is a backslash where the system allows it. A ``file://`` location is the file of
 exactly this name if there is one; if not, its escapes are decoded, as ``Path.as_uri`` writes them.
+
+Bytes inside another file have a location, too, written as fsspec chains them: ``tar://cat.jpg::shards/000.tar`` is a
+member of a tar; ``parquet://image/12/cat.jpg::train.parquet`` is the column ``image`` of row 12, from 0, of a Parquet
+file, and ``arrow://`` the same of an Arrow file. What follows the row is what people call it, if it has a name.
 """
 
 from __future__ import annotations
@@ -10,10 +14,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from urllib.parse import unquote, urlsplit
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
 
 __all__ = [
+    "Embedded",
     "canonical",
+    "cell",
+    "container",
+    "embedded",
     "extension",
     "is_data",
     "is_local",
@@ -25,6 +34,7 @@ __all__ = [
     "name",
     "quoted",
     "stem",
+    "tar_member",
 ]
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*(::[a-z][a-z0-9+.-]*)*://", re.IGNORECASE)
@@ -33,6 +43,8 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 _DATA = re.compile(r"data:[\w.+-]*(/[\w.+-]+)?(;[^,]{0,200})?,", re.IGNORECASE)
 _BASE64 = re.compile(r"(iVBORw0K|/9j/|UklGR|R0lGOD|SUkq|TU0A|Qk[01])[A-Za-z0-9+/\s]*=*\s*")
 _HAS_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}")
+_EMBEDDED = re.compile(r"(tar|parquet|arrow)://(.*?)::(.+)", re.DOTALL)
+_EMBEDDING = ("tar://", "parquet://", "arrow://")
 _OTHER_NAMES = {"s3a": "s3", "gcs": "gs"}
 _SHORT = 80
 _LONG = 200
@@ -47,6 +59,49 @@ def is_web(location: str | os.PathLike[str]) -> bool:
 def is_data(location: str | os.PathLike[str]) -> bool:
     """Check whether ``location`` is a data URI (RFC 2397), which holds its bytes itself."""
     return bool(_DATA.match(os.fspath(location)))
+
+
+class Embedded(NamedTuple):
+    """A location of bytes inside another file.
+
+    Attributes:
+        kind: of the other file: ``tar``, ``parquet`` or ``arrow``.
+        inner: which of its bytes: the name of a member; or column, row and name, each with its escapes.
+        container: where the other file is.
+    """
+
+    kind: str
+    inner: str
+    container: str
+
+
+def embedded(location: str | os.PathLike[str]) -> Embedded | None:
+    """Return the parts of a location of bytes inside another file; None for any other location."""
+    text = os.fspath(location)
+    found = _EMBEDDED.fullmatch(text) if text.startswith(_EMBEDDING) else None
+    return Embedded(*found.groups()) if found else None
+
+
+def container(location: str) -> str:
+    """Return the location of the file that has the bytes of ``location`` in it: mostly that is ``location`` itself."""
+    found = embedded(location)
+    return found.container if found else location
+
+
+def tar_member(tar: str, member: str) -> str:
+    """Return the location of a member of a tar, by its name in it."""
+    return f"tar://{member.replace('%', '%25').replace('::', '%3A%3A')}::{tar}"
+
+
+def cell(kind: str, file: str, column: str, row: int, called: str = "") -> str:
+    """Return the location of the bytes in a column of one row, from 0, of a Parquet or Arrow file.
+
+    Args:
+        called: what people call the picture, such as ``cat.jpg``; only the last part of a path counts.
+    """
+    last = re.split(r"[/\\]", called)[-1]
+    parts = [quote(column, safe=" "), str(row), *([quote(last, safe=" ")] if last.strip(". ") else [])]
+    return f"{kind}://{'/'.join(parts)}::{file}"
 
 
 def is_local(location: str | os.PathLike[str]) -> bool:
@@ -113,8 +168,11 @@ def join(location: str, *parts: str) -> str:
 
 
 def name(location: str | os.PathLike[str]) -> str:
-    """Return the name of the file at ``location``, with its extension."""
+    """Return the name of the file at ``location``, with its extension; empty for a row without one."""
     text = os.fspath(location)
+    if (inside := embedded(text)) is not None:
+        parts = inside.inner.split("/")
+        return unquote(parts[-1]) if inside.kind == "tar" or len(parts) > 2 else ""
     if is_web(text):
         return PurePosixPath(unquote(urlsplit(text).path)).name
     if _DRIVE.match(text):  # a table may have been written on another machine

@@ -13,7 +13,7 @@ from itertools import chain
 from urllib.parse import unquote
 
 from flux_tasks.files.access import exists, folders, listing
-from flux_tasks.files.locations import is_local, is_location, is_web, local_path
+from flux_tasks.files.locations import embedded, is_local, is_location, is_web, local_path
 from flux_tasks.files.locations import name as name_of
 from flux_tasks.files.patterns import glob, has_wildcards
 from flux_tasks.files.targets import missing_bucket
@@ -127,7 +127,7 @@ def similar(location: str) -> str:
     A folder that has been listed is not listed again for ten minutes, or here until it changes, so that asking for each
     of many files is cheap.
     """
-    if is_web(location) or not is_location(location):
+    if is_web(location) or embedded(location) or not is_location(location):
         return ""
     text = str(local_path(location)) if is_local(location) else location
     folder, slash, name = text.rstrip("/").rpartition("/")

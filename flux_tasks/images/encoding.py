@@ -56,6 +56,20 @@ EXTENSIONS = {
 }
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF") + (("AVIF",) if _READS_AVIF else ())
+FILE_TYPES = (
+    "png",
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "webp",
+    "tif",
+    "tiff",
+    "bmp",
+    "gif",
+    *(("avif",) if _READS_AVIF else ()),
+)
+"""Extensions of files that are read."""
 _MEDIA_TYPES = {name: f"image/{name.lower()}" for name in _FORMATS} | {"MPO": "image/jpeg"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _BEGINNINGS = {

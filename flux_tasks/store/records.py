@@ -11,6 +11,7 @@
     probe/create.json           tells whether the store keeps several processes apart (see exclusion.py)
     runs/<run id>/…             manifest and report of a run
     settled/generation.json     another one with each result that replaces one: what was made of that may be old
+    tars/<digest>.json          what is in a tar of a bucket, by its location; listed anew where it is missing
     previews/<name>.jsonl       small copies of pictures, for reports; made anew where they are missing
 
 Files are created atomically, and two writers of one name write the same content, so that any number of processes and

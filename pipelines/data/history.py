@@ -160,7 +160,7 @@ def _is_relative(record: dict[str, Any]) -> bool:
     document = yaml.load(record["recipe"])
     written = document.data.get("source") if isinstance(document.data, dict) else None
     source = read_part(Source, written, (), ProblemCollector(document))
-    places = [*source.images, source.table, source.image] if source else []
+    places = [*source.images, *source.dataset, source.table, source.image] if source else []
     return any(place and files.is_local(place) and not files.local_path(place).is_absolute() for place in places)
 
 

@@ -1,4 +1,4 @@
-"""Items: one for each picture that globs find, or for each row of a table, with its columns; streamed.
+"""Items: one for each picture that globs find, or for each row of a table or a dataset, with its columns; streamed.
 
 A source is applied in this order: items are read, ``columns`` are filled in, ``filter`` leaves some out, ``sample``
 takes some of the rest, ``limit`` takes the first of those. Neither rows nor items stay in memory: a table of a million
@@ -27,22 +27,20 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of, shown
-from pipelines.data import tables
+from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data.annotations import Labels, read_annotations
-from pipelines.data.number import Number
-from pipelines.data.tables import Row
+from pipelines.data.formats import dataset, folders, tables
+from pipelines.data.formats.listing import Listed, finder_in, matched
+from pipelines.data.formats.number import Number
+from pipelines.data.formats.tables import Row
 from pipelines.language import templates
 from pipelines.language.document.recipe import Source
 from pipelines.language.names import ITEM_NAMES, LABEL_NAMES, RESERVED
 
-__all__ = ["Item", "Listed", "finder", "items_of", "known_names", "source_warnings", "table_names"]
-
-Listed: TypeAlias = dict[str, list[str]]
-"""What each glob of a source has found. A run lists its folders once, so that it has the same items all the way."""
+__all__ = ["Item", "Listed", "finder", "items_of", "known_names", "source_columns", "source_warnings", "table_names"]
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
@@ -82,8 +80,9 @@ class Item:
 
     @cached_property
     def _has_location(self) -> bool:
-        """Whether its picture is in a file: a row may have a data URI, or a text that is no location, in its place."""
-        return bool(self.path) and (not self.row or files.is_location(self.path))
+        """Whether its picture has a name: a row may have a data URI, a text that is none, or bytes without one."""
+        is_named = not self.row or files.is_location(self.path)
+        return bool(self.path) and is_named and bool(files.name(self.path))
 
     @property
     def context(self) -> dict[str, Any]:
@@ -136,14 +135,25 @@ def table_names(source: Source) -> frozenset[str] | None:
     Raises:
         RecipeError: a table cannot be read.
     """
-    if not source.table:
+    if not source.has_rows:
         return frozenset()
-    locations = tables.found(source.table)
+    columns = source_columns(source)
+    return None if columns is None else frozenset({*filter(_is_plain, columns), "row", "index"})
+
+
+def source_columns(source: Source, listed: Listed | None = None) -> frozenset[str] | None:
+    """Return the columns of a source's table or dataset; None if each row has its own.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
+    if source.dataset:
+        return dataset.columns(source, finder_in(listed))
+    locations = tables.found(source.table) if source.table else []
     headers = [tables.header(location) for location in locations[:_HEADERS]]
     if len(locations) > _HEADERS or None in headers:
         return None
-    columns = {name for names in headers for name in names or () if _is_plain(name)}
-    return frozenset(columns | {"row", "index"})
+    return frozenset(name for names in headers for name in names or ())
 
 
 def known_names(source: Source) -> frozenset[str] | None:
@@ -170,33 +180,22 @@ class _Entry:
 
     @property
     def identity(self) -> str:
-        return str(self.row.number) if self.row else self.path
+        return self.path or (str(self.row.number) if self.row else "")
 
 
 def _entries(source: Source, listed: Listed | None) -> Iterator[_Entry]:
-    if source.table:
-        for row in tables.rows(source.table):
-            yield _Entry(row=row)
+    if source.has_rows:
+        known = listed.tars if listed is not None else None
+        found = dataset.rows(source, finder_in(listed), known) if source.dataset else tables.rows(source.table)
+        for row in found:
+            yield _Entry(row.picture, row)
         return
     seen: set[str] = set()
     for pattern in source.images:
-        for path in _matched(pattern, listed):
+        for path in matched(pattern, listed):
             if path not in seen:
                 seen.add(path)
                 yield _Entry(path)
-
-
-def _matched(pattern: str, listed: Listed | None) -> list[str]:
-    if listed is not None and pattern in listed:
-        return listed[pattern]
-    try:
-        found = files.glob(pattern)
-    except OSError as error:
-        what = f"'{files.quoted(pattern)}' cannot be listed: {reason_of(error)}"
-        raise RecipeError([Problem("source.images", what)]) from None
-    if listed is not None:
-        listed[pattern] = found
-    return found
 
 
 class _Maker:
@@ -228,12 +227,14 @@ class _Maker:
             if item is not None:
                 passed += 1
                 yield entry, item
-        if not read and self._source.table:
-            raise RecipeError([Problem("source.table", f"{self._source.table} has no rows")])
+        if not read and self._source.has_rows:
+            field = "table" if self._source.table else "dataset"
+            place = self._source.table or ", ".join(self._source.dataset)
+            raise RecipeError([Problem(f"source.{field}", f"{place} has no rows")])
         if not read:
             raise RecipeError([Problem("source.images", _without_match(self._source.images))])
         if not passed:
-            what = "row" if self._source.table else "picture"
+            what = "row" if self._source.has_rows else "picture"
             count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"
             raise RecipeError([Problem("source.filter", f"{quote(self._source.filter)} is not true of {count}")])
 
@@ -262,7 +263,7 @@ class _Maker:
         """Return the location of a row's picture, and what is wrong with it, or an empty string."""
         template = self._source.image
         if not template:
-            return "", ""
+            return entry.path, ""
         try:
             value = templates.render(template, context, "source.image")
         except InvalidRequest as error:
@@ -315,7 +316,7 @@ class _Maker:
 
 
 def _without_match(patterns: Sequence[str]) -> str:
-    hints = [hint for pattern in patterns if (hint := files.near_misses(pattern))]
+    hints = [hint for pattern in patterns if (hint := folders.left_out(pattern) or files.near_misses(pattern))]
     remedy = "; ".join(hints) or "put pictures there, or write another glob"
     return f"no file matches {', '.join(map(files.quoted, patterns))}: {remedy}"
 
@@ -331,23 +332,30 @@ def source_warnings(source: Source, listed: Listed | None = None) -> list[Proble
     Raises:
         RecipeError: a folder cannot be listed.
     """
-    found: list[Problem] = []
+    found = dataset.warnings(source, finder_in(listed)) if source.dataset else []
     for index, pattern in enumerate(source.images):
-        matched = _matched(pattern, listed)
-        hint = files.near_misses(pattern, matched)
-        if hint or not (matched or files.has_wildcards(pattern)):
-            what = f"'{files.quoted(pattern)}' {'leaves files out' if matched else 'matches no file'}"
+        there = matched(pattern, listed)
+        hint = folders.left_out(pattern) if folders.is_folder(pattern, there) else files.near_misses(pattern, there)
+        if hint or not (there or files.has_wildcards(pattern)):
+            what = f"'{files.quoted(pattern)}' {'leaves files out' if there else 'matches no file'}"
             where = f"source.images.{index}" if len(source.images) > 1 else "source.images"
             found.append(Problem(where, f"{what}: {hint}" if hint else what))
     return found
 
 
-def finder(source: Source, extra: Mapping[str, Any]) -> Callable[[str], bool]:
+def finder(source: Source, extra: Mapping[str, Any], listed: Listed | None = None) -> Callable[[str], bool]:
     """Return what checks whether a picture at a path would be an item of ``source``.
 
     It would if a glob matches it, also through links as they are now, and the filter holds.
+
+    Raises:
+        RecipeError: a folder cannot be listed.
     """
-    matchers = [files.matcher(pattern, files.links_of(pattern)) for pattern in source.images]
+    patterns = [
+        folders.pattern_below(one) if folders.is_folder(one, matched(one, listed)) else one for one in source.images
+    ]
+    patterns += dataset.patterns(source, finder_in(listed))
+    matchers = [files.matcher(pattern, files.links_of(pattern)) for pattern in patterns]
     maker = _Maker(source, extra)
 
     def finds(path: str) -> bool:

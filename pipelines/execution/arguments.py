@@ -15,7 +15,7 @@ from flux_tasks.catalog import Tool, signatures
 from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call, check_content, prepare
-from pipelines.data.number import Number
+from pipelines.data.formats.number import Number
 from pipelines.language import templates
 from pipelines.language.graph import Node, NodeRef
 from pipelines.language.model import image_inputs, parameter_types

@@ -11,9 +11,9 @@ from typing import Any
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
 from pipelines.data import items as items_module
-from pipelines.data import tables
 from pipelines.data.annotations.checks import annotation_problems, annotation_warnings
-from pipelines.data.items import Item, Listed, finder, items_of, known_names
+from pipelines.data.formats import tables
+from pipelines.data.items import Item, Listed, finder, items_of, known_names, source_columns
 from pipelines.data.outputs import Outputs
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
@@ -21,7 +21,7 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.language.model import image_inputs
 
-_NOT_READ = "which are not read here: write them to files first, and a column with their paths"
+_NOT_READ = "which are not read from a table: write dataset in place of table, or a column with paths of files"
 
 
 def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:
@@ -89,7 +89,7 @@ def check_items(
     """
     with _placed(recipe):
         found = partial(items, recipe, limit=limit, only=only, listed=listed)
-        return _checked_items(recipe, found, outputs or Outputs())
+        return _checked_items(recipe, found, outputs or Outputs(), listed)
 
 
 def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
@@ -107,7 +107,9 @@ def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
             yield f"{item.stem}: {'; '.join(str(error).splitlines())}"
 
 
-def _checked_items(recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], outputs: Outputs) -> int:
+def _checked_items(
+    recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], outputs: Outputs, listed: Listed | None
+) -> int:
     table = tables.found(recipe.source.table)[0] if recipe.source.table else ""
     bytes_in = tables.embedded(table) if table else frozenset()
     _check_bytes(recipe, table, bytes_in)
@@ -117,7 +119,7 @@ def _checked_items(recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], 
     results: dict[bytes, tuple[int, int]] = {}
     found_again = ""
     named = list(named_pictures(recipe))
-    finds = finder(recipe.source, recipe.constants)
+    finds = finder(recipe.source, recipe.constants, listed)
     count = 0
     for item in found():
         count += 1
@@ -222,7 +224,7 @@ def _check_names(recipe: CompiledRecipe, table: str, bytes_in: frozenset[str]) -
     known = known_names(recipe.source)
     if known is None:
         return  # the file does not say; an item without such a column has an error
-    columns = (tables.header(table) if table else None) or ()
+    columns = (tables.header(table) if table else source_columns(recipe.source)) or ()
     problems = []
     for w in own:
         if w.name in columns:

@@ -15,7 +15,9 @@ from flux_tasks.errors import Problem, RecipeError, nearest, quote
 from flux_tasks.images.reference import remembering
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import SettingChanges, Settings, current, use
+from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.items import Item, Listed
+from pipelines.data.keyed_lines import program_version
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.settled import SettledItems
 from pipelines.execution.answers import Attempt, Outcome
@@ -68,7 +70,8 @@ def plan(
     with use(settings or current(), **changes) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         tally.plan.calls = [*recipe.functions]
-        listed: Listed = {}
+        listed = Listed()
+        listed.tars = KnownTars(tally.store, program_version(), writes=False, is_trusted=not verify)
         check_items(recipe, limit=limit, listed=listed, outputs=tally.outputs)
         for warning in source_warnings(recipe, listed):
             tally.plan.add_warning(str(warning))

@@ -23,8 +23,10 @@ from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
 from pipelines.data.annotations.writing import coco_file, write_annotations
+from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.history import BegunRun, LearnedPrices
 from pipelines.data.items import Item, Listed
+from pipelines.data.keyed_lines import program_version
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
@@ -87,7 +89,8 @@ class Run:
         self._is_whole = limit is None and only is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
-        self._listed: Listed = {}
+        self._listed = Listed()
+        self._listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
         self._items = partial(items, recipe, limit=limit, only=only, listed=self._listed)
         outputs = self.context.outputs
         self.summary.total = check_items(recipe, limit=limit, only=only, listed=self._listed, outputs=outputs)

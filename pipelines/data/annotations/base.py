@@ -56,11 +56,11 @@ class AnnotationSet:
 
     def find(self, location: str) -> str | None:
         """Return which of ``pictures`` is at a location: its name, with its folders, is the end of the location."""
+        inside = files.embedded(location)  # a picture in a tar has the folders that it has there
+        here = inside.inner if inside else location
         if files.is_local(location):
-            location = files.local_path(location).absolute().as_posix()
-        else:
-            location = location.partition("::")[0]  # of a chain such as tar://a/1.jpg::b.tar, the name within
-        folders = [part for part in location.replace("\\", "/").rpartition("/")[0].split("/") if part]
+            here = files.local_path(location).absolute().as_posix()
+        folders = [part for part in here.replace("\\", "/").rpartition("/")[0].split("/") if part]
         parts = [*folders, files.name(location) if self.has_extensions else files.stem(location)]
         matches = [one for one in self._by_name.get(parts[-1], ()) if parts[-len(one[0]) :] == one[0]]
         return max(matches, key=lambda one: len(one[0]))[1] if matches else None

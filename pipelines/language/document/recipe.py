@@ -1,6 +1,6 @@
 """The recipe document as a whole: its source, its outputs, its budget."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -23,6 +23,9 @@ from pipelines.language.document.fields import (
 
 TABLE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
 """What the name of a table may end in."""
+
+DATASET_FORMATS = ("imagefolder", "parquet", "webdataset", "arrow")
+"""Formats of datasets; ``pipelines/data/formats`` reads them."""
 
 REQUIRED = ("source", "steps", "output")
 """What every recipe has."""
@@ -54,6 +57,8 @@ _Credits = Annotated[
 _PATH = "A path or URL with a template in it, such as 'out/{{ stem }}.png'; it ends in .png, .jpg, .jpeg or .webp, "
 _PATH += "and that is the file type."
 _Glob = Annotated[Text, Field(examples=["photos/*.jpg"])]
+_Place = Annotated[Text, Field(examples=["shards/*.tar"])]
+_Places = Annotated[list[_Place], Field(min_length=1)]
 _Globs = Annotated[list[_Glob], Field(min_length=1)]
 _Constant = Annotated[
     Any, AfterValidator(_no_template), WithJsonSchema({"not": {"type": "string", "pattern": TEMPLATE}})
@@ -61,17 +66,20 @@ _Constant = Annotated[
 
 
 class Source(Part):
-    """Where items come from: globs of pictures, or a table with one item a row."""
+    """Where items come from: globs of pictures, a table with one item a row, or a dataset."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [{"required": ["images"]}, {"required": ["table"]}],
-            "dependentRequired": {"image": ["table"]},
+            "anyOf": [{"required": ["images"]}, {"required": ["table"]}, {"required": ["dataset"]}],
+            "dependentRequired": {name: ["dataset"] for name in ("split", "format", "config")},
+            "dependentSchemas": {"image": {"anyOf": [{"required": ["table"]}, {"required": ["dataset"]}]}},
         }
     )
 
     short: ClassVar[Any] = _Glob | _Globs
-    wording: ClassVar[Wording | None] = Wording("a source", "a glob such as 'photos/*.jpg', or {table: items.csv}")
+    wording: ClassVar[Wording | None] = Wording(
+        "a source", "a glob such as 'photos/*.jpg', {table: items.csv} or {dataset: shards/}"
+    )
 
     images: Annotated[
         tuple[Text, ...],
@@ -79,11 +87,32 @@ class Source(Part):
         BeforeValidator(as_several, json_schema_input_type=_Glob | _Globs),
         Wording("a glob or a list of globs", "a glob such as 'photos/*.jpg'"),
         OrNull(),
-    ] = Field((), description="Globs of pictures, on any path or fsspec URL; each picture is an item.")
+    ] = Field((), description="Globs of pictures, or folders, on any path or fsspec URL; each picture is an item.")
     table: _Table = Field(
         "", description="A CSV, TSV, JSONL or Parquet file, or a glob of several; each row is an item."
     )
-    image: _Image = Field("", description="With a table: where each row's picture is, such as 'photos/{{ file }}'.")
+    dataset: Annotated[
+        tuple[Text, ...],
+        Field(min_length=1),
+        BeforeValidator(as_several, json_schema_input_type=_Place | _Places),
+        Wording("a folder, a glob of files, or a list of these", "one such as data/ or 'shards/{000..004}.tar'"),
+        OrNull(),
+    ] = Field((), description="A dataset: its folder, or its Parquet, Arrow or tar files; each of its rows is an item.")
+    format: Annotated[
+        Literal["", "imagefolder", "parquet", "webdataset", "arrow"],
+        Wording("a format", f"one of {', '.join(DATASET_FORMATS)}"),
+        WithJsonSchema({"enum": [*DATASET_FORMATS]}),
+        OrNull(),
+    ] = Field("", description="The format of the dataset; recognised by its files if left out.")
+    split: Annotated[Text, Wording("a split", "a name such as train"), OrNull()] = Field(
+        "", description="The split of the dataset whose items are taken; all of them if left out."
+    )
+    config: Annotated[Text, Wording("a config", "a name that the dataset's README.md lists"), OrNull()] = Field(
+        "", description="The config of the dataset, by its name in README.md; its default one if left out."
+    )
+    image: _Image = Field(
+        "", description="Where the picture of a row is: 'photos/{{ file }}', or the column '{{ after }}' of a dataset."
+    )
     columns: Annotated[
         dict[Name, _Template],
         Wording("a mapping of names to templates", "one such as {mask: 'masks/{{ stem }}.png'}"),
@@ -111,7 +140,12 @@ class Source(Part):
     @property
     def has_pictures(self) -> bool:
         """Whether its items come with a picture."""
-        return bool(self.images or self.image)
+        return bool(self.images or self.image or self.dataset)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether its items have columns of their own."""
+        return bool(self.table or self.dataset)
 
 
 class Output(Part):
@@ -178,7 +212,7 @@ class RecipeDocument(Part):
         OrNull(),
     ] = Field((), description="Environment variables that templates may see, as {{ env.NAME }}. No secrets.")
     source: Source | None = Field(
-        None, description="Where items come from: a glob of pictures, or a mapping with images or a table."
+        None, description="Where items come from: a glob of pictures, or a mapping with images, a table or a dataset."
     )
     steps: Annotated[Any, OrNull()] = Field(
         None, description="What is done, in order: each gets the picture of the one before, or of those in from."

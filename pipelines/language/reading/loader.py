@@ -158,7 +158,7 @@ def _compile(
     _check_env(written.env, problems)
     env = {"env": {name: os.environ.get(name, "") for name in written.env}} if written.env else {}
     constants = {**variables, **env}
-    has_table = bool(written.source and written.source.table)
+    has_table = bool(written.source and written.source.has_rows)
     given = Source.expand(data.get("source"))
     has_labels = isinstance(given, dict) and given.get("annotations") is not None  # be they right or wrong
     scope = Scope(frozenset(constants), constants, has_table, has_labels)
@@ -212,26 +212,40 @@ def _check_env(names: Sequence[str], problems: ProblemCollector) -> None:
             problems.add(at, f"the environment has no {cut(name)}: set it, or take it out of the list")
 
 
+_FROM = {"images": "globs", "table": "a table", "dataset": "a dataset"}
+
+
 def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, problems: ProblemCollector) -> Source:
     """Return the source, after checking what no single field of ``data``, as it is written, says."""
     at = ("source",)
-    if "table" in data and data.get("images") is not None:
-        what = "cannot be used together with table: keep one, because items come from globs or from a table"
-        problems.add((*at, "images"), what)
-        source = source.model_copy(update={"images": ()})
-    elif "table" not in data and data.get("images") is None:
-        problems.add((*at, "images"), "is missing: write a glob such as 'photos/*.jpg', or a table")
+    given = [name for name in ("dataset", "table", "images") if data.get(name) is not None or name == "table" in data]
+    for name in given[1:]:
+        what = f"cannot be used together with {given[0]}: keep one, because items come from {_FROM[name]} or from "
+        problems.add((*at, name), f"{what}{_FROM[given[0]]}")
+        source = source.model_copy(update={name: type(source).model_fields[name].default})
+    if not given:
+        problems.add((*at, "images"), "is missing: write a glob such as 'photos/*.jpg', a table or a dataset")
+    for name in ("format", "split", "config") if "dataset" not in given else ():
+        if data.get(name):
+            problems.add((*at, name), "belongs to a dataset: write dataset, a folder or its files, or take it out")
+    for pattern in source.images:
+        ending = files.extension(pattern)
+        if ending in ("tar", "parquet", "arrow") and pattern.lower().endswith(f".{ending}"):
+            problems.add(
+                (*at, "images"),
+                f"{quote(pattern)}: a .{ending} file has many pictures: write dataset in place of images",
+            )
     if source.table and files.extension(source.table) not in TABLE_TYPES:
         *others, last = (f".{name}" for name in TABLE_TYPES)
         problems.add((*at, "table"), f"{quote(source.table)} must end in {', '.join(others)} or {last}")
-    if source.image and "table" not in data:
-        problems.add((*at, "image"), "belongs to a table: write images, a glob, or add table")
+    if source.image and not source.has_rows:
+        problems.add((*at, "image"), "belongs to a table or a dataset: write images, a glob, or add table")
     elif source.image:
         check_template(source.image, (*at, "image"), scope.plus(("index", "row")), problems)
     label_names = LABEL_NAMES if scope.has_labels else ()
     for name in sorted(scope.constants.keys() & set(label_names)):
         problems.add(("vars", name), f"{name_problem(name)}: annotations of the source give it one")
-    known = scope.plus((*ITEM_NAMES, *(("row",) if source.table else ()), *label_names))
+    known = scope.plus((*ITEM_NAMES, *(("row",) if source.has_rows else ()), *label_names))
     for name, template in source.columns.items():
         place = (*at, "columns", name)
         if name in scope.names or name in label_names:

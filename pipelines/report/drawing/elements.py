@@ -109,7 +109,7 @@ def _box_of(node: str) -> str:
 
 
 def _source(source: Source) -> Box:
-    places = [source.table] if source.table else list(source.images)
+    places = [source.table] if source.table else list(source.dataset or source.images)
     lines = [Line(_clean(place), "path") for place in places[:3]]
     lines += [Line(f"and {len(places) - 3} more", "does")] if len(places) > 3 else []
     lines += [Line(_clean(source.image), "path")] if source.image else []

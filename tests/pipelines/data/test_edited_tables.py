@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flux_tasks.errors import RecipeError
-from pipelines.data.tables import rows
+from pipelines.data.formats.tables import rows
 
 CHANGED = r"somebody has changed it while it was read: write changes into a new file, rename it"
 

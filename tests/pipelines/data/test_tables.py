@@ -21,9 +21,9 @@ from pyarrow import parquet
 
 from flux_tasks import files
 from flux_tasks.errors import RecipeError
-from pipelines.data import tables
-from pipelines.data.number import Number
-from pipelines.data.tables import Row
+from pipelines.data.formats import tables
+from pipelines.data.formats.number import Number
+from pipelines.data.formats.tables import Row
 from pipelines.language import templates
 from pipelines.language.document.recipe import TABLE_TYPES
 

@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 from flux_tasks import files
@@ -38,11 +37,14 @@ if TYPE_CHECKING:
     from pyarrow import DataType, RecordBatch
     from pyarrow.parquet import ColumnSchema, ParquetFile
 
-from pipelines.data.number import Number, cell
-from pipelines.data.steady_file import steady
+from flux_tasks.files.inside.cells import open_parquet
+from pipelines.data.formats.number import Number, cell
+from pipelines.data.formats.steady_file import steady
 from pipelines.language.document.recipe import TABLE_TYPES
 
-__all__ = ["Row", "embedded", "found", "header", "rows"]
+__all__ = [
+    *("Row", "attempt", "embedded", "found", "header", "is_bytes", "is_printable", "rows", "rows_of", "values_of"),
+]
 
 LONGEST_LINE = 16 * 1024 * 1024
 """The most bytes of one line of JSONL, or letters of one cell; with a longer one the file is of another kind."""
@@ -65,6 +67,8 @@ class Row:
         line: where it begins in its file, from 1; 0 in Parquet.
         values: its cells by column.
         error: why it cannot be used, or an empty string.
+        picture: where its picture is, if its format says so.
+        place: its place for people, where that is no row of a table.
     """
 
     location: str
@@ -72,11 +76,13 @@ class Row:
     line: int = 0
     values: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
+    picture: str = ""
+    place: str = ""
 
     @property
     def where(self) -> str:
         """Its place for people, such as ``row 7 (line 9) of items.csv``."""
-        return f"row {self.number}{f' (line {self.line})' if self.line else ''} of {self.location}"
+        return self.place or f"row {self.number}{f' (line {self.line})' if self.line else ''} of {self.location}"
 
 
 def found(pattern: str) -> list[str]:
@@ -125,7 +131,7 @@ def embedded(location: str) -> frozenset[str]:
     with _open(location) as file:
         schema = _parquet(file, location).schema
         leaves = (schema.column(index) for index in range(len(schema)))
-        return frozenset(leaf.path.partition(".")[0] for leaf in leaves if _is_bytes(leaf))
+        return frozenset(leaf.path.partition(".")[0] for leaf in leaves if is_bytes(leaf))
 
 
 def rows(pattern: str) -> Iterator[Row]:
@@ -138,11 +144,17 @@ def rows(pattern: str) -> Iterator[Row]:
     """
     number = 0
     for location in found(pattern):
-        kind = files.extension(location)
-        read = _parquet_rows if kind == "parquet" else _csv_rows if kind in ("csv", "tsv") else _json_rows
-        for line, values, error in read(location):
-            yield Row(location, number, line, values, error)
+        for row in rows_of(location, number):
+            yield row
             number += 1
+
+
+def rows_of(location: str, number: int = 0) -> Iterator[Row]:
+    """Return the rows of one file, numbered from ``number`` on; as ``rows`` does."""
+    kind = files.extension(location)
+    read = _parquet_rows if kind == "parquet" else _csv_rows if kind in ("csv", "tsv") else _json_rows
+    for at, (line, values, error) in enumerate(read(location), number):
+        yield Row(location, at, line, values, error)
 
 
 def _broken(what: str) -> RecipeError:
@@ -150,10 +162,10 @@ def _broken(what: str) -> RecipeError:
 
 
 def _open(location: str) -> BinaryIO:
-    return _attempt(location, files.stream, location)
+    return attempt(location, files.stream, location)
 
 
-def _attempt(location: str, act: Callable[..., T], *arguments: Any, damaged: str = "is damaged") -> T:
+def attempt(location: str, act: Callable[..., T], *arguments: Any, damaged: str = "is damaged") -> T:
     """Return ``act(*arguments)``; any error becomes a RecipeError that names ``location``."""
     try:
         return act(*arguments)
@@ -183,7 +195,7 @@ def _csv_reader(text: Iterable[str], kind: str) -> CsvReader:
 
 def _csv_line(reader: CsvReader, location: str) -> list[str] | None:
     damaged = f"is not understood from line {reader.line_num + 1} on; is a quotation mark not closed? The reader says"
-    cells: list[str] | None = _attempt(location, next, reader, None, damaged=damaged)
+    cells: list[str] | None = attempt(location, next, reader, None, damaged=damaged)
     return cells
 
 
@@ -232,7 +244,7 @@ def _csv_rows(location: str) -> Iterator[_Read]:
 def _json_rows(location: str) -> Iterator[_Read]:
     with steady(_open(location)) as file:
         line = 0
-        while data := _attempt(location, file.readline, LONGEST_LINE + 1):
+        while data := attempt(location, file.readline, LONGEST_LINE + 1):
             line += 1
             if len(data) > LONGEST_LINE:
                 what = f"has more than {LONGEST_LINE:,} bytes in line {line}: write one object a line"
@@ -267,17 +279,11 @@ def _finite(text: str) -> float:
 
 
 def _parquet(file: BinaryIO, location: str) -> ParquetFile:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        what = f"{location} needs a library that is not installed: pip install 'flux-pipelines[parquet]'"
-        raise _broken(what) from None
-    # Without pre_buffer, which would fetch all row groups at once.
-    return _attempt(location, partial(ParquetFile, file, pre_buffer=False, buffer_size=1 << 20))
+    return attempt(location, open_parquet, file)
 
 
 def _parquet_header(table: ParquetFile, location: str) -> list[str]:
-    names = [column.name for column in table.schema_arrow if _is_printable(column.type)]
+    names = [column.name for column in table.schema_arrow if is_printable(column.type)]
     _check_names(names, location)
     return names
 
@@ -287,32 +293,36 @@ def _parquet_rows(location: str) -> Iterator[_Read]:
         table = _parquet(file, location)
         _parquet_header(table, location)
         leaves = (table.schema.column(index) for index in range(len(table.schema)))
-        wanted = [leaf.path for leaf in leaves if not _is_bytes(leaf)]
+        wanted = [leaf.path for leaf in leaves if not is_bytes(leaf)]
         batches = table.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False)
-        while (values := _attempt(location, _parquet_batch, batches)) is not None:
+        while (values := attempt(location, _parquet_batch, batches)) is not None:
             for row in values:
                 yield 0, row, ""
 
 
 def _parquet_batch(batches: Iterator[RecordBatch]) -> list[dict[str, Any]] | None:
     batch = next(batches, None)
-    if batch is None:
-        return None
+    return None if batch is None else values_of(batch)
+
+
+def values_of(batch: RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as templates can print them; one without columns has none."""
     columns = (column.cast(_in_microseconds(column.type), safe=False).to_pylist() for column in batch.columns)
     names = batch.schema.names
     return [dict(zip(names, map(_value, cells), strict=True)) for cells in zip(*columns, strict=True)]
 
 
-def _is_bytes(leaf: ColumnSchema) -> bool:
+def is_bytes(leaf: ColumnSchema) -> bool:
+    """Check whether a column of Parquet, or a field of one, holds bytes."""
     return leaf.physical_type in ("BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY") and leaf.logical_type.type == "NONE"
 
 
-def _is_printable(kind: DataType) -> bool:
+def is_printable(kind: DataType) -> bool:
     """Check whether a column has anything besides bytes."""
     from pyarrow import types
 
     if types.is_nested(kind):
-        return any(_is_printable(kind.field(index).type) for index in range(kind.num_fields))
+        return any(is_printable(kind.field(index).type) for index in range(kind.num_fields))
     return not (types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
 
 
