@@ -373,6 +373,25 @@ def test_a_folder_with_other_things_in_it_is_refused_before_anything_is_spent(he
     assert "has folders (train), and is no dataset of this program" in told.stderr + told.stdout
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_labels_of_results_are_a_column_of_objects(here: Place, kind: str) -> None:
+    images = [{"id": n, "file_name": f"p{n}.png", "width": (80, 96)[n % 2], "height": 80} for n in range(PICTURES)]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [10, 20, 30, 40]} for n in range(1, PICTURES)]
+    labels = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "hen"}]}
+    (here.folder / "labels.json").write_text(json.dumps(labels))
+    data = {
+        "source": {"images": "FOLDER/photos/*.png", "annotations": "FOLDER/labels.json"},
+        "steps": [{"crop": {"box": [10, 0, 74, 64]}}],
+        "output": {"dataset": "FOLDER/out", "format": kind, "convert": {"size": 32}},
+    }
+    run, _ = perform(here.recipe(data), here.settings)
+    assert not run.summary.problem
+    found = load(here.folder / "out")["train"]
+    objects = {row["id"]: row["objects"] for row in (found if kind != "webdataset" else found["json"])}
+    hen = {"bbox": [[0.0, 10.0, 15.0, 20.0]], "category": ["hen"]}  # moved by the crop, and half as large
+    assert objects == {"p0": {"bbox": [], "category": []}, "p1": hen, "p2": hen, "p3": hen}
+
+
 def test_a_dataset_in_a_bucket_is_written_and_added_to(here: Place) -> None:
     import fsspec
 
