@@ -150,7 +150,11 @@ class Outputs:
         if len(parts) > 1 and parts[0] in BESIDE:
             what = f"{quote(name)}: {parts[0]}/ is where the pictures beside are: use another folder"
             raise InvalidRequest.of([Problem("output.name", what)])
-        return "/".join((output.dataset, split, *parts))
+        path = "/".join((output.dataset, split, *parts))
+        if not self._is_below(path, f"{output.dataset}/{{{{ name }}}}"):
+            what = f"'{files.quoted(path)}' leads out of {output.dataset}: no link may do that"
+            raise InvalidRequest.of([Problem("output.dataset", what)])
+        return path
 
     def mark(self, location: str) -> bytes:
         """Return twelve bytes that are the same for every spelling of one location."""

@@ -365,6 +365,22 @@ def test_a_column_names_the_split_and_a_name_that_cannot_be_one_is_its_items_err
     assert {name: len(split) for name, split in load(here.folder / "out").items()} == {"train": 1, "val": 1}
 
 
+def test_no_row_is_written_out_of_its_dataset(here: Place) -> None:
+    (here.folder / "t.csv").write_text("file,place\np0,../up\np1,far/p1\np2,original/p2\np3,no-mask\n")
+    age(here.folder, "*")
+    made = recipe(here, "imagefolder", name="{{ place }}")
+    run, rows = perform(made, here.settings)
+    assert [row["outcome"] for row in rows] == ["invalid", "done", "invalid", "invalid"]
+    assert "cannot be the name of a row" in rows[0]["error"]["message"]
+    assert "is where the pictures beside are" in rows[2]["error"]["message"]
+    (here.folder / "elsewhere").mkdir()
+    (here.folder / "out" / "train" / "linked").symlink_to(here.folder / "elsewhere")
+    (here.folder / "t.csv").write_text("file,place\np0,linked/p0\n")
+    run, rows = perform(made, here.settings)
+    assert "leads out of" in rows[0]["error"]["message"]
+    assert not list((here.folder / "elsewhere").iterdir())
+
+
 def test_a_folder_with_other_things_in_it_is_refused_before_anything_is_spent(here: Place, here_cli: Here) -> None:
     (here.folder / "out" / "train").mkdir(parents=True)
     (here.folder / "recipe.yaml").write_text(over_photos(here, "parquet").to_yaml())
