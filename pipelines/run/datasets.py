@@ -123,10 +123,10 @@ class Datasets:
                 self._warn(f"{row.name} has no row in {files.quoted(new.dataset)}: {error}")
                 return
             dataset.add(row, line, data, new.written)
-        except (OSError, FluxError) as error:
+        except Exception as error:  # libraries of formats have errors of their own
             self._break(new.dataset, error)
 
-    def _break(self, folder: str, error: OSError | FluxError) -> None:
+    def _break(self, folder: str, error: Exception) -> None:
         """Stop the run; what has no row yet is in the store, and the next run writes it."""
         self._is_broken = True
         for dataset in self._datasets.values():
@@ -153,7 +153,7 @@ class Datasets:
                 try:
                     for remark in dataset.close(is_complete=is_complete, without_row=without_row):
                         self._warn(remark)
-                except (OSError, FluxError) as error:
+                except Exception as error:
                     self._break(folder, error)
             if self._unread:
                 count = len(self._unread)

@@ -89,4 +89,5 @@ class OpenPart:
         with suppress(Exception):  # closes its file, whatever becomes of that
             if self.shard is not None:
                 self.shard.finish()
-        self._text.close()
+        with suppress(OSError):
+            self._text.close()
