@@ -33,7 +33,8 @@ from pipelines.language.reading import loader
 
 if TYPE_CHECKING:
     from pipelines.flows.recipe_run import RunOptions, RunResult
-    from pipelines.language.document.recipe import Budget, Output, Source
+    from pipelines.language.document.output import Output
+    from pipelines.language.document.recipe import Budget, Source
     from pipelines.language.graph import Graph
     from pipelines.language.model import Step
     from pipelines.plan.planner import PlanOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import runpy
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageChops, ImageStat
+from pyarrow import parquet
 from recipes import perform
 
 from flux_tasks.images.encoding import inspect
@@ -112,11 +114,22 @@ def test_a_second_run_pays_for_nothing(done: Ran) -> None:
     assert done.charged[1] == done.charged[0]
 
 
+def dataset_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet dataset, each with its picture."""
+    rows = [row for shard in sorted(folder.glob("data/*.parquet")) for row in parquet.read_table(shard).to_pylist()]
+    for row in rows:
+        assert hashlib.sha256(row["image"]["bytes"]).hexdigest() == row["digest"]
+        assert (inspect(row["image"]["bytes"]).preview or "") == (row["engine"] or "")
+    return rows
+
+
 def test_every_result_is_where_the_recipe_says_and_is_marked_as_a_preview(done: Ran) -> None:
-    folders = {done.folder / output.root for output in done.recipe.outputs}
+    folders = {done.folder / output.root for output in done.recipe.outputs if not output.dataset}
     written = [path for folder in folders for path in folder.glob("*.*")]
-    assert len(written) >= len(done.rows)
-    made = {row["output_path"] for row in done.rows if row["outcome"] == "done"}
+    rows = [row for output in done.recipe.outputs if output.dataset for row in dataset_rows(done.folder / output.root)]
+    assert len(written) + len(rows) >= len(done.rows)
+    assert {row["engine"] for row in rows if row["outcome"] == "done"} <= {"local:classical@1"}
+    made = {row["output_path"] for row in done.rows if row["outcome"] == "done" and not rows}
     for path in made:
         assert inspect((done.folder / path).read_bytes()).preview == "local:classical@1"
 

@@ -207,7 +207,7 @@ def _value(found: Schema) -> str:
     if reference in _NAMED:
         return _NAMED[reference]
     found = _resolved(found)
-    if "anyOf" in found:
+    if "anyOf" in found and "properties" not in found:
         values = list(dict.fromkeys(filter(None, map(_value, found["anyOf"]))))
         return " or ".join(_merged(values))
     if "const" in found or "enum" in found:

@@ -38,6 +38,7 @@ from flux_tasks.files.near_misses import of_pattern as near_misses
 from flux_tasks.files.near_misses import similar
 from flux_tasks.files.patterns import glob, has_wildcards, links_of, matcher, matches
 from flux_tasks.files.real_paths import RealPaths
+from flux_tasks.files.staging import Staging, remove_leftovers
 from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable, unwritable_folder
 from flux_tasks.files.watching import notice, watching
 
@@ -45,6 +46,7 @@ __all__ = [
     "MISSING",
     "Fingerprints",
     "RealPaths",
+    "Staging",
     "Unusable",
     "access",
     "canonical",
@@ -79,6 +81,7 @@ __all__ = [
     "quoted",
     "read",
     "remove",
+    "remove_leftovers",
     "similar",
     "size",
     "stem",

@@ -268,7 +268,7 @@ def write(location: str | os.PathLike[str], data: bytes) -> os.stat_result | Non
         with _temporary(path, data) as temporary:
             state = os.stat(temporary)  # noqa: PTH116 - several times for each job
             Path(temporary).replace(path)
-        _sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
+        sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
         return state
     filesystem, path_in_store = filesystem_of(text)
     filesystem.pipe_file(path_in_store, data)
@@ -295,7 +295,7 @@ def create(location: str | os.PathLike[str], data: bytes) -> bool:
                 os.link(temporary, path)
             except FileExistsError:
                 return False
-        _sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
+        sync_folder(os.path.dirname(path))  # noqa: PTH120 - as above
         return True
     filesystem, path_in_store = filesystem_of(text)
     if text.startswith("memory://"):
@@ -343,14 +343,14 @@ def _temporary(path: str, data: bytes) -> Iterator[str]:
         with open(handle, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # the promise holds through a power cut, too; see _sync_folder
+            os.fsync(file.fileno())  # the promise holds through a power cut, too; see sync_folder
         yield temporary
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)  # noqa: PTH108 - as above
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Write the folder's own entries to disk: after a power cut, a file is found only by its name."""
     with contextlib.suppress(OSError):  # some systems cannot open a folder
         handle = os.open(folder or ".", os.O_RDONLY)

@@ -23,6 +23,7 @@ from pipelines.cli.commands.schema import schema
 from pipelines.cli.commands.store import store
 from pipelines.cli.commands.tools import tools
 from pipelines.cli.commands.validate import validate
+from pipelines.cli.commands.verify import verify
 from pipelines.cli.common import OPTIONS, Exit
 from pipelines.cli.terminal import LogHandler, Program, print_error, print_line
 
@@ -33,7 +34,7 @@ _SECTIONS: dict[str, Sequence[Callable[..., Exit] | App]] = {
     "Write a recipe": (init, validate, graph, schema),
     "Run a recipe": (plan, run, retry),
     "Use one tool, without a recipe": COMMANDS,
-    "Look up": (tools, store),
+    "Look up": (tools, store, verify),
     "Serve": (local, faults),
 }
 """The commands, in the order of the help."""

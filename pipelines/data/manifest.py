@@ -116,12 +116,15 @@ class OutputRow(_From):
     """A file that was written, and the picture in it, which is the result of the node ``from``.
 
     ``labels`` are its labels, which ``annotations.labels_of`` reads; ``annotations`` is where they are written.
+    ``row`` is of a dataset: its folder, the split and the row's name. ``path`` is its picture in an imagefolder, and
+    the same as ``row`` where shards hold it.
     """
 
     path: str
     image: dict[str, Any]
     labels: NotRequired[dict[str, Any]]
     annotations: NotRequired[list[str]]
+    row: NotRequired[str]
 
 
 class ManifestRow(TypedDict):

@@ -13,14 +13,18 @@ from functools import lru_cache
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidImage, InvalidRequest, Problem
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, quote
 from flux_tasks.images.encoding import EXTENSIONS, encode
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
 from flux_tasks.units import px_size
 from pipelines.language import templates
+from pipelines.language.document.output import SPLIT, Output
 from pipelines.language.graph import OutputTarget
 
-__all__ = ["FULL", "Outputs", "write_output"]
+__all__ = ["BESIDE", "FULL", "Outputs", "put", "write_output"]
+
+BESIDE = ("original", "mask")
+"""What is beside the picture of a row: the item's own, and the mask as it was sent."""
 
 FULL = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)
 """Errors after which every further result would fail as well: no space, read-only, quota."""
@@ -47,7 +51,7 @@ def write_output(image: ImageRef, path: str, prints: files.Fingerprints) -> str 
     """
     wanted = files.extension(path).replace("jpeg", "jpg")
     if EXTENSIONS.get(image.media_type) == wanted:
-        return _put(path, image.size, image.digest, image.read, prints)
+        return put(path, image.size, image.digest, image.read, prints)
     if image.header.is_sequence:
         _log.warning("%s: %s", image.uri or image.name, FIRST_ONLY)
     try:
@@ -56,10 +60,10 @@ def write_output(image: ImageRef, path: str, prints: files.Fingerprints) -> str 
     except (ValueError, OSError, MemoryError) as error:  # too large for the file type
         size, kind = px_size(image.upright_size), _KINDS[wanted]
         raise InvalidImage(f"{image.name}: {size} cannot be written as {kind}: {error}") from None
-    return _put(path, len(data), hashlib.sha256(data).hexdigest(), lambda: data, prints)
+    return put(path, len(data), hashlib.sha256(data).hexdigest(), lambda: data, prints)
 
 
-def _put(path: str, size: int, digest: str, read: Callable[[], bytes], prints: files.Fingerprints) -> str | None:
+def put(path: str, size: int, digest: str, read: Callable[[], bytes], prints: files.Fingerprints) -> str | None:
     """Write what ``read`` returns unless it is there; returns its fingerprint."""
     if files.size(path) == size:
         before = prints.of_unlisted(path)
@@ -92,12 +96,15 @@ class Outputs:
             InvalidRequest: one has no place, another result has it, or nothing can be written there.
         """
         paths = [(target, self.path(target, context)) for target in targets]
-        for number, (_, path) in enumerate(paths):
+        for number, (target, path) in enumerate(paths):
+            where = target.output.where
             if not self.take(self.mark(path), item, number):
+                option = "output.name" if target.output.dataset else where
                 remedy = "use more of the item's names in it"
-                raise InvalidRequest(f"output.path: {files.quoted(path)} is also another result's: {remedy}")
-            if reason := files.unwritable(path, self._unwritable_folder):
-                raise InvalidRequest.of([Problem("output.path", reason)])
+                raise InvalidRequest(f"{option}: {files.quoted(path)} is also another result's: {remedy}")
+            file = f"{path}.png" if target.output.dataset else path
+            if reason := files.unwritable(file, self._unwritable_folder):
+                raise InvalidRequest.of([Problem(where, reason)])
         return paths
 
     def take(self, mark: bytes, item: int, number: int) -> bool:
@@ -106,7 +113,7 @@ class Outputs:
         return self._taken.setdefault(mark, owner) == owner
 
     def path(self, target: OutputTarget, context: Mapping[str, Any]) -> str:
-        """Return the location of a node's result for one item.
+        """Return the location of a node's result for one item; of a row of a dataset its split and its name.
 
         Args:
             context: the names that the item's templates know.
@@ -117,7 +124,9 @@ class Outputs:
         """
         output, names = target.output, target.names
         if names:
-            context = {**context, **templates.render(dict(names), context, "output.path")}
+            context = {**context, **templates.render(dict(names), context, output.where)}
+        if output.dataset:
+            return self._row(output, context)
         path = str(templates.render(output.path, context, "output.path"))
         if files.name(path) == f".{files.extension(path)}":
             what = f"'{files.quoted(path)}' has no name before its extension: use a column that is never empty"
@@ -125,6 +134,26 @@ class Outputs:
         if not self._is_below(path, output.path) or "\x00" in path:
             what = f"'{files.quoted(path)}' leads out of {output.root}: no column may do that"
             raise InvalidRequest.of([Problem("output.path", what)])
+        return path
+
+    def _row(self, output: Output, context: Mapping[str, Any]) -> str:
+        split = output.split_of(context)
+        if not SPLIT.fullmatch(split):
+            what = f"{quote(split)} is not the name of a split: it has letters, digits and _ only"
+            raise InvalidRequest.of([Problem("output.split", what)])
+        name = str(templates.render(output.name, context, "output.name"))
+        parts = (name.replace(".", "_") if output.format == "webdataset" else name).split("/")
+        is_plain = all(part.strip() and part not in (".", "..") for part in parts)
+        if not is_plain or any(sign in name for sign in "\x00\\") or not name.isprintable():
+            what = f"{quote(name)} cannot be the name of a row: it may not be empty, lead out of its folder, or have \\"
+            raise InvalidRequest.of([Problem("output.name", what)])
+        if len(parts) > 1 and parts[0] in BESIDE:
+            what = f"{quote(name)}: {parts[0]}/ is where the pictures beside are: use another folder"
+            raise InvalidRequest.of([Problem("output.name", what)])
+        path = "/".join((output.dataset, split, *parts))
+        if not self._is_below(path, f"{output.dataset}/{{{{ name }}}}"):
+            what = f"'{files.quoted(path)}' leads out of {output.dataset}: no link may do that"
+            raise InvalidRequest.of([Problem("output.dataset", what)])
         return path
 
     def mark(self, location: str) -> bytes:

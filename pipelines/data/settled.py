@@ -18,7 +18,8 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -139,7 +140,8 @@ class SettledItems:
                 if fingerprint == files.MISSING and self._is_misnamed(location, may_wait=may_wait):
                     return None
             row: ManifestRow = known["row"]
-            if not {output["path"] for output in row["outputs"]} <= set(paths) or not self._has_pictures(row):
+            places = {output.get("row", output["path"]) for output in row["outputs"]}
+            if not places <= set(paths) or not self._has_pictures(row):
                 return None
             row["index"], row["item"], row["source"] = item.index, item.stem, item.source
             row["outcome"] = ItemOutcome(row["outcome"])
@@ -189,14 +191,35 @@ class SettledItems:
             remarks: what a plan would say of its steps now: node and sentence.
             written: the fingerprints that its outputs had when they were written.
         """
+        noted = self._noted(item, read, row, remarks)
+        if noted is not None and None not in written.values():
+            key, known = noted
+            self._lines.add(key, {**known, "results": dict(written)})
+
+    def add_later(
+        self, item: Item, read: ReadFiles, row: ManifestRow, remarks: Sequence[tuple[str, str]]
+    ) -> Callable[[Mapping[str, str | None]], None]:
+        """Return what does ``add`` once the outputs are written; a kB is in memory until then."""
+        noted = self._noted(item, read, row, remarks)
+        if noted is None:
+            return lambda _: None
+        key, small = noted[0], zlib.compress(json.dumps(noted[1], default=str).encode())
+
+        def add(written: Mapping[str, str | None]) -> None:
+            if None not in written.values():
+                self._lines.add(key, {**json.loads(zlib.decompress(small)), "results": dict(written)})
+
+        return add
+
+    def _noted(
+        self, item: Item, read: ReadFiles, row: ManifestRow, remarks: Sequence[tuple[str, str]]
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Return the key of an item that ended well and all of whose files are known, and what is noted of it."""
         has_hint = any(step["outcome"] is StepOutcome.SKIPPED and step.get("warnings") for step in row["steps"])
         is_known = read.take_note(self.inputs)
         if item.error or row["outcome"] not in FINE or row["error"] or has_hint or not is_known:
-            return
-        results = {output["path"]: written.get(output["path"]) for output in row["outputs"]}
-        if None not in results.values():
-            known = {"files": read.found, "results": results, "row": _settled(row), "remarks": remarks}
-            self._lines.add(self._key(item), known)
+            return None
+        return self._key(item), {"files": read.found, "row": _settled(row), "remarks": remarks}
 
 
 @dataclass(frozen=True, slots=True)

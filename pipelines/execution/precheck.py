@@ -15,10 +15,11 @@ from pipelines.data.annotations.checks import annotation_problems, annotation_wa
 from pipelines.data.formats import tables
 from pipelines.data.items import Item, Listed, finder, items_of, known_names, source_columns
 from pipelines.data.outputs import Outputs
+from pipelines.data.writers.checks import DatasetChecks
 from pipelines.execution.arguments import context_of
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
-from pipelines.language.graph import Node
+from pipelines.language.graph import Node, OutputTarget
 from pipelines.language.model import image_inputs
 
 _NOT_READ = "which are not read from a table: write dataset in place of table, or a column with paths of files"
@@ -75,10 +76,12 @@ def check_items(
     only: Callable[[Item], bool] | None = None,
     outputs: Outputs | None = None,
     listed: Listed | None = None,
+    datasets: DatasetChecks | None = None,
 ) -> int:
     """Return how many items there are.
 
     Args:
+        datasets: what learns the columns of the recipe's datasets.
         listed: as for ``items_of``.
         outputs: a place that several results go to is reserved in it for the first of them, whichever is made first.
 
@@ -89,7 +92,7 @@ def check_items(
     """
     with _placed(recipe):
         found = partial(items, recipe, limit=limit, only=only, listed=listed)
-        return _checked_items(recipe, found, outputs or Outputs(), listed)
+        return _checked_items(recipe, found, outputs or Outputs(), datasets or DatasetChecks(recipe), listed)
 
 
 def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
@@ -108,7 +111,11 @@ def item_problems(recipe: CompiledRecipe) -> Iterator[str]:
 
 
 def _checked_items(
-    recipe: CompiledRecipe, found: Callable[[], Iterator[Item]], outputs: Outputs, listed: Listed | None
+    recipe: CompiledRecipe,
+    found: Callable[[], Iterator[Item]],
+    outputs: Outputs,
+    datasets: DatasetChecks,
+    listed: Listed | None,
 ) -> int:
     table = tables.found(recipe.source.table)[0] if recipe.source.table else ""
     bytes_in = tables.embedded(table) if table else frozenset()
@@ -123,24 +130,25 @@ def _checked_items(
     count = 0
     for item in found():
         count += 1
+        datasets.observe(item)
         inputs.update(map(outputs.mark, pictures_of_item(recipe, item, named)))
-        for number, path in enumerate(_written_by(recipe, outputs, item)):
+        for number, (target, path) in enumerate(_written_by(recipe, outputs, item)):
             mark = outputs.mark(path)
             first = results.setdefault(mark, (item.index, number))
             if first != (item.index, number):
                 outputs.take(mark, *first)
-            if not found_again and finds(path):
-                found_again = path
-    if problems := [*annotation_problems(recipe)]:
+            files_of = [f"{path}.{kind}" for kind in ("png", "jpg", "webp")] if target.output.dataset else [path]
+            found_again = found_again or next(filter(finds, files_of), "")
+    if problems := [*annotation_problems(recipe), *datasets.problems()]:
         raise RecipeError(problems)
-    name = cut(recipe.outputs[0].path.rpartition("/")[2])
+    name = cut(recipe.outputs[0].place.rpartition("/")[2])
     remedy = f"write results into a folder of their own, such as 'out/{name}'"
     if inputs & results.keys():
         for item in found():
-            for path in _written_by(recipe, outputs, item):
+            for target, path in _written_by(recipe, outputs, item):
                 if outputs.mark(path) in inputs:
                     what = f"{files.quoted(path)} is also a picture that the run reads: {remedy}"
-                    raise RecipeError([Problem("output.path", what)])
+                    raise RecipeError([Problem(target.output.where, what)])
     if found_again:
         what = f"the source would find the result {files.quoted(found_again)}, and the next run would work on it"
         raise RecipeError([Problem("output.path", f"{what}: {remedy}, or leave results out with source.filter")])
@@ -171,11 +179,11 @@ def pictures_of_item(recipe: CompiledRecipe, item: Item, named: Sequence[tuple[N
                 yield found
 
 
-def _written_by(recipe: CompiledRecipe, outputs: Outputs, item: Item) -> list[str]:
+def _written_by(recipe: CompiledRecipe, outputs: Outputs, item: Item) -> list[tuple[OutputTarget, str]]:
     """Return where the results of an item go; nothing of one that cannot be used."""
     context = {**recipe.constants, **item.context}
     with suppress(InvalidRequest):
-        return [] if item.error else [outputs.path(target, context) for target in recipe.graph.targets]
+        return [] if item.error else [(target, outputs.path(target, context)) for target in recipe.graph.targets]
     return []
 
 

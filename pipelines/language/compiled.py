@@ -12,7 +12,8 @@ import yaml
 
 from flux_tasks.errors import Problem, RecipeError
 from pipelines.language.document.fields import as_data
-from pipelines.language.document.recipe import Budget, Output, Source
+from pipelines.language.document.output import Output
+from pipelines.language.document.recipe import Budget, Source
 from pipelines.language.graph import Graph
 from pipelines.language.model import Step
 from pipelines.operations.user_function import UserFunction
@@ -99,7 +100,7 @@ class CompiledRecipe:
         data = self.to_data()
         data.pop("budget", None)
         data["steps"] = {step["id"]: step for step in data["steps"]}
-        data["output"] = sorted(data["output"], key=lambda output: str(output["path"]))
+        data["output"] = sorted(data["output"], key=lambda output: str(output.get("path") or output["dataset"]))
         data["functions"] = {s.id: s.action.source for s in self.steps if isinstance(s.action, UserFunction)}
         return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -7,13 +7,12 @@ two branches meet, values that both have from one step stay together, and all ot
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import count, product
 from typing import Any, NamedTuple, Self, TypeAlias
 
 from flux_tasks.catalog import Tool
 from flux_tasks.catalog.signatures import CALL_OPTIONS
-from pipelines.language.document.recipe import Output
+from pipelines.language.document.output import Output
 from pipelines.language.model import Action, HasAction, Step, image_inputs, parameter_types, tool_for
 from pipelines.language.names import SOURCE
 from pipelines.operations.base import primary_of
@@ -74,20 +73,18 @@ class Node(HasAction):
 
 @dataclass(frozen=True)
 class OutputTarget:
-    """Where the result of a node (or ``source``) is written: a template, and what it knows besides the item."""
+    """Where the result of a node (or ``source``) is written, and what its template knows besides the item."""
 
     node: str
-    path: str
+    output: Output
     names: Mapping[str, Any]
     is_output: bool = True
     """It is an output of the recipe, not an intermediate result that a step saves."""
-    annotations: tuple[str, ...] = ()
-    """Where its labels are written."""
 
-    @cached_property
-    def output(self) -> Output:
-        """The path, as an output."""
-        return Output(path=self.path)
+    @property
+    def annotations(self) -> tuple[str, ...]:
+        """Where its labels are written."""
+        return tuple(target.path for target in self.output.annotations)
 
 
 @dataclass(frozen=True)
@@ -108,12 +105,10 @@ class Graph:
                 spread[step.id].append((node.id, axes))
                 nodes.append(replace(node, rank=len(nodes)))
         names = {node.id: node.names for node in nodes} | {SOURCE: {"variant": ""}}
-        targets = [
-            OutputTarget(node, o.path, names[node], annotations=tuple(target.path for target in o.annotations))
-            for o in outputs
-            for node, _ in spread[o.step]
+        targets = [OutputTarget(node, o, names[node]) for o in outputs for node, _ in spread[o.step]]
+        targets += [
+            OutputTarget(n.id, Output(path=n.step.save), n.names, is_output=False) for n in nodes if n.step.save
         ]
-        targets += [OutputTarget(n.id, n.step.save, n.names, is_output=False) for n in nodes if n.step.save]
         return cls(tuple(nodes), tuple(targets))
 
     def node(self, name: str) -> Node:

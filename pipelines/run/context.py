@@ -25,6 +25,7 @@ from pipelines.execution.facts import Facts
 from pipelines.execution.precheck import named_pictures
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.budget import RunBudget
+from pipelines.run.datasets import Datasets
 
 CallTool: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[JobResult]]
 """Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns its result."""
@@ -69,6 +70,7 @@ class RunContext:
         run_id: the id of the run.
         engine: which engine answers; known once the run has asked the endpoint.
         halt: keeps the run from submitting jobs once it has been stopped.
+        datasets: what results go to besides files.
         settled: items that need no look at them; known with the engine.
         beginning: the indexes of new items in work whose first job has not begun.
     """
@@ -81,6 +83,7 @@ class RunContext:
     run_id: str
     engine: str = ""
     settled: SettledItems | None = None
+    datasets: Datasets | None = None
 
     def __post_init__(self) -> None:
         self.halt = Halt()

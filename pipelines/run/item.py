@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from flux_tasks import background, files
 from flux_tasks.errors import InvalidRequest, RunStopped, StoreUnavailable
+from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.images.reference import ImageRef, remembering
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import CheckedArguments, heed
 from flux_tasks.jobs.known import changes_nothing, lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.store.commit import patiently
-from pipelines.data import manifest
 from pipelines.data.annotations import Labels
 from pipelines.data.inputs import ReadFiles
 from pipelines.data.items import Item
-from pipelines.data.manifest import ErrorRow, ItemOutcome, ManifestRow, OutputRow, StepOutcome, StepRow
+from pipelines.data.manifest import ManifestRow, StepOutcome
 from pipelines.data.outputs import FULL, write_output
+from pipelines.data.settled import SettledItems
+from pipelines.data.writers.provenance import SIDECAR, lineage, provenance_of
+from pipelines.data.writers.schema import IMAGE, Row
 from pipelines.execution import expectations, local_steps
 from pipelines.execution.answers import Attempt, InVain, NeedsJob, Outcome, Place
 from pipelines.execution.arguments import call_of, pictures_for_task
 from pipelines.execution.expectations import Observed
-from pipelines.execution.labels import FollowedLabels
 from pipelines.execution.local_steps import Restored
 from pipelines.execution.precheck import pictures_of_item
-from pipelines.execution.walk import walk
+from pipelines.execution.walk import WalkResult, walk
 from pipelines.language.graph import OutputTarget
 from pipelines.language.names import SOURCE
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
+from pipelines.run.datasets import NewRow, Result, make_row
+from pipelines.run.row import ItemRow
 
 T = TypeVar("T")
 
@@ -45,17 +48,21 @@ class ItemRun:
     """One item of a run. Implements ``NodeAnswers``: pays for jobs, does local work, keeps results in the store.
 
     Args:
+        number: its place in the order of work.
         is_new: no run has settled it, and others have been: these leave it the way.
     """
 
-    def __init__(self, item: Item, context: RunContext, *, is_new: bool = False) -> None:
+    def __init__(self, item: Item, context: RunContext, number: int, *, is_new: bool = False) -> None:
         self.item = item
+        self._number = number
+        self._masks: dict[str, ImageRef] = {}
+        """As they were sent, by node; only where a dataset has them."""
         self.is_new = is_new
         self.facts = context.facts
         self.outputs = context.outputs
         self._context = context
         self._call_tool: CallTool | None = None
-        self._row = _Row(item)
+        self._row = ItemRow(item)
         self._performed: set[tuple[str, str]] = set()
         """Nodes whose result was worked out for this item, maybe in a walk that ended for want of a job."""
 
@@ -76,26 +83,63 @@ class ItemRun:
     async def _run(self, call_tool: CallTool | None) -> ManifestRow:
         settled = await self._settled()
         if settled is not None:
+            await self._end([])
             return settled
         self._call_tool = call_tool
-        self._row = _Row(self.item)
+        self._row = ItemRow(self.item)
         read = await self._where_it_lies(self._read_files)
         with files.watching(read), remembering(read):
             walked = await walk(self.item, self._context.recipe, self)
+        rows: list[tuple[str, Row]] = []
         for target, path in walked.paths:
             image = walked.results.get(target.node)
-            if image is not None:
-                await self._write(target, path, image, walked.labels)
+            if image is not None and target.output.dataset:
+                rows += await self._new_row(target, path, image, walked)
+            elif image is not None:
+                await self._write(target, path, image, walked)
         row = self._row.finish(walked.results.get(SOURCE))
         assert self._context.settled is not None  # noqa: S101 - as above
-        await self._where_it_lies(
-            self._context.settled.add, self.item, read, row, self._row.remarks, self._row.fingerprints
-        )
+        noted = self._context.settled, self.item, read, row, self._row.remarks
+        if rows:
+            add = await self._where_it_lies(SettledItems.add_later, *noted)
+            await self._end(_new_rows(rows, self._row.fingerprints, add))
+        else:
+            await self._end([])
+            await self._where_it_lies(SettledItems.add, *noted, self._row.fingerprints)
         return row
+
+    async def _end(self, rows: Sequence[NewRow]) -> None:
+        """Hand over the rows of the item: their turn comes after those of the items before it."""
+        datasets = self._context.datasets
+        if datasets is not None and (rows or not datasets.is_idle):
+            await asyncio.to_thread(datasets.end, self._number, rows)
+        elif datasets is not None:
+            datasets.end(self._number, rows)
+
+    async def _new_row(
+        self, target: OutputTarget, place: str, image: ImageRef, walked: WalkResult
+    ) -> list[tuple[str, Row]]:
+        """Return the row of a result, and its dataset; nothing if that cannot be made."""
+        context = self._context
+        assert context.datasets is not None  # noqa: S101 - the recipe has one
+        schema = context.datasets.schemas[target.output.dataset]
+        source = walked.results.get(SOURCE)
+        try:
+            labels = await self._labels_at(target, walked)
+            new = Result(target, place, image, source, self._row.steps, self._masks, labels)
+            make = partial(make_row, context.recipe, schema, self.item, new, context.store)
+            row = await asyncio.to_thread(files.patiently, make)
+        except Exception as problem:
+            self.fail("output", problem)
+            return []
+        is_file = target.output.format == "imagefolder"
+        path = f"{place}.{EXTENSIONS[row.pictures[IMAGE].media_type]}" if is_file else place
+        self._row.add_output(target, path, row.pictures[IMAGE], labels, place)
+        return [(target.output.dataset, row)]
 
     async def _where_it_lies(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function that looks at files: here if all are on this machine, else on a thread."""
-        outputs = (target.output.path for target in self._context.recipe.graph.targets)
+        outputs = (target.output.root for target in self._context.recipe.graph.targets)
         is_here = all(map(files.is_local, (self.item.path, *outputs)))
         return function(*arguments) if is_here else await self.off_loop(function, *arguments)
 
@@ -125,18 +169,35 @@ class ItemRun:
             read.add(location)
         return read
 
-    async def _write(self, target: OutputTarget, path: str, image: ImageRef, followed: FollowedLabels | None) -> None:
+    async def _write(self, target: OutputTarget, path: str, image: ImageRef, walked: WalkResult) -> None:
         assert self._context.settled is not None  # noqa: S101 - opened before the first item
         try:
-            labels = await self.off_loop(followed.at, target.node) if followed is not None else None
+            labels = await self._labels_at(target, walked)
             prints = self._context.settled.prints
             fingerprint = await asyncio.to_thread(files.patiently, write_output, image, path, prints)
+            if target.output.provenance:
+                await asyncio.to_thread(self._write_provenance, target, path, walked.results.get(SOURCE))
         except Exception as problem:
             if isinstance(problem, OSError) and problem.errno in FULL:  # every further item would end the same way
                 problem = StoreUnavailable(f"{path} cannot be written: {problem.strerror}")
             self.fail("output", problem)
         else:
-            self._row.written(target, path, image, fingerprint, labels)
+            self._row.add_output(target, path, image, labels)
+            self._row.fingerprints[path] = fingerprint
+
+    async def _labels_at(self, target: OutputTarget, walked: WalkResult) -> Labels | None:
+        """Return the labels of a result."""
+        followed = walked.labels
+        return await self.off_loop(followed.at, target.node) if followed is not None else None
+
+    def _write_provenance(self, target: OutputTarget, path: str, source: ImageRef | None) -> None:
+        """Write what a file was made of into a JSON file beside it."""
+        assert self._context.settled is not None  # noqa: S101 - as above
+        steps, written = lineage(self._row.steps, target.node), ImageRef.of(files.read(path))
+        text = provenance_of(self._context.recipe, steps, source, self.item.source, written)
+        beside = f"{path}{SIDECAR}"
+        state = files.write(beside, text.encode("utf-8", "replace"))
+        self._row.fingerprints[beside] = self._context.settled.prints.of_written(beside, state)
 
     # -- answers to the walk --------------------------------------------------------------------------------------
 
@@ -230,6 +291,8 @@ class ItemRun:
         is_new_picture = image is not None and outcome.kind is not StepOutcome.UNCHANGED
         if call is not None and image is not None and is_new_picture and self.item.index < PICTURED_ITEMS:
             seen = await asyncio.to_thread(expectations.observe, self._context.store, call, attempt.image, image)
+        if self._context.datasets is not None and call is not None and call.mask is not None and is_new_picture:
+            self._masks[attempt.node.id] = await asyncio.to_thread(getattr, call.mask, "picture")
         step = self._row.note(attempt, outcome, seen)
         cost = step.get("cost") or 0.0
         self._context.emit(Event(EventKind.STEP, self.item.stem, attempt.node.step.id, outcome.kind, cost))
@@ -241,115 +304,17 @@ class ItemRun:
         self._row.fail(place if isinstance(place, str) else place.id, problem)
 
 
-class _Row:
-    """Gathers what becomes the row of one item."""
+def _new_rows(
+    rows: Sequence[tuple[str, Row]], prints: Mapping[str, str | None], add: Callable[[Mapping[str, str | None]], None]
+) -> list[NewRow]:
+    """Return rows; the item is settled (``add``) once all of them are safe."""
+    found, left = dict(prints), len(rows)
 
-    def __init__(self, item: Item) -> None:
-        self._item = item
-        self._steps: list[tuple[int, StepRow]] = []
-        self._errors: list[tuple[ItemOutcome, ErrorRow]] = []
-        self._outputs: list[tuple[OutputTarget, OutputRow]] = []
-        self._remarks: list[tuple[int, str, str]] = []
-        self._started = time.monotonic()
-        self.fingerprints: dict[str, str | None] = {}
+    def written(own: Mapping[str, str | None]) -> None:
+        nonlocal left
+        found.update(own)
+        left -= 1
+        if not left:
+            add(found)
 
-    def note(self, attempt: Attempt, outcome: Outcome, seen: Observed) -> StepRow:
-        """Add how an attempt at a step ended; returns that step's row."""
-        node = attempt.node
-        tool = node.tool.name if node.is_paid else None
-        facts: dict[str, Any] = {"reason": outcome.reason, "varied": dict(node.axes) or None, "tool": tool}
-        same = ["the result has the same pixels as its input"] if seen.is_unchanged else []
-        facts["warnings"] = [*outcome.warnings, *same]
-        if outcome.image is not None and outcome.kind is not StepOutcome.UNCHANGED:
-            facts |= _facts_of(attempt, outcome, outcome.image, seen)
-        row = {
-            "id": node.id,
-            "task": getattr(node.action, "reference", node.step.task),
-            "outcome": outcome.kind,
-            "is_paid": node.is_paid,
-            "from": list(node.dependencies),
-            **{name: value for name, value in facts.items() if value not in (None, "", [])},
-        }
-        step = cast(StepRow, row)
-        of_job = outcome.job.warnings if outcome.job is not None else ()
-        said = (warning for warning in outcome.warnings if warning not in (*attempt.notes, *of_job))
-        self._remarks += ((node.rank, node.id, warning) for warning in said)
-        self._steps.append((node.rank, step))
-        return step
-
-    @property
-    def remarks(self) -> list[tuple[str, str]]:
-        """What a plan says of the steps once the store answers them: node and sentence."""
-        return [(node, said) for _, node, said in sorted(self._remarks, key=lambda remark: remark[0])]
-
-    def fail(self, place: str, problem: Exception) -> None:
-        """Add what went wrong, and where: the node, or ``source``, ``input``, ``output``."""
-        self._errors.append((manifest.outcome_of(type(problem)), manifest.error_row(place, problem)))
-
-    def written(
-        self, target: OutputTarget, path: str, image: ImageRef, fingerprint: str | None, labels: Labels | None
-    ) -> None:
-        """Add a file that was written, with the fingerprint that it had then, and the labels of its picture."""
-        self.fingerprints[path] = fingerprint
-        row: OutputRow = {"path": path, "from": target.node, "image": image.to_dict()}
-        if labels is not None:
-            row |= {"labels": labels.to_data(), "annotations": [*dict.fromkeys(target.annotations)]}
-        self._outputs.append((target, row))
-
-    def finish(self, source: ImageRef | None) -> ManifestRow:
-        """Return the row; ``source`` is the item's picture."""
-        steps = [step for _, step in sorted(self._steps, key=lambda noted: noted[0])]
-        worst = min(self._errors, key=lambda error: manifest.SEVERITY.index(error[0]), default=None)
-        results = [row for target, row in self._outputs if target.is_output]
-        first = results[0] if results and worst is None else None
-        paid = (step for step in steps if step["is_paid"] and step["outcome"] is StepOutcome.DONE)
-        return {
-            "item": self._item.stem,
-            "index": self._item.index,
-            "source": self._item.source,
-            "outcome": worst[0] if worst else _outcome_of({step["outcome"] for step in steps}),
-            "error": worst[1] if worst else None,
-            "errors": [error for _, error in self._errors] if len(self._errors) > 1 else [],
-            "input": source.to_dict() if source else None,
-            "output": first["image"] if first else None,
-            "output_path": first["path"] if first else "",
-            "outputs": [row for _, row in self._outputs],
-            "cost": sum(step.get("cost") or 0.0 for step in paid),
-            "seconds": round(time.monotonic() - self._started, 3),
-            "preview": any(step.get("preview") for step in steps) or bool(source and source.is_preview),
-            "steps": steps,
-        }
-
-
-_OF_JOB = ("input_mp", "output_mp", "delivery_host", "expanded_prompt")
-"""What a row tells of its job as the service said it."""
-
-
-def _facts_of(attempt: Attempt, outcome: Outcome, image: ImageRef, seen: Observed) -> dict[str, Any]:
-    """Return what the row of a step tells of its result."""
-    call = outcome.call or attempt.call
-    facts: dict[str, Any] = {
-        "seconds": round(time.monotonic() - attempt.started, 3),
-        "image": image.to_dict(),
-        "preview": image.is_preview or None,
-    }
-    if call is None:
-        plain = {name: value for name, value in attempt.arguments.items() if isinstance(value, (str, int, float))}
-        shown = {n: files.quoted(v) if isinstance(v, str) and files.is_data(v) else v for n, v in plain.items()}
-        return {**facts, "parameters": shown}
-    return {
-        **facts,
-        "parameters": dict(call.parameters),
-        "cost": call.estimate() if image.is_preview else image.cost,  # a preview is free: what it would be worth
-        "estimate": call.estimate(),
-        **{name: getattr(outcome.job, name, None) for name in _OF_JOB},
-        "job_id": image.job_id,
-        "mask": seen.mask,
-        "drift": seen.drift,
-    }
-
-
-def _outcome_of(steps: set[StepOutcome]) -> ItemOutcome:
-    if steps & {StepOutcome.DONE, StepOutcome.COLLECTED}:
-        return ItemOutcome.DONE
-    return ItemOutcome.CACHED if StepOutcome.CACHED in steps else ItemOutcome.SKIPPED
+    return [NewRow(dataset, row, written) for dataset, row in rows]

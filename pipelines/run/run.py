@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import logging
 import time
 import uuid
@@ -27,12 +28,14 @@ from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.history import BegunRun, LearnedPrices
 from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
-from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
+from pipelines.data.manifest import FINE, Manifest, ManifestRow, read_manifest
+from pipelines.data.writers.checks import DatasetChecks
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.backlog import Backlog
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
+from pipelines.run.datasets import Datasets
 from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
 
@@ -93,7 +96,12 @@ class Run:
         self._listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
         self._items = partial(items, recipe, limit=limit, only=only, listed=self._listed)
         outputs = self.context.outputs
-        self.summary.total = check_items(recipe, limit=limit, only=only, listed=self._listed, outputs=outputs)
+        checks = DatasetChecks(recipe)
+        self.summary.total = check_items(
+            recipe, limit=limit, only=only, listed=self._listed, outputs=outputs, datasets=checks
+        )
+        if checks:
+            self.context.datasets = Datasets(recipe, checks, self._warn, self.stop)
         self._left: Iterator[ItemRun | None] = iter(())
         self._next: ItemRun | None = None
 
@@ -128,6 +136,8 @@ class Run:
     def __exit__(self, *error: Any) -> None:
         background.run(save_durations(self.settings))
         self.context.prices.close()
+        if self.context.datasets is not None:
+            self.context.datasets.abandon()
         if self.context.settled is not None:
             self.context.settled.close()
         self._manifest.__exit__(*error)
@@ -173,6 +183,8 @@ class Run:
         self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
         self.context.prices = LearnedPrices(self.context.store, self.context.engine)
         await asyncio.to_thread(partial(self.context.open_settled, is_trusted=not self._verify))
+        if self.context.datasets is not None and self.context.settled is not None:
+            await asyncio.to_thread(self.context.datasets.open, self.context.settled.prints)
         await background.arun(reconcile(self.settings))
         await background.arun(forget_failures(self.context.store))
         await self.context.budget.open()
@@ -187,7 +199,7 @@ class Run:
             except NeedsJob:
                 return False
         self._next = None
-        await self._close_budget()
+        await self._close()
         return True
 
     def _in_order_of_work(self) -> Iterator[ItemRun | None]:
@@ -201,15 +213,16 @@ class Run:
         """
         context, settled = self.context, self.context.settled
         count, broken = 0, None
+        numbers = itertools.count()
         with Backlog() as backlog:
             try:
                 for item in self._items():
                     count += 1
                     is_later = settled and settled.has_seen(item) and backlog.add(item)
-                    yield None if is_later else ItemRun(item, context, is_new=bool(settled))
+                    yield None if is_later else ItemRun(item, context, next(numbers), is_new=bool(settled))
             except FluxError as error:
                 broken = error
-            yield from (ItemRun(item, context) for item in backlog)
+            yield from (ItemRun(item, context, next(numbers)) for item in backlog)
         if broken is not None:
             raise broken
         if count != self.summary.total:
@@ -236,6 +249,8 @@ class Run:
                 reason = reason or f"nothing can be written to {file.rpartition('/')[0]}: {error}"
             if reason:
                 raise StoreUnavailable(f"no job was begun: {reason}")
+        if self.context.datasets is not None:
+            await asyncio.to_thread(self.context.datasets.read)
         await background.arun(require_exclusion(self.settings))
         await background.arun(open_account(self.settings))
 
@@ -254,9 +269,13 @@ class Run:
             for _ in range(workers):
                 group.create_task(self._work(queue, call_tool))
         self._next = None
-        await self._close_budget()
+        await self._close()
 
-    async def _close_budget(self) -> None:
+    async def _close(self) -> None:
+        if self.context.datasets is not None:
+            bad = sum(count for outcome, count in self.summary.counts.items() if outcome not in FINE)
+            is_complete = self.stopped is None
+            await asyncio.to_thread(partial(self.context.datasets.close, is_complete=is_complete, without_row=bad))
         await self.context.budget.close(is_stopped=self.stopped is not None, is_whole=self._is_whole)
 
     def _queue(self, first: ItemRun) -> Iterator[ItemRun | None]:

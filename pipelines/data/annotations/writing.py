@@ -18,7 +18,7 @@ from pipelines.data.annotations.reading import read_annotations
 from pipelines.data.manifest import ManifestRow
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import LabelFiles
-from pipelines.language.document.recipe import Output
+from pipelines.language.document.output import Output
 
 __all__ = ["coco_file", "files_of_target", "former_problem", "targets_of", "write_annotations"]
 

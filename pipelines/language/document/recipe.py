@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from pipelines.language import templates
-from pipelines.language.document.annotations import Annotations, LabelFiles
+from pipelines.language.document.annotations import Annotations
 from pipelines.language.document.fields import (
     TEMPLATE,
     AnyText,
@@ -13,13 +13,13 @@ from pipelines.language.document.fields import (
     Name,
     OrNull,
     Part,
-    ResultPath,
     Text,
     Wording,
     as_several,
     as_tuple,
     ending,
 )
+from pipelines.language.document.output import Output
 
 TABLE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
 """What the name of a table may end in."""
@@ -54,8 +54,6 @@ _Limit = Annotated[int, Field(ge=1), Wording("a whole number above 0", "one such
 _Credits = Annotated[
     float, Field(ge=0), Wording("a number of credits (1 credit is 0.01 USD)", "0 or more, such as 200")
 ]
-_PATH = "A path or URL with a template in it, such as 'out/{{ stem }}.png'; it ends in .png, .jpg, .jpeg or .webp, "
-_PATH += "and that is the file type."
 _Glob = Annotated[Text, Field(examples=["photos/*.jpg"])]
 _Place = Annotated[Text, Field(examples=["shards/*.tar"])]
 _Places = Annotated[list[_Place], Field(min_length=1)]
@@ -148,38 +146,6 @@ class Source(Part):
         return bool(self.table or self.dataset)
 
 
-class Output(Part):
-    """Where results go. The extension of the path decides the file type."""
-
-    short: ClassVar[Any] = Annotated[ResultPath, Field(description=_PATH)]
-    wording: ClassVar[Wording | None] = Wording(
-        "a path template or a mapping", "a template such as 'out/{{ stem }}.png'"
-    )
-
-    path: ResultPath = Field(description=_PATH)
-    step: Annotated[Text, Wording("the id of a step", "source, or the id of a step")] = Field(
-        "", alias="from", description="The id of the step whose result it is; the last one if left out."
-    )
-    annotations: Annotated[
-        tuple[LabelFiles, ...],
-        BeforeValidator(
-            as_several, json_schema_input_type=LabelFiles | Annotated[list[LabelFiles], Field(min_length=1)]
-        ),
-        OrNull(),
-    ] = Field((), description="Where the labels of the results go: a folder, {path, format}, or a list of these.")
-
-    @classmethod
-    def expand(cls, value: Any) -> Any:
-        """Return a path as a mapping."""
-        return {"path": value} if isinstance(value, str) else value
-
-    @property
-    def root(self) -> str:
-        """The folder that no item's path may leave: everything before the first template."""
-        fixed = self.path.split("{{", 1)[0].split("{%", 1)[0]
-        return fixed.rsplit("/", 1)[0] if "/" in fixed else "."
-
-
 class Budget(Part):
     """The most that a run may spend."""
 
@@ -218,7 +184,7 @@ class RecipeDocument(Part):
         None, description="What is done, in order: each gets the picture of the one before, or of those in from."
     )
     output: Output | Annotated[list[Output], Field(min_length=1)] | None = Field(
-        None, description="Where results go: a path template, {path, from}, or a list of these."
+        None, description="Where results go: a path template, {path, from}, {dataset, format}, or a list of these."
     )
     budget: Annotated[Budget | None, OrNull()] = Field(
         None, description="The most that a run may spend, in credits (1 credit = 0.01 USD)."

@@ -11,12 +11,14 @@ from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed,
 from flux_tasks.settings import is_secret
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
-from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, Output, RecipeDocument, Source
+from pipelines.language.document.output import Output
+from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, RecipeDocument, Source
 from pipelines.language.names import ITEM_NAMES, LABEL_NAMES, SOURCE
 from pipelines.language.reading import yaml
 from pipelines.language.reading.includes import MAX_DEPTH, Include, IncludedSteps
 from pipelines.language.reading.links import Links, axes_of, check_matrices, check_unused, link_steps
-from pipelines.language.reading.parameters import check_path, check_step, check_variants
+from pipelines.language.reading.outputs import check_output
+from pipelines.language.reading.parameters import check_step
 from pipelines.language.reading.problems import ProblemCollector, read_part
 from pipelines.language.reading.scope import Scope, check_condition, check_template
 from pipelines.language.reading.steps import LoadFunction, ParsedSteps, parse_steps
@@ -266,17 +268,18 @@ def _outputs(data: Any, links: Links, scope: Scope) -> tuple[Output, ...]:
         problems.add(("output",), "is empty: write {path: 'out/{{ stem }}.png'}")
     for index, given in enumerate(data if isinstance(data, list) else [data]):
         at = ("output", *((index,) if isinstance(data, list) else ()))
-        output, place = read_part(Output, given, at, problems), (*at, "path")
+        output = read_part(Output, given, at, problems)
         if output is None:
             continue
         step = links.find(output.step, (*at, "from")) if output.step else last
         axes = axes_of(step, links)
-        check_template(output.path, place, scope.plus((*axes, "variant")), problems)
-        check_path(output.path, place, problems)
-        check_variants(output.path, axes, place, problems)
-        if any(other.path == output.path for other in found):
+        output = check_output(output, given, at, axes, scope, problems)
+        place = (*at, "dataset" if output.dataset else "path")
+        if any(other.place == output.place for other in found if output.path):
             problems.add(place, f"{quote(output.path)} is the path of another output, too: choose another")
-        elif any(other.save == output.path for other in steps.values()):
+        elif output.dataset and any(_is_in(output.dataset, other) for other in found):
+            problems.add(place, f"{quote(output.dataset)} is another output's, too: a dataset has a folder of its own")
+        elif output.path and any(other.save == output.path for other in steps.values()):
             problems.add(place, f"{quote(output.path)} is where a step is saved, too: choose another path")
         found.append(output.model_copy(update={"step": "" if (*at, "from") in problems.paths else step}))
     return tuple(found)
@@ -289,6 +292,12 @@ def _check_label_files(outputs: Sequence[Output], scope: Scope, problems: Proble
         if output.annotations and not scope.has_labels:
             what = "the source has no annotations: write source.annotations, the path of its labels, or leave this out"
             problems.add(at, what)
+
+
+def _is_in(dataset: str, other: Output) -> bool:
+    """Check whether the folder of a dataset has another output in it, or is in another dataset."""
+    place = other.dataset or other.root
+    return f"{place}/".startswith(f"{dataset}/") or (bool(other.dataset) and f"{dataset}/".startswith(f"{place}/"))
 
 
 def _read_as(value: Any, default: Any) -> Any:

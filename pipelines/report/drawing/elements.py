@@ -98,7 +98,7 @@ class Sketch:
                 arrows.append(Arrow(f"step:{name}", f"saved:{name}"))
         for number, output in enumerate(recipe.outputs):
             times = len(by_step.get(output.step, ()))
-            boxes.append(_file(f"output:{number}", "output", output.path, times))
+            boxes.append(_file(f"output:{number}", "output", output.place, times))
             arrows.append(Arrow(_box_of(output.step), f"output:{number}"))
         return cls(_clean(recipe.name), tuple(boxes), tuple(arrows))
 

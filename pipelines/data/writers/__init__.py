@@ -1,0 +1,1 @@
+"""Datasets that runs write and add to: imagefolder, Parquet, WebDataset; and checks of whole outputs."""

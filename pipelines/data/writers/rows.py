@@ -1,0 +1,179 @@
+"""The rows that a dataset has, by parts: what a part says of its file, and a line for each row.
+
+::
+
+    .flux/rows/train-00000.jsonl     a header, then the columns of each row
+
+A part is written before its shard gets its name, and counts once that is there. A row that comes again, changed,
+counts where it is newest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flux_tasks import files
+
+__all__ = ["HOME", "Part", "RowIndex", "key_of"]
+
+HOME = ".flux"
+"""The folder in a dataset that is this program's own; ``datasets`` and the Hugging Face Hub pass over it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that were written together: those of a shard, or some of an imagefolder.
+
+    Attributes:
+        location: of its lines.
+        header: ``file`` (in the dataset; empty for an imagefolder), ``rows``, ``bytes``, ``sha256``, ``fields``,
+            ``replaces`` (the part whose rows these were).
+    """
+
+    split: str
+    number: int
+    location: str
+    header: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its name, such as ``train-00000``."""
+        return part_name(self.split, self.number)
+
+
+def part_name(split: str, number: int) -> str:
+    """Return the name of a part and of its shard: names stay as they are when shards are added."""
+    return f"{split}-{number:05d}"
+
+
+def key_of(split: str, name: str) -> bytes:
+    """Return what stays in memory of a row's name."""
+    return hashlib.blake2b(f"{split}/{name}".encode(), digest_size=12).digest()
+
+
+def identity_of(line: bytes) -> bytes:
+    """Return what stays in memory of a row's line."""
+    return hashlib.blake2b(line, digest_size=8).digest()
+
+
+class RowIndex:
+    """The rows of a dataset; of each some 200 bytes are in memory.
+
+    Attributes:
+        orphans: the locations of lines whose shard is not there, or is another one's now.
+        replaced: the parts whose rows are in another one now, and whose shard is still there.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.orphans: list[str] = []
+        self._parts: list[Part] = []
+        self._dropped: set[str] = set()
+        self._rows: dict[bytes, tuple[int, bytes]] = {}
+        home = files.join(folder, HOME, "rows")
+        shards = set(files.listing(files.join(folder, "data")))
+        self._shards = {name.partition(".")[0] for name in shards}
+        found: list[Part] = []
+        for file in files.listing(home):
+            split, _, number = file.removesuffix(".jsonl").rpartition("-")
+            location = files.join(home, file)
+            header = header_of(location)
+            if header["file"] and files.name(header["file"]) not in shards:
+                self.orphans.append(location)
+            else:
+                found.append(Part(split, int(number), location, header))
+        replaced = {part.header["replaces"] for part in found if part.header["replaces"]}
+        self.orphans += [part.location for part in found if part.name in replaced]
+        self.replaced = [part for part in found if part.name in replaced]
+        for part in sorted(found, key=lambda part: (part.header["order"], part.name)):
+            if part.name not in replaced:
+                self.add(part, self._read(part))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @staticmethod
+    def _read(part: Part) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            for line in lines_of(part):
+                yield key_of(part.split, json.loads(line)["id"]), identity_of(line)
+        except (ValueError, KeyError, TypeError):
+            raise files.Unusable(f"{files.quoted(part.location)} is damaged") from None
+
+    def add(self, part: Part, rows: Iterator[tuple[bytes, bytes]] | list[tuple[bytes, bytes]]) -> None:
+        """Add a part: its rows by key and identity."""
+        number = len(self._parts)
+        self._parts.append(part)
+        self._rows.update((key, (number, identity)) for key, identity in rows)
+
+    @property
+    def parts(self) -> list[Part]:
+        """Those that count, in the order in which they were written."""
+        return [part for part in self._parts if part.name not in self._dropped]
+
+    def drop(self, part: Part) -> None:
+        """Forget a part: its rows are elsewhere."""
+        self._dropped.add(part.name)
+
+    def next_order(self) -> int:
+        """Return the place of the next part in the order of writing."""
+        return max((part.header["order"] for part in self._parts), default=-1) + 1
+
+    def next_number(self, split: str) -> int:
+        """Return the number of the next part of a split."""
+        parts = {part.name for part in self._parts} | self._shards
+        numbers = [name.rpartition("-") for name in parts]
+        return max((int(number) for own, _, number in numbers if own == split and number.isdecimal()), default=-1) + 1
+
+    def find(self, key: bytes) -> tuple[Part, bytes] | None:
+        """Return the part that a row is in, and the row's identity; None if there is no such row."""
+        found = self._rows.get(key)
+        return None if found is None else (self._parts[found[0]], found[1])
+
+    def parts_with_old_rows(self) -> list[Part]:
+        """Return the parts some of whose rows have come again, changed."""
+        current = Counter(number for number, _ in self._rows.values())
+        numbered = [(number, part) for number, part in enumerate(self._parts) if part.name not in self._dropped]
+        return [part for number, part in numbered if current[number] < part.header["rows"]]
+
+    def lines(self, part: Part, *, is_current: bool = True) -> Iterator[bytes]:
+        """Yield the lines of a part whose rows count there; of the others with ``is_current`` False."""
+        for line in lines_of(part):
+            found = self.find(key_of(part.split, json.loads(line)["id"]))
+            if (found is not None and found[0] is part) == is_current:
+                yield line
+
+
+def header_of(location: str) -> dict[str, Any]:
+    """Return the header of a part.
+
+    Raises:
+        OSError: it cannot be read, or is damaged.
+    """
+    with files.stream(location) as lines:
+        try:
+            header = dict(json.loads(lines.readline()))
+        except (ValueError, TypeError):
+            header = {}
+    if not {"file", "rows", "order", "replaces", "fields"} <= header.keys():
+        raise files.Unusable(f"{files.quoted(location)} is damaged")
+    return header
+
+
+def lines_of(part: Part) -> Iterator[bytes]:
+    """Yield the lines of a part, without their ends.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    with files.stream(part.location) as file:
+        file.readline()
+        for line in file:
+            yield line.rstrip(b"\n")
