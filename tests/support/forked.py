@@ -21,9 +21,12 @@ from waiting import PATIENCE
 __all__ = ["Forked", "run"]
 
 SCRIPT = Path(__file__).with_name("nursery.py")
-MODULES = ("pipelines.cli.main", "pipelines.cli.progress", "pipelines.recipe", "pipelines.report", "pipelines.run.run")
+MODULES = (
+    *("pipelines.cli.main", "pipelines.cli.progress", "pipelines.recipe", "pipelines.report", "pipelines.run.run"),
+    *("pipelines.plan.planner", "flux_tasks.tasks", "anyio._backends._asyncio", "httpcore", "h2.connection"),
+)
 RECORDED = ("pipelines.flows", "prefect.flows", "prefect.client.orchestration")
-"""Imported as well where a Prefect server is configured."""
+"""Imported as well for what the Prefect server of the tests records."""
 
 _nurseries: dict[frozenset[tuple[str, str]], tuple[subprocess.Popen[bytes], socket.socket]] = {}
 
@@ -86,7 +89,8 @@ def run(command: Sequence[Any], **options: Any) -> subprocess.CompletedProcess[s
 
 def _nursery(environment: Mapping[str, str]) -> socket.socket:
     """Return the socket of what forks for this environment: Prefect reads its variables when it is imported."""
-    is_recorded = bool(environment.get("PREFECT_API_URL"))
+    home = os.environ["PREFECT_HOME"]
+    is_recorded = bool(environment.get("PREFECT_API_URL")) and environment.get("PREFECT_HOME") == home
     prefect = {n: v for n, v in environment.items() if n.startswith("PREFECT_") and is_recorded}
     key = frozenset(prefect.items())
     if key not in _nurseries:

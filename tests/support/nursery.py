@@ -10,6 +10,7 @@ it has begun, and with its status, as ``waitpid`` has it, when it has ended.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -24,6 +25,7 @@ from typing import Any
 
 
 def main() -> None:
+    before = dict(os.environ)
     for name in sys.argv[1:]:
         importlib.import_module(name)
     from PIL import Image
@@ -31,9 +33,10 @@ def main() -> None:
     Image.init()
     assert threading.active_count() == 1, "a thread does not survive a fork"
     gc.freeze()  # the children share these pages for as long as nobody writes to them
+    changes = {name: value for name, value in os.environ.items() if before.get(name) != value}  # by what was imported
     order = _serve(socket.socket(fileno=os.dup(0)))
     if order is not None:
-        _become(order)
+        _become({**order, "environment": changes | order["environment"]})
 
 
 def _serve(asked: socket.socket) -> dict[str, Any] | None:
@@ -91,11 +94,8 @@ def _reap(children: dict[int, socket.socket]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if not pid:
             return
-        with children.pop(pid) as channel:
-            try:
-                channel.sendall(b"%d\n" % status)
-            except OSError:  # who asked for it is not interested any more
-                pass
+        with children.pop(pid) as channel, contextlib.suppress(OSError):  # who asked may not be interested any more
+            channel.sendall(b"%d\n" % status)
 
 
 def _become(order: dict[str, Any]) -> None:
