@@ -44,7 +44,8 @@ TEXTS = {
     "mapping": {f"{LONG}{n}": LONG for n in range(12)},
     "deep mapping": {"step": {"step": {LONG: [LONG]}}},
 }
-OF_LOCATIONS = 200  # of what can be a location, a message shows more
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""In C where there is one: the other takes as long as reading what it has written."""
 
 STEPS: list[Any] = [
     {"auto_orient": {}},
@@ -144,7 +145,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def refuse(data: Any) -> bool:
     """Read, check and plan a recipe, and check what is said of it; False if nothing was."""
     try:
-        recipe = Recipe.parse(yaml.safe_dump(data, width=100_000, allow_unicode=True), file="r.yaml")
+        recipe = Recipe.parse(yaml.dump(data, Dumper=DUMPER, width=100_000, allow_unicode=True), file="r.yaml")
         check_items(recipe.compiled)
         found = plan(recipe.compiled, settings=Settings(endpoint="local", store="store"))
     except (RecipeError, InvalidRequest) as error:
