@@ -32,7 +32,7 @@ _nurseries: dict[frozenset[tuple[str, str]], tuple[subprocess.Popen[bytes], sock
 
 
 class Forked(subprocess.Popen[str]):
-    """``Popen`` of ``[sys.executable, "-c" or "-m", …]``, except that its parent is a nursery.
+    """``Popen`` of ``[sys.executable, …]``, except that its parent is a nursery.
 
     So its number is not ours to wait for: the nursery tells how it ended.
     """
@@ -42,9 +42,10 @@ class Forked(subprocess.Popen[str]):
     def _execute_child(self, args: Sequence[Any], *others: Any) -> None:
         _, _, _, passed, folder, environment, _, _, _, *pipes = others
         executable, *command = map(str, args)
-        assert (executable, command[0] in ("-c", "-m"), [*passed]) == (sys.executable, True, []), args
+        assert (executable, [*passed]) == (sys.executable, []), args
         given = dict(os.environ if environment is None else environment)
-        order = {"folder": str(folder or Path.cwd()), "environment": given, "session": pipes[-2], "command": command}
+        order = {"command": command, "folder": str(folder or Path.cwd()), "environment": given}
+        order["session"] = pipes[-2]
         data = json.dumps(order).encode() + b"\n"
         self._channel, theirs = socket.socketpair()
         with theirs:

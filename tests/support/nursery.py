@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 
@@ -111,13 +112,18 @@ def _become(order: dict[str, Any]) -> None:
     import fsspec.config
 
     fsspec.config.set_conf_env(fsspec.config.conf)  # read when it was imported, before there was this environment
-    kind, what, *sys.argv[1:] = order["command"]
-    if kind == "-m":
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
-        sys.argv[0] = kind
-        module = sys.modules["__main__"] = type(sys)("__main__")
-        exec(compile(what, "<string>", "exec"), module.__dict__)
+    match order["command"]:
+        case ["-m", name, *arguments]:
+            sys.argv[1:] = arguments
+            runpy.run_module(name, run_name="__main__", alter_sys=True)
+        case ["-c", code, *arguments]:
+            sys.argv[:] = ["-c", *arguments]
+            module = sys.modules["__main__"] = type(sys)("__main__")
+            exec(compile(code, "<string>", "exec"), module.__dict__)
+        case [script, *arguments]:
+            sys.argv[:] = [script, *arguments]
+            sys.path[0] = str(Path(script).resolve().parent)
+            runpy.run_path(script, run_name="__main__")
 
 
 if __name__ == "__main__":
