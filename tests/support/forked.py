@@ -35,9 +35,16 @@ class Forked(subprocess.Popen[str]):
     """``Popen`` of ``[sys.executable, …]``, except that its parent is a nursery.
 
     So its number is not ours to wait for: the nursery tells how it ended.
+
+    Args:
+        limits: what it may take at most, by the names of ``resource``: ``{"CPU": 20}``.
     """
 
     _channel: socket.socket
+
+    def __init__(self, command: Sequence[Any], *, limits: Mapping[str, int] | None = None, **options: Any) -> None:
+        self._limits = limits or {}
+        super().__init__(command, **options)
 
     def _execute_child(self, args: Sequence[Any], *others: Any) -> None:
         _, _, _, passed, folder, environment, _, _, _, *pipes = others
@@ -45,7 +52,7 @@ class Forked(subprocess.Popen[str]):
         assert (executable, [*passed]) == (sys.executable, []), args
         given = dict(os.environ if environment is None else environment)
         order = {"command": command, "folder": str(folder or Path.cwd()), "environment": given}
-        order["session"] = pipes[-2]
+        order |= {"session": pipes[-2], "limits": self._limits}
         data = json.dumps(order).encode() + b"\n"
         self._channel, theirs = socket.socketpair()
         with theirs:

@@ -3,9 +3,9 @@
 Has a single thread, no event loop and no connection, so that its children are as good as new. It ends, and so does what
 it has forked, when the other end of the socket on its standard input is closed, also by the death of who holds it.
 
-Arguments: the modules to import. For each descriptor that arrives: reads from it ``{"command": ["-c", "…"], "folder":
-"…", "environment": {…}, "session": false}`` and the three streams of the child; answers with the child's number when
-it has begun, and with its status, as ``waitpid`` has it, when it has ended.
+Arguments: the modules to import. For each descriptor that arrives: reads from it an order such as ``{"command": ["-c",
+"…"], "folder": "/tmp", "environment": {}, "session": false, "limits": {"CPU": 20}}`` and the three streams of the child;
+answers with the child's number when it has begun, and with its status, as ``waitpid`` has it, when it has ended.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import selectors
 import signal
@@ -103,6 +104,8 @@ def _become(order: dict[str, Any]) -> None:
     """Be the Python that somebody started in this folder with this command and environment."""
     if order["session"]:
         os.setsid()
+    for kind, most in order["limits"].items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (most, most))
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])

@@ -13,7 +13,7 @@ from command_line import Here
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from recipes import recipes
+from recipes import as_yaml, recipes
 
 from flux_tasks import catalog
 from flux_tasks.errors import RecipeError
@@ -103,7 +103,7 @@ def errors(data: Any) -> list[str]:
 
 def is_read(data: Any) -> bool:
     try:
-        Recipe.parse(yaml.safe_dump(data, sort_keys=False))
+        Recipe.parse(as_yaml(data))
     except RecipeError:
         return False
     return True
