@@ -3,7 +3,7 @@
 Has a single thread, no event loop and no connection, so that its children are as good as new. It ends, and so does what
 it has forked, when the other end of the socket on its standard input is closed, also by the death of who holds it.
 
-Arguments: the modules to import. For each descriptor that arrives: reads from it an order such as ``{"command": ["-c",
+Arguments: the modules to import. For each descriptor that arrives: reads an order such as ``{"command": ["-c",
 "…"], "folder": "/tmp", "environment": {}, "session": false, "limits": {"CPU": 20}}`` and the three streams of the child;
 answers with the child's number when it has begun, and with its status, as ``waitpid`` has it, when it has ended.
 """
