@@ -4,7 +4,7 @@ Has a single thread, no event loop and no connection, so that its children are a
 it has forked, when the other end of the socket on its standard input is closed, also by the death of who holds it.
 
 Arguments: the modules to import. For each descriptor that arrives: reads an order such as ``{"command": ["-c",
-"…"], "folder": "/tmp", "environment": {}, "session": false, "limits": {"CPU": 20}}`` and the three streams of the child;
+"…"], "folder": "/tmp", "environment": {}, "session": false, "limits": {"CPU": 20}}`` and the child's three streams;
 answers with the child's number when it has begun, and with its status, as ``waitpid`` has it, when it has ended.
 """
 
