@@ -35,10 +35,23 @@ class Document:
 
 
 def load(text: str) -> Document:
-    """Parse YAML safely: plain data, without tags for objects, without aliases, without a key twice."""
+    """Parse YAML safely: plain data, without tags for objects, without aliases, without a key twice.
+
+    libyaml, where PyYAML has it, takes a tenth of the time. A text with problems is parsed again in Python, whose words
+    the remedies know; so is one with tabs, which libyaml takes in places where YAML does not.
+    """
+    if yaml.__with_libyaml__ and "\t" not in text:
+        with suppress(UnicodeError):
+            document = _parse(text, _QuickLoader)
+            if not document.problems:
+                return document
+    return _parse(text, _Loader)
+
+
+def _parse(text: str, loader: type[yaml.SafeLoader | yaml.CSafeLoader]) -> Document:
     reader = _Reader()
     try:
-        node = _compose(text)
+        node = yaml.compose(text, Loader=loader)
         if node is None or node.tag == "tag:yaml.org,2002:null":
             return _broken("the file is empty")
         return Document(reader.plain(node, ()), reader.lines, tuple(reader.problems))
@@ -81,18 +94,6 @@ if yaml.__with_libyaml__:
         def __init__(self, text: str) -> None:
             Composer.__init__(self)
             yaml.CSafeLoader.__init__(self, text)
-
-
-def _compose(text: str) -> yaml.Node | None:
-    """Compose a document; with libyaml where PyYAML has it, which takes a tenth of the time.
-
-    What libyaml refuses is composed again in Python, whose words the remedies know. So is what has a tab, because
-    libyaml takes tabs in places where YAML does not.
-    """
-    if yaml.__with_libyaml__ and "\t" not in text:
-        with suppress(yaml.YAMLError, UnicodeError):
-            return yaml.compose(text, Loader=_QuickLoader)
-    return yaml.compose(text, Loader=_Loader)
 
 
 def _broken(what: str, line: int | None = None) -> Document:
