@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 
 from flux_tasks.settings import Settings
 
-pytest_plugins = ["prefect_server"]
+pytest_plugins = ["prefect_server", "forked"]
 
 # No test asserts a time or leaves anything behind.
 hypothesis_settings.register_profile("ours", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -29,6 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(trylast=True)  # in random order otherwise
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("early") is None)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # ten thousand tests, and what they import, are not looked through again each time
 
 
 @pytest.fixture

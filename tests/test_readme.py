@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fake_bfl import FakeBfl
+from forked import run
 from PIL import Image
 
 from flux_tasks import catalog, use
@@ -126,9 +127,7 @@ def test_the_page_on_the_local_server_is_true(tmp_path: Path) -> None:
     [schedule] = re.findall(r"```yaml\n(.*?)```", page, re.S)
     (tmp_path / "faults.yaml").write_text(schedule)
     assert len(Faults(tmp_path / "faults.yaml").to_dict()["faults"]) == 5
-    helped = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "local", "--help"], capture_output=True, text=True, cwd=ROOT
-    ).stdout
+    helped = run([sys.executable, "-m", "pipelines.cli", "local", "--help"]).stdout
     for option in set(re.findall(r"`[^`]*?(--[a-z][a-z-]+)", page)):
         assert option in helped or option == "--measure", option
     [table] = re.findall(r"```text\n(.*?)```", page, re.S)
@@ -153,12 +152,7 @@ def test_the_page_on_paying_once_names_commands_variables_and_classes_that_exist
     for name in re.findall(r"`((?:FLUX|BFL)_[A-Z_]+)[=`]", page):
         assert name in sources
     for command in ("store held", "retry"):
-        helped = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", *command.split(), "--help"],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        ).stdout
+        helped = run([sys.executable, "-m", "pipelines.cli", *command.split(), "--help"]).stdout
         for line in re.findall(rf"^\$ flux-pipelines {command}(.*?)(?:#.*)?$", page, re.M):
             assert all(option in helped for option in re.findall(r"--[a-z]+", line)), line
 
@@ -210,13 +204,8 @@ def test_every_example_runs_offline_as_it_stands(example: str, tmp_path: Path, p
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))}
     if "flow" in (ROOT / "examples" / example).read_text():  # a flow without a server would start one of its own
         environment["PREFECT_API_URL"] = prefect_server
-    done = subprocess.run(
-        [sys.executable, f"examples/{example}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**environment, "PYTHONPATH": str(tmp_path)},
-    )
+    command = [sys.executable, f"examples/{example}"]
+    done = run(command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     printed = [line.split() for line in done.stdout.splitlines() if "×" in line]
     assert printed

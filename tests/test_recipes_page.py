@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import run
 
 from pipelines.language.names import IMAGE_FACTS
 from pipelines.language.reading.steps import OPTIONS
@@ -57,8 +57,6 @@ def test_the_reference_is_what_make_docs_writes() -> None:
 def test_every_command_on_the_page_takes_the_options_that_are_shown() -> None:
     for line in re.findall(r"^\$ flux-pipelines (.*?)(?:#.*)?$", PAGE, re.M):
         command = line.split()[0]
-        helped = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", command, "--help"], capture_output=True, text=True, cwd=ROOT
-        ).stdout
+        helped = run([sys.executable, "-m", "pipelines.cli", command, "--help"]).stdout
         assert helped, command
         assert all(option in helped for option in re.findall(r"--[a-z]+", line)), line

@@ -14,6 +14,8 @@ from rounds import SECRET, Leg, Outcome, play
 from schedule import FAULTS, denser
 from stores import shelf
 
+pytestmark = pytest.mark.early
+
 
 def assert_nothing_is_wrong(outcome: Outcome) -> None:
     assert not outcome.wrong, "\n".join([f"{len(outcome.wrong)} things are wrong in {outcome.name}", *outcome.wrong])

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from command_line import Cli
 from fake_bfl import FakeBfl
+from forked import Forked
 from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -294,7 +295,7 @@ def test_an_interruption_where_an_event_loop_runs_already_ends_the_run(
     recipe, store = recipe_file(folder, "notebook"), str(folder / "store")
     bfl.hold = True  # else the run would end by itself
     command = [sys.executable, "-c", IN_A_NOTEBOOK, recipe, bfl.url, store]
-    with subprocess.Popen(command, env=os.environ | {"PREFECT_API_URL": prefect_server}, stderr=-1, text=True) as cell:
+    with Forked(command, env=os.environ | {"PREFECT_API_URL": prefect_server}, stderr=-1, text=True) as cell:
         while bfl.jobs < 2:
             assert cell.poll() is None, cell.stderr and cell.stderr.read()
             time.sleep(0.005)

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 from PIL import Image
+from recipes import as_yaml
 
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError
 from flux_tasks.settings import Settings
@@ -44,7 +45,6 @@ TEXTS = {
     "mapping": {f"{LONG}{n}": LONG for n in range(12)},
     "deep mapping": {"step": {"step": {LONG: [LONG]}}},
 }
-OF_LOCATIONS = 200  # of what can be a location, a message shows more
 
 STEPS: list[Any] = [
     {"auto_orient": {}},
@@ -144,7 +144,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def refuse(data: Any) -> bool:
     """Read, check and plan a recipe, and check what is said of it; False if nothing was."""
     try:
-        recipe = Recipe.parse(yaml.safe_dump(data, width=100_000, allow_unicode=True), file="r.yaml")
+        recipe = Recipe.parse(as_yaml(data, width=100_000, allow_unicode=True), file="r.yaml")
         check_items(recipe.compiled)
         found = plan(recipe.compiled, settings=Settings(endpoint="local", store="store"))
     except (RecipeError, InvalidRequest) as error:

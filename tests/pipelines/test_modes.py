@@ -16,6 +16,7 @@ from command_line import Cli, Here
 from fake_bfl import FakeBfl
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect_server import copy_database
 from scripted import Answer
 from waiting import PATIENCE, wait_until
 
@@ -143,7 +144,9 @@ def test_sigterm_begins_no_new_job_and_collects_those_in_flight(
     mode: str, name: str, prefect_cli: Cli, bfl: FakeBfl, folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     if mode == "embedded":  # a real one
-        prefect_cli.environment |= {"PREFECT_API_URL": "", "PREFECT_HOME": str(tmp_path_factory.mktemp("home"))}
+        home = tmp_path_factory.mktemp("home")
+        copy_database(home)
+        prefect_cli.environment |= {"PREFECT_API_URL": "", "PREFECT_HOME": str(home)}
     bfl.hold = True
     options = ("--endpoint", bfl.url, "--prefect", MODES[mode])
     program = prefect_cli.start("run", str(folder / "recipe.yaml"), *options, key="k")

@@ -8,10 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recipes import Painter, Place, perform, place, recipes
+from recipes import Painter, Place, as_yaml, perform, place, recipes
 
 from flux_tasks.errors import FluxError, RecipeError
 from pipelines.plan.planner import plan
@@ -177,7 +176,7 @@ def odd_recipes(draw: Any) -> dict[str, Any]:
 @settings(deadline=None, max_examples=250, suppress_health_check=slow)
 def test_whatever_is_written_makes_a_recipe_or_problems_with_a_place_and_a_remedy(data: dict[str, Any]) -> None:
     try:
-        recipe = Recipe.parse(yaml.safe_dump(data, sort_keys=False))
+        recipe = Recipe.parse(as_yaml(data))
     except RecipeError as error:
         assert all(problem.what for problem in error.problems)
         assert all(a <= b for a, b in pairwise(problem.line or 0 for problem in error.problems))

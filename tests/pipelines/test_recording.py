@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import Cli
 from fake_bfl import FakeBfl
+from forked import run
 
 PROGRAM = """
 import sys
@@ -23,18 +24,20 @@ with use(endpoint=endpoint, key="k", store=store, poll_interval=0.005):
 NOT_RECORDED = "not recorded in Prefect, because no server is configured"
 
 
-def started(folder: Path, code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in ``folder``, in an environment that says nothing of Prefect but what is given."""
+def started(
+    folder: Path, code: str, *arguments: str, is_new: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in ``folder``, in an environment that says nothing of Prefect but what is given.
+
+    It has our packages imported when it begins, but not Prefect; unless it ``is_new``.
+    """
     clean = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "FLUX_", "BFL_"))}
     paths = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**clean, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": paths, **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    given = {**clean, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": paths, **environment}
+    command = [sys.executable, "-c", code, *arguments]
+    if is_new:
+        return subprocess.run(command, env=given, cwd=folder, capture_output=True, text=True)
+    return run(command, env=given, cwd=folder)
 
 
 def program(folder: Path, bfl: FakeBfl, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -141,10 +144,10 @@ def test_a_run_that_makes_no_job_needs_no_server_and_says_that_prefect_has_no_fl
     folder: Path, bfl: FakeBfl, choice: str, address: str, is_said: bool
 ) -> None:
     cli = Cli(folder)
-    run = ("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--no-report", "--prefect")
-    assert cli(*run, "off", key="k").returncode == 0
+    arguments = ("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--no-report", "--prefect")
+    assert cli(*arguments, "off", key="k").returncode == 0
     cli.environment |= {"PREFECT_API_URL": address, "PREFECT_HOME": str(folder / "prefect")}
-    again = cli(*run, choice, key="k")
+    again = cli(*arguments, choice, key="k")
     assert again.returncode == 0
     assert "no job was made and nothing was paid" in again.stdout
     assert ("no flow run in Prefect: no job was left to make" in again.stdout + again.stderr) is is_said
@@ -182,7 +185,7 @@ print(answers, recording.is_server_configured(), isinstance(deblur, prefect.Task
 
 
 def test_whether_a_call_is_in_a_flow_can_be_asked_while_another_thread_imports_prefect(tmp_path: Path) -> None:
-    done = started(tmp_path, ASKED_DURING_IMPORT)
+    done = started(tmp_path, ASKED_DURING_IMPORT, is_new=True)
     assert (done.returncode, done.stdout) == (0, "{False} False True\n"), done.stderr
 
 
@@ -200,7 +203,7 @@ print(get_current_settings().server.analytics_enabled)
 
 
 def test_the_package_can_be_imported_while_another_thread_imports_prefect(tmp_path: Path) -> None:
-    done = started(tmp_path, IMPORTED_DURING_IMPORT)
+    done = started(tmp_path, IMPORTED_DURING_IMPORT, is_new=True)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
@@ -225,6 +228,6 @@ def test_threads_that_call_while_the_first_of_them_imports_prefect_get_their_pic
     folder: Path, bfl: FakeBfl, prefect_server: str
 ) -> None:
     places = (bfl.url, str(folder / "store"), str(folder / "photos/p0.png"))
-    done = started(folder, CALLED_DURING_IMPORT, *places, PREFECT_API_URL=prefect_server)
+    done = started(folder, CALLED_DURING_IMPORT, *places, is_new=True, PREFECT_API_URL=prefect_server)
     assert done.returncode == 0, done.stderr
     assert bfl.jobs == 4

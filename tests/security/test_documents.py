@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from fake_bfl import FakeBfl
+from forked import run
 from PIL import Image
 from waiting import PATIENCE
 
@@ -32,20 +32,13 @@ MEMORY = 2 * 1024**3
 
 def limited(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The program in a process that is killed when it takes too long or too much."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))}
-    return subprocess.run(
+    return run(
         [sys.executable, "-m", "pipelines.cli", *arguments],
-        capture_output=True,
-        text=True,
         errors="replace",
         cwd=folder,
         env={**environment, "PYTHONPATH": HERE, "BFL_API_KEY": "never-shown-1"},
-        preexec_fn=limit,
+        limits={"CPU": SECONDS, "AS": MEMORY},
     )
 
 

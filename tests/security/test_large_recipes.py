@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import run
 
 HERE = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
 HEAD = "source: 'p/*'\noutput: 'o/{{ stem }}.png'\n"
@@ -19,19 +18,9 @@ SECONDS, MEMORY = 15, 400 * 1024**2
 
 def validated(folder: Path) -> list[str]:
     """What is said of ``r.yaml`` by a process that is killed when it takes too long or too much."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "validate", "r.yaml"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": HERE},
-        preexec_fn=limit,
-    )
+    command = [sys.executable, "-m", "pipelines.cli", "validate", "r.yaml"]
+    environment = {**os.environ, "PYTHONPATH": HERE}
+    done = run(command, cwd=folder, env=environment, limits={"CPU": SECONDS, "AS": MEMORY})
     assert done.returncode == 2, (done.returncode, done.stderr[:1_000])
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked, run
 
 from pipelines.cli.main import main
 
@@ -35,15 +36,13 @@ class Cli:
 
     def __call__(self, *arguments: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
         environment = self.environment | ({"BFL_API_KEY": key} if key else {})
-        done = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", *arguments], capture_output=True, text=True, env=environment
-        )
+        done = run([sys.executable, "-m", "pipelines.cli", *arguments], env=environment)
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         return done
 
     def start(self, *arguments: str, key: str) -> subprocess.Popen[str]:
         """Begin a run and do not wait for it."""
-        return subprocess.Popen(
+        return Forked(
             [sys.executable, "-m", "pipelines.cli", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

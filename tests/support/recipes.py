@@ -29,12 +29,17 @@ from flux_tasks.settings import Settings
 from pipelines.recipe import Recipe
 from pipelines.run.run import Run
 
-__all__ = ["HEAD", "OUTPUT", "Painter", "Place", "perform", "place", "recipes"]
+__all__ = ["HEAD", "OUTPUT", "Painter", "Place", "as_yaml", "perform", "place", "recipes"]
 
 
 HEAD = "source: {images: 'FOLDER/photos/*.png', columns: {mask: 'FOLDER/masks/{{ stem }}.png'}}\nsteps:\n"
 OUTPUT = "'FOLDER/out/{{ stem }}{{ variant }}.png'"
 """How the text of a recipe over a place's pictures begins, and where its results go; ``FOLDER`` is the place's."""
+
+
+def as_yaml(data: Any, **options: Any) -> str:
+    """The text of a recipe; written in C where that is there, since Python takes as long as reading it again."""
+    return str(yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, **options))
 
 
 class Painter(FakeBfl):
@@ -115,7 +120,7 @@ class Place:
 
     def recipe(self, data: dict[str, Any]) -> Recipe:
         """The recipe over the pictures of this place."""
-        return Recipe.parse(yaml.safe_dump(data, sort_keys=False).replace("FOLDER", str(self.folder)))
+        return Recipe.parse(as_yaml(data).replace("FOLDER", str(self.folder)))
 
 
 @contextmanager

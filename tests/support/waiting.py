@@ -13,12 +13,12 @@ PATIENCE = 300.0
 """Seconds after which a test counts as hanging. A busy machine is slow: no test may be stricter than this."""
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    """Come back once ``condition`` holds."""
+def wait_until(condition: Callable[[], Any], *, pause: float = 0.005) -> None:
+    """Come back once ``condition`` holds; it is asked again after ``pause`` seconds, longer where asking is dear."""
     over = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < over, "it did not happen"
-        time.sleep(0.005)
+        time.sleep(pause)
 
 
 def wait_until_still(count: Callable[[], int], seconds: float = 0.05) -> None:

@@ -1,4 +1,4 @@
-"""Thousands of calls, cancelled calls and calls that run out of time: nothing is left running or open."""
+"""Hundreds of calls, cancelled calls and calls that run out of time: nothing is left running or open."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 
-CALLS = 1_000
+CALLS = 300
+"""What one call in a hundred leaves behind is seen; ``make memory`` makes 10,000."""
 
 PHOTO = encoded(noise((96, 80)))
 
@@ -69,7 +70,7 @@ async def all_of(settings: Settings, prompts: list[str], at_once: int = 40) -> l
     return await asyncio.gather(*(one(prompt) for prompt in prompts))
 
 
-def test_thousands_of_calls_leave_no_connection_task_or_file(bfl: FakeBfl, tmp_path: Path) -> None:
+def test_hundreds_of_calls_leave_no_connection_task_or_file(bfl: FakeBfl, tmp_path: Path) -> None:
     settings = settings_for(bfl.url, tmp_path)
     background.run(all_of(settings, ["warm up"]))
     background.run(endpoint.close(settings))
@@ -77,7 +78,7 @@ def test_thousands_of_calls_leave_no_connection_task_or_file(bfl: FakeBfl, tmp_p
     outcomes = background.run(all_of(settings, [f"lake {n}" for n in range(CALLS)]))
     assert outcomes == ["done"] * CALLS
     assert bfl.jobs == CALLS + 1
-    assert bfl.connections < 200, "connections are used again"
+    assert bfl.connections < CALLS / 3, "connections are used again"
     background.run(endpoint.close(settings))
     wait_until(lambda: open_files() <= files + 2)
     assert tasks() == running
@@ -133,7 +134,7 @@ def test_hundreds_of_calls_through_every_kind_of_trouble_leave_nothing_either(tm
     assert len(keys) == len(set(keys)), "a job was paid twice"
 
 
-async def test_thousands_of_exchanges_use_a_handful_of_connections_and_leave_none(bfl: FakeBfl) -> None:
+async def test_hundreds_of_exchanges_use_a_handful_of_connections_and_leave_none(bfl: FakeBfl) -> None:
     files = open_files()
     async with BflClient(bfl.url, "k", poll_interval=0.001) as client:
         turn = asyncio.Semaphore(24)
@@ -143,7 +144,7 @@ async def test_thousands_of_exchanges_use_a_handful_of_connections_and_leave_non
                 submission = await client.submit(catalog.TOOLS["flux-2-pro"], {"prompt": str(number)})
                 return len(await client.fetch(await client.wait(submission.id, submission.polling_url)))
 
-        sizes = await asyncio.gather(*(one(number) for number in range(2_000)))
+        sizes = await asyncio.gather(*(one(number) for number in range(600)))
     assert min(sizes) > 0
     assert bfl.connections * 20 < len(bfl.requests)  # one that is idle for long, on a busy machine, is opened anew
     await asyncio.to_thread(wait_until, lambda: open_files() <= files)

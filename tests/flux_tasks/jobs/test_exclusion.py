@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 import pytest
 from fake_bfl import FakeBfl
+from forked import Forked
 from fsspec import AbstractFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
@@ -64,7 +65,7 @@ def test_four_processes_on_a_server_that_ignores_conditions_pay_for_nothing(
     """
     environment = {**os.environ, "FSSPEC_S3_ENDPOINT_URL": rclone, "HOME": str(tmp_path)}
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    processes = [Forked(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert all(line.startswith("StoreUnavailable") and "--alone" in line for line in said), said
     assert bfl.jobs == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_bfl import FakeBfl
+from forked import Forked
 from scripted import Answer
 from waiting import PATIENCE
 
@@ -50,7 +51,7 @@ def start(bfl: FakeBfl, settings: Settings) -> Callable[[], subprocess.Popen[str
             print(type(result).__name__, result)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    return lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return lambda: Forked(command, stdout=subprocess.PIPE, text=True)
 
 
 def test_four_processes_submit_twelve_jobs_that_fail_twelve_times_and_a_later_one_submits_them_again(

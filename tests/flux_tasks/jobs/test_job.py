@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fake_bfl import FakeBfl
+from forked import Forked
 from PIL import Image
 from scripted import Answer, Request
 from waiting import PATIENCE
@@ -280,7 +281,7 @@ def test_a_process_killed_while_its_job_runs_leaves_a_job_that_the_next_process_
         background.run(job.execute(prepare(catalog.TOOLS["deblur-v1"], {{"image": {str(photo)!r}}}), settings))
         """
     )
-    process = subprocess.Popen([sys.executable, "-c", program])
+    process = Forked([sys.executable, "-c", program])
     try:
         while not any(r.path.startswith("/v1/get_result") for r in list(bfl.requests)):
             assert process.poll() is None, "the program ended before it polled"
@@ -310,7 +311,7 @@ def test_several_processes_on_one_store_pay_for_each_job_once(bfl: FakeBfl, sett
         background.run(all_of_them())
         """
     )
-    processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
+    processes = [Forked([sys.executable, "-c", program]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert bfl.jobs == 25
     assert entries(settings) == []
@@ -357,7 +358,7 @@ def test_a_program_that_is_interrupted_while_submitting_waits_for_the_id(
             print("interrupted", flush=True)
         """
     )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    with Forked([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             assert arrived.wait(PATIENCE)

@@ -14,6 +14,7 @@ from typing import Any
 
 import golden_keys
 import pytest
+from forked import Forked
 
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.jobs.migration import Migration, migrate
@@ -114,7 +115,7 @@ def test_nothing_is_lost_when_it_is_killed_again_and_again(store: Store) -> None
     chance = random.Random(5)
     kills = 0
     while True:
-        with subprocess.Popen([sys.executable, "-c", script, store.url], stdout=subprocess.PIPE) as process:
+        with Forked([sys.executable, "-c", script, store.url], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             if kills < 8:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from fake_bfl import FakeBfl
+from forked import Forked
 from object_stores import reach_s3
 from pictures import encoded, noise
 from scripted import Answer, Request
@@ -191,7 +192,7 @@ def test_a_lost_job_is_submitted_anew_once_by_all_processes_together(
         result = background.run(job.execute(call, settings))
         print(result.outcome, *result.warnings)
     """)
-    processes = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    processes = [Forked([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     assert bfl.jobs == 1, said
     assert sum("submitted again: the service no longer knows job job-that-is-gone" in line for line in said) >= 1

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fake_bfl import FakeBfl
+from forked import Forked
 from waiting import PATIENCE
 
 from flux_tasks.errors import RecipeError
@@ -32,7 +33,7 @@ def environment(**more: str) -> dict[str, str]:
 @contextmanager
 def program(*arguments: str, **variables: str) -> Iterator[tuple[str, str]]:
     """``flux-pipelines local`` as a program; its address and what it said."""
-    process = subprocess.Popen(
+    process = Forked(
         [sys.executable, "-m", "pipelines.cli", "local", "--port", "0", *arguments],
         env=environment(**variables),
         stdout=subprocess.PIPE,

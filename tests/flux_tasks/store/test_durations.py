@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -123,7 +123,7 @@ for n in range(20):
     found.add("deblur-v1", sys.argv[2], 3.0, 3.0)
     asyncio.run(found.save())
 """
-    writers = [subprocess.Popen([sys.executable, "-c", program, store.url, f"{n} MP"]) for n in range(3)]
+    writers = [Forked([sys.executable, "-c", program, store.url, f"{n} MP"]) for n in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     row = (store.record("timings", TOOL) or {})["bfl"]
     assert set(row) == {f"{n} MP" for n in range(3)}

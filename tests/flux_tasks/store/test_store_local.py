@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import Forked
 from store_conformance import KEY, ConcurrencyConformance, StoreConformance, encoded
 
 from flux_tasks.store.journal import Journal
@@ -39,7 +40,7 @@ class TestLocal(StoreConformance, ConcurrencyConformance):
         )
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         processes = [
-            subprocess.Popen(
+            Forked(
                 [sys.executable, "-c", code, url, str(owner)],
                 env=environment,
                 stdin=subprocess.PIPE,

@@ -8,10 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flux_tasks import catalog
 from flux_tasks.errors import RecipeError
 from pipelines.execution.precheck import check_items
+from pipelines.language.reading import yaml
 from pipelines.operations.registry import OPERATIONS
 from pipelines.recipe import Recipe
 
@@ -113,3 +116,16 @@ def test_a_step_that_is_nothing_like_any_is_told_with_all_that_there_are() -> No
     assert line.startswith("r.yaml:5: steps.0.rotate: there is no tool 'rotate'; there are deblur, erase, ")
     assert all(f"{name}, " in line for name in (*catalog.TASKS, *OPERATIONS))
     assert line.endswith(", call, recipe")
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_libyaml_reads_what_python_reads_and_says_of_damaged_text_the_same(data: st.DataObject) -> None:
+    recipe = data.draw(st.sampled_from([case.values[0] for case in CASES]))
+    place = data.draw(st.integers(0, len(recipe)))
+    damage = data.draw(st.text("\t \n:-{}[]'\"#&*!|>%@`,x1\r\u2028\x85é🌊", max_size=3))
+    text = recipe[:place] + damage + recipe[place + data.draw(st.integers(0, 2)) :]
+    quick = yaml.load(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yaml.__with_libyaml__", False)
+        assert quick == yaml.load(text)

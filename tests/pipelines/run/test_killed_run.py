@@ -115,10 +115,10 @@ def test_of_a_run_that_is_killed_no_process_stays_neither_prefects_server_nor_an
         commands = started_with(mark)
         return [part for part in ("prefect.server", "local.engines.process") if any(part in c for c in commands)]
 
-    wait_until(lambda: len(parts()) == 2)
+    wait_until(lambda: len(parts()) == 2, pause=0.2)
     run.kill()
     run.communicate()
-    wait_until(lambda: not started_with(mark))
+    wait_until(lambda: not started_with(mark), pause=0.2)
 
 
 def test_a_run_that_goes_on_at_this_moment_is_not_told(cli: Cli, folder: Path) -> None:
