@@ -13,9 +13,9 @@ from command_line import Here
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from pipelines.data.number import cell
 
 from flux_tasks.settings import Settings
+from pipelines.data.formats.number import cell
 from pipelines.data.writers.kinds import fit, kind_of, merge, settled
 from pipelines.data.writers.verify import verify
 from pipelines.recipe import Recipe
