@@ -88,7 +88,7 @@ def _moved(expect: Expect, before: ImageRef | None, after: ImageRef, mask: Image
     if before is None:
         yield "shift: cannot be judged, because the step has no input picture"
         return
-    from flux_tasks.images.registration import register
+    from flux_tasks.images.fidelity.registration import register
 
     with decoding(before, after):
         found = register(_converted(before, "RGB"), _converted(after, "RGB"), mask)

@@ -13,10 +13,10 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
+from flux_tasks.images.fidelity.registration import NOTHING, Registration
 from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.pixels import is_srgb
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
-from flux_tasks.images.registration import NOTHING, Registration
 from flux_tasks.jobs.call import Call, Input
 from flux_tasks.store.records import Store
 from pipelines.language.document.options import StepOptions
@@ -161,7 +161,7 @@ def restore(
 
 def _aligned(call: Call, before: ImageRef, after: ImageRef, store: Store, *, write: bool) -> tuple[ImageRef, str]:
     """Return a result moved back to where its input has the same content, and by how much it was moved."""
-    from flux_tasks.images.registration import moved_back
+    from flux_tasks.images.fidelity.registration import moved_back
 
     def made() -> tuple[Image.Image | None, str]:
         original, edited = before.open(), after.open()
@@ -177,7 +177,7 @@ def _aligned(call: Call, before: ImageRef, after: ImageRef, store: Store, *, wri
 
 def _matched(call: Call, before: ImageRef, after: ImageRef, store: Store, *, write: bool) -> tuple[ImageRef, str]:
     """Return a result whose colours inside the mask fit the surroundings of the mask."""
-    from flux_tasks.images.colour_match import matched_colours
+    from flux_tasks.images.fidelity.colours import matched_colours
 
     if before.upright_size != after.upright_size:
         return after, "colours not matched: the result has another size than its input"
@@ -193,7 +193,7 @@ def _matched(call: Call, before: ImageRef, after: ImageRef, store: Store, *, wri
 
 def measured(call: Call, before: ImageRef, after: ImageRef) -> Registration:
     """Return how the content of a step's input has moved in its result, by what lies outside the mask."""
-    from flux_tasks.images.registration import register
+    from flux_tasks.images.fidelity.registration import register
 
     with decoding(before, after):
         mask = grown(call, call.mask) if call.mask is not None else None

@@ -12,8 +12,8 @@ import pytest
 from pictures import noise
 from PIL import Image, ImageFilter
 
-from flux_tasks.images.colour_match import matched_colours
-from flux_tasks.images.registration import moved_back, register
+from flux_tasks.images.fidelity.colours import matched_colours
+from flux_tasks.images.fidelity.registration import moved_back, register
 
 PHOTOS = sorted((Path(__file__).parents[3] / "examples" / "photos").glob("*.jpg"))
 CAST = (1.15, 1.0, 0.88)

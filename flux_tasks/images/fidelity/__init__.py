@@ -1,0 +1,1 @@
+"""Whether an edit is where its input was, and of its colours."""
