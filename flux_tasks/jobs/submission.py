@@ -144,6 +144,8 @@ class Submitter:
             if standing is Standing.PAID:
                 _log.info("%s: collecting job %s of an earlier attempt", job.title, earlier.id)
                 return Claim(earlier)
+            if standing in (Standing.DROPPED, Standing.HELD) and await self._is_answered(earlier):
+                return None  # it came too late for its owner, which ended before it could remove it
             if standing is Standing.DROPPED:
                 raise SubmissionUncertain(f"{job.title}: dropped by a person, because it may have been charged")
             why = earlier.reason or "an earlier attempt was cut off while submitting and may have been charged"

@@ -211,6 +211,31 @@ def test_what_a_person_should_know_of_a_job_is_kept_for_the_manifest(
     assert record["warnings"] == ["submitted again: the service no longer knows job gone"]
 
 
+@pytest.mark.parametrize("decision", ["", "drop"])
+def test_an_intent_of_a_dead_process_holds_no_job_whose_result_is_there_by_now(
+    bfl: FakeBfl, settings: Settings, call: Call, decision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process finished the job after the dead one had looked for it, and before this one meets the intent."""
+    first = run(call, settings)
+    stale = written(call, settings, phase="intent", owner="")
+    if decision:
+        assert journal_of(settings).decide(stale, "drop")
+    looks = []
+    find = job.find_result
+
+    async def at_the_second_look(context: Any) -> JobResult | None:
+        looks.append(context)
+        return None if len(looks) == 1 else await find(context)
+
+    monkeypatch.setattr(job, "find_result", at_the_second_look)
+    found = run(call, settings)
+    assert found.image == first.image
+    assert len(looks) == 2
+    assert bfl.jobs == 1
+    background.run(reconcile(settings))
+    assert journal_of(settings).entries() == []
+
+
 # -- uncertain submissions --------------------------------------------------------------------------------------------
 
 
