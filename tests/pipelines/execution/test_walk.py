@@ -21,7 +21,7 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs
 from pipelines.execution import local_steps
-from pipelines.execution.answers import Attempt, NodeAnswers, Outcome
+from pipelines.execution.answers import Attempt, InVain, NodeAnswers, Outcome
 from pipelines.execution.answers import Place as Where
 from pipelines.execution.facts import Facts
 from pipelines.execution.precheck import items
@@ -121,6 +121,7 @@ class Paper:
         self.facts = Facts(None)
         self.outputs = Outputs()
         self._store = store
+        self._made: set[str] = set()
 
     async def off_loop(self, function: Callable[..., T], *arguments: Any) -> T:
         return function(*arguments)
@@ -130,7 +131,11 @@ class Paper:
         assert call is not None
         if call.is_noop():
             return Outcome(StepOutcome.UNCHANGED, attempt.image)
-        colour = tuple(hashlib.sha256(call.key("paper").encode()).digest()[:3])
+        key = call.key("paper")
+        if key not in self._made and await attempt.is_in_vain():
+            raise InVain
+        self._made.add(key)
+        colour = tuple(hashlib.sha256(key.encode()).digest()[:3])
         return Outcome(StepOutcome.DONE, ImageRef.of(Image.new("RGB", call.output_size or (64, 64), colour)))
 
     async def local(self, attempt: Attempt) -> Outcome:
