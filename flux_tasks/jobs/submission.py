@@ -144,8 +144,8 @@ class Submitter:
             if standing is Standing.PAID:
                 _log.info("%s: collecting job %s of an earlier attempt", job.title, earlier.id)
                 return Claim(earlier)
-            if standing in (Standing.DROPPED, Standing.HELD) and await self._is_answered(earlier):
-                return None  # it came too late for its owner, which ended before it could remove it
+            if standing in (Standing.DROPPED, Standing.HELD) and await self._has_result():
+                return None  # the intent came too late: its owner ended before it could remove it
             if standing is Standing.DROPPED:
                 raise SubmissionUncertain(f"{job.title}: dropped by a person, because it may have been charged")
             why = earlier.reason or "an earlier attempt was cut off while submitting and may have been charged"
@@ -265,6 +265,10 @@ class Submitter:
         except (OSError, StoreUnavailable) as error:
             self._spool(entry, error)
         return Claim(entry, submitted_at)
+
+    async def _has_result(self) -> bool:
+        job = self._job
+        return not job.refresh and any([await patiently(job.store.result, key) for key in job.keys])
 
     async def _is_answered(self, intent: Entry) -> bool:
         return not self._job.refresh and await is_answered(self._job, intent)
