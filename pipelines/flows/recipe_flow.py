@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from prefect import flow
+from prefect import flow, flow_engine
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
@@ -93,7 +96,7 @@ async def advance(run: Run) -> None:
     _is_over.set(over)
     _shorten_dumps()
     try:
-        with use(run.settings):
+        with use(run.settings), _own_sigterm():
             await _with_last_words(asyncio.ensure_future(_advance(run.recipe.name, run.settings.endpoint)), over)
     except FluxError:
         raise
@@ -107,6 +110,21 @@ async def advance(run: Run) -> None:
         raise RunStopped(f"{what.rstrip('.')}. {_remedy()}") from error
     finally:
         _current_run.reset(token)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Leave SIGTERM to the program, if that handles it: Prefect's handler would break off whatever runs just then."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or getattr(handler, "__module__", "").startswith("prefect"):
+        yield
+        return
+    engine: Any = flow_engine
+    capture, engine.capture_sigterm = engine.capture_sigterm, nullcontext
+    try:
+        yield
+    finally:
+        engine.capture_sigterm = capture
 
 
 async def _with_last_words(flow_run: asyncio.Future[Any], over: asyncio.Event) -> None:

@@ -341,7 +341,7 @@ def test_pictures_as_bytes_in_parquet_are_told_when_the_recipe_is_validated(
     parquet.write_table(pa.table(columns), tmp_path / "items.parquet")
     told = refused(recipe(tmp_path, f"{{table: 'FOLDER/items.parquet', image: '{template}'}}"))
     assert "recipe.yaml:2: source.image: " in told
-    assert "holds the bytes of pictures, which are not read here: write them to files first" in told
+    assert "holds the bytes of pictures, which are not read from a table: write dataset in place of table" in told
 
 
 def test_a_parquet_table_whose_paths_are_there_is_fine_whatever_bytes_it_has(tmp_path: Path) -> None:
@@ -451,7 +451,7 @@ def test_masks_as_bytes_in_parquet_are_told_when_the_recipe_is_validated(
     columns = "{held: '{{ mask }}'}" if "held" in steps else "{}"
     source = f"{{table: 'FOLDER/t.parquet', image: '{{{{ img }}}}', columns: {columns}}}"
     assert "the column mask of" in (told := refused(recipe(tmp_path, source, steps=steps)))
-    assert "holds the bytes of pictures, which are not read here: write them to files first" in told
+    assert "holds the bytes of pictures, which are not read from a table: write dataset in place of table" in told
 
 
 def test_a_table_of_nothing_but_bytes_says_what_it_holds(tmp_path: Path) -> None:

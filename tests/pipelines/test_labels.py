@@ -12,7 +12,7 @@ from labelled import COLOURS, Scene, bounds_of
 from PIL import Image
 from recipes import Painter, age, perform
 
-from flux_tasks.errors import RecipeError
+from flux_tasks.errors import RecipeError, listed
 from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
 from pipelines.cli.summary import print_summary
@@ -482,8 +482,9 @@ def test_a_plan_tells_of_odd_annotations(scene: Scene, settings: Settings) -> No
     scene.coco()
     (scene.folder / "photos" / "p00.png").rename(scene.folder / "photos" / "new.png")
     said = recipe(scene, [{"deblur": {}}]).plan(settings=settings).warned
+    new = listed([f"{scene.folder}/photos/new.png"])
     assert [line.partition(": ")[2] for line in said if "source.annotations" in line] == [
-        f"1 of the pictures have no annotations in {scene.folder}/labels/instances.json: {scene.folder}/photos/new.png",
+        f"1 of the pictures have no annotations in {scene.folder}/labels/instances.json: {new}",
         f"{scene.folder}/labels/instances.json has 1 more pictures, which are no items: p00.png",
         "1 labels reach beyond their pictures, and are cut there: 'car' in p01.png",
         "1 labels have no area, and are left out: 'dog' in p01.png",

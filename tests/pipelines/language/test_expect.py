@@ -50,7 +50,7 @@ def test_what_a_step_must_have_is_known_beforehand(given: dict[str, Any], needs_
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
-KNOWN = "size, min_side, aspect, drift, changed, sharpness_gain, solid, condition"
+KNOWN = "size, min_side, aspect, drift, changed, shift, sharpness_gain, solid, condition"
 FACT_NAMES = f"{', '.join(IMAGE_FACTS)}, and before.width and so on of the input"
 
 
