@@ -81,20 +81,21 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     if _is_current(loop):
         coroutine.close()
         raise RuntimeError("background.run() would wait for itself; await the coroutine instead")
-    tasks: list[asyncio.Task[Any] | None] = []
+    task: asyncio.Task[Any] | None = None
     is_stopped = False
 
     async def work() -> T:
+        nonlocal task
         if is_stopped:
             coroutine.close()
             raise asyncio.CancelledError
-        tasks.append(asyncio.current_task())
+        task = asyncio.current_task()
         return await coroutine
 
     def stop() -> None:
         nonlocal is_stopped
         is_stopped = True
-        for task in filter(None, tasks):
+        if task is not None:
             task.cancel()
 
     try:

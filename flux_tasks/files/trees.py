@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from flux_tasks.files.access import filesystem_of, reporting
@@ -49,13 +52,12 @@ def _local(location: str) -> Iterator[Found]:
         if not isinstance(error, FileNotFoundError):
             raise error
 
-    for folder, _, _ in os.walk(top, onerror=fail):
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    state = entry.stat(follow_symlinks=False)
-                    name = os.path.relpath(entry.path, top).replace(os.sep, "/")
-                    yield Found(name, state.st_size, state.st_mtime)
+    for folder, _, names in os.walk(top, onerror=fail):
+        for name in names:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):  # removed meanwhile
+                if stat.S_ISREG((state := path.lstat()).st_mode):
+                    yield Found(path.relative_to(top).as_posix(), state.st_size, state.st_mtime)
 
 
 def _remote(location: str) -> Iterator[Found]:

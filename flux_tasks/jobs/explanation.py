@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from textwrap import indent
@@ -15,10 +14,10 @@ from flux_tasks.errors import InvalidRequest, Problem, StoreUnavailable
 from flux_tasks.images.masks import Mask
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.store.records import Store
+from flux_tasks.store.threads import each
 from flux_tasks.units import credits, px_size, table_text
 
 _KINDS = ("results", "refusals", "journal")
-_THREADS = 16  # nearly all the time is spent waiting for the store
 _LONGEST = 60  # characters shown of a value
 
 
@@ -249,8 +248,7 @@ def _named(store: Store, beginning: str) -> Iterator[KeyRecord]:
 
 def _all(store: Store) -> Iterator[KeyRecord]:
     names = [(kind, name) for kind in ("results", "refusals") for name in store.records(kind)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(partial(files.patiently, _read, store), names)
+    yield from each(partial(files.patiently, _read, store), names)
 
 
 def _read(store: Store, place: tuple[str, str]) -> KeyRecord:

@@ -7,7 +7,6 @@ identifies its call but for the variant, which is found by trying.
 
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -16,9 +15,7 @@ from flux_tasks import files
 from flux_tasks.errors import StoreUnavailable
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.store.records import Store
-
-_THREADS = 16  # nearly all the time is spent waiting for the store
-_BATCH = 1_000
+from flux_tasks.store.threads import each
 
 _Fate = Literal["moved", "present", "free", "left"]
 
@@ -64,17 +61,14 @@ def migrate(store: Store, *, is_dry: bool = True) -> Migration:
         found = Migration(refusals=former, unsettled=len(store.records("journal")))
         keys = store.records("results")
         one = partial(files.patiently, _migrate_one, store, is_dry=is_dry, substitutes=substitutes)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for start in range(0, len(keys), _BATCH):
-                batch = keys[start : start + _BATCH]
-                for key, (fate, why) in zip(batch, pool.map(one, batch), strict=True):
-                    if fate == "moved":
-                        found.moved[why] += 1
-                    elif fate == "left":
-                        found.left[key] = why
-                    else:
-                        found.present += fate == "present"
-                        found.free += fate == "free"
+        for key, (fate, why) in zip(keys, each(one, keys), strict=True):
+            if fate == "moved":
+                found.moved[why] += 1
+            elif fate == "left":
+                found.left[key] = why
+            else:
+                found.present += fate == "present"
+                found.free += fate == "free"
     except OSError as error:
         raise StoreUnavailable.of("used", error) from error
     return found

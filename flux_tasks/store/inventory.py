@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,6 +15,7 @@ from flux_tasks import files
 from flux_tasks.files.trees import Found, tree
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import DamagedRecord, Store
+from flux_tasks.store.threads import each
 
 __all__ = ["KINDS", "Flaw", "Inventory"]
 
@@ -40,7 +40,6 @@ KINDS: Mapping[str, str] = {
 }
 """The folders of a store, and what they have."""
 
-_THREADS = 16  # nearly all the time is spent waiting for the store
 _BLOB = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 _NAMING = tuple(kind for kind in KINDS if kind not in ("blobs", "previews", "facts", "timings", "prices", "tars"))
@@ -91,7 +90,7 @@ class Inventory:
     def results(self) -> list[dict[str, Any]]:
         """Return the records of all results that can be read, the oldest first; ``image`` as it was written."""
         names = self._names("results")
-        records = _each(partial(self.store.record_or_empty, "results"), names)
+        records = each(partial(self.store.record_or_empty, "results"), names)
         found = ({"key": name, **record} for name, record in zip(names, records, strict=True))
         whole = (record for record in found if isinstance(record.get("image"), dict))
         return sorted(whole, key=lambda record: str(record.get("created", "")))
@@ -100,7 +99,7 @@ class Inventory:
 
     def flaws(self) -> Iterator[Flaw]:
         """Yield what is damaged or missing, by reading every picture and every record of a job."""
-        yield from _found(self._flaw_of_blob, self.blobs.items())
+        yield from _found(self._flaw_of_blob, list(self.blobs.items()))
         lost: set[str] = set()
         for kind in ("results", "copies"):
             for flaw in _found(partial(self._flaw_of_result, kind), self._names(kind)):
@@ -190,7 +189,7 @@ class Inventory:
         """The service's ids of the jobs that have made a picture, by digest."""
         found: dict[str, list[str]] = {}
         for kind in ("results", "copies"):
-            for record in _each(partial(self.store.record_or_empty, kind), self._names(kind)):
+            for record in each(partial(self.store.record_or_empty, kind), self._names(kind)):
                 with suppress(KeyError, TypeError, AttributeError):
                     known = found.setdefault(record["image"]["digest"], [])
                     if record["job_id"] and record["job_id"] not in known:
@@ -212,7 +211,7 @@ class Inventory:
     def _named(self) -> set[str]:
         places = [self.store.location(kind, file.name) for kind in _NAMING for file in tree(self.store.location(kind))]
         found: set[str] = set()
-        for digests in _each(_digests_in, places):
+        for digests in each(_digests_in, places):
             found |= digests
         return found
 
@@ -229,13 +228,8 @@ class Inventory:
             yield file
 
 
-def _each(function: Callable[[Any], T], values: Iterable[Any]) -> Iterator[T]:
-    with ThreadPoolExecutor(_THREADS) as pool:
-        yield from pool.map(function, values)
-
-
-def _found(function: Callable[[Any], Flaw | None], values: Iterable[Any]) -> Iterator[Flaw]:
-    return filter(None, _each(function, values))
+def _found(function: Callable[[Any], Flaw | None], values: Sequence[Any]) -> Iterator[Flaw]:
+    return filter(None, each(function, values))
 
 
 def _digests_in(location: str) -> set[str]:

@@ -44,7 +44,9 @@ class SignalHandler:
         self._before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def __enter__(self) -> Self:
-        self.install()
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                signal.signal(number, self._interrupted)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,14 +56,6 @@ class SignalHandler:
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
-
-    def install(self) -> None:
-        """Handle the signals; call it again when a handler may have been replaced, as a Prefect flow does."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in _SIGNALS:
-            if signal.getsignal(number) != self._interrupted:
-                signal.signal(number, self._interrupted)
 
     def _interrupted(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1

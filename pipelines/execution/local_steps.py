@@ -13,7 +13,7 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
-from flux_tasks.images.fidelity.registration import NOTHING, Registration
+from flux_tasks.images.fidelity.registration import NOTHING
 from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.pixels import is_srgb
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
@@ -161,11 +161,11 @@ def restore(
 
 def _aligned(call: Call, before: ImageRef, after: ImageRef, store: Store, *, write: bool) -> tuple[ImageRef, str]:
     """Return a result moved back to where its input has the same content, and by how much it was moved."""
-    from flux_tasks.images.fidelity.registration import moved_back
+    from flux_tasks.images.fidelity.registration import moved_back, register
 
     def made() -> tuple[Image.Image | None, str]:
         original, edited = before.open(), after.open()
-        found = measured(call, before, after)
+        found = register(original, edited, grown(call, call.mask) if call.mask is not None else None)
         if not found.is_known:
             return None, "not aligned: the result has too little in common with its input"
         if original.size == edited.size and found.distance(original.size) < NOTHING:
@@ -189,15 +189,6 @@ def _matched(call: Call, before: ImageRef, after: ImageRef, store: Store, *, wri
         return found, "" if found else "colours not matched: the mask has no surroundings"
 
     return _changed({"match_colour": 1, **_mask_of(call)}, before, after, store, made, write=write)
-
-
-def measured(call: Call, before: ImageRef, after: ImageRef) -> Registration:
-    """Return how the content of a step's input has moved in its result, by what lies outside the mask."""
-    from flux_tasks.images.fidelity.registration import register
-
-    with decoding(before, after):
-        mask = grown(call, call.mask) if call.mask is not None else None
-        return register(before.open(), after.open(), mask)
 
 
 def _mask_of(call: Call) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _recipe(step: str, photos: str, out: str, masks: str, prompt: str, model: st
     action: dict[str, Any] = {}
     source: dict[str, Any] = {"images": photos}
     if masks:
-        source["columns"] = {"mask": _beside(masks, "--masks", problems)}
+        source["columns"] = {"mask": _beside(masks, problems)}
         action["mask"] = "{{ mask }}"
     elif step in _MASKED and not any(text.startswith("mask=") for text in more):
         problems.append(Problem("--masks", "is missing: name the folder with the masks"))
@@ -129,7 +129,7 @@ def _recipe(step: str, photos: str, out: str, masks: str, prompt: str, model: st
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _beside(masks: str, option: str, problems: list[Problem]) -> str:
+def _beside(masks: str, problems: list[Problem]) -> str:
     """Return the template of the mask of a photo, which has the photo's name and any one extension."""
     from flux_tasks import files
     from flux_tasks.images.encoding import EXTENSIONS
@@ -139,12 +139,12 @@ def _beside(masks: str, option: str, problems: list[Problem]) -> str:
     try:
         names = files.listing(masks)
     except OSError as error:
-        problems.append(Problem(option, f"{files.quoted(masks)} cannot be listed: {error}"))
+        problems.append(Problem("--masks", f"{files.quoted(masks)} cannot be listed: {error}"))
         return ""
     found = sorted({kind for name in names if (kind := files.extension(name)) in {*EXTENSIONS.values(), "jpeg"}})
     if len(found) != 1:
         example = f"{files.join(masks, '{{ stem }}.png')}"
         has = f"has masks of several kinds ({listed(found)})" if found else "has no masks"
-        problems.append(Problem(option, f"{files.quoted(masks)} {has}: write a template, such as {quote(example)}"))
+        problems.append(Problem("--masks", f"{files.quoted(masks)} {has}: write a template, such as {quote(example)}"))
         return ""
     return files.join(masks, f"{{{{ stem }}}}.{found[0]}")

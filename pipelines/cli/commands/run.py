@@ -152,20 +152,14 @@ def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **op
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
     from pipelines.flows.recipe_run import finish
-    from pipelines.run.context import Event
     from pipelines.run.run import Run
 
     with ExitStack() as until_told:
         with Display(recipe) as display:
-
-            def show(event: Event) -> None:
-                signals.install()  # a flow takes SIGTERM for itself when it begins
-                display.show(event)
-
             settings = replace(settings, prefect=outputs.prefect or settings.prefect)
-            run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
+            run = Run(recipe, settings, on_event=display.show, manifest=str(outputs.manifest), **options)
             run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
-            signals = until_told.enter_context(SignalHandler(run, grace=outputs.grace))
+            until_told.enter_context(SignalHandler(run, grace=outputs.grace))
             with run:
                 display.begin(run.summary.total)
                 # Summary, manifest and report name each failure; a Prefect server still gets its log.

@@ -155,9 +155,9 @@ def test_after_a_command_its_process_handles_signals_as_before(
     """Whoever calls the command line in a process of their own is not ended by it later."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     during = []
-    install = signals.SignalHandler.install
+    enter = signals.SignalHandler.__enter__
     monkeypatch.setattr(
-        signals.SignalHandler, "install", lambda handler: (install(handler), during.append(signal.getsignal(15)))
+        signals.SignalHandler, "__enter__", lambda handler: (enter(handler), during.append(signal.getsignal(15)))
     )
     done = Here(folder, monkeypatch)("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert done.returncode == 0, done.stderr

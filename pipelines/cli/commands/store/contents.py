@@ -11,16 +11,13 @@ from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, dollars, table_text
-from pipelines.cli.commands.store.program import opened, store
-from pipelines.cli.common import Exit, Json, Location, Places, Positive, StoreFolder
+from pipelines.cli.commands.store.program import Place, Yes, opened, store
+from pipelines.cli.common import Exit, Json, Location, Places, Positive
 from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.settings import Settings
     from flux_tasks.store.inventory import Inventory
-
-_Store = Annotated[StoreFolder, Parameter(name="--store")]
-_Yes = Annotated[bool, Parameter(help="do it; without this, only say what would be done")]
 
 
 @contextmanager
@@ -36,7 +33,7 @@ def _inventory(settings: Settings) -> Iterator[Inventory]:
 
 
 @store.command
-def stats(*, place: _Store = None, json: Json = False) -> Exit:
+def stats(*, place: Place = None, json: Json = False) -> Exit:
     """Count what the store holds: files, bytes, results by tool, credits."""
     from json import dumps
 
@@ -77,7 +74,7 @@ def stats(*, place: _Store = None, json: Json = False) -> Exit:
 
 
 @store.command
-def ls(*, place: _Store = None, tool: str = "", json: Json = False) -> Exit:
+def ls(*, place: Place = None, tool: str = "", json: Json = False) -> Exit:
     """List the results, the oldest first: key, day, tool, credits, picture.
 
     Args:
@@ -109,7 +106,7 @@ def cat(
     result: Annotated[str, Parameter(metavar="KEY")],
     /,
     *,
-    place: _Store = None,
+    place: Place = None,
     output: Annotated[Location | None, Parameter(alias="-o", metavar="FILE")] = None,
     record: bool = False,
 ) -> Exit:
@@ -149,7 +146,7 @@ def cat(
 
 
 @store.command
-def verify(*, place: _Store = None, yes: _Yes = False) -> Exit:
+def verify(*, place: Place = None, yes: Yes = False) -> Exit:
     """Read every picture and record again, and say what is damaged or missing.
 
     A record is repaired from its copy; a picture from an output that is the
@@ -186,7 +183,7 @@ def verify(*, place: _Store = None, yes: _Yes = False) -> Exit:
 
 
 @store.command
-def gc(*, place: _Store = None, days: Positive = 30, yes: _Yes = False) -> Exit:
+def gc(*, place: Place = None, days: Positive = 30, yes: Yes = False) -> Exit:
     """Remove pictures that nothing in the store names any more.
 
     What a result, the journal, a decision, a manifest or a settled item
@@ -214,7 +211,7 @@ def gc(*, place: _Store = None, days: Positive = 30, yes: _Yes = False) -> Exit:
 
 
 @store.command
-def prune(*, place: _Store = None, days: Positive = 30, yes: _Yes = False) -> Exit:
+def prune(*, place: Place = None, days: Positive = 30, yes: Yes = False) -> Exit:
     """Forget the settled items of recipes that are no longer run.
 
     Results, journal, manifests and reports stay. If such a recipe is run

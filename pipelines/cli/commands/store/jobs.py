@@ -12,8 +12,8 @@ from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable
 from flux_tasks.units import credits, duration, table_text
-from pipelines.cli.commands.store.program import opened, store
-from pipelines.cli.common import Exit, Json, Location, Places, StoreFolder, Variables, load_recipe
+from pipelines.cli.commands.store.program import Place, Yes, opened, store
+from pipelines.cli.common import Exit, Json, Location, Places, Variables, load_recipe
 from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _Keys = Annotated[Sequence[str], Parameter(metavar="KEY", consume_multiple=1)]
 @store.command
 def held(
     *,
-    place: Annotated[StoreFolder, Parameter(name="--store")] = None,
+    place: Place = None,
     json: Json = False,
     resubmit: _Keys = (),
     drop: _Keys = (),
@@ -141,14 +141,11 @@ def _answered(call: PlannedCall, records: Sequence[KeyRecord]) -> Iterator[str]:
 
 
 @store.command
-def migrate(*, place: Annotated[StoreFolder, Parameter(name="--store")] = None, yes: bool = False) -> Exit:
+def migrate(*, place: Place = None, yes: Yes = False) -> Exit:
     """Give results of an earlier version the keys that this version uses.
 
     You need not do this: results with earlier keys are found, too, only
     later. You may stop it at any time: no result is ever without a record.
-
-    Args:
-        yes: do it; without this, only say what would be done
     """
     from flux_tasks import background
     from flux_tasks.jobs.migration import migrate as migrate_store

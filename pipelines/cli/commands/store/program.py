@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from flux_tasks.errors import StoreUnavailable
-from pipelines.cli.common import OPTIONS
+from pipelines.cli.common import OPTIONS, StoreFolder
 from pipelines.cli.terminal import Program, print_error
 
 if TYPE_CHECKING:
     from flux_tasks.settings import Settings
     from flux_tasks.store.records import Store
 
+Place = Annotated[StoreFolder, Parameter(name="--store")]
+Yes = Annotated[bool, Parameter(help="do it; without this, only say what would be done")]
 store = Program(name="store", help="Look at what is stored, check it, and settle held jobs.", group_parameters=OPTIONS)
 
 
