@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from pipelines.language.document.expect import BEFORE, Expect
 
 _ASPECT_TOLERANCE = 0.01
 _FIRST_ROWS = 16  # that are compared before whole pictures are
+_SAME = {"is_unchanged": 1}  # figures of a comparison, and the most that each can be
+_DRIFT = {"mean": 255, "peak": 255, "changed": 1}
 _SOLID_SPREAD = 10  # of 255: what a WebP of one colour varies by (measured, quality 50)
 
 
@@ -182,25 +185,36 @@ class Observed:
     is_unchanged: bool = False
 
 
-def observe(store: Store, call: Call, before: ImageRef | None, after: ImageRef) -> Observed:
-    """Return what a result shows beside its input; nothing where one cannot be decoded. Call it on a thread."""
+def observe(store: Store, facts: Facts, call: Call, before: ImageRef | None, after: ImageRef) -> Observed:
+    """Return what a result shows beside its input; nothing where one cannot be decoded. Call it on a thread.
+
+    The figures are kept with ``facts``: no run compares two pictures again.
+    """
     if before is None:
         return Observed()
+    name = hashlib.sha256(f"observed:{call.key('')}:{before.digest}:{after.digest}".encode()).hexdigest()
     try:
         if call.mask is None:
-            return Observed(is_unchanged=_have_same_pixels(before, after))
-        picture = call.mask.picture
+            figures = facts.numbers(name, _SAME, lambda: {"is_unchanged": int(_have_same_pixels(before, after))})
+            return Observed(is_unchanged=bool(figures["is_unchanged"]))
+        given, picture = call.mask, call.mask.picture
         mask = store.put_image(picture.read(), name=picture.name).to_dict()
         if before.upright_size != after.upright_size:
             return Observed(mask)
-        with decoding(before, after):
-            original, edited = before.open(), after.open()
-            is_unchanged = _are_equal(original, edited)
-            found = masks.drift(original, edited, grown(call, call.mask))
+        drift = dict(facts.numbers(name, _SAME | _DRIFT, lambda: _comparison(before, after, grown(call, given))))
     except (FluxError, OSError):
         return Observed()
+    is_unchanged = bool(drift.pop("is_unchanged"))
+    return Observed(mask, {**drift, "peak": int(drift["peak"])}, is_unchanged)
+
+
+def _comparison(before: ImageRef, after: ImageRef, mask: Image.Image) -> dict[str, float]:
+    with decoding(before, after):
+        original, edited = before.open(), after.open()
+        is_unchanged = _are_equal(original, edited)
+        found = masks.drift(original, edited, mask)
     figures = {"mean": round(found.mean, 4), "peak": found.peak, "changed": round(found.changed, 6)}
-    return Observed(mask, figures, is_unchanged)
+    return {**figures, "is_unchanged": int(is_unchanged)}
 
 
 def _have_same_pixels(before: ImageRef, after: ImageRef) -> bool:

@@ -93,7 +93,7 @@ class Facts:
         if "has_alpha" in wanted:
             found["has_alpha"] = _has_alpha(image)
         if not _PIXEL_FACTS.keys().isdisjoint(wanted):
-            found |= self._numbers(image.digest, _PIXEL_FACTS, lambda: _pixel_facts(image))
+            found |= self.numbers(image.digest, _PIXEL_FACTS, lambda: _pixel_facts(image))
         return {name: found[name] for name in wanted}
 
     def coverage(self, mask: Mask, image: ImageRef) -> float:
@@ -107,12 +107,18 @@ class Facts:
         elif mask.alpha:
             described["of"] = image.digest
         name = hashlib.sha256(f"mask read:{json.dumps(described, sort_keys=True)}".encode()).hexdigest()
-        return self._numbers(name, _COVERAGE, lambda: _coverage(mask, image))["coverage"]
+        return self.numbers(name, _COVERAGE, lambda: _coverage(mask, image))["coverage"]
 
-    def _numbers(
+    def numbers(
         self, name: str, ranges: Mapping[str, float], measure: Callable[[], Mapping[str, float]]
     ) -> Mapping[str, float]:
-        """Return the numbers of the content ``name``: from memory, from the store, or measured and kept."""
+        """Return the numbers of the content ``name``: from memory, from the store, or measured and kept.
+
+        Args:
+            name: a digest of all that decides the numbers.
+            ranges: the numbers' names, and the most that each can be; the least is 0.
+            measure: returns numbers of these names; what it raises is raised.
+        """
         with self._lock:
             turn = self._turns.get(name) or self._turns.setdefault(name, threading.Lock())
         with turn:  # the second thread finds what the first has measured

@@ -136,7 +136,7 @@ def render(
 
 def _with_pictures(rows: Sequence[tuple[int, Mapping[str, Any]]], previews: Previews) -> list[Item]:
     """Return the items of the first rows, with pictures, as many as there is room for."""
-    limits = _limits([row for _, row in rows])
+    limits = limits_of([row for _, row in rows])
     items: list[Item] = []
     room = _MAX_PICTURED
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
@@ -151,7 +151,7 @@ def _with_pictures(rows: Sequence[tuple[int, Mapping[str, Any]]], previews: Prev
     return items
 
 
-def _limits(rows: Sequence[Mapping[str, Any]]) -> PictureLimits:
+def limits_of(rows: Sequence[Mapping[str, Any]]) -> PictureLimits:
     """Return limits that keep the report small enough to send and open, however many results an item has."""
     items = max(1, len(rows))
     results = min(_MAX_RESULTS, max(1, _ALL_RESULTS // items))

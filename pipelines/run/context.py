@@ -19,6 +19,7 @@ from flux_tasks.store.commit import patiently
 from flux_tasks.store.journal import Journal, Standing
 from flux_tasks.store.records import Store
 from pipelines.data.history import LearnedPrices
+from pipelines.data.manifest import ManifestRow
 from pipelines.data.outputs import Outputs
 from pipelines.data.settled import SettledItems
 from pipelines.execution.facts import Facts
@@ -43,7 +44,13 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in a run, for a progress display; ``cost`` in credits, ``text`` of a warning."""
+    """Something that happened in a run, for a progress display.
+
+    Attributes:
+        cost: in credits.
+        text: of a warning.
+        row: of an item that has ended, as the manifest has it.
+    """
 
     kind: EventKind
     item: str = ""
@@ -51,6 +58,7 @@ class Event:
     outcome: str = ""
     cost: float = 0.0
     text: str = ""
+    row: ManifestRow | None = None
 
 
 class _Turn:

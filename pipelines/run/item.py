@@ -290,7 +290,8 @@ class ItemRun:
         call, image, seen = outcome.call or attempt.call, outcome.image, Observed()
         is_new_picture = image is not None and outcome.kind is not StepOutcome.UNCHANGED
         if call is not None and image is not None and is_new_picture and self.item.index < PICTURED_ITEMS:
-            seen = await asyncio.to_thread(expectations.observe, self._context.store, call, attempt.image, image)
+            parts = (self._context.store, self.facts, call, attempt.image, image)
+            seen = await asyncio.to_thread(expectations.observe, *parts)
         if self._context.datasets is not None and call is not None and call.mask is not None and is_new_picture:
             self._masks[attempt.node.id] = await asyncio.to_thread(getattr, call.mask, "picture")
         step = self._row.note(attempt, outcome, seen)

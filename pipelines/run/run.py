@@ -304,7 +304,7 @@ class Run:
         if row["error"] is not None:
             message = "; ".join(row["error"]["message"].splitlines())
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}"))
-        self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"]))
+        self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
 
 
 def _absolute(file: str) -> str:

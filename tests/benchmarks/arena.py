@@ -25,12 +25,13 @@ TITLES = {
     "prefect-map": "plain Prefect: `.map` of sync tasks",
     "prefect-chains": "plain Prefect: chains of async tasks",
     "recipe": "recipe, without Prefect",
+    "recipe-bare": "recipe, without Prefect and without its report",
     "recipe-server": "recipe, lasting Prefect server",
     "recipe-embedded": "recipe, embedded Prefect server",
     "daft": "Daft: a chain of columns",
 }
 # And how each of them is told to record its run: FLUX_PREFECT.
-RECIPES = {"recipe": "off", "recipe-server": "auto", "recipe-embedded": "embedded"}
+RECIPES = {"recipe": "off", "recipe-bare": "off", "recipe-server": "auto", "recipe-embedded": "embedded"}
 SCRIPTS = {
     "hand": "handwritten.py",
     "prefect-map": "prefect_map.py",
@@ -144,6 +145,7 @@ class Arena:
             recipe = [sys.executable, "-m", "pipelines.cli", command, f"{place}/recipe.yaml", "--endpoint", self.url]
             recipe += ["--store", f"{place}/store"]
             recipe += ["--max-jobs", slots] if command == "run" else []
+            recipe += ["--no-report"] if contestant == "recipe-bare" else []
             return [recipe] * work.processes
         python = str(self.daft) if contestant == "daft" else sys.executable
         script = [python, str(HERE / "contestants" / SCRIPTS[contestant]), self.url, str(photos), f"{place}/out"]

@@ -26,8 +26,8 @@ from measuring import ROOT, Workshop
 from page import Section
 from workload import Work
 
-MAIN = ("hand", "recipe", "recipe-server")
-PAIR = ("hand", "recipe")
+MAIN = ("hand", "recipe", "recipe-bare", "recipe-server")
+PAIR = ("hand", "recipe", "recipe-bare")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
     from pipelines.language.compiled import CompiledRecipe
+    from pipelines.report.early import EarlyPreviews
+    from pipelines.run.context import Event
     from pipelines.run.run import Run
 
 _OUTCOMES = ("failed", "moderated", "held", "invalid")
@@ -152,36 +154,43 @@ def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **op
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
     from pipelines.flows.recipe_run import finish
+    from pipelines.report.early import EarlyPreviews
+    from pipelines.report.previews import Previews
     from pipelines.run.run import Run
 
+    def show(event: Event) -> None:
+        display.show(event)
+        if event.row is not None:
+            early.add(event.row)
+
     with ExitStack() as until_told:
-        with Display(recipe) as display:
+        early = EarlyPreviews(lambda: Previews(run.context.store, recipe.name))
+        with Display(recipe) as display, early:
             settings = replace(settings, prefect=outputs.prefect or settings.prefect)
-            run = Run(recipe, settings, on_event=display.show, manifest=str(outputs.manifest), **options)
+            run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
             run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
             until_told.enter_context(SignalHandler(run, grace=outputs.grace))
             with run:
                 display.begin(run.summary.total)
+                early.begin(run.summary.total if run.summary.report else 0)
                 # Summary, manifest and report name each failure; a Prefect server still gets its log.
                 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
                 asyncio.run(finish(run, *([str(outputs.report)] if outputs.report else [])))
-        problem = _write_report(run) if run.summary.report else ""
+        problem = _write_report(run, early) if run.summary.report else ""
         print_summary(run)
         if problem:
             print_error(problem)
     return Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
 
 
-def _write_report(run: Run) -> str:
+def _write_report(run: Run, early: EarlyPreviews) -> str:
     """Write the report; return what went wrong, if anything: the run's work is done, and its summary is due."""
     from pipelines.report.drawing.svg import svg
     from pipelines.report.page import RunSummary, write_report
-    from pipelines.report.previews import Previews
 
     try:
         summary = RunSummary.of(run.summary, run.recipe.text, svg(run.recipe))
-        previews = Previews(run.context.store, run.recipe.name)
-        run.summary.report = write_report(run.summary.report, summary, run.rows(), previews)
+        run.summary.report = write_report(run.summary.report, summary, run.rows(), early.previews)
     except OSError as error:
         run.summary.report = ""
         return f"the report could not be written: {error}"

@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 
 from flux_tasks import catalog
 from flux_tasks.errors import InvalidImage
+from flux_tasks.images import byte_cache
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import prepare
 from flux_tasks.store.records import Store
@@ -348,7 +349,7 @@ def test_judging_raises_nothing_but_invalid_image(
 
 def is_seen_unchanged(tmp_path: Path, before: ImageRef, after: ImageRef) -> bool:
     call = prepare(catalog.TOOLS["deblur-v1"], {"image": before})
-    return observe(Store(str(tmp_path)), call, before, after).is_unchanged
+    return observe(Store(str(tmp_path)), Facts(None), call, before, after).is_unchanged
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
@@ -375,3 +376,21 @@ def test_a_result_of_another_size_or_one_that_cannot_be_decoded_is_not_seen_to_b
     before = ref(noise((80, 70)))
     assert not is_seen_unchanged(tmp_path, before, ref(noise((70, 80))))
     assert not is_seen_unchanged(tmp_path, before, ImageRef.of(png_header(80, 70)))
+
+
+def test_what_was_seen_of_a_result_is_kept_so_that_its_pictures_are_never_compared_again(tmp_path: Path) -> None:
+    picture = noise((80, 70))
+    for name, image in (("before.png", picture), ("after.png", with_patch(picture, (0, 0, 8, 8), 40))):
+        (tmp_path / name).write_bytes(encoded(image))
+    before, after = (ImageRef.of(str(tmp_path / name)) for name in ("before.png", "after.png"))
+    mask = ref(left_half(picture.size))
+    call = prepare(catalog.TOOLS["erase-v1"], {"image": before, "mask": mask})
+    store = Store(str(tmp_path / "store"))
+    seen = observe(store, Facts(store), call, before, after)
+    assert seen.drift is not None
+    (tmp_path / "after.png").unlink()
+    byte_cache.shared._entries.clear()
+    assert observe(store, Facts(store), call, before, after) == seen
+    for record in (tmp_path / "store" / "facts").iterdir():
+        record.write_text("{}")
+    assert observe(store, Facts(store), call, before, after).drift is None, "without a record, it must look"

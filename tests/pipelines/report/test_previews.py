@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image, ImageDraw, ImageFile
+from waiting import wait_until
 
 from flux_tasks.images import byte_cache
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.store.records import Store
 from pipelines.report import previews as previews_module
+from pipelines.report.early import EarlyPreviews
 from pipelines.report.page import RunSummary, render, write_report
 from pipelines.report.previews import Previews
 
@@ -79,6 +81,36 @@ def test_a_second_report_decodes_no_picture_and_is_the_same_page(
     assert decoded["pictures"] == 4 * 4, "each picture and each mask once"
     decoded.clear()
     assert render(run, rows, Previews(store, "r")) == fresh
+    assert decoded["pictures"] == 0
+
+
+def test_a_report_finds_what_was_made_for_it_while_the_run_went_on(
+    run: RunSummary, rows: list[Row], store: Store, decoded: Counter[str]
+) -> None:
+    fresh = render(run, rows)
+    for number, row in enumerate(rows):
+        row["index"] = number
+    decoded.clear()
+    with EarlyPreviews(lambda: Previews(store, "r")) as early:
+        early.begin(len(rows))
+        for row in rows:
+            early.add(row)
+        wait_until(lambda: decoded["pictures"] == 4 * 4)
+    decoded.clear()
+    assert render(run, rows, early.previews) == fresh
+    assert decoded["pictures"] == 0
+
+
+def test_nothing_is_made_early_for_items_that_the_report_does_not_show_or_that_were_settled(
+    rows: list[Row], store: Store, decoded: Counter[str]
+) -> None:
+    for row, index, outcome in zip(rows, (60, 0, 1, 2), ("done", "cached", "failed", "skipped"), strict=True):
+        row |= {"index": index, "outcome": outcome}
+    for total in (0, 100):
+        with EarlyPreviews(lambda: Previews(store, "r")) as early:
+            early.begin(total)
+            for row in rows:
+                early.add(row)
     assert decoded["pictures"] == 0
 
 
