@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ class Run:
             self.context.datasets = Datasets(recipe, checks, self._warn, self.stop)
         self._left: Iterator[ItemRun | None] = iter(())
         self._next: ItemRun | None = None
+        self._unsettled = 0
 
     def __enter__(self) -> Run:
         record = {
@@ -185,7 +187,7 @@ class Run:
         await asyncio.to_thread(partial(self.context.open_settled, is_trusted=not self._verify))
         if self.context.datasets is not None and self.context.settled is not None:
             await asyncio.to_thread(self.context.datasets.open, self.context.settled.prints)
-        await background.arun(reconcile(self.settings))
+        self._unsettled = await background.arun(reconcile(self.settings))
         await background.arun(forget_failures(self.context.store))
         await self.context.budget.open()
         self._left = self._in_order_of_work()
@@ -276,6 +278,9 @@ class Run:
             bad = sum(count for outcome, count in self.summary.counts.items() if outcome not in FINE)
             is_complete = self.stopped is None
             await asyncio.to_thread(partial(self.context.datasets.close, is_complete=is_complete, without_row=bad))
+        if self._unsettled:
+            with suppress(StoreUnavailable):  # by now, what had no living owner is known to have none
+                await background.arun(reconcile(self.settings))
         await self.context.budget.close(is_stopped=self.stopped is not None, is_whole=self._is_whole)
 
     def _queue(self, first: ItemRun) -> Iterator[ItemRun | None]:

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from fake_bfl import FakeBfl
 from object_stores import rclone_s3, reach_s3
+from pictures import noise
 from scripted import Answer, Request
 
 from flux_tasks import files
+from flux_tasks.store import journal
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 from pipelines.cli.commands.store import jobs as store_jobs
@@ -96,6 +98,25 @@ def test_a_person_settles_held_jobs_one_by_one(here_cli: Any, bfl: FakeBfl, fold
 
 
 FAR = "far-away:7 another-boot/pid:[1] 0123456789abcdef"
+
+
+def test_what_a_dead_machine_left_of_a_finished_job_is_not_held_and_goes_with_a_run_that_outlasts_its_lease(
+    here_cli: Any, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform(here_cli, bfl, folder)
+    store = Store(str(folder / "store"))
+    left = Entry(store.records("results")[0], "deblur-v1", "intent", owner=FAR, at=time.time() - 3600)
+    Journal(store).put(left)
+    assert here_cli("store", "held").stdout == "no job is held\n"
+    assert perform(here_cli, bfl, folder).returncode == 0
+    assert entries(folder) == [left], "a short run cannot know that its owner is dead"
+    noise((96, 80)).save(folder / "photos" / "p2.png")
+    mask = (folder / "masks" / "p0.png").read_bytes()
+    (folder / "masks" / "p2.png").write_bytes(mask)
+    jobs = bfl.jobs
+    monkeypatch.setattr(journal, "clock", lambda: time.monotonic() + (bfl.jobs - jobs) * journal.LEASE)
+    assert perform(here_cli, bfl, folder).returncode == 0
+    assert entries(folder) == []
 
 
 @pytest.mark.parametrize("option", ["--resubmit", "--drop"])

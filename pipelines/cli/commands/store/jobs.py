@@ -18,7 +18,8 @@ from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.jobs.explanation import KeyRecord
-    from flux_tasks.store.journal import Entry, Journal
+    from flux_tasks.store.journal import Entry
+    from flux_tasks.store.records import Store
     from pipelines.plan.planner import PlannedCall
 
 _PAUSE = 5.0
@@ -54,12 +55,10 @@ def held(
     """
     from json import dumps
 
-    from flux_tasks.store.journal import Journal
-
-    journal = Journal(opened(Places(store=place).settings(needs_key=False)))
-    for line in chain(_decide(journal, resubmit, "resubmit"), _decide(journal, drop, "drop")):
+    found = opened(Places(store=place).settings(needs_key=False))
+    for line in chain(_decide(found, resubmit, "resubmit"), _decide(found, drop, "drop")):
         print_line(line)
-    entries = _held(journal)
+    entries = _held(found)
     listed = [asdict(entry) | {"age": entry.age} for entry in entries]
     print_line(dumps(listed, indent=2) if json else _table(entries))
     return Exit.OK
@@ -176,20 +175,24 @@ def migrate(*, place: Place = None, yes: Yes = False) -> Exit:
     return Exit.OK
 
 
-def _held(journal: Journal) -> list[Entry]:
-    """Return the held jobs of a store, oldest first."""
+def _held(found: Store) -> list[Entry]:
+    """Return the held jobs of a store, oldest first; an entry whose result is there is left by a dead process."""
+    from flux_tasks.store.journal import Journal
+
     try:
-        entries = journal.entries()
+        held = [entry for entry in Journal(found).entries() if entry.seems_held]
+        held = [entry for entry in held if entry.refresh or found.result(entry.key) is None]
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
-    return sorted((entry for entry in entries if entry.seems_held), key=lambda entry: entry.at)
+    return sorted(held, key=lambda entry: entry.at)
 
 
-def _decide(journal: Journal, keys: Sequence[str], decision: Literal["resubmit", "drop"]) -> Iterator[str]:
+def _decide(kept: Store, keys: Sequence[str], decision: Literal["resubmit", "drop"]) -> Iterator[str]:
     """Write a decision about held jobs by the beginnings of their keys, or ``all``, and yield a line for each job."""
+    from flux_tasks.store.journal import Journal
     from flux_tasks.store.owner import has_ended, readable
 
-    entries = _held(journal)
+    journal, entries = Journal(kept), _held(kept)
     chosen: dict[str, Entry] = {}
     problems: list[Problem] = []
     for key in keys:
