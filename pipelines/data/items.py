@@ -58,6 +58,7 @@ class Item:
         number: of its row in the table, from 0.
         error: why it cannot be used, or an empty string.
         labels: what the annotations of the source say of its picture; None without annotations.
+        duplicate_of: the source of the item that is kept in its place; empty if it is worked on itself.
     """
 
     index: int
@@ -67,6 +68,7 @@ class Item:
     number: int = 0
     error: str = ""
     labels: Labels | None = None
+    duplicate_of: str = ""
 
     @cached_property
     def stem(self) -> str:

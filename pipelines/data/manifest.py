@@ -132,6 +132,7 @@ class ManifestRow(TypedDict):
 
     ``source`` is where its picture is, or ``item`` without one; ``error`` decided the outcome, and ``errors`` are all
     where there are several; ``output`` is the first result; ``cost`` are the credits that this run paid for it.
+    ``duplicate_of`` is the ``source`` of the item that is kept where this one was left out.
     """
 
     item: str
@@ -148,6 +149,7 @@ class ManifestRow(TypedDict):
     seconds: float
     preview: bool
     steps: list[StepRow]
+    duplicate_of: NotRequired[str]
 
 
 def outcome_of(kind: type[BaseException] | str) -> ItemOutcome:

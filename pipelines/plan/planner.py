@@ -15,6 +15,7 @@ from flux_tasks.errors import Problem, RecipeError, nearest, quote
 from flux_tasks.images.reference import remembering
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import SettingChanges, Settings, current, use
+from pipelines.data.duplicates.find import find_duplicates, groups_of
 from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
@@ -72,6 +73,9 @@ def plan(
         tally.plan.calls = [*recipe.functions]
         listed = Listed()
         listed.tars = KnownTars(tally.store, program_version(), writes=False, is_trusted=not verify)
+        found = items(recipe, limit=limit, listed=listed)
+        listed.duplicates = find_duplicates(recipe, found, tally.store, is_trusted=not verify)
+        tally.plan.duplicates = groups_of(listed.duplicates)
         check_items(recipe, limit=limit, listed=listed, outputs=tally.outputs)
         for warning in source_warnings(recipe, listed):
             tally.plan.add_warning(str(warning))

@@ -81,6 +81,9 @@ class ItemRun:
             self._context.beginning.discard(self.item.index)
 
     async def _run(self, call_tool: CallTool | None) -> ManifestRow:
+        if self.item.duplicate_of:
+            await self._end([])
+            return self._row.finish(None)
         settled = await self._settled()
         if settled is not None:
             await self._end([])

@@ -84,7 +84,7 @@ class ItemRow:
         results = [row for target, row in self._outputs if target.is_output]
         first = results[0] if results and worst is None else None
         paid = (step for step in steps if step["is_paid"] and step["outcome"] is StepOutcome.DONE)
-        return {
+        row: ManifestRow = {
             "item": self._item.stem,
             "index": self._item.index,
             "source": self._item.source,
@@ -100,6 +100,9 @@ class ItemRow:
             "preview": any(step.get("preview") for step in steps) or bool(source and source.is_preview),
             "steps": steps,
         }
+        if self._item.duplicate_of:
+            row["duplicate_of"] = self._item.duplicate_of
+        return row
 
 
 _OF_JOB = ("input_mp", "output_mp", "delivery_host", "expanded_prompt")

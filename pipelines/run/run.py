@@ -25,6 +25,7 @@ from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
 from pipelines.data.annotations.writing import coco_file, write_annotations
+from pipelines.data.duplicates.find import find_duplicates
 from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.history import BegunRun, LearnedPrices
 from pipelines.data.items import Item, Listed
@@ -81,9 +82,8 @@ class Run:
     ) -> None:
         self.recipe = recipe
         self.settings = settings
-        now = time.time()  # ids sort by time, to the millisecond
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
-        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+        run_id = _new_id()
+        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event, run_id)
         self.folder = self.context.store.location("runs", run_id)
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
@@ -96,6 +96,9 @@ class Run:
         self._listed = Listed()
         self._listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
         self._items = partial(items, recipe, limit=limit, only=only, listed=self._listed)
+        self._listed.duplicates = find_duplicates(
+            recipe, self._items(), self.context.store, run_id=_new_id(), is_trusted=not verify
+        )
         outputs = self.context.outputs
         checks = DatasetChecks(recipe)
         self.summary.total = check_items(
@@ -221,7 +224,8 @@ class Run:
                 for item in self._items():
                     count += 1
                     is_later = settled and settled.has_seen(item) and backlog.add(item)
-                    yield None if is_later else ItemRun(item, context, next(numbers), is_new=bool(settled))
+                    is_new = bool(settled) and not item.duplicate_of
+                    yield None if is_later else ItemRun(item, context, next(numbers), is_new=is_new)
             except FluxError as error:
                 broken = error
             yield from (ItemRun(item, context, next(numbers)) for item in backlog)
@@ -310,6 +314,12 @@ class Run:
             message = "; ".join(row["error"]["message"].splitlines())
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}"))
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
+
+
+def _new_id() -> str:
+    """Return an id; ids sort by time, to the millisecond."""
+    now = time.time()
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
 
 
 def _absolute(file: str) -> str:

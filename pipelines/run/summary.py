@@ -47,6 +47,7 @@ class Summary:
         jobs: paid calls made by this run.
         collected: jobs paid for by an earlier run and collected by this one.
         cached: answers from the store.
+        duplicates: items that were left out, since another one has their picture; among those that were skipped.
         cost: credits of the jobs of this run, as far as the service says.
         unpriced: jobs whose cost the service did not say.
         uncertain: submissions that may have been charged and whose id is not known.
@@ -67,6 +68,7 @@ class Summary:
     jobs: int = 0
     collected: int = 0
     cached: int = 0
+    duplicates: int = 0
     cost: float = 0.0
     unpriced: int = 0
     uncertain: int = 0
@@ -104,6 +106,7 @@ class Summary:
         self.counts[str(row["outcome"])] += 1
         if row["outcome"] not in FINE and len(self.failed) < _NAMED:
             self.failed.append(row)
+        self.duplicates += "duplicate_of" in row
         self.cached += len(paid_steps(row, StepOutcome.CACHED))
         self.collected += len(paid_steps(row, StepOutcome.COLLECTED))
         for step in paid_steps(row, StepOutcome.DONE):
