@@ -33,6 +33,8 @@ def print_summary(run: Run) -> None:
         print_line(
             f"duplicates: {summary.duplicates:,} {'item was' if is_one else 'items were'} left out; see the manifest"
         )
+    for line in summary.sample.lines() if summary.sample is not None else ():
+        print_line(line)
     if summary.uncollected:
         print_line(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
     if summary.uncertain:

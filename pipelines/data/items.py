@@ -40,7 +40,17 @@ from pipelines.language import templates
 from pipelines.language.document.recipe import Source
 from pipelines.language.names import ITEM_NAMES, LABEL_NAMES, RESERVED
 
-__all__ = ["Item", "Listed", "finder", "items_of", "known_names", "source_columns", "source_warnings", "table_names"]
+__all__ = [
+    "Item",
+    "Listed",
+    "draw",
+    "finder",
+    "items_of",
+    "known_names",
+    "source_columns",
+    "source_warnings",
+    "table_names",
+]
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
@@ -120,7 +130,7 @@ def items_of(source: Source, extra: Mapping[str, Any] | None = None, listed: Lis
         read += 1
         if chosen is not None and number not in chosen:
             continue
-        if isinstance(source.sample, float) and _draw(source.seed, entry) >= source.sample:
+        if isinstance(source.sample, float) and draw(source.seed, entry.identity) >= source.sample:
             continue
         yield item if item.index == count else maker.renumbered(entry, item, count)
         count += 1
@@ -404,11 +414,11 @@ def _chosen(source: Source, maker: _Maker) -> set[int] | None:
     if source.sample is None or isinstance(source.sample, float):
         return None
     entries = (entry for entry, _ in maker.filtered()) if source.filter else maker.entries()
-    drawn = ((_draw(source.seed, entry), number) for number, entry in enumerate(entries))
+    drawn = ((draw(source.seed, entry.identity), number) for number, entry in enumerate(entries))
     return {number for _, number in heapq.nsmallest(source.sample, drawn)}
 
 
-def _draw(seed: int, entry: _Entry) -> float:
+def draw(seed: int, identity: str) -> float:
     """Return a random number from 0 to below 1, the same each time for this entry."""
-    text = f"{seed}:{entry.identity}".encode(errors="surrogatepass")
+    text = f"{seed}:{identity}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "big") / 2**56

@@ -83,6 +83,8 @@ class Plan:
         is_store_new: whether nothing is in it yet.
         calls: the user's functions that the recipe calls, as ``package.module:function``.
         duplicates: what would be left out, by the item that is kept for it; each as ``source`` in a manifest.
+        sample_of: how many items those of the plan stand for, if they are a sample.
+        looked_at: how many of these were looked at to choose it.
         learned: ``credits`` of a job by tool, as the mean of so many ``jobs`` that this store has settled.
     """
 
@@ -105,6 +107,8 @@ class Plan:
     is_store_new: bool = False
     calls: list[str] = field(default_factory=list)
     duplicates: dict[str, list[str]] = field(default_factory=dict)
+    sample_of: int | None = None
+    looked_at: int | None = None
 
     def __str__(self) -> str:
         return table(self)
@@ -237,6 +241,9 @@ def _notes(plan: Plan) -> list[str]:
         )
     if retries.jobs:
         lines.append(f"retries: {_more(retries)}, if results are not as expected")
+    if plan.sample_of is not None:
+        chosen = f"chosen by size and sharpness among {plan.looked_at:,}"
+        lines.append(f"sample: these are {plan.items:,} of {plan.sample_of:,} items, {chosen}")
     if plan.duplicates:
         lines += _duplicates(plan.duplicates)
     held = sum(step.held for step in plan.steps)

@@ -34,10 +34,12 @@ from pipelines.data.manifest import FINE, Manifest, ManifestRow, read_manifest
 from pipelines.data.writers.checks import DatasetChecks
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
+from pipelines.execution.sampling import check_sample, choose_sample
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.backlog import Backlog
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.datasets import Datasets
+from pipelines.run.estimate import Estimate
 from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
 
@@ -57,6 +59,7 @@ class Run:
         on_event: called with each event, for a progress display.
         manifest: where it is written; in the store where empty.
         limit: so many items at most.
+        sample: so many items that stand for all; see ``execution/sampling.py``.
         only: which items.
         seed: instead of the seeds of the recipe.
         budget: credits, instead of the recipe's own cap.
@@ -75,11 +78,13 @@ class Run:
         on_event: Callable[[Event], None] = lambda _: None,
         manifest: str = "",
         limit: int | None = None,
+        sample: int | None = None,
         only: Callable[[Item], bool] | None = None,
         seed: int | None = None,
         budget: float | None = None,
         verify: bool = False,
     ) -> None:
+        check_sample(sample, limit)
         self.recipe = recipe
         self.settings = settings
         run_id = _new_id()
@@ -90,15 +95,21 @@ class Run:
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._begun = BegunRun(self.context.store, recipe.digest, run_id)
         self._verify = verify
-        self._is_whole = limit is None and only is None
+        self._is_whole = limit is None and only is None and sample is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
         self._listed = Listed()
         self._listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
-        self._items = partial(items, recipe, limit=limit, only=only, listed=self._listed)
-        self._listed.duplicates = find_duplicates(
-            recipe, self._items(), self.context.store, run_id=_new_id(), is_trusted=not verify
-        )
+        found = partial(items, recipe, limit=limit, listed=self._listed)
+        noting: Any = {"store": self.context.store, "is_trusted": not verify}
+        self._listed.duplicates = find_duplicates(recipe, found(only=only), run_id=_new_id(), **noting)
+        if sample is not None:
+            measuring: Any = {"seed": recipe.source.seed, "facts": self.context.facts, "run_id": _new_id()}
+            chosen = choose_sample(found(), sample, **measuring, **noting)
+            paid = [node.id for node in recipe.graph.nodes if node.is_paid]
+            self.summary.sample = Estimate(chosen.total, chosen.looked_at, paid)
+            only = chosen.has
+        self._items = partial(found, only=only)
         outputs = self.context.outputs
         checks = DatasetChecks(recipe)
         self.summary.total = check_items(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
 from flux_tasks.jobs.result import is_loss
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, paid_steps
+from pipelines.run.estimate import Estimate
 
 _NAMED = 10
 _NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFailed, JobLost))
@@ -56,6 +57,7 @@ class Summary:
         warned: the first of these, as sentences.
         failed: the first rows of items that did not end well, in the order in which they ended.
         stopped: why the run was stopped, or an empty string.
+        sample: the price of all items, if the run was over a sample of them.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Summary:
     stopped: str = ""
     manifest: str = ""
     report: str = ""
+    sample: Estimate | None = None
 
     @property
     def items(self) -> int:
@@ -103,6 +106,8 @@ class Summary:
 
     def add(self, row: ManifestRow) -> None:
         """Add an item."""
+        if self.sample is not None:
+            self.sample.add(row)
         self.counts[str(row["outcome"])] += 1
         if row["outcome"] not in FINE and len(self.failed) < _NAMED:
             self.failed.append(row)

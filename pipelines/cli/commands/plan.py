@@ -1,6 +1,6 @@
 """``plan``: what a run would do and cost."""
 
-from pipelines.cli.common import Budget, Exit, Json, Limit, NoCode, Places, RecipeFile, Variables, load_recipe
+from pipelines.cli.common import Budget, Exit, Json, Limit, NoCode, Places, RecipeFile, Sample, Variables, load_recipe
 from pipelines.cli.terminal import print_line, terminal_width
 
 
@@ -10,6 +10,7 @@ def plan(
     *,
     variables: Variables = (),
     limit: Limit = None,
+    sample: Sample = None,
     budget: Budget = None,
     places: Places = Places(),
     json: Json = False,
@@ -35,6 +36,6 @@ def plan(
 
     settings = places.settings(needs_key=False)
     loaded = load_recipe(recipe, variables, no_code=no_code)
-    result = planner.plan(loaded, limit=limit, budget=budget, verify=verify, settings=settings)
+    result = planner.plan(loaded, limit=limit, sample=sample, budget=budget, verify=verify, settings=settings)
     print_line(dumps(result.to_dict(), indent=2) if json else table(result, width=terminal_width()))
     return Exit.ITEMS if result.problems else Exit.OK

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.settings import Settings
 from pipelines.cli.common import (
     NO_CODE,
@@ -20,6 +23,7 @@ from pipelines.cli.common import (
     NoCode,
     Places,
     RecipeFile,
+    Sample,
     Variables,
     Whole,
     load_recipe,
@@ -71,6 +75,8 @@ def run(
     *,
     variables: Variables = (),
     limit: Limit = None,
+    sample: Sample = None,
+    then_ask: bool = False,
     budget: Budget = None,
     places: Places = Places(),
     outputs: Outputs = Outputs(),
@@ -87,12 +93,29 @@ def run(
       flux-pipelines run recipe.yaml --endpoint local
       BFL_API_KEY=... flux-pipelines run recipe.yaml --budget 50
       flux-pipelines run recipe.yaml --limit 5 --set style=oak
+      flux-pipelines run recipe.yaml --sample 20 --then-ask
 
     Args:
+        then_ask: after the sample, ask whether to run all items; what it has paid for is not paid again
         verify: look at every picture and result, also where size and times say that nothing has changed
     """
-    loaded = load_recipe(recipe, variables, no_code=no_code)
-    return carry_out(loaded, places.settings(), outputs, limit=limit, budget=budget, verify=verify)
+    if then_ask and (sample is None or not sys.stdin.isatty()):
+        why = "needs --sample" if sample is None else "needs a terminal: nobody can answer here"
+        raise RecipeError([Problem("--then-ask", why)])
+    loaded, settings = load_recipe(recipe, variables, no_code=no_code), places.settings()
+    run_it = partial(carry_out, loaded, settings, outputs, budget=budget, verify=verify)
+    ended = run_it(limit=limit, sample=sample)
+    if then_ask and ended in (Exit.OK, Exit.ITEMS) and _agrees("Run all items now? [y/N] "):
+        ended = run_it()
+    return ended
+
+
+def _agrees(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def retry(
