@@ -56,6 +56,10 @@ _HEADERS = 20  # files whose first lines are read to learn what a table's column
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
 
 
+class NoItems(RecipeError):
+    """The source can be read, and there is nothing in it."""
+
+
 @dataclass(frozen=True)
 class Item:
     """One picture, or row, and what is known of it before it is opened.
@@ -242,9 +246,9 @@ class _Maker:
         if not read and self._source.has_rows:
             field = "table" if self._source.table else "dataset"
             place = self._source.table or ", ".join(self._source.dataset)
-            raise RecipeError([Problem(f"source.{field}", f"{place} has no rows")])
+            raise NoItems([Problem(f"source.{field}", f"{place} has no rows")])
         if not read:
-            raise RecipeError([Problem("source.images", _without_match(self._source.images))])
+            raise NoItems([Problem("source.images", _without_match(self._source.images))])
         if not passed:
             what = "row" if self._source.has_rows else "picture"
             count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"

@@ -116,6 +116,7 @@ class OutputRow(_From):
     """A file that was written, and the picture in it, which is the result of the node ``from``.
 
     ``labels`` are its labels, which ``annotations.labels_of`` reads; ``annotations`` is where they are written.
+    ``digest`` is that of the file, where it has another type than the picture.
     ``row`` is of a dataset: its folder, the split and the row's name. ``path`` is its picture in an imagefolder, and
     the same as ``row`` where shards hold it.
     """
@@ -125,6 +126,7 @@ class OutputRow(_From):
     labels: NotRequired[dict[str, Any]]
     annotations: NotRequired[list[str]]
     row: NotRequired[str]
+    digest: NotRequired[str]
 
 
 class ManifestRow(TypedDict):

@@ -65,7 +65,7 @@ def _placed(recipe: CompiledRecipe) -> Iterator[None]:
     try:
         yield
     except RecipeError as error:
-        raise RecipeError(recipe.placed(error.problems), file=error.file or recipe.file) from None
+        raise type(error)(recipe.placed(error.problems), file=error.file or recipe.file) from None
 
 
 def source_warnings(recipe: CompiledRecipe, listed: Listed | None = None) -> list[Problem]:

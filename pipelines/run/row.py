@@ -67,14 +67,16 @@ class ItemRow:
         return [step for _, step in sorted(self._steps, key=lambda noted: noted[0])]
 
     def add_output(
-        self, target: OutputTarget, path: str, image: ImageRef, labels: Labels | None, place: str = ""
+        self, target: OutputTarget, path: str, image: ImageRef, labels: Labels | None, place: str = "", digest: str = ""
     ) -> None:
-        """Add a file that was written, or a row of a dataset, with the labels of its picture."""
+        """Add a file that was written (its bytes have this ``digest``), or a row of a dataset, with its labels."""
         found: OutputRow = {"path": path, "from": target.node, "image": image.to_dict()}
         if labels is not None:
             found |= {"labels": labels.to_data(), "annotations": [*dict.fromkeys(target.annotations)]}
         if place:
             found |= {"row": place}
+        elif digest != image.digest:
+            found |= {"digest": digest}
         self._outputs.append((target, found))
 
     def finish(self, source: ImageRef | None) -> ManifestRow:

@@ -30,7 +30,7 @@ from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.history import BegunRun, LearnedPrices
 from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
-from pipelines.data.manifest import FINE, Manifest, ManifestRow, read_manifest
+from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.data.writers.checks import DatasetChecks
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
@@ -290,9 +290,10 @@ class Run:
 
     async def _close(self) -> None:
         if self.context.datasets is not None:
-            bad = sum(count for outcome, count in self.summary.counts.items() if outcome not in FINE)
             is_complete = self.stopped is None
-            await asyncio.to_thread(partial(self.context.datasets.close, is_complete=is_complete, without_row=bad))
+            await asyncio.to_thread(
+                partial(self.context.datasets.close, is_complete=is_complete, without_row=self.summary.bad)
+            )
         if self._unsettled:
             with suppress(StoreUnavailable):  # by now, what had no living owner is known to have none
                 await background.arun(reconcile(self.settings))

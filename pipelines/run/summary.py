@@ -91,6 +91,11 @@ class Summary:
         return sum(self.counts.values())
 
     @property
+    def bad(self) -> int:
+        """How many items did not end well."""
+        return sum(count for outcome, count in self.counts.items() if outcome not in FINE)
+
+    @property
     def is_fine(self) -> bool:
         """Whether every item ended well and nothing stopped the run."""
         return not self.problem
