@@ -45,9 +45,8 @@ class Home:
         (self.folder / f"{name}.yaml").write_text(body)
 
     def run(self, *options: str, name: str = "p") -> Any:
-        return self._program(
-            "run", str(self.folder / f"{name}.yaml"), "--endpoint", self._here.bfl.url, *options, key="k"
-        )
+        command = ("run", str(self.folder / f"{name}.yaml"), "--endpoint", self._here.bfl.url, "--no-report")
+        return self._program(*command, *options, key="k")
 
     def prune(self, *options: str, name: str = "p") -> Any:
         return self.run("--prune", *options, name=name)
