@@ -9,6 +9,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.store.records import Store
+from flux_tasks.store.threads import each
 from pipelines.data.manifest import ManifestRow, read_manifest
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.recipe import Source
@@ -63,11 +64,11 @@ class PastOutputs:
     def __init__(self, store: Store, recipe: CompiledRecipe) -> None:
         self._recipe = recipe
         runs: dict[str, _PastRun] = {}
-        for run_id in files.folders(store.location("runs")):  # a manifest that several have written is the last one's
-            record = store.record_or_empty(files.join("runs", run_id), "run")
+        folders = [files.join("runs", run_id) for run_id in files.folders(store.location("runs"))]
+        for record in each(lambda folder: store.record_or_empty(folder, "run"), folders):
             if isinstance(record.get("recipe"), str) and isinstance(record.get("manifest"), str):
                 run = self._run(record)
-                runs[run.manifest] = run
+                runs[run.manifest] = run  # what several have written is the last one's
         self._runs = list(runs.values())
 
     def _run(self, record: Mapping[str, Any]) -> _PastRun:

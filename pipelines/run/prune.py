@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from flux_tasks import files
 from flux_tasks.errors import FluxError, InvalidRequest, Problem, RecipeError, reason_of
 from flux_tasks.store.records import Store
+from flux_tasks.store.threads import each
 from pipelines.data.annotations.writing import remove_labels
 from pipelines.data.items import Listed, NoItems
 from pipelines.data.outputs import Outputs
@@ -102,10 +103,17 @@ class Prune:
         is_picture = not self._recipe.source.has_rows
         found = []
         for mark, output in self._stale.items():
-            is_gone = output.source not in present.sources and mark not in present.claims
-            if is_gone and not (is_picture and files.exists(output.source)) and self._is_there(output):
+            if output.source not in present.sources and mark not in present.claims:
                 found.append(output)
-        return sorted(found, key=lambda output: output.path)
+
+        def is_stale(output: PastOutput) -> bool:
+            return not (is_picture and files.exists(output.source)) and self._is_there(output)
+
+        for output in found:
+            if output.is_row and (dataset := self._dataset_of(output)) is not None:
+                len(self._dataset(dataset[0]).index)  # is read here, once
+        answers = zip(found, each(is_stale, found), strict=True)
+        return sorted((output for output, is_gone in answers if is_gone), key=lambda output: output.path)
 
     def _present(self) -> _Present:
         """Look at the whole source."""
@@ -180,13 +188,9 @@ class Prune:
         except (OSError, FluxError) as error:
             yield f"labels could not be removed: {error}"
         for output in stale:
-            try:
-                if output.is_row and (found := self._dataset_of(output)) is not None:
-                    rows[found[0].dataset][found[1]].append(found[2])
-                elif not output.is_row:
-                    self._remove_file(output)
-            except (OSError, FluxError) as error:
-                yield f"{files.quoted(output.path)} could not be removed: {error}"
+            if output.is_row and (found := self._dataset_of(output)) is not None:
+                rows[found[0].dataset][found[1]].append(found[2])
+        yield from filter(None, each(_remove_file, [output for output in stale if not output.is_row]))
         for one in self._recipe.outputs:
             if one.dataset:
                 try:
@@ -197,10 +201,15 @@ class Prune:
                 except (OSError, FluxError) as error:
                     yield f"rows of {files.quoted(one.dataset)} could not be removed: {error}"
 
-    def _remove_file(self, output: PastOutput) -> None:
-        """Remove a file, after what lies beside it: as long as the file is there, the next one finds the rest, too."""
-        beside = f"{output.path}{SIDECAR}"
+
+def _remove_file(output: PastOutput) -> str:
+    """Remove a file after its provenance, so that the next removal finds both; return what went wrong, if anything."""
+    beside = f"{output.path}{SIDECAR}"
+    try:
         with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
             if json.loads(files.read(beside))["digest"]:
                 files.remove(beside)
         files.remove(output.path)
+    except OSError as error:
+        return f"{files.quoted(output.path)} could not be removed: {reason_of(error)}"
+    return ""
