@@ -79,15 +79,18 @@ class Prune:
         present = self._present()
         try:
             past = PastOutputs(self._store, self._recipe)
+            kept = set[bytes]()
             for output in past.of_recipe():
                 mark = self._outputs.mark(output.path)
-                if output.source not in present.sources and mark not in present.claims:
+                if output.source in present.sources or mark in present.claims:
+                    kept.add(mark)
+                else:
                     self._stale.setdefault(mark, output)
-            if self._stale:
-                for place in past.claims_of_others():
-                    self._stale.pop(self._outputs.mark(place), None)
-                for root in past.unknown_roots():
-                    self._stale = {m: one for m, one in self._stale.items() if not one.path.startswith(f"{root}/")}
+            kept.update(map(self._outputs.mark, past.claims_of_others()) if self._stale else ())
+            roots = past.unknown_roots() if self._stale else []
+            for mark, output in list(self._stale.items()):
+                if mark in kept or any(_full(output.path).startswith(f"{_full(root)}/") for root in roots):
+                    del self._stale[mark]
         except OSError as error:
             raise RecipeError(
                 [Problem("--prune", f"what runs have written is not known: {reason_of(error)}")]
@@ -200,6 +203,11 @@ class Prune:
                     yield from dataset.close(is_complete=True, without_row=without_row)
                 except (OSError, FluxError) as error:
                     yield f"rows of {files.quoted(one.dataset)} could not be removed: {error}"
+
+
+def _full(place: str) -> str:
+    """Return a place as it is written in full."""
+    return str(files.local_path(place).absolute()) if files.is_local(place) else place.rstrip("/")
 
 
 def _remove_file(output: PastOutput) -> str:

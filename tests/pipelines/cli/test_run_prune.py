@@ -170,6 +170,16 @@ def test_a_manifest_that_each_run_writes_over_is_read_before(home: Home) -> None
     assert home.out() == {"b.png", "größe 1.png"}
 
 
+def test_places_that_have_gone_to_another_item_stay(home: Home) -> None:
+    numbered = f"'{home.folder}/out/{{{{ index }}}}.png'"
+    only = f"images: '{home.folder}/photos/*.png', filter: \"stem != 'b'\""
+    home.recipe(output=numbered, source=only)
+    home.run()
+    home.remove("a")
+    home.prune("--yes")
+    assert home.out() == {"0.png", "1.png"}
+
+
 def test_other_values_of_variables_are_another_source(home: Home) -> None:
     home.photos("deep/c")
     rows = home.folder / "rows.csv"
