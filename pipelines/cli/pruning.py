@@ -13,6 +13,7 @@ from pipelines.cli.common import Exit
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
+    from pipelines.data.past_outputs import PastOutput
     from pipelines.language.compiled import CompiledRecipe
     from pipelines.run.prune import Prune
     from pipelines.run.summary import Summary
@@ -69,6 +70,21 @@ class BegunPruning:
         except (FluxError, OSError) as error:
             self._problem = str(error)
 
+    def find(self) -> list[PastOutput] | None:
+        """Print what is stale, and return it; None, with the reason on standard error, if that is not known."""
+        try:
+            stale = [] if self._problem else self._prune.stale()
+        except (FluxError, OSError) as error:
+            self._problem = str(error)
+        if self._problem:
+            _refuse(self._problem)
+            return None
+        for output in stale:
+            print_line(f"  {files.quoted(output.path)}: {files.quoted(output.source)} is gone")
+        if not stale:
+            print_line("prune: no output whose source is gone")
+        return stale
+
     def end(self, summary: Summary | None) -> Exit:
         """Print what is stale, and remove it if that was asked for.
 
@@ -76,30 +92,25 @@ class BegunPruning:
             summary: of the run; None if the source is empty.
         """
         if summary is not None and summary.stopped:
-            return _refused("the run was stopped: run it again first")
-        try:
-            stale = [] if self._problem else self._prune.stale()
-        except (FluxError, OSError) as error:
-            self._problem = str(error)
-        if self._problem:
-            return _refused(self._problem)
-        for output in stale:
-            print_line(f"  {files.quoted(output.path)}: {files.quoted(output.source)} is gone")
+            _refuse("the run was stopped: run it again first")
+            return Exit.ITEMS
+        stale = self.find()
+        if stale is None:
+            return Exit.ITEMS
         many = f"{len(stale):,} {'output' if len(stale) == 1 else 'outputs'}"
-        problems = list(self._prune.remove(stale, 0 if summary is None else summary.bad)) if self._options.yes else []
+        if not self._options.yes:
+            if stale:
+                print_line(f"prune: the source of {many} is gone; nothing was removed: write --yes to do it")
+            return Exit.OK
+        problems = list(self._prune.remove(stale, 0 if summary is None else summary.bad))
         for problem in problems:
             print_error(f"--prune: {problem}")
-        if not stale:
-            print_line("prune: no output whose source is gone")
-        elif self._options.yes:
+        if stale:
             print_line(f"prune: {many} whose source is gone {'was' if len(stale) == 1 else 'were'} removed")
-        else:
-            print_line(f"prune: the source of {many} is gone; nothing was removed: write --yes to do it")
         return Exit.ITEMS if problems else Exit.OK
 
 
-def _refused(why: str) -> Exit:
+def _refuse(why: str) -> None:
     for line in why.splitlines():
         print_error(line if line.startswith("--prune") else f"--prune: {line}")
     print_error("--prune: nothing was removed")
-    return Exit.ITEMS

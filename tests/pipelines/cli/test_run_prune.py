@@ -82,6 +82,18 @@ def test_what_has_no_source_any_more_is_listed_and_with_yes_removed(home: Home) 
     assert "prune: no output whose source is gone" in home.prune("--yes").stdout
 
 
+def test_a_plan_lists_what_would_be_removed_and_pays_for_nothing(home: Home) -> None:
+    home.run()
+    home.remove("a")
+    home.photos("new")
+    command = ("plan", str(home.folder / "p.yaml"), "--endpoint", home._here.bfl.url, "--prune")
+    shown = home._program(*command)
+    assert shown.stdout.splitlines()[-1] == f"  {home.folder}/out/a.png: {home.folder}/photos/a.png is gone"
+    assert (shown.returncode, home._here.jobs) == (0, 3)
+    assert "leave --json out" in home._program(*command, "--json").stderr
+    assert "leave --limit out" in home._program(*command, "--limit", "1").stderr
+
+
 def test_a_picture_that_comes_back_gets_its_result_from_the_store(home: Home) -> None:
     home.run()
     home.remove("a")
