@@ -196,7 +196,7 @@ class Recipe:
     def plan(self, **settings: Unpack[PlanOptions]) -> Plan:
         """Return what a run would do and cost; it spends nothing and writes nothing.
 
-        Settings as for ``flux_tasks.use``, and ``limit``, ``budget`` and ``verify``.
+        Settings as for ``flux_tasks.use``, and ``limit``, ``sample``, ``budget`` and ``verify``.
         """
         from pipelines.plan.planner import plan
 

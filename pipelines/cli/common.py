@@ -71,6 +71,9 @@ Number = Annotated[float, value(float, "a number", "N")]
 
 RecipeFile = Annotated[Location, Parameter(help="the recipe: a YAML file")]
 Limit = Annotated[Positive | None, Parameter(help="take the first N items only")]
+Sample = Annotated[
+    Positive | None, Parameter(help="take N items that stand for all, by size and sharpness, and tell the price of all")
+]
 Budget = Annotated[
     float | None,
     value(_credits, "a number of credits", "CREDITS", help="the most to spend, instead of the recipe's budget"),

@@ -28,6 +28,13 @@ def print_summary(run: Run) -> None:
         print_line(f"jobs: {summary.jobs} made here, nothing was paid; BFL would charge {cost}{collected}")
     else:
         print_line(f"jobs: {summary.jobs} paid, {cost}{collected}; {summary.cached} results from the store")
+    if summary.duplicates:
+        is_one = summary.duplicates == 1
+        print_line(
+            f"duplicates: {summary.duplicates:,} {'item was' if is_one else 'items were'} left out; see the manifest"
+        )
+    for line in summary.sample.lines() if summary.sample is not None else ():
+        print_line(line)
     if summary.uncollected:
         print_line(f"not collected yet: {summary.uncollected} jobs that are paid for; run again to collect them")
     if summary.uncertain:

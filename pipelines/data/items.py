@@ -40,10 +40,24 @@ from pipelines.language import templates
 from pipelines.language.document.recipe import Source
 from pipelines.language.names import ITEM_NAMES, LABEL_NAMES, RESERVED
 
-__all__ = ["Item", "Listed", "finder", "items_of", "known_names", "source_columns", "source_warnings", "table_names"]
+__all__ = [
+    "Item",
+    "Listed",
+    "draw",
+    "finder",
+    "items_of",
+    "known_names",
+    "source_columns",
+    "source_warnings",
+    "table_names",
+]
 
 _HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
+
+
+class NoItems(RecipeError):
+    """The source can be read, and there is nothing in it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,7 @@ class Item:
         number: of its row in the table, from 0.
         error: why it cannot be used, or an empty string.
         labels: what the annotations of the source say of its picture; None without annotations.
+        duplicate_of: the source of the item that is kept in its place; empty if it is worked on itself.
     """
 
     index: int
@@ -67,6 +82,7 @@ class Item:
     number: int = 0
     error: str = ""
     labels: Labels | None = None
+    duplicate_of: str = ""
 
     @cached_property
     def stem(self) -> str:
@@ -118,7 +134,7 @@ def items_of(source: Source, extra: Mapping[str, Any] | None = None, listed: Lis
         read += 1
         if chosen is not None and number not in chosen:
             continue
-        if isinstance(source.sample, float) and _draw(source.seed, entry) >= source.sample:
+        if isinstance(source.sample, float) and draw(source.seed, entry.identity) >= source.sample:
             continue
         yield item if item.index == count else maker.renumbered(entry, item, count)
         count += 1
@@ -230,9 +246,9 @@ class _Maker:
         if not read and self._source.has_rows:
             field = "table" if self._source.table else "dataset"
             place = self._source.table or ", ".join(self._source.dataset)
-            raise RecipeError([Problem(f"source.{field}", f"{place} has no rows")])
+            raise NoItems([Problem(f"source.{field}", f"{place} has no rows")])
         if not read:
-            raise RecipeError([Problem("source.images", _without_match(self._source.images))])
+            raise NoItems([Problem("source.images", _without_match(self._source.images))])
         if not passed:
             what = "row" if self._source.has_rows else "picture"
             count = f"the one {what}" if read == 1 else f"any of the {read} {what}s"
@@ -402,11 +418,11 @@ def _chosen(source: Source, maker: _Maker) -> set[int] | None:
     if source.sample is None or isinstance(source.sample, float):
         return None
     entries = (entry for entry, _ in maker.filtered()) if source.filter else maker.entries()
-    drawn = ((_draw(source.seed, entry), number) for number, entry in enumerate(entries))
+    drawn = ((draw(source.seed, entry.identity), number) for number, entry in enumerate(entries))
     return {number for _, number in heapq.nsmallest(source.sample, drawn)}
 
 
-def _draw(seed: int, entry: _Entry) -> float:
+def draw(seed: int, identity: str) -> float:
     """Return a random number from 0 to below 1, the same each time for this entry."""
-    text = f"{seed}:{entry.identity}".encode(errors="surrogatepass")
+    text = f"{seed}:{identity}".encode(errors="surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "big") / 2**56

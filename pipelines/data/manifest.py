@@ -116,6 +116,7 @@ class OutputRow(_From):
     """A file that was written, and the picture in it, which is the result of the node ``from``.
 
     ``labels`` are its labels, which ``annotations.labels_of`` reads; ``annotations`` is where they are written.
+    ``digest`` is that of the file, where it has another type than the picture.
     ``row`` is of a dataset: its folder, the split and the row's name. ``path`` is its picture in an imagefolder, and
     the same as ``row`` where shards hold it.
     """
@@ -125,6 +126,7 @@ class OutputRow(_From):
     labels: NotRequired[dict[str, Any]]
     annotations: NotRequired[list[str]]
     row: NotRequired[str]
+    digest: NotRequired[str]
 
 
 class ManifestRow(TypedDict):
@@ -132,6 +134,7 @@ class ManifestRow(TypedDict):
 
     ``source`` is where its picture is, or ``item`` without one; ``error`` decided the outcome, and ``errors`` are all
     where there are several; ``output`` is the first result; ``cost`` are the credits that this run paid for it.
+    ``duplicate_of`` is the ``source`` of the item that is kept where this one was left out.
     """
 
     item: str
@@ -148,6 +151,7 @@ class ManifestRow(TypedDict):
     seconds: float
     preview: bool
     steps: list[StepRow]
+    duplicate_of: NotRequired[str]
 
 
 def outcome_of(kind: type[BaseException] | str) -> ItemOutcome:

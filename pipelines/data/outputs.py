@@ -35,15 +35,15 @@ _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _KINDS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 
 
-def write_output(image: ImageRef, path: str, prints: files.Fingerprints) -> str | None:
+def write_output(image: ImageRef, path: str, prints: files.Fingerprints) -> tuple[str | None, str]:
     """Write ``image`` to ``path``; the bytes stay as they are unless the extension asks for another file type.
 
     A picture of another type keeps its colour profile, where the new type can hold it; what is transparent lies on
     white in a JPEG, as ``convert`` puts it.
 
     Returns:
-        The fingerprint of these bytes, if it can be relied on: what another program puts there has another one. A file
-        that is already there with the same bytes is left alone.
+        The fingerprint of these bytes, if it can be relied on: what another program puts there has another one; and
+        their digest. A file that is already there with the same bytes is left alone.
 
     Raises:
         OSError: it cannot be written.
@@ -51,7 +51,7 @@ def write_output(image: ImageRef, path: str, prints: files.Fingerprints) -> str 
     """
     wanted = files.extension(path).replace("jpeg", "jpg")
     if EXTENSIONS.get(image.media_type) == wanted:
-        return put(path, image.size, image.digest, image.read, prints)
+        return put(path, image.size, image.digest, image.read, prints), image.digest
     if image.header.is_sequence:
         _log.warning("%s: %s", image.uri or image.name, FIRST_ONLY)
     try:
@@ -60,7 +60,8 @@ def write_output(image: ImageRef, path: str, prints: files.Fingerprints) -> str 
     except (ValueError, OSError, MemoryError) as error:  # too large for the file type
         size, kind = px_size(image.upright_size), _KINDS[wanted]
         raise InvalidImage(f"{image.name}: {size} cannot be written as {kind}: {error}") from None
-    return put(path, len(data), hashlib.sha256(data).hexdigest(), lambda: data, prints)
+    digest = hashlib.sha256(data).hexdigest()
+    return put(path, len(data), digest, lambda: data, prints), digest
 
 
 def put(path: str, size: int, digest: str, read: Callable[[], bytes], prints: files.Fingerprints) -> str | None:

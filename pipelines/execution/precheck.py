@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -47,7 +48,15 @@ def items(
     """Return the items of a recipe, streamed: those that ``only`` is true of, at most ``limit``."""
     with _placed(recipe):
         found = items_of(recipe.source, recipe.constants, listed)
+        if listed is not None and listed.duplicates:
+            found = (_marked(item, listed.duplicates) for item in found)
         yield from islice(filter(only, found) if only else found, limit)
+
+
+def _marked(item: Item, duplicates: Mapping[int, tuple[str, str]]) -> Item:
+    """Return an item with what it is a duplicate of, unless the source has changed since that was found out."""
+    source, kept = duplicates.get(item.index, ("", ""))
+    return replace(item, duplicate_of=kept) if kept and source == item.source else item
 
 
 @contextmanager
@@ -56,7 +65,7 @@ def _placed(recipe: CompiledRecipe) -> Iterator[None]:
     try:
         yield
     except RecipeError as error:
-        raise RecipeError(recipe.placed(error.problems), file=error.file or recipe.file) from None
+        raise type(error)(recipe.placed(error.problems), file=error.file or recipe.file) from None
 
 
 def source_warnings(recipe: CompiledRecipe, listed: Listed | None = None) -> list[Problem]:
@@ -183,7 +192,11 @@ def _written_by(recipe: CompiledRecipe, outputs: Outputs, item: Item) -> list[tu
     """Return where the results of an item go; nothing of one that cannot be used."""
     context = {**recipe.constants, **item.context}
     with suppress(InvalidRequest):
-        return [] if item.error else [(target, outputs.path(target, context)) for target in recipe.graph.targets]
+        return (
+            []
+            if item.error or item.duplicate_of
+            else [(target, outputs.path(target, context)) for target in recipe.graph.targets]
+        )
     return []
 
 

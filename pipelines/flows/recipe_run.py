@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from flux_tasks import use
 from flux_tasks.errors import ItemsFailed, Problem, RecipeError, shown
@@ -33,13 +33,18 @@ class RunOptions(PlanOptions, total=False):
 
 
 class RunResult(TypedDict):
-    """How a run went: items by outcome, jobs paid for by it, their cost in credits, its manifest and its id."""
+    """How a run went: items by outcome, jobs paid for by it, their cost in credits, its manifest and its id.
+
+    ``sample`` is there if it was over a sample: ``items`` of it and ``of`` how many, the ``credits`` that all are
+    expected to cost, and ``low`` and ``high``, between which that lies probably; None from one item only.
+    """
 
     counts: dict[str, int]
     jobs: int
     cost: float
     manifest: str
     run_id: str
+    sample: NotRequired[dict[str, Any]]
 
 
 async def finish(run: Run, *places: str) -> None:
@@ -99,7 +104,11 @@ async def arun_recipe(
     outcomes = _outcomes(raise_on)
     loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
     changes: dict[str, Any] = {**settings}
-    given = {name: changes.pop(name) for name in ("limit", "seed", "budget", "verify", "on_event") if name in changes}
+    given = {
+        name: changes.pop(name)
+        for name in ("limit", "sample", "seed", "budget", "verify", "on_event")
+        if name in changes
+    }
     with use(**changes), Run(loaded, current(), **given) as run:
         await finish(run)
     if run.stopped is not None:
@@ -112,6 +121,8 @@ async def arun_recipe(
         manifest=summary.manifest,
         run_id=summary.run_id,
     )
+    if summary.sample is not None:
+        result["sample"] = summary.sample.to_dict()
     if any(summary.counts[outcome] for outcome in outcomes):
         raise ItemsFailed(f"{summary.problem}. Manifest: {summary.manifest}", result)
     return result
@@ -148,7 +159,8 @@ def run_recipe(
         raise_on: True raises ``ItemsFailed`` when any item did not end well; or the outcomes that count as failure:
             ``failed``, ``moderated``, ``invalid``, ``held``.
         settings: of ``flux_tasks.use``: endpoint, store, max_jobs, prefect …; and of the run: ``limit`` (so many
-            items), ``seed``, ``budget`` in credits, ``verify`` (look also at items that are settled), ``on_event``.
+            items), ``sample`` (so many that stand for all), ``seed``, ``budget`` in credits, ``verify`` (look also at
+            items that are settled), ``on_event``.
 
     Returns:
         ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.

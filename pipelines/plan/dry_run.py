@@ -52,7 +52,7 @@ class ItemPlan:
 
     def run(self) -> float:
         """Take the item through the recipe; returns the seconds that it would take if nothing had to wait."""
-        if self._is_settled():
+        if self._item.duplicate_of or self._is_settled():
             return 0.0
         _complete(walk(self._item, self._tally.recipe, self))
         return max(self._ends.values(), default=0.0)

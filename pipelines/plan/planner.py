@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Unpack
+from functools import partial
+from typing import Any, Unpack
 
 from flux_tasks.errors import Problem, RecipeError, nearest, quote
 from flux_tasks.images.reference import remembering
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.settings import SettingChanges, Settings, current, use
+from pipelines.data.duplicates.find import find_duplicates, groups_of
 from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
@@ -23,6 +25,7 @@ from pipelines.data.settled import SettledItems
 from pipelines.execution.answers import Attempt, Outcome
 from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
+from pipelines.execution.sampling import check_sample, choose_sample
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import Plan
@@ -40,6 +43,7 @@ class PlanOptions(SettingChanges, total=False):
     """The keyword arguments of ``plan``: its own, and those of ``flux_tasks.use``."""
 
     limit: int | None
+    sample: int | None
     budget: float | None
     verify: bool
     settings: Settings | None
@@ -49,6 +53,7 @@ def plan(
     recipe: CompiledRecipe,
     *,
     limit: int | None = None,
+    sample: int | None = None,
     budget: float | None = None,
     verify: bool = False,
     settings: Settings | None = None,
@@ -58,6 +63,7 @@ def plan(
 
     Args:
         limit: so many items at most.
+        sample: so many items that stand for all; see ``execution/sampling.py``.
         budget: credits, instead of the recipe's own cap.
         verify: look at every item, also at those that a run has settled and whose files are as they were.
         changes: of the settings, as for ``flux_tasks.use``.
@@ -67,17 +73,27 @@ def plan(
         EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
         StoreUnavailable: the store cannot be read.
     """
-    with use(settings or current(), **changes) as chosen:
-        tally = Tally(recipe, chosen, budget_cap(recipe, budget))
+    check_sample(sample, limit)
+    with use(settings or current(), **changes) as used:
+        tally = Tally(recipe, used, budget_cap(recipe, budget))
         tally.plan.calls = [*recipe.functions]
         listed = Listed()
         listed.tars = KnownTars(tally.store, program_version(), writes=False, is_trusted=not verify)
-        check_items(recipe, limit=limit, listed=listed, outputs=tally.outputs)
+        found = partial(items, recipe, limit=limit, listed=listed)
+        noting: Any = {"store": tally.store, "is_trusted": not verify}
+        listed.duplicates = find_duplicates(recipe, found(), **noting)
+        tally.plan.duplicates = groups_of(listed.duplicates)
+        if sample is not None:
+            chosen = choose_sample(found(), sample, seed=recipe.source.seed, facts=tally.facts, **noting)
+            tally.plan.sample_of, tally.plan.looked_at = chosen.total, chosen.looked_at
+            found = partial(found, only=chosen.has)
+        only = found.keywords.get("only")
+        check_items(recipe, limit=limit, only=only, listed=listed, outputs=tally.outputs)
         for warning in source_warnings(recipe, listed):
             tally.plan.add_warning(str(warning))
         tally.settled = SettledItems(tally.store, recipe, tally.engine, None, is_trusted=not verify)
         with closing(tally.settled), remembering(tally.settled.inputs):
-            for item in items(recipe, limit=limit, listed=listed):
+            for item in found():
                 tally.add_item(ItemPlan(item, tally).run())
         return tally.plan
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
-from flux_tasks import catalog
+from flux_tasks import catalog, files
 from flux_tasks.units import duration, price, table_text
 from pipelines.data.manifest import StepOutcome
 
 _SHOWN = 20
+_GROUPS = 3
 
 
 @dataclass
@@ -80,6 +82,9 @@ class Plan:
         store: where results are kept, as an absolute location.
         is_store_new: whether nothing is in it yet.
         calls: the user's functions that the recipe calls, as ``package.module:function``.
+        duplicates: what would be left out, by the item that is kept for it; each as ``source`` in a manifest.
+        sample_of: how many items those of the plan stand for, if they are a sample.
+        looked_at: how many of these were looked at to choose it.
         learned: ``credits`` of a job by tool, as the mean of so many ``jobs`` that this store has settled.
     """
 
@@ -101,6 +106,9 @@ class Plan:
     store: str = ""
     is_store_new: bool = False
     calls: list[str] = field(default_factory=list)
+    duplicates: dict[str, list[str]] = field(default_factory=dict)
+    sample_of: int | None = None
+    looked_at: int | None = None
 
     def __str__(self) -> str:
         return table(self)
@@ -233,6 +241,11 @@ def _notes(plan: Plan) -> list[str]:
         )
     if retries.jobs:
         lines.append(f"retries: {_more(retries)}, if results are not as expected")
+    if plan.sample_of is not None:
+        chosen = f"chosen by size and sharpness among {plan.looked_at:,}"
+        lines.append(f"sample: these are {plan.items:,} of {plan.sample_of:,} items, {chosen}")
+    if plan.duplicates:
+        lines += _duplicates(plan.duplicates)
     held = sum(step.held for step in plan.steps)
     if held:
         lines.append(f"held: {held:,} {_jobs(held)} that may be paid for already; see flux-pipelines store held")
@@ -261,6 +274,19 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(f"invalid: {plan.problems:,} {'problem' if plan.problems == 1 else 'problems'} with items")
         lines += _listed(plan.invalid, plan.problems)
     return lines
+
+
+def _duplicates(groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield how many items are left out, and the first of them."""
+    count = sum(map(len, groups.values()))
+    many = "groups" if len(groups) > 1 else "group"
+    yield f"duplicates: {count:,} {'item is' if count == 1 else 'items are'} left out, in {len(groups):,} {many}"
+    for kept, left_out in islice(groups.items(), _GROUPS):
+        shown = ", ".join(map(files.quoted, left_out[:_GROUPS]))
+        more = f" and {len(left_out) - _GROUPS:,} more" if len(left_out) > _GROUPS else ""
+        yield f"  {files.quoted(kept)} is kept for {shown}{more}"
+    if len(groups) > _GROUPS:
+        yield f"  … and {len(groups) - _GROUPS:,} more groups, all of them with --json"
 
 
 def _listed(first: Sequence[str], count: int) -> list[str]:

@@ -97,6 +97,7 @@ class Item:
     views: tuple[View, ...] = ()
     own_masks: tuple[Mask, ...] = ()
     left_out: int = 0
+    duplicate_of: str = ""
 
     @property
     def needs_attention(self) -> bool:
@@ -153,6 +154,7 @@ def read_item(number: int, row: Mapping[str, Any], *, is_listed: bool = False) -
         seconds=formatting.number(row.get("seconds")),
         preview=bool(row.get("preview")),
         steps=tuple(steps),
+        duplicate_of=formatting.text(row.get("duplicate_of")),
     )
 
 

@@ -81,6 +81,9 @@ class ItemRun:
             self._context.beginning.discard(self.item.index)
 
     async def _run(self, call_tool: CallTool | None) -> ManifestRow:
+        if self.item.duplicate_of:
+            await self._end([])
+            return self._row.finish(None)
         settled = await self._settled()
         if settled is not None:
             await self._end([])
@@ -174,7 +177,7 @@ class ItemRun:
         try:
             labels = await self._labels_at(target, walked)
             prints = self._context.settled.prints
-            fingerprint = await asyncio.to_thread(files.patiently, write_output, image, path, prints)
+            fingerprint, digest = await asyncio.to_thread(files.patiently, write_output, image, path, prints)
             if target.output.provenance:
                 await asyncio.to_thread(self._write_provenance, target, path, walked.results.get(SOURCE))
         except Exception as problem:
@@ -182,7 +185,7 @@ class ItemRun:
                 problem = StoreUnavailable(f"{path} cannot be written: {problem.strerror}")
             self.fail("output", problem)
         else:
-            self._row.add_output(target, path, image, labels)
+            self._row.add_output(target, path, image, labels, digest=digest)
             self._row.fingerprints[path] = fingerprint
 
     async def _labels_at(self, target: OutputTarget, walked: WalkResult) -> Labels | None:

@@ -67,14 +67,16 @@ class ItemRow:
         return [step for _, step in sorted(self._steps, key=lambda noted: noted[0])]
 
     def add_output(
-        self, target: OutputTarget, path: str, image: ImageRef, labels: Labels | None, place: str = ""
+        self, target: OutputTarget, path: str, image: ImageRef, labels: Labels | None, place: str = "", digest: str = ""
     ) -> None:
-        """Add a file that was written, or a row of a dataset, with the labels of its picture."""
+        """Add a file that was written (its bytes have this ``digest``), or a row of a dataset, with its labels."""
         found: OutputRow = {"path": path, "from": target.node, "image": image.to_dict()}
         if labels is not None:
             found |= {"labels": labels.to_data(), "annotations": [*dict.fromkeys(target.annotations)]}
         if place:
             found |= {"row": place}
+        elif digest != image.digest:
+            found |= {"digest": digest}
         self._outputs.append((target, found))
 
     def finish(self, source: ImageRef | None) -> ManifestRow:
@@ -84,7 +86,7 @@ class ItemRow:
         results = [row for target, row in self._outputs if target.is_output]
         first = results[0] if results and worst is None else None
         paid = (step for step in steps if step["is_paid"] and step["outcome"] is StepOutcome.DONE)
-        return {
+        row: ManifestRow = {
             "item": self._item.stem,
             "index": self._item.index,
             "source": self._item.source,
@@ -100,6 +102,9 @@ class ItemRow:
             "preview": any(step.get("preview") for step in steps) or bool(source and source.is_preview),
             "steps": steps,
         }
+        if self._item.duplicate_of:
+            row["duplicate_of"] = self._item.duplicate_of
+        return row
 
 
 _OF_JOB = ("input_mp", "output_mp", "delivery_host", "expanded_prompt")

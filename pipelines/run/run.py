@@ -25,18 +25,21 @@ from flux_tasks.store.commit import reconcile
 from flux_tasks.store.failures import forget_failures
 from flux_tasks.units import escape_controls
 from pipelines.data.annotations.writing import coco_file, write_annotations
+from pipelines.data.duplicates.find import find_duplicates
 from pipelines.data.formats.known_tars import KnownTars
 from pipelines.data.history import BegunRun, LearnedPrices
 from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
-from pipelines.data.manifest import FINE, Manifest, ManifestRow, read_manifest
+from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.data.writers.checks import DatasetChecks
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
+from pipelines.execution.sampling import check_sample, choose_sample
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.backlog import Backlog
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.datasets import Datasets
+from pipelines.run.estimate import Estimate
 from pipelines.run.item import ItemRun
 from pipelines.run.summary import Summary
 
@@ -56,6 +59,7 @@ class Run:
         on_event: called with each event, for a progress display.
         manifest: where it is written; in the store where empty.
         limit: so many items at most.
+        sample: so many items that stand for all; see ``execution/sampling.py``.
         only: which items.
         seed: instead of the seeds of the recipe.
         budget: credits, instead of the recipe's own cap.
@@ -74,28 +78,38 @@ class Run:
         on_event: Callable[[Event], None] = lambda _: None,
         manifest: str = "",
         limit: int | None = None,
+        sample: int | None = None,
         only: Callable[[Item], bool] | None = None,
         seed: int | None = None,
         budget: float | None = None,
         verify: bool = False,
     ) -> None:
+        check_sample(sample, limit)
         self.recipe = recipe
         self.settings = settings
-        now = time.time()  # ids sort by time, to the millisecond
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
-        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+        run_id = _new_id()
+        started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event, run_id)
         self.folder = self.context.store.location("runs", run_id)
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._begun = BegunRun(self.context.store, recipe.digest, run_id)
         self._verify = verify
-        self._is_whole = limit is None and only is None
+        self._is_whole = limit is None and only is None and sample is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
         self._listed = Listed()
         self._listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
-        self._items = partial(items, recipe, limit=limit, only=only, listed=self._listed)
+        found = partial(items, recipe, limit=limit, listed=self._listed)
+        noting: Any = {"store": self.context.store, "is_trusted": not verify}
+        self._listed.duplicates = find_duplicates(recipe, found(only=only), run_id=_new_id(), **noting)
+        if sample is not None:
+            measuring: Any = {"seed": recipe.source.seed, "facts": self.context.facts, "run_id": _new_id()}
+            chosen = choose_sample(found(), sample, **measuring, **noting)
+            paid = [node.id for node in recipe.graph.nodes if node.is_paid]
+            self.summary.sample = Estimate(chosen.total, chosen.looked_at, paid)
+            only = chosen.has
+        self._items = partial(found, only=only)
         outputs = self.context.outputs
         checks = DatasetChecks(recipe)
         self.summary.total = check_items(
@@ -221,7 +235,8 @@ class Run:
                 for item in self._items():
                     count += 1
                     is_later = settled and settled.has_seen(item) and backlog.add(item)
-                    yield None if is_later else ItemRun(item, context, next(numbers), is_new=bool(settled))
+                    is_new = bool(settled) and not item.duplicate_of
+                    yield None if is_later else ItemRun(item, context, next(numbers), is_new=is_new)
             except FluxError as error:
                 broken = error
             yield from (ItemRun(item, context, next(numbers)) for item in backlog)
@@ -275,9 +290,10 @@ class Run:
 
     async def _close(self) -> None:
         if self.context.datasets is not None:
-            bad = sum(count for outcome, count in self.summary.counts.items() if outcome not in FINE)
             is_complete = self.stopped is None
-            await asyncio.to_thread(partial(self.context.datasets.close, is_complete=is_complete, without_row=bad))
+            await asyncio.to_thread(
+                partial(self.context.datasets.close, is_complete=is_complete, without_row=self.summary.bad)
+            )
         if self._unsettled:
             with suppress(StoreUnavailable):  # by now, what had no living owner is known to have none
                 await background.arun(reconcile(self.settings))
@@ -310,6 +326,12 @@ class Run:
             message = "; ".join(row["error"]["message"].splitlines())
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}"))
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
+
+
+def _new_id() -> str:
+    """Return an id; ids sort by time, to the millisecond."""
+    now = time.time()
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
 
 
 def _absolute(file: str) -> str:

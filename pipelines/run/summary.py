@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
 from flux_tasks.jobs.result import is_loss
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, paid_steps
+from pipelines.run.estimate import Estimate
 
 _NAMED = 10
 _NOT_COLLECTED = frozenset(error.__name__ for error in (StillRunning, DeliveryFailed, JobLost))
@@ -47,6 +48,7 @@ class Summary:
         jobs: paid calls made by this run.
         collected: jobs paid for by an earlier run and collected by this one.
         cached: answers from the store.
+        duplicates: items that were left out, since another one has their picture; among those that were skipped.
         cost: credits of the jobs of this run, as far as the service says.
         unpriced: jobs whose cost the service did not say.
         uncertain: submissions that may have been charged and whose id is not known.
@@ -55,6 +57,7 @@ class Summary:
         warned: the first of these, as sentences.
         failed: the first rows of items that did not end well, in the order in which they ended.
         stopped: why the run was stopped, or an empty string.
+        sample: the price of all items, if the run was over a sample of them.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Summary:
     jobs: int = 0
     collected: int = 0
     cached: int = 0
+    duplicates: int = 0
     cost: float = 0.0
     unpriced: int = 0
     uncertain: int = 0
@@ -79,11 +83,17 @@ class Summary:
     stopped: str = ""
     manifest: str = ""
     report: str = ""
+    sample: Estimate | None = None
 
     @property
     def items(self) -> int:
         """How many items ended."""
         return sum(self.counts.values())
+
+    @property
+    def bad(self) -> int:
+        """How many items did not end well."""
+        return sum(count for outcome, count in self.counts.items() if outcome not in FINE)
 
     @property
     def is_fine(self) -> bool:
@@ -101,9 +111,12 @@ class Summary:
 
     def add(self, row: ManifestRow) -> None:
         """Add an item."""
+        if self.sample is not None:
+            self.sample.add(row)
         self.counts[str(row["outcome"])] += 1
         if row["outcome"] not in FINE and len(self.failed) < _NAMED:
             self.failed.append(row)
+        self.duplicates += "duplicate_of" in row
         self.cached += len(paid_steps(row, StepOutcome.CACHED))
         self.collected += len(paid_steps(row, StepOutcome.COLLECTED))
         for step in paid_steps(row, StepOutcome.DONE):

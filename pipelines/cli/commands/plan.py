@@ -1,6 +1,8 @@
 """``plan``: what a run would do and cost."""
 
-from pipelines.cli.common import Budget, Exit, Json, Limit, NoCode, Places, RecipeFile, Variables, load_recipe
+from flux_tasks.errors import Problem, RecipeError
+from pipelines.cli.common import Budget, Exit, Json, Limit, NoCode, Places, RecipeFile, Sample, Variables, load_recipe
+from pipelines.cli.pruning import Pruning
 from pipelines.cli.terminal import print_line, terminal_width
 
 
@@ -10,9 +12,11 @@ def plan(
     *,
     variables: Variables = (),
     limit: Limit = None,
+    sample: Sample = None,
     budget: Budget = None,
     places: Places = Places(),
     json: Json = False,
+    prune: bool = False,
     verify: bool = False,
     no_code: NoCode = False,
 ) -> Exit:
@@ -26,6 +30,7 @@ def plan(
       flux-pipelines plan recipe.yaml --limit 100 --json
 
     Args:
+        prune: list also what run --prune --yes would remove: outputs of earlier runs whose source is gone
         verify: look at every picture and result, also where size and times say that nothing has changed
     """
     from json import dumps
@@ -35,6 +40,10 @@ def plan(
 
     settings = places.settings(needs_key=False)
     loaded = load_recipe(recipe, variables, no_code=no_code)
-    result = planner.plan(loaded, limit=limit, budget=budget, verify=verify, settings=settings)
+    if prune and json:
+        raise RecipeError([Problem("--prune", "is a list for people: leave --json out")])
+    begun = Pruning(prune=prune).begin(loaded, settings.store, limit=limit, sample=sample)
+    result = planner.plan(loaded, limit=limit, sample=sample, budget=budget, verify=verify, settings=settings)
     print_line(dumps(result.to_dict(), indent=2) if json else table(result, width=terminal_width()))
-    return Exit.ITEMS if result.problems else Exit.OK
+    is_unknown = begun is not None and begun.find() is None
+    return Exit.ITEMS if result.problems or is_unknown else Exit.OK

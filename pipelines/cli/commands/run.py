@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.settings import Settings
 from pipelines.cli.common import (
     NO_CODE,
@@ -20,11 +23,13 @@ from pipelines.cli.common import (
     NoCode,
     Places,
     RecipeFile,
+    Sample,
     Variables,
     Whole,
     load_recipe,
     value,
 )
+from pipelines.cli.pruning import Pruning
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from pipelines.report.early import EarlyPreviews
     from pipelines.run.context import Event
     from pipelines.run.run import Run
+    from pipelines.run.summary import Summary
 
 _OUTCOMES = ("failed", "moderated", "held", "invalid")
 _File = Annotated[Location, Parameter(metavar="FILE")]
@@ -71,9 +77,12 @@ def run(
     *,
     variables: Variables = (),
     limit: Limit = None,
+    sample: Sample = None,
+    then_ask: bool = False,
     budget: Budget = None,
     places: Places = Places(),
     outputs: Outputs = Outputs(),
+    pruning: Pruning = Pruning(),
     verify: bool = False,
     no_code: NoCode = False,
 ) -> Exit:
@@ -87,12 +96,40 @@ def run(
       flux-pipelines run recipe.yaml --endpoint local
       BFL_API_KEY=... flux-pipelines run recipe.yaml --budget 50
       flux-pipelines run recipe.yaml --limit 5 --set style=oak
+      flux-pipelines run recipe.yaml --sample 20 --then-ask
+      flux-pipelines run recipe.yaml --prune --yes
 
     Args:
+        then_ask: after the sample, ask whether to run all items; what it has paid for is not paid again
         verify: look at every picture and result, also where size and times say that nothing has changed
     """
-    loaded = load_recipe(recipe, variables, no_code=no_code)
-    return carry_out(loaded, places.settings(), outputs, limit=limit, budget=budget, verify=verify)
+    from pipelines.data.items import NoItems
+
+    if then_ask and (sample is None or not sys.stdin.isatty()):
+        why = "needs --sample" if sample is None else "needs a terminal: nobody can answer here"
+        raise RecipeError([Problem("--then-ask", why)])
+    loaded, settings = load_recipe(recipe, variables, no_code=no_code), places.settings()
+    begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
+    run_it = partial(_carry_out, loaded, settings, outputs, budget=budget, verify=verify)
+    try:
+        ended, summary = run_it(limit=limit, sample=sample)
+    except NoItems as error:
+        if begun is None or not pruning.allow_empty:
+            if begun is not None:
+                error.add_note("--prune has removed nothing: write --allow-empty if the source is meant to be empty")
+            raise
+        ended, summary = Exit.OK, None
+    if then_ask and ended in (Exit.OK, Exit.ITEMS) and _agrees("Run all items now? [y/N] "):
+        ended, _ = run_it()
+    return ended if begun is None else max(ended, begun.end(summary))
+
+
+def _agrees(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def retry(
@@ -148,6 +185,12 @@ def retry(
 
 def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any) -> Exit:
     """Run ``recipe`` with the ``options`` of ``Run``, write its report, and print how it went."""
+    return _carry_out(recipe, settings, outputs, **options)[0]
+
+
+def _carry_out(
+    recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any
+) -> tuple[Exit, Summary | None]:
     import asyncio
 
     from pipelines.cli.progress import Display
@@ -180,7 +223,8 @@ def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **op
         print_summary(run)
         if problem:
             print_error(problem)
-    return Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
+    ended = Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
+    return ended, run.summary
 
 
 def _write_report(run: Run, early: EarlyPreviews) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,10 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import LabelFiles
 from pipelines.language.document.output import Output
 
-__all__ = ["coco_file", "files_of_target", "former_problem", "targets_of", "write_annotations"]
+__all__ = ["coco_file", "files_of_target", "former_problem", "remove_labels", "targets_of", "write_annotations"]
 
 _WRITERS = 16
+_ENDINGS = {"yolo": ".txt", "voc": ".xml", "labelme": ".json"}
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,33 @@ def write_annotations(recipe: CompiledRecipe, rows: Iterable[ManifestRow]) -> li
                 assert labels is not None  # noqa: S101 - just looked
                 found.setdefault(path, []).append(_Result(output["path"], _name(output["path"], by_root), labels))
     return [_write(path, kind, own, found[path]) for path, kind in targets]
+
+
+def remove_labels(recipe: CompiledRecipe, pictures: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Remove the labels of results that are removed: each picture with the places that its labels were written to.
+
+    Raises:
+        InvalidRequest: a COCO file is damaged.
+        OSError: a file cannot be written.
+    """
+    by_root = sorted(recipe.outputs, key=lambda output: len(output.root), reverse=True)
+    for place, kind in targets_of(recipe):
+        names = [_name(picture, by_root) for picture, places in pictures if place in places]
+        if kind != "coco":
+            for name in names:
+                files.remove(files.join(place, f"{name.rpartition('.')[0]}{_ENDINGS[kind]}"))
+        elif names and files.exists(file := coco_file(place)):
+            try:
+                former = coco.check_former(read_json(file), file)
+            except RecipeError as error:
+                raise InvalidRequest(error.problems[0].what) from None
+            gone = {image["id"] for image in former.get("images", ()) if image.get("file_name") in set(names)}
+            left = {
+                "images": [image for image in former.get("images", ()) if image["id"] not in gone],
+                "annotations": [one for one in former.get("annotations", ()) if one.get("image_id") not in gone],
+            }
+            if gone:
+                _put(file, json.dumps({**former, **left}, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _name(path: str, outputs: Sequence[Output]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, reason_of
@@ -18,9 +20,11 @@ class Listed(dict[str, list[str]]):
 
     Attributes:
         tars: those that have been listed before.
+        duplicates: the items that are left out, by their index: where each lies, and the item that is kept for it.
     """
 
     tars: KnownTars | None = None
+    duplicates: Mapping[int, tuple[str, str]] = MappingProxyType({})
 
 
 def finder_in(listed: Listed | None) -> Find:

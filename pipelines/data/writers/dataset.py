@@ -20,7 +20,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -305,6 +305,38 @@ class Dataset:
             with suppress(OSError):
                 files.remove(self._at(HOME, "writer.json"))
 
+    def has(self, split: str, name: str) -> bool:
+        """Check whether it has a row.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self.index.find(key_of(split, name)) is not None
+
+    def drop(self, rows: Mapping[str, Sequence[str]]) -> None:
+        """Take rows out, by their splits and names. ``close`` removes their pictures, or writes shards without them.
+
+        Raises:
+            OSError: it cannot be written.
+            StoreUnavailable: another process writes it.
+        """
+        self._begin()
+        for split, names in rows.items():
+            number = self.index.next_number(split)
+            header: dict[str, Any] = {
+                "file": "",
+                "rows": len(names),
+                "order": self.index.next_order(),
+                "replaces": "",
+                "fields": [],
+            }
+            lines = self._staging.new()
+            written = [{**header, "removes": True}, *({"id": name} for name in names)]
+            lines.write_text("".join(f"{json.dumps(line)}\n" for line in written))
+            part = Part(split, number, self._at(HOME, "rows", f"{part_name(split, number)}.jsonl"), dict(written[0]))
+            files.patiently(self._staging.publish, lines, part.location)
+            self.index.add(part, [(key_of(split, name), b"") for name in names])
+
     def _drop_old_rows(self) -> None:
         """Remove from shards the rows that newer ones have, changed."""
         if self.output.format == "imagefolder":
@@ -330,7 +362,10 @@ class Dataset:
                         metadata[part.split].write(line + b"\n")
                         old.difference_update(_files_of(part.split, row))
         for split, file in metadata.items():
-            files.patiently(self._staging.publish, Path(file.name), self._at(split, "metadata.jsonl"))
+            if Path(file.name).stat().st_size:
+                files.patiently(self._staging.publish, Path(file.name), self._at(split, "metadata.jsonl"))
+            else:  # all rows were taken out
+                files.remove(self._at(split, "metadata.jsonl"))
         for name in old:
             files.remove(self._at(name))
             files.remove(self._at(f"{name}{SIDECAR}"))
@@ -349,7 +384,7 @@ class Dataset:
         shards = [{key: part.header[key] for key in ("file", "rows", "bytes", "sha256")} for part in self._shards()]
         return {
             "format": self.output.format,
-            "rows": dict(sorted(rows.items())),
+            "rows": {split: count for split, count in sorted(rows.items()) if count},
             **({"shards": shards} if shards else {}),
         }
 

@@ -5,7 +5,7 @@
     .flux/rows/train-00000.jsonl     a header, then the columns of each row
 
 A part is written before its shard gets its name, and counts once that is there. A row that comes again, changed,
-counts where it is newest.
+counts where it is newest; one that was taken out is in a later part that says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Part:
     Attributes:
         location: of its lines.
         header: ``file`` (in the dataset; empty for an imagefolder), ``rows``, ``bytes``, ``sha256``, ``fields``,
-            ``replaces`` (the part whose rows these were).
+            ``replaces`` (the part whose rows these were), ``removes`` (true: its rows are taken out of earlier parts).
     """
 
     split: str
@@ -44,6 +44,11 @@ class Part:
     def name(self) -> str:
         """Its name, such as ``train-00000``."""
         return part_name(self.split, self.number)
+
+    @property
+    def is_removal(self) -> bool:
+        """Whether it says which rows were taken out; it has no pictures."""
+        return bool(self.header.get("removes"))
 
 
 def part_name(split: str, number: int) -> str:
@@ -108,15 +113,19 @@ class RowIndex:
             raise files.Unusable(f"{files.quoted(part.location)} is damaged") from None
 
     def add(self, part: Part, rows: Iterator[tuple[bytes, bytes]] | list[tuple[bytes, bytes]]) -> None:
-        """Add a part: its rows by key and identity."""
+        """Add a part: its rows by key and identity. Those of one that takes rows out are forgotten."""
         number = len(self._parts)
         self._parts.append(part)
+        if part.is_removal:
+            for key, _ in rows:
+                self._rows.pop(key, None)
+            return
         self._rows.update((key, (number, identity)) for key, identity in rows)
 
     @property
     def parts(self) -> list[Part]:
         """Those that count, in the order in which they were written."""
-        return [part for part in self._parts if part.name not in self._dropped]
+        return [part for part in self._parts if part.name not in self._dropped and not part.is_removal]
 
     def drop(self, part: Part) -> None:
         """Forget a part: its rows are elsewhere."""
@@ -140,8 +149,8 @@ class RowIndex:
     def parts_with_old_rows(self) -> list[Part]:
         """Return the parts some of whose rows have come again, changed."""
         current = Counter(number for number, _ in self._rows.values())
-        numbered = [(number, part) for number, part in enumerate(self._parts) if part.name not in self._dropped]
-        return [part for number, part in numbered if current[number] < part.header["rows"]]
+        counted = {part.name: current[number] for number, part in enumerate(self._parts)}
+        return [part for part in self.parts if counted[part.name] < part.header["rows"]]
 
     def lines(self, part: Part, *, is_current: bool = True) -> Iterator[bytes]:
         """Yield the lines of a part whose rows count there; of the others with ``is_current`` False."""

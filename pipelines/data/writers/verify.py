@@ -145,7 +145,8 @@ def _metadata(folder: str, index: RowIndex, expected: set[str]) -> Iterator[Find
             with files.stream(location) as file:
                 found = {line.rstrip(b"\n") for line in file}
         except FileNotFoundError:
-            yield Finding(Verdict.MISSING, location)
+            if lines:
+                yield Finding(Verdict.MISSING, location)
             continue
         if lines != found:
             count = len(lines - found), len(found - lines)

@@ -27,6 +27,9 @@ TABLE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
 DATASET_FORMATS = ("imagefolder", "parquet", "webdataset", "arrow")
 """Formats of datasets; ``pipelines/data/formats`` reads them."""
 
+MOST_BITS = 12
+"""Bits of 64: pictures whose perceptual hashes differ in more of them have little in common."""
+
 REQUIRED = ("source", "steps", "output")
 """What every recipe has."""
 
@@ -61,6 +64,31 @@ _Globs = Annotated[list[_Glob], Field(min_length=1)]
 _Constant = Annotated[
     Any, AfterValidator(_no_template), WithJsonSchema({"not": {"type": "string", "pattern": TEMPLATE}})
 ]
+
+
+_Bits = Annotated[
+    int, Field(ge=1, le=MOST_BITS), Wording("a number of bits that may differ", f"one from 1 to {MOST_BITS}, such as 4")
+]
+
+
+class Dedupe(Part):
+    """Leaves out items whose picture another item has."""
+
+    short: ClassVar[Any] = Literal["exact"]
+    wording: ClassVar[Wording | None] = Wording("a way to find duplicates", "exact, or {near: 4}")
+
+    near: Annotated[_Bits | None, OrNull()] = Field(
+        None, description=f"Bits of the perceptual hash (64 bits) that may differ, 1 to {MOST_BITS}; 4 is strict."
+    )
+
+    @classmethod
+    def expand(cls, value: Any) -> Any:
+        """Return the word ``exact`` as a mapping."""
+        return {} if value == "exact" else value
+
+    def to_data(self) -> Any:
+        """Return the part as plain data: a word, if that says it all."""
+        return super().to_data() or "exact"
 
 
 class Source(Part):
@@ -121,6 +149,9 @@ class Source(Part):
     )
     filter: Annotated[Condition, OrNull()] = Field(
         "", description="An expression; items for which it is false are left out."
+    )
+    dedupe: Annotated[Dedupe | None, OrNull()] = Field(
+        None, description="Leave out items whose picture another item has: exact (the same bytes), or {near: 4}."
     )
     sample: Annotated[_Sample | None, OrNull()] = Field(
         None, description="So many items at random (a whole number), or that share of them (below 1)."

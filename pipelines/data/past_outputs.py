@@ -1,0 +1,159 @@
+"""What earlier runs on a store have written, by their records and manifests, never by a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flux_tasks import files
+from flux_tasks.store.records import Store
+from flux_tasks.store.threads import each
+from pipelines.data.manifest import ManifestRow, read_manifest
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.document.recipe import Source
+from pipelines.language.reading import yaml
+from pipelines.language.reading.problems import ProblemCollector, read_part
+
+__all__ = ["PastOutput", "PastOutputs"]
+
+_PLACES = ("images", "table", "dataset", "format", "split", "config", "image")
+"""What says which items a source has, apart from filters."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastOutput:
+    """A file, or the row of a dataset, that an earlier run of the recipe has written.
+
+    Attributes:
+        path: of the file; of a row its dataset, its split and its name.
+        picture: where its picture is; the same for a file.
+        source: of its item, as in the manifest.
+        digest: of the file's bytes; empty where it is not known.
+        labels: the places of its labels.
+    """
+
+    path: str
+    picture: str
+    source: str
+    is_row: bool
+    digest: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _PastRun:
+    manifest: str
+    folder: str
+    is_own: bool
+    roots: Sequence[str]
+    """What the paths of its outputs begin with."""
+
+
+class PastOutputs:
+    """The outputs of earlier runs on a store: those of ``recipe``, and what others claim.
+
+    A run is of the same recipe if that has the same name and file (or text), values of variables, and source; what its
+    steps and filters are does not matter.
+
+    Raises:
+        OSError: the records cannot be read.
+    """
+
+    def __init__(self, store: Store, recipe: CompiledRecipe) -> None:
+        self._recipe = recipe
+        runs: dict[str, _PastRun] = {}
+        folders = [files.join("runs", run_id) for run_id in files.folders(store.location("runs"))]
+        for record in each(lambda folder: store.record_or_empty(folder, "run"), folders):
+            if isinstance(record.get("recipe"), str) and isinstance(record.get("manifest"), str):
+                run = self._run(record)
+                runs[run.manifest] = run  # what several have written is the last one's
+        self._runs = list(runs.values())
+
+    def _run(self, record: Mapping[str, Any]) -> _PastRun:
+        folder = str(record.get("folder") or "")
+        document = yaml.load(record["recipe"])
+        data = document.data if isinstance(document.data, dict) else {}
+        source = read_part(Source, data.get("source"), (), ProblemCollector(document))
+        outputs = data.get("output")
+        places = [one if isinstance(one, str) else one.get("path") or one.get("dataset") for one in _several(outputs)]
+        roots = [_at(folder, str(place).partition("{{")[0].rpartition("/")[0] or str(place)) for place in places]
+        is_own = source is not None and self._is_own(record, str(data.get("name", "recipe")), source)
+        return _PastRun(_at(folder, record["manifest"]), folder, is_own, roots)
+
+    def _is_own(self, record: Mapping[str, Any], name: str, source: Source) -> bool:
+        recipe, file = self._recipe, str(record.get("file") or "")
+        own_file = str(files.local_path(recipe.file).absolute()) if files.is_local(recipe.file) else recipe.file
+        is_same_file = file == own_file if recipe.file else not file and name != "recipe"
+        places = [getattr(source, place) for place in _PLACES]
+        located = [*source.images, *source.dataset, *filter(None, (source.table, source.image))]
+        is_here = record.get("folder") == str(Path.cwd()) or all(_is_absolute(place) for place in located)
+        return (
+            name == recipe.name
+            and (is_same_file or record["recipe"] == recipe.text)
+            and (record.get("variables") or {}) == dict(recipe.variables)
+            and places == [getattr(recipe.source, place) for place in _PLACES]
+            and is_here
+        )
+
+    def of_recipe(self) -> Iterator[PastOutput]:
+        """Yield the outputs of the recipe's own runs, the newest run first.
+
+        Raises:
+            OSError: a manifest that is there cannot be read.
+        """
+        for run in reversed(self._runs):
+            for row in _rows(run) if run.is_own else ():
+                for output in row["outputs"]:
+                    path, image = output.get("row") or output["path"], output["image"]
+                    is_as_made = files.extension(path).replace("jpeg", "jpg") == _kind_of(image)
+                    digest = output.get("digest") or (image["digest"] if is_as_made else "")
+                    picture, labels = _at(run.folder, output["path"]), tuple(output.get("annotations", ()))
+                    place = _at(run.folder, path)
+                    yield PastOutput(place, picture, row["source"], "row" in output, digest, labels)
+
+    def claims_of_others(self) -> Iterator[str]:
+        """Yield what runs of other recipes have written and read.
+
+        Raises:
+            OSError: a manifest that is there cannot be read.
+        """
+        for run in self._runs:
+            for row in _rows(run) if not run.is_own else ():
+                yield _at(run.folder, row["source"])
+                for output in row["outputs"]:
+                    yield from (_at(run.folder, output[key]) for key in ("path", "row") if key in output)
+
+    def unknown_roots(self) -> list[str]:
+        """Return the folders that other recipes write to whose runs have no manifest: what is theirs is not known."""
+        others = (run for run in self._runs if not run.is_own and not files.exists(run.manifest))
+        return sorted({root for run in others for root in run.roots})
+
+
+def _rows(run: _PastRun) -> Iterator[ManifestRow]:
+    try:
+        for row in read_manifest(run.manifest):
+            if isinstance(row, dict) and isinstance(row.get("source"), str) and isinstance(row.get("outputs"), list):
+                yield row
+    except FileNotFoundError:
+        return
+
+
+def _several(value: Any) -> list[Any]:
+    found = value if isinstance(value, list) else [value]
+    return [one for one in found if isinstance(one, (str, dict))]
+
+
+def _is_absolute(place: str) -> bool:
+    return not files.is_local(place) or files.local_path(place).is_absolute()
+
+
+def _at(folder: str, place: str) -> str:
+    """Return a place as it is seen from everywhere."""
+    is_here = folder == str(Path.cwd())
+    return place if not place or not folder or is_here or _is_absolute(place) else files.join(folder, place)
+
+
+def _kind_of(image: Mapping[str, Any]) -> str:
+    return str(image.get("media_type", "")).rpartition("/")[2].replace("jpeg", "jpg")
