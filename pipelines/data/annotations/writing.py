@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import FluxError, InvalidRequest, RecipeError
+from flux_tasks.errors import FluxError, RecipeError
 from pipelines.data.annotations import coco, labelme, voc, yolo
-from pipelines.data.annotations.base import AnnotationSet, read_json
+from pipelines.data.annotations.base import AnnotationSet
 from pipelines.data.annotations.model import Labels, labels_of
 from pipelines.data.annotations.reading import read_annotations
-from pipelines.data.manifest import ManifestRow
+from pipelines.data.manifest import ManifestRow, OutputRow
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import LabelFiles
-from pipelines.language.document.output import Output
 
 __all__ = ["coco_file", "files_of_target", "former_problem", "targets_of", "write_annotations"]
 
 _WRITERS = 16
+_TOGETHER = 1_000  # files
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def former_problem(path: str, kind: str) -> str:
     """Return why labels cannot be added to what is at ``path``, or an empty string."""
     try:
         if kind == "coco" and files.exists(file := coco_file(path)):
-            coco.check_former(read_json(file), file)
+            coco.check_former(file)
         if kind == "yolo":
             yolo.numbered({}, _data_yaml(path))
     except RecipeError as error:
@@ -73,10 +75,13 @@ def former_problem(path: str, kind: str) -> str:
     return ""
 
 
-def write_annotations(recipe: CompiledRecipe, rows: Iterable[ManifestRow]) -> list[str]:
+def write_annotations(recipe: CompiledRecipe, rows: Callable[[], Iterable[ManifestRow]]) -> list[str]:
     """Write the labels of results to every place that the outputs of ``recipe`` name; call it on a thread.
 
-    Pictures that are in such a place from an earlier run, and not among ``rows``, stay there.
+    Pictures that are in such a place from an earlier run, and not among the rows, stay there.
+
+    Args:
+        rows: returns the rows of the run, as often as it is asked; of each a name stays in memory.
 
     Returns:
         The files, one for each place: the COCO file, or the folder.
@@ -90,33 +95,60 @@ def write_annotations(recipe: CompiledRecipe, rows: Iterable[ManifestRow]) -> li
     if not targets or recipe.source.annotations is None:
         return []
     own = read_annotations(recipe.source.annotations.path, recipe.source.annotations.format)
-    by_root = sorted(recipe.outputs, key=lambda output: len(output.root), reverse=True)
-    found: dict[str, list[_Result]] = {path: [] for path, _ in targets}
-    for row in rows:
+    results = {path: _Results(recipe, rows, path) for path, _ in targets}
+    for row in rows():
         for output in row["outputs"]:
-            labels = labels_of(output)
-            for path in output.get("annotations", ()) if labels is not None else ():
-                assert labels is not None  # noqa: S101 - just looked
-                found.setdefault(path, []).append(_Result(output["path"], _name(output["path"], by_root), labels))
-    return [_write(path, kind, own, found[path]) for path, kind in targets]
+            for path in output.get("annotations", ()):
+                results[path].learn(output)
+    return [_write(path, kind, own, results[path]) for path, kind in targets]
 
 
-def _name(path: str, outputs: Sequence[Output]) -> str:
-    root = next((o.root for o in outputs if path.startswith(f"{o.root.rstrip('/')}/")), "")
-    return path.removeprefix(f"{root.rstrip('/')}/") if root else path
+class _Results:
+    """The results whose labels go to one place; they are read from the rows anew each time.
+
+    Attributes:
+        names: of their pictures, below the output folders.
+        classes: what their labels are called.
+        root: of the first one.
+    """
+
+    def __init__(self, recipe: CompiledRecipe, rows: Callable[[], Iterable[ManifestRow]], path: str) -> None:
+        self._by_root = sorted(recipe.outputs, key=lambda output: len(output.root), reverse=True)
+        self._rows, self._path = rows, path
+        self.names: set[str] = set()
+        self.classes: set[str] = set()
+        self.root = "."
+
+    def learn(self, output: OutputRow) -> None:
+        """Take note of a result."""
+        name = self._name(output["path"])
+        if not self.names:
+            self.root = output["path"].removesuffix(name)
+        self.names.add(name)
+        self.classes.update(label["name"] for label in output["labels"]["labels"])
+
+    def _name(self, path: str) -> str:
+        root = next((o.root for o in self._by_root if path.startswith(f"{o.root.rstrip('/')}/")), "")
+        return path.removeprefix(f"{root.rstrip('/')}/") if root else path
+
+    def __iter__(self) -> Iterator[_Result]:
+        for row in self._rows():
+            for output in row["outputs"]:
+                labels = labels_of(output) if self._path in output.get("annotations", ()) else None
+                if labels is not None:
+                    yield _Result(output["path"], self._name(output["path"]), labels)
 
 
-def _write(path: str, kind: str, own: AnnotationSet, results: Sequence[_Result]) -> str:
+def _write(path: str, kind: str, own: AnnotationSet, results: _Results) -> str:
     if kind == "coco":
         return _write_coco(path, own, results)
     of_own: Mapping[str, Mapping[str, Any]] = own.classes
-    classes = {**of_own, **{name: {} for name in _named(results) if name not in of_own}}
+    classes = {**of_own, **{name: {} for name in sorted(results.classes) if name not in of_own}}
     numbers: dict[str, int] = {}
     if kind == "yolo":
         file = _data_yaml(path)
         numbers = yolo.numbered(classes, file)
-        root = results[0].path.removesuffix(results[0].name) if results else "."
-        _put(file, yolo.data_yaml(numbers, _seen_from(file, root)))
+        _put(file, yolo.data_yaml(numbers, _seen_from(file, results.root)))
     is_own = own.format == kind
 
     def write(result: _Result) -> None:
@@ -130,38 +162,44 @@ def _write(path: str, kind: str, own: AnnotationSet, results: Sequence[_Result])
             file = files.join(path, f"{name}.json")
             _put(file, labelme.written(labels, _seen_from(file, result.path)))
 
+    left = iter(results)
     with ThreadPoolExecutor(_WRITERS) as threads:
-        for _ in threads.map(write, results):
-            pass
+        while some := [*islice(left, _TOGETHER)]:
+            for _ in threads.map(write, some):
+                pass
     return path
 
 
-def _write_coco(path: str, own: AnnotationSet, results: Sequence[_Result]) -> str:
+def _write_coco(path: str, own: AnnotationSet, results: _Results) -> str:
     file = coco_file(path)
-    former: Mapping[str, Any] = {}
-    if files.exists(file):
-        try:
-            former = coco.check_former(read_json(file), file)
-        except RecipeError as error:
-            raise InvalidRequest(error.problems[0].what) from None
     classes: dict[str, Mapping[str, Any]] = {}
     for name, said in own.classes.items():
         classes[name] = said if own.format == "coco" else {"id": said["id"] + 1, "supercategory": ""}
-    for name in _named(results):
+    for name in sorted(results.classes):
         classes.setdefault(name, {"supercategory": ""})
     is_own = own.format == "coco"
-    extra = own.extra if is_own else {}
-
-    def pictures() -> Iterator[tuple[str, Labels]]:
-        for result in results:
-            yield result.name, result.labels if is_own else result.labels.plain()
-
-    _put(file, coco.written(pictures(), classes, extra, former))
+    pictures = ((result.name, result.labels if is_own else result.labels.plain()) for result in results)
+    former = file if files.exists(file) else ""
+    parts = coco.written(pictures, results.names, classes, own.extra if is_own else {}, former)
+    staging = files.Staging(f"{file}.tmp")
+    staging.clear()  # of a run that was killed
+    try:
+        new = staging.new()
+        with new.open("wb") as whole:
+            whole.writelines(parts)
+        if not _is_same(new, file):
+            files.patiently(staging.publish, new, file)
+    finally:
+        staging.clear()
     return file
 
 
-def _named(results: Iterable[_Result]) -> list[str]:
-    return sorted({name for result in results for name in result.labels.names})
+def _is_same(new: Path, file: str) -> bool:
+    """Check whether a file has these bytes."""
+    if files.size(file) != new.stat().st_size:
+        return False
+    with new.open("rb") as one, files.stream(file) as other:
+        return all(block == other.read(len(block)) for block in iter(partial(one.read, 1 << 20), b""))
 
 
 def _data_yaml(path: str) -> str:
