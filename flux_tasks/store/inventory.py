@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "settled": "items that are settled",
     "inputs": "pictures that were read",
     "tars": "what is in the tars of buckets",
+    "labels": "which labels were written",
     "facts": "facts of pictures",
     "timings": "how long jobs take",
     "prices": "what jobs have cost",
@@ -42,7 +43,9 @@ KINDS: Mapping[str, str] = {
 
 _BLOB = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
-_NAMING = tuple(kind for kind in KINDS if kind not in ("blobs", "previews", "facts", "timings", "prices", "tars"))
+_NAMING = tuple(
+    kind for kind in KINDS if kind not in ("blobs", "previews", "facts", "timings", "prices", "tars", "labels")
+)
 _OTHER_RECORDS = ("journal", "decisions", "refusals")
 _LONGEST_DIGEST = 64
 _BATCH = 100

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -13,6 +16,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError, RecipeError
+from flux_tasks.store.records import Store
 from pipelines.data.annotations import coco, labelme, voc, yolo
 from pipelines.data.annotations.base import AnnotationSet
 from pipelines.data.annotations.model import Labels, labels_of
@@ -75,13 +79,14 @@ def former_problem(path: str, kind: str) -> str:
     return ""
 
 
-def write_annotations(recipe: CompiledRecipe, rows: Callable[[], Iterable[ManifestRow]]) -> list[str]:
+def write_annotations(recipe: CompiledRecipe, rows: Callable[[], Iterable[ManifestRow]], store: Store) -> list[str]:
     """Write the labels of results to every place that the outputs of ``recipe`` name; call it on a thread.
 
     Pictures that are in such a place from an earlier run, and not among the rows, stay there.
 
     Args:
         rows: returns the rows of the run, as often as it is asked; of each a name stays in memory.
+        store: remembers which labels a COCO file has, so that it is written only where they have changed.
 
     Returns:
         The files, one for each place: the COCO file, or the folder.
@@ -100,7 +105,10 @@ def write_annotations(recipe: CompiledRecipe, rows: Callable[[], Iterable[Manife
         for output in row["outputs"]:
             for path in output.get("annotations", ()):
                 results[path].learn(output)
-    return [_write(path, kind, own, results[path]) for path, kind in targets]
+    return [
+        _write_coco(path, own, results[path], store) if kind == "coco" else _write(path, kind, own, results[path])
+        for path, kind in targets
+    ]
 
 
 class _Results:
@@ -110,6 +118,7 @@ class _Results:
         names: of their pictures, below the output folders.
         classes: what their labels are called.
         root: of the first one.
+        digest: of all of them.
     """
 
     def __init__(self, recipe: CompiledRecipe, rows: Callable[[], Iterable[ManifestRow]], path: str) -> None:
@@ -118,6 +127,7 @@ class _Results:
         self.names: set[str] = set()
         self.classes: set[str] = set()
         self.root = "."
+        self.digest = hashlib.sha256()
 
     def learn(self, output: OutputRow) -> None:
         """Take note of a result."""
@@ -126,6 +136,7 @@ class _Results:
             self.root = output["path"].removesuffix(name)
         self.names.add(name)
         self.classes.update(label["name"] for label in output["labels"]["labels"])
+        self.digest.update(json.dumps([name, output["labels"]]).encode())
 
     def _name(self, path: str) -> str:
         root = next((o.root for o in self._by_root if path.startswith(f"{o.root.rstrip('/')}/")), "")
@@ -140,8 +151,6 @@ class _Results:
 
 
 def _write(path: str, kind: str, own: AnnotationSet, results: _Results) -> str:
-    if kind == "coco":
-        return _write_coco(path, own, results)
     of_own: Mapping[str, Mapping[str, Any]] = own.classes
     classes = {**of_own, **{name: {} for name in sorted(results.classes) if name not in of_own}}
     numbers: dict[str, int] = {}
@@ -170,8 +179,14 @@ def _write(path: str, kind: str, own: AnnotationSet, results: _Results) -> str:
     return path
 
 
-def _write_coco(path: str, own: AnnotationSet, results: _Results) -> str:
-    file = coco_file(path)
+def _write_coco(path: str, own: AnnotationSet, results: _Results, store: Store) -> str:
+    file, prints = coco_file(path), files.Fingerprints()
+    results.digest.update(json.dumps([own.format, own.classes, own.extra], default=repr).encode())
+    key = hashlib.sha256(file.encode("utf-8", "surrogatepass")).hexdigest()
+    wanted = {"file": file, "labels": results.digest.hexdigest()}
+    with suppress(OSError):
+        if store.record_or_empty("labels", key) == {**wanted, "fingerprint": prints.of(file)}:
+            return file
     classes: dict[str, Mapping[str, Any]] = {}
     for name, said in own.classes.items():
         classes[name] = said if own.format == "coco" else {"id": said["id"] + 1, "supercategory": ""}
@@ -191,6 +206,8 @@ def _write_coco(path: str, own: AnnotationSet, results: _Results) -> str:
             files.patiently(staging.publish, new, file)
     finally:
         staging.clear()
+    with suppress(OSError):
+        store.put_record("labels", key, {**wanted, "fingerprint": prints.of_written(file)})
     return file
 
 
