@@ -297,6 +297,8 @@ class _Maker:
                 item = replace(item, labels=labels, hides_labels=self._hides_labels)
             except InvalidRequest as error:
                 return replace(item, error=str(error)), {}
+        if not self._source.columns and not self._source.filter:
+            return item, {}
         context = {**self._extra, **item.context}
         columns = dict(item.columns)
         problems: list[str] = []

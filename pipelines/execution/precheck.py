@@ -171,7 +171,7 @@ def pictures_of_item(recipe: CompiledRecipe, item: Item, named: Sequence[tuple[N
     """Return the locations of the pictures of an item: its own, masks, references."""
     if item.path:
         yield item.path
-    context = {**recipe.constants, **item.context}
+    context = {**recipe.constants, **item.context} if named else {}
     for node, text in named:
         with suppress(InvalidRequest):  # an error of this item, noted when it is run
             own = context_of(node, context) if templates.is_template(text) else context

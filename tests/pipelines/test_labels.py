@@ -17,6 +17,7 @@ from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
 from pipelines.cli.summary import print_summary
 from pipelines.data.annotations import labels_of, read_annotations
+from pipelines.data.annotations.coco_index import CocoIndex
 from pipelines.data.annotations.shapes import decode, encode
 from pipelines.execution import walk as execution
 from pipelines.language.advice import advice
@@ -523,3 +524,32 @@ def test_a_plan_counts_what_depends_on_labels_that_are_not_known_yet(scene: Scen
         "filled": 1,
         "last": 1,
     }
+
+
+def test_a_settled_item_reads_no_labels_and_a_changed_label_its_own_item_only(
+    scene: Scene, settings: Settings, painter: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(4)
+    scene.coco()
+    age(scene.folder)
+    found = recipe(scene, [ERASE], {"annotations": f"{scene.folder}/out"})
+    perform(found, settings)
+    written = scene.folder / "out" / "instances.json"
+    before = written.stat()
+    read: list[str] = []
+    known = CocoIndex.annotations
+    monkeypatch.setattr(CocoIndex, "annotations", lambda index, picture: read.append(picture) or known(index, picture))
+    run, _ = perform(found, settings)
+    assert run.summary.counts == {"cached": 3, "skipped": 1}
+    assert read == []
+    assert written.stat().st_mtime_ns == before.st_mtime_ns
+    scene.objects[3].append(("dog", (1, 2, 9, 9)))
+    scene.coco()
+    perform(found, settings)
+    assert set(read) == {"p03.png"}
+    assert painter.jobs == 3
+    assert sum(entry["category_id"] == 18 for entry in json.loads(written.read_text())["annotations"]) == 3
+    written.unlink()
+    perform(found, settings)
+    assert written.exists()
+    assert not [*written.parent.glob("*.tmp")]

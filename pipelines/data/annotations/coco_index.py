@@ -34,6 +34,7 @@ LISTS = ("images", "annotations", "categories")
 _BLOCK = 1 << 20
 _LONGEST = 64 << 20  # bytes of one entry
 _SMALL = 8 << 20  # bytes of a file that stays in memory
+_ENDS = frozenset(" \t\n\r,:]}")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _BEYOND = 0.9  # pixels: a box that leaves its picture by less is as good as one within it
 _NUMBERS = {int, float}
@@ -119,7 +120,7 @@ class _Text:
                 if self._more():
                     continue
                 raise ValueError(f"{getattr(error, 'msg', error)} at byte {self._before + self._at:,}") from None
-            if end == len(self._text) and self._more():  # a number may go on
+            if self._text[end : end + 1] not in _ENDS and self._more():  # a number may go on
                 continue
             text, start = self._text[self._at : end], self._before + self._at
             self._at = end
@@ -269,7 +270,7 @@ class CocoIndex:
                         self._add_category(entry)
                         names.update(entry.text.encode("latin-1"))
         except ValueError as error:
-            raise self._broken(f"{files.quoted(self._location)} is no JSON: {error}") from None
+            raise self._broken(f"{files.quoted(self._location)} is no JSON object: {error}") from None
         if missing := [f"{name} is no list" for name in LISTS if name not in found]:
             what = f"{files.quoted(self._location)} is no COCO file: {', '.join(missing)}"
             raise self._broken(f"{what}: it has images, annotations and categories")

@@ -67,7 +67,7 @@ def _kind_of_json(path: str) -> str:
         with files.stream(path) as file:
             return next((lists[one.name] for one in entries(file) if one.name in lists and one.number is not None), "")
     except (OSError, ValueError) as error:
-        what = "cannot be read" if isinstance(error, OSError) else "is no JSON"
+        what = "cannot be read" if isinstance(error, OSError) else "is no JSON object"
         raise RecipeError([Problem(AT, f"{files.quoted(path)} {what}: {reason_of(error)}")]) from None
 
 

@@ -185,7 +185,9 @@ def _write_coco(path: str, own: AnnotationSet, results: _Results, store: Store) 
     key = hashlib.sha256(file.encode("utf-8", "surrogatepass")).hexdigest()
     wanted = {"file": file, "labels": results.digest.hexdigest()}
     with suppress(OSError):
-        if store.record_or_empty("labels", key) == {**wanted, "fingerprint": prints.of(file)}:
+        known = store.record_or_empty("labels", key)
+        fingerprint = known.pop("fingerprint", None)
+        if known == wanted and fingerprint and prints.matches(file, fingerprint):
             return file
     classes: dict[str, Mapping[str, Any]] = {}
     for name, said in own.classes.items():
