@@ -26,7 +26,7 @@ from pipelines.data.annotations.base import LazyLabels
 from pipelines.data.annotations.model import Labels
 from pipelines.data.manifest import StepOutcome
 from pipelines.execution.answers import Attempt, Outcome
-from pipelines.execution.local_steps import grown
+from pipelines.execution.local_steps import canvas_of, grown
 from pipelines.execution.placeholders import Placeholder, is_mask_unknown
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
@@ -248,12 +248,9 @@ def _placements(attempt: Attempt, call: Call | None, before: Size, after: Size) 
         parameters = {name: value for name, value in attempt.arguments.items() if name not in action.inputs}
         found = [action.placement(parameters, before)]
     elif call is not None and call.tool.has_canvas:
-        sent, given = call.inputs[call.tool.main_slot].size, call.parameters
-        canvas = (given["width"], given["height"])
-        left, top = given.get("reference_offset_x"), given.get("reference_offset_y")
-        left = (canvas[0] - sent[0]) // 2 if left is None else left
-        top = (canvas[1] - sent[1]) // 2 if top is None else top
-        found = [Placement.scaled(before, sent), Placement.moved(left, top, canvas)]
+        canvas, sent = canvas_of(call), call.inputs[call.tool.main_slot].size
+        moved = Placement.moved(canvas.left, canvas.top, (canvas.width, canvas.height))
+        found = [Placement.scaled(before, sent), moved]
     else:
         return _through_tool(call, before, after)
     return found if found[-1].size == after else [*found, Placement.scaled(found[-1].size, after)]
