@@ -102,7 +102,9 @@ def _label(
     else:
         raise damaged(where, "it has no bbox, and no polygons")
     extra = {name: value for name, value in entry.items() if name not in _OWN}
-    return Label(category["name"], box, tuple(polygons), rle, extra)
+    named = category.get("keypoints") if "keypoints" in entry else None
+    called = tuple(map(str, named)) if isinstance(named, list) else ()
+    return Label(category["name"], box, tuple(polygons), rle, extra, points=called)
 
 
 def written(
