@@ -569,6 +569,11 @@ PARAMETERS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         optional={"left": st.integers(0, 9), "bottom": st.integers(0, 9), "width": sides, "anchor": anchors}
         | {"aspect_ratio": st.sampled_from(["3:2", "1:30"]), "color": words},
     ),
+    "rotate": st.fixed_dictionaries(
+        {"degrees": st.sampled_from([0, 90, 180, -90]) | st.floats(-360, 360)},
+        optional={"expand": st.booleans(), "color": words, "filter": st.sampled_from(["bicubic", "nearest"])},
+    ),
+    "flip": st.fixed_dictionaries({"direction": st.sampled_from(["horizontal", "vertical"])}),
     "convert": st.fixed_dictionaries(
         {},
         optional={
