@@ -1,6 +1,7 @@
 """Datasets of many small pictures, in and out, beside a plain loop that copies them; see ``memory.py``.
 
-Run as a program, it is that loop: ``rows.py parquet IN OUT`` or ``rows.py webdataset IN OUT``.
+Run as a program, it is that loop (``rows.py parquet IN OUT``, ``rows.py webdataset IN OUT``), or it writes the dataset:
+``rows.py parquet IN 10000``. So its memory does not count as that of what is measured.
 """
 
 from __future__ import annotations
@@ -80,5 +81,8 @@ def copy_webdataset(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    copies = {"parquet": copy_parquet, "webdataset": copy_webdataset}
-    copies[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
+    format_, folder, what = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    if what.isdigit():
+        write_rows(folder, format_, int(what))
+    else:
+        {"parquet": copy_parquet, "webdataset": copy_webdataset}[format_](folder, Path(what))
