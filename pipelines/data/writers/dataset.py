@@ -127,7 +127,7 @@ class Dataset:
 
     def line_of(self, row: Row) -> bytes:
         """Return a row as it is in ``metadata.jsonl``, or in the JSON file of a tar."""
-        columns = dict(row.columns)
+        columns = {**row.columns, **{name: [one.digest for one in images] for name, images in row.lists.items()}}
         if self.output.format == "imagefolder":
             names = {
                 "file_name" if name == IMAGE else f"{name}_file_name": (

@@ -272,6 +272,30 @@ def test_a_list_of_pictures_in_a_column_is_the_references_of_an_edit(here: Place
     assert here.jobs == 4
 
 
+def test_a_list_of_pictures_goes_into_a_parquet_dataset_and_its_locations_into_others(
+    here: Place, tmp_path: Path
+) -> None:
+    place = _views(tmp_path / "made", "parquet")
+    for kind in ("parquet", "imagefolder"):
+        output = {"dataset": f"FOLDER/{kind}", "format": kind}
+        made = here.recipe(
+            {"source": {"dataset": place}, "steps": [{"flip": {"direction": "vertical"}}], "output": output}
+        )
+        for _ in range(2):
+            run, _rows = perform(made, here.settings)
+            assert run.summary.problem == ""
+    import datasets
+
+    [file] = (here.folder / "parquet" / "data").glob("*.parquet")
+    found = datasets.load_dataset("parquet", data_files=str(file), cache_dir=str(tmp_path / "cache"), split="train")
+    assert found.features["views"] == datasets.List(datasets.Image())
+    assert [[view.width for view in row["views"] or ()] for row in found] == [[], [90], [], [110, 111, 112]]
+    again = [[ImageRef.of(view).width for view in item.row["views"]] for item in items(file, image="{{ image }}")]
+    assert again == [[], [90], [], [110, 111, 112]]
+    lines = (here.folder / "imagefolder" / "train" / "metadata.jsonl").read_text().splitlines()
+    assert json.loads(lines[1])["views"] == [f"parquet://views/1.0::{place}/train.parquet"]
+
+
 @pytest.mark.parametrize("step", [{"erase": {"mask": "{{ views }}"}}, {"composite": {"over": "{{ views }}"}}])
 def test_a_list_where_one_picture_is_expected_is_an_error_of_its_item(here: Place, tmp_path: Path, step: Any) -> None:
     source = {"dataset": _views(tmp_path / "made", "parquet"), "filter": "prompt == 'd'"}
