@@ -122,7 +122,7 @@ def deblur(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -173,7 +173,7 @@ def erase(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -242,7 +242,7 @@ def outpaint(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -295,7 +295,7 @@ def try_on(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -352,7 +352,7 @@ def fill(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -413,7 +413,7 @@ def fill_finetuned(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -476,7 +476,7 @@ def expand(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -557,7 +557,7 @@ def edit(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -644,7 +644,7 @@ def generate(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -679,7 +679,7 @@ def auto_orient(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -730,7 +730,7 @@ def resize(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -775,7 +775,7 @@ def crop(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -828,7 +828,87 @@ def pad(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
+    """
+
+def rotate(
+    *,
+    degrees: float | str = ...,
+    expand: bool | str = ...,
+    color: str = ...,
+    filter: Literal['bicubic', 'bilinear', 'nearest'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
+    require_mask: str | bool = ...,
+    save: str | PathLike[str] = ...,
+) -> StepSpec:
+    """Turns a picture or a mask.
+
+    Args:
+        degrees: Clockwise; below 0, the other way round. Multiples of 90 only move pixels.
+        expand: Whether the result is as large as the whole turned picture. With false, it keeps its size, and what lies beyond is cut off.
+        color: Of the corners: a name, '#rrggbb', '#rrggbbaa' or transparent. Those of a mask are black.
+        filter: How pixels are averaged where degrees are no multiple of 90.
+        id: The name that other steps use; its tool's name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
+        align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
+        match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
+        require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
+        save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+
+    Raises:
+        InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
+    """
+
+def flip(
+    *,
+    direction: Literal['horizontal', 'vertical'] | Template = ...,
+    id: str = ...,
+    from_: _From = ...,
+    when: str | bool = ...,
+    matrix: Mapping[str, Sequence[Any]] = ...,
+    vars: Mapping[str, Any] = ...,
+    expect: _Expect | Expect = ...,
+    on_failure: Literal['fail', 'keep'] | _OnFailure | OnFailure = ...,
+    preserve: bool | _Preserve | Preserve = ...,
+    align: bool = ...,
+    match_colour: bool = ...,
+    require_mask: str | bool = ...,
+    save: str | PathLike[str] = ...,
+) -> StepSpec:
+    """Mirrors a picture or a mask.
+
+    Args:
+        direction: horizontal: left becomes right; vertical: top becomes bottom.
+        id: The name that other steps use; its tool's name if left out.
+        from_: The id of the step whose picture it gets, or source; the step before if left out. A list is the main picture and further ones.
+        when: A condition, such as 'sharpness < 120'; where it is false, the step is skipped. It knows columns, vars, width, height, aspect, megapixels, has_alpha, sharpness, brightness, entropy, mask_exists, mask_coverage; with annotations, labels and count.
+        matrix: Lists of values by name; the step runs for every combination. The name of a parameter sets it (seed, prompt, model …), other names are for templates.
+        vars: Names that only this step's templates know.
+        expect: What the result has to be.
+        on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -869,7 +949,7 @@ def convert(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -906,7 +986,7 @@ def load_image(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -943,7 +1023,7 @@ def load_mask(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -982,7 +1062,7 @@ def cutout(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -1019,7 +1099,7 @@ def flatten(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -1060,7 +1140,7 @@ def composite(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -1095,7 +1175,7 @@ def mask_from_alpha(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -1132,7 +1212,7 @@ def mask_from_boxes(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -1171,7 +1251,7 @@ def mask_from_color(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -1206,7 +1286,7 @@ def mask_union(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -1243,7 +1323,7 @@ def mask_dilate(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
@@ -1278,7 +1358,7 @@ def mask_invert(
         vars: Names that only this step's templates know.
         expect: What the result has to be.
         on_failure: What is done with a result that is not as expect says: fail the item (default), keep the result, or try again with changed parameters, each of which is a job of its own.
-        preserve: Put the pixels outside the mask back; feather softens the edge by this many pixels.
+        preserve: Put the pixels outside the mask back; with outpaint, those of the original. feather softens the edge by this many pixels.
         align: Measure how the content of the result has moved and grown against the input, outside the mask, and move it back, to less than a pixel; expect judges what comes out.
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.

@@ -93,14 +93,16 @@ def tar_member(tar: str, member: str) -> str:
     return f"tar://{member.replace('%', '%25').replace('::', '%3A%3A')}::{tar}"
 
 
-def cell(kind: str, file: str, column: str, row: int, called: str = "") -> str:
+def cell(kind: str, file: str, column: str, row: int, called: str = "", *, item: int | None = None) -> str:
     """Return the location of the bytes in a column of one row, from 0, of a Parquet or Arrow file.
 
     Args:
+        item: of a column of lists, the place in the row's list, from 0.
         called: what people call the picture, such as ``cat.jpg``; only the last part of a path counts.
     """
     last = re.split(r"[/\\]", called)[-1]
-    parts = [quote(column, safe=" "), str(row), *([quote(last, safe=" ")] if last.strip(". ") else [])]
+    place = str(row) if item is None else f"{row}.{item}"
+    parts = [quote(column, safe=" "), place, *([quote(last, safe=" ")] if last.strip(". ") else [])]
     return f"{kind}://{'/'.join(parts)}::{file}"
 
 

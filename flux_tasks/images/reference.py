@@ -275,6 +275,10 @@ def _no_image(value: object) -> str:
         remedy = "write Image.fromarray(array) of a NumPy array of it on the CPU, with Image from PIL"
     elif hasattr(value, "read"):
         remedy = "give its path, or its bytes: file.read()"
+    elif isinstance(value, (list, tuple)):
+        return (
+            f"a list of {len(value)} pictures is given where one is expected: choose one, such as '{{{{ column[0] }}}}'"
+        )
     return f"{kind.__name__} is not an image: {remedy}"
 
 

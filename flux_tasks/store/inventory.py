@@ -34,6 +34,7 @@ KINDS: Mapping[str, str] = {
     "inputs": "pictures that were read",
     "looks": "how pictures look, and which of equal ones were kept",
     "tars": "what is in the tars of buckets",
+    "labels": "which labels were written",
     "facts": "facts of pictures",
     "timings": "how long jobs take",
     "prices": "what jobs have cost",
@@ -44,7 +45,7 @@ KINDS: Mapping[str, str] = {
 _BLOB = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
 _NAMING = tuple(
-    kind for kind in KINDS if kind not in ("blobs", "previews", "facts", "timings", "prices", "tars", "looks")
+    kind for kind in KINDS if kind not in ("blobs", "previews", "facts", "timings", "prices", "tars", "looks", "labels")
 )
 _OTHER_RECORDS = ("journal", "decisions", "refusals")
 _LONGEST_DIGEST = 64

@@ -31,7 +31,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
-from pipelines.data.annotations import Labels, read_annotations
+from pipelines.data.annotations import LazyLabels, read_annotations
 from pipelines.data.formats import dataset, folders, tables
 from pipelines.data.formats.listing import Listed, finder_in, matched
 from pipelines.data.formats.number import Number
@@ -73,6 +73,7 @@ class Item:
         error: why it cannot be used, or an empty string.
         labels: what the annotations of the source say of its picture; None without annotations.
         duplicate_of: the source of the item that is kept in its place; empty if it is worked on itself.
+        hides_labels: no template asks for them, so that they are not among the names that templates know.
     """
 
     index: int
@@ -81,8 +82,9 @@ class Item:
     row: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
     error: str = ""
-    labels: Labels | None = None
+    labels: LazyLabels | None = None
     duplicate_of: str = ""
+    hides_labels: bool = False
 
     @cached_property
     def stem(self) -> str:
@@ -104,7 +106,7 @@ class Item:
     def context(self) -> dict[str, Any]:
         """The names that its templates know: its own, and its columns."""
         own = {"stem": self.stem, "name": self._name, "path": self.path, "index": self.index}
-        labelled = self.labels.context if self.labels is not None else {}
+        labelled = self.labels.read().context if self.labels is not None and not self.hides_labels else {}
         return {**own, **({"row": self.row} if self.row else {}), **labelled, **self.columns}
 
     @cached_property
@@ -112,7 +114,13 @@ class Item:
         return files.name(self.path) if self._has_location else self.stem
 
 
-def items_of(source: Source, extra: Mapping[str, Any] | None = None, listed: Listed | None = None) -> Iterator[Item]:
+def items_of(
+    source: Source,
+    extra: Mapping[str, Any] | None = None,
+    listed: Listed | None = None,
+    *,
+    hides_labels: bool = False,
+) -> Iterator[Item]:
     """Return the items of ``source``, in the order of its globs (each sorted) or of its rows; the same each time.
 
     A picture that two globs find comes once; of rows every one comes. A sample is chosen by a hash of ``seed`` and the
@@ -122,12 +130,13 @@ def items_of(source: Source, extra: Mapping[str, Any] | None = None, listed: Lis
     Args:
         extra: further names for templates; an item's own names come first.
         listed: what globs have found already; a glob that is not in it is put there.
+        hides_labels: no template asks for labels.
 
     Raises:
         RecipeError: there are no items, or the source cannot be read. A file may turn out to be damaged only after
             some of its items were returned.
     """
-    maker = _Maker(source, dict(extra or {}), listed)
+    maker = _Maker(source, dict(extra or {}), listed, hides_labels=hides_labels)
     chosen = _chosen(source, maker)
     count = read = 0
     for number, (entry, item) in enumerate(maker.filtered()):
@@ -217,8 +226,11 @@ def _entries(source: Source, listed: Listed | None) -> Iterator[_Entry]:
 class _Maker:
     """Makes items of entries."""
 
-    def __init__(self, source: Source, extra: Mapping[str, Any], listed: Listed | None = None) -> None:
+    def __init__(
+        self, source: Source, extra: Mapping[str, Any], listed: Listed | None = None, *, hides_labels: bool = False
+    ) -> None:
         self._source = source
+        self._hides_labels = hides_labels
         self._listed = listed
         self._extra = extra
         texts = (source.image, *source.columns.values())
@@ -297,9 +309,12 @@ class _Maker:
     def _with_columns(self, entry: _Entry, item: Item) -> tuple[Item, dict[str, Any]]:
         if self._annotations is not None:
             try:
-                item = replace(item, labels=self._annotations.of(item.path) or Labels(None))
+                labels = self._annotations.at(item.path)
+                item = replace(item, labels=labels, hides_labels=self._hides_labels)
             except InvalidRequest as error:
                 return replace(item, error=str(error)), {}
+        if not self._source.columns and not self._source.filter:
+            return item, {}
         context = {**self._extra, **item.context}
         columns = dict(item.columns)
         problems: list[str] = []

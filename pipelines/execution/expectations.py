@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageStat
 
 from flux_tasks.errors import FluxError, InvalidRequest, quote
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import GRID, parse_aspect_ratio
 from flux_tasks.images.encoding import decode
+from flux_tasks.images.fidelity.seams import Box, sides
 from flux_tasks.images.png import first_rows
 from flux_tasks.images.reference import ImageRef, decoding
 from flux_tasks.jobs.call import Call
@@ -28,11 +29,17 @@ _ASPECT_TOLERANCE = 0.01
 _FIRST_ROWS = 16  # that are compared before whole pictures are
 _SAME = {"is_unchanged": 1}  # figures of a comparison, and the most that each can be
 _DRIFT = {"mean": 255, "peak": 255, "changed": 1}
+_SAME_COLOUR = 20  # of 255: how far the mean colour of an edge may be from the solid side next to it
 _SOLID_SPREAD = 10  # of 255: what a WebP of one colour varies by (measured, quality 50)
 
 
 def judge(
-    expect: Expect, facts: Facts, before: ImageRef | None, after: ImageRef, mask: Image.Image | None = None
+    expect: Expect,
+    facts: Facts,
+    before: ImageRef | None,
+    after: ImageRef,
+    mask: Image.Image | None = None,
+    kept: Box | None = None,
 ) -> list[str]:
     """Return what of ``expect`` does not hold, one sentence each; empty when all of it does.
 
@@ -43,12 +50,15 @@ def judge(
         before: the step's input as it was sent.
         after: the result.
         mask: black and white, as it was sent, grown by as many pixels as the tool was asked to grow it.
+        kept: where the input of an outpaint lies on the result: left, top, right, bottom in px.
     """
     found = [*wrong_size(expect, before, after), *_changes_outside(expect, before, after, mask)]
     found += _moved(expect, before, after, mask)
     found += _missing_gain(expect, facts, before, after)
     if expect.solid is False and _is_solid(after):
         found.append("solid: the result is one single colour")
+    elif expect.solid is False and kept is not None and _has_solid_side(after, kept):
+        found.append("solid: a side that was added is one single colour")
     return [*found, *_false_condition(expect, facts, before, after)]
 
 
@@ -158,6 +168,25 @@ def _is_solid(image: ImageRef) -> bool:
         flat.alpha_composite(picture)
         spreads = [*flat.convert("RGB").getextrema(), picture.getchannel("A").getextrema()]
     return all(high - low <= _SOLID_SPREAD for low, high in spreads)
+
+
+def _has_solid_side(image: ImageRef, kept: Box) -> bool:
+    """Check whether a side that an outpaint has added is one single colour, other than that of the edge next to it.
+
+    A picture on a plain background may go on in its colour.
+    """
+    with decoding(image):
+        picture = _converted(image, "RGB")
+    for part, edge in sides(picture.size, kept):
+        spans = [band.getextrema() for band in picture.crop(part).split()]
+        near = ImageStat.Stat(picture.crop(edge)).mean
+        is_solid = all(high - low <= _SOLID_SPREAD for low, high in spans)  # type: ignore[operator]
+        if is_solid and any(
+            abs(mean - (low + high) / 2) > _SAME_COLOUR  # type: ignore[operator]
+            for (low, high), mean in zip(spans, near, strict=True)
+        ):
+            return True
+    return False
 
 
 def _shorten(value: float, limit: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,18 +22,21 @@ from flux_tasks.images.masks import Mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
 from flux_tasks.units import px_size
+from pipelines.data.annotations.base import LazyLabels
 from pipelines.data.annotations.model import Labels
 from pipelines.data.manifest import StepOutcome
 from pipelines.execution.answers import Attempt, Outcome
-from pipelines.execution.local_steps import grown
+from pipelines.execution.local_steps import canvas_of, grown
 from pipelines.execution.placeholders import Placeholder, is_mask_unknown
+from pipelines.language import templates
+from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import Annotations, MaskLabels
 from pipelines.language.graph import Node
 from pipelines.language.names import LABEL_NAMES, SOURCE
 from pipelines.operations.placement import Placement, Size
 from pipelines.operations.registry import Operation
 
-__all__ = ["FollowedLabels", "UnknownLabels", "lost_labels", "mentions_labels", "wants_labels"]
+__all__ = ["FollowedLabels", "UnknownLabels", "asks_for_labels", "lost_labels", "mentions_labels", "wants_labels"]
 
 _ANOTHER_SHAPE = 0.03
 """How much the aspect ratio of a result may differ: tools round sides to multiples of 16 or 32."""
@@ -59,7 +62,7 @@ class FollowedLabels:
         options: what the recipe says of annotations.
     """
 
-    def __init__(self, labels: Labels, options: Annotations) -> None:
+    def __init__(self, labels: LazyLabels, options: Annotations) -> None:
         self._given = labels
         self._options = options
         self._source: ImageRef | None = None
@@ -75,7 +78,7 @@ class FollowedLabels:
         """
         self._source = source
         if source is not None:
-            self._known[SOURCE] = self._given.upon(source)
+            self._known[SOURCE] = self._given.read().upon(source)
 
     def note(self, node: Node, attempt: Attempt | None = None, outcome: Outcome | None = None) -> None:
         """Take note of what was done at a node; of nothing if it was skipped."""
@@ -147,6 +150,24 @@ _MENTION = re.compile(rf"\b({'|'.join(LABEL_NAMES)})\b")
 @cache
 def _has_mention(text: str) -> bool:
     return _MENTION.search(text) is not None
+
+
+def asks_for_labels(recipe: CompiledRecipe) -> bool:
+    """Check whether a condition or a template of a recipe may ask for labels."""
+    source = recipe.source
+    outputs = (text for target in recipe.graph.targets for text in _texts(target.output.to_data()))
+    templated = filter(templates.is_template, (source.image, *source.columns.values(), *outputs))
+    return any(map(_has_mention, (source.filter, *templated))) or any(map(mentions_labels, recipe.graph.nodes))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 def mentions_labels(node: Node) -> bool:
@@ -227,12 +248,9 @@ def _placements(attempt: Attempt, call: Call | None, before: Size, after: Size) 
         parameters = {name: value for name, value in attempt.arguments.items() if name not in action.inputs}
         found = [action.placement(parameters, before)]
     elif call is not None and call.tool.has_canvas:
-        sent, given = call.inputs[call.tool.main_slot].size, call.parameters
-        canvas = (given["width"], given["height"])
-        left, top = given.get("reference_offset_x"), given.get("reference_offset_y")
-        left = (canvas[0] - sent[0]) // 2 if left is None else left
-        top = (canvas[1] - sent[1]) // 2 if top is None else top
-        found = [Placement.scaled(before, sent), Placement.moved(left, top, canvas)]
+        canvas, sent = canvas_of(call), call.inputs[call.tool.main_slot].size
+        moved = Placement.moved(canvas.left, canvas.top, (canvas.width, canvas.height))
+        found = [Placement.scaled(before, sent), moved]
     else:
         return _through_tool(call, before, after)
     return found if found[-1].size == after else [*found, Placement.scaled(found[-1].size, after)]

@@ -13,7 +13,9 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import InvalidRequest
 from flux_tasks.images import masks
+from flux_tasks.images.canvas import Canvas
 from flux_tasks.images.fidelity.registration import NOTHING
+from flux_tasks.images.fidelity.seams import Box, put_back
 from flux_tasks.images.mask_reading import mask_reference
 from flux_tasks.images.pixels import is_srgb
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
@@ -151,7 +153,10 @@ def restore(
     if step.match_colour and call.mask is not None:
         image, remark = _matched(call, before, image, store, write=write)
         remarks.append(remark)
-    if step.preserve is not None and call.mask is not None:
+    if step.preserve is not None and call.tool.has_canvas:
+        image, remark = _put_back(call, before, image, store, step.preserve.feather, write=write)
+        remarks.append(remark)
+    elif step.preserve is not None and call.mask is not None:
         put = preserve(call, before, image, store, step.preserve.feather, write=write)
         is_preserved, image = put is not image, put
         if not is_preserved:
@@ -189,6 +194,44 @@ def _matched(call: Call, before: ImageRef, after: ImageRef, store: Store, *, wri
         return found, "" if found else "colours not matched: the mask has no surroundings"
 
     return _changed({"match_colour": 1, **_mask_of(call)}, before, after, store, made, write=write)
+
+
+def _put_back(
+    call: Call, before: ImageRef, after: ImageRef, store: Store, feather: float, *, write: bool
+) -> tuple[ImageRef, str]:
+    """Return the result of an outpaint with the pixels of its input put back where they lie."""
+    kept = kept_of(call, after.upright_size)
+    if kept is None:
+        return after, "the pixels of the input were not put back: the result has another size than its canvas"
+
+    def made() -> tuple[Image.Image | None, str]:
+        original, sent = before.open(), (kept[2] - kept[0], kept[3] - kept[1])
+        original = original.resize(sent, Image.Resampling.LANCZOS) if original.size != sent else original
+        return put_back(original, after.open(), kept[:2], feather), ""
+
+    return _changed({"preserve": 1, "feather": feather, "kept": kept}, before, after, store, made, write=write)
+
+
+def canvas_of(call: Call) -> Canvas:
+    """Return the canvas of an outpaint, in pixels, and where its input lies on it as it was sent."""
+    sent, given = call.inputs[call.tool.main_slot].size, call.parameters
+    width, height = given["width"], given["height"]
+    left, top = given.get("reference_offset_x"), given.get("reference_offset_y")
+    left = (width - sent[0]) // 2 if left is None else left
+    return Canvas(width, height, left, (height - sent[1]) // 2 if top is None else top)
+
+
+def kept_of(call: Call, size: tuple[int, int]) -> Box | None:
+    """Return where the input of an outpaint lies on its result; None if that has not the size of the canvas.
+
+    Returns:
+        Left, top, right, bottom in pixels; it may reach beyond the canvas.
+    """
+    if not call.tool.has_canvas:
+        return None
+    canvas, sent = canvas_of(call), call.inputs[call.tool.main_slot].size
+    box = (canvas.left, canvas.top, canvas.left + sent[0], canvas.top + sent[1])
+    return box if size == (canvas.width, canvas.height) else None
 
 
 def _mask_of(call: Call) -> dict[str, Any]:

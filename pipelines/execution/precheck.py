@@ -18,6 +18,7 @@ from pipelines.data.items import Item, Listed, finder, items_of, known_names, so
 from pipelines.data.outputs import Outputs
 from pipelines.data.writers.checks import DatasetChecks
 from pipelines.execution.arguments import context_of
+from pipelines.execution.labels import asks_for_labels
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
@@ -47,7 +48,7 @@ def items(
 ) -> Iterator[Item]:
     """Return the items of a recipe, streamed: those that ``only`` is true of, at most ``limit``."""
     with _placed(recipe):
-        found = items_of(recipe.source, recipe.constants, listed)
+        found = items_of(recipe.source, recipe.constants, listed, hides_labels=not asks_for_labels(recipe))
         if listed is not None and listed.duplicates:
             found = (_marked(item, listed.duplicates) for item in found)
         yield from islice(filter(only, found) if only else found, limit)
@@ -73,7 +74,7 @@ def source_warnings(recipe: CompiledRecipe, listed: Listed | None = None) -> lis
     with _placed(recipe):
         found = items_module.source_warnings(recipe.source, listed)
         if recipe.source.annotations is not None:
-            each = items_of(recipe.source, recipe.constants, listed)
+            each = items_of(recipe.source, recipe.constants, listed, hides_labels=not asks_for_labels(recipe))
             found += annotation_warnings(recipe, ((item.source, item.labels) for item in each))
         return recipe.placed(found)
 
@@ -179,7 +180,7 @@ def pictures_of_item(recipe: CompiledRecipe, item: Item, named: Sequence[tuple[N
     """Return the locations of the pictures of an item: its own, masks, references."""
     if item.path:
         yield item.path
-    context = {**recipe.constants, **item.context}
+    context = {**recipe.constants, **item.context} if named else {}
     for node, text in named:
         with suppress(InvalidRequest):  # an error of this item, noted when it is run
             own = context_of(node, context) if templates.is_template(text) else context

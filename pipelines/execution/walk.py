@@ -26,7 +26,7 @@ from pipelines.execution.conditions import UNKNOWN, Undecided, applies, check_ma
 from pipelines.execution.expectations import judge
 from pipelines.execution.foresight import Foresight, leads_nowhere
 from pipelines.execution.labels import FollowedLabels, lost_labels, mentions_labels, wants_labels
-from pipelines.execution.local_steps import Restored, grown
+from pipelines.execution.local_steps import Restored, grown, kept_of
 from pipelines.execution.placeholders import Placeholder
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node, OutputTarget
@@ -240,8 +240,8 @@ class _Walk:
         step, call, before, result = attempt.node.step, attempt.call, attempt.image, outcome.image
         if call is None or before is None or result is None or outcome.kind is StepOutcome.UNCHANGED:
             return outcome
-        mask = call.mask
-        if not step.align and (mask is None or (step.preserve is None and not step.match_colour)):
+        mask, has_canvas = call.mask, call.tool.has_canvas and step.preserve is not None
+        if not step.align and not has_canvas and (mask is None or (step.preserve is None and not step.match_colour)):
             return outcome
         if isinstance(result, Placeholder):
             feather = step.preserve.feather if step.preserve is not None else None
@@ -264,7 +264,8 @@ class _Walk:
 
         def failures() -> list[str]:
             mask = grown(call, call.mask) if call is not None and call.mask is not None and expect.uses_mask else None
-            return judge(expect, self._answers.facts, before, after, mask)
+            kept = kept_of(call, after.upright_size) if call is not None else None
+            return judge(expect, self._answers.facts, before, after, mask, kept)
 
         return await self._answers.off_loop(failures)
 

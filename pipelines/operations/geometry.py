@@ -13,7 +13,7 @@ from flux_tasks.errors import InvalidImage
 from flux_tasks.images.canvas import ANCHORS, parse_aspect_ratio
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
-from pipelines.operations.parameters import AnyColor, Box, Edit, Others, Size, parse_colour
+from pipelines.operations.parameters import AnyColor, Box, Edit, Others, Size, canvas_for
 from pipelines.operations.placement import Placement
 
 __all__ = ["AutoOrient", "Crop", "Pad", "PadMask", "Resize", "ResizeMask"]
@@ -237,15 +237,8 @@ class Pad(_Geometry):
 
     def apply(self, image: Image.Image, others: Others) -> Image.Image:
         """Return the picture on the colour; it gets colours, or alpha, only if the border needs them."""
-        size = self.size(image.size)
-        place = self._corner(image.size)
-        red, green, blue, alpha = parse_colour(self.color)
-        grey = image.mode in ("L", "LA") and (red == green == blue or alpha == 0)
-        clear = image.mode in ("LA", "RGBA") or alpha < 255
-        mode = ("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")
-        fill = ((red,) if grey else (red, green, blue)) + ((alpha,) if clear else ())
-        canvas = Image.new(mode, size, fill if len(fill) > 1 else fill[0])
-        canvas.paste(image.convert(mode), place)
+        canvas = canvas_for(image.mode, self.size(image.size), self.color)
+        canvas.paste(image.convert(canvas.mode), self._corner(image.size))
         return canvas
 
 

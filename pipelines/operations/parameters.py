@@ -13,7 +13,7 @@ from flux_tasks.errors import nearest
 from flux_tasks.images.reference import ImageRef
 from pipelines.operations.placement import Placement
 
-__all__ = ["AnyColor", "Box", "Edit", "OpaqueColor", "Others", "Size", "parse_colour"]
+__all__ = ["AnyColor", "Box", "Edit", "OpaqueColor", "Others", "Size", "canvas_for", "parse_colour"]
 
 Size: TypeAlias = tuple[int, int]
 Colour: TypeAlias = tuple[int, int, int, int]
@@ -35,6 +35,16 @@ def parse_colour(text: str) -> Colour:
         return 0, 0, 0, 0
     hint = nearest(text.lower(), [*ImageColor.colormap, "transparent"])
     raise ValueError(f"is not a colour{hint}: write a name such as white, or '#rrggbb', '#rrggbbaa'")
+
+
+def canvas_for(mode: str, size: Size, color: str) -> Image.Image:
+    """Return a picture of one colour for one of ``mode`` on it: with colours, or alpha, if either has them."""
+    red, green, blue, alpha = parse_colour(color)
+    grey = mode in ("L", "LA") and (red == green == blue or alpha == 0)
+    clear = mode in ("LA", "RGBA") or alpha < 255
+    fill = ((red,) if grey else (red, green, blue)) + ((alpha,) if clear else ())
+    kind = ("LA" if clear else "L") if grey else ("RGBA" if clear else "RGB")
+    return Image.new(kind, size, fill if len(fill) > 1 else fill[0])
 
 
 def _check_colour(text: str) -> str:

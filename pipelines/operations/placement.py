@@ -51,6 +51,18 @@ class Placement:
         """Whether no coordinate changes; the picture may still be cut off or gain a border on the right or below."""
         return self.matrix == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether left and right change places."""
+        a, b, _, d, e, _ = self.matrix
+        return a * e < b * d
+
+    @property
+    def is_slanted(self) -> bool:
+        """Whether sides of a rectangle do not stay upright and level."""
+        a, b, _, d, e, _ = self.matrix
+        return any((a, e)) and any((b, d))
+
     def of(self, point: Point) -> Point:
         """Return where a point comes to."""
         a, b, c, d, e, f = self.matrix

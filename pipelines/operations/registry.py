@@ -4,7 +4,8 @@ Results are PNG with 8 bits a channel, unless ``convert`` says otherwise. Where 
 result is the file itself. A result of the same kind (colours or greys) keeps the colour profile; of other metadata it
 keeps only the mark of a local preview. Every picture can be a mask; a result that is a mask has black and white only.
 
-To add an operation, write its class in ``images``, ``masks`` or ``geometry``, and add one entry to ``OPERATIONS``.
+To add an operation, write its class in ``images``, ``masks``, ``geometry`` or ``turning``, and add one entry to
+``OPERATIONS``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from flux_tasks.images.encoding import MAX_PIXELS
 from flux_tasks.images.mask_reading import read_mask
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.units import px_size
-from pipelines.operations import geometry, images
+from pipelines.operations import geometry, images, turning
 from pipelines.operations.base import ImageInput, ImageKind, Pictures, describe, pictures_by_input, primary_of
 from pipelines.operations.masks import Dilate, FromAlpha, FromBoxes, FromColor, Invert, Union
 from pipelines.operations.parameters import Edit
@@ -264,9 +265,15 @@ _IMAGE_FILE = {"file": ImageInput("image", description=_FILE)}
 _MASK_FILE = {"file": ImageInput("mask", description=_FILE)}
 
 
-def _reshaping(name: str, summary: str, parameters: type[Edit], for_masks: type[Edit] | None = None) -> Operation:
-    """Return an operation that changes the size or the shape of an image or a mask, and nothing else."""
-    return Operation(name, summary, "same", _EITHER, parameters, for_masks=for_masks, keeps_when_same_size=True)
+def _reshaping(
+    name: str, summary: str, parameters: type[Edit], for_masks: type[Edit] | None = None, *, keeps: bool = True
+) -> Operation:
+    """Return an operation that changes the size or the shape of an image or a mask, and nothing else.
+
+    Args:
+        keeps: a result of the same size is the picture itself.
+    """
+    return Operation(name, summary, "same", _EITHER, parameters, for_masks=for_masks, keeps_when_same_size=keeps)
 
 
 _ALL = (
@@ -274,6 +281,8 @@ _ALL = (
     _reshaping("resize", "Scales a picture or a mask.", geometry.Resize, geometry.ResizeMask),
     _reshaping("crop", "Cuts a part out of a picture or a mask.", geometry.Crop),
     _reshaping("pad", "Puts a border around a picture or a mask.", geometry.Pad, geometry.PadMask),
+    _reshaping("rotate", "Turns a picture or a mask.", turning.Rotate, turning.RotateMask, keeps=False),
+    _reshaping("flip", "Mirrors a picture or a mask.", turning.Flip, keeps=False),
     Operation("convert", "Changes the file type or the colours.", "image", _IMAGE, images.Convert),
     Operation("load_image", "Takes another picture from a file.", "image", _IMAGE_FILE, images.Load),
     Operation("load_mask", "Takes a mask from a file.", "mask", _MASK_FILE, images.Load),

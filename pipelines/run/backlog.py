@@ -7,7 +7,9 @@ import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import IO
 
+from pipelines.data.annotations import AnnotationSet
 from pipelines.data.items import Item
 
 _LARGEST = 16_384
@@ -21,6 +23,7 @@ class Backlog:
         self._stack = ExitStack()
         self._file: io.RawIOBase | None = None
         self._count = 0
+        self._sets: dict[int, AnnotationSet] = {}
         self._is_full = False
 
     def __enter__(self) -> Backlog:
@@ -34,7 +37,9 @@ class Backlog:
         if self._is_full:
             return False
         try:
-            data = pickle.dumps(item)
+            pickled = io.BytesIO()
+            _Pickler(pickled, self._sets).dump(item)
+            data = pickled.getvalue()
         except (pickle.PicklingError, TypeError, AttributeError, RecursionError):  # of a column that a template made
             return False
         if len(data) > _LARGEST:
@@ -55,5 +60,28 @@ class Backlog:
         self._file.seek(0)
         file = self._stack.enter_context(io.BufferedReader(self._file))
         for _ in range(self._count):
-            item: Item = pickle.load(file)  # noqa: S301 - of this process
+            item: Item = _Unpickler(file, self._sets).load()
             yield item
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves out the annotations that items have in common, and puts them into ``sets``."""
+
+    def __init__(self, file: IO[bytes], sets: dict[int, AnnotationSet]) -> None:
+        super().__init__(file)
+        self._sets = sets
+
+    def persistent_id(self, obj: object) -> int | None:
+        if not isinstance(obj, AnnotationSet):
+            return None
+        self._sets[id(obj)] = obj
+        return id(obj)
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], sets: dict[int, AnnotationSet]) -> None:
+        super().__init__(file)
+        self._sets = sets
+
+    def persistent_load(self, pid: int) -> AnnotationSet:
+        return self._sets[pid]

@@ -219,7 +219,11 @@ def make_row(recipe: CompiledRecipe, schema: Schema, item: Item, new: Result, st
     provenance = provenance_of(recipe, made, new.source, item.source, result) if output.provenance else ""
     columns = schema.fitted({**own, "provenance": provenance}, item)
     is_beside = output.format == "imagefolder"
-    return Row(split, name, converted, columns, provenance if is_beside else "")
+    lists = {
+        name: [ImageRef.of(place) for place in columns[name] or ()]
+        for name in (schema.lists if output.format == "parquet" else ())
+    }
+    return Row(split, name, converted, columns, provenance if is_beside else "", lists)
 
 
 def _objects(labels: Labels | None, across: float, down: float) -> dict[str, Any] | None:

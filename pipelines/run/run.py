@@ -165,7 +165,7 @@ class Run:
     def _write_annotations(self) -> None:
         """Write the labels of the results, those of a run that was stopped as well."""
         try:
-            write_annotations(self.recipe, self.rows())
+            write_annotations(self.recipe, self.rows, self.context.store)
         except (FluxError, OSError) as error:
             what = f"the labels of the results cannot be written: {error}"
             self.stop(StoreUnavailable(f"{what}: mend that, and run the recipe again, which pays for nothing"))

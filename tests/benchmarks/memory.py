@@ -3,10 +3,13 @@
     make memory                                    # 1,000 and 10,000 items, 24 pictures of 4 MP, 10,000 calls
     make memory ARGS="--items 1000,10000,100000"   # 10 minutes of CPU more
     make memory ARGS="--items= --calls 0"          # the pictures alone
+    make memory ARGS="--items= --calls 0 --pictures 0 --rows 1000,10000,100000"
 
 - **Items** are the rows of a table, each with one small picture and a condition that is false: every one is walked, has
   a row in the manifest, and is settled for the run after it, but nothing is paid for.
 - **Pictures** go through two jobs each, 24 at a time, as PNG files of 6 MB.
+- **Rows** of Parquet files and of tars go into a dataset of the same format, through a local step and through a job of
+  the stand-in, and once more when all is settled; a plain loop with pyarrow or webdataset copies them.
 - **Calls** are made by one process: what it has open is counted after a hundred of them, at the end, and when its
   connections have been idle.
 """
@@ -18,11 +21,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import rows as rows_module
 from arena import Arena
 from measuring import Workshop
+from rows import RECIPE, RECIPES
 from workload import Work, grain, write_photos, write_recipe
 
 TABLE = """\
@@ -89,14 +95,16 @@ class Meter:
         """Run Python, and print what it took."""
         environment = self._arena.workshop.environment(f"{self._arena.folder}:memory", {})
         output = None if is_shown else subprocess.DEVNULL
+        began = time.monotonic()
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=place, env=environment, stdout=output, stderr=output
         )
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         failed = f", exit code {process.returncode}" if process.returncode else ""
+        took = time.monotonic() - began
         seconds = used.ru_utime + used.ru_stime
-        print(f"{what:44} {used.ru_maxrss // 1024:6} MB, CPU {seconds:7.1f} s{failed}", flush=True)
+        print(f"{what:44} {used.ru_maxrss // 1024:6} MB, CPU {seconds:7.1f} s, {took:7.1f} s{failed}", flush=True)
 
 
 def measure_items(meter: Meter, items: int) -> None:
@@ -110,17 +118,34 @@ def measure_items(meter: Meter, items: int) -> None:
         meter.command(f"{what} of {items:,} items", place, name)
 
 
+def measure_rows(meter: Meter, rows: int, *, is_paid: bool) -> None:
+    """Take a dataset of so many rows through a recipe, and copy it in a plain loop."""
+    for kind in ("parquet", "webdataset"):
+        for step in ("local", *(["paid"] if is_paid else [])):
+            place = meter.place(f"{kind}-{step}-{rows}", RECIPE.format(step=RECIPES[step], kind=kind))
+            meter.run(f"{kind}, {rows:,} rows are written", place, [rows_module.__file__, kind, "in", str(rows)])
+            for what in ("first", "settled"):
+                meter.command(f"{kind}, {rows:,} rows, {step} step, {what}", place, "run")
+        (place / "copy").mkdir()
+        meter.run(f"{kind}, {rows:,} rows, plain copy", place, [rows_module.__file__, kind, "in", "copy"])
+
+
 def main() -> None:
     """Read the options and measure."""
     parser = argparse.ArgumentParser(description="Measure memory, files and sockets.")
     parser.add_argument("--items", default="1000,10000", help="how many, with commas between them")
     parser.add_argument("--calls", type=int, default=10_000, help="how many calls one process makes")
+    parser.add_argument("--rows", default="", help="of datasets, how many, with commas between them")
+    parser.add_argument("--no-jobs", action="store_true", help="take rows through the local step only")
     parser.add_argument("--pictures", type=int, default=48, help="how many pictures of 4 MP")
     given = parser.parse_args()
     with Workshop() as workshop:
         meter = Meter(arena := Arena(workshop))
         for items in filter(None, given.items.split(",")):
             measure_items(meter, int(items))
+        arena.open_book(Work(seconds=0.05, megapixels=0.007))
+        for rows in filter(None, given.rows.split(",")):
+            measure_rows(meter, int(rows), is_paid=not given.no_jobs)
         if given.pictures:
             arena.open_book(Work(seconds=3.0))
             place = meter.place("pictures", "")

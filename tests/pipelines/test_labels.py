@@ -17,6 +17,7 @@ from flux_tasks.local.server import LocalServer
 from flux_tasks.settings import Settings
 from pipelines.cli.summary import print_summary
 from pipelines.data.annotations import labels_of, read_annotations
+from pipelines.data.annotations.coco_index import CocoIndex
 from pipelines.data.annotations.shapes import decode, encode
 from pipelines.execution import walk as execution
 from pipelines.language.advice import advice
@@ -314,6 +315,12 @@ CAR = (60.0, 40.0, 100.0, 80.0)
         ([{"pad": {"left": 10, "top": 5}}], (70, 45, 110, 85)),
         ([{"crop": {"box": [80, 0, 160, 60]}}], (0, 40, 20, 60)),
         ([{"crop": {"box": [80, 0, 160, 60]}}, {"pad": {"left": 40}}], (40, 40, 60, 60)),
+        ([{"rotate": {"degrees": 90}}], (40, 60, 80, 100)),
+        ([{"rotate": {"degrees": -90}}], (40, 60, 80, 100)),
+        ([{"rotate": {"degrees": 180}}], (60, 40, 100, 80)),
+        ([{"rotate": {"degrees": 90, "expand": False}}], (60, 40, 100, 80)),
+        ([{"crop": {"box": [40, 0, 160, 120]}}, {"flip": {"direction": "horizontal"}}], (60, 40, 100, 80)),
+        ([{"crop": {"box": [40, 20, 160, 120]}}, {"flip": {"direction": "vertical"}}], (20, 40, 60, 80)),
         ([{"outpaint": {"expand": {"left": 32, "top": 16}}}], (92, 64, 132, 104)),
         (
             [{"outpaint": {"width": 256, "height": 128, "reference_offset_x": 64, "reference_offset_y": 0}}],
@@ -331,6 +338,52 @@ def test_labels_follow_the_picture(scene: Scene, settings: Settings, steps: list
     _, rows = perform(recipe(scene, steps), settings)
     assert rows[0]["error"] is None
     assert only(rows[0]) == [("car", pytest.approx(box))]
+
+
+@pytest.mark.parametrize("expand", [True, False])
+@pytest.mark.parametrize("degrees", [-130, -20, 7.5, 45, 100])
+@pytest.mark.parametrize("has_lengths", [False, True])
+def test_labels_lie_around_what_is_turned_by_any_angle(
+    scene: Scene, settings: Settings, degrees: float, expand: bool, has_lengths: bool
+) -> None:
+    scene.add(("car", (70, 30, 110, 70)), ("dog", (20, 50, 50, 90)))
+    file = scene.coco()
+    if has_lengths:
+        data = json.loads(file.read_text())
+        for entry in data["annotations"]:
+            left, top, width, height = entry["bbox"]
+            mask = Image.new("L", scene.size)
+            mask.paste(255, (left, top, left + width, top + height))
+            entry["segmentation"] = encode(mask)
+        file.write_text(json.dumps(data))
+    steps = [
+        {"rotate": {"degrees": degrees, "expand": expand, "filter": "nearest"}},
+        {"flip": {"direction": "vertical"}},
+    ]
+    _, rows = perform(recipe(scene, steps), settings)
+    result = Image.open(scene.folder / "out" / "images" / "p00.png")
+    assert {name for name, _ in only(rows[0])} == {"car", "dog"}
+    for name, box in only(rows[0]):
+        assert box == pytest.approx(bounds_of(result, COLOURS[name]), abs=1)
+    labels = labels_of(rows[0]["outputs"][0])
+    assert labels is not None
+    assert labels.size == result.size
+
+
+def test_key_points_follow_and_left_and_right_change_places_in_a_mirror(scene: Scene, settings: Settings) -> None:
+    scene.add(("person", (40, 20, 80, 100)))
+    data = json.loads(scene.coco().read_text())
+    data["annotations"][0] |= {"keypoints": [50, 30, 2, 70, 30, 1, 60, 40, 2], "num_keypoints": 3}
+    data["categories"][0]["keypoints"] = ["left_eye", "right_eye", "nose"]
+    (scene.folder / "labels" / "instances.json").write_text(json.dumps(data))
+    for step, points in (
+        ({"flip": {"direction": "horizontal"}}, [90, 30, 1, 110, 30, 2, 100, 40, 2]),
+        ({"rotate": {"degrees": 90}}, [90, 50, 2, 90, 70, 1, 80, 60, 2]),
+    ):
+        _, rows = perform(recipe(scene, [step]), settings)
+        labels = labels_of(rows[0]["outputs"][0])
+        assert labels is not None
+        assert labels.labels[0].extra["keypoints"] == points
 
 
 def test_what_is_cut_off_or_erased_loses_its_label_as_the_recipe_says(scene: Scene, settings: Settings) -> None:
@@ -523,3 +576,32 @@ def test_a_plan_counts_what_depends_on_labels_that_are_not_known_yet(scene: Scen
         "filled": 1,
         "last": 1,
     }
+
+
+def test_a_settled_item_reads_no_labels_and_a_changed_label_its_own_item_only(
+    scene: Scene, settings: Settings, painter: Painter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.fill(4)
+    scene.coco()
+    age(scene.folder)
+    found = recipe(scene, [ERASE], {"annotations": f"{scene.folder}/out"})
+    perform(found, settings)
+    written = scene.folder / "out" / "instances.json"
+    before = written.stat()
+    read: list[str] = []
+    known = CocoIndex.annotations
+    monkeypatch.setattr(CocoIndex, "annotations", lambda index, picture: read.append(picture) or known(index, picture))
+    run, _ = perform(found, settings)
+    assert run.summary.counts == {"cached": 3, "skipped": 1}
+    assert read == []
+    assert written.stat().st_mtime_ns == before.st_mtime_ns
+    scene.objects[3].append(("dog", (1, 2, 9, 9)))
+    scene.coco()
+    perform(found, settings)
+    assert set(read) == {"p03.png"}
+    assert painter.jobs == 3
+    assert sum(entry["category_id"] == 18 for entry in json.loads(written.read_text())["annotations"]) == 3
+    written.unlink()
+    perform(found, settings)
+    assert written.exists()
+    assert not [*written.parent.glob("*.tmp")]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pyarrow import Array, DataType, RecordBatch, RecordBatchReader
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["Column", "arrow_batches", "bytes_leaf", "open_parquet"]
+__all__ = ["Column", "arrow_batches", "bytes_leaf", "is_list", "open_parquet"]
 
 _KEPT, _KEPT_UNREAD = 8 * 1024 * 1024, 64 * 1024 * 1024
 """Bytes of a column that stay in memory, since rows are asked for nearly in their order: read ones, and others."""
@@ -113,8 +113,11 @@ class Column:
         self._coming: Iterator[Array] = iter(())
         self._table: ParquetFile | None = None
 
-    def read(self, row: int) -> bytes | None:
+    def read(self, row: int, item: int | None = None) -> bytes | None:
         """Return the bytes in a row, from 0; None if it has none.
+
+        Args:
+            item: of a column of lists, the place in the row's list, from 0.
 
         Raises:
             OSError: the file cannot be read, is damaged, or has no such row or column.
@@ -124,6 +127,15 @@ class Column:
                 piece = next((piece for piece in self._kept if row in piece), None) or self._piece(row)
                 piece.unread.discard(row)
                 cell = piece.values[row - piece.first]
+                if (item is not None) != is_list(piece.values.type):
+                    raise Unusable(
+                        f"its column {quoted(self._column)} has {'no list' if item is not None else 'a list'} in a row"
+                    )
+                if item is not None:
+                    inner = _leaf(cell.values) if cell.is_valid else ()
+                    if item >= len(inner):
+                        raise Unusable(f"its list has {len(inner)} entries")
+                    cell = inner[item]
                 return bytes(cell.as_buffer()) if cell.is_valid else None
             except Exception as error:  # the library may raise anything on hostile bytes
                 self._coming, self._start = iter(()), -1
@@ -184,11 +196,11 @@ class Column:
             yield from (_leaf(batch.column(self._column)) for batch in reader)
             return
         kind = self._table.schema_arrow.field(self._column).type
-        leaf = bytes_leaf(kind)
+        leaf = bytes_leaf(kind.value_type if is_list(kind) else kind)
         if leaf is None:
             raise Unusable(f"its column {quoted(self._column)} has no bytes")
         group = bisect_right(self._starts, start) - 1
-        paths = [f"{self._column}.{leaf}" if leaf else self._column]
+        paths = [_path_of(self._table, self._column, leaf)]
         rows = max(1, self._table.metadata.row_group(group).num_rows)
         total = self._table.metadata.row_group(group).total_byte_size
         batches = self._table.iter_batches(
@@ -200,8 +212,23 @@ class Column:
         yield from (_leaf(batch.column(0)) for batch in batches)
 
 
+def is_list(kind: DataType) -> bool:
+    """Check whether a column of this type has lists."""
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind))
+
+
+def _path_of(table: ParquetFile, column: str, leaf: str) -> str:
+    """Return what Parquet calls the bytes of a column; between a list and its entries, every writer has other names."""
+    if is_list(table.schema_arrow.field(column).type):
+        paths = (str(table.schema.column(index).path) for index in range(len(table.schema)))
+        return next(path for path in paths if path.startswith(f"{column}.") and path.endswith(f".{leaf}"))
+    return f"{column}.{leaf}" if leaf else column
+
+
 def _leaf(values: Array) -> Array:
-    """Return the bytes of a column; those of a picture that is null are null."""
+    """Return the bytes of a column, or its lists; those of a picture that is null are null."""
     from pyarrow import types
 
     return values.flatten()[values.type.get_field_index("bytes")] if types.is_struct(values.type) else values

@@ -142,8 +142,8 @@ def _cell(place: Embedded) -> bytes | None:
     """Return the bytes in a row; a file that has changed is opened anew."""
     _check(place.container)
     name, _, rest = place.inner.partition("/")
-    row = rest.partition("/")[0]
-    if not (row.isascii() and row.isdigit()):
+    row, is_listed, item = rest.partition("/")[0].partition(".")
+    if not (row.isascii() and row.isdigit() and (item.isdigit() or not is_listed)):
         raise Unusable("it names no row: write parquet://COLUMN/ROW::FILE")
     now = state(place.container)
     key = name, place.container
@@ -158,4 +158,4 @@ def _cell(place: Embedded) -> bytes | None:
             old.append(_columns.popitem(last=False)[1])
     for one in old:
         one.close()
-    return column.read(int(row))
+    return column.read(int(row), int(item) if is_listed else None)

@@ -9,13 +9,11 @@ from functools import cached_property
 from glob import escape
 from typing import Any
 
-import orjson
-
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, quote, reason_of, shown
+from flux_tasks.errors import InvalidRequest, quote, reason_of, shown
 from pipelines.data.annotations.model import Labels
 
-__all__ = ["AT", "AnnotationSet", "damaged", "labels_in", "number", "numbers", "read_json", "read_text"]
+__all__ = ["AT", "AnnotationSet", "LazyLabels", "damaged", "labels_in", "number", "numbers", "read_text"]
 
 AT = "source.annotations"
 _LARGEST = 50_000_000  # bytes of a file with the labels of one picture
@@ -32,6 +30,9 @@ class AnnotationSet:
         extra: what else the file says of the whole set (``info``, ``licenses``).
         pictures: the names of the pictures that have labels, as the format writes them; with folders, if it knows them.
         load: returns the labels of one of ``pictures``.
+        is_plain: checks whether the labels of a picture can be used, leave it nowhere and have areas, as far as that
+            is known without reading them.
+        digest: returns what tells what is said of a picture from anything else, where that is known without reading.
         places: the files and folders that the set was read from.
         has_extensions: the names of pictures end in a file type.
     """
@@ -44,14 +45,20 @@ class AnnotationSet:
     places: Sequence[str]
     extra: Mapping[str, Any] = field(default_factory=dict)
     has_extensions: bool = False
+    is_plain: Callable[[str], bool] = lambda _: False
+    digest: Callable[[str], str] | None = None
 
     @cached_property
-    def _by_name(self) -> dict[str, list[tuple[list[str], str]]]:
-        found: dict[str, list[tuple[list[str], str]]] = {}
+    def _by_name(self) -> dict[str, str | list[str]]:
+        """The pictures by their names without folders; of most there is one."""
+        found: dict[str, str | list[str]] = {}
         for picture in self.pictures:
-            parts = [part for part in picture.replace("\\", "/").split("/") if part not in ("", ".")]
-            if parts:
-                found.setdefault(parts[-1], []).append((parts, picture))
+            if parts := _parts(picture):
+                known = found.setdefault(parts[-1], picture)
+                if isinstance(known, list):
+                    known.append(picture)
+                elif known is not picture:
+                    found[parts[-1]] = [known, picture]
         return found
 
     def find(self, location: str) -> str | None:
@@ -62,7 +69,9 @@ class AnnotationSet:
             here = files.local_path(location).absolute().as_posix()
         folders = [part for part in here.replace("\\", "/").rpartition("/")[0].split("/") if part]
         parts = [*folders, files.name(location) if self.has_extensions else files.stem(location)]
-        matches = [one for one in self._by_name.get(parts[-1], ()) if parts[-len(one[0]) :] == one[0]]
+        known = self._by_name.get(parts[-1], [])
+        named = [(_parts(one), one) for one in ([known] if isinstance(known, str) else known)]
+        matches = [one for one in named if parts[-len(one[0]) :] == one[0]]
         return max(matches, key=lambda one: len(one[0]))[1] if matches else None
 
     def of(self, location: str) -> Labels | None:
@@ -71,8 +80,56 @@ class AnnotationSet:
         Raises:
             InvalidRequest: what is said of this picture is damaged.
         """
+        found = self.at(location)
+        return found.read() if found.picture is not None else None
+
+    def at(self, location: str) -> LazyLabels:
+        """Return the labels of the picture at a location, which are read now only if they may be damaged.
+
+        Raises:
+            InvalidRequest: what is said of this picture is damaged.
+        """
         picture = self.find(location) if location and not files.is_data(location) else None
-        return self.load(picture) if picture is not None else None
+        found = LazyLabels(self, picture)
+        if picture is not None and not self.is_plain(picture):
+            found.read()
+        return found
+
+
+def _parts(picture: str) -> list[str]:
+    """Return the folders and the name of a picture."""
+    return [part for part in picture.replace("\\", "/").split("/") if part not in ("", ".")]
+
+
+@dataclass(frozen=True)
+class LazyLabels:
+    """The labels of one picture, read when somebody asks for them.
+
+    Attributes:
+        picture: one of those in ``known``; None for one without labels.
+    """
+
+    known: AnnotationSet
+    picture: str | None
+
+    @cached_property
+    def _labels(self) -> Labels:
+        return self.known.load(self.picture) if self.picture is not None else Labels(None)
+
+    def read(self) -> Labels:
+        """Return them.
+
+        Raises:
+            InvalidRequest: they are damaged.
+        """
+        return self._labels
+
+    @property
+    def digest(self) -> str:
+        """What tells them from any others."""
+        if self.picture is None or self.known.digest is None:
+            return self.read().digest
+        return self.known.digest(self.picture)
 
 
 def labels_in(place: str, kind: str) -> dict[str, str]:
@@ -96,21 +153,6 @@ def read_text(location: str) -> str:
         raise damaged(location, "it is no text in UTF-8") from None
     except OSError as error:
         raise InvalidRequest(f"{files.quoted(location)}: cannot be read: {reason_of(error)}") from None
-
-
-def read_json(location: str) -> Any:
-    """Return what a JSON file holds.
-
-    Raises:
-        RecipeError: it cannot be read, or is damaged.
-    """
-    try:
-        return orjson.loads(files.read(location))
-    except OSError as error:
-        what = f"{files.quoted(location)} cannot be read: {reason_of(error)}"
-    except ValueError as error:
-        what = f"{files.quoted(location)} is no JSON: {error}"
-    raise RecipeError([Problem(AT, what)])
 
 
 def damaged(where: str, what: str) -> InvalidRequest:

@@ -7,8 +7,8 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, listed, nearest, quote
-from pipelines.data.annotations.base import AT
-from pipelines.data.annotations.model import RELATIVE, Label, Labels
+from pipelines.data.annotations.base import AT, LazyLabels
+from pipelines.data.annotations.model import RELATIVE, Label
 from pipelines.data.annotations.reading import read_annotations
 from pipelines.data.annotations.writing import coco_file, files_of_target, former_problem, targets_of
 from pipelines.language import templates
@@ -76,7 +76,7 @@ def _has_template(value: Any) -> bool:
     return any(map(_has_template, value)) if isinstance(value, list) else templates.is_template(value)
 
 
-def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, Labels | None]]) -> list[Problem]:
+def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, LazyLabels | None]]) -> list[Problem]:
     """Return what a person should know of the annotations: pictures without labels, labels without pictures.
 
     Args:
@@ -94,13 +94,15 @@ def annotation_warnings(recipe: CompiledRecipe, items: Iterable[tuple[str, Label
     names: set[str] = set()
     beyond: list[str] = []
     flat: list[str] = []
-    for location, labels in items:
+    for location, given_labels in items:
         picture = known.find(location) if location else None
         if picture is None:
             unlabelled.append(location)
             continue
         found.add(picture)
-        labels = labels or Labels(None)
+        if given_labels is None or (known.classes and known.is_plain(picture)):
+            continue
+        labels = given_labels.read()
         names.update(labels.names)
         beyond += (f"{quote(label.name)} in {picture}" for label in labels.labels if _is_beyond(label, labels.size))
         flat += (f"{quote(label.name)} in {picture}" for label in labels.labels if _is_flat(label))

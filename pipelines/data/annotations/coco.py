@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from itertools import islice
+from typing import IO, Any
 
 import orjson
 
 from flux_tasks import files
-from flux_tasks.errors import InvalidRequest, Problem, RecipeError, listed, quote, shown
-from pipelines.data.annotations.base import AT, AnnotationSet, damaged, number, numbers, read_json
+from flux_tasks.errors import InvalidRequest, listed, quote, reason_of, shown
+from pipelines.data.annotations.base import AnnotationSet, damaged, number, numbers
+from pipelines.data.annotations.coco_index import CocoIndex, entries, key_of
 from pipelines.data.annotations.model import Label, Labels
 from pipelines.data.annotations.shapes import bounds
 
-__all__ = ["is_coco", "read_coco", "written"]
+__all__ = ["check_former", "read_coco", "written"]
 
 _OWN = ("bbox", "segmentation", "area", "category_id", "image_id")
 _OF_IMAGE = ("file_name", "width", "height")
-
-
-def is_coco(data: Any) -> bool:
-    """Check whether JSON looks like a COCO file."""
-    return isinstance(data, Mapping) and isinstance(data.get("images"), list)
 
 
 def read_coco(path: str) -> AnnotationSet:
@@ -30,63 +30,36 @@ def read_coco(path: str) -> AnnotationSet:
     Raises:
         RecipeError: it cannot be read, or is no COCO file.
     """
-    data = read_json(path)
-    problems = [
-        f"{name} is no list"
-        for name in ("images", "annotations", "categories")
-        if not isinstance(data, Mapping) or not isinstance(data.get(name), list)
-    ]
-    if problems:
-        what = f"{files.quoted(path)} is no COCO file: {', '.join(problems)}"
-        raise RecipeError([Problem(AT, f"{what}: it has images, annotations and categories")])
-    names = _categories(path, data["categories"])
-    images: dict[str, list[Mapping[str, Any]]] = {}
-    for number_, image in enumerate(data["images"]):
-        if not isinstance(image, Mapping) or not isinstance(image.get("file_name"), str) or "id" not in image:
-            what = f"{files.quoted(path)}: images.{number_}: {shown(image)} has no file_name or no id"
-            raise RecipeError([Problem(AT, what)])
-        images.setdefault(image["file_name"], []).append(image)
-    known = {_key(image["id"]) for found in images.values() for image in found}
-    by_image: dict[Any, list[Mapping[str, Any]]] = {}
-    for number_, annotation in enumerate(data["annotations"]):
-        image_id = _key(annotation.get("image_id")) if isinstance(annotation, Mapping) else None
-        if image_id not in known:
-            what = f"annotations.{number_}: there is no image with the id {shown(image_id)}"
-            raise RecipeError([Problem(AT, f"{files.quoted(path)}: {what}: correct its image_id, or take it out")])
-        by_image.setdefault(image_id, []).append(annotation)
+    index = CocoIndex(path)
 
     def load(picture: str) -> Labels:
-        found = images[picture]
+        try:
+            found, entries = index.images(picture), [*index.annotations(picture)]
+        except (OSError, ValueError) as error:
+            raise damaged(path, f"{quote(picture)} cannot be read: {reason_of(error)}") from None
         if len(found) > 1:
             ids = listed(image["id"] for image in found)
             raise damaged(path, f"{quote(picture)} is the file_name of several images, {ids}: keep one")
         image = found[0]
         size = _size(image, path)
-        entries = by_image.get(_key(image["id"]), ())
-        labels = tuple(_label(entry, names, size, f"{path}: annotation {entry.get('id')}") for entry in entries)
+        labels = tuple(
+            _label(entry, index.categories, size, f"{path}: annotation {entry.get('id')}") for entry in entries
+        )
         return Labels(size, labels, {n: v for n, v in image.items() if n not in _OF_IMAGE}, path)
 
-    classes = {name: dict(category) for name, category in _by_name(names).items()}
-    extra = {name: value for name, value in data.items() if name not in ("images", "annotations", "categories")}
-    return AnnotationSet(path, "coco", classes, [*images], load, [path], extra, has_extensions=True)
-
-
-def _key(value: Any) -> Any:
-    return value if isinstance(value, (int, str)) else repr(value)
-
-
-def _categories(path: str, given: Sequence[Any]) -> dict[Any, Mapping[str, Any]]:
-    found: dict[Any, Mapping[str, Any]] = {}
-    for number_, category in enumerate(given):
-        if not isinstance(category, Mapping) or "id" not in category or not isinstance(category.get("name"), str):
-            what = f"{files.quoted(path)}: categories.{number_}: {shown(category)} has no id or no name"
-            raise RecipeError([Problem(AT, what)])
-        found[_key(category["id"])] = category
-    return found
-
-
-def _by_name(categories: Mapping[Any, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    return {category["name"]: category for category in categories.values()}
+    classes = {category["name"]: dict(category) for category in index.categories.values()}
+    return AnnotationSet(
+        path,
+        "coco",
+        classes,
+        [*index.pictures],
+        load,
+        [path],
+        index.extra,
+        has_extensions=True,
+        is_plain=index.is_plain,
+        digest=index.digest,
+    )
 
 
 def _size(image: Mapping[str, Any], path: str) -> tuple[int, int] | None:
@@ -99,7 +72,7 @@ def _size(image: Mapping[str, Any], path: str) -> tuple[int, int] | None:
 def _label(
     entry: Mapping[str, Any], names: Mapping[Any, Mapping[str, Any]], size: tuple[int, int] | None, where: str
 ) -> Label:
-    category = names.get(_key(entry.get("category_id")))
+    category = names.get(key_of(entry.get("category_id")))
     if category is None:
         known = listed(sorted(map(str, names)))
         raise damaged(where, f"there is no category with the id {shown(entry.get('category_id'))}; there are {known}")
@@ -129,50 +102,75 @@ def _label(
     else:
         raise damaged(where, "it has no bbox, and no polygons")
     extra = {name: value for name, value in entry.items() if name not in _OWN}
-    return Label(category["name"], box, tuple(polygons), rle, extra)
+    named = category.get("keypoints") if "keypoints" in entry else None
+    called = tuple(map(str, named)) if isinstance(named, list) else ()
+    return Label(category["name"], box, tuple(polygons), rle, extra, points=called)
 
 
 def written(
-    pictures: Iterator[tuple[str, Labels]],
+    pictures: Iterable[tuple[str, Labels]],
+    names: Collection[str],
     classes: Mapping[str, Mapping[str, Any]],
     extra: Mapping[str, Any],
-    former: Mapping[str, Any],
-) -> bytes:
-    """Return a COCO file.
+    former: str = "",
+) -> Iterator[bytes]:
+    """Yield the parts of a COCO file; what waits for its turn is in a temporary file.
 
     Args:
         pictures: their names and labels.
+        names: the names of all of them.
         classes: by name, what is said of each; ``id`` is kept.
         extra: what else is said of the whole set.
-        former: the file that was there; what it has of other pictures stays.
+        former: where the file is to which they are added; what it has of other pictures stays. Empty if there is none.
+
+    Raises:
+        InvalidRequest: that file is no COCO file.
+        OSError: it cannot be read.
     """
-    found = [*pictures]
-    names = {name for name, _ in found}
-    images = [image for image in former.get("images", ()) if image["file_name"] not in names]
-    kept_ids = {image["id"] for image in images}
-    annotations = [entry for entry in former.get("annotations", ()) if entry["image_id"] in kept_ids]
-    categories = _numbered(classes, former.get("categories", ()))
-    ids, entry_ids = _Ids(kept_ids), _Ids({entry["id"] for entry in annotations})
-    for name, labels in found:
-        assert labels.size is not None  # noqa: S101 - of a result
-        image_id = ids.take(labels.extra.get("id"))
-        shape = {"file_name": name, "width": labels.size[0], "height": labels.size[1]}
-        images.append({**labels.extra, "id": image_id, **shape})
-        for label in labels.labels:
-            entry_id = entry_ids.take(label.extra.get("id"))
-            left, top, right, bottom = (round(edge, 4) for edge in label.box)
-            segmentation: Any = [[round(v, 4) for point in part for v in point] for part in label.polygons]
-            own = {
-                "id": entry_id,
-                "image_id": image_id,
-                "category_id": categories[label.name]["id"],
-                "bbox": [left, top, round(right - left, 4), round(bottom - top, 4)],
-                "area": round(label.area, 4),
-                "segmentation": label.rle or segmentation,
-            }
-            annotations.append({"iscrowd": 0, **label.extra, **own})
-    data = {**extra, "images": images, "annotations": annotations, "categories": [*categories.values()]}
-    return orjson.dumps(data) + b"\n"
+    ids, entry_ids = _Ids(), _Ids()
+    with tempfile.TemporaryFile() as images, tempfile.TemporaryFile() as annotations:
+        known = []
+        for kind, entry in _former(former, "images", "categories"):
+            if kind == "categories":
+                known.append(entry)
+            elif entry["file_name"] not in names:
+                ids.take(entry["id"])
+                _add(images, entry)
+        for _, entry in _former(former, "annotations") if ids else ():
+            if entry["image_id"] in ids:
+                entry_ids.take(entry["id"])
+                _add(annotations, entry)
+        categories = _numbered(classes, known)
+        for name, labels in pictures:
+            assert labels.size is not None  # noqa: S101 - of a result
+            image_id = ids.take(labels.extra.get("id"))
+            shape = {"file_name": name, "width": labels.size[0], "height": labels.size[1]}
+            _add(images, {**labels.extra, "id": image_id, **shape})
+            for label in labels.labels:
+                own = {"id": entry_ids.take(label.extra.get("id")), "image_id": image_id}
+                own["category_id"] = categories[label.name]["id"]
+                _add(annotations, {"iscrowd": 0, **label.extra, **own, **_shape(label)})
+        yield orjson.dumps(extra)[:-1] + (b"," if extra else b"")
+        for name, spooled in (("images", images), ("annotations", annotations)):
+            yield b'"%s":[' % name.encode()
+            spooled.seek(1)  # after the first comma
+            yield from iter(partial(spooled.read, _BLOCK), b"")
+            yield b"],"
+        yield b'"categories":' + orjson.dumps([*categories.values()]) + b"}\n"
+
+
+def _add(spooled: IO[bytes], entry: Mapping[str, Any]) -> None:
+    spooled.write(b"," + orjson.dumps(entry))
+
+
+def _shape(label: Label) -> dict[str, Any]:
+    left, top, right, bottom = (round(edge, 4) for edge in label.box)
+    segmentation: Any = [[round(v, 4) for point in part for v in point] for part in label.polygons]
+    return {
+        "bbox": [left, top, round(right - left, 4), round(bottom - top, 4)],
+        "area": round(label.area, 4),
+        "segmentation": label.rle or segmentation,
+    }
 
 
 def _numbered(classes: Mapping[str, Mapping[str, Any]], former: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -186,9 +184,17 @@ def _numbered(classes: Mapping[str, Mapping[str, Any]], former: Sequence[Mapping
 
 
 class _Ids:
-    def __init__(self, taken: set[Any]) -> None:
+    """Ids that are taken."""
+
+    def __init__(self, taken: Iterable[Any] = ()) -> None:
         self._taken = set(taken)
-        self._last = max((one for one in taken if isinstance(one, int)), default=0)
+        self._last = max((one for one in self._taken if isinstance(one, int)), default=0)
+
+    def __contains__(self, one: Any) -> bool:
+        return one in self._taken
+
+    def __len__(self) -> int:
+        return len(self._taken)
 
     def take(self, wanted: Any) -> Any:
         """Return the wanted id if it is free, else the next number."""
@@ -200,18 +206,40 @@ class _Ids:
         return wanted
 
 
-def check_former(data: Any, path: str) -> Mapping[str, Any]:
-    """Return the COCO file to which labels are added.
+_LOOKED_AT = 50_000  # entries of a file
+_BLOCK = 1 << 20
+_NEEDED = {"images": ("file_name", "id"), "annotations": ("id", "image_id"), "categories": ("id", "name")}
+
+
+def _former(path: str, *names: str) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of lists in the COCO file to which labels are added, each with the list's name.
+
+    Raises:
+        InvalidRequest: it is no COCO file.
+        OSError: it cannot be read.
+    """
+    left = {*_NEEDED} if path else set()
+    try:
+        with files.stream(path) if path else nullcontext() as file:
+            for entry in entries(file) if file else ():
+                if entry.name in _NEEDED and entry.number is not None:
+                    left.discard(entry.name)
+                    if entry.number >= 0:
+                        _ = [entry.value[needed] for needed in _NEEDED[entry.name]]
+                        if entry.name in names:
+                            yield entry.name, entry.read()
+    except (KeyError, TypeError, ValueError):
+        left.add("")
+    if left:
+        raise InvalidRequest(f"{files.quoted(path)} is there, and is no COCO file: choose another path")
+
+
+def check_former(path: str) -> None:
+    """Check that labels can be added to a COCO file, as far as its beginning shows.
 
     Raises:
         InvalidRequest: it is none.
+        OSError: it cannot be read.
     """
-    try:
-        if not is_coco(data):
-            raise TypeError
-        _ = [(image["file_name"], image["id"]) for image in data["images"]]
-        _ = [(entry["id"], entry["image_id"]) for entry in data["annotations"]]
-        _ = [(category["id"], category["name"]) for category in data["categories"]]
-    except (KeyError, TypeError):
-        raise InvalidRequest(f"{files.quoted(path)} is there, and is no COCO file: choose another path") from None
-    return data  # type: ignore[no-any-return]
+    for _ in islice(_former(path, *_NEEDED), _LOOKED_AT):
+        pass

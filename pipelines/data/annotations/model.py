@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,8 @@ RELATIVE: Size = (1, 1)
 _IN_PIXELS = ("part", "polygon", "robndbox")
 """What Pascal VOC files say in pixels besides the box."""
 
+_SIDE = re.compile(r"(?<![a-z])(left|right|[lr](?=_))", re.IGNORECASE)
+_OPPOSITE = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _LINES = ("line", "linestrip", "point", "points")
 
 
@@ -39,6 +42,7 @@ class Label:
         rle: its pixels as COCO has them, or None.
         extra: what else its format says of it (``iscrowd``, ``difficult``, ids), as it was read.
         visible: share of the object that is left after its picture was cut, 0 to 1.
+        points: the names of its key points, as its class has them.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Label:
     rle: Rle | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     visible: float = 1.0
+    points: tuple[str, ...] = ()
 
     @property
     def area(self) -> float:
@@ -81,13 +86,15 @@ class Label:
             InvalidRequest: its run lengths cannot be read.
         """
         if self.extra and not placement.is_identity:
-            return replace(self, extra=_moved(self.extra, placement))._placed(placement, least)
+            return replace(self, extra=_moved(self.extra, placement, self.points))._placed(placement, least)
         return self._placed(placement, least)
 
     def _placed(self, placement: Placement, least: float) -> Label | None:
         left, top, right, bottom = self.box
         corners = [placement.of(point) for point in ((left, top), (right, top), (right, bottom), (left, bottom))]
         box, polygons = shapes.bounds(corners), tuple(tuple(map(placement.of, one)) for one in self.polygons)
+        if polygons and placement.is_slanted:  # the box of a box that is turned is larger than the object
+            box = shapes.bounds([point for one in polygons for point in one])
         is_inside = _is_inside(box, placement.size) and all(
             _is_inside(shapes.bounds(one), placement.size) for one in polygons
         )
@@ -124,7 +131,8 @@ class Label:
         visible = self.visible * (1.0 if _is_inside(box, placement.size) else share)
         if around is None or visible < least:
             return None
-        cut = box if _is_inside(box, placement.size) else _common(_cut(box, placement.size), around)
+        is_whole = _is_inside(box, placement.size) and not placement.is_slanted
+        cut = box if is_whole else _common(_cut(box, placement.size), around)
         return replace(self, box=cut, rle=shapes.encode(mask), visible=visible)
 
     def paint(self, size: Size, pixels: bytearray, *, by_box: bool = False) -> None:
@@ -296,8 +304,11 @@ def labels_of(output: Mapping[str, Any]) -> Labels | None:
     return Labels.from_data(found) if found is not None else None
 
 
-def _moved(extra: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
-    """Return what a format says besides, with its key points (x, y, visibility …) where they are now."""
+def _moved(extra: Mapping[str, Any], placement: Placement, names: Sequence[str]) -> dict[str, Any]:
+    """Return what a format says besides, with its key points (x, y, visibility …) where they are now.
+
+    In a mirrored picture, a left eye is a right eye.
+    """
     found = {name: value for name, value in extra.items() if name not in _IN_PIXELS}
     points = found.get("keypoints")
     if isinstance(points, list) and all(isinstance(value, (int, float)) for value in points):
@@ -306,10 +317,19 @@ def _moved(extra: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
             u, v = placement.of((x, y))
             is_there = seen and 0 <= u <= placement.size[0] and 0 <= v <= placement.size[1]
             moved += [round(u, 4), round(v, 4), seen] if is_there else [0, 0, 0]
+        if placement.is_mirrored and len(moved) == 3 * len(names):
+            places = [_other_side(name, names) for name in names]
+            moved = [value for at in places for value in moved[3 * at : 3 * at + 3]]
         found["keypoints"] = moved
         if "num_keypoints" in found:
             found["num_keypoints"] = sum(seen > 0 for seen in moved[2::3])
     return found
+
+
+def _other_side(name: str, names: Sequence[str]) -> int:
+    """Return the place of the key point that a mirror makes of ``name``: of ``left_eye`` that of ``right_eye``."""
+    other = _SIDE.sub(lambda side: _OPPOSITE[side[0].lower()], name)
+    return next((at for at, one in enumerate(names) if one.lower() == other.lower()), names.index(name))
 
 
 def _is_inside(box: Box, size: Size) -> bool:

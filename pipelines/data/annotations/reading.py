@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 
 from flux_tasks import files
-from flux_tasks.errors import FluxError, Problem, RecipeError
-from pipelines.data.annotations.base import AT, AnnotationSet, labels_in, read_json
-from pipelines.data.annotations.coco import is_coco, read_coco
-from pipelines.data.annotations.labelme import is_labelme, read_labelme
+from flux_tasks.errors import FluxError, Problem, RecipeError, reason_of
+from pipelines.data.annotations.base import AT, AnnotationSet, labels_in
+from pipelines.data.annotations.coco import read_coco
+from pipelines.data.annotations.coco_index import entries
+from pipelines.data.annotations.labelme import read_labelme
 from pipelines.data.annotations.voc import read_voc
 from pipelines.data.annotations.yolo import classes_file, read_yolo
 
@@ -55,6 +56,21 @@ def _read(path: str, kind: str | None) -> AnnotationSet:
         raise RecipeError([Problem(AT, f"{files.quoted(path)} cannot be read: {error}")]) from None
 
 
+def _kind_of_json(path: str) -> str:
+    """Return the format of a JSON file, or an empty text; it is read until that is certain.
+
+    Raises:
+        RecipeError: it cannot be read, or is no JSON.
+    """
+    lists = {"images": "coco", "shapes": "labelme"}
+    try:
+        with files.stream(path) as file:
+            return next((lists[one.name] for one in entries(file) if one.name in lists and one.number is not None), "")
+    except (OSError, ValueError) as error:
+        what = "cannot be read" if isinstance(error, OSError) else "is no JSON object"
+        raise RecipeError([Problem(AT, f"{files.quoted(path)} {what}: {reason_of(error)}")]) from None
+
+
 def _recognised(path: str) -> str:
     """Return the format of the annotations at ``path``.
 
@@ -69,9 +85,8 @@ def _recognised(path: str) -> str:
     if kind in ("yaml", "yml", "xml"):
         return "voc" if kind == "xml" else "yolo"
     if kind == "json":
-        data = read_json(path)
-        if is_coco(data) or is_labelme(data):
-            return "coco" if is_coco(data) else "labelme"
+        if found_kind := _kind_of_json(path):
+            return found_kind
         what = f"{files.quoted(path)} is neither COCO (images, annotations) nor labelme (shapes)"
         raise RecipeError([Problem(AT, f"{what}: write another file")])
     found = {kind: next(iter(labels_in(path, kind).values()), "") for kind in ("xml", "json", "txt")}
@@ -80,7 +95,7 @@ def _recognised(path: str) -> str:
         kinds = {"yolo": names_at}
     which = [name for name, file in kinds.items() if file]
     if len(which) == 1:
-        if which == ["labelme"] and is_coco(read_json(found["json"])):
+        if which == ["labelme"] and _kind_of_json(found["json"]) == "coco":
             what = f"{files.quoted(path)} is a folder with a COCO file"
             raise RecipeError([Problem(AT, f"{what}: write the file itself, {files.quoted(found['json'])}")])
         return which[0]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import FluxError, InvalidRequest, RecipeError
+from flux_tasks.errors import FluxError, RecipeError
+from flux_tasks.store.records import Store
 from pipelines.data.annotations import coco, labelme, voc, yolo
-from pipelines.data.annotations.base import AnnotationSet, read_json
+from pipelines.data.annotations.base import AnnotationSet
 from pipelines.data.annotations.model import Labels, labels_of
 from pipelines.data.annotations.reading import read_annotations
-from pipelines.data.manifest import ManifestRow
+from pipelines.data.manifest import ManifestRow, OutputRow
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import LabelFiles
 from pipelines.language.document.output import Output
@@ -25,6 +30,7 @@ __all__ = ["coco_file", "files_of_target", "former_problem", "remove_labels", "t
 
 _WRITERS = 16
 _ENDINGS = {"yolo": ".txt", "voc": ".xml", "labelme": ".json"}
+_TOGETHER = 1_000  # files
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def former_problem(path: str, kind: str) -> str:
     """Return why labels cannot be added to what is at ``path``, or an empty string."""
     try:
         if kind == "coco" and files.exists(file := coco_file(path)):
-            coco.check_former(read_json(file), file)
+            coco.check_former(file)
         if kind == "yolo":
             yolo.numbered({}, _data_yaml(path))
     except RecipeError as error:
@@ -75,10 +81,14 @@ def former_problem(path: str, kind: str) -> str:
     return ""
 
 
-def write_annotations(recipe: CompiledRecipe, rows: Iterable[ManifestRow]) -> list[str]:
+def write_annotations(recipe: CompiledRecipe, rows: Callable[[], Iterable[ManifestRow]], store: Store) -> list[str]:
     """Write the labels of results to every place that the outputs of ``recipe`` name; call it on a thread.
 
-    Pictures that are in such a place from an earlier run, and not among ``rows``, stay there.
+    Pictures that are in such a place from an earlier run, and not among the rows, stay there.
+
+    Args:
+        rows: returns the rows of the run, as often as it is asked; of each a name stays in memory.
+        store: remembers which labels a COCO file has, so that it is written only where they have changed.
 
     Returns:
         The files, one for each place: the COCO file, or the folder.
@@ -92,15 +102,15 @@ def write_annotations(recipe: CompiledRecipe, rows: Iterable[ManifestRow]) -> li
     if not targets or recipe.source.annotations is None:
         return []
     own = read_annotations(recipe.source.annotations.path, recipe.source.annotations.format)
-    by_root = sorted(recipe.outputs, key=lambda output: len(output.root), reverse=True)
-    found: dict[str, list[_Result]] = {path: [] for path, _ in targets}
-    for row in rows:
+    results = {path: _Results(recipe, rows, path) for path, _ in targets}
+    for row in rows():
         for output in row["outputs"]:
-            labels = labels_of(output)
-            for path in output.get("annotations", ()) if labels is not None else ():
-                assert labels is not None  # noqa: S101 - just looked
-                found.setdefault(path, []).append(_Result(output["path"], _name(output["path"], by_root), labels))
-    return [_write(path, kind, own, found[path]) for path, kind in targets]
+            for path in output.get("annotations", ()):
+                results[path].learn(output)
+    return [
+        _write_coco(path, own, results[path], store) if kind == "coco" else _write(path, kind, own, results[path])
+        for path, kind in targets
+    ]
 
 
 def remove_labels(recipe: CompiledRecipe, pictures: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -110,24 +120,17 @@ def remove_labels(recipe: CompiledRecipe, pictures: Sequence[tuple[str, Sequence
         InvalidRequest: a COCO file is damaged.
         OSError: a file cannot be written.
     """
+    if (source := recipe.source.annotations) is None:
+        return
+    own = read_annotations(source.path, source.format)
     by_root = sorted(recipe.outputs, key=lambda output: len(output.root), reverse=True)
     for place, kind in targets_of(recipe):
-        names = [_name(picture, by_root) for picture, places in pictures if place in places]
+        names = {_name(picture, by_root) for picture, places in pictures if place in places}
         if kind != "coco":
             for name in names:
                 files.remove(files.join(place, f"{name.rpartition('.')[0]}{_ENDINGS[kind]}"))
         elif names and files.exists(file := coco_file(place)):
-            try:
-                former = coco.check_former(read_json(file), file)
-            except RecipeError as error:
-                raise InvalidRequest(error.problems[0].what) from None
-            gone = {image["id"] for image in former.get("images", ()) if image.get("file_name") in set(names)}
-            left = {
-                "images": [image for image in former.get("images", ()) if image["id"] not in gone],
-                "annotations": [one for one in former.get("annotations", ()) if one.get("image_id") not in gone],
-            }
-            if gone:
-                _put(file, json.dumps({**former, **left}, ensure_ascii=False).encode("utf-8", "replace"))
+            _put_parts(file, coco.written((), names, {}, _extra(own), file))
 
 
 def _name(path: str, outputs: Sequence[Output]) -> str:
@@ -135,17 +138,49 @@ def _name(path: str, outputs: Sequence[Output]) -> str:
     return path.removeprefix(f"{root.rstrip('/')}/") if root else path
 
 
-def _write(path: str, kind: str, own: AnnotationSet, results: Sequence[_Result]) -> str:
-    if kind == "coco":
-        return _write_coco(path, own, results)
+class _Results:
+    """The results whose labels go to one place; they are read from the rows anew each time.
+
+    Attributes:
+        names: of their pictures, below the output folders.
+        classes: what their labels are called.
+        root: of the first one.
+        digest: of all of them.
+    """
+
+    def __init__(self, recipe: CompiledRecipe, rows: Callable[[], Iterable[ManifestRow]], path: str) -> None:
+        self._by_root = sorted(recipe.outputs, key=lambda output: len(output.root), reverse=True)
+        self._rows, self._path = rows, path
+        self.names: set[str] = set()
+        self.classes: set[str] = set()
+        self.root = "."
+        self.digest = hashlib.sha256()
+
+    def learn(self, output: OutputRow) -> None:
+        """Take note of a result."""
+        name = _name(output["path"], self._by_root)
+        if not self.names:
+            self.root = output["path"].removesuffix(name)
+        self.names.add(name)
+        self.classes.update(label["name"] for label in output["labels"]["labels"])
+        self.digest.update(json.dumps([name, output["labels"]]).encode())
+
+    def __iter__(self) -> Iterator[_Result]:
+        for row in self._rows():
+            for output in row["outputs"]:
+                labels = labels_of(output) if self._path in output.get("annotations", ()) else None
+                if labels is not None:
+                    yield _Result(output["path"], _name(output["path"], self._by_root), labels)
+
+
+def _write(path: str, kind: str, own: AnnotationSet, results: _Results) -> str:
     of_own: Mapping[str, Mapping[str, Any]] = own.classes
-    classes = {**of_own, **{name: {} for name in _named(results) if name not in of_own}}
+    classes = {**of_own, **{name: {} for name in sorted(results.classes) if name not in of_own}}
     numbers: dict[str, int] = {}
     if kind == "yolo":
         file = _data_yaml(path)
         numbers = yolo.numbered(classes, file)
-        root = results[0].path.removesuffix(results[0].name) if results else "."
-        _put(file, yolo.data_yaml(numbers, _seen_from(file, root)))
+        _put(file, yolo.data_yaml(numbers, _seen_from(file, results.root)))
     is_own = own.format == kind
 
     def write(result: _Result) -> None:
@@ -159,38 +194,63 @@ def _write(path: str, kind: str, own: AnnotationSet, results: Sequence[_Result])
             file = files.join(path, f"{name}.json")
             _put(file, labelme.written(labels, _seen_from(file, result.path)))
 
+    left = iter(results)
     with ThreadPoolExecutor(_WRITERS) as threads:
-        for _ in threads.map(write, results):
-            pass
+        while some := [*islice(left, _TOGETHER)]:
+            for _ in threads.map(write, some):
+                pass
     return path
 
 
-def _write_coco(path: str, own: AnnotationSet, results: Sequence[_Result]) -> str:
-    file = coco_file(path)
-    former: Mapping[str, Any] = {}
-    if files.exists(file):
-        try:
-            former = coco.check_former(read_json(file), file)
-        except RecipeError as error:
-            raise InvalidRequest(error.problems[0].what) from None
+def _write_coco(path: str, own: AnnotationSet, results: _Results, store: Store) -> str:
+    file, prints = coco_file(path), files.Fingerprints()
+    results.digest.update(json.dumps([own.format, own.classes, own.extra], default=repr).encode())
+    key = hashlib.sha256(file.encode("utf-8", "surrogatepass")).hexdigest()
+    wanted = {"file": file, "labels": results.digest.hexdigest()}
+    with suppress(OSError):
+        known = store.record_or_empty("labels", key)
+        fingerprint = known.pop("fingerprint", None)
+        if known == wanted and fingerprint and prints.matches(file, fingerprint):
+            return file
     classes: dict[str, Mapping[str, Any]] = {}
     for name, said in own.classes.items():
         classes[name] = said if own.format == "coco" else {"id": said["id"] + 1, "supercategory": ""}
-    for name in _named(results):
+    for name in sorted(results.classes):
         classes.setdefault(name, {"supercategory": ""})
     is_own = own.format == "coco"
-    extra = own.extra if is_own else {}
-
-    def pictures() -> Iterator[tuple[str, Labels]]:
-        for result in results:
-            yield result.name, result.labels if is_own else result.labels.plain()
-
-    _put(file, coco.written(pictures(), classes, extra, former))
+    pictures = ((result.name, result.labels if is_own else result.labels.plain()) for result in results)
+    former = file if files.exists(file) else ""
+    _put_parts(file, coco.written(pictures, results.names, classes, _extra(own), former))
+    with suppress(OSError):
+        store.put_record("labels", key, {**wanted, "fingerprint": prints.of_written(file)})
     return file
 
 
-def _named(results: Iterable[_Result]) -> list[str]:
-    return sorted({name for result in results for name in result.labels.names})
+def _extra(own: AnnotationSet) -> Mapping[str, Any]:
+    """Return what is said of the whole set in a COCO file."""
+    return own.extra if own.format == "coco" else {}
+
+
+def _put_parts(file: str, parts: Iterable[bytes]) -> None:
+    """Write a file of these parts, unless it has these bytes."""
+    staging = files.Staging(f"{file}.tmp")
+    staging.clear()  # of a run that was killed
+    try:
+        new = staging.new()
+        with new.open("wb") as whole:
+            whole.writelines(parts)
+        if not _is_same(new, file):
+            files.patiently(staging.publish, new, file)
+    finally:
+        staging.clear()
+
+
+def _is_same(new: Path, file: str) -> bool:
+    """Check whether a file has these bytes."""
+    if files.size(file) != new.stat().st_size:
+        return False
+    with new.open("rb") as one, files.stream(file) as other:
+        return all(block == other.read(len(block)) for block in iter(partial(one.read, 1 << 20), b""))
 
 
 def _data_yaml(path: str) -> str:

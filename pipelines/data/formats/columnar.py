@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, listed, quote
-from flux_tasks.files.inside.cells import arrow_batches, bytes_leaf, open_parquet
+from flux_tasks.files.inside.cells import arrow_batches, bytes_leaf, is_list, open_parquet
 from pipelines.data.formats.layout import Shard, inside
 from pipelines.data.formats.tables import Row, attempt, is_bytes, is_printable, values_of
 from pipelines.language.names import RESERVED
@@ -37,7 +38,9 @@ def columns(shard: Shard) -> list[str]:
     """
     with _File.opened(shard.location) as file:
         return [
-            name for name in file.schema.names if name in file.pictures or is_printable(file.schema.field(name).type)
+            name
+            for name in file.schema.names
+            if name in file.pictures or name in file.lists or is_printable(file.schema.field(name).type)
         ]
 
 
@@ -75,6 +78,11 @@ def rows(shard: Shard, root: str, number: int, *, is_chosen: bool) -> Iterator[R
                             )
                     except InvalidRequest as error:
                         problem = f"{quote(name)}: {error}"
+                for name in file.lists & row.keys():
+                    try:
+                        row[name] = file.listed(name, row[name], at, root)
+                    except InvalidRequest as error:
+                        problem = f"{quote(name)}: {error}"
                 for name in file.labels.keys() & row.keys():
                     row[name] = _label(row[name], file.labels[name])
                 row.setdefault("split", shard.split)
@@ -99,6 +107,13 @@ def _main(pictures: Sequence[str], location: str) -> str:
     raise RecipeError([Problem("source.image", what)])
 
 
+def _has_lists(kind: Any) -> bool:
+    """Check whether a column has lists of pictures, as ``datasets`` has ``List(Image())``: {bytes, path} each."""
+    if not is_list(kind) or bytes_leaf(kind.value_type) != "bytes":
+        return False
+    return bool(kind.value_type.get_field_index("path") >= 0)
+
+
 def _label(value: Any, names: Sequence[str]) -> Any:
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
 
@@ -109,6 +124,7 @@ class _File:
 
     Attributes:
         pictures: its columns with bytes, each with the field that has them, or an empty text.
+        lists: its columns of lists of pictures.
         labels: its columns of numbers that stand for names, with these names.
     """
 
@@ -132,6 +148,7 @@ class _File:
         found = {name: leaf for name, leaf in leaves.items() if leaf is not None}
         structs = {name: leaf for name, leaf in found.items() if leaf}
         self.pictures = structs or found
+        self.lists = {field.name for field in self.schema if _has_lists(field.type)}
         self.labels: dict[str, list[str]] = {}
         try:
             features = json.loads((self.schema.metadata or {})[b"huggingface"])["info"]["features"]
@@ -149,6 +166,34 @@ class _File:
             self.table.close(force=True)
         if self.reader is not None:
             self.reader.close()
+
+    def listed(self, name: str, values: Any, at: int, root: str) -> list[str]:
+        """Return where the pictures of a list are.
+
+        Args:
+            values: of each what the file calls it.
+
+        Raises:
+            InvalidRequest: one leads out of the dataset.
+        """
+        called = [str((value or {}).get("path") or "") for value in values or ()]
+        if name in self._without_bytes:
+            return [inside(root, one) for one in called]
+        return [files.cell(self.kind, self.location, name, at, one, item=item) for item, one in enumerate(called)]
+
+    @cached_property
+    def _without_bytes(self) -> set[str]:
+        """Columns of lists whose pictures are files: no list of them has bytes."""
+        found = set(self.lists) if self.table is not None else set()
+        groups = range(self.table.num_row_groups) if self.table is not None and found else ()
+        for about in (self.table.metadata.row_group(group) for group in groups if self.table is not None):
+            for chunk in (about.column(index) for index in range(about.num_columns)):
+                name, _, leaf = chunk.path_in_schema.partition(".")
+                figures = chunk.statistics
+                nulls = figures.null_count if figures is not None and figures.has_null_count else 0
+                if leaf.endswith("bytes") and nulls < chunk.num_values:
+                    found.discard(name)
+        return found
 
     def batches(self) -> Iterator[_Batch]:
         """Yield the rows, some at a time."""
@@ -186,7 +231,9 @@ class _File:
     def _of_arrow(self) -> Iterator[_Batch]:
         import pyarrow as pa
 
-        names = [name for name in self.schema.names if name in self.pictures or self._is_plain(name)]
+        names = [
+            name for name in self.schema.names if name in self.pictures or name in self.lists or self._is_plain(name)
+        ]
         for batch in self.reader or ():
             columns, masks = [], {}
             for name in names:
@@ -198,6 +245,10 @@ class _File:
                     has_path = bool(leaf) and column.type.get_field_index("path") >= 0
                     path = column.field("path") if has_path else pa.nulls(len(column), pa.string())
                     column = pa.StructArray.from_arrays([path], names=["path"])
+                elif name in self.lists:
+                    inner = column.values.flatten()[column.type.value_type.get_field_index("path")]
+                    paths = pa.StructArray.from_arrays([inner], names=["path"])
+                    column = pa.ListArray.from_arrays(column.offsets.cast(pa.int32()), paths, mask=column.is_null())
                 columns.append(column)
             yield values_of(pa.RecordBatch.from_arrays(columns, names=names)), masks
 

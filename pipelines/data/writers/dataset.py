@@ -86,8 +86,8 @@ class Dataset:
 
     # -- one writer -----------------------------------------------------------------------------------------------
 
-    def check_writer(self) -> None:
-        """Check that no other process writes it at this moment.
+    def check_writer(self) -> bool:
+        """Check that no other process writes it at this moment; returns whether one has that was killed.
 
         Raises:
             StoreUnavailable: one does.
@@ -98,6 +98,8 @@ class Dataset:
             if not has_ended(owner) and not (is_old and not is_of_this_machine(owner)):
                 where = f"{files.quoted(self._folder)} is being written by {readable(owner)}"
                 raise StoreUnavailable(f"{where}: wait, or remove {HOME}/writer.json if that process is gone")
+            return True
+        return False
 
     def _begin(self) -> None:
         if self._is_begun:
@@ -125,7 +127,7 @@ class Dataset:
 
     def line_of(self, row: Row) -> bytes:
         """Return a row as it is in ``metadata.jsonl``, or in the JSON file of a tar."""
-        columns = dict(row.columns)
+        columns = {**row.columns, **{name: [one.digest for one in images] for name, images in row.lists.items()}}
         if self.output.format == "imagefolder":
             names = {
                 "file_name" if name == IMAGE else f"{name}_file_name": (
@@ -271,7 +273,12 @@ class Dataset:
             OSError, StoreUnavailable: it cannot be written.
         """
         if not self._is_begun:
-            if not is_complete or not files.exists(self._at(HOME, "dataset.json")) or self._is_whole():
+            if not is_complete or not files.exists(self._at(HOME, "dataset.json")):
+                return []
+            if self._is_whole():
+                with suppress(StoreUnavailable):  # it has begun just now
+                    if self.check_writer():
+                        files.remove(self._at(HOME, "writer.json"))
                 return []
             self._begin()
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flux_tasks import files
 from flux_tasks.errors import cut, shown
 from flux_tasks.images.reference import ImageRef
 from pipelines.data.items import Item
@@ -49,6 +50,12 @@ def source_columns(item: Item) -> Iterator[tuple[str, Any]]:
             yield (f"source_{text}" if text in _TAKEN else text), value
 
 
+def _are_pictures(value: Any) -> bool:
+    """Check whether a value is a list of pictures in a file of a dataset."""
+    is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return is_list and all((inside := files.embedded(one)) is not None and inside.kind != "tar" for one in value)
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of a dataset.
@@ -57,6 +64,7 @@ class Row:
         pictures: the result (``image``) and those beside it.
         columns: as ``Schema.fitted`` returns them.
         sidecar: the JSON file beside its picture; empty if it has none.
+        lists: the pictures of the columns in ``Schema.lists``.
     """
 
     split: str
@@ -64,6 +72,7 @@ class Row:
     pictures: Mapping[str, ImageRef]
     columns: Mapping[str, Any]
     sidecar: str = ""
+    lists: Mapping[str, Sequence[ImageRef]] = field(default_factory=dict)
 
 
 @dataclass
@@ -73,6 +82,7 @@ class Schema:
     Attributes:
         pictures: their names, the result's first.
         source: the kinds of the columns of the source.
+        lists: columns of the source that are lists of pictures; Parquet holds these, other formats where they are.
         is_fixed: whether the dataset exists, so that no kind of it can change.
     """
 
@@ -80,6 +90,8 @@ class Schema:
     own: tuple[str, ...]
     source: dict[str, Kind] = field(default_factory=dict)
     is_fixed: bool = False
+    lists: set[str] = field(default_factory=set)
+    _no_lists: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
     """What keeps items out of a dataset that exists, by column; of each column the first."""
 
@@ -93,11 +105,13 @@ class Schema:
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Schema:
         """Return the schema of a dataset that exists."""
-        return cls(tuple(data["pictures"]), tuple(data["own"]), dict(data["source"]), is_fixed=True)
+        lists = set(data.get("lists", ()))
+        return cls(tuple(data["pictures"]), tuple(data["own"]), dict(data["source"]), is_fixed=True, lists=lists)
 
     def to_data(self) -> dict[str, Any]:
         """Return the schema as plain data."""
-        return {"pictures": list(self.pictures), "own": list(self.own), "source": self.source}
+        lists = {"lists": sorted(self.lists)} if self.lists else {}
+        return {"pictures": list(self.pictures), "own": list(self.own), "source": self.source, **lists}
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -111,6 +125,8 @@ class Schema:
             if kind == "bytes":
                 continue
             if not self.is_fixed:
+                if value:
+                    (self.lists if _are_pictures(value) else self._no_lists).add(name)
                 self.source[name] = merge(self.source.get(name, "null"), kind)
             elif name in self.problems:
                 continue
@@ -128,6 +144,7 @@ class Schema:
         if not self.is_fixed:
             kinds = {name: settled(kind) for name, kind in self.source.items()}
             self.source = {name: kind for name, kind in kinds.items() if kind != "bytes"}
+            self.lists -= self._no_lists
             self.is_fixed = True
 
     def fitted(self, own: Mapping[str, Any], item: Item) -> dict[str, Any]:

@@ -98,8 +98,12 @@ class Parquet:
             name: {"bytes": content, "path": f"{row.name.replace('/', '_')}.{extension_of(row.pictures[name])}"}
             for name, content in data.items()
         }
-        self._rows.append({**pictures, **row.columns})
-        self._size += size
+        lists = {
+            name: [{"bytes": image.read(), "path": f"{at}.{extension_of(image)}"} for at, image in enumerate(images)]
+            for name, images in row.lists.items()
+        }
+        self._rows.append({**pictures, **row.columns, **lists})
+        self._size += size + sum(len(one["bytes"]) for images in lists.values() for one in images)
 
     def _flush(self) -> None:
         if self._rows:
@@ -142,9 +146,13 @@ def _arrow_schema(schema: Schema) -> pa.Schema:
 
     picture = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields = [pa.field(name, picture) for name in schema.pictures]
-    fields += [pa.field(name, _arrow_type(kind)) for name, kind in schema.kinds.items()]
-    features = {name: {"_type": "Image"} for name in schema.pictures}
+    fields += [
+        pa.field(name, pa.list_(picture) if name in schema.lists else _arrow_type(kind))
+        for name, kind in schema.kinds.items()
+    ]
+    features: dict[str, Any] = {name: {"_type": "Image"} for name in schema.pictures}
     features |= {name: feature_of(kind) for name, kind in schema.kinds.items()}
+    features |= {name: {"feature": {"_type": "Image"}, "_type": "List"} for name in schema.lists}
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 

@@ -114,7 +114,9 @@ class Expect(Part):
         default=None, description="Sharpness of the result over that of the step's input is at least this."
     )
     solid: _Solid | None = Field(
-        default=None, description="false: the result must not be one single colour, as after some failures."
+        default=None,
+        description="false: the result must not be one single colour, as after some failures; with outpaint, no side "
+        "that was added may be, unless the edge next to it has that colour, too.",
     )
     condition: _Condition | None = Field(
         default=None,

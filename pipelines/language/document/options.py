@@ -64,13 +64,16 @@ class OnFailure(Part):
 
 
 class Preserve(Part):
-    """Put the original pixels back outside the mask after an edit."""
+    """Put the original pixels back: outside the mask after an edit, inside the border after an outpaint."""
 
     short: ClassVar[Any] = bool
     wording: ClassVar[Wording | None] = Wording("true or a mapping", "true or {feather: 2}")
 
     feather: Annotated[float, Field(ge=0, le=100), Wording("a number of pixels from 0 to 100", "one such as 2")] = (
-        Field(default=0.0, description="Pixels by which the edge is softened, inwards.")
+        Field(
+            default=0.0,
+            description="Pixels by which the edge is softened: inside the mask; with outpaint, inside the original.",
+        )
     )
 
     @classmethod
@@ -127,7 +130,9 @@ class StepOptions(Part):
         "result, or try again with changed parameters, each of which is a job of its own.",
     )
     preserve: Annotated[Preserve | None, OrNull()] = Field(
-        default=None, description="Put the pixels outside the mask back; feather softens the edge by this many pixels."
+        default=None,
+        description="Put the pixels outside the mask back; with outpaint, those of the original. feather softens the "
+        "edge by this many pixels.",
     )
     align: Annotated[
         bool, Wording("true or false", "true where a result may have moved, else leave it out"), OrNull()

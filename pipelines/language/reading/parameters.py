@@ -142,7 +142,8 @@ class _StepCheck:
         if step.require_mask and not self._has_mask:
             self._add((*path, "require_mask"), f"{name} has no mask: leave require_mask out")
         expect, is_masked = step.expect, self._has_mask and step.is_paid
-        if step.preserve is not None and not is_masked:
+        has_canvas = isinstance(step.action, Tool) and step.action.has_canvas
+        if step.preserve is not None and not is_masked and not has_canvas:
             self._add((*path, "preserve"), f"{name} has no mask: leave preserve out")
         if step.match_colour and not is_masked:
             self._add((*path, "match_colour"), f"{name} has no mask: leave match_colour out")

@@ -236,6 +236,77 @@ def test_a_picture_that_parquet_only_names_is_a_file_of_the_dataset(here: Place,
     assert "its column 'image' has no picture" in found[3].error
 
 
+def _views(folder: Path, kind: str) -> str:
+    """Rows with a picture, and as many views of it as their number says; row 2 has none at all."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    image = datasets.Image()
+    features = datasets.Features({"image": image, "views": datasets.List(image), "prompt": datasets.Value("string")})
+    view = [[Image.new("RGB", (80 + 10 * row + at, 80), "red") for at in range(row)] for row in range(4)]
+    rows = {"image": [Image.new("RGB", (64 + row, 64)) for row in range(4)], "prompt": list("abcd"), "views": view}
+    rows["views"][2] = None
+    made = datasets.Dataset.from_dict(rows, features=features)
+    folder.mkdir()
+    if kind == "arrow":
+        made.save_to_disk(str(folder))
+    else:
+        made.to_parquet(str(folder / "train.parquet"), batch_size=2)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_list_of_pictures_in_a_column_is_the_references_of_an_edit(here: Place, tmp_path: Path, kind: str) -> None:
+    place = _views(tmp_path / "made", kind)
+    found = items(place)
+    assert [item.error for item in found] == [""] * 4
+    sizes = [[ImageRef.of(view).width for view in item.row["views"]] for item in reversed(found)]
+    assert sizes == [[110, 111, 112], [], [90], []]
+    steps = [{"edit": {"prompt": "{{ prompt }}", "references": "{{ views }}"}}]
+    made = here.recipe({"source": {"dataset": place}, "steps": steps, "output": "FOLDER/out/{{ stem }}.png"})
+    assert plan(made.compiled, endpoint=here.settings.endpoint, key="k", store=here.settings.store).jobs == 4
+    run, _ = perform(made, here.settings)
+    assert run.summary.counts == {"done": 4}
+    _, rows = perform(made, here.settings)
+    assert [row["outcome"] for row in rows] == ["cached"] * 4
+    assert here.jobs == 4
+
+
+def test_a_list_of_pictures_goes_into_a_parquet_dataset_and_its_locations_into_others(
+    here: Place, tmp_path: Path
+) -> None:
+    place = _views(tmp_path / "made", "parquet")
+    for kind in ("parquet", "imagefolder"):
+        output = {"dataset": f"FOLDER/{kind}", "format": kind}
+        made = here.recipe(
+            {"source": {"dataset": place}, "steps": [{"flip": {"direction": "vertical"}}], "output": output}
+        )
+        for _ in range(2):
+            run, _rows = perform(made, here.settings)
+            assert run.summary.problem == ""
+    import datasets
+
+    [file] = (here.folder / "parquet" / "data").glob("*.parquet")
+    found = datasets.load_dataset("parquet", data_files=str(file), cache_dir=str(tmp_path / "cache"), split="train")
+    assert found.features["views"] == datasets.List(datasets.Image())
+    assert [[view.width for view in row["views"] or ()] for row in found] == [[], [90], [], [110, 111, 112]]
+    again = [[ImageRef.of(view).width for view in item.row["views"]] for item in items(file, image="{{ image }}")]
+    assert again == [[], [90], [], [110, 111, 112]]
+    lines = (here.folder / "imagefolder" / "train" / "metadata.jsonl").read_text().splitlines()
+    assert json.loads(lines[1])["views"] == [f"parquet://views/1.0::{place}/train.parquet"]
+
+
+@pytest.mark.parametrize("step", [{"erase": {"mask": "{{ views }}"}}, {"composite": {"over": "{{ views }}"}}])
+def test_a_list_where_one_picture_is_expected_is_an_error_of_its_item(here: Place, tmp_path: Path, step: Any) -> None:
+    source = {"dataset": _views(tmp_path / "made", "parquet"), "filter": "prompt == 'd'"}
+    made = here.recipe({"source": source, "steps": [step], "output": "FOLDER/out/{{ stem }}.png"})
+    [said] = plan(made.compiled, endpoint=here.settings.endpoint, key="k", store=here.settings.store).invalid
+    assert "3 pictures" in said
+    assert "is expected: choose one, such as '{{ column[0] }}'" in said or "given: it takes one" in said
+    perform(made, here.settings)
+    assert here.jobs == 0
+
+
 # -- damage -----------------------------------------------------------------------------------------------------------
 
 

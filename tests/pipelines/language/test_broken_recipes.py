@@ -112,8 +112,8 @@ def test_a_recipe_that_uses_another_that_uses_the_first_says_the_way_round() -> 
 
 
 def test_a_step_that_is_nothing_like_any_is_told_with_all_that_there_are() -> None:
-    [line] = said_of(SEPIA.replace("edit: {prompt", "rotate: {prompt"))
-    assert line.startswith("r.yaml:5: steps.0.rotate: there is no tool 'rotate'; there are deblur, erase, ")
+    [line] = said_of(SEPIA.replace("edit: {prompt", "zigzag: {prompt"))
+    assert line.startswith("r.yaml:5: steps.0.zigzag: there is no tool 'zigzag'; there are deblur, erase, ")
     assert all(f"{name}, " in line for name in (*catalog.TASKS, *OPERATIONS))
     assert line.endswith(", call, recipe")
 

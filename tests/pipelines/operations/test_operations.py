@@ -65,6 +65,60 @@ ROW = colours([RED, GREEN, BLUE])
 # -- turning, scaling, cutting, padding -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize(("degrees", "turn"), [(90, 270), (-90, 90), (180, 180), (270, 90), (-270, 270)])
+def test_quarter_turns_only_move_pixels(kind: str, degrees: int, turn: int) -> None:
+    picture = noise((5, 3), kind)
+    turned = do("rotate", ref(picture), degrees=degrees).open()
+    assert turned.mode == picture.mode
+    assert turned.tobytes() == picture.transpose(getattr(Image.Transpose, f"ROTATE_{turn}")).tobytes()
+
+
+def test_a_mirror_changes_left_and_right_or_top_and_bottom() -> None:
+    assert rows_of(do("flip", ref(ROW), direction="horizontal")) == [[BLUE, GREEN, RED]]
+    assert do("flip", ref(ROW), direction="vertical").digest == ref(ROW).digest, "the same pixels: the file itself"
+
+
+def test_a_full_turn_is_the_file_itself() -> None:
+    picture = ref(noise((9, 6)), "JPEG")
+    assert {do("rotate", picture, degrees=degrees).digest for degrees in (0, 360, -360)} == {picture.digest}
+
+
+@pytest.mark.parametrize(
+    ("kind", "color", "mode"),
+    [("RGB", "white", "RGB"), ("L", "white", "L"), ("L", "red", "RGB"), ("RGB", "transparent", "RGBA")],
+)
+def test_the_corners_of_a_turned_picture_have_the_colour_that_the_recipe_says(kind: str, color: str, mode: str) -> None:
+    picture = Image.new(kind, (40, 20), 90 if kind == "L" else (9, 99, 199))
+    turned = do("rotate", ref(picture), degrees=30, color=color).open()
+    assert turned.mode == mode
+    assert turned.size == (45, 38)
+    assert turned.getpixel((0, 0)) == Image.new(mode, (1, 1), color if color != "transparent" else 0).getpixel((0, 0))
+    assert turned.convert("RGB").getpixel((22, 19)) == picture.convert("RGB").getpixel((0, 0))
+    kept = do("rotate", ref(picture), degrees=30, color=color, expand=False).open()
+    assert kept.size == picture.size
+
+
+def test_a_turned_mask_is_black_and_white_and_its_corners_are_black() -> None:
+    mask = do("rotate", ref(Image.new("L", (40, 20), 255)), on="mask", degrees=30).open()
+    assert {value for _, value in mask.getcolors() or ()} == {0, 255}
+    assert mask.getpixel((0, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "what"),
+    [
+        ("rotate", {}, "is required"),
+        ("rotate", {"degrees": 400}, "360"),
+        ("rotate", {"degrees": "left"}, "number"),
+        ("flip", {"direction": "left"}, "horizontal"),
+        ("flip", {}, "is required"),
+    ],
+)
+def test_a_turn_or_a_mirror_says_what_it_lacks(name: str, given: dict[str, Any], what: str) -> None:
+    assert any(what in said for said in problems(name, **given).values())
+
+
 def test_a_picture_is_turned_as_its_exif_data_say() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
@@ -515,6 +569,11 @@ PARAMETERS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         optional={"left": st.integers(0, 9), "bottom": st.integers(0, 9), "width": sides, "anchor": anchors}
         | {"aspect_ratio": st.sampled_from(["3:2", "1:30"]), "color": words},
     ),
+    "rotate": st.fixed_dictionaries(
+        {"degrees": st.sampled_from([0, 90, 180, -90]) | st.floats(-360, 360)},
+        optional={"expand": st.booleans(), "color": words, "filter": st.sampled_from(["bicubic", "nearest"])},
+    ),
+    "flip": st.fixed_dictionaries({"direction": st.sampled_from(["horizontal", "vertical"])}),
     "convert": st.fixed_dictionaries(
         {},
         optional={

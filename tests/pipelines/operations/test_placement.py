@@ -64,6 +64,17 @@ PARAMETERS = st.one_of(
     st.tuples(st.just("pad"), st.fixed_dictionaries({"left": st.integers(0, 20), "bottom": st.integers(1, 20)})),
     st.tuples(st.just("pad"), st.fixed_dictionaries({"aspect_ratio": st.just("2:1"), "anchor": ANCHORS})),
     st.tuples(st.just("flatten"), st.just({})),
+    st.tuples(st.just("flip"), st.fixed_dictionaries({"direction": st.sampled_from(["horizontal", "vertical"])})),
+    st.tuples(
+        st.just("rotate"),
+        st.fixed_dictionaries(
+            {
+                "degrees": st.sampled_from([0, 90, 180, 270, -90, 360]) | st.floats(-360, 360),
+                "expand": st.booleans(),
+                "color": st.just("black"),
+            }
+        ),
+    ),
 )
 
 

@@ -232,6 +232,20 @@ def test_a_killed_writer_leaves_whole_shards_and_the_next_run_finishes_the_same_
     assert (figures["killed"], figures["halves"], figures["different"]) == (2, 0, 0)
 
 
+def test_what_a_process_that_was_killed_at_its_very_end_has_left_goes_with_the_next_run(here: Place) -> None:
+    made = over_photos(here, "webdataset")
+    perform(made, here.settings)
+    whole = state(here.folder / "out")
+    place = here.folder / "out" / ".flux" / "writer.json"
+    with subprocess.Popen([sys.executable, "-c", ""]) as other:
+        from flux_tasks.store.owner import this_process
+
+        owner = this_process().replace(f":{os.getpid()} ", f":{other.pid} ")
+    place.write_text(json.dumps({"owner": owner, "time": time.time()}))
+    perform(made, here.settings)
+    assert state(here.folder / "out") == whole
+
+
 def test_only_one_process_writes_a_dataset_at_a_time(here: Place) -> None:
     made = over_photos(here, "parquet")
     place = here.folder / "out" / ".flux" / "writer.json"
@@ -435,3 +449,49 @@ def test_a_dataset_in_a_bucket_is_written_and_added_to(here: Place) -> None:
         ]
         assert "_SUCCESS" in names
         assert not [name for name in names if "tmp" in name or "writer" in name]
+
+
+def test_a_table_and_masks_in_a_bucket_become_a_dataset_there_and_what_is_added_costs_its_own_jobs(here: Place) -> None:
+    import fsspec
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with moto_s3() as endpoint, reach_s3(endpoint):
+        root = f"s3://{new_bucket_name()}"
+        files.exists(f"{root}/any")
+        store = fsspec.filesystem("s3")
+        store.mkdir(root)
+        here.settings = replace(here.settings, store=f"{root}/store")
+        made = Recipe.parse(
+            f"source: {{table: '{root}/meta/rows.parquet', image: '{root}/photos/{{{{ photo }}}}'}}\n"
+            "steps:\n  - deblur: {}\n  - erase: {mask: '{{ mask }}'}\n"
+            "  - fill: {mask: '{{ mask }}', prompt: '{{ prompt }}'}\n"
+            f"  - outpaint: {{aspect_ratio: '16:9'}}\noutput: {{dataset: '{root}/out', format: imagefolder}}\n"
+        )
+
+        def put(count: int) -> None:
+            rows = []
+            for number in range(count):
+                for kind, place in (("photos", "photos"), ("masks", "meta/masks")):
+                    data = (here.folder / kind / f"p{number}.png").read_bytes()
+                    files.write(f"{root}/{place}/p{number}.png", data)
+                rows.append(
+                    {"photo": f"p{number}.png", "mask": f"{root}/meta/masks/p{number}.png", "prompt": f"sky {number}"}
+                )
+            table = io.BytesIO()
+            parquet.write_table(pa.Table.from_pylist(rows), table)
+            files.write(f"{root}/meta/rows.parquet", table.getvalue())
+
+        for count, jobs in ((2, 8), (2, 8), (3, 12)):
+            put(count)
+            run, rows = perform(made, here.settings)
+            assert (here.jobs, run.summary.problem) == (jobs, "")
+        store.get(f"{root}/out", str(here.folder / "copy"), recursive=True)
+        found = {row["id"]: row for row in load(here.folder / "copy")["train"]}
+        assert sorted(found) == ["p0", "p1", "p2"]
+        for row in rows:
+            result, photo = files.read(row["outputs"][0]["path"]), files.read(row["source"])
+            for image, data in (("image", result), ("original", photo)):
+                assert Path(found[row["item"]][image]["path"]).read_bytes() == data
+            assert found[row["item"]]["prompt"] == f"sky {row['item'][1]}"
+            assert found[row["item"]]["digest"] == hashlib.sha256(result).hexdigest()

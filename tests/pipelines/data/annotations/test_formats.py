@@ -157,7 +157,7 @@ def test_what_is_written_is_read_back(labels: Labels) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         texts = {
-            "coco": ("a.json", coco.written(iter([("a.png", labels)]), classes, {}, {})),
+            "coco": ("a.json", b"".join(coco.written([("a.png", labels)], {"a.png"}, classes, {}))),
             "yolo": ("a.txt", yolo.written(labels, {"person": 0, "car": 1})),
             "voc": ("a.xml", voc.written(labels, "a.png")),
             "labelme": ("a.json", labelme.written(labels, "a.png")),
