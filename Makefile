@@ -69,7 +69,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults on local, S3 and GCS stores; ARGS="--kills 100 --store s3" for fewer
-	PYTHONPATH=. $(BIN)/python tests/chaos/driver.py $(ARGS)
+	PYTHONPATH=.:tests/support $(BIN)/python tests/chaos/driver.py $(ARGS)
 
 bench: $(VENV)/.dev  ## speed, all contestants side by side, into docs/benchmarks.md; ARGS="--quick" for a look
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py $(ARGS)

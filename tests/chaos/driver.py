@@ -1,6 +1,6 @@
 """The chaos driver: kill runs at random moments, restart them until they end, and judge them by the charge log.
 
-    PYTHONPATH=. python tests/chaos/driver.py --kills 1000 --seed 7 --processes 1,2,4
+    PYTHONPATH=.:tests/support python tests/chaos/driver.py --kills 1000 --seed 7 --processes 1,2,4
 
 A round is one recipe over a few small pictures, one store (a folder, S3 or Google Cloud Storage, see ``stores``), one
 local server with a seeded fault schedule in this process, and one, two or four processes that run the recipe at once.

@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+
+from forked import Forked, Nursery
 
 import flux_tasks
 
 __all__ = ["Commands", "Launcher", "Process", "Zygote", "ports_of", "prefect_database", "prefect_server"]
 
 HERE = Path(__file__).parent
-PATIENCE = 300.0
-"""Seconds after which a zygote counts as hanging."""
 ROOT = Path(flux_tasks.__file__).parents[1]
 """Of the program that is tried: the same in all processes."""
 
@@ -44,49 +42,13 @@ class Launcher(Protocol):
     ) -> Process: ...
 
 
-@dataclass
-class _Forked:
-    run: int
-    zygote: Zygote
-    stir: threading.Event
-    pid: int = 0
-    code: int | None = None
-    begun: threading.Event = field(default_factory=threading.Event)
-    _handle: int | None = None
-
-    def hold(self, pid: int) -> None:
-        """Take hold of the process itself: its number may be given to another one once it is gone."""
-        self.pid = pid
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(ProcessLookupError):
-                self._handle = os.pidfd_open(pid)
-        self.begun.set()
-
-    def ended(self, code: int) -> None:
-        self.code = code
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            os.close(handle)
-        self.stir.set()
-
-    def send(self, number: int) -> None:
-        handle = self._handle
-        if self.code is not None:
-            return
-        if handle is not None:
-            with contextlib.suppress(ProcessLookupError, OSError):
-                signal.pidfd_send_signal(handle, number)
-        else:
-            self.zygote.tell({"kill": self.run, "signal": int(number)})
-
-
 class Zygote:
-    """Starts runs by forking a process that has everything imported; see ``zygote``."""
+    """Starts runs by forking a process that has everything imported; see ``runner``."""
 
     startup = 0.02
 
     def __init__(self, folder: Path) -> None:
-        environment = {
+        self._environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(folder),
             "TMPDIR": str(folder),
@@ -94,54 +56,32 @@ class Zygote:
             "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-        self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "zygote.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            cwd=folder,
-        )
-        self._runs: dict[int, _Forked] = {}
-        self._count = 0
-        self._lock = threading.Lock()
-        assert self._process.stdout is not None
-        assert json.loads(self._process.stdout.readline()) == {"ready": True}
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
+        self._folder = folder
+        self._nursery = Nursery(["runner"], self._environment)
+        assert self._fork(["-c", ""], {}, subprocess.DEVNULL).wait() == 0  # so that no run waits for the imports
 
-    def tell(self, words: Mapping[str, Any]) -> None:
-        assert self._process.stdin is not None
-        with self._lock:
-            self._process.stdin.write(json.dumps(words).encode() + b"\n")
-            self._process.stdin.flush()
+    def _fork(self, command: Sequence[str], environment: Mapping[str, str], output: Any) -> Forked:
+        return Forked(
+            [sys.executable, *command],
+            nursery=self._nursery,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=self._folder,
+            env={**self._environment, **environment},
+        )
 
     def start(
         self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, stir: threading.Event, **more: Any
-    ) -> _Forked:
-        self._count += 1
-        run = self._runs[self._count] = _Forked(self._count, self, stir)
-        order = {"arguments": list(arguments), "environment": dict(environment), "log": str(log)}
-        self.tell({"run": run.run, **order, "flaky": more.get("flaky")})
-        assert run.begun.wait(PATIENCE), "the zygote does not fork"
-        return run
-
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            said = json.loads(line)
-            if "pid" in said:
-                self._runs[said["run"]].hold(said["pid"])
-            else:
-                self._runs.pop(said["run"]).ended(said["code"])
+    ) -> _Command:
+        flaky = {"CHAOS_FLAKY": json.dumps(more["flaky"])} if more.get("flaky") else {}
+        command = ["-c", "import runner, sys; sys.exit(runner.run(sys.argv[1:]))", *arguments]
+        with log.open("ab") as output:
+            return _Command(self._fork(command, {**environment, "FLUX_PREFECT": "off", **flaky}, output), stir)
 
     def close(self) -> None:
         """End it, and what it has started."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(PATIENCE)
-        self._listener.join(PATIENCE)
-        self._process.stdout.close()
+        self._nursery.close()
 
     def __enter__(self) -> Zygote:
         return self
@@ -151,7 +91,7 @@ class Zygote:
 
 
 class _Command:
-    def __init__(self, process: subprocess.Popen[bytes], stir: threading.Event) -> None:
+    def __init__(self, process: subprocess.Popen[Any], stir: threading.Event) -> None:
         self._process = process
         self.pid = process.pid
         self.code: int | None = None

@@ -18,7 +18,7 @@ from typing import Any
 
 from waiting import PATIENCE
 
-__all__ = ["Forked", "run"]
+__all__ = ["Forked", "Nursery", "run"]
 
 SCRIPT = Path(__file__).with_name("nursery.py")
 MODULES = (
@@ -28,7 +28,28 @@ MODULES = (
 RECORDED = ("pipelines.flows", "prefect.flows", "prefect.client.orchestration")
 """Imported as well for what the Prefect server of the tests records."""
 
-_nurseries: dict[frozenset[tuple[str, str]], tuple[subprocess.Popen[bytes], socket.socket]] = {}
+
+class Nursery:
+    """A process that has imported ``modules`` in this environment, and forks; see ``nursery``."""
+
+    def __init__(self, modules: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.asked, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, str(SCRIPT), *modules],
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for the tests
+            )
+
+    def close(self) -> None:
+        """End it, and what it has forked."""
+        self.asked.close()
+        self._process.wait(PATIENCE)
+
+
+_nurseries: dict[frozenset[tuple[str, str]], Nursery] = {}
 
 
 class Forked(subprocess.Popen[str]):
@@ -37,13 +58,21 @@ class Forked(subprocess.Popen[str]):
     So its number is not ours to wait for: the nursery tells how it ended.
 
     Args:
+        nursery: the one that forks it; by default one that has what the program needs in this environment.
         limits: what it may take at most, by the names of ``resource``: ``{"CPU": 20}``.
     """
 
     _channel: socket.socket
 
-    def __init__(self, command: Sequence[Any], *, limits: Mapping[str, int] | None = None, **options: Any) -> None:
-        self._limits = limits or {}
+    def __init__(
+        self,
+        command: Sequence[Any],
+        *,
+        nursery: Nursery | None = None,
+        limits: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> None:
+        self._nursery, self._limits = nursery, limits or {}
         super().__init__(command, **options)
 
     def _execute_child(self, args: Sequence[Any], *others: Any) -> None:
@@ -56,7 +85,7 @@ class Forked(subprocess.Popen[str]):
         data = json.dumps(order).encode() + b"\n"
         self._channel, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(_nursery(given), [b"x"], [theirs.fileno()])
+            socket.send_fds((self._nursery or _nursery(given)).asked, [b"x"], [theirs.fileno()])
         streams = [own if pipe == -1 else pipe for own, pipe in enumerate((pipes[0], pipes[3], pipes[5]))]
         sent = socket.send_fds(self._channel, [data], streams)
         self._channel.sendall(data[sent:])
@@ -95,31 +124,20 @@ def run(command: Sequence[Any], **options: Any) -> subprocess.CompletedProcess[s
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def _nursery(environment: Mapping[str, str]) -> socket.socket:
-    """Return the socket of what forks for this environment: Prefect reads its variables when it is imported."""
+def _nursery(environment: Mapping[str, str]) -> Nursery:
+    """Return what forks for this environment: Prefect reads its variables when it is imported."""
     home = os.environ["PREFECT_HOME"]
     is_recorded = bool(environment.get("PREFECT_API_URL")) and environment.get("PREFECT_HOME") == home
     prefect = {n: v for n, v in environment.items() if n.startswith("PREFECT_") and is_recorded}
     key = frozenset(prefect.items())
     if key not in _nurseries:
         others = {n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_", "PREFECT_"))}
-        own, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, str(SCRIPT), *MODULES, *(RECORDED if is_recorded else ())]
-            process = subprocess.Popen(
-                command,
-                stdin=theirs,
-                stdout=subprocess.DEVNULL,
-                env={**others, **prefect},
-                start_new_session=True,  # Ctrl-C is for the tests
-            )
-        _nurseries[key] = process, own
-    return _nurseries[key][1]
+        _nurseries[key] = Nursery([*MODULES, *(RECORDED if is_recorded else ())], {**others, **prefect})
+    return _nurseries[key]
 
 
 def pytest_sessionfinish() -> None:
     """Let the nurseries end."""
-    for process, own in _nurseries.values():
-        own.close()
-        process.wait(PATIENCE)
+    for nursery in _nurseries.values():
+        nursery.close()
     _nurseries.clear()

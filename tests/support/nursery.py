@@ -62,6 +62,7 @@ def _serve(asked: socket.socket) -> dict[str, Any] | None:
             if not byte:
                 for pid in children:
                     os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
                 return None
             channel = socket.socket(fileno=descriptors[0])
             order, streams = _receive(channel)
