@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import io
 import json
 import re
@@ -19,6 +20,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from cases import Cases
 from fake_bfl import FakeBfl
 from pictures import encoded, noise
 from PIL import Image
@@ -367,12 +369,10 @@ BODIES = [
 ]
 
 
-def values(which: int) -> list[Any]:
+def values(name: str, which: int) -> list[tuple[str, str]]:
+    """Fields of a tool, each with each of its allowed values (0), or of those beyond its range (1)."""
     return [
-        pytest.param(name, field, value, id=f"{name}-{field}={value[:24]}")
-        for name, tool in TOOLS.items()
-        for field, kind in kinds_of(tool).items()
-        for value in KINDS[kind][which].split(" | ")
+        (field, value) for field, kind in kinds_of(TOOLS[name]).items() for value in KINDS[kind][which].split(" | ")
     ]
 
 
@@ -406,6 +406,10 @@ def wire(server: Wire) -> Wire:
 def settings(wire: Wire) -> Iterator[Settings]:
     """With a store of its own, so that nothing is answered from an earlier test's results."""
     yield Settings(endpoint=wire.url, key="the-key", store="memory://wire", poll_interval=0.0)
+    forget_results()
+
+
+def forget_results() -> None:
     if (memory := fsspec.filesystem("memory")).exists("/wire"):
         memory.rm("/wire", recursive=True)
 
@@ -448,11 +452,16 @@ def the_post(wire: Wire) -> Request:
     return post
 
 
+@functools.cache
+def as_base64(files: Path) -> dict[str, str]:
+    return {path.name: base64.b64encode(path.read_bytes()).decode() for path in files.iterdir()}
+
+
 def the_body(wire: Wire, files: Path) -> str:
     """The raw body that arrived, with the names of files for their base64; its mask is looked at as a picture."""
     text = the_post(wire).body.decode()
-    for path in files.iterdir():
-        text = text.replace(f'"{base64.b64encode(path.read_bytes()).decode()}"', f'"<{path.name}>"')
+    for name, encoded_file in as_base64(files).items():
+        text = text.replace(f'"{encoded_file}"', f'"<{name}>"')
     if sent := re.search(r'"mask":"([A-Za-z0-9+/]+={0,2})"', text):
         data = base64.b64decode(sent[1], validate=True)
         with Image.open(io.BytesIO(data)) as mask, Image.open(files / "mask.png") as painted:
@@ -474,22 +483,28 @@ def test_a_call_arrives_as_these_bytes_and_no_others(
     assert the_body(wire, files) == arriving(name, body)
 
 
-@pytest.mark.parametrize(("name", "field", "value"), values(0))
+@pytest.mark.parametrize("name", TOOLS)
 def test_every_allowed_value_of_a_field_arrives_as_it_was_written(
-    name: str, field: str, value: str, wire: Wire, settings: Settings, files: Path
+    name: str, wire: Wire, settings: Settings, files: Path, cases: Cases
 ) -> None:
-    body = with_value(TOOLS[name]["least"], field, value)
-    run(name, asked(body, files), settings)
-    assert the_body(wire, files) == arriving(name, body)
+    for field, value in values(name, 0):
+        body = with_value(TOOLS[name]["least"], field, value)
+        wire.requests.clear()
+        forget_results()
+        with cases.case(f"{field}={value}"):
+            run(name, asked(body, files), settings)
+            assert the_body(wire, files) == arriving(name, body)
 
 
-@pytest.mark.parametrize(("name", "field", "value"), values(1))
+@pytest.mark.parametrize("name", TOOLS)
 def test_a_value_beyond_the_range_of_its_field_is_refused_and_nothing_arrives(
-    name: str, field: str, value: str, wire: Wire, settings: Settings, files: Path
+    name: str, wire: Wire, settings: Settings, files: Path, cases: Cases
 ) -> None:
-    with pytest.raises(InvalidRequest, match=f"{field}|canvas"):
-        run(name, asked(with_value(TOOLS[name]["least"], field, value), files), settings)
-    assert wire.requests == []
+    for field, value in values(name, 1):
+        with cases.case(f"{field}={value}"):
+            with pytest.raises(InvalidRequest, match=f"{field}|canvas"):
+                run(name, asked(with_value(TOOLS[name]["least"], field, value), files), settings)
+            assert wire.requests == []
 
 
 @pytest.mark.parametrize("name", TOOLS)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import Cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, noise
@@ -185,22 +186,27 @@ def marked() -> bytes:
     return masks.from_boxes(SIZE, [BOX]).tobytes()
 
 
-@pytest.mark.parametrize("way", WAYS)
+def new_folder(within: Path, name: str) -> Path:
+    folder = within / name.replace("/", "-")
+    folder.mkdir()
+    return folder
+
+
 @pytest.mark.parametrize("kind", TAKEN)
-def test_a_mask_of_two_values_is_taken_for_what_it_is_in_every_way(kind: str, way: str, tmp_path: Path) -> None:
-    found = sent(WAYS[way](TAKEN[kind](), tmp_path))
-    assert found.mode == "L"
-    assert found.tobytes() == marked()
+def test_a_mask_of_two_values_is_taken_for_what_it_is_in_every_way(kind: str, tmp_path: Path, cases: Cases) -> None:
+    for way in WAYS:
+        with cases.case(way):
+            found = sent(WAYS[way](TAKEN[kind](), new_folder(tmp_path, way)))
+            assert found.mode == "L"
+            assert found.tobytes() == marked()
 
 
-@pytest.mark.parametrize(
-    ("kind", "way"),
-    [(kind, way) for kind in REFUSED for way in WAYS if kind not in DEEP or way in HOLDS_ALL],
-)
-def test_a_mask_whose_meaning_is_not_certain_is_refused_in_every_way(kind: str, way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_mask_whose_meaning_is_not_certain_is_refused_in_every_way(kind: str, tmp_path: Path, cases: Cases) -> None:
     make, message = REFUSED[kind]
-    with pytest.raises(ItemError, match=message):
-        sent(WAYS[way](make(), tmp_path))
+    for way in WAYS if kind not in DEEP else HOLDS_ALL:
+        with cases.case(way), pytest.raises(ItemError, match=message):
+            sent(WAYS[way](make(), new_folder(tmp_path, way)))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "I", "F", "I;16"])

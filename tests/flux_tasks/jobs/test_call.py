@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import Cases
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -291,14 +292,14 @@ BLANK = [
 NEEDS_PROMPT = sorted(name for name, tool in catalog.TOOLS.items() if tool.needs_prompt != "never")
 
 
-@pytest.mark.parametrize("blank", BLANK, ids=ascii)
 @pytest.mark.parametrize("model", NEEDS_PROMPT)
-def test_a_blank_prompt_is_refused_where_nothing_else_says_what_to_make(model: str, blank: str) -> None:
+def test_a_blank_prompt_is_refused_where_nothing_else_says_what_to_make(model: str, cases: Cases) -> None:
     tool = catalog.TOOLS[model]
     required = [name for name, info in tool.request.model_fields.items() if info.is_required()]
     given = {name: picture() if name in tool.image_fields else "me/mine" for name in required}
-    with pytest.raises(InvalidRequest, match="prompt: is blank"):
-        check_content(prepare(tool, {**given, "prompt": blank}), tool.task)
+    for blank in BLANK:
+        with cases.case(ascii(blank)), pytest.raises(InvalidRequest, match="prompt: is blank"):
+            check_content(prepare(tool, {**given, "prompt": blank}), tool.task)
 
 
 def test_the_tools_that_need_a_prompt_are_known() -> None:
