@@ -8,7 +8,7 @@ import asyncio
 import importlib.metadata
 import json
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import httpx
@@ -38,6 +38,12 @@ def package_version() -> str:
         return "0"
 
 
+@cache
+def _document(*, strict: bool) -> bytes:
+    """Return the contract as it is published, written once for all servers."""
+    return json.dumps(openapi(strict=strict)).encode()
+
+
 class LocalApi:
     """The application; ``url``: of the server, for answers to requests that name no host. Else see ``LocalServer``."""
 
@@ -52,7 +58,6 @@ class LocalApi:
         self._client = httpx.AsyncClient(  # no proxy leads back here
             timeout=30.0, mounts=direct, limits=limits, verify=certificates()
         )
-        self._document: bytes | None = None
         tools = {tool.path: tool for tool in catalog.TOOLS.values()}
         tools |= {} if strict else {path: catalog.TOOLS[name] for path, name in SHORT_PATHS.items()}
         routes: dict[str, Handler] = {
@@ -226,9 +231,7 @@ class LocalApi:
         )
 
     async def _openapi(self, _: Request) -> Response:
-        if self._document is None:
-            self._document = json.dumps(openapi(strict=self._strict)).encode()
-        return Response(self._document, media_type="application/json")
+        return Response(_document(strict=self._strict), media_type="application/json")
 
     async def _http_error(self, _: Request, error: Exception) -> Response:
         status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "Internal Server Error")

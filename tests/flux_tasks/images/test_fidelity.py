@@ -21,7 +21,7 @@ CAST = (1.15, 1.0, 0.88)
 
 def photo(path: Path) -> Image.Image:
     image = Image.open(path).convert("RGB")
-    image.thumbnail((768, 768))
+    image.thumbnail((512, 512))
     return image
 
 

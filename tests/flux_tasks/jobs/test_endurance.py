@@ -42,7 +42,7 @@ def settings_for(url: str, folder: Path, **options: Any) -> Settings:
 
 
 def generate(prompt: str) -> Call:
-    return prepare(catalog.TOOLS["flux-2-pro"], {"prompt": prompt})
+    return prepare(catalog.TOOLS["flux-2-pro"], {"prompt": prompt, "width": 64, "height": 64})
 
 
 def open_files() -> int:

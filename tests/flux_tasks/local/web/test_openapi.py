@@ -380,8 +380,10 @@ CHECKS = {
 
 
 @pytest.fixture
-def pictured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def pictured(gate: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three of four strings in image fields become a picture; no slot is ever missing; nothing outside is reached."""
+    gate.largest = 16
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # requests looks through the whole environment for a proxy otherwise
     fields = {name for tool in catalog.TOOLS.values() for name in (*tool.image_fields, *tool.accepts)}
 
     def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[str, Any]) -> None:
