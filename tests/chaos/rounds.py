@@ -7,15 +7,12 @@ pictures, the schedule of faults and the plan of kills, comes from the round's s
 from __future__ import annotations
 
 import json
-import math
-import os
 import random
 import shutil
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,11 +21,12 @@ import flaky
 from disguise import LEASE
 from evidence import Evidence
 from PIL import Image
-from processes import Launcher, Process, ports_of
-from schedule import DEADLINE, FAULTS, TIMEOUT
+from processes import Launcher, Process
+from schedule import DEADLINE, TIMEOUT, Leg
 from stores import LOCAL, Shelf
+from strikes import Plan, Striker, slowness
 from verdict import Verdict, judge
-from watched import ENGINE, MOMENTS, Client, Trap, WatchedServer
+from watched import ENGINE, WatchedServer
 
 from flux_tasks.local import engines
 from flux_tasks.store.journal import Journal
@@ -52,32 +50,6 @@ output:
 """
 
 
-@dataclass(frozen=True)
-class Leg:
-    """What one kind of round is like."""
-
-    name: str
-    kills: int = 12
-    processes: int = 1
-    items: int = 12
-    faults: Sequence[Mapping[str, Any]] = FAULTS
-    flaky: float = 0.0
-    skew: float = 0.0
-    """Seconds by which the clock of a process may be ahead or behind."""
-    machines: int = 1
-    """Machines of one name that the processes believe to run on."""
-    stops: float = 0.0
-    """The share of blows that stop a process for a while, longer or shorter than its lease."""
-    policy: str = "hold"
-    latency: tuple[float, float] = (0.05, 0.05)
-    max_jobs: int | None = None
-    report: bool = False
-    life: float = 0.6
-    """Seconds within which a kill by the clock falls."""
-    patience: float = 300.0
-    """Seconds after which a run that was not killed counts as hanging."""
-
-
 @dataclass
 class Outcome:
     """What a round came to."""
@@ -87,13 +59,6 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
     acted: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
-
-
-_BLOWS = (
-    ((signal.SIGKILL,), (signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)),
-    (0.8, 0.07, 0.06, 0.07),
-)
-"""What a process is struck with, and how often: mostly it dies, sometimes it is asked to stop, once or twice."""
 
 
 @dataclass
@@ -113,35 +78,18 @@ class _Slot:
     """Of the process that has ended by itself."""
 
 
-@dataclass
-class _Plan:
-    """One kill to come: by the clock, or by a trap."""
-
-    words: str
-    at: float
-    trap: Trap | None = None
-    requests: int = 0
-    """What the server had been asked when the plan was made."""
-    signals: tuple[int, ...] = (signal.SIGKILL,)
-    struck: bool = False
-
-
 class Round:
     """See the module. ``play`` plays it; ``evidence`` is what was seen of it then."""
 
     def __init__(self, leg: Leg, seed: str, folder: Path, launcher: Launcher, shelf: Shelf = LOCAL) -> None:
         self.shelf = shelf
-        self.stops: list[tuple[int, float, float]] = []
         self.skews: dict[int, float] = {}
         self.load = 1.0
-        """The greatest ``_slowness`` of the round."""
+        """The greatest ``slowness`` of the round."""
         self.leg, self.seed, self.folder, self.launcher = leg, seed, folder, launcher
         self.random = random.Random(seed)
         self.outcome = Outcome(seed)
         self.stir = threading.Event()
-        self.kills: dict[int, float] = {}
-        self.kinds: dict[int, str] = {}
-        self.asked: set[int] = set()
         self.diary: list[str] = []
         self.slots = [_Slot(number) for number in range(leg.processes)]
         self.max_jobs = leg.max_jobs or self.random.choice((1, 2, 4, 8))
@@ -164,7 +112,9 @@ class Round:
         )
         self.engine = engines.identity(ENGINE)
         self.flaky = leg.flaky
-        self.vain = 0
+        self.striker = Striker(
+            leg, self.random, self.server, launcher.startup, living=self._living, note=self.note, stir=self.stir
+        )
 
     def note(self, words: str) -> None:
         self.diary.append(f"{time.monotonic() - self.began:8.3f} {words}")
@@ -191,7 +141,8 @@ class Round:
                 for slot in self.slots:
                     self._end(slot)
         self.outcome.seconds = time.monotonic() - self.began
-        self.outcome.counts["kills"] = len(self.kills)
+        self.outcome.counts["kills"] = len(self.striker.kills)
+        self.outcome.counts.update(self.striker.counts)
         self.outcome.counts["processes"] = len(self.skews)
         self.outcome.counts["faults of the store"] = len(self._store_failures())
         self.outcome.counts["faults"] = sum(self.outcome.acted.values())
@@ -202,7 +153,7 @@ class Round:
         return self.outcome
 
     def _make_store_fail(self, share: float) -> None:
-        self.load = max(self.load, _slowness())
+        self.load = max(self.load, slowness())
         self.flaky = share
         if self.shelf.proxy is not None:
             self.shelf.proxy.share = share
@@ -258,9 +209,12 @@ class Round:
             "FLUX_ON_UNCERTAIN": self.leg.policy,
         }
 
+    def _living(self) -> list[Process]:
+        return [s.process for s in self.slots if s.process is not None and s.process.code is None]
+
     def _drive(self, budget: int) -> None:
         """Start all processes, kill ``budget`` of them, and let each come to its end."""
-        plan: _Plan | None = None
+        plan: Plan | None = None
         done = 0
         while True:
             now = time.monotonic()
@@ -269,15 +223,17 @@ class Round:
                     done += self._ended(slot, slot.process)
                 elif slot.process is None and slot.ended is None and now >= slot.resume:
                     self._start(slot)
-                elif slot.process is not None and now - slot.began > self.leg.patience * _slowness():
+                elif slot.process is not None and now - slot.began > self.leg.patience * slowness():
                     self._hangs(slot)
             if self.outcome.wrong or all(slot.ended is not None for slot in self.slots):
                 self.server.trap = None
                 return
             if plan is not None and (plan.struck or now > plan.at):
-                plan = self._due(plan)
-            if plan is None and done < budget and self.vain < 3:  # else they only wait for a job that never ends
-                plan = self._plan()
+                self.striker.due(plan)
+                plan = None
+            is_worth_it = self.striker.vain < 3  # else they only wait for a job that never ends
+            if plan is None and done < budget and is_worth_it:
+                plan = self.striker.plan()
             self.stir.wait(0.02 if plan is None else max(0.0005, min(0.02, plan.at - time.monotonic())))
             self.stir.clear()
 
@@ -285,14 +241,14 @@ class Round:
         """Whether it was killed."""
         code, slot.process = process.code, None
         assert code is not None
-        if process.pid in self.kills and code == -signal.SIGKILL:
+        if process.pid in self.striker.kills and code == -signal.SIGKILL:
             self.note(f"process {slot.number} is dead")
-            self.outcome.counts[f"killed by {self.kinds[process.pid]}"] += 1
+            self.outcome.counts[f"killed by {self.striker.kinds[process.pid]}"] += 1
             slot.resume = time.monotonic() + self.random.choice((0.0, 0.0, self.random.uniform(0.0, 0.2)))
             return 1
-        self.kills.pop(process.pid, None)  # it had come to its end just before
+        self.striker.kills.pop(process.pid, None)  # it had come to its end just before
         self.note(f"process {slot.number} ended by itself with {code}")
-        if code == -signal.SIGTERM and process.pid in self.asked:  # before it could hear of it
+        if code == -signal.SIGTERM and process.pid in self.striker.asked:  # before it could hear of it
             return 0
         if code == 3 and slot.stops < 40:  # stopped: what a person does then is to run it again
             slot.stops += 1
@@ -311,88 +267,6 @@ class Round:
         self.outcome.wrong.append(
             f"hang: process {slot.number} has not ended for {self.leg.patience:g} s and more: {said}"
         )
-
-    # -- plans --
-
-    def _plan(self) -> _Plan:
-        now, slowness = time.monotonic(), _slowness()
-        if not self.kills:  # the first one comes however fast the run is: every item is submitted
-            moment, nth = self.random.choice(("arriving", "post")), self.random.randint(1, min(6, self.leg.items))
-            return self._lay(_Plan(f"at {moment} no. {nth}", math.inf), moment, nth, 0.0)
-        signals: tuple[int, ...] = self.random.choices(*_BLOWS)[0]
-        if self.random.random() < self.leg.stops:
-            signals = (signal.SIGSTOP, signal.SIGCONT)
-        if self.random.random() < 0.4:
-            startup = self.launcher.startup * self.random.choice((0.5, 1.0, 1.0, 1.0))
-            delay = (startup + self.random.uniform(0.0, self.leg.life)) * slowness
-            signals = tuple(signal.SIGTERM if number == signal.SIGINT else number for number in signals)
-            return _Plan(f"by the clock after {delay:.3f} s", now + delay, signals=signals)
-        moment = self.random.choice((*MOMENTS, "ready", "fetched", "fetched", "poll"))
-        nth = self.random.randint(1, 6)
-        late = moment in ("answered", "ready", "fetched", "charge") and self.random.random() < 0.7
-        delay = self.random.uniform(0.0, 0.03 if moment == "fetched" else 0.008) if late else 0.0
-        words = f"at {moment} no. {nth} + {delay * 1000:.1f} ms"
-        patience = (self.launcher.startup * 2 + max(1.0, 2 * self.leg.life)) * slowness
-        plan = _Plan(words, now + patience, signals=signals)
-        return self._lay(plan, moment, nth, delay)
-
-    def _lay(self, plan: _Plan, moment: str, nth: int, delay: float) -> _Plan:
-        """Set the trap of ``plan``."""
-
-        def strike(client: Client) -> None:
-            self._strike(plan, client)
-
-        plan.requests = self._asked()
-        plan.trap = self.server.trap = Trap(moment, nth, delay, strike)
-        return plan
-
-    def _asked(self) -> int:
-        """Requests that are more than waiting."""
-        requests = self.server.requests
-        return requests.get("submit", 0) + requests.get("fetch", 0)
-
-    def _due(self, plan: _Plan) -> None:
-        """The plan's time has come or is over."""
-        if plan.struck:
-            return
-        if plan.trap is None or self.server.trap is not plan.trap:  # by the clock, or the trap is just closing
-            self._strike(plan, Client(0))
-            return
-        self.server.trap = None
-        self.vain = self.vain + 1 if self._asked() == plan.requests else 0
-        self.note(f"{plan.words}: did not come")
-
-    def _strike(self, plan: _Plan, client: Client) -> None:
-        """Kill this process, or any one. On the server's loop, or on this thread."""
-        living = [s.process for s in self.slots if s.process is not None and s.process.code is None]
-        if not living or plan.struck:
-            return
-        chosen = next((p for p in living if p.pid == client.pid), None)
-        if chosen is None and client.port and not client.pid and len(living) > 1:
-            chosen = next((p for p in living if client.port in ports_of(p.pid)), None)
-        chosen = chosen or self.random.choice(living)
-        plan.struck = True
-        if chosen.pid in self.asked and plan.signals[0] in (signal.SIGTERM, signal.SIGINT):
-            plan.signals = (signal.SIGKILL,)  # a third signal does not wait for the answer to a POST either
-        pause = self.random.uniform(0.0, 0.3)
-        if plan.signals[0] == signal.SIGSTOP:
-            pause = self.random.choice((0.3, 1.3, 1.3, 2.0)) * LEASE
-            self.stops.append((chosen.pid, time.time(), time.time() + pause))
-            self.outcome.counts["stopped and continued"] += 1
-        elif plan.signals[0] == signal.SIGKILL:
-            self.kills[chosen.pid] = time.time()
-            self.kinds[chosen.pid] = plan.trap.moment if plan.trap else "the clock"
-        else:
-            self.asked.add(chosen.pid)
-            self.outcome.counts["asked to stop"] += 1
-        first, *further = plan.signals
-        chosen.send(first)
-        for number in further:
-            timer = threading.Timer(pause, chosen.send, [number])
-            timer.daemon = True
-            timer.start()
-        self.note(f"{' '.join(signal.Signals(n).name for n in plan.signals)} to {chosen.pid} {plan.words}")
-        self.stir.set()
 
     # -- the end --
 
@@ -414,10 +288,10 @@ class Round:
             secret=SECRET,
             charges=self.server.charges.entries,
             posts=tuple(self.server.posts),
-            kills=self.kills,
+            kills=self.striker.kills,
             manifests=manifests,
             store_failures=self._store_failures(),
-            stops=self.stops,
+            stops=self.striker.stops,
             skews=self.skews,
             timeout=TIMEOUT,
             pids={slot.number: slot.pid for slot in self.slots},
@@ -447,7 +321,7 @@ class Round:
         arguments = ["store", "held", "--json", "--store", self.store]
         environment = self._environment() | self._disguise() | {"CHAOS_SKEW": "0"}
         process = self.launcher.start(arguments, environment, log, self.stir)
-        over = time.monotonic() + self.leg.patience * _slowness()
+        over = time.monotonic() + self.leg.patience * slowness()
         while process.code is None and time.monotonic() < over:
             self.stir.wait(0.02)
         if process.code is None:
@@ -473,11 +347,6 @@ class Round:
             if not running:
                 return
             time.sleep(0.005)
-
-
-def _slowness() -> float:
-    """Return how many programs wait for each core: so many times slower is everything."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def _rows(manifest: Path) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
-"""What goes wrong: every kind of fault that a client which polls can meet, each of them rarely."""
+"""What goes wrong: every kind of fault that a client which polls can meet, each of them rarely, and kinds of rounds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["DEADLINE", "FAULTS", "TIMEOUT", "TOO_SLOW", "denser"]
+__all__ = ["DEADLINE", "FAULTS", "TIMEOUT", "TOO_SLOW", "Leg", "denser"]
 
 TIMEOUT, TOO_SLOW, DEADLINE = 1.5, 2.0, 3.0
 """Seconds: what a client waits for an answer, what is longer than that, and what it waits for a job."""
@@ -65,6 +66,32 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"fault": "delivery.drip", "seconds": 0.2, "probability": 0.03},
 )
 """Every kind that a client which polls can meet; each is rare, together two jobs in three meet one."""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """What one kind of round is like."""
+
+    name: str
+    kills: int = 12
+    processes: int = 1
+    items: int = 12
+    faults: Sequence[Mapping[str, Any]] = FAULTS
+    flaky: float = 0.0
+    skew: float = 0.0
+    """Seconds by which the clock of a process may be ahead or behind."""
+    machines: int = 1
+    """Machines of one name that the processes believe to run on."""
+    stops: float = 0.0
+    """The share of blows that stop a process for a while, longer or shorter than its lease."""
+    policy: str = "hold"
+    latency: tuple[float, float] = (0.05, 0.05)
+    max_jobs: int | None = None
+    report: bool = False
+    life: float = 0.6
+    """Seconds within which a kill by the clock falls."""
+    patience: float = 300.0
+    """Seconds after which a run that was not killed counts as hanging."""
 
 
 def denser(faults: Sequence[Mapping[str, Any]], times: float) -> list[dict[str, Any]]:

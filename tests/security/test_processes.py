@@ -48,7 +48,9 @@ def test_prefects_server_gets_no_key_and_ends_with_a_run_that_is_killed(tmp_path
     with parent.stdout:
         try:
             pid = int(parent.stdout.readline())
-            given = Path(f"/proc/{pid}/environ").read_text()
+            environment_of = Path(f"/proc/{pid}/environ")
+            wait_until(lambda: environment_of.read_text() or not is_alive(pid))  # empty while it becomes the server
+            given = environment_of.read_text()
             assert not any(name in given for name in secrets)
             assert "PREFECT_API_KEY=prefects-own" in given
             assert is_alive(pid)
