@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageStat
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flux_tasks.errors import InvalidImage, shown
+from flux_tasks.errors import InvalidImage, Problem, explain, nearest, shown
 from flux_tasks.images import mask_reading
 from flux_tasks.images.mask_reading import NOISE, levels, mask_reference, read_mask
 from flux_tasks.images.pixels import eight_bit
@@ -36,6 +36,7 @@ __all__ = [
     "holes",
     "invert",
     "is_empty",
+    "mask_problems",
     "match",
     "outline",
     "softened",
@@ -319,3 +320,19 @@ class Mask(BaseModel):
     def location(self) -> str:
         """Return the file that the mask comes from, or an empty string."""
         return os.fspath(self.file) if isinstance(self.file, (str, os.PathLike)) else ""
+
+
+def mask_problems(error: ValidationError, where: str) -> list[Problem]:
+    """Return what is wrong with a mask's description, one sentence each."""
+    found: dict[str, str] = {}
+    for e in error.errors(include_url=False):
+        if e["loc"][:1] == ("boxes",):
+            found[f"{where}.boxes"] = "each box is four whole numbers: left, top, right, bottom"
+        elif e["type"] == "extra_forbidden":
+            name = str(e["loc"][-1])
+            hint = nearest(name, Mask.model_fields) or f"; a mask has {', '.join(Mask.model_fields)}"
+            found[f"{where}.{name}"] = f"unknown key{hint}"
+        else:
+            place = ".".join([where, *map(str, e["loc"])])
+            found[place] = explain(e)
+    return [Problem(place, what) for place, what in found.items()]

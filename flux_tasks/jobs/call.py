@@ -19,12 +19,12 @@ from flux_tasks.catalog.boxes import with_boxes
 from flux_tasks.catalog.fields import CALLER_FIELDS, MEDIA_TYPES
 from flux_tasks.catalog.rules import MAX_INPUT_BYTES, PIXELS_PER_MP, Price
 from flux_tasks.catalog.tool import NO_PROMPT
-from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, explain, nearest, shown
+from flux_tasks.errors import InvalidImage, InvalidRequest, Problem, shown
 from flux_tasks.images import masks
 from flux_tasks.images.canvas import MAX_CANVAS, resolve_canvas, says_shape
 from flux_tasks.images.encoding import LONGEST_SIDE, decode, encode_png, encode_within, is_complete
 from flux_tasks.images.mask_reading import mask_reference
-from flux_tasks.images.masks import Mask
+from flux_tasks.images.masks import Mask, mask_problems
 from flux_tasks.images.pixels import scaled
 from flux_tasks.images.reference import FIRST_ONLY, ImageRef, decoding
 from flux_tasks.jobs.identity import Identity
@@ -310,22 +310,6 @@ def _prompt_with_boxes(tool: Tool, given: Mapping[str, Any], inputs: Mapping[str
     is_reshaped = bool(sizes) and given.get("aspect_ratio") not in (None, "auto")
     frame = None if sizes else tool.result_size(given, None)
     return with_boxes(given["prompt"], given["boxes"], sizes, frame, is_reshaped=is_reshaped)
-
-
-def mask_problems(error: ValidationError, where: str) -> list[Problem]:
-    """Return what is wrong with a mask's description, one sentence each."""
-    found: dict[str, str] = {}
-    for e in error.errors(include_url=False):
-        if e["loc"][:1] == ("boxes",):
-            found[f"{where}.boxes"] = "each box is four whole numbers: left, top, right, bottom"
-        elif e["type"] == "extra_forbidden":
-            name = str(e["loc"][-1])
-            hint = nearest(name, Mask.model_fields) or f"; a mask has {', '.join(Mask.model_fields)}"
-            found[f"{where}.{name}"] = f"unknown key{hint}"
-        else:
-            place = ".".join([where, *map(str, e["loc"])])
-            found[place] = explain(e)
-    return [Problem(place, what) for place, what in found.items()]
 
 
 def _fitted(tool: Tool, source: ImageRef, fit: Fit, *, edited: bool) -> Input:

@@ -13,8 +13,7 @@ from flux_tasks.catalog import Tool
 from flux_tasks.catalog.fields import EXTENSIONS, WEBHOOK_FIELDS
 from flux_tasks.catalog.signatures import CALL_OPTIONS
 from flux_tasks.errors import InvalidRequest, listed, quote, shown
-from flux_tasks.images.masks import Mask
-from flux_tasks.jobs.call import mask_problems
+from flux_tasks.images.masks import Mask, mask_problems
 from pipelines.language import templates
 from pipelines.language.document.annotations import MaskLabels
 from pipelines.language.document.fields import as_tuple
