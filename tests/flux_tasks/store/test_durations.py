@@ -98,18 +98,18 @@ def test_a_service_that_has_become_faster_is_noticed_though_its_jobs_have_always
 
 
 def test_a_record_stays_small_however_many_jobs_were_seen(store: Store) -> None:
-    for engine in range(20):
+    for engine in range(10):
         found = Durations(store, f"custom:{engine}")
         found.load(TOOL)
         for size in range(10):
-            for _ in range(200):
+            for _ in range(3 if size else 200):
                 found.add(TOOL, f"{size} MP", 1.0, 1.1)
         asyncio.run(found.save())
     record = store.record("timings", TOOL) or {}
     rows = [row for classes in record.values() for row in classes.values()]
     assert len(rows) <= 64
-    assert max(map(len, rows)) <= 128
-    assert "custom:19" in record
+    assert max(map(len, rows)) == 128
+    assert "custom:9" in record
 
 
 def test_processes_that_write_at_the_same_time_add_to_each_other(store: Store) -> None:

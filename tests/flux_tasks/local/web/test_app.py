@@ -268,10 +268,12 @@ def test_hundreds_of_submissions_at_once_are_each_taken_or_refused_whole(serving
     api = serving(cap=100)
     gate.shut()
 
+    small = {"width": 64, "height": 64}
+
     async def storm() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=300)
         async with httpx.AsyncClient(base_url=api.url, timeout=PATIENCE, limits=limits) as client:
-            posts = (client.post("/v1/flux-2-klein-4b", json={"prompt": f"picture {n}"}) for n in range(300))
+            posts = (client.post("/v1/flux-2-klein-4b", json={"prompt": f"picture {n}", **small}) for n in range(300))
             return await asyncio.gather(*posts)
 
     answers = asyncio.run(storm())
