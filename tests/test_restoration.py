@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import run
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
 from flux_tasks import ImageRef
@@ -29,7 +29,7 @@ class Restored:
         arguments = ["run", str(ROOT / "configs" / "restore.yaml"), "--endpoint", "local", "--store", "store"]
         self.folder = folder
         self.runs = [
-            subprocess.run(
+            run(
                 [
                     sys.executable,
                     "-m",
@@ -41,8 +41,6 @@ class Restored:
                     f"{n}.html",
                 ],
                 cwd=folder,
-                capture_output=True,
-                text=True,
                 env={**environment, "PREFECT_API_URL": prefect_server, "PYTHONPATH": str(ROOT)},
             )
             for n in ("first", "second")
