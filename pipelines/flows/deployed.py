@@ -118,7 +118,8 @@ async def _key_in(block: str) -> str:
         KeyRefused: there is no such block, or it has no key.
     """
     try:
-        value = (await Secret.aload(block)).get()
+        found: Secret[Any] = await Secret.aload(block)  # type: ignore[assignment]
+        value = found.get()
     except ValueError:  # whatever it says, it may hold what the block holds
         what = f"there is no Prefect Secret block {quote(block)}"
     else:

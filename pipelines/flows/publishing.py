@@ -162,11 +162,14 @@ class Board:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table: a row for each step, and one for all of them with the budget."""
-        found = [
+        found: list[dict[str, Any]] = [
             {"step": step, **{shown: counts[name] for name, shown in _COLUMNS.items()}}
             for step, counts in self._steps.items()
         ]
-        total = {"step": "all", **{shown: sum(row[shown] for row in found) for shown in _COLUMNS.values()}}
+        total: dict[str, Any] = {
+            "step": "all",
+            **{shown: sum(row[shown] for row in found) for shown in _COLUMNS.values()},
+        }
         costs, cap = [*self._credits.values(), sum(self._credits.values())], self._run.context.cap
         budgets = ["" for _ in found] + ["" if cap is None else credits(cap)]
         return [
