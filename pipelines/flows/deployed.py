@@ -28,6 +28,9 @@ from pipelines.run.run import Run
 KEY_BLOCK = "bfl-api-key"
 """The Prefect ``Secret`` block that has the key where the worker's environment has none."""
 
+_Name = Annotated[Literal["bfl", "eu", "us", "local"], Field(title="name")]
+_Address = Annotated[str, Field(title="address")]
+
 _log = logging.getLogger("flux_tasks.flows")
 
 
@@ -37,7 +40,7 @@ async def deployed_recipe(
     variables: dict[str, Any] = {},  # noqa: B006 - never changed; Prefect shows it as the default
     limit: Annotated[int, Field(ge=1)] | None = None,
     budget: Annotated[float, Field(ge=0)] | None = None,
-    endpoint: Literal["bfl", "eu", "us", "local"] | str | None = None,
+    endpoint: _Name | _Address | None = None,
     store: str | None = None,
     key_block: str | None = None,
 ) -> dict[str, int] | State[Any]:
@@ -118,7 +121,7 @@ async def _key_in(block: str) -> str:
         KeyRefused: there is no such block, or it has no key.
     """
     try:
-        found: Secret[Any] = await Secret.aload(block)  # type: ignore[assignment]
+        found: Secret[Any] = await Secret.aload(block)
         value = found.get()
     except ValueError:  # whatever it says, it may hold what the block holds
         what = f"there is no Prefect Secret block {quote(block)}"

@@ -47,6 +47,7 @@ _COLUMNS = {
 
 _log = logging.getLogger("flux_tasks.flows")
 _lines = logging.getLogger("pipelines.run")
+_task_runs = logging.getLogger("prefect.task_runs")
 
 
 def end_of(summary: Summary) -> dict[str, int] | State[Any]:
@@ -210,14 +211,20 @@ class Board:
 
 @contextmanager
 def _item_lines() -> Iterator[None]:
-    """Let the log of the flow run have the lines about items that end well too, unless the user wants less."""
-    level = _lines.level
-    if _lines.getEffectiveLevel() == logging.WARNING:  # as it is unless somebody has chosen another one
-        _lines.setLevel(logging.INFO)
+    """Let the log of a flow run have a line for each item, and none for each task run, unless the user wants others.
+
+    A worker has imported Prefect before ``prefect_settings`` could say so.
+    """
+    changes = ((_lines, logging.WARNING, logging.INFO), (_task_runs, logging.INFO, logging.WARNING))
+    before = [(logger, logger.level) for logger, usual, _ in changes if logger.getEffectiveLevel() == usual]
+    for logger, _, level in changes:
+        if (logger, logger.level) in before:
+            logger.setLevel(level)
     try:
         yield
     finally:
-        _lines.setLevel(level)
+        for logger, level in before:
+            logger.setLevel(level)
 
 
 def _line(summary: Summary) -> str:

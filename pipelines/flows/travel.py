@@ -80,4 +80,4 @@ def _relative(places: Iterable[tuple[str, str]]) -> Iterator[Problem]:
     for where, text in dict.fromkeys(places):
         is_path = text and not text.lstrip().startswith("{{") and files.is_local(text)
         if is_path and not files.local_path(text).is_absolute():
-            yield Problem(where, f"{quote(text)} {what} --folder where it starts there")
+            yield Problem(where, f"{quote(text)} {what} where it starts there")
