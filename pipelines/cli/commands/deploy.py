@@ -135,15 +135,26 @@ def deploy(
     where = "" if folder is None else str(Path(folder).absolute())
     made = _deployments(recipes, variables, timing, parameters, folder=where, is_here=False)
     if yaml:
-        from yaml import safe_dump
-
-        entries = {"deployments": [one.to_entry(pool) for one in made]}
-        print_line(safe_dump(entries, sort_keys=False, allow_unicode=True, width=110).rstrip())
+        print_line(_yaml_of({"deployments": [one.to_entry(pool) for one in made]}).rstrip())
         return Exit.OK
     from pipelines.flows import serving
 
     run(serving.register(made, pool, print_line))
     return Exit.OK
+
+
+def _yaml_of(data: Any) -> str:
+    """Return data as YAML in which a text of several lines stands as it is."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    Dumper.add_representer(str, represent)
+    return str(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
 def _deployments(
