@@ -6,17 +6,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError, listed, quote
 from flux_tasks.settings import Settings
-from pipelines.cli.common import Budget, Exit, Limit, Location, StoreFolder, Variables, load_recipe, value
+from pipelines.cli.common import Budget, Exit, Limit, Location, Places, StoreFolder, Variables, load_recipe, value
 from pipelines.cli.terminal import print_line
 
 if TYPE_CHECKING:
     from pipelines.flows.deployment import Deployment
+    from pipelines.language.compiled import CompiledRecipe
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
@@ -81,11 +82,14 @@ _TIMING, _PARAMETERS = Timing(), Parameters()
 
 def serve(
     *recipes: _Recipes,
+    watch: Annotated[Sequence[Location], Parameter(metavar="FOLDER|URL", n_tokens=1)] = (),
+    every: Annotated[float, value(_seconds, "a duration such as 30, 15m, 2h or 1d", "DURATION")] = 30.0,
+    prefect: Literal["auto", "off"] = "auto",
     variables: Variables = (),
     timing: Timing = _TIMING,
     parameters: Parameters = _PARAMETERS,
 ) -> Exit:
-    """Run recipes by themselves, from this process, on a schedule.
+    """Run recipes by themselves, from this process: on a schedule, or when there are new pictures.
 
     A Prefect server (PREFECT_API_URL) holds the schedule and shows the runs.
     Each run is a process of its own, started in the current folder, with
@@ -95,13 +99,26 @@ def serve(
     For example:
       flux-pipelines serve nightly.yaml --cron "0 3 * * *" --timezone Europe/Berlin
       flux-pipelines serve a.yaml b.yaml --interval 1h --budget 50
+      flux-pipelines serve recipe.yaml --watch s3://bucket/incoming/
+
+    Args:
+        watch: start a run when this folder or prefix has new pictures, once they are all there; may be repeated
+        every: how often --watch looks (default 30 s)
+        prefect: off runs without a Prefect server, with --watch only
     """
     from asyncio import run
 
+    from pipelines.flows.watch import check_place
+
+    places = [str(place) for place in watch]
+    if prefect == "off":
+        return _watch_alone(recipes, variables, timing, parameters, places, every)
     made = _deployments(recipes, variables, timing, parameters)
+    for place in places:
+        check_place(place)
     from pipelines.flows import serving
 
-    run(serving.serve(made, print_line))
+    run(serving.serve(made, print_line, places, pause=every))
     return Exit.OK
 
 
@@ -143,6 +160,41 @@ def deploy(
     return Exit.OK
 
 
+def _watch_alone(
+    recipes: Sequence[Location],
+    variables: Sequence[tuple[str, str]],
+    timing: Timing,
+    parameters: Parameters,
+    places: Sequence[str],
+    every: float,
+) -> Exit:
+    """Run recipes without a Prefect server when there are new pictures."""
+    from asyncio import run
+
+    from pipelines.flows.watch import check_place, start_processes
+
+    problems = []
+    if timing != _TIMING:
+        what = "is given with a schedule, which a Prefect server holds: set PREFECT_API_URL and leave --prefect off out"
+        problems.append(Problem("--prefect off", f"{what}, or let cron or a systemd timer call flux-pipelines run"))
+    if not places:
+        problems.append(Problem("--watch", "is missing: without a Prefect server only new pictures can start a run"))
+    if parameters.key_block:
+        problems.append(Problem("--key-block", "is a block of a Prefect server: set BFL_API_KEY instead"))
+    if problems:
+        raise RecipeError(problems)
+    for place in places:
+        check_place(place)
+    named = _named(recipes, variables, parameters)
+    settings = Places(endpoint=parameters.endpoint, store=parameters.store).settings()
+    given = {"--limit": parameters.limit, "--budget": parameters.budget, "--endpoint": settings.endpoint}
+    options = [f"{name}={one}" for name, one in {**given, "--store": settings.store}.items() if one is not None]
+    for name, _ in named:
+        print_line(f"watching for {name}: {', '.join(places)}; Ctrl-C ends it")
+    run(start_processes(named, places, options, settings.store, print_line, pause=every))
+    return Exit.OK
+
+
 def _yaml_of(data: Any) -> str:
     """Return data as YAML in which a text of several lines stands as it is."""
     import yaml
@@ -174,6 +226,25 @@ def _deployments(
     Raises:
         RecipeError: a recipe or an option is wrong, or a recipe would mean something else where it runs.
     """
+    from pipelines.flows.deployment import Deployment, schedule_of
+    from pipelines.flows.travel import check_travels
+
+    schedule = schedule_of(timing.cron, timing.interval, timing.rrule, timing.timezone)
+    options = parameters.options()
+    named = _named(recipes, variables, parameters)
+    for _, recipe in named:
+        check_travels(recipe, str(Path.cwd()) if is_here else folder, store=options["store"] or "")
+    return [Deployment(*both, schedule, options, folder) for both in named]
+
+
+def _named(
+    recipes: Sequence[Location], variables: Sequence[tuple[str, str]], parameters: Parameters
+) -> list[tuple[str, CompiledRecipe]]:
+    """Return the recipes with what each is called here.
+
+    Raises:
+        RecipeError: a recipe or a name is wrong.
+    """
     if not recipes:
         raise RecipeError([Problem("RECIPE", "is missing: name at least one recipe")])
     loaded = [load_recipe(location, variables) for location in recipes]
@@ -190,11 +261,4 @@ def _deployments(
     ]
     if problems:
         raise RecipeError(problems)
-    from pipelines.flows.deployment import Deployment, schedule_of
-    from pipelines.flows.travel import check_travels
-
-    schedule = schedule_of(timing.cron, timing.interval, timing.rrule, timing.timezone)
-    options = parameters.options()
-    for recipe in loaded:
-        check_travels(recipe, str(Path.cwd()) if is_here else folder, store=options["store"] or "")
-    return [Deployment(*both, schedule, options, folder) for both in zip(names, loaded, strict=True)]
+    return list(zip(names, loaded, strict=True))
