@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fake_bfl import FakeBfl
+from prefect.automations import Automation, DoNothing, EventTrigger
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -20,6 +21,7 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.objects import Artifact, Flow, FlowRun, State, StateType
+from prefect.events.schemas.automations import Posture
 from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
@@ -134,9 +136,9 @@ async def log_of(state: State[Any], last: str) -> list[str]:
             await asyncio.sleep(0.05)
 
 
-async def events_of(run_id: str, count: int) -> list[dict[str, Any]]:
-    """Return the events of a run in their order, once so many are there."""
-    wanted = {"filter": {"resource": {"id": [f"flux.run.{run_id}"]}, "order": "ASC"}, "limit": 50}
+async def events_of(resource: str, count: int) -> list[dict[str, Any]]:
+    """Return the events of a resource in their order, once so many are there."""
+    wanted = {"filter": {"resource": {"id": [resource]}, "order": "ASC"}, "limit": 50}
     async with get_client() as client:
         while True:
             answer = await client.request("POST", "/events/filter", json=wanted)
@@ -180,7 +182,7 @@ async def test_a_run_has_one_bar_one_table_and_one_summary_a_line_an_item_and_ev
     assert sum(line.startswith("p1: done; deblur: job job-") for line in lines) == 1
     assert sum(line.startswith("p9: invalid: input: ") for line in lines) == 1
     assert sum("3 of 3 items: 2 done, 1 invalid; 4 jobs paid, 12.00 credits ($0.12)" in line for line in lines) == 1
-    started, ended = await events_of(run_folder.name, 2)
+    started, ended = await events_of(f"flux.run.{run_folder.name}", 2)
     assert (started["event"], ended["event"]) == ("flux.run.started", "flux.run.ended")
     assert ended["resource"]["flux.outcome"] == "failed"
     assert ended["resource"]["flux.recipe"] == folder.name
@@ -194,7 +196,7 @@ async def test_the_budget_and_items_that_are_held_are_events_of_their_own(folder
     stopped = await run(recipe, budget=3)
     assert stopped.is_failed()
     (run_folder,) = (folder / "store" / "runs").iterdir()
-    events = await events_of(run_folder.name, 5)
+    events = await events_of(f"flux.run.{run_folder.name}", 5)
     assert [(event["event"].removeprefix("flux.run."), event["resource"]["flux.outcome"]) for event in events] == [
         ("started", "started"),
         ("budget", "near"),
@@ -225,3 +227,19 @@ async def test_hooks_of_the_flow_are_called(folder: Path, recipe: str) -> None:
     (folder / "photos" / "p9.png").write_bytes(b"no picture")
     await mine(recipe, return_state=True)
     assert [(flow, state) for flow, _, state in called] == [("nightly", "Completed"), ("nightly", "Failed")]
+
+
+async def test_an_automation_acts_on_the_end_of_a_run_that_was_stopped(folder: Path, recipe: str) -> None:
+    trigger = EventTrigger(
+        expect={"flux.run.ended"},
+        match={"flux.recipe": folder.name, "flux.outcome": "stopped"},
+        posture=Posture.Reactive,
+        threshold=1,
+    )
+    made = await Automation(name=folder.name, trigger=trigger, actions=[DoNothing()]).acreate()
+    await run(recipe)
+    await run(recipe, budget=0, store=str(folder / "empty"))
+    _, triggered, *_ = await events_of(f"prefect.automation.{made.id}", 2)  # the first says that it was made
+    assert triggered["event"] == "prefect.automation.triggered"
+    by = triggered["payload"]["triggering_event"]
+    assert (by["event"], by["resource"]["flux.outcome"]) == ("flux.run.ended", "stopped")
