@@ -24,7 +24,7 @@ DOORS = {
     "flux_tasks.tasks": "deblur adeblur generate",
     "pipelines": "Recipe operation step",
     "pipelines.cli": "main",
-    "pipelines.flows": "arun_recipe restore run_recipe",
+    "pipelines.flows": "arun_recipe deployed_recipe restore run_recipe",
     "pipelines.plan": "Plan plan",
     "pipelines.recipe": "Recipe",
     "pipelines.report": "write_report",

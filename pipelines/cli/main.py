@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped, cut, listed, reason_of
+from pipelines.cli.commands.deploy import deploy, serve
 from pipelines.cli.commands.faults import faults
 from pipelines.cli.commands.graph import graph
 from pipelines.cli.commands.init import init
@@ -35,7 +36,8 @@ _SECTIONS: dict[str, Sequence[Callable[..., Exit] | App]] = {
     "Run a recipe": (plan, run, retry),
     "Use one tool, without a recipe": COMMANDS,
     "Look up": (tools, store, verify),
-    "Serve": (local, faults),
+    "Let it run by itself": (serve, deploy),
+    "Serve the API": (local, faults),
 }
 """The commands, in the order of the help."""
 

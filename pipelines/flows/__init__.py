@@ -12,15 +12,22 @@ from typing import TYPE_CHECKING, Any
 from pipelines.flows import prefect_settings
 
 if TYPE_CHECKING:
+    from pipelines.flows.deployed import deployed_recipe
     from pipelines.flows.recipe_flow import advance
     from pipelines.flows.recipe_run import arun_recipe, run_recipe
     from pipelines.flows.restore import restore
 
 prefect_settings.apply()
 
-__all__ = ["advance", "arun_recipe", "restore", "run_recipe"]
+__all__ = ["advance", "arun_recipe", "deployed_recipe", "restore", "run_recipe"]
 
-_HOMES = {"advance": "recipe_flow", "arun_recipe": "recipe_run", "restore": "restore", "run_recipe": "recipe_run"}
+_HOMES = {
+    "advance": "recipe_flow",
+    "arun_recipe": "recipe_run",
+    "deployed_recipe": "deployed",
+    "restore": "restore",
+    "run_recipe": "recipe_run",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,6 @@ from prefect.events.worker import EventsWorker
 from prefect.exceptions import FailedRun
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Failed
 from prefect.utilities.urls import url_for
 
 from flux_tasks import ImageRef, tasks, use
@@ -28,7 +27,7 @@ from flux_tasks.errors import FluxError, RunStopped
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.tasks.embedded import EmbeddedServer, arecorded, startup_seconds
 from flux_tasks.tasks.prefect_task import collect_results
-from pipelines.flows.artifact import publish
+from pipelines.flows.publishing import end_of, published
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
 
@@ -64,7 +63,11 @@ LAST_WORDS = 10.0
 """Seconds that Prefect has for the end of a flow run when all items are finished."""
 
 
-@flow(name="run-recipe", flow_run_name="{recipe}", validate_parameters=False)
+NAME = "run-recipe"
+"""What Prefect calls the flow of every recipe."""
+
+
+@flow(name=NAME, flow_run_name="{recipe}", validate_parameters=False)
 async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     run = _current_run.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
@@ -72,13 +75,11 @@ async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     if context and context.flow_run and run.settings.prefect != "embedded" and PREFECT_API_URL.value():
         address = url_for("flow-run", obj_id=context.flow_run.id)
         run.context.emit(Event(EventKind.WARNING, text=f"recorded in Prefect: {address}"))
-    await run.run_remaining(call_task)
-    run.summary.stopped = str(run.stopped or "")
-    _is_over.get().set()
-    if PREFECT_API_URL.value():  # nobody looks at the pages of a server that Prefect has started for a flow
-        await publish(run.summary)
-    problem = run.summary.problem
-    return Failed(message=f"{problem}. Manifest: {run.summary.manifest}") if problem else dict(run.summary.counts)
+    async with published(run):
+        await run.run_remaining(call_task)
+        run.summary.stopped = str(run.stopped or "")
+        _is_over.get().set()
+    return end_of(run.summary)
 
 
 async def advance(run: Run) -> None:

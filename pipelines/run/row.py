@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from flux_tasks import files
 from flux_tasks.images.reference import ImageRef
+from flux_tasks.units import credits
 from pipelines.data import manifest
 from pipelines.data.annotations import Labels
 from pipelines.data.items import Item
@@ -139,3 +140,10 @@ def _outcome_of(steps: set[StepOutcome]) -> ItemOutcome:
     if steps & {StepOutcome.DONE, StepOutcome.COLLECTED}:
         return ItemOutcome.DONE
     return ItemOutcome.CACHED if StepOutcome.CACHED in steps else ItemOutcome.SKIPPED
+
+
+def jobs_text(row: ManifestRow) -> str:
+    """Return the jobs of an item as a line of a log names them, after the rest of the line; empty if it had none."""
+    ended = [*manifest.paid_steps(row, StepOutcome.DONE), *manifest.paid_steps(row, StepOutcome.COLLECTED)]
+    jobs = (f"; {s['id']}: job {s.get('job_id') or 'without an id'}, {credits(s.get('cost') or 0)}" for s in ended)
+    return "".join(f"{job} credits" for job in jobs)

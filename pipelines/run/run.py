@@ -41,6 +41,7 @@ from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.datasets import Datasets
 from pipelines.run.estimate import Estimate
 from pipelines.run.item import ItemRun
+from pipelines.run.row import jobs_text
 from pipelines.run.summary import Summary
 
 _log = logging.getLogger("pipelines.run")
@@ -322,9 +323,12 @@ class Run:
             self._manifest.add(row)
         except OSError as error:
             self.stop(RunStopped(f"the manifest cannot be written: {error}"))
+        jobs = jobs_text(row)
         if row["error"] is not None:
             message = "; ".join(row["error"]["message"].splitlines())
-            _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}"))
+            _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}{jobs}"))
+        elif jobs:
+            _log.info(escape_controls(f"{row['item']}: {row['outcome']}{jobs}"))
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
 
 

@@ -34,9 +34,7 @@ from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
     from pipelines.language.compiled import CompiledRecipe
-    from pipelines.report.early import EarlyPreviews
     from pipelines.run.context import Event
-    from pipelines.run.run import Run
     from pipelines.run.summary import Summary
 
 _OUTCOMES = ("failed", "moderated", "held", "invalid")
@@ -198,6 +196,7 @@ def _carry_out(
     from pipelines.cli.summary import print_summary
     from pipelines.flows.recipe_run import finish
     from pipelines.report.early import EarlyPreviews
+    from pipelines.report.of_run import write_run_report
     from pipelines.report.previews import Previews
     from pipelines.run.run import Run
 
@@ -219,23 +218,9 @@ def _carry_out(
                 # Summary, manifest and report name each failure; a Prefect server still gets its log.
                 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
                 asyncio.run(finish(run, *([str(outputs.report)] if outputs.report else [])))
-        problem = _write_report(run, early) if run.summary.report else ""
+        problem = write_run_report(run, early.previews) if run.summary.report else ""
         print_summary(run)
         if problem:
             print_error(problem)
     ended = Exit.STOPPED if problem or run.summary.stopped else Exit.OK if run.summary.is_fine else Exit.ITEMS
     return ended, run.summary
-
-
-def _write_report(run: Run, early: EarlyPreviews) -> str:
-    """Write the report; return what went wrong, if anything: the run's work is done, and its summary is due."""
-    from pipelines.report.drawing.svg import svg
-    from pipelines.report.page import RunSummary, write_report
-
-    try:
-        summary = RunSummary.of(run.summary, run.recipe.text, svg(run.recipe))
-        run.summary.report = write_report(run.summary.report, summary, run.rows(), early.previews)
-    except OSError as error:
-        run.summary.report = ""
-        return f"the report could not be written: {error}"
-    return ""

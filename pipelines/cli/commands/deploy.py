@@ -1,0 +1,264 @@
+"""``serve`` and ``deploy``: let recipes run by themselves, from this process or on the workers of a pool."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from flux_tasks.errors import Problem, RecipeError, listed, quote
+from flux_tasks.settings import Settings
+from pipelines.cli.common import Budget, Exit, Limit, Location, Places, StoreFolder, Variables, load_recipe, value
+from pipelines.cli.terminal import print_line
+
+if TYPE_CHECKING:
+    from pipelines.flows.deployment import Deployment
+    from pipelines.language.compiled import CompiledRecipe
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|s|m|min|h|d)", text.strip())
+    if found is None or not float(found[1]):
+        raise ValueError
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+_Recipes = Annotated[Location, Parameter(name="RECIPE", help="the recipes: YAML files, or URLs of them")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Timing:
+    """The options that say when recipes run.
+
+    Attributes:
+        cron: at these times: minute, hour, day, month, weekday, as '0 3 * * *' for each night at 3
+        interval: again and again after so long: seconds, or as 15m, 2h, 1d
+        rrule: at the times of a rule of RFC 5545, as 'FREQ=WEEKLY;BYDAY=MO;BYHOUR=3'
+        timezone: where these times hold, as Europe/Berlin (default UTC)
+    """
+
+    cron: Annotated[str, Parameter(metavar="CRON")] = ""
+    interval: Annotated[float | None, value(_seconds, "a duration such as 900, 15m, 2h or 1d", "DURATION")] = None
+    rrule: Annotated[str, Parameter(metavar="RRULE")] = ""
+    timezone: Annotated[str, Parameter(metavar="ZONE")] = ""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Parameters:
+    """The options that each run starts with; the environment of the process that runs the recipe has the defaults.
+
+    Attributes:
+        name: what the deployment is called (default: as its recipe); once for each recipe, in their order
+        endpoint: who makes the jobs: bfl, eu, us, local, or the address of a server that speaks the API
+        key_block: the Prefect Secret block with the key, where BFL_API_KEY is not set (default bfl-api-key)
+    """
+
+    name: Annotated[Sequence[str], Parameter(metavar="NAME", n_tokens=1)] = ()
+    limit: Limit = None
+    budget: Budget = None
+    endpoint: Annotated[str | None, Parameter(metavar="NAME|URL")] = None
+    store: StoreFolder = None
+    key_block: Annotated[str | None, Parameter(metavar="NAME")] = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the parameters of the flow, checked."""
+        if self.endpoint is not None:
+            Settings(endpoint=self.endpoint)
+        store = None if self.store is None else str(self.store)
+        given = {"endpoint": self.endpoint, "store": store, "key_block": self.key_block}
+        return {"limit": self.limit, "budget": self.budget, **given}
+
+
+_TIMING, _PARAMETERS = Timing(), Parameters()
+
+
+def serve(
+    *recipes: _Recipes,
+    watch: Annotated[Sequence[Location], Parameter(metavar="FOLDER|URL", n_tokens=1)] = (),
+    every: Annotated[float, value(_seconds, "a duration such as 30, 15m, 2h or 1d", "DURATION")] = 30.0,
+    prefect: Literal["auto", "off"] = "auto",
+    variables: Variables = (),
+    timing: Timing = _TIMING,
+    parameters: Parameters = _PARAMETERS,
+) -> Exit:
+    """Run recipes by themselves, from this process: on a schedule, or when there are new pictures.
+
+    A Prefect server (PREFECT_API_URL) holds the schedule and shows the runs.
+    Each run is a process of its own, started in the current folder, with
+    the environment of this one. Ctrl-C ends it and its runs; the next run
+    collects what they had submitted.
+
+    For example:
+      flux-pipelines serve nightly.yaml --cron "0 3 * * *" --timezone Europe/Berlin
+      flux-pipelines serve a.yaml b.yaml --interval 1h --budget 50
+      flux-pipelines serve recipe.yaml --watch s3://bucket/incoming/
+
+    Args:
+        watch: start a run when this folder or prefix has new pictures, once they are all there; may be repeated
+        every: how often --watch looks (default 30 s)
+        prefect: off runs without a Prefect server, with --watch only
+    """
+    from asyncio import run
+
+    from pipelines.flows.watch import check_place
+
+    places = [str(place) for place in watch]
+    if prefect == "off":
+        return _watch_alone(recipes, variables, timing, parameters, places, every)
+    made = _deployments(recipes, variables, timing, parameters)
+    for place in places:
+        check_place(place)
+    from pipelines.flows import serving
+
+    run(serving.serve(made, print_line, places, pause=every))
+    return Exit.OK
+
+
+def deploy(
+    *recipes: _Recipes,
+    pool: Annotated[str, Parameter(metavar="NAME")],
+    folder: Annotated[Location | None, Parameter(metavar="FOLDER")] = None,
+    yaml: bool = False,
+    variables: Variables = (),
+    timing: Timing = _TIMING,
+    parameters: Parameters = _PARAMETERS,
+) -> Exit:
+    """Register recipes on a Prefect server, for the workers of a pool.
+
+    The recipe travels as text, so that workers need this package and no
+    file of yours; one at a URL is read there at each run. Relative paths in
+    it are refused unless --folder says where they start on the workers.
+
+    For example:
+      flux-pipelines deploy s3.yaml --pool gpu --cron "0 3 * * *"
+      flux-pipelines deploy recipe.yaml --pool local --folder .
+      flux-pipelines deploy recipe.yaml --pool local --yaml > prefect.yaml
+
+    Args:
+        pool: the work pool; `prefect work-pool create NAME --type process` makes one
+        folder: the folder on the workers where relative paths start; `.` is the current one
+        yaml: print a prefect.yaml for `prefect deploy --all`, and register nothing
+    """
+    from asyncio import run
+
+    where = "" if folder is None else str(Path(folder).absolute())
+    made = _deployments(recipes, variables, timing, parameters, folder=where, is_here=False)
+    if yaml:
+        print_line(_yaml_of({"deployments": [one.to_entry(pool) for one in made]}).rstrip())
+        return Exit.OK
+    from pipelines.flows import serving
+
+    run(serving.register(made, pool, print_line))
+    return Exit.OK
+
+
+def _watch_alone(
+    recipes: Sequence[Location],
+    variables: Sequence[tuple[str, str]],
+    timing: Timing,
+    parameters: Parameters,
+    places: Sequence[str],
+    every: float,
+) -> Exit:
+    """Run recipes without a Prefect server when there are new pictures."""
+    from asyncio import run
+
+    from pipelines.flows.watch import check_place, start_processes
+
+    problems = []
+    if timing != _TIMING:
+        what = "is given with a schedule, which a Prefect server holds: set PREFECT_API_URL and leave --prefect off out"
+        problems.append(Problem("--prefect off", f"{what}, or let cron or a systemd timer call flux-pipelines run"))
+    if not places:
+        problems.append(Problem("--watch", "is missing: without a Prefect server only new pictures can start a run"))
+    if parameters.key_block:
+        problems.append(Problem("--key-block", "is a block of a Prefect server: set BFL_API_KEY instead"))
+    if problems:
+        raise RecipeError(problems)
+    for place in places:
+        check_place(place)
+    named = _named(recipes, variables, parameters)
+    settings = Places(endpoint=parameters.endpoint, store=parameters.store).settings()
+    given = {"--limit": parameters.limit, "--budget": parameters.budget, "--endpoint": settings.endpoint}
+    options = [f"{name}={one}" for name, one in {**given, "--store": settings.store}.items() if one is not None]
+    for name, _ in named:
+        print_line(f"watching for {name}: {', '.join(places)}; Ctrl-C ends it")
+    run(start_processes(named, places, options, settings.store, print_line, pause=every))
+    return Exit.OK
+
+
+def _yaml_of(data: Any) -> str:
+    """Return data as YAML in which a text of several lines stands as it is."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+    Dumper.add_representer(str, represent)
+    return str(yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
+
+
+def _deployments(
+    recipes: Sequence[Location],
+    variables: Sequence[tuple[str, str]],
+    timing: Timing,
+    parameters: Parameters,
+    *,
+    folder: str = "",
+    is_here: bool = True,
+) -> list[Deployment]:
+    """Check everything that can be known before anything is registered.
+
+    Args:
+        is_here: whether the runs start in the current folder.
+
+    Raises:
+        RecipeError: a recipe or an option is wrong, or a recipe would mean something else where it runs.
+    """
+    from pipelines.flows.deployment import Deployment, schedule_of
+    from pipelines.flows.travel import check_travels
+
+    schedule = schedule_of(timing.cron, timing.interval, timing.rrule, timing.timezone)
+    options = parameters.options()
+    named = _named(recipes, variables, parameters)
+    for _, recipe in named:
+        check_travels(recipe, str(Path.cwd()) if is_here else folder, store=options["store"] or "")
+    return [Deployment(*both, schedule, options, folder) for both in named]
+
+
+def _named(
+    recipes: Sequence[Location], variables: Sequence[tuple[str, str]], parameters: Parameters
+) -> list[tuple[str, CompiledRecipe]]:
+    """Return the recipes with what each is called here.
+
+    Raises:
+        RecipeError: a recipe or a name is wrong.
+    """
+    if not recipes:
+        raise RecipeError([Problem("RECIPE", "is missing: name at least one recipe")])
+    loaded = [load_recipe(location, variables) for location in recipes]
+    names = list(parameters.name) or [re.sub(r"[/%&<>]+", "-", recipe.name) for recipe in loaded]
+    problems = []
+    if len(names) != len(loaded):
+        problems.append(Problem("--name", f"is given {len(names)} times for {len(loaded)} recipes: once for each"))
+    elif len(set(names)) < len(names):
+        problems.append(Problem("--name", f"two recipes are called the same ({listed(names)}): give each its own"))
+    problems += [
+        Problem("--name", f"{quote(name)} holds one of / % & < >, which Prefect does not allow: leave it out")
+        for name in names
+        if not name.strip() or re.search("[/%&<>]", name)
+    ]
+    if problems:
+        raise RecipeError(problems)
+    return list(zip(names, loaded, strict=True))

@@ -1,0 +1,143 @@
+"""The flow of a recipe that any process can start by its name: what deployments run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from prefect import flow, get_client
+from prefect.blocks.system import Secret
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Failed
+from pydantic import Field
+
+from flux_tasks import use
+from flux_tasks.errors import FluxError, KeyRefused, quote
+from flux_tasks.settings import Settings, from_environment
+from pipelines.flows.publishing import end_of, published
+from pipelines.flows.recipe_flow import NAME, call_task
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.reading import loader
+from pipelines.report.of_run import write_run_report
+from pipelines.run.run import Run
+
+KEY_BLOCK = "bfl-api-key"
+"""The Prefect ``Secret`` block that has the key where the worker's environment has none."""
+
+_Name = Annotated[Literal["bfl", "eu", "us", "local"], Field(title="name")]
+_Address = Annotated[str, Field(title="address")]
+
+_log = logging.getLogger("flux_tasks.flows")
+
+
+@flow(name=NAME)
+async def deployed_recipe(
+    recipe: str,
+    variables: dict[str, Any] = {},  # noqa: B006 - never changed; Prefect shows it as the default
+    limit: Annotated[int, Field(ge=1)] | None = None,
+    budget: Annotated[float, Field(ge=0)] | None = None,
+    endpoint: _Name | _Address | None = None,
+    store: str | None = None,
+    key_block: str | None = None,
+) -> dict[str, int] | State[Any]:
+    """Run a recipe over its images. What is in the store already is taken from there, and costs nothing.
+
+    The flow run ends as Failed when items did not end well or the run was stopped; its message says which. No parameter
+    has the key: that is in the worker's environment (``BFL_API_KEY``), or in a Prefect ``Secret`` block.
+
+    Args:
+        recipe: The recipe: its YAML text, or the path or URL of its file.
+        variables: Values for the recipe's own variables (vars), in place of those in its text.
+        limit: Take the first so many items only.
+        budget: The most to spend in credits (1 credit is 0.01 USD), in place of the recipe's own budget.
+        endpoint: Who makes the jobs: bfl, eu, us, local, or the address of a server that speaks the API. If left out,
+            FLUX_ENDPOINT of the worker, else bfl.
+        store: Where results are stored: a folder, or an fsspec URL such as s3://bucket/store. If left out, FLUX_STORE
+            of the worker.
+        key_block: The name of the Prefect Secret block with the key. If left out, BFL_API_KEY of the worker, else the
+            block bfl-api-key.
+    """
+    try:
+        loaded = await asyncio.to_thread(read_recipe, recipe, variables)
+        await _call_flow_run(loaded.name)
+        settings = await settings_with_key(endpoint or "", store or "", key_block or "")
+        settings.require_key()
+        with use(settings):
+            run = Run(loaded, settings, limit=limit, budget=budget)
+            await _finish(run)
+    except FluxError as error:  # it says what to do: a traceback would say nothing more
+        return Failed(message=str(error))
+    return end_of(run.summary)
+
+
+async def _finish(run: Run) -> None:
+    """Work on every item, and write the report.
+
+    Raises:
+        RunStopped: no job was begun, because something that all of them need is not there.
+    """
+    run.summary.report = f"{run.folder}/report.html"
+    async with published(run):
+        with run:
+            if not await run.answer_from_store():
+                await run.prepare_to_pay()
+                await run.run_remaining(call_task)
+        if problem := await asyncio.to_thread(write_run_report, run):
+            _log.warning("%s", problem)
+
+
+def read_recipe(recipe: str, variables: Mapping[str, Any]) -> CompiledRecipe:
+    """Return a recipe that is given by its text, or by the location of its file.
+
+    Raises:
+        RecipeError: with every problem, its line and what to write instead.
+    """
+    is_text = "\n" in recipe.strip() or recipe.lstrip().startswith("{")
+    return loader.parse(recipe, variables=variables) if is_text else loader.load(recipe, variables)
+
+
+async def settings_with_key(endpoint: str, store: str, key_block: str) -> Settings:
+    """Return the settings of the environment with these changes, and with the key if the endpoint asks for one.
+
+    Raises:
+        RecipeError: a value cannot be used.
+        KeyRefused: there is no key.
+    """
+    found = from_environment()
+    settings = replace(found, endpoint=endpoint or found.endpoint, store=store or found.store)
+    if key_block or (settings.is_bfl and not settings.key):
+        settings = replace(settings, key=await _key_in(key_block or KEY_BLOCK))
+    return settings
+
+
+async def _key_in(block: str) -> str:
+    """Return the key in a Prefect ``Secret`` block.
+
+    Raises:
+        KeyRefused: there is no such block, or it has no key.
+    """
+    try:
+        found: Secret[Any] = await Secret.aload(block)
+        value = found.get()
+    except ValueError:  # whatever it says, it may hold what the block holds
+        what = f"there is no Prefect Secret block {quote(block)}"
+    else:
+        if isinstance(value, str) and value.strip():
+            return value
+        what = f"the Prefect Secret block {quote(block)} holds no text"
+    raise KeyRefused(
+        f"no key for BFL: {what}: set BFL_API_KEY where the flow runs, save the key in that block, or choose the "
+        "endpoint local for a preview made there"
+    )
+
+
+async def _call_flow_run(name: str) -> None:
+    """Name the flow run as a run by the command line would be: after its recipe."""
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        async with get_client() as client:
+            await client.update_flow_run(context.flow_run.id, name=name)

@@ -1,0 +1,221 @@
+"""Deployments of recipes: what a Prefect server, or a ``prefect.yaml``, is told of a recipe that runs by itself.
+
+A recipe travels with its deployment as text: a worker needs no file of it, and an edit of the file counts once it is
+deployed again. One that was given by a URL is read from there at each run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.schedules import construct_schedule
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Schedule
+from prefect.settings import PREFECT_API_URL
+from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import ParameterSchema, parameter_schema
+
+from flux_tasks import files
+from flux_tasks.errors import Problem, RecipeError, RunStopped, cut, listed, quote
+from flux_tasks.tasks.recording import is_server_configured
+from flux_tasks.units import duration
+from pipelines.flows.deployed import deployed_recipe
+from pipelines.language.compiled import CompiledRecipe
+
+ENTRYPOINT = "pipelines.flows.deployed_recipe"
+"""Where a worker finds the flow: in the installed package, so that it clones nothing."""
+
+_JSON_TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A recipe that a Prefect server runs by itself.
+
+    Attributes:
+        name: what the deployment is called.
+        recipe: checked; as it is now.
+        schedule: when it runs; None if it is started by hand, by an event or by new pictures only.
+        options: parameters of the flow besides recipe and variables; those that were given.
+        folder: where relative paths start on the worker; empty where that is the folder of the process.
+    """
+
+    name: str
+    recipe: CompiledRecipe
+    schedule: Schedule | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the flow is started with, unless somebody changes it for one run."""
+        is_text = files.is_local(self.recipe.file)
+        variables = self.recipe.vars if is_text else self.recipe.variables  # those at a URL may change
+        found = {"recipe": self.recipe.text if is_text else self.recipe.file, "variables": dict(variables)}
+        return {name: value for name, value in {**found, **self.options}.items() if value not in (None, "", {})}
+
+    @property
+    def schema(self) -> ParameterSchema:
+        """The form in Prefect's pages: the recipe is fixed, and each of its variables is a field."""
+        schema = parameter_schema(deployed_recipe)
+        fields = schema.properties
+        fields["recipe"] |= {"readOnly": True, "enum": [self.parameters["recipe"]]}
+        if files.is_local(self.recipe.file):
+            own = {
+                name: {"title": name, "default": value, "position": number}
+                | ({"type": _JSON_TYPES[type(value)]} if type(value) in _JSON_TYPES else {})
+                for number, (name, value) in enumerate(self.recipe.vars.items())
+            }
+            fields["variables"] |= {"properties": own, "additionalProperties": False}
+        return schema
+
+    @property
+    def timing(self) -> str:
+        """When it runs, for a person."""
+        schedule = self.schedule
+        if schedule is None:
+            return "no schedule"
+        if schedule.interval is not None:
+            return f"every {duration(schedule.interval.total_seconds())}"
+        return f"{quote(schedule.cron or schedule.rrule)}, {schedule.timezone}"
+
+    def to_prefect(self) -> RunnerDeployment:
+        """Return what registers it."""
+        made: RunnerDeployment = RunnerDeployment.from_flow(
+            deployed_recipe,
+            self.name,
+            schedule=self.schedule,
+            parameters=self.parameters,
+            description=f"The recipe {self.recipe.name}: {' → '.join(step.id for step in self.recipe.steps)}",
+            tags=["flux-pipelines"],
+            version=self.recipe.digest[:12],
+            job_variables={"working_dir": self.folder} if self.folder else {},
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        made.entrypoint = ENTRYPOINT
+        made._parameter_openapi_schema = self.schema
+        return made
+
+    def to_entry(self, pool: str) -> dict[str, Any]:
+        """Return its entry in a ``prefect.yaml``.
+
+        Prefect fills in what stands between double braces in that file, and empties what it does not know. So a recipe
+        that travels as text is written as JSON there, in which the braces of its templates are escaped.
+        """
+        parameters = self.parameters
+        if files.is_local(self.recipe.file):
+            text = json.dumps(self.recipe.written, indent=1, ensure_ascii=False)
+            parameters["recipe"] = text.replace("{{", "\\u007b\\u007b").replace("}}", "\\u007d\\u007d")
+        schedule = {
+            name: value
+            for name in ("cron", "rrule", "interval", "timezone")
+            if (value := getattr(self.schedule, name, None)) is not None
+        }
+        if "interval" in schedule:
+            schedule["interval"] = schedule["interval"].total_seconds()
+        job_variables = {"job_variables": {"working_dir": self.folder}} if self.folder else {}
+        return {
+            "name": self.name,
+            "description": self.to_prefect().description,
+            "tags": ["flux-pipelines"],
+            "entrypoint": ENTRYPOINT,
+            "pull": [],
+            "parameters": parameters,
+            "schedules": [schedule] if schedule else [],
+            "work_pool": {"name": pool, **job_variables},
+        }
+
+
+def schedule_of(cron: str, interval: float | None, rrule: str, timezone: str) -> Schedule | None:
+    """Return a schedule; None if none was given.
+
+    Args:
+        interval: seconds.
+        timezone: such as Europe/Berlin; UTC where empty.
+
+    Raises:
+        RecipeError: more than one was given, or one cannot be used; the place is its option.
+    """
+    given: dict[str, Any] = {
+        name: value for name, value in (("cron", cron), ("interval", interval), ("rrule", rrule)) if value
+    }
+    problems = []
+    if len(given) > 1:
+        *others, last = (f"--{name}" for name in given)
+        problems.append(Problem(last, f"cannot be used together with {', '.join(others)}: write one schedule"))
+    if timezone and not given:
+        problems.append(Problem("--timezone", "belongs to a schedule: write --cron, --interval or --rrule"))
+    remedies = {
+        "cron": "write five fields such as '0 3 * * *' (minute, hour, day, month, weekday)",
+        "rrule": "write a rule of RFC 5545 such as 'FREQ=WEEKLY;BYDAY=MO;BYHOUR=3'",
+        "interval": "write a duration such as 900, 15m, 2h or 1d",
+    }
+    for name, value in given.items():
+        try:
+            construct_schedule(**{name: value})
+            if name == "cron" and len(cron.split()) != 5:
+                raise ValueError
+        except Exception:  # each kind raises its own
+            problems.append(Problem(f"--{name}", f"{quote(value)} is no schedule: {remedies[name]}"))
+    if timezone and not _is_timezone(timezone):
+        problems.append(
+            Problem("--timezone", f"{quote(timezone)} is not known: write one such as Europe/Berlin or UTC")
+        )
+    if problems:
+        raise RecipeError(problems)
+    if interval:
+        given["interval"] = timedelta(seconds=interval)
+    return Schedule(**given, timezone=timezone or "UTC") if given else None
+
+
+def _is_timezone(name: str) -> bool:
+    try:
+        construct_schedule(cron="0 0 * * *", timezone=name)
+    except Exception:
+        return False
+    return True
+
+
+async def check_server() -> None:
+    """Check that a Prefect server is configured and answers.
+
+    Raises:
+        RunStopped: none is, or it does not.
+    """
+    if not is_server_configured():
+        raise RunStopped(
+            "no Prefect server is configured: start one with `prefect server start`, and set PREFECT_API_URL to its "
+            "address, such as http://127.0.0.1:4200/api"
+        )
+    async with get_client() as client:
+        error = await client.api_healthcheck()
+    if error is not None:
+        raise RunStopped(
+            f"no Prefect server answers at {PREFECT_API_URL.value()}: start it with `prefect server start`, or correct "
+            "PREFECT_API_URL"
+        )
+
+
+async def check_pool(client: PrefectClient, pool: str, folder: str) -> None:
+    """Check that a work pool exists, and can start in a folder if one is given.
+
+    Raises:
+        RecipeError: it does not, or cannot.
+    """
+    try:
+        kind = (await client.read_work_pool(pool)).type
+    except ObjectNotFound:
+        names = sorted(found.name for found in await client.read_work_pools())
+        what = f"there is no work pool {quote(pool)}; there is {listed(names) or 'none'}"
+        remedy = f"create it with `prefect work-pool create {cut(pool)} --type process`"
+        raise RecipeError([Problem("--pool", f"{what}: {remedy}")]) from None
+    if folder and kind != "process":
+        what = f"belongs to a work pool of the type process, and {quote(pool)} is of the type {kind}"
+        raise RecipeError([Problem("--folder", f"{what}: write absolute paths or URLs in the recipe")])

@@ -1,0 +1,96 @@
+"""Serve recipes from this process on a Prefect server, or register them there for the workers of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from prefect import get_client
+from prefect.runner import Runner
+from prefect.utilities.urls import url_for
+
+from flux_tasks.store.records import Store
+from pipelines.flows.deployed import settings_with_key
+from pipelines.flows.deployment import Deployment, check_pool, check_server
+from pipelines.flows.watch import Start, watch
+
+__all__ = ["register", "serve"]
+
+
+async def serve(
+    deployments: Sequence[Deployment],
+    tell: Callable[[str], None],
+    places: Sequence[str] = (),
+    *,
+    pause: float = 30.0,
+) -> None:
+    """Run recipes as their schedules say, each run in a process of its own, until Ctrl-C or SIGTERM.
+
+    At the end no process is left: runs in work are cancelled, and what they have submitted is collected by the next
+    run. The schedules are paused until the recipes are served again.
+
+    Args:
+        tell: called with lines for a person.
+        places: folders and buckets; new pictures in one of them start a run of each recipe.
+        pause: seconds between two looks at these.
+
+    Raises:
+        RunStopped: no Prefect server answers, or there is no key; nothing was registered.
+    """
+    await check_server()
+    stores = []
+    for one in deployments:
+        given = one.options
+        settings = await settings_with_key(*(given.get(name) or "" for name in ("endpoint", "store", "key_block")))
+        settings.require_key()
+        stores.append(Store(settings.store))
+    runner = Runner(name="flux-pipelines", limit=None)
+    watching = []
+    for one, store in zip(deployments, stores, strict=True):
+        made = one.to_prefect()
+        made.work_pool_name = made.work_queue_name = None  # of an earlier deployment of this name
+        number = await runner.aadd_deployment(made)
+        tell(f"serving {made.full_name}: {one.timing}; {url_for('deployment', obj_id=number)}")
+        watching += [watch(place, one.name, store, _starter(number, tell), tell, pause=pause) for place in places]
+    tell("Ctrl-C ends it, and pauses the schedules until the next time")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, runner.handle_sigterm)
+    watchers = asyncio.gather(*watching)
+    try:
+        await runner.start()
+    finally:
+        watchers.cancel()
+
+
+def _starter(deployment: UUID, tell: Callable[[str], None]) -> Start:
+    """Return what starts a run of a deployment; asked twice for one listing, the server starts one."""
+
+    async def start(digest: str, why: str) -> None:
+        async with get_client() as client:
+            run = await client.create_flow_run_from_deployment(deployment, idempotency_key=f"{deployment}-{digest}")
+        tell(f"{why}: {url_for('flow-run', obj_id=run.id)}")
+
+    return start
+
+
+async def register(deployments: Sequence[Deployment], pool: str, tell: Callable[[str], None]) -> None:
+    """Register recipes for the workers of a pool.
+
+    Args:
+        tell: called with lines for a person.
+
+    Raises:
+        RunStopped: no Prefect server answers.
+        RecipeError: there is no such pool, or it cannot start in a folder that was named. Nothing was registered.
+    """
+    await check_server()
+    async with get_client() as client:
+        for one in deployments:
+            await check_pool(client, pool, one.folder)
+    for one in deployments:
+        made = one.to_prefect()
+        made.work_pool_name = pool
+        address = url_for("deployment", obj_id=await made.aapply(work_pool_name=pool))
+        tell(f"deployed {made.full_name} to {pool}: {one.timing}; {address}")
+        tell(f"to run it once: prefect deployment run '{made.full_name}'")

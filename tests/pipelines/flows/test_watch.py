@@ -1,0 +1,187 @@
+"""``serve --watch``: new pictures start a run, once, also after a restart, and only when all of them are there."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from command_line import Cli, Here
+from fake_bfl import FakeBfl
+from PIL import Image
+from waiting import PATIENCE
+
+from flux_tasks.store.records import Store
+from pipelines.flows import watch as watching
+from pipelines.flows.watch import pictures, watch
+
+
+class Watcher:
+    """Watches ``photos`` for a recipe, and notes what it starts."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.started: list[str] = []
+        self.told: list[str] = []
+        self.looks = 0
+        self.error: OSError | None = None
+
+        def look(place: str) -> frozenset[str]:
+            self.looks += 1
+            if self.error is not None:
+                raise self.error
+            return pictures(place)
+
+        monkeypatch.setattr(watching, "pictures", look)
+
+    async def start(self, digest: str, why: str) -> None:
+        self.started.append(why.partition(" in ")[0])
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        place, store = str(self.folder / "photos"), Store(str(self.folder / "store"))
+        task = asyncio.create_task(watch(place, "clean", store, self.start, self.told.append, pause=0.005))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def looked(self, times: int = 8) -> None:
+        """Wait until the place has been looked at some more times."""
+        until = self.looks + times
+        await self.until(lambda: self.looks >= until)
+
+
+@pytest.fixture
+def watcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Watcher:
+    return Watcher(folder, monkeypatch)
+
+
+def add(folder: Path, *names: str) -> None:
+    for name in names:
+        Image.new("RGB", (64, 64)).save(folder / "photos" / name)
+
+
+async def test_new_pictures_start_one_run_also_after_a_restart(watcher: Watcher, folder: Path) -> None:
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 1)
+        await watcher.looked()
+        add(folder, "a.png", "b.png")
+        await watcher.until(lambda: len(watcher.started) == 2)
+        (folder / "photos" / "notes.txt").write_text("no picture")
+        (folder / "photos" / "b.png").unlink()
+        await watcher.looked()
+    async with watcher.running():
+        await watcher.looked()
+    assert watcher.started == ["2 new pictures", "2 new pictures"]
+    add(folder, "c.png")  # while nobody watches
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 3)
+        await watcher.looked()
+    assert watcher.started[2:] == ["1 new pictures"]
+
+
+async def test_a_picture_that_is_written_over_is_new(watcher: Watcher, folder: Path) -> None:
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 1)
+        Image.new("RGB", (80, 64)).save(folder / "photos" / "p0.png")
+        await watcher.until(lambda: len(watcher.started) == 2)
+    assert watcher.started == ["2 new pictures", "1 new pictures"]
+
+
+async def test_nothing_starts_while_pictures_still_arrive(
+    watcher: Watcher, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = watching.pictures
+
+    def look_and_add(place: str) -> frozenset[str]:
+        found = look(place)
+        if watcher.looks <= 20:  # before the next look there is one more
+            add(folder, f"more{watcher.looks}.png")
+        return found
+
+    monkeypatch.setattr(watching, "pictures", look_and_add)
+    async with watcher.running():
+        await watcher.until(lambda: bool(watcher.started))
+    assert watcher.started == ["22 new pictures"]
+
+
+async def test_a_place_that_is_away_for_a_while_is_told_once_and_watched_again(watcher: Watcher, folder: Path) -> None:
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 1)
+        watcher.error = OSError("the bucket is away")
+        await watcher.looked()
+        watcher.error = None
+        add(folder, "a.png")
+        await watcher.until(lambda: len(watcher.started) == 2)
+    (told,) = watcher.told
+    assert told.endswith("photos is not watched at the moment: the bucket is away")
+
+
+async def test_a_run_that_could_not_be_started_is_started_at_the_next_look(watcher: Watcher, folder: Path) -> None:
+    start, refused = watcher.start, []
+
+    async def refuse_once(digest: str, why: str) -> None:
+        if not refused:
+            refused.append(digest)
+            raise ConnectionError("no server")
+        assert digest == refused[0]
+        await start(digest, why)
+
+    watcher.start = refuse_once  # type: ignore[method-assign]
+    async with watcher.running():
+        await watcher.until(lambda: bool(watcher.started))
+        await watcher.looked()
+    assert watcher.started == ["2 new pictures"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--watch", "nowhere"], "--watch: 'nowhere' is no folder: create it, or correct its name"),
+        (["--watch", "https://example.org/photos"], "is an address of the web, which cannot be listed"),
+        (
+            ["--watch", ".", "--cron", "0 3 * * *"],
+            "--prefect off: is given with a schedule, which a Prefect server holds",
+        ),
+        ([], "--watch: is missing: without a Prefect server only new pictures can start a run"),
+        (["--watch", ".", "--key-block", "k"], "--key-block: is a block of a Prefect server: set BFL_API_KEY instead"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(options: list[str], told: str, here_cli: Here, folder: Path) -> None:
+    done = here_cli("serve", str(folder / "recipe.yaml"), "--prefect", "off", "--endpoint", "local", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+
+
+async def test_without_a_prefect_server_each_run_is_a_process_of_its_own_and_a_signal_ends_both(
+    cli: Cli, bfl: FakeBfl, folder: Path
+) -> None:
+    cli.environment |= {"FLUX_ENDPOINT": bfl.url}
+    options = ["--watch", str(folder / "photos"), "--every", "0.1", "--limit", "1", "--prefect", "off"]
+    bfl.hold = True
+    with cli.start("serve", str(folder / "recipe.yaml"), *options, key="k") as served:
+        while bfl.jobs < 1:
+            assert served.poll() is None
+            await asyncio.sleep(0.05)
+        served.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        bfl.hold = False  # the job in work is collected before the end
+        out, err = await asyncio.to_thread(served.communicate, timeout=PATIENCE)
+    assert served.returncode == 0, err
+    assert "clean: 2 new pictures in " in out
+    assert out.endswith("ended\n")
+    assert "jobs in flight are collected" in err
+    charged = bfl.jobs
+    done = await asyncio.to_thread(cli, "run", str(folder / "recipe.yaml"), "--limit", "1", key="k")
+    assert (done.returncode, charged, bfl.jobs) == (0, 1, 2)
