@@ -15,6 +15,8 @@
 ``FLUX_ALONE``          ``true`` uses a store that cannot keep several processes apart, because only this one uses it
 ``FLUX_PREFECT``        who records runs: the Prefect server that is configured, if any (``auto``, default), one that is
                         started for them (``embedded``), nobody (``off``)
+``FLUX_STORAGE_OPTIONS``  accounts, endpoints of buckets by URL prefix, as JSON or the path of a JSON or YAML file:
+                        ``{"s3://archive/": {"profile": "readonly"}, "s3://public/": {"anon": true}}``
 ``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 
@@ -33,11 +35,15 @@ from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import SplitResult, urlsplit
 
 from flux_tasks.errors import KeyRefused, Problem, RecipeError, cut, nearest, quote, shown
+from flux_tasks.files.remote import options as storage
+from flux_tasks.files.remote.options import StorageOptions
+from flux_tasks.storage_options import option_problems
 
 __all__ = [
     "ENDPOINTS",
     "SettingChanges",
     "Settings",
+    "StorageOptions",
     "current",
     "is_bfl",
     "is_in_region",
@@ -78,6 +84,8 @@ class Settings:
         prefect: who records runs, and calls outside a flow: the Prefect server that is configured, if any (``auto``),
             one that is started for them (``embedded``), or nobody (``off``). In a flow Prefect records every call.
         alone: no other process uses the store, so that one is taken that cannot keep several apart.
+        storage_options: accounts, endpoints and other options of buckets, by URL prefix; the longest prefix holds.
+            Never shown, stored or put into a Prefect parameter; in no job key.
         region: ``strict`` neither polls nor fetches outside the region of the endpoint, whatever address it names; of
             a server that is not BFL's, outside its own host.
     """
@@ -97,6 +105,7 @@ class Settings:
     region: Literal["any", "strict"] = "any"
     alone: bool = False
     prefect: Literal["auto", "embedded", "off"] = "auto"
+    storage_options: StorageOptions = field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -138,6 +147,8 @@ class Settings:
             problems.append(
                 Problem("region", f"{shown(endpoint)} has no region to keep to: set the endpoint to eu or us")
             )
+        for place, what in option_problems(self.storage_options, is_recipe=False):
+            problems.append(Problem(".".join(("storage_options", *place)), what))
         if problems:
             raise RecipeError(problems)
 
@@ -182,6 +193,7 @@ class SettingChanges(TypedDict, total=False):
     region: Literal["any", "strict"]
     alone: bool
     prefect: Literal["auto", "embedded", "off"]
+    storage_options: StorageOptions
 
 
 def is_secret(name: str) -> bool:
@@ -313,6 +325,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLUX_ALONE": ("alone", _flag),
     "FLUX_REGION": ("region", _one_of("any", "strict")),
     "FLUX_PREFECT": ("prefect", _one_of("auto", "embedded", "off")),
+    storage.VARIABLE: ("storage_options", storage.parse),
 }
 """The setting that each variable sets, and how its text is read; of two variables the first holds."""
 
@@ -351,7 +364,8 @@ def use(settings: Settings | None = None, **changes: Unpack[SettingChanges]) -> 
     if in_main_thread:
         _of_main_thread.append(chosen)
     try:
-        yield chosen
+        with storage.using(chosen.storage_options):
+            yield chosen
     finally:
         if in_main_thread:
             _of_main_thread.remove(chosen)

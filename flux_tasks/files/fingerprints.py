@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flux_tasks.files.access import filesystem_of
 from flux_tasks.files.locations import container, is_data, is_local, is_web, local_name
+from flux_tasks.files.remote.filesystems import filesystem_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -22,6 +22,7 @@ from pipelines.data.manifest import StepOutcome
 from pipelines.data.settled import SettledItems
 from pipelines.execution.answers import Attempt, Outcome
 from pipelines.execution.placeholders import Placeholder
+from pipelines.execution.places import in_places_of
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.plan.dry_run import ItemPlan
@@ -67,7 +68,7 @@ def plan(
         EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
         StoreUnavailable: the store cannot be read.
     """
-    with use(settings or current(), **changes) as chosen:
+    with use(settings or current(), **changes) as given, in_places_of(recipe, given) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         tally.plan.calls = [*recipe.functions]
         listed = Listed()
@@ -110,6 +111,11 @@ def calls_of_item(recipe: CompiledRecipe, name: str, settings: Settings) -> Sequ
     Raises:
         RecipeError: there is no such item, or no call can be made; and whatever ``plan`` raises.
     """
+    with in_places_of(recipe, settings) as chosen:
+        return _calls_of_item(recipe, name, chosen)
+
+
+def _calls_of_item(recipe: CompiledRecipe, name: str, settings: Settings) -> Sequence[PlannedCall]:
     item = next(items(recipe, only=lambda one: name in (one.stem, one.path)), None)
     if item is None:
         known = [one.stem for one in items(recipe, limit=1_000)]

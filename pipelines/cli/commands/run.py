@@ -124,14 +124,17 @@ def retry(
         seed: use another seed for every tool that takes one
     """
     from pipelines.data.history import PastRun
+    from pipelines.execution.places import in_places_of
 
     settings = places.settings(needs_key=False)
     earlier = PastRun.find(run_id, settings.store, no_code=NO_CODE if no_code else "")
     if not places.endpoint and not os.environ.get("FLUX_ENDPOINT"):
         settings = replace(settings, endpoint=earlier.endpoint_for(settings))
-    items = earlier.items(only)
+    with in_places_of(earlier.recipe, settings):
+        items = earlier.items(only)
+        found = sorted(earlier.counts().items()) if not items else []
     if not items:
-        counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(earlier.counts().items()))
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in found)
         ended = f"its items ended as: {counts}" if counts else "it did not finish: run its recipe again to continue"
         print_line(f"{earlier.run_id}: no item ended {' or '.join(only)}; {ended}")
         return Exit.OK
@@ -153,6 +156,7 @@ def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **op
     from pipelines.cli.progress import Display
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
+    from pipelines.execution.places import in_places_of
     from pipelines.flows.recipe_run import finish
     from pipelines.report.early import EarlyPreviews
     from pipelines.report.previews import Previews
@@ -167,6 +171,7 @@ def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **op
         early = EarlyPreviews(lambda: Previews(run.context.store, recipe.name))
         with Display(recipe) as display, early:
             settings = replace(settings, prefect=outputs.prefect or settings.prefect)
+            settings = until_told.enter_context(in_places_of(recipe, settings))
             run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
             run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
             until_told.enter_context(SignalHandler(run, grace=outputs.grace))

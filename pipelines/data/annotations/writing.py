@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from flux_tasks import files
+from flux_tasks.background import Pool
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError
 from pipelines.data.annotations import coco, labelme, voc, yolo
 from pipelines.data.annotations.base import AnnotationSet, read_json
@@ -130,7 +130,7 @@ def _write(path: str, kind: str, own: AnnotationSet, results: Sequence[_Result])
             file = files.join(path, f"{name}.json")
             _put(file, labelme.written(labels, _seen_from(file, result.path)))
 
-    with ThreadPoolExecutor(_WRITERS) as threads:
+    with Pool(_WRITERS) as threads:
         for _ in threads.map(write, results):
             pass
     return path
