@@ -228,3 +228,17 @@ def test_a_secret_is_in_no_message_about_a_location(monkeypatch: pytest.MonkeyPa
             with pytest.raises(OSError, match="refused: <secret>") as caught:
                 look("talking://a/x")
             assert SECRET not in json.dumps(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("location", "extra"), [("s3://a/x", "s3"), ("gcs://a/x", "gcs"), ("az://a/x", "azure"), ("abfss://a/x", "azure")]
+)
+def test_a_library_that_is_not_installed_is_named_with_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, location: str, extra: str
+) -> None:
+    def missing(*_: Any, **__: Any) -> None:
+        raise ImportError("no such module")
+
+    monkeypatch.setattr("fsspec.filesystem", missing)
+    with pytest.raises(OSError, match=rf"is not installed: pip install 'flux-pipelines\[{extra}\]'"):
+        files.read(location)
