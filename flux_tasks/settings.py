@@ -17,6 +17,8 @@
                         started for them (``embedded``), nobody (``off``)
 ``FLUX_STORAGE_OPTIONS``  accounts, endpoints of buckets by URL prefix, as JSON or the path of a JSON or YAML file:
                         ``{"s3://archive/": {"profile": "readonly"}, "s3://public/": {"anon": true}}``
+``FLUX_TRANSPORT``      how pictures are sent: ``bytes`` (default), ``auto``, as an address where the service can
+                        fetch it, or ``url``, as an address wherever there is one
 ``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 
@@ -78,6 +80,9 @@ class Settings:
         engine: the local engine that serves ``endpoint="local"``.
         deadline: seconds a job may take; after that it stays in the journal. None for each tool's own.
         timeout: seconds to wait for one answer of the service; uploads get a second more per 100 kB.
+        transport: how a picture that is not changed is sent where the tool takes addresses: as ``bytes``; as its own
+            address, that of an object in a bucket, signed for an hour, or that of the service's own delivery
+            (``url``); or so only where it is https and public (``auto``). In no job key. See ``jobs.addresses``.
         send_urls: send an input that was given as an http(s) address, and is not changed, as that address where the
             tool takes one. It is downloaded here too, for its digest, and must not change in the meantime.
         retry_moderated: submit again what moderation refused earlier.
@@ -100,6 +105,7 @@ class Settings:
     engine: str = "classical"
     deadline: float | None = None
     timeout: float = 60.0
+    transport: Literal["bytes", "auto", "url"] = "bytes"
     send_urls: bool = False
     retry_moderated: bool = False
     region: Literal["any", "strict"] = "any"
@@ -141,6 +147,8 @@ class Settings:
             problems.append(Problem("on_uncertain", f"{quote(self.on_uncertain)} is not one of hold, resubmit"))
         if self.prefect not in ("auto", "embedded", "off"):
             problems.append(Problem("prefect", f"{shown(self.prefect)} is not one of auto, embedded, off"))
+        if self.transport not in ("bytes", "auto", "url"):
+            problems.append(Problem("transport", f"{shown(self.transport)} is not one of bytes, auto, url"))
         if self.region not in ("any", "strict"):
             problems.append(Problem("region", f"{quote(self.region)} is not one of any, strict"))
         elif self.region == "strict" and self.is_bfl and not region_of(self.base_url):
@@ -188,6 +196,7 @@ class SettingChanges(TypedDict, total=False):
     engine: str
     deadline: float | None
     timeout: float
+    transport: Literal["bytes", "auto", "url"]
     send_urls: bool
     retry_moderated: bool
     region: Literal["any", "strict"]
@@ -321,6 +330,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLUX_ON_UNCERTAIN": ("on_uncertain", _one_of("hold", "resubmit")),
     "FLUX_DEADLINE": ("deadline", _seconds),
     "FLUX_TIMEOUT": ("timeout", _seconds),
+    "FLUX_TRANSPORT": ("transport", _one_of("bytes", "auto", "url")),
     "FLUX_SEND_URLS": ("send_urls", _flag),
     "FLUX_ALONE": ("alone", _flag),
     "FLUX_REGION": ("region", _one_of("any", "strict")),

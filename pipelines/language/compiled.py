@@ -21,7 +21,7 @@ from pipelines.operations.user_function import UserFunction
 
 Path = tuple[str | int, ...]
 
-_NOT_IN_DIGEST = ("budget", "storage_options")
+_NOT_IN_DIGEST = ("budget", "storage_options", "transport")
 """What a recipe says besides what it does."""
 
 
@@ -48,6 +48,7 @@ class CompiledRecipe:
         written: the document as it was written.
         lines: the line of each value in its file, by its path in the document.
         variables: the values of ``vars`` that the caller has set.
+        transport: how pictures are sent; empty for the setting.
         storage_options: accounts of buckets by URL prefix, as written; see ``pipelines.execution.places``.
     """
 
@@ -66,6 +67,7 @@ class CompiledRecipe:
     yaml: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
     storage_options: StorageOptions = field(default_factory=dict)
+    transport: str = ""
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Return problems with the lines of what they are about."""
@@ -101,19 +103,21 @@ class CompiledRecipe:
     def digest(self) -> str:
         """SHA-256 of what the recipe does.
 
-        Layout, comments, budget and storage options do not change it, nor does the order of steps with the same inputs.
+        Layout, comments, budget, storage options and transport do not change it, nor does the order of steps with the
+        same inputs.
         """
         data = {name: value for name, value in self.to_data().items() if name not in _NOT_IN_DIGEST}
-        data["steps"] = {step["id"]: step for step in data["steps"]}
+        steps = ({name: value for name, value in step.items() if name != "transport"} for step in data["steps"])
+        data["steps"] = {step["id"]: step for step in steps}
         data["output"] = sorted(data["output"], key=lambda output: str(output.get("path") or output["dataset"]))
         data["functions"] = {s.id: s.action.source for s in self.steps if isinstance(s.action, UserFunction)}
         return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
     def to_data(self) -> dict[str, Any]:
         """Return the recipe as plain data, everything written out: ids, inputs, models."""
-        names = ("name", "vars", "env", "source", "steps", "outputs", "budget", "storage_options")
+        names = ("name", "vars", "env", "source", "steps", "outputs", "budget", "transport", "storage_options")
         found = {name.replace("outputs", "output"): getattr(self, name) for name in names}
-        return {name: as_data(value) for name, value in found.items() if value not in ({}, (), None)}
+        return {name: as_data(value) for name, value in found.items() if value not in ({}, (), None, "")}
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML that is read back to the same digest."""

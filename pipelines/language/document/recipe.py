@@ -14,6 +14,7 @@ from pipelines.language.document.fields import (
     OrNull,
     Part,
     Text,
+    Transport,
     Wording,
     as_several,
     as_tuple,
@@ -177,6 +178,10 @@ class RecipeDocument(Part):
         Wording("a list of names of environment variables", "one such as [USER]"),
         OrNull(),
     ] = Field((), description="Environment variables that templates may see, as {{ env.NAME }}. No secrets.")
+    transport: Annotated[Transport, OrNull()] = Field(
+        "",
+        description="How pictures are sent: bytes, auto or url, as for a step. FLUX_TRANSPORT if left out.",
+    )
     storage_options: Annotated[
         dict[AnyText, dict[AnyText, Any]],
         Wording("a mapping of URL prefixes to options", "one such as {'s3://archive/': {profile: readonly}}"),

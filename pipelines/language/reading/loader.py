@@ -192,6 +192,7 @@ def _compile(
         env=written.env,
         budget=written.budget,
         storage_options=written.storage_options,
+        transport=written.transport,
         wanted=tuple(problems.wanted),
         own=tuple(problems.own),
     )
