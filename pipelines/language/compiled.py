@@ -12,7 +12,7 @@ import yaml
 
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.settings import StorageOptions
-from pipelines.language.document.fields import as_data
+from pipelines.language.document.fields import Transport, as_data
 from pipelines.language.document.output import Output
 from pipelines.language.document.recipe import Budget, Source
 from pipelines.language.graph import Graph
@@ -48,7 +48,7 @@ class CompiledRecipe:
         written: the document as it was written.
         lines: the line of each value in its file, by its path in the document.
         variables: the values of ``vars`` that the caller has set.
-        transport: how pictures are sent; empty for the setting.
+        transport: how pictures are sent; None for the setting.
         storage_options: accounts of buckets by URL prefix, as written; see ``pipelines.execution.places``.
     """
 
@@ -67,7 +67,7 @@ class CompiledRecipe:
     yaml: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
     storage_options: StorageOptions = field(default_factory=dict)
-    transport: str = ""
+    transport: Transport | None = None
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Return problems with the lines of what they are about."""
@@ -117,7 +117,7 @@ class CompiledRecipe:
         """Return the recipe as plain data, everything written out: ids, inputs, models."""
         names = ("name", "vars", "env", "source", "steps", "outputs", "budget", "transport", "storage_options")
         found = {name.replace("outputs", "output"): getattr(self, name) for name in names}
-        return {name: as_data(value) for name, value in found.items() if value not in ({}, (), None, "")}
+        return {name: as_data(value) for name, value in found.items() if value not in ({}, (), None)}
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML that is read back to the same digest."""

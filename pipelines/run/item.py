@@ -264,7 +264,7 @@ class ItemRun:
             context.beginning.discard(self.item.index)
             try:
                 arguments = {**attempt.arguments, **pictures_for_task(attempt.node, call)}
-                transport: Any = step.transport or context.recipe.transport
+                transport = step.transport or context.recipe.transport
                 with use(transport=transport) if transport else nullcontext():
                     result = await self._call_tool(step.task, CheckedArguments(arguments, call))
                 cost = result.cost if result.cost is not None else estimate

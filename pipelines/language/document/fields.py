@@ -229,7 +229,7 @@ Name: TypeAlias = Annotated[
 """A name that templates can refer to."""
 
 Transport: TypeAlias = Annotated[
-    Literal["", "bytes", "auto", "url"],
+    Literal["bytes", "auto", "url"],
     Wording("a way to send pictures", "one of bytes, auto and url"),
     WithJsonSchema({"enum": ["bytes", "auto", "url"]}),
     PythonType('Literal["bytes", "auto", "url"]'),

@@ -152,8 +152,8 @@ class StepOptions(Part):
     save: Annotated[ResultPath, OrNull()] = Field(
         default="", description="Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'."
     )
-    transport: Annotated[Transport, OrNull()] = Field(
-        default="",
+    transport: Annotated[Transport | None, OrNull()] = Field(
+        default=None,
         description="How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an "
         "address wherever there is one. The recipe's own if left out.",
     )

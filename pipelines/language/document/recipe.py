@@ -178,8 +178,8 @@ class RecipeDocument(Part):
         Wording("a list of names of environment variables", "one such as [USER]"),
         OrNull(),
     ] = Field((), description="Environment variables that templates may see, as {{ env.NAME }}. No secrets.")
-    transport: Annotated[Transport, OrNull()] = Field(
-        "",
+    transport: Annotated[Transport | None, OrNull()] = Field(
+        None,
         description="How pictures are sent: bytes, auto or url, as for a step. FLUX_TRANSPORT if left out.",
     )
     storage_options: Annotated[
