@@ -18,7 +18,8 @@ __all__ = ["OBJECT_STORES", "configured", "filesystem_of", "is_conflict", "locat
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     # Objects of other processes must be seen at once, so no listing is cached.
-    "s3": {"use_listings_cache": False, "config_kwargs": {"max_pool_connections": 64}},
+    # Signed addresses are else of version 2, which new buckets at Amazon refuse.
+    "s3": {"use_listings_cache": False, "config_kwargs": {"max_pool_connections": 64, "signature_version": "s3v4"}},
     "gs": {"use_listings_cache": False},
     "az": {"use_listings_cache": False},
 }
