@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from flux_tasks.blocks import BlockProblem
 from flux_tasks.files.locations import is_local, quoted
 
 __all__ = ["Unusable", "hide", "may_pass", "reporting"]
@@ -31,7 +32,7 @@ class Unusable(OSError):
 
 def may_pass(error: OSError) -> bool:
     """Check whether trying again after a pause may help: a store that fails, not a file that is missing."""
-    return not isinstance(error, (Unusable, *_DECIDED)) and error.errno not in _LASTING
+    return not isinstance(error, (Unusable, BlockProblem, *_DECIDED)) and error.errno not in _LASTING
 
 
 _secrets: set[str] = set()

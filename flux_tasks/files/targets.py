@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flux_tasks.files.access import patiently, remove, write
 from flux_tasks.files.failures import reporting
-from flux_tasks.files.locations import canonical, is_local, join, local_path, quoted
+from flux_tasks.files.locations import canonical, is_local, join, local_path, plain, quoted
 from flux_tasks.files.remote.filesystems import OBJECT_STORES, filesystem_of
 
 __all__ = ["creates_exclusively", "missing_bucket", "try_writing", "unwritable", "unwritable_folder"]
@@ -71,7 +71,7 @@ def missing_bucket(location: str) -> str:
         elif not filesystem.exists(bucket):
             raise FileNotFoundError
     except FileNotFoundError:
-        return f"{location.partition('://')[0]}://{path.partition('/')[0]}"
+        return f"{plain(location).partition('://')[0]}://{path.partition('/')[0]}"
     except Exception:
         return ""  # trying to write will tell
     return ""

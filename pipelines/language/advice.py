@@ -50,8 +50,8 @@ def _unused_options(recipe: CompiledRecipe) -> Iterator[Problem]:
     """Yield a warning for each prefix with storage options under which nothing of the recipe lies, nor the store."""
     data = {name: value for name, value in recipe.to_data().items() if name != "storage_options"}
     places = [*_texts(data), current().store]
-    if not recipe.storage_options or any(text.startswith(("{{", "{%")) for text in places):
-        return  # a column may name any place
+    if not recipe.storage_options or any(text.startswith(("{{", "{%", "block://")) for text in places):
+        return  # a column or a storage block may name any place
     starts = [_start((embedded(text) or (text,))[-1]) for text in places if "://" in text]
     for prefix in recipe.storage_options:
         if not any(is_under(start, prefix) or is_under(prefix, start) for start in starts):

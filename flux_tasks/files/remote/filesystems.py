@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flux_tasks.blocks import block_of, is_block
 from flux_tasks.files.failures import Unusable
-from flux_tasks.files.locations import canonical, quoted
+from flux_tasks.files.locations import canonical, plain, quoted
 from flux_tasks.files.remote.accounts import account_of
-from flux_tasks.files.remote.options import options_of
+from flux_tasks.files.remote.options import hide_all, options_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -35,6 +36,12 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
     Raises:
         Unusable: no library knows its protocol, the library is not installed, or its options cannot be used.
     """
+    given = dict(block_of(location)[0].options) if is_block(location) else None
+    location = plain(location)
+    if given is None:
+        given = options_of(location)
+    else:
+        hide_all(given)
     protocol, kind = location.split("://", 1)[0], canonical(location)[0]
     if kind == "gs":
         # Must be set before gcsfs is imported: otherwise each first call asks Google's control API, which hangs
@@ -42,7 +49,7 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
         os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     import fsspec
 
-    of_place = account_of(kind, location, options_of(location))
+    of_place = account_of(kind, location, given)
     options = {**_DEFAULTS.get(kind, {}), **of_place}
     own = configured(kind)
     for name, value in options.items():
@@ -71,6 +78,9 @@ def configured(protocol: str) -> Mapping[str, Any]:
 
 def location_of(name: str, beside: str) -> str:
     """Return the location of ``name``, as a filesystem calls it, written as the location ``beside`` is."""
+    if is_block(beside):
+        root = canonical(block_of(beside)[0].root)[1]
+        return f"{'/'.join(beside.split('/')[:4])}/{name.strip('/').removeprefix(root).lstrip('/')}"
     protocol, _, path = beside.partition("://")
     bucket, slash, rest = name.lstrip("/").partition("/")
     authority = path.partition("/")[0]  # abfs://container@account.dfs.core.windows.net has more in it than the bucket

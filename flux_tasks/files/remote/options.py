@@ -20,7 +20,17 @@ from typing import Any, TypeAlias
 from flux_tasks.files.failures import Unusable, hide
 from flux_tasks.files.locations import canonical, local_path
 
-__all__ = ["VARIABLE", "StorageOptions", "is_secret_option", "is_under", "options_of", "parse", "using", "variable_of"]
+__all__ = [
+    "VARIABLE",
+    "StorageOptions",
+    "hide_all",
+    "is_secret_option",
+    "is_under",
+    "options_of",
+    "parse",
+    "using",
+    "variable_of",
+]
 
 StorageOptions: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Options by URL prefix."""
@@ -132,6 +142,15 @@ def _value(name: str, value: Any, prefix: str) -> Any:
     elif isinstance(value, Mapping):
         return {inner: _value(inner, one, prefix) for inner, one in value.items()}
     return value
+
+
+def hide_all(options: Mapping[str, Any]) -> None:
+    """Keep every text in the options of a storage block, whatever it is called, out of messages."""
+    for value in options.values():
+        if isinstance(value, Mapping):
+            hide_all(value)
+        elif not (isinstance(value, str) and "://" in value):  # an endpoint may be told
+            hide(value)
 
 
 def is_secret_option(name: str) -> bool:

@@ -196,3 +196,25 @@ def test_a_store_at_an_account_of_its_own_is_read_and_written(
     assert done.returncode == 0, done.stderr + done.stdout
     assert files.folders("s3://results/store") != []
     assert here("store", "stats", "--store", "s3://results/store").returncode == 0
+
+
+def test_a_recipe_runs_over_storage_blocks_of_prefect(
+    here: Here, folder: Path, bfl: FakeBfl, prefect_server: str, servers: tuple[str, str], tmp_path: Path
+) -> None:
+    from prefect.filesystems import LocalFileSystem, RemoteFileSystem
+
+    account = {"key": THEIRS[0], "secret": THEIRS[1], "endpoint_url": servers[1]}
+    LocalFileSystem(basepath=str(folder)).save("photos-of-a-test", overwrite=True)
+    RemoteFileSystem(basepath="s3://results/deep", settings=account).save("results-of-a-test", overwrite=True)
+    recipe = folder / "blocks.yaml"
+    recipe.write_text(
+        'source: "block://local-file-system/photos-of-a-test/photos/*"\nsteps: [deblur: {}]\n'
+        'output: "block://remote-file-system/results-of-a-test/{{ stem }}.png"\n'
+    )
+    done = here("run", str(recipe), "--endpoint", bfl.url, key="k")
+    assert done.returncode == 0, done.stderr + done.stdout
+    written = list((tmp_path / "b" / "buckets" / "results" / "deep").iterdir())
+    assert len(written) == bfl.jobs == len(list((folder / "photos").iterdir()))
+    left = [path.read_bytes() for path in (folder / "store").rglob("*") if path.is_file()]
+    assert not any(THEIRS[1].encode() in data for data in left)
+    assert here("validate", str(recipe), "--offline").returncode == 0
