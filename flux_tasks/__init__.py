@@ -15,7 +15,6 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flux_tasks import blocks
 from flux_tasks.errors import (
     BudgetReached,
     CheckFailed,
@@ -42,6 +41,7 @@ from flux_tasks.errors import (
     SubmissionUncertain,
     Transient,
 )
+from flux_tasks.files import blocks
 from flux_tasks.settings import Settings, use
 
 if TYPE_CHECKING:

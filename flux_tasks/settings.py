@@ -39,7 +39,7 @@ from urllib.parse import SplitResult, urlsplit
 from flux_tasks.errors import KeyRefused, Problem, RecipeError, cut, nearest, quote, shown
 from flux_tasks.files.remote import options as storage
 from flux_tasks.files.remote.options import StorageOptions
-from flux_tasks.storage_options import option_problems
+from flux_tasks.files.remote.rules import option_problems
 
 __all__ = [
     "ENDPOINTS",

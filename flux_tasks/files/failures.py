@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flux_tasks.blocks import BlockProblem
+from flux_tasks.files.blocks import BlockProblem
 from flux_tasks.files.locations import is_local, quoted
 
 __all__ = ["Unusable", "hide", "may_pass", "reporting"]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flux_tasks.blocks import is_block
+from flux_tasks.files.blocks import is_block
 from flux_tasks.files.locations import container, is_data, is_local, is_web, local_name
 from flux_tasks.files.remote.filesystems import filesystem_of
 

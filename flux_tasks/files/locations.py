@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from flux_tasks.blocks import LOCAL, block_of, is_block, local_path_of
+from flux_tasks.files.blocks import LOCAL, block_of, is_block, local_path_of
 
 __all__ = [
     "Embedded",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flux_tasks.blocks import Block, BlockProblem
+from flux_tasks.files.blocks import Block, BlockProblem
 from flux_tasks.tasks.recording import is_in_flow, is_server_configured
 
 __all__ = ["load"]

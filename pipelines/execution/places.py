@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from flux_tasks.errors import RecipeError
+from flux_tasks.files.remote.rules import combined, untrusted_endpoints
 from flux_tasks.settings import Settings, use
-from flux_tasks.storage_options import combined, untrusted_endpoints
 from pipelines.language.compiled import CompiledRecipe
 
 

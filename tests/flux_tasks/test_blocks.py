@@ -15,7 +15,8 @@ import pytest
 from object_stores import forget_filesystems, moto_s3, new_bucket_name
 from pictures import encoded, noise
 
-from flux_tasks import ImageRef, blocks, catalog, files
+from flux_tasks import ImageRef, catalog, files
+from flux_tasks.files import blocks
 from flux_tasks.jobs.call import prepare
 from flux_tasks.store.records import Store
 from flux_tasks.tasks import storage_blocks

@@ -17,8 +17,8 @@ from flux_tasks import background, files
 from flux_tasks.errors import RecipeError
 from flux_tasks.files.remote import options as storage
 from flux_tasks.files.remote.accounts import account_of
+from flux_tasks.files.remote.rules import combined, option_problems, untrusted_endpoints
 from flux_tasks.settings import Settings, current, use
-from flux_tasks.storage_options import combined, option_problems, untrusted_endpoints
 
 SECRET = "correct-horse-battery-staple"
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flux_tasks.blocks import block_of, is_block
+from flux_tasks.files.blocks import block_of, is_block
 from flux_tasks.files.failures import Unusable
 from flux_tasks.files.locations import canonical, plain, quoted
 from flux_tasks.files.remote.accounts import account_of

@@ -8,8 +8,8 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of
+from flux_tasks.files.remote.rules import option_problems
 from flux_tasks.settings import is_secret
-from flux_tasks.storage_options import option_problems
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
 from pipelines.language.document.output import Output
