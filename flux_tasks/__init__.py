@@ -41,6 +41,7 @@ from flux_tasks.errors import (
     SubmissionUncertain,
     Transient,
 )
+from flux_tasks.files import blocks
 from flux_tasks.settings import Settings, use
 
 if TYPE_CHECKING:
@@ -145,6 +146,14 @@ if not _PREFECT.keys() <= os.environ.keys():
     if "prefect.context" in sys.modules:  # it has read its settings already
         # Not from sys.modules: the import waits for another thread that is at it.
         import_module("prefect.context").refresh_global_settings_context()
+
+
+def _load_block(slug: str, name: str) -> blocks.Block:
+    """Ask Prefect for a storage block: only ``tasks`` knows Prefect, and it is imported when a block is used."""
+    return import_module("flux_tasks.tasks.storage_blocks").load(slug, name)  # type: ignore[no-any-return]
+
+
+blocks.set_loader(_load_block)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,13 @@ import asyncio
 import ctypes
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, TypeVar
 
-__all__ = ["arun", "run", "start"]
+__all__ = ["Pool", "arun", "run", "start"]
 
 T = TypeVar("T")
 
@@ -64,6 +65,14 @@ def _forget_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_parent)
+
+
+class Pool(ThreadPoolExecutor):
+    """Threads that work in the context of whoever gives them work: its settings, accounts, watchers."""
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """See ``ThreadPoolExecutor``."""
+        return super().submit(copy_context().run, function, *args, **kwargs)
 
 
 def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:

@@ -15,6 +15,10 @@
 ``FLUX_ALONE``          ``true`` uses a store that cannot keep several processes apart, because only this one uses it
 ``FLUX_PREFECT``        who records runs: the Prefect server that is configured, if any (``auto``, default), one that is
                         started for them (``embedded``), nobody (``off``)
+``FLUX_STORAGE_OPTIONS``  accounts, endpoints of buckets by URL prefix, as JSON or the path of a JSON or YAML file:
+                        ``{"s3://archive/": {"profile": "readonly"}, "s3://public/": {"anon": true}}``
+``FLUX_TRANSPORT``      how pictures are sent: ``bytes`` (default), ``auto``, as an address where the service can
+                        fetch it, or ``url``, as an address wherever there is one
 ``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 
@@ -33,11 +37,15 @@ from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import SplitResult, urlsplit
 
 from flux_tasks.errors import KeyRefused, Problem, RecipeError, cut, nearest, quote, shown
+from flux_tasks.files.remote import options as storage
+from flux_tasks.files.remote.options import StorageOptions
+from flux_tasks.files.remote.rules import option_problems
 
 __all__ = [
     "ENDPOINTS",
     "SettingChanges",
     "Settings",
+    "StorageOptions",
     "current",
     "is_bfl",
     "is_in_region",
@@ -72,12 +80,17 @@ class Settings:
         engine: the local engine that serves ``endpoint="local"``.
         deadline: seconds a job may take; after that it stays in the journal. None for each tool's own.
         timeout: seconds to wait for one answer of the service; uploads get a second more per 100 kB.
+        transport: how a picture that is not changed is sent where the tool takes addresses: as ``bytes``; as its own
+            address, that of an object in a bucket, signed for an hour, or that of the service's own delivery
+            (``url``); or so only where it is https and public (``auto``). In no job key. See ``jobs.addresses``.
         send_urls: send an input that was given as an http(s) address, and is not changed, as that address where the
             tool takes one. It is downloaded here too, for its digest, and must not change in the meantime.
         retry_moderated: submit again what moderation refused earlier.
         prefect: who records runs, and calls outside a flow: the Prefect server that is configured, if any (``auto``),
             one that is started for them (``embedded``), or nobody (``off``). In a flow Prefect records every call.
         alone: no other process uses the store, so that one is taken that cannot keep several apart.
+        storage_options: accounts, endpoints and other options of buckets, by URL prefix; the longest prefix holds.
+            Never shown, stored or put into a Prefect parameter; in no job key.
         region: ``strict`` neither polls nor fetches outside the region of the endpoint, whatever address it names; of
             a server that is not BFL's, outside its own host.
     """
@@ -92,11 +105,13 @@ class Settings:
     engine: str = "classical"
     deadline: float | None = None
     timeout: float = 60.0
+    transport: Literal["bytes", "auto", "url"] = "bytes"
     send_urls: bool = False
     retry_moderated: bool = False
     region: Literal["any", "strict"] = "any"
     alone: bool = False
     prefect: Literal["auto", "embedded", "off"] = "auto"
+    storage_options: StorageOptions = field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -132,12 +147,16 @@ class Settings:
             problems.append(Problem("on_uncertain", f"{quote(self.on_uncertain)} is not one of hold, resubmit"))
         if self.prefect not in ("auto", "embedded", "off"):
             problems.append(Problem("prefect", f"{shown(self.prefect)} is not one of auto, embedded, off"))
+        if self.transport not in ("bytes", "auto", "url"):
+            problems.append(Problem("transport", f"{shown(self.transport)} is not one of bytes, auto, url"))
         if self.region not in ("any", "strict"):
             problems.append(Problem("region", f"{quote(self.region)} is not one of any, strict"))
         elif self.region == "strict" and self.is_bfl and not region_of(self.base_url):
             problems.append(
                 Problem("region", f"{shown(endpoint)} has no region to keep to: set the endpoint to eu or us")
             )
+        for place, what in option_problems(self.storage_options, is_recipe=False):
+            problems.append(Problem(".".join(("storage_options", *place)), what))
         if problems:
             raise RecipeError(problems)
 
@@ -177,11 +196,13 @@ class SettingChanges(TypedDict, total=False):
     engine: str
     deadline: float | None
     timeout: float
+    transport: Literal["bytes", "auto", "url"]
     send_urls: bool
     retry_moderated: bool
     region: Literal["any", "strict"]
     alone: bool
     prefect: Literal["auto", "embedded", "off"]
+    storage_options: StorageOptions
 
 
 def is_secret(name: str) -> bool:
@@ -309,10 +330,12 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLUX_ON_UNCERTAIN": ("on_uncertain", _one_of("hold", "resubmit")),
     "FLUX_DEADLINE": ("deadline", _seconds),
     "FLUX_TIMEOUT": ("timeout", _seconds),
+    "FLUX_TRANSPORT": ("transport", _one_of("bytes", "auto", "url")),
     "FLUX_SEND_URLS": ("send_urls", _flag),
     "FLUX_ALONE": ("alone", _flag),
     "FLUX_REGION": ("region", _one_of("any", "strict")),
     "FLUX_PREFECT": ("prefect", _one_of("auto", "embedded", "off")),
+    storage.VARIABLE: ("storage_options", storage.parse),
 }
 """The setting that each variable sets, and how its text is read; of two variables the first holds."""
 
@@ -351,7 +374,8 @@ def use(settings: Settings | None = None, **changes: Unpack[SettingChanges]) -> 
     if in_main_thread:
         _of_main_thread.append(chosen)
     try:
-        yield chosen
+        with storage.using(chosen.storage_options):
+            yield chosen
     finally:
         if in_main_thread:
             _of_main_thread.remove(chosen)

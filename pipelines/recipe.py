@@ -60,6 +60,8 @@ class Recipe:
         vars: constants for templates, as in YAML.
         env: names of environment variables that templates may read.
         budget: the most credits that a run may spend, or a mapping as in YAML.
+        storage_options: accounts of buckets by URL prefix, as in YAML.
+        transport: how pictures are sent: ``bytes``, ``auto`` or ``url``; the setting if left out.
     """
 
     def __init__(
@@ -72,10 +74,14 @@ class Recipe:
         vars: Mapping[str, Any] | None = None,  # noqa: A002 - its name in YAML
         env: Sequence[str] = (),
         budget: float | Mapping[str, Any] | None = None,
+        storage_options: Mapping[str, Mapping[str, Any]] | None = None,
+        transport: str = "",
     ) -> None:
         self._written: dict[str, Any] = {"name": name, "source": source, "steps": list(steps), "output": output}
-        further = {"vars": dict(vars or {}), "env": list(env), "budget": budget}
-        self._written |= {key: value for key, value in further.items() if value not in ({}, [], None)}
+        further: dict[str, Any] = {"vars": dict(vars or {}), "env": list(env), "budget": budget}
+        further["transport"] = transport
+        further["storage_options"] = {prefix: dict(options) for prefix, options in (storage_options or {}).items()}
+        self._written |= {key: value for key, value in further.items() if value not in ({}, [], None, "")}
         self._compiled: CompiledRecipe | None = None
 
     def __repr__(self) -> str:

@@ -63,6 +63,7 @@ def call(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
     **further: Any
 ) -> StepSpec:
     """A function of your own as a step: itself, or ``"package.module:function"``.
@@ -105,6 +106,7 @@ def deblur(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Sharpen a blurred photo; scene, people and colours stay.
 
@@ -127,6 +129,7 @@ def deblur(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -154,6 +157,7 @@ def erase(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Remove what a mask covers and rebuild the background.
 
@@ -178,6 +182,7 @@ def erase(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -214,6 +219,7 @@ def outpaint(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Extend the frame beyond the picture's edges.
 
@@ -247,6 +253,7 @@ def outpaint(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -275,6 +282,7 @@ def try_on(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Dress a person in a garment; inputs up to 4 MP. (2 models, see ``model``)
 
@@ -300,6 +308,7 @@ def try_on(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -330,6 +339,7 @@ def fill(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Paint a masked region anew, as a prompt says.
 
@@ -357,6 +367,7 @@ def fill(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -389,6 +400,7 @@ def fill_finetuned(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Fill with your own finetune.
 
@@ -418,6 +430,7 @@ def fill_finetuned(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -451,6 +464,7 @@ def expand(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Add pixels on each side (older than outpaint).
 
@@ -481,6 +495,7 @@ def expand(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -523,6 +538,7 @@ def edit(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (17 models, see ``model``)
 
@@ -562,6 +578,7 @@ def edit(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -607,6 +624,7 @@ def generate(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Edit and generate: the balanced choice. (19 models, see ``model``)
 
@@ -649,6 +667,7 @@ def generate(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -668,6 +687,7 @@ def auto_orient(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Turns a picture upright, as its EXIF data say.
 
@@ -684,6 +704,7 @@ def auto_orient(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -711,6 +732,7 @@ def resize(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Scales a picture or a mask.
 
@@ -735,6 +757,7 @@ def resize(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -759,6 +782,7 @@ def crop(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Cuts a part out of a picture or a mask.
 
@@ -780,6 +804,7 @@ def crop(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -808,6 +833,7 @@ def pad(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Puts a border around a picture or a mask.
 
@@ -913,6 +939,7 @@ def flip(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -935,6 +962,7 @@ def convert(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Changes the file type or the colours.
 
@@ -954,6 +982,7 @@ def convert(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -974,6 +1003,7 @@ def load_image(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Takes another picture from a file.
 
@@ -991,6 +1021,7 @@ def load_image(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1011,6 +1042,7 @@ def load_mask(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Takes a mask from a file.
 
@@ -1028,6 +1060,7 @@ def load_mask(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1049,6 +1082,7 @@ def cutout(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Makes transparent what a mask leaves black.
 
@@ -1067,6 +1101,7 @@ def cutout(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1087,6 +1122,7 @@ def flatten(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Puts a picture on a colour, dropping its alpha.
 
@@ -1104,6 +1140,7 @@ def flatten(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1126,6 +1163,7 @@ def composite(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Puts a picture on another, through a mask or its alpha.
 
@@ -1145,6 +1183,7 @@ def composite(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1164,6 +1203,7 @@ def mask_from_alpha(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Makes a mask of what is transparent.
 
@@ -1180,6 +1220,7 @@ def mask_from_alpha(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1200,6 +1241,7 @@ def mask_from_boxes(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Makes a mask of rectangles.
 
@@ -1217,6 +1259,7 @@ def mask_from_boxes(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1238,6 +1281,7 @@ def mask_from_color(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Makes a mask of what has a colour.
 
@@ -1256,6 +1300,7 @@ def mask_from_color(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1275,6 +1320,7 @@ def mask_union(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Puts masks together: white where any of them is white.
 
@@ -1291,6 +1337,7 @@ def mask_union(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1311,6 +1358,7 @@ def mask_dilate(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Grows the white of a mask, or shrinks it.
 
@@ -1328,6 +1376,7 @@ def mask_dilate(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -1347,6 +1396,7 @@ def mask_invert(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Swaps black and white of a mask.
 
@@ -1363,6 +1413,7 @@ def mask_invert(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.

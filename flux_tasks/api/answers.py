@@ -1,6 +1,7 @@
 """Read the service's answers leniently: a body may be missing, broken or of another shape."""
 
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from flux_tasks.catalog import Tool
 from flux_tasks.errors import JobFailed, Moderated, Problem
 
 _FAILED = {"Error", "Failed"}  # "Failed" is not in the enumeration but in the docs' samples (DOCS-F2)
+_QUERY = re.compile(r"(https?://[^\s?\"'<>]+)\?[^\s\"'<>]+", re.IGNORECASE)
 _MODERATED = {"Request Moderated": "request", "Content Moderated": "content"}
 
 
@@ -28,6 +30,11 @@ def read_json(response: httpx.Response) -> Any:
         return response.json()
     except (ValueError, RecursionError):  # not JSON, not text, or nested beyond reason
         return None
+
+
+def without_queries(text: str) -> str:
+    """Return what the service says without the queries of addresses: one of a signed address is a secret."""
+    return _QUERY.sub(r"\1?…", text)
 
 
 def number(value: Any) -> float | None:
@@ -46,7 +53,7 @@ def detail_of(answer: Any) -> str:
     detail = answer.get("detail") if isinstance(answer, dict) else None
     if isinstance(detail, list):
         return "; ".join(f"{'.'.join(place)}: {what}".strip(": ") for place, what in _schema_errors(answer))
-    return str(detail) if detail else ""
+    return without_queries(str(detail)) if detail else ""
 
 
 def problems_of(answer: Any, tool: Tool) -> list[Problem]:
@@ -60,7 +67,7 @@ def _schema_errors(answer: Any) -> Iterator[tuple[list[str], str]]:
         if isinstance(error, dict):
             place = error.get("loc")
             shown = [str(part) for part in place if part != "body"] if isinstance(place, list) else []
-            yield shown, str(error.get("msg", ""))
+            yield shown, without_queries(str(error.get("msg", "")))
 
 
 def retry_after(response: httpx.Response) -> float | None:
@@ -140,7 +147,9 @@ def ending_of(job_id: str, status: str, answer: Mapping[str, Any]) -> Finished |
             words = {name: value for name, value in words.items() if name != "sample"}
         if isinstance(words, dict) and isinstance(words.get("error"), str):
             words = words["error"]
-        raise JobFailed(f"job {job_id}: the service ended it with an error" + (f" ({words})" if words else ""))
+        raise JobFailed(
+            f"job {job_id}: the service ended it with an error" + (f" ({without_queries(str(words))})" if words else "")
+        )
     return None
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from flux_tasks.files import access
 from flux_tasks.files.access import (
-    Unusable,
     create,
     folders,
     listing,
-    may_pass,
     patiently,
     remove,
     stream,
     upload,
     write,
 )
+from flux_tasks.files.failures import Unusable, may_pass
 from flux_tasks.files.fingerprints import MISSING, Fingerprints
 from flux_tasks.files.inside.contents import exists, know_members, known_members, read, size, tar_members
 from flux_tasks.files.locations import (
@@ -34,10 +33,12 @@ from flux_tasks.files.locations import (
     stem,
     tar_member,
 )
-from flux_tasks.files.near_misses import of_pattern as near_misses
-from flux_tasks.files.near_misses import similar
-from flux_tasks.files.patterns import glob, has_wildcards, links_of, matcher, matches
 from flux_tasks.files.real_paths import RealPaths
+from flux_tasks.files.remote.filesystems import filesystem_of
+from flux_tasks.files.remote.presigned import presigned
+from flux_tasks.files.search.near_misses import of_pattern as near_misses
+from flux_tasks.files.search.near_misses import similar
+from flux_tasks.files.search.patterns import glob, has_wildcards, links_of, matcher, matches
 from flux_tasks.files.staging import Staging, remove_leftovers
 from flux_tasks.files.targets import creates_exclusively, missing_bucket, try_writing, unwritable, unwritable_folder
 from flux_tasks.files.watching import notice, watching
@@ -56,6 +57,7 @@ __all__ = [
     "embedded",
     "exists",
     "extension",
+    "filesystem_of",
     "folders",
     "glob",
     "has_wildcards",
@@ -78,6 +80,7 @@ __all__ = [
     "near_misses",
     "notice",
     "patiently",
+    "presigned",
     "quoted",
     "read",
     "remove",

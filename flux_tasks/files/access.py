@@ -1,12 +1,13 @@
-"""Bytes at any fsspec URL: read, write atomically, create exclusively. The only module that opens filesystems.
+"""Bytes at any fsspec URL: read, write atomically, create exclusively.
 
 A location is a local path (``photos/a.jpg``), a ``file://`` URL, or any URL whose protocol fsspec knows
-(``s3://``, ``gs://``, ``memory://`` …). Cloud libraries are imported when the first URL asks for them. Credentials and
-endpoints are not set here but where each library looks for them:
+(``s3://``, ``gs://``, ``az://``, ``memory://`` …). Cloud libraries are imported when the first URL asks for them.
+Credentials and endpoints are those of ``remote.options`` for the place, else each library looks for them:
 
 * S3: ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_PROFILE`` …; for MinIO, Ceph and the like also
   ``FSSPEC_S3_ENDPOINT_URL=https://minio.example:9000`` (or ``AWS_ENDPOINT_URL``);
 * Google: ``GOOGLE_APPLICATION_CREDENTIALS``; for an emulator ``STORAGE_EMULATOR_HOST=http://127.0.0.1:4443``;
+* Azure: ``AZURE_STORAGE_CONNECTION_STRING``, or ``AZURE_STORAGE_ACCOUNT_NAME`` and ``AZURE_STORAGE_ACCOUNT_KEY`` …;
 * any option of any protocol: ``FSSPEC_<PROTOCOL>_<OPTION>``, or a JSON file in ``~/.config/fsspec``, both read when
   fsspec is imported.
 
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import io
 import os
 import secrets
@@ -28,71 +28,38 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
-from flux_tasks.files.locations import is_local, local_name, local_path, quoted
+from flux_tasks.files.failures import Unusable, may_pass, reporting
+from flux_tasks.files.locations import is_local, local_name, local_path
+from flux_tasks.files.remote.filesystems import filesystem_of, is_conflict, names_in
+from flux_tasks.files.remote.reading import RemoteFile
 from flux_tasks.files.watching import notice
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
 
 __all__ = [
     "PAUSES",
-    "Unusable",
     "create",
     "exists",
-    "filesystem_of",
     "folders",
     "listing",
-    "may_pass",
     "open_local",
     "patiently",
     "read",
     "remove",
-    "reporting",
     "size",
     "stream",
     "write",
 ]
-
-_FILESYSTEM_OPTIONS: dict[str, dict[str, Any]] = {
-    # Objects of other processes must be seen at once, so no listing is cached.
-    "s3": {"use_listings_cache": False, "config_kwargs": {"max_pool_connections": 64}},
-    "gs": {"use_listings_cache": False},
-}
-_FILESYSTEM_OPTIONS["s3a"] = _FILESYSTEM_OPTIONS["s3"]
-_FILESYSTEM_OPTIONS["gcs"] = _FILESYSTEM_OPTIONS["gs"]
-
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 _memory = threading.Lock()
 """Makes one step of the check and the write of ``memory://``."""
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 T = TypeVar("T")
 
 PAUSES = (0.2, 1.0, 3.0)
 """Seconds between attempts at a location that fails."""
-
-_LASTING = {
-    getattr(errno, name)
-    for name in (
-        *("ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "ENOTDIR", "EISDIR", "ENOENT"),
-        *("ENAMETOOLONG", "ELOOP", "EINVAL", "ENXIO"),
-    )
-    if hasattr(errno, name)
-}
-_DECIDED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)  # s3fs gives these no errno
-
-
-class Unusable(OSError):
-    """A location that cannot be used, however often it is tried: what is there is wrong, or a library is missing."""
-
-
-def may_pass(error: OSError) -> bool:
-    """Check whether trying again after a pause may help: a store that fails, not a file that is missing."""
-    return not isinstance(error, (Unusable, *_DECIDED)) and error.errno not in _LASTING
 
 
 def patiently(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
@@ -109,54 +76,6 @@ def patiently(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
                 raise
         time.sleep(pause)
     return function(*arguments, **options)
-
-
-def reporting(function: Function) -> Function:
-    """Turn every failure of ``function`` into an ``OSError``: no credentials, HTTP 500, a NUL in a name …"""
-
-    @functools.wraps(function)
-    def inner(location: str | os.PathLike[str], *arguments: Any, **options: Any) -> Any:
-        try:
-            return function(location, *arguments, **options)
-        except OSError:
-            raise
-        except Exception as error:
-            is_lasting = is_local(location) or "Credential" in type(error).__name__
-            kind = Unusable if is_lasting else OSError
-            raise kind(f"{quoted(location)}: {type(error).__name__}: {error}") from error
-
-    return inner  # type: ignore[return-value]
-
-
-def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
-    """Return the filesystem of a remote location, and the path in it.
-
-    Raises:
-        Unusable: no library knows its protocol, or the library is not installed.
-    """
-    protocol = location.split("://", 1)[0]
-    if protocol in ("gs", "gcs"):
-        # Must be set before gcsfs is imported: otherwise each first call asks Google's control API, which hangs
-        # for over 40 s against anything else.
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    import fsspec
-    import fsspec.config
-
-    options = dict(_FILESYSTEM_OPTIONS.get(protocol, {}))
-    own = fsspec.config.conf.get(protocol.replace("s3a", "s3"), {})
-    if "config_kwargs" in options and "config_kwargs" in own:  # fsspec would let ours replace the user's
-        options["config_kwargs"] = {**options["config_kwargs"], **own["config_kwargs"]}
-    try:
-        filesystem = fsspec.filesystem(protocol, **options)
-    except ImportError as error:
-        extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(protocol)
-        remedy = f"pip install 'flux-pipelines[{extra}]'" if extra else f"install it: {error}"
-        raise Unusable(f"{protocol}:// needs a library that is not installed: {remedy}") from None
-    except ValueError as error:
-        raise Unusable(f"{quoted(location)}: {error}") from None
-    filesystem.invalidate_cache()  # what libraries remember of a listing is not what is there now
-    getattr(filesystem, "dircache", {}).clear()  # fsspec's own invalidate_cache does nothing
-    return filesystem, filesystem._strip_protocol(location)
 
 
 @reporting
@@ -220,39 +139,7 @@ def stream(location: str | os.PathLike[str], *, block: int | None = None) -> Bin
     if is_local(text):
         return open_local(text)
     filesystem, path = filesystem_of(text)
-    return cast(BinaryIO, io.BufferedReader(_Remote(text, filesystem.open(path, "rb", block_size=block))))
-
-
-class _Remote(io.RawIOBase):
-    """A file that fsspec opened, with every failure an ``OSError``. ``reporting`` reads its location from it."""
-
-    def __init__(self, location: str, file: Any) -> None:
-        self._location = location
-        self._file = file
-
-    def __fspath__(self) -> str:
-        return self._location
-
-    @reporting
-    def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    @reporting
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return bool(self._file.seekable())
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._file.close()
+    return cast(BinaryIO, io.BufferedReader(RemoteFile(text, filesystem.open(path, "rb", block_size=block))))
 
 
 @reporting
@@ -309,24 +196,10 @@ def create(location: str | os.PathLike[str], data: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if _is_conflict(error):
+        if is_conflict(error):
             return False
         raise
     return True
-
-
-def _is_conflict(error: BaseException) -> bool:
-    """Check whether an object store refused a conditional put: HTTP 412 or 409 somewhere in the chain of causes."""
-    seen: BaseException | None = error
-    while seen is not None:
-        code = getattr(seen, "code", None) or getattr(seen, "status", None)
-        response = getattr(seen, "response", None)
-        if isinstance(response, dict):
-            code = response.get("ResponseMetadata", {}).get("HTTPStatusCode", code)
-        if str(code) in ("409", "412"):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
 
 
 @contextlib.contextmanager
@@ -415,7 +288,7 @@ def listing(location: str) -> list[str]:
             return []
         with os.scandir(folder) as entries:
             return sorted(e.name for e in entries if e.is_file() and not e.name.endswith(".tmp"))
-    return _remote_names(location, "file")
+    return names_in(location, "file")
 
 
 @reporting
@@ -424,14 +297,4 @@ def folders(location: str) -> list[str]:
     if is_local(location):
         folder = local_path(location)
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return _remote_names(location, "directory")
-
-
-def _remote_names(location: str, kind: str) -> list[str]:
-    filesystem, path = filesystem_of(location)
-    try:
-        found = filesystem.ls(path, detail=True)
-    except FileNotFoundError:
-        return []
-    names = (str(f["name"]).rstrip("/") for f in found if f["type"] == kind)
-    return sorted(name.rsplit("/", 1)[-1] for name in names if name.strip("/") != path.strip("/"))
+    return names_in(location, "directory")

@@ -13,8 +13,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flux_tasks.files.access import filesystem_of
+from flux_tasks.files.blocks import is_block
 from flux_tasks.files.locations import container, is_data, is_local, is_web, local_name
+from flux_tasks.files.remote.filesystems import filesystem_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -110,7 +111,8 @@ class Fingerprints:
         filesystem, path = filesystem_of(location)
         path = path.rstrip("/")
         folder = path.rpartition("/")[0]
-        place = location.partition("://")[0], folder
+        # A storage block has an account of its own, whatever its bucket is called.
+        place = "/".join(location.split("/")[:4]) if is_block(location) else location.partition("://")[0], folder
         if not may_wait and place not in self._listings:
             raise BlockingIOError
         with self._lock:

@@ -17,6 +17,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from flux_tasks.files.blocks import LOCAL, block_of, is_block, local_path_of
+
 __all__ = [
     "Embedded",
     "canonical",
@@ -32,6 +34,7 @@ __all__ = [
     "local_name",
     "local_path",
     "name",
+    "plain",
     "quoted",
     "stem",
     "tar_member",
@@ -45,7 +48,7 @@ _BASE64 = re.compile(r"(iVBORw0K|/9j/|UklGR|R0lGOD|SUkq|TU0A|Qk[01])[A-Za-z0-9+/
 _HAS_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,8}")
 _EMBEDDED = re.compile(r"(tar|parquet|arrow)://(.*?)::(.+)", re.DOTALL)
 _EMBEDDING = ("tar://", "parquet://", "arrow://")
-_OTHER_NAMES = {"s3a": "s3", "gcs": "gs"}
+_OTHER_NAMES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 _SHORT = 80
 _LONG = 200
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255  # bytes; what Linux takes
@@ -109,7 +112,7 @@ def cell(kind: str, file: str, column: str, row: int, called: str = "", *, item:
 def is_local(location: str | os.PathLike[str]) -> bool:
     """Check whether ``location`` is a path on this machine."""
     text = os.fspath(location)
-    return not _SCHEME.match(text) or text.startswith(("file://", "local://"))
+    return not _SCHEME.match(text) or text.startswith(("file://", "local://", LOCAL))
 
 
 def is_location(text: str) -> bool:
@@ -146,6 +149,8 @@ def local_path(location: str | os.PathLike[str]) -> Path:
 def local_name(location: str | os.PathLike[str]) -> str:
     """Return the path of a local location as text: what is done for each job needs no ``Path``, which takes longer."""
     text = os.fspath(location)
+    if text.startswith(LOCAL):
+        return local_path_of(text)
     if not text.startswith("file://"):
         return os.path.expanduser(text.removeprefix("local://"))  # noqa: PTH111 - Path's own fails on ~lock.png
     written = text.removeprefix("file://")  # file://photos/a.jpg means photos/a.jpg
@@ -159,8 +164,17 @@ def local_name(location: str | os.PathLike[str]) -> str:
 
 def canonical(location: str) -> tuple[str, str]:
     """Return the protocol of a remote location under its usual name, and the path in it without slashes around it."""
+    location = plain(location)
     protocol, _, path = location.partition("://")
     return _OTHER_NAMES.get(protocol.lower(), protocol.lower()), path.strip("/")
+
+
+def plain(location: str) -> str:
+    """Return a remote location in a storage block as the URL that it stands for, and every other one as it is."""
+    if not is_block(location):
+        return location
+    block, path = block_of(location)
+    return f"{block.root}/{path}" if path else block.root
 
 
 def join(location: str, *parts: str) -> str:
@@ -179,7 +193,7 @@ def name(location: str | os.PathLike[str]) -> str:
         return PurePosixPath(unquote(urlsplit(text).path)).name
     if _DRIVE.match(text):  # a table may have been written on another machine
         return PureWindowsPath(text).name
-    if not is_local(text):
+    if is_block(text) or not is_local(text):
         return text.partition("://")[2].rstrip("/").rpartition("/")[2]
     last = text.rpartition("/")[2]
     is_plain = last not in ("", ".") and "://" not in text and not text.startswith("~") and os.name != "nt"

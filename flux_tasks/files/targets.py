@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from flux_tasks.files.access import filesystem_of, patiently, remove, reporting, write
-from flux_tasks.files.locations import is_local, join, local_path, quoted
+from flux_tasks.files.access import patiently, remove, write
+from flux_tasks.files.failures import reporting
+from flux_tasks.files.locations import canonical, is_local, join, local_path, plain, quoted
+from flux_tasks.files.remote.filesystems import OBJECT_STORES, filesystem_of
 
 __all__ = ["creates_exclusively", "missing_bucket", "try_writing", "unwritable", "unwritable_folder"]
 
@@ -19,7 +21,6 @@ LONGEST_NAME = 255
 LONGEST_PATH = {True: 4096, False: 1024}
 """Bytes in a whole path: of a local file (Linux), and of an object's key (S3, GCS)."""
 
-_OBJECT_STORES = ("s3", "s3a", "gs", "gcs")
 _TRIED = ".flux-pipelines-try"
 
 
@@ -59,18 +60,18 @@ def missing_bucket(location: str) -> str:
 
     Nothing is known of a bucket that may not be asked about, or whose store does not answer.
     """
-    scheme, _, path = location.partition("://")
-    bucket = path.partition("/")[0]
-    if scheme not in _OBJECT_STORES or not bucket:
+    kind, path = canonical(location)
+    bucket = path.partition("/")[0].partition("@")[0]
+    if kind not in OBJECT_STORES or not bucket:
         return ""
     try:
-        filesystem, name = filesystem_of(f"{scheme}://{bucket}")
-        if scheme.startswith("s3"):  # its exists() is False, too, where asking is not allowed, and without a network
-            filesystem.call_s3("head_bucket", Bucket=name)
-        elif not filesystem.exists(name):
+        filesystem, _ = filesystem_of(location)
+        if kind == "s3":  # its exists() is False, too, where asking is not allowed, and without a network
+            filesystem.call_s3("head_bucket", Bucket=bucket)
+        elif not filesystem.exists(bucket):
             raise FileNotFoundError
     except FileNotFoundError:
-        return f"{scheme}://{bucket}"
+        return f"{plain(location).partition('://')[0]}://{path.partition('/')[0]}"
     except Exception:
         return ""  # trying to write will tell
     return ""

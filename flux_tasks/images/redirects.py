@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-__all__ = ["MAX_REDIRECTS", "Hop", "RedirectRefused", "follow", "host_of", "reach_of", "redirect_of"]
+__all__ = ["MAX_REDIRECTS", "Hop", "RedirectRefused", "follow", "host_of", "is_public", "reach_of", "redirect_of"]
 
 MAX_REDIRECTS = 3
 
@@ -118,6 +118,16 @@ def reach_of(address: str) -> Reach:
     if ip.is_loopback:
         return "loopback"
     return "public" if ip.is_global and not ip.is_multicast else "private"
+
+
+async def is_public(url: str) -> bool:
+    """Check whether ``url`` is https, and all that its host means lies outside private networks."""
+    try:
+        asked = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        return False
+    addresses = await _resolve(asked, 0) if asked.scheme == "https" and asked.host and not asked.userinfo else ()
+    return bool(addresses) and {reach_of(address) for address in addresses} == {"public"}
 
 
 def _literal_reach(url: httpx.URL) -> Reach:

@@ -107,11 +107,11 @@ class Call:
         """Return the job key."""
         return self.identity(engine).key
 
-    def body(self, *, urls: bool = False) -> dict[str, Any]:
+    def body(self, addresses: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return the request body: base64 images without a data-URI prefix, and only the parameters that were set.
 
-        With ``urls``, an image that was given as an http(s) address, and is not changed, is sent as that address where
-        the tool takes one.
+        Args:
+            addresses: what is sent in place of the bytes of some pictures, by their places in the request.
 
         Raises:
             InvalidImage: a picture cannot be read or decoded.
@@ -119,9 +119,8 @@ class Call:
         images: dict[str, Any] = {}
         for slot, given in self.inputs.items():
             name, _, is_listed = slot.partition(".")
-            picture = given.picture
-            by_address = urls and self.tool.image_fields[name].url and picture.uri.startswith(("http://", "https://"))
-            text = picture.uri if by_address else pybase64.b64encode_as_string(picture.read())
+            address = (addresses or {}).get(slot)
+            text = address or pybase64.b64encode_as_string(given.picture.read())
             images[name] = [*images.get(name, ()), text] if is_listed else text
         return {**images, **self.parameters, **self.notify}
 

@@ -11,6 +11,7 @@ from flux_tasks.api.client import BflClient
 from flux_tasks.api.slots import OVERBOOK, Slots
 from flux_tasks.api.traffic import TrafficLimit
 from flux_tasks.errors import OutOfCredits, StoreUnavailable
+from flux_tasks.jobs.addresses import Addresses
 from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.store.commit import insist
 from flux_tasks.store.durations import Durations
@@ -40,6 +41,7 @@ class Endpoint:
     """Ids of the jobs that this process has submitted and that are not in the store yet."""
     fetched: TrafficLimit = field(default_factory=lambda: TrafficLimit(_MOST_FETCHED))
     """For results, from their delivery to the store."""
+    addresses: Addresses = field(default_factory=Addresses)
     users: int = 0
     """Blocks that use the client at this moment."""
     _idle: asyncio.TimerHandle | None = None

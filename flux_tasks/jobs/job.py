@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from flux_tasks.api.client import BflClient
-from flux_tasks.errors import RunStopped
+from flux_tasks.errors import JobFailed, RunStopped
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
 from flux_tasks.jobs.context import Halt, JobContext, Progress
@@ -121,8 +121,12 @@ async def _pay(job: JobContext, endpoint: Endpoint, client: BflClient) -> JobRes
             claim = await submitter.claim()
             if claim is not None:
                 collector = Collector(job, claim, client, durations, hold)
-                if (finished := await collector.wait_for_end()) is not None:
-                    break
+                try:
+                    if (finished := await collector.wait_for_end()) is not None:
+                        break
+                except JobFailed:  # it may have been charged, so nothing is sent again here
+                    submitter.distrust_addresses("the job ended with an error")
+                    raise
                 submitter.resubmit(claim.entry, f"the service no longer knows job {claim.entry.id}")
         if claim is None:
             if not job.refresh and (found := await _find_settled(job)) is not None:
@@ -133,6 +137,7 @@ async def _pay(job: JobContext, endpoint: Endpoint, client: BflClient) -> JobRes
         seconds = None if claim.submitted_at is None else time.monotonic() - claim.submitted_at
         settled = collector.settled(finished)
         image, warnings = await collector.store(data, settled, submitter.warnings)
+        endpoint.addresses.delivered(image.digest, finished.sample)
     is_submitted_here = claim.entry.id in endpoint.submitted
     endpoint.submitted.discard(claim.entry.id)  # it is stored, and is not collected again
     return JobResult(

@@ -8,15 +8,17 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from flux_tasks import background
-from flux_tasks.api.client import BflClient
+from flux_tasks.api.client import BflClient, Submission
 from flux_tasks.errors import (
     Interrupted,
+    InvalidRequest,
     ItemError,
     RateLimited,
     RunStopped,
@@ -85,6 +87,8 @@ class Submitter:
         self._room = AsyncExitStack()
         """Memory for the request's body."""
         self._body: Mapping[str, Any] = {}
+        self._addresses: Mapping[str, str] = {}
+        """What the body has in place of pictures."""
         self._replaced: Entry | None = None
         """The attempt that is to be submitted again."""
         self._unsent: Entry | None = None
@@ -101,7 +105,8 @@ class Submitter:
         call, settings = self._job.call, self._job.settings
         async with self._room:
             await self._room.enter_async_context(self._endpoint.sent(call.tool.slots).hold(call.body_bytes))
-            self._body = await asyncio.to_thread(call.body, urls=settings.send_urls)
+            self._addresses = await self._endpoint.addresses.of(call, settings)
+            self._body = await asyncio.to_thread(call.body, self._addresses)
             self._room.callback(setattr, self, "_body", {})
             yield
 
@@ -234,13 +239,7 @@ class Submitter:
 
         try:
             async with keep_lease(job.journal, intent):
-                answer = await self._client.submit(
-                    job.call.tool,
-                    body,
-                    deadline=job.deadline,
-                    on_wait=self._wait_for_room,
-                    before_post=look_again,
-                )
+                answer = await self._send(body, look_again)
         except _TakenOver:
             _log.info("%s: not submitted, because another process has it by now", job.title)
             return None
@@ -265,6 +264,30 @@ class Submitter:
         except (OSError, StoreUnavailable) as error:
             self._spool(entry, error)
         return Claim(entry, submitted_at)
+
+    async def _send(self, body: Mapping[str, Any], before_post: Callable[[], Awaitable[None]]) -> Submission:
+        """Submit ``body``, or the same with bytes where it has addresses and is refused: a refused one is no job."""
+        job = self._job
+        submit = partial(
+            self._client.submit,
+            job.call.tool,
+            deadline=job.deadline,
+            on_wait=self._wait_for_room,
+            before_post=before_post,
+        )
+        try:
+            return await submit(body)
+        except InvalidRequest:
+            if not self._addresses:
+                raise
+        answer = await submit(await asyncio.to_thread(job.call.body))
+        self.distrust_addresses("the service took the bytes of a picture, and not its address")
+        return answer
+
+    def distrust_addresses(self, why: str) -> None:
+        """Send no more addresses like those of this job, which may be the reason why it failed."""
+        self._endpoint.addresses.refused(self._addresses.values(), f"{self._job.title}: {why}")
+        self._addresses = {}
 
     async def _has_result(self) -> bool:
         job = self._job

@@ -12,7 +12,7 @@ from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from flux_tasks import files
-from flux_tasks.files.trees import Found, tree
+from flux_tasks.files.search.trees import Found, tree
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import DamagedRecord, Store
 from flux_tasks.store.threads import each

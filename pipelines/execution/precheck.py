@@ -231,7 +231,7 @@ def _check_roots(recipe: CompiledRecipe) -> None:
             problems.append(f"{bucket} does not exist: make it first, or write another name")
         elif not files.is_local(root):
             try:
-                files.access.filesystem_of(root)
+                files.filesystem_of(root)
             except OSError as error:
                 problems.append(str(error))
     if problems:

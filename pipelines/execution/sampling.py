@@ -11,13 +11,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
 from flux_tasks import files
+from flux_tasks.background import Pool
 from flux_tasks.errors import FluxError, Problem, RecipeError, shown
 from flux_tasks.images.reference import ImageRef, remembering
 from flux_tasks.store.records import Store
@@ -107,7 +107,7 @@ def choose_sample(
             return measures["megapixels"], measures["sharpness"]
 
         pictured = [item for _, _, item in drawn]
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Pool(_THREADS) as pool:
             found = zip(pictured, pool.map(measured, pictured), strict=True)
             figures = {item.index: figure for item, figure in found}
     order = {item.index: number for number, item in enumerate(pictured)}

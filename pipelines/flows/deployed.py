@@ -15,9 +15,9 @@ from prefect.context import FlowRunContext
 from prefect.states import Failed
 from pydantic import Field
 
-from flux_tasks import use
 from flux_tasks.errors import FluxError, KeyRefused, quote
 from flux_tasks.settings import Settings, from_environment
+from pipelines.execution.places import in_places_of
 from pipelines.flows.publishing import end_of, published
 from pipelines.flows.recipe_flow import NAME, call_task
 from pipelines.language.compiled import CompiledRecipe
@@ -66,8 +66,8 @@ async def deployed_recipe(
         await _call_flow_run(loaded.name)
         settings = await settings_with_key(endpoint or "", store or "", key_block or "")
         settings.require_key()
-        with use(settings):
-            run = Run(loaded, settings, limit=limit, budget=budget)
+        with in_places_of(loaded, settings) as chosen:
+            run = Run(loaded, chosen, limit=limit, budget=budget)
             await _finish(run)
     except FluxError as error:  # it says what to do: a traceback would say nothing more
         return Failed(message=str(error))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from flux_tasks import use
 from flux_tasks.errors import ItemsFailed, Problem, RecipeError, shown
-from flux_tasks.settings import Settings, current
+from flux_tasks.settings import Settings
 from flux_tasks.tasks import direct, recording
 from pipelines.data.manifest import SEVERITY
+from pipelines.execution.places import in_places_of
 from pipelines.language.compiled import HasCompiled
 from pipelines.language.reading import loader
 from pipelines.plan.planner import PlanOptions
@@ -109,7 +110,7 @@ async def arun_recipe(
         for name in ("limit", "sample", "seed", "budget", "verify", "on_event")
         if name in changes
     }
-    with use(**changes), Run(loaded, current(), **given) as run:
+    with use(**changes) as wanted, in_places_of(loaded, wanted) as chosen, Run(loaded, chosen, **given) as run:
         await finish(run)
     if run.stopped is not None:
         raise run.stopped

@@ -118,7 +118,8 @@ async def start_processes(
 
     def starter(name: str, recipe: CompiledRecipe) -> Start:
         given = [f"--set={variable}={value}" for variable, value in recipe.variables.items()]
-        command = [sys.executable, "-P", "-m", "pipelines.cli", "run", recipe.file, "--prefect", "off", *given, *options]
+        program = [sys.executable, "-P", "-m", "pipelines.cli"]
+        command = [*program, "run", recipe.file, "--prefect", "off", *given, *options]
 
         async def start(_: str, why: str) -> None:
             async with turn:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem
+from flux_tasks.files.locations import embedded
+from flux_tasks.files.remote.options import is_under
+from flux_tasks.settings import current
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.operations.geometry import Resize
@@ -19,7 +24,7 @@ _WORDS = {"upscale": ", which enlarges its picture", "jpeg": ", which gives a JP
 def advice(recipe: CompiledRecipe) -> list[Problem]:
     """Return a warning for each step that comes after one that it should come before, with the document's reason.
 
-    And for each function of the user's own that labels go through.
+    And for each function of the user's own that labels go through, and for storage options that nothing uses.
     """
     nodes = {node.id: node for node in recipe.graph.nodes}
     found: dict[Problem, None] = {}
@@ -37,7 +42,35 @@ def advice(recipe: CompiledRecipe) -> list[Problem]:
                     named = "" if earlier.step.id == earlier.step.task else f" ({earlier.step.id})"
                     what = f"comes after {earlier.step.task}{named}{_WORDS.get(kind, '')}: {tip.text} ({tip.source})"
                     found[Problem(node.step.id, what)] = None
+    found |= dict.fromkeys(recipe.placed(_unused_options(recipe)))
     return list(found)
+
+
+def _unused_options(recipe: CompiledRecipe) -> Iterator[Problem]:
+    """Yield a warning for each prefix with storage options under which nothing of the recipe lies, nor the store."""
+    data = {name: value for name, value in recipe.to_data().items() if name != "storage_options"}
+    places = [*_texts(data), current().store]
+    if not recipe.storage_options or any(text.startswith(("{{", "{%", "block://")) for text in places):
+        return  # a column or a storage block may name any place
+    starts = [_start((embedded(text) or (text,))[-1]) for text in places if "://" in text]
+    for prefix in recipe.storage_options:
+        if not any(is_under(start, prefix) or is_under(prefix, start) for start in starts):
+            what = "nothing of the recipe lies there: take it out, or write the prefix as the places are written"
+            yield Problem(f"storage_options.{prefix}", what)
+
+
+def _start(pattern: str) -> str:
+    """Return the folder that is sure to hold all that a pattern or a template names."""
+    start, *rest = re.split(r"\{\{|\{%|[*?\[]", pattern, maxsplit=1)
+    return start.rpartition("/")[0] if rest else start
+
+
+def _texts(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for inner in data.values() if isinstance(data, dict) else data:
+            yield from _texts(inner)
 
 
 def _before(node: Node, nodes: dict[str, Node]) -> Iterator[Node]:

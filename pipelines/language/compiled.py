@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import yaml
 
 from flux_tasks.errors import Problem, RecipeError
-from pipelines.language.document.fields import as_data
+from flux_tasks.settings import StorageOptions
+from pipelines.language.document.fields import Transport, as_data
 from pipelines.language.document.output import Output
 from pipelines.language.document.recipe import Budget, Source
 from pipelines.language.graph import Graph
@@ -19,6 +20,9 @@ from pipelines.language.model import Step
 from pipelines.operations.user_function import UserFunction
 
 Path = tuple[str | int, ...]
+
+_NOT_IN_DIGEST = ("budget", "storage_options", "transport")
+"""What a recipe says besides what it does."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class CompiledRecipe:
         written: the document as it was written.
         lines: the line of each value in its file, by its path in the document.
         variables: the values of ``vars`` that the caller has set.
+        transport: how pictures are sent; None for the setting.
+        storage_options: accounts of buckets by URL prefix, as written; see ``pipelines.execution.places``.
     """
 
     name: str
@@ -60,6 +66,8 @@ class CompiledRecipe:
     lines: Mapping[Path, int] = field(default_factory=dict, repr=False, compare=False)
     yaml: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
+    storage_options: StorageOptions = field(default_factory=dict)
+    transport: Transport | None = None
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Return problems with the lines of what they are about."""
@@ -95,18 +103,19 @@ class CompiledRecipe:
     def digest(self) -> str:
         """SHA-256 of what the recipe does.
 
-        Layout, comments and budget do not change it, nor does the order of steps with the same inputs.
+        Layout, comments, budget, storage options and transport do not change it, nor does the order of steps with the
+        same inputs.
         """
-        data = self.to_data()
-        data.pop("budget", None)
-        data["steps"] = {step["id"]: step for step in data["steps"]}
+        data = {name: value for name, value in self.to_data().items() if name not in _NOT_IN_DIGEST}
+        steps = ({name: value for name, value in step.items() if name != "transport"} for step in data["steps"])
+        data["steps"] = {step["id"]: step for step in steps}
         data["output"] = sorted(data["output"], key=lambda output: str(output.get("path") or output["dataset"]))
         data["functions"] = {s.id: s.action.source for s in self.steps if isinstance(s.action, UserFunction)}
         return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
     def to_data(self) -> dict[str, Any]:
         """Return the recipe as plain data, everything written out: ids, inputs, models."""
-        names = ("name", "vars", "env", "source", "steps", "outputs", "budget")
+        names = ("name", "vars", "env", "source", "steps", "outputs", "budget", "transport", "storage_options")
         found = {name.replace("outputs", "output"): getattr(self, name) for name in names}
         return {name: as_data(value) for name, value in found.items() if value not in ({}, (), None)}
 

@@ -24,6 +24,7 @@ from pipelines.data.manifest import StepOutcome
 from pipelines.data.settled import SettledItems
 from pipelines.execution.answers import Attempt, Outcome
 from pipelines.execution.placeholders import Placeholder
+from pipelines.execution.places import in_places_of
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.execution.sampling import check_sample, choose_sample
 from pipelines.language.compiled import CompiledRecipe
@@ -74,8 +75,8 @@ def plan(
         StoreUnavailable: the store cannot be read.
     """
     check_sample(sample, limit)
-    with use(settings or current(), **changes) as used:
-        tally = Tally(recipe, used, budget_cap(recipe, budget))
+    with use(settings or current(), **changes) as given, in_places_of(recipe, given) as chosen:
+        tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         tally.plan.calls = [*recipe.functions]
         listed = Listed()
         listed.tars = KnownTars(tally.store, program_version(), writes=False, is_trusted=not verify)
@@ -84,9 +85,9 @@ def plan(
         listed.duplicates = find_duplicates(recipe, found(), **noting)
         tally.plan.duplicates = groups_of(listed.duplicates)
         if sample is not None:
-            chosen = choose_sample(found(), sample, seed=recipe.source.seed, facts=tally.facts, **noting)
-            tally.plan.sample_of, tally.plan.looked_at = chosen.total, chosen.looked_at
-            found = partial(found, only=chosen.has)
+            drawn = choose_sample(found(), sample, seed=recipe.source.seed, facts=tally.facts, **noting)
+            tally.plan.sample_of, tally.plan.looked_at = drawn.total, drawn.looked_at
+            found = partial(found, only=drawn.has)
         only = found.keywords.get("only")
         check_items(recipe, limit=limit, only=only, listed=listed, outputs=tally.outputs)
         for warning in source_warnings(recipe, listed):
@@ -126,6 +127,11 @@ def calls_of_item(recipe: CompiledRecipe, name: str, settings: Settings) -> Sequ
     Raises:
         RecipeError: there is no such item, or no call can be made; and whatever ``plan`` raises.
     """
+    with in_places_of(recipe, settings) as chosen:
+        return _calls_of_item(recipe, name, chosen)
+
+
+def _calls_of_item(recipe: CompiledRecipe, name: str, settings: Settings) -> Sequence[PlannedCall]:
     item = next(items(recipe, only=lambda one: name in (one.stem, one.path)), None)
     if item is None:
         known = [one.stem for one in items(recipe, limit=1_000)]

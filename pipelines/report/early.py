@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Self
 
+from flux_tasks.background import Pool
 from pipelines.data.manifest import ItemOutcome
 from pipelines.report.items import add_pictures, read_item
 from pipelines.report.page import MAX_PICTURES, limits_of
@@ -26,7 +26,7 @@ class EarlyPreviews:
     def __init__(self, open_previews: Callable[[], Previews]) -> None:
         self._open = open_previews
         self._shown = 0
-        self._pool = ThreadPoolExecutor(1, "previews")
+        self._pool = Pool(1, "previews")
 
     def begin(self, total: int) -> None:
         """Expect a report of ``total`` items; before, and where there will be no report, nothing is made."""

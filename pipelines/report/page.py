@@ -8,7 +8,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -16,6 +15,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks import files, units
+from flux_tasks.background import Pool
 from pipelines.data.manifest import FINE, ItemOutcome, StepOutcome
 from pipelines.report import formatting
 from pipelines.report.formatting import without_secrets
@@ -139,7 +139,7 @@ def _with_pictures(rows: Sequence[tuple[int, Mapping[str, Any]]], previews: Prev
     limits = limits_of([row for _, row in rows])
     items: list[Item] = []
     room = _MAX_PICTURED
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    with Pool(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
             pictured = pool.map(lambda entry: add_pictures(read_item(*entry), entry[1], limits, previews), batch)

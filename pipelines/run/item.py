@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import CheckedArguments, heed
 from flux_tasks.jobs.known import changes_nothing, lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
+from flux_tasks.settings import use
 from flux_tasks.store.commit import patiently
 from pipelines.data.annotations import Labels
 from pipelines.data.inputs import ReadFiles
@@ -265,7 +267,9 @@ class ItemRun:
             context.beginning.discard(self.item.index)
             try:
                 arguments = {**attempt.arguments, **pictures_for_task(attempt.node, call)}
-                result = await self._call_tool(step.task, CheckedArguments(arguments, call))
+                transport = step.transport or context.recipe.transport
+                with use(transport=transport) if transport else nullcontext():
+                    result = await self._call_tool(step.task, CheckedArguments(arguments, call))
                 cost = result.cost if result.cost is not None else estimate
                 reservation.cost = cost if result.is_submitted_here else 0.0
                 if result.outcome is not JobOutcome.CACHED:

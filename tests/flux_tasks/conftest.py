@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from object_stores import fake_gcs, moto_s3
+from object_stores import azurite, fake_gcs, moto_s3
 from pictures import encoded, noise
 
 from flux_tasks import catalog
@@ -26,6 +26,13 @@ def s3_endpoint() -> Iterator[str]:
 def gcs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Google Cloud Storage server, started when the first test asks for it."""
     with fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def azure_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An Azure Blob Storage server, started when the first test asks for it."""
+    with azurite(tmp_path_factory.mktemp("azure")) as endpoint:
         yield endpoint
 
 

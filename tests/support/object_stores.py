@@ -1,7 +1,8 @@
 """Real object stores on loopback, and what fsspec has to be told to reach them.
 
 S3 is moto (in this process; checks no signatures) and ``rclone serve s3`` (checks them, but ignores conditional puts);
-Google Cloud Storage is fake-gcs-server. A server that is not installed is an error with a remedy, never a skipped test.
+Google Cloud Storage is fake-gcs-server, Azure is Azurite on Node.js. A server that is not installed is an error with a
+remedy, never a skipped test.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ import pytest
 from servers import running, unused_port
 
 __all__ = [
+    "AZURE_ACCOUNT",
+    "AZURE_KEY",
+    "azurite",
     "fake_gcs",
     "forget_filesystems",
     "moto_s3",
     "new_bucket_name",
     "rclone_s3",
+    "reach_azure",
     "reach_gcs",
     "reach_s3",
     "write_through_another_client",
@@ -100,6 +105,25 @@ def fake_gcs(folder: Path) -> Iterator[str]:
         yield url
 
 
+AZURE_ACCOUNT = "devstoreaccount1"
+AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The account that Azurite has; its key is in its manual."""
+
+
+@contextlib.contextmanager
+def azurite(folder: Path) -> Iterator[str]:
+    """The address of a server of Azure blobs; its one account, ``AZURE_ACCOUNT``, is the first part of the path."""
+    program = Path(sys.prefix, "azurite", "node_modules", "azurite", "dist", "src", "blob", "main.js")
+    node = Path(sys.prefix, "bin", "node")
+    if not (program.exists() and node.exists()):
+        pytest.fail("these tests need a server that is not installed: rm .venv/.dev && make .venv/.dev", pytrace=False)
+    port = unused_port()
+    options = ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
+    command = [str(node), str(program), "--blobHost", "127.0.0.1", "--blobPort", str(port), *options]
+    with running(command, folder / "azurite.log", f"http://127.0.0.1:{port}/") as url:
+        yield f"{url}{AZURE_ACCOUNT}"
+
+
 # -- how fsspec reaches them ------------------------------------------------------------------------------------------
 
 
@@ -150,13 +174,28 @@ def reach_gcs(endpoint: str) -> Iterator[None]:
             forget_filesystems()
 
 
+@contextlib.contextmanager
+def reach_azure(endpoint: str) -> Iterator[None]:
+    """What ``AZURE_STORAGE_CONNECTION_STRING`` says, for the block."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("AZURE_")]:
+            patch.delenv(name)
+        account = f"BlobEndpoint={endpoint};AccountName={AZURE_ACCOUNT};AccountKey={AZURE_KEY}"
+        patch.setenv("AZURE_STORAGE_CONNECTION_STRING", account)
+        forget_filesystems()
+        try:
+            yield
+        finally:
+            forget_filesystems()
+
+
 def forget_filesystems() -> None:
     """Close the connections of all cached cloud filesystems and drop them; empty the one in memory."""
     from fsspec.implementations.memory import MemoryFileSystem
 
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
-    for name, module in (("S3FileSystem", "s3fs"), ("GCSFileSystem", "gcsfs")):
+    for name, module in (("S3FileSystem", "s3fs"), ("GCSFileSystem", "gcsfs"), ("AzureBlobFileSystem", "adlfs")):
         if module in sys.modules:
             kind = getattr(sys.modules[module], name)
             for filesystem in list(kind._cache.values()):
@@ -178,6 +217,8 @@ def _close(filesystem: Any) -> None:
 
     if getattr(filesystem, "_s3", None) is not None:
         sync(filesystem.loop, filesystem._s3creator.__aexit__, None, None, None)
+    if getattr(filesystem, "service_client", None) is not None:
+        sync(filesystem.loop, filesystem.service_client.close)
     session = getattr(filesystem, "_session", None)
     if session is not None and hasattr(session, "closed") and not session.closed:
         sync(filesystem.loop, session.close)

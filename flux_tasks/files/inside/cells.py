@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from flux_tasks.files.access import Unusable, stream
+from flux_tasks.files.access import stream
+from flux_tasks.files.failures import Unusable
 from flux_tasks.files.locations import Embedded, is_local, local_name, quoted
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from functools import partial
 from urllib.parse import unquote
 
 from flux_tasks.files import access
-from flux_tasks.files.access import Unusable, reporting
+from flux_tasks.files.failures import Unusable, reporting
 from flux_tasks.files.inside.cells import Column
 from flux_tasks.files.inside.ranges import state
 from flux_tasks.files.inside.tar import Damage, Member, TarIndex, members

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
-from flux_tasks.files.access import filesystem_of, open_local, reporting
+from flux_tasks.files.access import open_local
+from flux_tasks.files.failures import reporting
 from flux_tasks.files.locations import is_local, local_name
+from flux_tasks.files.remote.filesystems import filesystem_of
 
 __all__ = ["read_range", "state"]
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from flux_tasks.files.access import Unusable, stream
+from flux_tasks.files.access import stream
+from flux_tasks.files.failures import Unusable
 from flux_tasks.files.inside.ranges import read_range
 from flux_tasks.files.locations import quoted
 

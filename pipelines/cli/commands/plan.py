@@ -35,6 +35,7 @@ def plan(
     """
     from json import dumps
 
+    from pipelines.execution.places import in_places_of
     from pipelines.plan import planner
     from pipelines.plan.result import table
 
@@ -42,8 +43,9 @@ def plan(
     loaded = load_recipe(recipe, variables, no_code=no_code)
     if prune and json:
         raise RecipeError([Problem("--prune", "is a list for people: leave --json out")])
-    begun = Pruning(prune=prune).begin(loaded, settings.store, limit=limit, sample=sample)
-    result = planner.plan(loaded, limit=limit, sample=sample, budget=budget, verify=verify, settings=settings)
-    print_line(dumps(result.to_dict(), indent=2) if json else table(result, width=terminal_width()))
-    is_unknown = begun is not None and begun.find() is None
+    with in_places_of(loaded, settings):
+        begun = Pruning(prune=prune).begin(loaded, settings.store, limit=limit, sample=sample)
+        result = planner.plan(loaded, limit=limit, sample=sample, budget=budget, verify=verify, settings=settings)
+        print_line(dumps(result.to_dict(), indent=2) if json else table(result, width=terminal_width()))
+        is_unknown = begun is not None and begun.find() is None
     return Exit.ITEMS if result.problems or is_unknown else Exit.OK

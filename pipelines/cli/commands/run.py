@@ -102,24 +102,28 @@ def run(
         verify: look at every picture and result, also where size and times say that nothing has changed
     """
     from pipelines.data.items import NoItems
+    from pipelines.execution.places import in_places_of
 
     if then_ask and (sample is None or not sys.stdin.isatty()):
         why = "needs --sample" if sample is None else "needs a terminal: nobody can answer here"
         raise RecipeError([Problem("--then-ask", why)])
-    loaded, settings = load_recipe(recipe, variables, no_code=no_code), places.settings()
-    begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
-    run_it = partial(_carry_out, loaded, settings, outputs, budget=budget, verify=verify)
-    try:
-        ended, summary = run_it(limit=limit, sample=sample)
-    except NoItems as error:
-        if begun is None or not pruning.allow_empty:
-            if begun is not None:
-                error.add_note("--prune has removed nothing: write --allow-empty if the source is meant to be empty")
-            raise
-        ended, summary = Exit.OK, None
-    if then_ask and ended in (Exit.OK, Exit.ITEMS) and _agrees("Run all items now? [y/N] "):
-        ended, _ = run_it()
-    return ended if begun is None else max(ended, begun.end(summary))
+    loaded = load_recipe(recipe, variables, no_code=no_code)
+    with in_places_of(loaded, places.settings()) as settings:
+        begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
+        run_it = partial(_carry_out, loaded, settings, outputs, budget=budget, verify=verify)
+        try:
+            ended, summary = run_it(limit=limit, sample=sample)
+        except NoItems as error:
+            if begun is None or not pruning.allow_empty:
+                if begun is not None:
+                    error.add_note(
+                        "--prune has removed nothing: write --allow-empty if the source is meant to be empty"
+                    )
+                raise
+            ended, summary = Exit.OK, None
+        if then_ask and ended in (Exit.OK, Exit.ITEMS) and _agrees("Run all items now? [y/N] "):
+            ended, _ = run_it()
+        return ended if begun is None else max(ended, begun.end(summary))
 
 
 def _agrees(question: str) -> bool:
@@ -159,14 +163,17 @@ def retry(
         seed: use another seed for every tool that takes one
     """
     from pipelines.data.history import PastRun
+    from pipelines.execution.places import in_places_of
 
     settings = places.settings(needs_key=False)
     earlier = PastRun.find(run_id, settings.store, no_code=NO_CODE if no_code else "")
     if not places.endpoint and not os.environ.get("FLUX_ENDPOINT"):
         settings = replace(settings, endpoint=earlier.endpoint_for(settings))
-    items = earlier.items(only)
+    with in_places_of(earlier.recipe, settings):
+        items = earlier.items(only)
+        found = sorted(earlier.counts().items()) if not items else []
     if not items:
-        counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(earlier.counts().items()))
+        counts = ", ".join(f"{n} {outcome}" for outcome, n in found)
         ended = f"its items ended as: {counts}" if counts else "it did not finish: run its recipe again to continue"
         print_line(f"{earlier.run_id}: no item ended {' or '.join(only)}; {ended}")
         return Exit.OK
@@ -194,6 +201,7 @@ def _carry_out(
     from pipelines.cli.progress import Display
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
+    from pipelines.execution.places import in_places_of
     from pipelines.flows.recipe_run import finish
     from pipelines.report.early import EarlyPreviews
     from pipelines.report.of_run import write_run_report
@@ -209,6 +217,7 @@ def _carry_out(
         early = EarlyPreviews(lambda: Previews(run.context.store, recipe.name))
         with Display(recipe) as display, early:
             settings = replace(settings, prefect=outputs.prefect or settings.prefect)
+            settings = until_told.enter_context(in_places_of(recipe, settings))
             run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
             run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
             until_told.enter_context(SignalHandler(run, grace=outputs.grace))

@@ -1,8 +1,16 @@
 """``validate``: check a recipe."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from flux_tasks.errors import RecipeError
-from pipelines.cli.common import Exit, NoCode, RecipeFile, Variables, load_recipe
+from flux_tasks.settings import from_environment
+from pipelines.cli.common import Exit, Location, NoCode, RecipeFile, Variables, load_recipe
 from pipelines.cli.terminal import print_line
+
+if TYPE_CHECKING:
+    from pipelines.language.compiled import CompiledRecipe
 
 _SHOWN = 20
 """The most problems with items that are printed."""
@@ -24,10 +32,17 @@ def validate(
     Args:
         offline: check what is written in the recipe only: look for no picture, table, bucket or server
     """
+    from pipelines.execution.places import in_places_of
+
+    loaded = load_recipe(recipe, variables, no_code=no_code)
+    with in_places_of(loaded, from_environment()):
+        return _validate(recipe, loaded, offline=offline)
+
+
+def _validate(recipe: Location, loaded: CompiledRecipe, *, offline: bool) -> Exit:
     from pipelines.execution.precheck import check_items, item_problems, source_warnings
     from pipelines.language.advice import advice
 
-    loaded = load_recipe(recipe, variables, no_code=no_code)
     warnings, items, invalid = list(advice(loaded)), "its files were not looked for", 0
     if not offline:
         try:

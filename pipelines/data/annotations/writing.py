@@ -6,7 +6,6 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
+from flux_tasks.background import Pool
 from flux_tasks.errors import FluxError, RecipeError
 from flux_tasks.store.records import Store
 from pipelines.data.annotations import coco, labelme, voc, yolo
@@ -195,7 +195,7 @@ def _write(path: str, kind: str, own: AnnotationSet, results: _Results) -> str:
             _put(file, labelme.written(labels, _seen_from(file, result.path)))
 
     left = iter(results)
-    with ThreadPoolExecutor(_WRITERS) as threads:
+    with Pool(_WRITERS) as threads:
         while some := [*islice(left, _TOGETHER)]:
             for _ in threads.map(write, some):
                 pass

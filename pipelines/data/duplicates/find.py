@@ -14,13 +14,13 @@ its picture is the same: neither a run again nor a better copy of it throws away
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from flux_tasks import files
+from flux_tasks.background import Pool
 from flux_tasks.errors import FluxError
 from flux_tasks.images.reference import ImageRef, remembering
 from flux_tasks.store.records import Store
@@ -118,7 +118,7 @@ class _Gallery:
 
     def _all_seen(self, items: Iterable[Item]) -> Iterator[_Seen]:
         left = iter(items)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with Pool(_THREADS) as pool:
             while batch := list(islice(left, _BATCH)):
                 yield from filter(None, pool.map(self._seen, batch))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain, islice
 from typing import Any, TypeVar
 
 from flux_tasks import files
+from flux_tasks.background import Pool
 from flux_tasks.catalog.fields import EXTENSIONS
 from flux_tasks.errors import Problem, RecipeError, listed
 from pipelines.data.writers.dataset import MARKER
@@ -84,7 +85,7 @@ def verify(folder: str, threads: int = 8) -> Iterator[Finding | None]:
 def _in_parallel(check: Callable[..., T], work: Iterable[tuple[Any, ...]], threads: int) -> Iterator[T]:
     """Yield what ``check`` returns for each piece of work, in order; few of them are in memory."""
     pieces = iter(work)
-    with ThreadPoolExecutor(threads) as pool:
+    with Pool(threads) as pool:
         waiting: list[Future[T]] = []
         while True:
             waiting += [pool.submit(check, *piece) for piece in islice(pieces, _AHEAD * threads - len(waiting))]

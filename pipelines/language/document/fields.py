@@ -6,7 +6,7 @@ known about it: its type and limits, its description (which editors show), and i
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeAlias, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -227,6 +227,13 @@ Name: TypeAlias = Annotated[
     ),
 ]
 """A name that templates can refer to."""
+
+Transport: TypeAlias = Annotated[
+    Literal["bytes", "auto", "url"],
+    Wording("a way to send pictures", "one of bytes, auto and url"),
+    WithJsonSchema({"enum": ["bytes", "auto", "url"]}),
+    PythonType('Literal["bytes", "auto", "url"]'),
+]
 
 Values: TypeAlias = Annotated[
     tuple[Any, ...],

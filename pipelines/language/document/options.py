@@ -19,6 +19,7 @@ from pipelines.language.document.fields import (
     PythonType,
     ResultPath,
     Text,
+    Transport,
     Values,
     Wording,
     as_several,
@@ -155,6 +156,11 @@ class StepOptions(Part):
     )
     save: Annotated[ResultPath, OrNull()] = Field(
         default="", description="Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'."
+    )
+    transport: Annotated[Transport | None, OrNull()] = Field(
+        default=None,
+        description="How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an "
+        "address wherever there is one. The recipe's own if left out.",
     )
     arguments: Annotated[
         dict[AnyText, Any], Wording("a mapping of names to values", "one such as {strength: 4}"), OrNull()

@@ -14,6 +14,7 @@ from pipelines.language.document.fields import (
     OrNull,
     Part,
     Text,
+    Transport,
     Wording,
     as_several,
     as_tuple,
@@ -208,6 +209,19 @@ class RecipeDocument(Part):
         Wording("a list of names of environment variables", "one such as [USER]"),
         OrNull(),
     ] = Field((), description="Environment variables that templates may see, as {{ env.NAME }}. No secrets.")
+    transport: Annotated[Transport | None, OrNull()] = Field(
+        None,
+        description="How pictures are sent: bytes, auto or url, as for a step. FLUX_TRANSPORT if left out.",
+    )
+    storage_options: Annotated[
+        dict[AnyText, dict[AnyText, Any]],
+        Wording("a mapping of URL prefixes to options", "one such as {'s3://archive/': {profile: readonly}}"),
+        OrNull(),
+    ] = Field(
+        {},
+        description="Accounts of buckets by URL prefix, the longest holds: {'s3://archive/': {profile: readonly}, "
+        "'s3://public/': {anon: true}}. No secrets: write {env: NAME} for one.",
+    )
     source: Source | None = Field(
         None, description="Where items come from: a glob of pictures, or a mapping with images, a table or a dataset."
     )

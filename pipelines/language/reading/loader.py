@@ -9,6 +9,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, reason_of
+from flux_tasks.files.remote.rules import option_problems
 from flux_tasks.settings import is_secret
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
@@ -159,6 +160,8 @@ def _compile(
             problems.add((), f"'{required}' is missing: a recipe has {', '.join(REQUIRED[:-1])} and {REQUIRED[-1]}", "")
     variables = _variables(written.vars, changes, problems)
     _check_env(written.env, problems)
+    for place, what in option_problems(written.storage_options, is_recipe=True):
+        problems.add(("storage_options", *place), what)
     env = {"env": {name: os.environ.get(name, "") for name in written.env}} if written.env else {}
     constants = {**variables, **env}
     has_table = bool(written.source and written.source.has_rows)
@@ -189,6 +192,8 @@ def _compile(
         vars=variables,
         env=written.env,
         budget=written.budget,
+        storage_options=written.storage_options,
+        transport=written.transport,
         wanted=tuple(problems.wanted),
         own=tuple(problems.own),
     )

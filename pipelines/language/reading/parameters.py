@@ -147,6 +147,10 @@ class _StepCheck:
             self._add((*path, "preserve"), f"{name} has no mask: leave preserve out")
         if step.match_colour and not is_masked:
             self._add((*path, "match_colour"), f"{name} has no mask: leave match_colour out")
+        if step.transport and not step.is_paid:
+            self._add((*path, "transport"), f"{name} sends no pictures: leave transport out")
+        elif step.transport == "url" and not any(one.url for one in step.tool.image_fields.values()):
+            self._add((*path, "transport"), f"{name} takes pictures as bytes only: leave transport out")
         compared = {"align": step.align, "shift": expect is not None and expect.shift is not None}
         for what in (what for what, is_asked in compared.items() if is_asked and step.task not in _SAME_PLACES):
             where = (*path, "expect") if what == "shift" else (*path, what)

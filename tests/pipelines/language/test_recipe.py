@@ -106,7 +106,7 @@ def test_equal_steps_get_ids_of_their_own() -> None:
         (
             steps("  - deblur: {}\n    wen: width > 3"),
             "r.yaml:4: steps.0.wen: a step has one tool; its other keys are id, from, when, matrix, vars, expect, "
-            "on_failure, preserve, align, match_colour, require_mask, save, with (did you mean 'when'?)",
+            "on_failure, preserve, align, match_colour, require_mask, save, transport, with (did you mean 'when'?)",
         ),
         (
             steps("  - deblur: {}\n    when: widht > 3"),

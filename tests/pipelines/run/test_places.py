@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 from command_line import Here
 from fake_bfl import FakeBfl
-from object_stores import fake_gcs, moto_s3, new_bucket_name, rclone_s3, reach_gcs, reach_s3
+from object_stores import (
+    azurite,
+    fake_gcs,
+    moto_s3,
+    new_bucket_name,
+    rclone_s3,
+    reach_azure,
+    reach_gcs,
+    reach_s3,
+)
 
 from flux_tasks import files
 from flux_tasks.errors import RecipeError, StoreUnavailable
@@ -26,12 +35,15 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
     return Here(folder, monkeypatch)
 
 
-@pytest.fixture(params=["s3", "gs"])
+@pytest.fixture(params=["s3", "gs", "az"])
 def object_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A protocol whose server answers and has no bucket."""
     if request.param == "s3":
         with moto_s3() as endpoint, reach_s3(endpoint):
             yield "s3"
+    elif request.param == "az":
+        with azurite(tmp_path_factory.mktemp("azure")) as endpoint, reach_azure(endpoint):
+            yield "az"
     else:
         with fake_gcs(tmp_path_factory.mktemp("gcs")) as endpoint, reach_gcs(endpoint):
             yield "gs"

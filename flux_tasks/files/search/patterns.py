@@ -18,8 +18,9 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from flux_tasks.files.access import filesystem_of, reporting
+from flux_tasks.files.failures import reporting
 from flux_tasks.files.locations import canonical, is_local, is_web, local_name, local_path
+from flux_tasks.files.remote.filesystems import filesystem_of, location_of
 
 __all__ = ["glob", "has_wildcards", "links_of", "matcher", "matches"]
 
@@ -46,9 +47,8 @@ def glob(pattern: str) -> list[str]:
         found_here = _below(local) if _ANY_FOLDERS in _parts(local) else glob_module.iglob(local)  # noqa: PTH207 - keeps its prefix
         return sorted(p for p in found_here if _is_match(p, with_folders=with_folders))
     filesystem, path = filesystem_of(pattern)
-    protocol = pattern.split("://", 1)[0]
     if has_wildcards(path) and filesystem.isfile(path):
-        return [f"{protocol}://{path.lstrip('/')}"]
+        return [location_of(path, pattern)]
     parts = [part if part == _ANY_FOLDERS else part.replace(_ANY_FOLDERS, "*") for part in _parts(path)]
     first = next((number for number, part in enumerate(parts) if has_wildcards(part)), len(parts))
     if 1 < first < len(parts) - 1:  # many folders, and not all of a bucket: a request for a thousand files
@@ -56,7 +56,7 @@ def glob(pattern: str) -> list[str]:
     else:
         found = filesystem.glob("/".join(parts), detail=True)
     return sorted(
-        f"{protocol}://{str(name).lstrip('/')}"
+        location_of(str(name), pattern)
         for name, info in found.items()
         if (info["type"] == "file" or with_folders) and _match(_parts(str(name).strip("/")), _parts(path.strip("/")))
     )

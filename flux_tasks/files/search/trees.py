@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flux_tasks.files.access import filesystem_of, reporting
+from flux_tasks.files.failures import reporting
 from flux_tasks.files.locations import is_local, local_path
+from flux_tasks.files.remote.filesystems import filesystem_of
 
 __all__ = ["Found", "tree"]
 

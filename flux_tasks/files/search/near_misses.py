@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from flux_tasks.files.access import exists, folders, listing
 from flux_tasks.files.locations import embedded, is_local, is_location, is_web, local_path
 from flux_tasks.files.locations import name as name_of
-from flux_tasks.files.patterns import glob, has_wildcards
+from flux_tasks.files.search.patterns import glob, has_wildcards
 from flux_tasks.files.targets import missing_bucket
 
 __all__ = ["of_pattern", "similar"]

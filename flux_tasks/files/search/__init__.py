@@ -1,0 +1,1 @@
+"""Finding files: by patterns, all of a folder, and what a pattern nearly named."""
