@@ -859,6 +859,7 @@ def pad(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -882,6 +883,7 @@ def rotate(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Turns a picture or a mask.
 
@@ -902,6 +904,7 @@ def rotate(
         match_colour: Fit the colours inside the mask to its surroundings, where the result has another brightness or hue than the input.
         require_mask: True: the item ends as invalid, and this result is not written, if the step is skipped, or its mask is missing or has no white. A condition, such as mask_exists, is the same, but lets the step be skipped where it is false.
         save: Where to write this step's result, too, such as 'out/sharp/{{ stem }}.png'.
+        transport: How pictures are sent: bytes; auto, as an address where the service can fetch it; url, as an address wherever there is one. The recipe's own if left out.
 
     Raises:
         InvalidRequest: there is no such parameter; the check of the recipe finds what else is wrong.
@@ -922,6 +925,7 @@ def flip(
     match_colour: bool = ...,
     require_mask: str | bool = ...,
     save: str | PathLike[str] = ...,
+    transport: Literal["bytes", "auto", "url"] = ...,
 ) -> StepSpec:
     """Mirrors a picture or a mask.
 

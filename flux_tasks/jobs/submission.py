@@ -32,6 +32,7 @@ from flux_tasks.jobs.known import is_answered
 from flux_tasks.store.commit import insist, patiently
 from flux_tasks.store.failures import read_failure, shared_failure
 from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
+from flux_tasks.store.spool import Spool
 
 _log = logging.getLogger("flux_tasks.job")
 
@@ -236,6 +237,7 @@ class Submitter:
                 if await self._is_answered(intent):
                     await patiently(job.journal.withdraw, intent)
                     raise _TakenOver
+                self._check_stop()  # a store may take seconds to answer
 
         try:
             async with keep_lease(job.journal, intent):
@@ -256,6 +258,7 @@ class Submitter:
         self._endpoint.submitted.add(answer.id)
         entry = intent.with_id(answer.id, polling_url=answer.polling_url or "", cost=answer.cost)
         entry = replace(entry, input_mp=answer.input_mp, output_mp=answer.output_mp)
+        _unwritten[entry.id] = job.spool, entry
         try:
             try:
                 await patiently(job.journal.put, entry)
@@ -263,6 +266,8 @@ class Submitter:
                 job.journal.put(entry)
         except (OSError, StoreUnavailable) as error:
             self._spool(entry, error)
+        finally:
+            del _unwritten[entry.id]
         return Claim(entry, submitted_at)
 
     async def _send(self, body: Mapping[str, Any], before_post: Callable[[], Awaitable[None]]) -> Submission:
@@ -348,6 +353,16 @@ async def keep_lease(journal: Journal, entry: Entry) -> AsyncIterator[None]:
 _posting: set[asyncio.Task[tuple[bool, Claim | None]]] = set()
 """Submissions of this process between the intent and the id in the journal."""
 
+_unwritten: dict[str, tuple[Spool, Entry]] = {}
+"""Jobs whose ids are known and not in the journal yet."""
+
+
+def spool_ids() -> None:
+    """Write the ids that a slow store has not taken yet to this machine's disk: the process ends now."""
+    for spool, entry in [*_unwritten.values()]:
+        with suppress(OSError):
+            spool.put(entry)
+
 
 def is_submitting() -> bool:
     """Check whether a POST of this process waits for its answer: the job would be lost if the process ended now."""
@@ -362,3 +377,4 @@ def _finish_submissions() -> None:
 
 
 os.register_at_fork(after_in_child=_posting.clear)  # a forked child has none of its parent's tasks
+os.register_at_fork(after_in_child=_unwritten.clear)

@@ -65,7 +65,7 @@ class SignalHandler:
         elif self._count == 2:
             self._second.set()
         else:
-            os._exit(_STOPPED)
+            self._exit()
 
     def _wind_down(self, name: str) -> None:
         """Stop the run; end the process if it has not ended by itself when the time is up."""
@@ -85,4 +85,11 @@ class SignalHandler:
         while is_submitting() and time.monotonic() < over:
             time.sleep(0.05)
         print_error("interrupted: what was submitted is in the journal; run again to go on")
+        self._exit()
+
+    @staticmethod
+    def _exit() -> None:
+        from flux_tasks.jobs.submission import spool_ids
+
+        spool_ids()
         os._exit(_STOPPED)

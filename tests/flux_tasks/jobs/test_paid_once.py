@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -665,6 +666,47 @@ def test_a_job_that_is_refused_for_a_while_is_not_sent_again_after_a_stop(
         run(call, settings)
     assert len(bfl.seen("POST /v1/flux-tools/deblur-v1")) == 2
     assert journal_of(settings).entries() == []
+
+
+def test_no_job_is_begun_when_the_stop_comes_while_a_slow_store_confirms_its_entry(
+    bfl: FakeBfl, settings: Settings, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halt = Halt()
+    confirm = Journal.confirm
+
+    def slowly(journal: Journal, entry: Entry) -> bool:
+        halt.reason = Interrupted("interrupted (Ctrl-C)")
+        return confirm(journal, entry)
+
+    monkeypatch.setattr(submission, "_LATE", -1.0)
+    monkeypatch.setattr(Journal, "confirm", slowly)
+    with heed(halt), pytest.raises(Interrupted, match=r"not begun.*Ctrl-C"):
+        run(call, settings)
+    assert (bfl.jobs, journal_of(settings).entries()) == (0, [])
+
+
+def test_an_id_that_a_slow_store_has_not_taken_is_on_the_disk_when_the_process_ends_at_once(
+    bfl: FakeBfl, settings: Settings, call: Call, trouble: Trouble
+) -> None:
+    is_quick = threading.Event()
+
+    def failing(operation: str, location: str) -> None:
+        if bfl.jobs and operation == "write" and "/journal/" in location:
+            assert is_quick.wait(PATIENCE)
+
+    trouble.failing = failing
+    running = background.start(job.execute(call, settings))
+    wait_until(lambda: submission._unwritten)
+    submission.spool_ids()
+    spooled = Spool(Store(settings.store)).job(*Spool(Store(settings.store)).keys())
+    assert spooled is not None
+    assert (spooled.entry.id, spooled.facts) == ("job-1", None)
+    is_quick.set()
+    assert running.result(PATIENCE).outcome == "done"
+    assert not submission._unwritten
+    assert background.run(reconcile(settings)) == 0
+    assert Spool(Store(settings.store)).keys() == []
+    assert (run(call, settings).outcome, bfl.jobs) == ("cached", 1)
 
 
 def test_an_entry_names_machine_and_process(bfl: FakeBfl, settings: Settings, call: Call) -> None:
