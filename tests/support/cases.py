@@ -37,4 +37,6 @@ def cases() -> Iterator[Cases]:
     found = Cases()
     yield found
     assert found.count, "no case was tried"
-    assert not found.failed, f"{len(found.failed)} of {found.count} cases failed\n" + "\n".join(found.failed)
+    if found.failed:
+        told = [f"{len(found.failed)} of {found.count} cases failed", *found.failed]
+        pytest.fail("\n".join(told), pytrace=False)

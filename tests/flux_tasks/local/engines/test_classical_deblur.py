@@ -30,6 +30,13 @@ def photo(name: str) -> Picture:
     return np.ascontiguousarray(picture if picture.ndim == 3 else np.dstack([picture] * 3))
 
 
+def middle(name: str) -> Picture:
+    """The middle of a photo: half of it, and half of the time."""
+    picture = photo(name)
+    top, left = ((side - 384) // 2 if side > 384 else 0 for side in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + 384, left : left + 384])
+
+
 def luma(name: str) -> NDArray[np.float32]:
     return cv2.cvtColor(photo(name), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
 
@@ -90,7 +97,7 @@ def test_motion_blur_is_recognised_and_undone(name: str, length: float, angle: f
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "rocket", "camera"])
 @pytest.mark.parametrize("damage", ["none", "noise", "jpeg"])
 def test_a_sharp_picture_comes_back_unchanged(name: str, damage: str) -> None:
-    picture = photo(name)
+    picture = middle(name)
     picture = {"none": picture, "noise": noisy(picture, 4), "jpeg": jpeg(picture, 70)}[damage]
     result = deblur(picture)
     assert result.mode == "unchanged"
@@ -104,7 +111,7 @@ def test_a_sharp_picture_comes_back_unchanged(name: str, damage: str) -> None:
     ids=["slight", "noisy", "long-motion", "noisy-motion"],
 )
 def test_no_picture_loses_more_than_half_a_decibel(name: str, kernel: NDArray[np.float32], noise: float) -> None:
-    original = photo(name)
+    original = middle(name)
     assert gain(original, blurred(original, kernel, noise)) > -0.5
 
 
