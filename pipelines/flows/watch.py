@@ -118,7 +118,18 @@ async def start_processes(
 
     def starter(name: str, recipe: CompiledRecipe) -> Start:
         given = [f"--set={variable}={value}" for variable, value in recipe.variables.items()]
-        command = [sys.executable, "-P", "-m", "pipelines.cli", "run", recipe.file, "--prefect", "off", *given, *options]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "pipelines.cli",
+            "run",
+            recipe.file,
+            "--prefect",
+            "off",
+            *given,
+            *options,
+        ]
 
         async def start(_: str, why: str) -> None:
             async with turn:
