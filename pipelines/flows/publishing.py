@@ -47,6 +47,7 @@ _COLUMNS = {
 
 _log = logging.getLogger("flux_tasks.flows")
 _lines = logging.getLogger("pipelines.run")
+_items = logging.getLogger("pipelines.run.items")
 _task_runs = logging.getLogger("prefect.task_runs")
 
 
@@ -83,6 +84,7 @@ async def published(run: Run) -> AsyncIterator[None]:
             async with board:
                 yield
     except BaseException as error:
+        board.is_away = board.is_away or isinstance(error, asyncio.CancelledError)  # nobody waits for an answer
         run.summary.stopped = run.summary.stopped or str(error) or "cancelled"
         raise
     finally:
@@ -95,8 +97,9 @@ async def published(run: Run) -> AsyncIterator[None]:
             announce(run, "held", outcome=outcome)
         announce(run, "ended", outcome=outcome)
         with _item_lines():
-            _lines.log(logging.WARNING if summary.problem else logging.INFO, "%s", escape_controls(_line(summary)))
-        await publish(summary, context.cap, [output.place for output in run.recipe.outputs])
+            _items.log(logging.WARNING if summary.problem else logging.INFO, "%s", escape_controls(_line(summary)))
+        if not board.is_away:
+            await publish(summary, context.cap, [output.place for output in run.recipe.outputs])
 
 
 def announce(run: Run, what: str, *, outcome: str) -> None:
@@ -140,16 +143,20 @@ class Board:
         self._ended: Counter[str] = Counter()
         self._shown: list[dict[str, Any]] = []
         self._ids: tuple[UUID, UUID] | None = None
+        self.is_away = False
+        """Whether the server is asked nothing any more, because it has refused something."""
 
     async def __aenter__(self) -> Board:
         self._following = asyncio.create_task(self._follow())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.is_away = self.is_away or kind is asyncio.CancelledError
         self._following.cancel()
         with suppress(asyncio.CancelledError):
             await self._following
-        await self._show()
+        if not self.is_away:
+            await self._show()
 
     def note(self, event: Event) -> None:
         """Take note of what has happened."""
@@ -204,6 +211,7 @@ class Board:
                     await client.update_artifact(table, ArtifactUpdate(data=json.dumps(rows)))
         except Exception as error:  # whatever Prefect raises: the jobs are paid for, and the run goes on
             _log.warning("the progress of the run could not be shown: %s: %s", type(error).__name__, error)
+            self.is_away = True
             return False
         self._shown = state
         return True
@@ -211,20 +219,22 @@ class Board:
 
 @contextmanager
 def _item_lines() -> Iterator[None]:
-    """Let the log of a flow run have a line for each item, and none for each task run, unless the user wants others.
+    """Let the log of a flow run have a line for each item, which no console shows, and none for each task run.
 
-    A worker has imported Prefect before ``prefect_settings`` could say so.
+    A level that the user has chosen stays. A worker has imported Prefect before ``prefect_settings`` could say so.
     """
-    changes = ((_lines, logging.WARNING, logging.INFO), (_task_runs, logging.INFO, logging.WARNING))
-    before = [(logger, logger.level) for logger, usual, _ in changes if logger.getEffectiveLevel() == usual]
-    for logger, _, level in changes:
-        if (logger, logger.level) in before:
-            logger.setLevel(level)
+    before = _items.level, _items.propagate, _items.handlers, _task_runs.level
+    _items.propagate, _items.handlers = False, [*_lines.handlers, logging.NullHandler()]
+    if _lines.getEffectiveLevel() == logging.WARNING:
+        _items.setLevel(logging.INFO)
+    if _task_runs.getEffectiveLevel() == logging.INFO:
+        _task_runs.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        for logger, level in before:
-            logger.setLevel(level)
+        level, _items.propagate, _items.handlers, task_level = before
+        _items.setLevel(level)
+        _task_runs.setLevel(task_level)
 
 
 def _line(summary: Summary) -> str:

@@ -45,6 +45,7 @@ from pipelines.run.row import jobs_text
 from pipelines.run.summary import Summary
 
 _log = logging.getLogger("pipelines.run")
+_items_log = logging.getLogger("pipelines.run.items")
 
 _PAUSE = 0.01
 """Seconds between two looks whether the jobs of new items have begun."""
@@ -328,7 +329,7 @@ class Run:
             message = "; ".join(row["error"]["message"].splitlines())
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}{jobs}"))
         elif jobs:
-            _log.info(escape_controls(f"{row['item']}: {row['outcome']}{jobs}"))
+            _items_log.info(escape_controls(f"{row['item']}: {row['outcome']}{jobs}"))
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
 
 
