@@ -14,16 +14,16 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter,
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped, cut, listed, reason_of
 from pipelines.cli.commands.deploy import deploy, serve
 from pipelines.cli.commands.faults import faults
-from pipelines.cli.commands.graph import graph
-from pipelines.cli.commands.init import init
 from pipelines.cli.commands.local import local
 from pipelines.cli.commands.one_tool import COMMANDS
 from pipelines.cli.commands.plan import plan
+from pipelines.cli.commands.recipe.graph import graph
+from pipelines.cli.commands.recipe.init import init
+from pipelines.cli.commands.recipe.schema import schema
+from pipelines.cli.commands.recipe.validate import validate
 from pipelines.cli.commands.run import retry, run
-from pipelines.cli.commands.schema import schema
 from pipelines.cli.commands.store import store
 from pipelines.cli.commands.tools import tools
-from pipelines.cli.commands.validate import validate
 from pipelines.cli.commands.verify import verify
 from pipelines.cli.common import OPTIONS, Exit
 from pipelines.cli.terminal import LogHandler, Program, print_error, print_line

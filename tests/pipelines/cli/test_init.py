@@ -11,7 +11,7 @@ from command_line import Here
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from pipelines.cli.commands.init import SCHEMA, STARTER
+from pipelines.cli.commands.recipe.init import SCHEMA, STARTER
 from pipelines.language.schema import schema, text
 from pipelines.recipe import Recipe
 
