@@ -17,10 +17,10 @@ from pydantic import Field
 
 from flux_tasks.errors import FluxError, KeyRefused, quote
 from flux_tasks.settings import Settings, from_environment
-from pipelines.execution.places import in_places_of
 from pipelines.flows.publishing import end_of, published
 from pipelines.flows.recipe_flow import NAME, call_task
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
 from pipelines.report.of_run import write_run_report
 from pipelines.run.run import Run

@@ -15,8 +15,8 @@ from flux_tasks.errors import ItemsFailed, Problem, RecipeError, shown
 from flux_tasks.settings import Settings
 from flux_tasks.tasks import direct, recording
 from pipelines.data.manifest import SEVERITY
-from pipelines.execution.places import in_places_of
 from pipelines.language.compiled import HasCompiled
+from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
 from pipelines.plan.planner import PlanOptions
 from pipelines.run.context import Event, EventKind

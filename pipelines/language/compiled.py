@@ -49,7 +49,7 @@ class CompiledRecipe:
         lines: the line of each value in its file, by its path in the document.
         variables: the values of ``vars`` that the caller has set.
         transport: how pictures are sent; None for the setting.
-        storage_options: accounts of buckets by URL prefix, as written; see ``pipelines.execution.places``.
+        storage_options: accounts of buckets by URL prefix, as written; see ``pipelines.language.places``.
     """
 
     name: str

@@ -24,10 +24,10 @@ from pipelines.data.manifest import StepOutcome
 from pipelines.data.settled import SettledItems
 from pipelines.execution.answers import Attempt, Outcome
 from pipelines.execution.placeholders import Placeholder
-from pipelines.execution.places import in_places_of
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.execution.sampling import check_sample, choose_sample
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.places import in_places_of
 from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import Plan
 from pipelines.plan.tally import Tally

@@ -35,7 +35,7 @@ def plan(
     """
     from json import dumps
 
-    from pipelines.execution.places import in_places_of
+    from pipelines.language.places import in_places_of
     from pipelines.plan import planner
     from pipelines.plan.result import table
 

@@ -102,7 +102,7 @@ def run(
         verify: look at every picture and result, also where size and times say that nothing has changed
     """
     from pipelines.data.items import NoItems
-    from pipelines.execution.places import in_places_of
+    from pipelines.language.places import in_places_of
 
     if then_ask and (sample is None or not sys.stdin.isatty()):
         why = "needs --sample" if sample is None else "needs a terminal: nobody can answer here"
@@ -163,7 +163,7 @@ def retry(
         seed: use another seed for every tool that takes one
     """
     from pipelines.data.history import PastRun
-    from pipelines.execution.places import in_places_of
+    from pipelines.language.places import in_places_of
 
     settings = places.settings(needs_key=False)
     earlier = PastRun.find(run_id, settings.store, no_code=NO_CODE if no_code else "")
@@ -201,8 +201,8 @@ def _carry_out(
     from pipelines.cli.progress import Display
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
-    from pipelines.execution.places import in_places_of
     from pipelines.flows.recipe_run import finish
+    from pipelines.language.places import in_places_of
     from pipelines.report.early import EarlyPreviews
     from pipelines.report.of_run import write_run_report
     from pipelines.report.previews import Previews

@@ -32,7 +32,7 @@ def validate(
     Args:
         offline: check what is written in the recipe only: look for no picture, table, bucket or server
     """
-    from pipelines.execution.places import in_places_of
+    from pipelines.language.places import in_places_of
 
     loaded = load_recipe(recipe, variables, no_code=no_code)
     with in_places_of(loaded, from_environment()):
