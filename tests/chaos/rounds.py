@@ -332,7 +332,8 @@ class Round:
         except ValueError:
             self.outcome.wrong.append(f"held: store held --json ended with {process.code}: {log.read_text()[-2000:]}")
             return
-        entries = [e for e in Journal(Store(self.store)).entries() if e.phase == "intent"]
+        store = Store(self.store)
+        entries = [e for e in Journal(store).entries() if e.phase == "intent" and store.result(e.key) is None]
         held = {e.key for e in entries}
         # Of a process that was killed on another machine, it is not known at once.
         young = {e.key for e in entries if self.leg.machines > 1 and abs(time.time() - e.at) < 30 + LEASE}

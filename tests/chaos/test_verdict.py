@@ -179,6 +179,9 @@ def test_an_entry_that_stays_in_the_journal_when_all_is_done_is_told(evidence: E
     done = results(evidence)[0]
     Journal(Store(evidence.store)).put(Entry(key=done.stem, tool="deblur-v1", phase="submitted", id="x"))
     assert kinds(evidence) == ["stale"]
+    elsewhere = "one-name:7 boot-1/pid:[1] 0123456789abcdef"
+    Journal(Store(evidence.store)).put(Entry(key=done.stem, tool="deblur-v1", phase="intent", owner=elsewhere))
+    assert kinds(evidence) == [], "nobody can know yet that its owner is dead"
 
 
 def test_every_row_of_a_manifest_needs_what_it_says(evidence: Evidence) -> None:

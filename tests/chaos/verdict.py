@@ -25,6 +25,7 @@ from flux_tasks.images.reference import ImageRef
 from flux_tasks.local.faults.kinds import SubmitAnswer
 from flux_tasks.local.service.charges import Entry
 from flux_tasks.store.journal import Journal
+from flux_tasks.store.owner import is_of_this_machine
 from flux_tasks.store.records import Store
 from pipelines.data.items import items_of
 from pipelines.execution.arguments import arguments_of, call_of
@@ -119,7 +120,9 @@ class _Judge:
         stale = [key for key in self.unsettled if key in self.results]
         counts["stale entries"] = len(stale)
         if self.seen.is_over:
-            for key in stale:
+            # A dead process of another machine is known to be dead only once its lease is over.
+            known = [key for key in stale if not (owner := self.unsettled[key].owner) or is_of_this_machine(owner)]
+            for key in known:
                 self.verdict.add("stale", f"{self._name(key)} is still in the journal, though its result is recorded")
 
     # -- (1) --
