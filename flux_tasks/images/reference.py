@@ -276,9 +276,7 @@ def _no_image(value: object) -> str:
     elif hasattr(value, "read"):
         remedy = "give its path, or its bytes: file.read()"
     elif isinstance(value, (list, tuple)):
-        return (
-            f"a list of {len(value)} pictures is given where one is expected: choose one, such as '{{{{ column[0] }}}}'"
-        )
+        remedy = "give one of its pictures, in a recipe such as '{{ column[0] }}'"
     return f"{kind.__name__} is not an image: {remedy}"
 
 

@@ -35,6 +35,9 @@ def test_every_command_option_and_name_on_the_page_exists() -> None:
         "--endpoint": "endpoint: Annotated[str | None" in sources,
         "--prefect embedded": 'prefect: Literal["auto", "embedded", "off"] | None = None' in sources,
         "BFL_API_KEY": '"BFL_API_KEY"' in sources,
+        "transport": "    transport: Literal[" in sources,
+        "block://": 'r"block://' in sources,
+        **{name: f'"{name[:-1]}"' in sources for name in ("BFL_…", "FLUX_…")},
     }
     assert {name: known.get(name) for name in code} == dict.fromkeys(code, True)
 

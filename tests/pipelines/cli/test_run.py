@@ -17,7 +17,7 @@ from fake_bfl import FakeBfl
 from PIL import Image, ImageFile
 
 from flux_tasks.local.server import LocalServer
-from pipelines.report import page
+from pipelines.report import of_run
 
 
 def test_a_run_against_any_server_that_speaks_the_api_needs_its_address_and_a_key_only(
@@ -156,7 +156,7 @@ def test_a_report_that_cannot_be_written_does_not_hide_the_runs_summary(
     def fill_the_disk(*_: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(page, "write_report", fill_the_disk)
+    monkeypatch.setattr(of_run, "write_report", fill_the_disk)
     done = here_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
     assert done.returncode == 3
     assert "2 of 2 items" in done.stdout
@@ -167,25 +167,20 @@ def test_the_report_of_a_second_run_decodes_no_picture(
     here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[bool] = []
-    load, write_report = ImageFile.ImageFile.load, page.write_report
-    counts, texts = [], []
+    load, report, counts, texts = ImageFile.ImageFile.load, folder / "report.html", [], []
 
     def count(image: ImageFile.ImageFile) -> Any:
         decoded.append(bool(image.tile))  # what is not decoded yet
         return load(image)
 
-    def write(*arguments: Any) -> str:
-        decoded.clear()
-        location = write_report(*arguments)
-        counts.append(sum(decoded))
-        texts.append(Path(location).read_text("utf-8"))
-        return location
-
     monkeypatch.setattr(ImageFile.ImageFile, "load", count)
-    monkeypatch.setattr(page, "write_report", write)
     for _ in range(2):
-        done = here_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+        decoded.clear()
+        run = ("run", str(folder / "recipe.yaml"), "--report", str(report))
+        done = here_cli(*run, "--endpoint", bfl.url, key="right-key")
         assert done.returncode == 0, done.stderr
+        counts.append(sum(decoded))
+        texts.append(report.read_text("utf-8"))
     assert counts[0] > 0
     assert counts[1] == 0
     assert texts[1].count("<img") == texts[0].count("<img") > 4
