@@ -36,6 +36,7 @@ def test_every_command_option_and_name_on_the_page_exists() -> None:
         "--prefect embedded": 'prefect: Literal["auto", "embedded", "off"] | None = None' in sources,
         "BFL_API_KEY": '"BFL_API_KEY"' in sources,
         "transport": "    transport: Literal[" in sources,
+        **{name: f'"{name}"' in sources for name in ("anon", "AWS_ENDPOINT_URL")},
         "block://": 'r"block://' in sources,
         **{name: f'"{name[:-1]}"' in sources for name in ("BFL_…", "FLUX_…")},
     }
