@@ -276,7 +276,8 @@ def _no_image(value: object) -> str:
     elif hasattr(value, "read"):
         remedy = "give its path, or its bytes: file.read()"
     elif isinstance(value, (list, tuple)):
-        remedy = "give one of its pictures, in a recipe such as '{{ column[0] }}'"
+        what = "its picture" if len(value) == 1 else f"one of its {len(value)} pictures"
+        remedy = f"give {what}, in a recipe such as '{{{{ column[0] }}}}'"
     return f"{kind.__name__} is not an image: {remedy}"
 
 

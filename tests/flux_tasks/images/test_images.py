@@ -77,7 +77,7 @@ def test_a_reference_can_be_made_from_everything_that_is_an_image(
 
 @pytest.mark.parametrize("source", [None, 5, 1.5, ["a.png"], {"file": "a.png"}, object()])
 def test_what_cannot_be_an_image_is_named_by_its_type(source: Any) -> None:
-    remedy = "give one of its pictures" if isinstance(source, list) else "give a path"
+    remedy = "give its picture" if isinstance(source, list) else "give a path"
     with pytest.raises(InvalidImage, match=f"{type(source).__name__} is not an image: {remedy}"):
         ImageRef.of(source)
 

@@ -302,7 +302,7 @@ def test_a_list_where_one_picture_is_expected_is_an_error_of_its_item(here: Plac
     made = here.recipe({"source": source, "steps": [step], "output": "FOLDER/out/{{ stem }}.png"})
     [said] = plan(made.compiled, endpoint=here.settings.endpoint, key="k", store=here.settings.store).invalid
     assert "3 pictures" in said
-    assert "is expected: choose one, such as '{{ column[0] }}'" in said or "given: it takes one" in said
+    assert "give one of its 3 pictures, in a recipe such as '{{ column[0] }}'" in said or "given: it takes one" in said
     perform(made, here.settings)
     assert here.jobs == 0
 
