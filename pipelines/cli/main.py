@@ -169,7 +169,8 @@ def _usage(error: CycloptsError, tokens: Sequence[str]) -> str:
         what = f"one argument too many: {listed(error.unused_tokens or ())}"
     elif isinstance(error, MissingArgumentError) and error.argument:
         name = error.keyword or error.argument.name
-        what = f"{name} needs a value" if name.startswith("-") else f"{name} is missing"
+        is_given = any(token.partition("=")[0] == name for token in tokens)
+        what = f"{name} needs a value" if is_given else f"{name} is missing"
     command = " ".join((PROGRAM, *(error.command_chain or ())))
     return f"{what}\nhelp: {command} --help"
 

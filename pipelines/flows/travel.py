@@ -58,7 +58,7 @@ def _relative_places(recipe: CompiledRecipe) -> Iterator[Problem]:
     places += [(f"source.columns.{name}", text) for name, text in source.columns.items() if name in used]
     for number, output in enumerate(recipe.outputs):
         at = f"output.{number}" if len(recipe.outputs) > 1 else "output"
-        places.append((at, output.place))
+        places.append((f"{at}.dataset" if output.dataset else at, output.place))
         places += [(f"{at}.annotations", target.path) for target in output.annotations]
     places += [(f"steps.{number}.save", step.save) for number, step in enumerate(recipe.steps) if step.save]
     for number, step in enumerate(recipe.written.get("steps") or ()):

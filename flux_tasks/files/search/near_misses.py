@@ -69,7 +69,8 @@ def _spellings(pattern: str, *, is_missing: bool) -> Iterator[tuple[str, str]]:
         yield literal, "[ ] in a pattern stand for one of the letters between them: write '{written}'"
         yield unquote(pattern), "only http(s) addresses have escapes such as %20: write '{written}'"
         place, slash, last = pattern.rpartition("/")
-        yield f"{place}{slash}.{last}", "names that begin with a dot are left out: write '{written}' for those"
+        if last:
+            yield f"{place}{slash}.{last}", "names that begin with a dot are left out: write '{written}' for those"
     if (other := _INNER_STARS.sub("**/*", pattern)) != pattern:
         yield other, "** is any number of folders only between slashes: write '{written}'"
     for form in ("NFC", "NFD"):

@@ -58,6 +58,7 @@ class Parameters:
     Attributes:
         name: what the deployment is called (default: as its recipe); once for each recipe, in their order
         endpoint: who makes the jobs: bfl, eu, us, local, or the address of a server that speaks the API
+        store: where results are stored: a folder or an fsspec URL (default: FLUX_STORE of the process that runs it)
         key_block: the Prefect Secret block with the key, where BFL_API_KEY is not set (default bfl-api-key)
     """
 

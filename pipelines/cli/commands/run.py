@@ -108,7 +108,8 @@ def run(
         why = "needs --sample" if sample is None else "needs a terminal: nobody can answer here"
         raise RecipeError([Problem("--then-ask", why)])
     loaded = load_recipe(recipe, variables, no_code=no_code)
-    with in_places_of(loaded, places.settings()) as settings:
+    needs_key = any(step.is_paid for step in loaded.steps)
+    with in_places_of(loaded, places.settings(needs_key=needs_key)) as settings:
         begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
         run_it = partial(_carry_out, loaded, settings, outputs, budget=budget, verify=verify)
         try:

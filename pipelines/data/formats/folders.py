@@ -61,6 +61,7 @@ def left_out(folder: str) -> str:
         return f"pictures may be inside its files, such as {held[0]}: write {{dataset: {quote(folder)}}}"
     unread = [one for one in found if files.extension(one) in _UNREAD and files.extension(one) not in FILE_TYPES]
     if not unread:
-        return ""
+        has_others = found and not any(files.extension(one) in FILE_TYPES for one in found)
+        return f"no picture is in it, only other files, such as {found[0]}" if has_others else ""
     kinds = " and ".join(f"{count:,} .{kind}" for kind, count in Counter(map(files.extension, unread)).most_common(3))
     return f"{kinds}, such as {unread[0]}: this type is not read here; save them as png, jpeg or webp"

@@ -323,6 +323,8 @@ class Dataset:
     def drop(self, rows: Mapping[str, Sequence[str]]) -> None:
         """Take rows out, by their splits and names. ``close`` removes their pictures, or writes shards without them.
 
+        The pictures in the card go as well.
+
         Raises:
             OSError: it cannot be written.
             StoreUnavailable: another process writes it.
@@ -343,6 +345,8 @@ class Dataset:
             part = Part(split, number, self._at(HOME, "rows", f"{part_name(split, number)}.jsonl"), dict(written[0]))
             files.patiently(self._staging.publish, lines, part.location)
             self.index.add(part, [(key_of(split, name), b"") for name in names])
+        for name in files.listing(self._at("card")):  # nobody knows which rows they show
+            files.remove(self._at("card", name))
 
     def _drop_old_rows(self) -> None:
         """Remove from shards the rows that newer ones have, changed."""

@@ -207,6 +207,8 @@ def _files(folder: str, threads: int) -> Iterator[Finding | None]:
     names = set(_names(folder))
     described = sorted(name for name in names if name.endswith(SIDECAR) and _is_picture(name.removesuffix(SIDECAR)))
     if not described:
+        if not names and not (files.is_local(folder) and files.local_path(folder).is_dir()):
+            raise RecipeError([Problem("", f"there is nothing at {files.quoted(folder)}: write another place")])
         what = f"{files.quoted(folder)} is no dataset, and no picture in it has a provenance beside it"
         raise RecipeError([Problem("", f"{what}: write provenance: true at the recipe's output, and run it again")])
     yield from _in_parallel(_check_described, ((files.join(folder, name),) for name in described), threads)

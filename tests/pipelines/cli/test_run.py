@@ -203,6 +203,16 @@ def test_no_key_for_bfl_names_both_ways_out_and_exits_3(cli: Cli, folder: Path) 
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_recipe_of_free_steps_needs_no_key(here_cli: Here, folder: Path) -> None:
+    recipe = (
+        f"source: {folder}/photos/\nsteps: [{{resize: {{max_side: 64}}}}]\noutput: '{folder}/out/{{{{ stem }}}}.png'\n"
+    )
+    (folder / "free.yaml").write_text(recipe)
+    done = here_cli("run", str(folder / "free.yaml"), "--no-report")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len([*(folder / "out").iterdir()]) == 2
+
+
 def test_a_key_that_is_missing_where_a_server_wants_one_is_said_so(cli: Cli, bfl: FakeBfl, folder: Path) -> None:
     done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url)
     assert done.returncode == 3

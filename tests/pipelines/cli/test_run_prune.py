@@ -222,12 +222,15 @@ def test_rows_of_datasets_are_taken_out(home: Home, kind: str) -> None:
     output = f"{{dataset: '{home.folder}/out', format: {kind}, provenance: true}}"
     home.recipe(output=output)
     home.run()
+    assert (home.folder / "out" / "card" / "1-image.jpg").exists()
     home.remove("a")
     shown = home.prune()
     assert f"  {home.folder}/out/train/a: {home.folder}/photos/a.png is gone" in shown.stdout
     done = home.prune("--yes")
     assert done.returncode == 0, done.stderr
     assert names(home.folder / "out", kind) == ["b", "größe 1"]
+    assert [*(home.folder / "out").glob("card/*")] == [], "they may show what is gone"
+    assert "](card/" not in (home.folder / "out" / "README.md").read_text()
     checked = home._program("verify", str(home.folder / "out"))
     assert checked.returncode == 0, checked.stdout
     home.photos("a")

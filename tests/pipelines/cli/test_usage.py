@@ -23,6 +23,7 @@ from pipelines.cli.main import main
         ("retry", ["RUN is missing"]),
         ("validate a.yaml b.yaml", ["one argument too many: b.yaml"]),
         ("plan a.yaml --limit", ["--limit needs a value"]),
+        ("deploy a.yaml", ["--pool is missing"]),
         ("plan a.yaml --limit 0", ["--limit: '0' is not a whole number above 0"]),
         ("plan a.yaml --limit 1.5", ["--limit: '1.5' is not a whole number above 0"]),
         ("plan a.yaml --budget -1", ["--budget: '-1' is not a number of credits"]),

@@ -316,6 +316,13 @@ def test_a_source_without_items_says_why(tmp_path: Path, photos: Path) -> None:
         problem(Source(images=("none/*.png", "no.png")))
         == "source.images: no file matches none/*.png, no.png: put pictures there, or write another glob"
     )
+    for name, others in (("empty", ()), ("texts", ("LICENSE.md",))):
+        (tmp_path / name).mkdir()
+        for other in others:
+            (tmp_path / name / other).touch()
+    assert problem(Source(images=(f"{tmp_path}/empty/",))).endswith("put pictures there, or write another glob")
+    only = f"no picture is in it, only other files, such as {tmp_path}/texts/LICENSE.md"
+    assert problem(Source(images=(f"{tmp_path}/texts/",))).endswith(only)
     assert "cannot be listed" in problem(Source(images=("nosuch://x/*.png",)))
     assert problem(Source(table="none.csv")) == "source.table: no file matches none.csv: write another path"
     header = csv_table(tmp_path, "id,file\n")

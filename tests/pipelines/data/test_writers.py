@@ -140,3 +140,4 @@ def test_verify_of_a_folder_of_which_nothing_is_known_says_so(tmp_path: Path, he
     told = here_cli("verify", str(tmp_path))
     assert told.returncode == 2
     assert "is no dataset, and no picture in it has a provenance" in told.stderr
+    assert "there is nothing at nowhere" in here_cli("verify", "nowhere").stderr
