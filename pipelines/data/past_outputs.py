@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
+from pipelines.data.annotations.model import Labels, labels_of
 from pipelines.data.manifest import ManifestRow, read_manifest
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.recipe import Source
@@ -18,6 +21,7 @@ from pipelines.language.reading.problems import ProblemCollector, read_part
 
 __all__ = ["PastOutput", "PastOutputs"]
 
+_TEMPLATE = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 _PLACES = ("images", "table", "dataset", "format", "split", "config", "image")
 """What says which items a source has, apart from filters."""
 
@@ -32,6 +36,7 @@ class PastOutput:
         source: of its item, as in the manifest.
         digest: of the file's bytes; empty where it is not known.
         labels: the places of its labels.
+        content: of these labels; None if it has none.
     """
 
     path: str
@@ -40,6 +45,7 @@ class PastOutput:
     is_row: bool
     digest: str
     labels: tuple[str, ...]
+    content: Labels | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,9 @@ class _PastRun:
     folder: str
     is_own: bool
     roots: Sequence[str]
-    """What the paths of its outputs begin with."""
+    """What the paths of its outputs begin with; an empty one is anywhere."""
+    mentions: Sequence[str]
+    """The texts in its recipe, some of which are paths of pictures that it reads."""
 
 
 class PastOutputs:
@@ -64,11 +72,14 @@ class PastOutputs:
     def __init__(self, store: Store, recipe: CompiledRecipe) -> None:
         self._recipe = recipe
         runs: dict[str, _PastRun] = {}
+        self._overwritten: list[_PastRun] = []
         folders = [files.join("runs", run_id) for run_id in files.folders(store.location("runs"))]
         for record in each(lambda folder: store.record_or_empty(folder, "run"), folders):
             if isinstance(record.get("recipe"), str) and isinstance(record.get("manifest"), str):
                 run = self._run(record)
-                runs[run.manifest] = run  # what several have written is the last one's
+                if run.manifest in runs:  # what several have written is the last one's
+                    self._overwritten.append(runs[run.manifest])
+                runs[run.manifest] = run
         self._runs = list(runs.values())
 
     def _run(self, record: Mapping[str, Any]) -> _PastRun:
@@ -78,9 +89,12 @@ class PastOutputs:
         source = read_part(Source, data.get("source"), (), ProblemCollector(document))
         outputs = data.get("output")
         places = [one if isinstance(one, str) else one.get("path") or one.get("dataset") for one in _several(outputs)]
-        roots = [_at(folder, str(place).partition("{{")[0].rpartition("/")[0] or str(place)) for place in places]
+        roots = [_root(folder, place) for place in places]
+        mentions = [
+            files.join(folder, t) if folder and not _is_absolute(t) else t for t in _texts({**data, "output": None})
+        ]
         is_own = source is not None and self._is_own(record, str(data.get("name", "recipe")), source)
-        return _PastRun(_at(folder, record["manifest"]), folder, is_own, roots)
+        return _PastRun(_at(folder, record["manifest"]), folder, is_own, roots, mentions)
 
     def _is_own(self, record: Mapping[str, Any], name: str, source: Source) -> bool:
         recipe, file = self._recipe, str(record.get("file") or "")
@@ -107,11 +121,12 @@ class PastOutputs:
             for row in _rows(run) if run.is_own else ():
                 for output in row["outputs"]:
                     path, image = output.get("row") or output["path"], output["image"]
-                    is_as_made = files.extension(path).replace("jpeg", "jpg") == _kind_of(image)
+                    is_as_made = files.extension(output["path"]).replace("jpeg", "jpg") == _kind_of(image)
                     digest = output.get("digest") or (image["digest"] if is_as_made else "")
                     picture, labels = _at(run.folder, output["path"]), tuple(output.get("annotations", ()))
                     place = _at(run.folder, path)
-                    yield PastOutput(place, picture, row["source"], "row" in output, digest, labels)
+                    content = labels_of(output)
+                    yield PastOutput(place, picture, row["source"], "row" in output, digest, labels, content)
 
     def claims_of_others(self) -> Iterator[str]:
         """Yield what runs of other recipes have written and read.
@@ -126,9 +141,36 @@ class PastOutputs:
                     yield from (_at(run.folder, output[key]) for key in ("path", "row") if key in output)
 
     def unknown_roots(self) -> list[str]:
-        """Return the folders that other recipes write to whose runs have no manifest: what is theirs is not known."""
-        others = (run for run in self._runs if not run.is_own and not files.exists(run.manifest))
+        """Return the folders that other recipes write to whose runs have no manifest: what is theirs is not known.
+
+        An empty one means that they may write anywhere.
+        """
+        lost = (run for run in self._runs if not run.is_own and not files.exists(run.manifest))
+        others = (*lost, *(run for run in self._overwritten if not run.is_own))
         return sorted({root for run in others for root in run.roots})
+
+    def is_mentioned(self, place: str) -> bool:
+        """Check whether the text of another recipe names a place, with any values in its templates.
+
+        Args:
+            place: in full.
+        """
+        return any(one.match(place) for one in self._mentions)
+
+    @cached_property
+    def _mentions(self) -> list[re.Pattern[str]]:
+        texts = {text for run in self._runs if not run.is_own for text in run.mentions}
+        parts = [_TEMPLATE.split(text) for text in sorted(texts)]
+        return [re.compile(".*".join(map(re.escape, some)) + r"\Z", re.DOTALL) for some in parts if some[0]]
+
+    def label_places_of_others(self) -> set[str]:
+        """Return where runs of other recipes have written labels.
+
+        Raises:
+            OSError: a manifest that is there cannot be read.
+        """
+        rows = (row for run in self._runs if not run.is_own for row in _rows(run))
+        return {place for row in rows for output in row["outputs"] for place in output.get("annotations", ())}
 
 
 def _rows(run: _PastRun) -> Iterator[ManifestRow]:
@@ -138,6 +180,25 @@ def _rows(run: _PastRun) -> Iterator[ManifestRow]:
                 yield row
     except FileNotFoundError:
         return
+
+
+def _root(folder: str, place: Any) -> str:
+    """Return the folder that an output is below; empty if that is not known."""
+    text = place if isinstance(place, str) else ""
+    fixed = _TEMPLATE.split(text)[0]
+    if not fixed:
+        return ""
+    root = text if fixed == text else fixed.rpartition("/")[0]
+    return _at(folder, root) or folder or str(Path.cwd())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in a document that begin as a path may."""
+    if isinstance(value, str) and value and not value.startswith("{{"):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _several(value: Any) -> list[Any]:

@@ -68,6 +68,7 @@ class Prune:
         self._store, self._may_be_empty = store, may_be_empty
         self._outputs = Outputs()
         self._stale: dict[bytes, PastOutput] = {}
+        self._shared: set[str] = set()
         self._datasets: dict[str, Dataset] = {}
 
     def collect(self) -> None:
@@ -89,12 +90,27 @@ class Prune:
             kept.update(map(self._outputs.mark, past.claims_of_others()) if self._stale else ())
             roots = past.unknown_roots() if self._stale else []
             for mark, output in list(self._stale.items()):
-                if mark in kept or any(_full(output.path).startswith(f"{_full(root)}/") for root in roots):
+                place = _full(output.picture)
+                is_unknown = any(not root or place.startswith(f"{_full(root)}/") for root in roots)
+                if mark in kept or is_unknown or past.is_mentioned(place):
                     del self._stale[mark]
+            self._shared = set(map(_full, past.label_places_of_others())) if self._stale else set()
+            self._check_folders(present.sources)
         except OSError as error:
             raise RecipeError(
                 [Problem("--prune", f"what runs have written is not known: {reason_of(error)}")]
             ) from None
+
+    def _check_folders(self, sources: set[str]) -> None:
+        """Check that no folder has lost all its pictures: it may only be away, as a disk or a link is.
+
+        Raises:
+            RecipeError: one has.
+        """
+        gone = {_folder(output.source) for output in self._stale.values()} - set(map(_folder, sources))
+        if gone and not self._may_be_empty and not self._recipe.source.has_rows:
+            what = f"{files.quoted(min(gone))} has no picture any more, or is away at the moment"
+            raise RecipeError([Problem("--prune", f"{what}, so nothing is removed; {_EMPTY}")])
 
     def stale(self) -> list[PastOutput]:
         """Return what is stale after the run, in the order of its names, as far as it is there.
@@ -159,11 +175,14 @@ class Prune:
         """Check whether an output is there, as it was written."""
         if output.is_row:
             found = self._dataset_of(output)
-            return found is not None and self._dataset(found[0]).has(found[1], found[2])
+            if found is None or not self._dataset(found[0]).has(found[1], found[2]):
+                return False
+            if output.picture == output.path:  # it is in a shard
+                return True
         try:
-            data = files.read(output.path)
+            data = files.read(output.picture)
         except FileNotFoundError:
-            return False
+            return output.is_row
         return not output.digest or hashlib.sha256(data).hexdigest() == output.digest
 
     def _dataset(self, output: Output) -> Dataset:
@@ -187,7 +206,10 @@ class Prune:
         """
         rows: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         try:
-            remove_labels(self._recipe, [(output.picture, output.labels) for output in stale])
+            own = ([place for place in output.labels if _full(place) not in self._shared] for output in stale)
+            remove_labels(
+                self._recipe, [(one.picture, one.content, places) for one, places in zip(stale, own, strict=True)]
+            )
         except (OSError, FluxError) as error:
             yield f"labels could not be removed: {error}"
         for output in stale:
@@ -203,6 +225,11 @@ class Prune:
                     yield from dataset.close(is_complete=True, without_row=without_row)
                 except (OSError, FluxError) as error:
                     yield f"rows of {files.quoted(one.dataset)} could not be removed: {error}"
+
+
+def _folder(source: str) -> str:
+    """Return the folder, or the file, that a picture is in."""
+    return source.rpartition("::")[2] if "::" in source else source.rpartition("/")[0]
 
 
 def _full(place: str) -> str:

@@ -113,8 +113,11 @@ def write_annotations(recipe: CompiledRecipe, rows: Callable[[], Iterable[Manife
     ]
 
 
-def remove_labels(recipe: CompiledRecipe, pictures: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Remove the labels of results that are removed: each picture with the places that its labels were written to.
+def remove_labels(recipe: CompiledRecipe, pictures: Sequence[tuple[str, Labels | None, Sequence[str]]]) -> None:
+    """Remove the labels of results that are removed; a file that somebody has changed since stays.
+
+    Args:
+        pictures: each with its labels, and the places that these were written to.
 
     Raises:
         InvalidRequest: a COCO file is damaged.
@@ -125,10 +128,19 @@ def remove_labels(recipe: CompiledRecipe, pictures: Sequence[tuple[str, Sequence
     own = read_annotations(source.path, source.format)
     by_root = sorted(recipe.outputs, key=lambda output: len(output.root), reverse=True)
     for place, kind in targets_of(recipe):
-        names = {_name(picture, by_root) for picture, places in pictures if place in places}
+        gone = [
+            _Result(picture, _name(picture, by_root), labels)
+            for picture, labels, places in pictures
+            if labels is not None and place in places
+        ]
+        names = {result.name for result in gone}
         if kind != "coco":
-            for name in names:
-                files.remove(files.join(place, f"{name.rpartition('.')[0]}{_ENDINGS[kind]}"))
+            numbers = yolo.numbered({}, _data_yaml(place)) if kind == "yolo" else {}
+            for result in gone:
+                with suppress(FileNotFoundError, KeyError):  # a class has another name by now
+                    file, written = _label_file(place, kind, own, result, numbers)
+                    if files.read(file) == written:
+                        files.remove(file)
         elif names and files.exists(file := coco_file(place)):
             _put_parts(file, coco.written((), names, {}, _extra(own), file))
 
@@ -181,18 +193,9 @@ def _write(path: str, kind: str, own: AnnotationSet, results: _Results) -> str:
         file = _data_yaml(path)
         numbers = yolo.numbered(classes, file)
         _put(file, yolo.data_yaml(numbers, _seen_from(file, results.root)))
-    is_own = own.format == kind
 
     def write(result: _Result) -> None:
-        name, labels = result.name.rpartition(".")[0], result.labels if is_own else result.labels.plain()
-        if kind == "yolo":
-            _put(files.join(path, f"{name}.txt"), yolo.written(labels, numbers))
-        elif kind == "voc":
-            picture = files.name(result.path)
-            _put(files.join(path, f"{name}.xml"), voc.written(labels, picture))
-        else:
-            file = files.join(path, f"{name}.json")
-            _put(file, labelme.written(labels, _seen_from(file, result.path)))
+        _put(*_label_file(path, kind, own, result, numbers))
 
     left = iter(results)
     with Pool(_WRITERS) as threads:
@@ -200,6 +203,23 @@ def _write(path: str, kind: str, own: AnnotationSet, results: _Results) -> str:
             for _ in threads.map(write, some):
                 pass
     return path
+
+
+def _label_file(
+    place: str, kind: str, own: AnnotationSet, result: _Result, numbers: Mapping[str, int]
+) -> tuple[str, bytes]:
+    """Return where the labels of one result are written, and what is written there.
+
+    Args:
+        numbers: of the classes, for YOLO.
+    """
+    name, labels = result.name.rpartition(".")[0], result.labels if own.format == kind else result.labels.plain()
+    file = files.join(place, f"{name}{_ENDINGS[kind]}")
+    if kind == "yolo":
+        return file, yolo.written(labels, numbers)
+    if kind == "voc":
+        return file, voc.written(labels, files.name(result.path))
+    return file, labelme.written(labels, _seen_from(file, result.path))
 
 
 def _write_coco(path: str, own: AnnotationSet, results: _Results, store: Store) -> str:

@@ -18,6 +18,12 @@ from flux_tasks.store.records import Store
 from pipelines.recipe import Recipe
 from pipelines.run.prune import Prune
 
+LABELS = {
+    "images": [{"id": n, "file_name": f"{name}.png", "width": 96, "height": 80} for n, name in ((1, "a"), (2, "b"))],
+    "annotations": [{"id": n, "image_id": n, "category_id": 1, "bbox": [4, 4, 20, 20]} for n in (1, 2)],
+    "categories": [{"id": 1, "name": "cup"}],
+}
+
 
 class Home:
     """A folder with recipes, run in this process."""
@@ -270,15 +276,7 @@ def names(folder: Path, kind: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "labelme"])
 def test_sidecars_and_labels_go_with_their_picture(home: Home, kind: str) -> None:
-    entries = [{"id": n, "image_id": n, "category_id": 1, "bbox": [4, 4, 20, 20]} for n in (1, 2)]
-    coco = {
-        "images": [
-            {"id": n, "file_name": f"{name}.png", "width": 96, "height": 80} for n, name in ((1, "a"), (2, "b"))
-        ],
-        "annotations": entries,
-        "categories": [{"id": 1, "name": "cup"}],
-    }
-    (home.folder / "labels.json").write_text(json.dumps(coco))
+    (home.folder / "labels.json").write_text(json.dumps(LABELS))
     home.remove("größe 1")
     place_of_labels = f"{{path: '{home.folder}/out/labels', format: {kind}}}"
     home.recipe(
@@ -298,7 +296,91 @@ def test_sidecars_and_labels_go_with_their_picture(home: Home, kind: str) -> Non
         assert [Path(name).stem for name in before - home.out() if "labels" in name] == ["a"]
 
 
+def test_labels_that_somebody_has_corrected_or_that_another_recipe_writes_too_stay(home: Home) -> None:
+    (home.folder / "labels.json").write_text(json.dumps(LABELS))
+    home.remove("größe 1")
+    shutil.copytree(home.folder / "photos", home.folder / "others")
+    places = f"annotations: {{path: '{home.folder}/labels', format: voc}}"
+    for name, folder in (("p", "photos"), ("q", "others")):
+        home.recipe(
+            name=name,
+            source=f"images: '{home.folder}/{folder}/*.png', annotations: '{home.folder}/labels.json'",
+            output=f"{{path: '{home.folder}/{name}/{{{{ stem }}}}.png', {places}}}",
+        )
+    home.run()
+    corrected = home.folder / "labels" / "a.xml"
+    corrected.write_text(corrected.read_text().replace("cup", "mug"))
+    home.remove("a")
+    assert home.prune("--yes").returncode == 0
+    assert not (home.folder / "p" / "a.png").exists()
+    assert "mug" in corrected.read_text()
+    home.run(name="q")
+    home.photos("c")
+    home.remove("b")
+    assert home.prune("--yes").returncode == 0
+    assert not (home.folder / "p" / "b.png").exists()
+    assert {path.name for path in (home.folder / "labels").iterdir()} >= {"a.xml", "b.xml"}
+
+
 # -- what is not known is not removed ---------------------------------------------------------------------------------
+
+
+def test_a_folder_that_has_lost_all_its_pictures_may_only_be_away(home: Home) -> None:
+    home.photos("../disk/n")
+    (home.folder / "photos" / "linked").symlink_to(home.folder / "disk")
+    home.recipe(source=f"images: '{home.folder}/photos/'")
+    home.run()
+    (home.folder / "disk").rename(home.folder / "away")
+    for make in (lambda: None, (home.folder / "disk").mkdir):
+        make()
+        refused = home.prune("--yes")
+        assert "photos/linked has no picture any more, or is away at the moment" in refused.stderr
+        assert "n.png" in home.out()
+    (home.folder / "photos" / "linked").unlink()
+    home.prune("--yes", "--allow-empty")
+    assert home.out() == {"a.png", "b.png", "größe 1.png"}
+
+
+def test_a_picture_of_a_dataset_that_somebody_has_changed_stays(home: Home) -> None:
+    home.recipe(output=f"{{dataset: '{home.folder}/out'}}")
+    home.run()
+    Image.new("RGB", (9, 9)).save(home.folder / "out" / "train" / "a.png")
+    for name in ("a", "b"):
+        home.remove(name)
+    home.prune("--yes")
+    assert {path.name for path in (home.folder / "out" / "train").glob("*.png")} == {"a.png", "größe 1.png"}
+
+
+def test_what_the_text_of_another_recipe_names_as_a_mask_or_a_reference_stays(home: Home) -> None:
+    home.recipe(steps="  - resize: {width: 96, height: 80}")
+    home.run()
+    home.photos("../others/a")
+    source = f"images: '{home.folder}/others/*.png'"
+    for step in ("erase: {mask: '%s/out/{{ stem }}.png'}", "edit: {prompt: x, references: ['%s/out/a.png']}"):
+        home.recipe(
+            name="q", source=source, steps=f"  - {step % home.folder}", output=f"'{home.folder}/q/{{{{ stem }}}}.png'"
+        )
+        home.run(name="q")
+        if "erase" in step:
+            home.remove("a")
+        home.prune("--yes")
+        assert "a.png" in home.out()
+
+
+@pytest.mark.parametrize("is_shared", [True, False], ids=["manifest of both", "manifest lost"])
+def test_what_a_recipe_has_written_whose_manifest_is_lost_stays(home: Home, is_shared: bool) -> None:
+    shutil.copytree(home.folder / "photos", home.folder / "others")
+    output = "'{{ folder }}/{{ stem }}.png'"
+    text = f"vars: {{folder: '{home.folder}/out'}}\n"
+    home.recipe(text, name="q", source=f"images: '{home.folder}/others/*.png'", output=output)
+    manifest = home.folder / "manifest.jsonl"
+    home.run("--manifest", str(manifest), name="q")
+    if not is_shared:
+        manifest.unlink()
+    home.run(*(["--manifest", str(manifest)] if is_shared else []))
+    home.remove("a")
+    home.prune("--yes")
+    assert home.out() == {"a.png", "b.png", "größe 1.png"}
 
 
 def test_a_glob_that_finds_nothing_needs_a_word(home: Home) -> None:
