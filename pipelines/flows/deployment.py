@@ -110,8 +110,11 @@ class Deployment:
         that travels as text is written as JSON there, in which the braces of its templates are escaped.
         """
         parameters = self.parameters
+        if "{{" in json.dumps(parameters.get("variables"), default=str):
+            what = "a value holds {{, which Prefect fills in where it reads this file: deploy without --yaml"
+            raise RecipeError([Problem("--set", what)])
         if files.is_local(self.recipe.file):
-            text = json.dumps(self.recipe.written, indent=1, ensure_ascii=False)
+            text = json.dumps(self.recipe.written, indent=1, ensure_ascii=False, default=str)
             parameters["recipe"] = text.replace("{{", "\\u007b\\u007b").replace("}}", "\\u007d\\u007d")
         schedule = {
             name: value

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from prefect import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.flow_runs import wait_for_flow_run
 from prefect.runner import Runner
 from prefect.utilities.urls import url_for
 
@@ -66,10 +69,18 @@ async def serve(
 def _starter(deployment: UUID, tell: Callable[[str], None]) -> Start:
     """Return what starts a run of a deployment; asked twice for one listing, the server starts one."""
 
-    async def start(digest: str, why: str) -> None:
+    told = set[str]()
+    this_process = secrets.token_hex(8)  # a restart may have to start the same again
+
+    async def start(digest: str, why: str) -> bool:
+        key = f"{deployment}-{this_process}-{digest}"
         async with get_client() as client:
-            run = await client.create_flow_run_from_deployment(deployment, idempotency_key=f"{deployment}-{digest}")
-        tell(f"{why}: {url_for('flow-run', obj_id=run.id)}")
+            run = await client.create_flow_run_from_deployment(deployment, idempotency_key=key)
+        if digest not in told:
+            tell(f"{why}: {url_for('flow-run', obj_id=run.id)}")
+            told.add(digest)
+        ended: FlowRun = await wait_for_flow_run(run.id, timeout=None, poll_interval=5)
+        return ended.state is not None and ended.state.is_completed()
 
     return start
 

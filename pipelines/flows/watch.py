@@ -1,8 +1,8 @@
 """Watch folders and buckets: new pictures start a run.
 
 A place is listed every so often. Once a listing is the same twice, and has a picture that no run was started for, a run
-is started. What it was started for is kept in the store, so that a restart neither misses a picture nor starts a run
-for it again::
+is started. What it was started for, and whether it came to its end, is kept in the store, so that a restart neither
+misses a picture nor starts a run for it again::
 
     watched/<digest of name and place>.json     short hashes of the pictures, each with its fingerprint
 """
@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, quote, reason_of
@@ -24,7 +25,7 @@ from pipelines.language.compiled import CompiledRecipe
 
 __all__ = ["Start", "check_place", "start_processes", "watch"]
 
-Start = Callable[[str, str], Awaitable[None]]
+Start = Callable[[str, str], Awaitable[bool]]
 """Starts a run; it is given a digest of what was found, the same for the same listing, and a sentence about it."""
 
 _KIND = "watched"
@@ -73,13 +74,18 @@ async def watch(
 ) -> None:
     """Start a run when there are new pictures in a place, until it is cancelled.
 
+    A run that did not come to its end, because it or this process was ended, is started again after a restart: it
+    collects what was submitted, and what is settled costs nothing.
+
     Args:
+        start: called with a digest of the listing and the reason; returns whether the run has come to its end.
         name: what is run; the same place may be watched under several names.
         tell: called with what a person should know.
         pause: seconds between two listings.
     """
     record = hashlib.sha256(f"{name}\0{place}".encode()).hexdigest()
-    seen = frozenset((await asyncio.to_thread(store.record_or_empty, _KIND, record)).get("seen", ()))
+    noted = await asyncio.to_thread(store.record_or_empty, _KIND, record)
+    seen = frozenset(noted.get("seen", ()) if noted.get("is_over", True) else ())
     before: frozenset[str] | None = None
     told = ""
     while True:
@@ -87,15 +93,26 @@ async def watch(
             now = await asyncio.to_thread(pictures, place)
             if now == before and now - seen:
                 digest = hashlib.sha256("".join(sorted(now)).encode()).hexdigest()
-                await start(digest, f"{len(now - seen)} new pictures in {files.quoted(place)}")
+                why = f"{len(now - seen)} new pictures in {files.quoted(place)}"
+                await asyncio.to_thread(store.put_record, _KIND, record, {"seen": sorted(seen), "is_over": False})
+                is_over = await start(digest, why)
                 seen = now
-                await asyncio.to_thread(store.put_record, _KIND, record, {"seen": sorted(seen)})
+                await asyncio.to_thread(store.put_record, _KIND, record, {"seen": sorted(seen), "is_over": is_over})
             before, told = now, ""
         except Exception as error:  # a bucket, a store or a server that is away for a while: watching goes on
             if (problem := f"{files.quoted(place)} is not watched at the moment: {reason_of(error)}") != told:
                 tell(problem)
                 told = problem
         await asyncio.sleep(pause)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Tell a run to end, once more for each signal that comes meanwhile, and wait for that."""
+    while process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        with suppress(asyncio.CancelledError):
+            await process.wait()
 
 
 async def start_processes(
@@ -121,7 +138,7 @@ async def start_processes(
         program = [sys.executable, "-P", "-m", "pipelines.cli"]
         command = [*program, "run", recipe.file, "--prefect", "off", *given, *options]
 
-        async def start(_: str, why: str) -> None:
+        async def start(_: str, why: str) -> bool:
             async with turn:
                 tell(f"{name}: {why}: a run begins")
                 # In a session of its own, so that Ctrl-C reaches it once, by way of this process.
@@ -129,10 +146,10 @@ async def start_processes(
                 try:
                     code = await process.wait()
                 except asyncio.CancelledError:
-                    process.send_signal(signal.SIGTERM)
-                    await process.wait()
+                    await _end(process)
                     raise
                 tell(f"{name}: the run ended with exit code {code}")
+                return code in (0, 1)  # some items may not have ended well; the others say that it was stopped
 
         return start
 

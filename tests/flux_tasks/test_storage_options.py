@@ -242,3 +242,18 @@ def test_a_library_that_is_not_installed_is_named_with_what_to_install(
     monkeypatch.setattr("fsspec.filesystem", missing)
     with pytest.raises(OSError, match=rf"is not installed: pip install 'flux-pipelines\[{extra}\]'"):
         files.read(location)
+
+
+@pytest.mark.parametrize("secret", ["account_key", "sas_token", "key", "token"])
+def test_a_place_with_a_secret_is_not_anonymous_whatever_it_says(secret: str) -> None:
+    options = {"az://b/": {"anon": True, "endpoint_url": "https://elsewhere.example", secret: {"env": "MINE"}}}
+    [problem] = untrusted_endpoints(options, {})
+    assert "would get credentials of this machine" in problem.what
+    assert not [*untrusted_endpoints({"az://b/": {"anon": True, "endpoint_url": "https://elsewhere.example"}}, {})]
+
+
+def test_an_address_in_the_environment_may_hold_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE", f"https://user:{SECRET}@db.example/x")
+    said = told({"s3://b/": {"anon": True, "endpoint_url": {"env": "DATABASE"}}})
+    assert "holds a user name or a password" in said
+    assert SECRET not in said

@@ -98,7 +98,9 @@ def _reference_problem(name: str, value: Mapping[str, Any], *, is_recipe: bool) 
         return f"{quote(variable)} is not for a bucket: name the variable of its credentials"
     if is_recipe and not is_secret_option(name) and is_secret_option(variable):
         return f"{quote(variable)} sounds like a secret, and this option is sent as it is: name another variable"
-    return "" if os.environ.get(variable) else f"the environment has no {quote(variable)}: set it"
+    if not (value_there := os.environ.get(variable)):
+        return f"the environment has no {quote(variable)}: set it"
+    return f"{quote(variable)} {what}" if name == "endpoint_url" and (what := _endpoint_problem(value_there)) else ""
 
 
 def _value_problem(kind: str, name: str, value: Any, *, is_recipe: bool) -> str:
@@ -145,7 +147,8 @@ def untrusted_endpoints(of_recipe: StorageOptions, of_settings: StorageOptions) 
     known |= {_address(os.environ.get(name)) for name in _ENDPOINTS} | set(_configured())
     for prefix, given in of_recipe.items():
         address = _address(given.get("endpoint_url"))
-        if address and address not in known and given.get("anon") is not True:
+        is_anonymous = given.get("anon") is True and not any(is_secret_option(name) for name in given)
+        if address and address not in known and not is_anonymous:
             what = f"{shown(address)} would get credentials of this machine, and only the recipe names it: write anon: "
             what += f'true, or trust it, {VARIABLE}=\'{{"{prefix}": {{"endpoint_url": "{address}"}}}}\''
             yield Problem(f"storage_options.{prefix}.endpoint_url", what)

@@ -25,6 +25,7 @@ class Watcher:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.started: list[str] = []
+        self.is_over = True
         self.told: list[str] = []
         self.looks = 0
         self.error: OSError | None = None
@@ -37,8 +38,9 @@ class Watcher:
 
         monkeypatch.setattr(watching, "pictures", look)
 
-    async def start(self, digest: str, why: str) -> None:
+    async def start(self, digest: str, why: str) -> bool:
         self.started.append(why.partition(" in ")[0])
+        return self.is_over
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -128,15 +130,29 @@ async def test_a_place_that_is_away_for_a_while_is_told_once_and_watched_again(w
     assert told.endswith("photos is not watched at the moment: the bucket is away")
 
 
+async def test_a_run_that_did_not_come_to_its_end_is_started_again_after_a_restart(watcher: Watcher) -> None:
+    watcher.is_over = False
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 1)
+        await watcher.looked()
+    assert watcher.started == ["2 new pictures"], "not again and again while nothing changes"
+    watcher.is_over = True
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 2)
+    async with watcher.running():
+        await watcher.looked()
+    assert len(watcher.started) == 2
+
+
 async def test_a_run_that_could_not_be_started_is_started_at_the_next_look(watcher: Watcher, folder: Path) -> None:
     start, refused = watcher.start, []
 
-    async def refuse_once(digest: str, why: str) -> None:
+    async def refuse_once(digest: str, why: str) -> bool:
         if not refused:
             refused.append(digest)
             raise ConnectionError("no server")
         assert digest == refused[0]
-        await start(digest, why)
+        return await start(digest, why)
 
     watcher.start = refuse_once  # type: ignore[method-assign]
     async with watcher.running():
