@@ -139,6 +139,7 @@ async def test_a_run_that_did_not_come_to_its_end_is_started_again_after_a_resta
     watcher.is_over = True
     async with watcher.running():
         await watcher.until(lambda: len(watcher.started) == 2)
+        await watcher.looked()
     async with watcher.running():
         await watcher.looked()
     assert len(watcher.started) == 2
