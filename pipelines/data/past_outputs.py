@@ -14,14 +14,16 @@ from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
 from pipelines.data.annotations.model import Labels, labels_of
 from pipelines.data.manifest import ManifestRow, read_manifest
+from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.document.fields import texts_in
 from pipelines.language.document.recipe import Source
 from pipelines.language.reading import yaml
 from pipelines.language.reading.problems import ProblemCollector, read_part
 
 __all__ = ["PastOutput", "PastOutputs"]
 
-_TEMPLATE = re.compile(r"\{\{.*?\}\}", re.DOTALL)
+_TEMPLATE = re.compile(r"\{%.*%\}|\{\{.*?\}\}", re.DOTALL)
 _PLACES = ("images", "table", "dataset", "format", "split", "config", "image")
 """What says which items a source has, apart from filters."""
 
@@ -90,9 +92,8 @@ class PastOutputs:
         outputs = data.get("output")
         places = [one if isinstance(one, str) else one.get("path") or one.get("dataset") for one in _several(outputs)]
         roots = [_root(folder, place) for place in places]
-        mentions = [
-            files.join(folder, t) if folder and not _is_absolute(t) else t for t in _texts({**data, "output": None})
-        ]
+        paths = [t for t in texts_in({**data, "output": None}) if t and not t.startswith(("{{", "{%"))]
+        mentions = [files.join(folder, path) if folder and not _is_absolute(path) else path for path in paths]
         is_own = source is not None and self._is_own(record, str(data.get("name", "recipe")), source)
         return _PastRun(_at(folder, record["manifest"]), folder, is_own, roots, mentions)
 
@@ -128,17 +129,21 @@ class PastOutputs:
                     content = labels_of(output)
                     yield PastOutput(place, picture, row["source"], "row" in output, digest, labels, content)
 
-    def claims_of_others(self) -> Iterator[str]:
-        """Yield what runs of other recipes have written and read.
+    def of_others(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Yield, of each item in runs of other recipes, what was read and written, and where its labels were written.
 
         Raises:
             OSError: a manifest that is there cannot be read.
         """
         for run in self._runs:
             for row in _rows(run) if not run.is_own else ():
-                yield _at(run.folder, row["source"])
-                for output in row["outputs"]:
-                    yield from (_at(run.folder, output[key]) for key in ("path", "row") if key in output)
+                outputs = row["outputs"]
+                claimed = [
+                    row["source"],
+                    *(output[key] for output in outputs for key in ("path", "row") if key in output),
+                ]
+                labels = [place for output in outputs for place in output.get("annotations", ())]
+                yield [_at(run.folder, place) for place in claimed], [_at(run.folder, place) for place in labels]
 
     def unknown_roots(self) -> list[str]:
         """Return the folders that other recipes write to whose runs have no manifest: what is theirs is not known.
@@ -161,16 +166,7 @@ class PastOutputs:
     def _mentions(self) -> list[re.Pattern[str]]:
         texts = {text for run in self._runs if not run.is_own for text in run.mentions}
         parts = [_TEMPLATE.split(text) for text in sorted(texts)]
-        return [re.compile(".*".join(map(re.escape, some)) + r"\Z", re.DOTALL) for some in parts if some[0]]
-
-    def label_places_of_others(self) -> set[str]:
-        """Return where runs of other recipes have written labels.
-
-        Raises:
-            OSError: a manifest that is there cannot be read.
-        """
-        rows = (row for run in self._runs if not run.is_own for row in _rows(run))
-        return {place for row in rows for output in row["outputs"] for place in output.get("annotations", ())}
+        return [re.compile(".*".join(map(re.escape, some)) + r"\Z", re.DOTALL) for some in parts]
 
 
 def _rows(run: _PastRun) -> Iterator[ManifestRow]:
@@ -184,21 +180,9 @@ def _rows(run: _PastRun) -> Iterator[ManifestRow]:
 
 def _root(folder: str, place: Any) -> str:
     """Return the folder that an output is below; empty if that is not known."""
-    text = place if isinstance(place, str) else ""
-    fixed = _TEMPLATE.split(text)[0]
-    if not fixed:
+    if not isinstance(place, str) or place.startswith(("{{", "{%")):
         return ""
-    root = text if fixed == text else fixed.rpartition("/")[0]
-    return _at(folder, root) or folder or str(Path.cwd())
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield all texts in a document that begin as a path may."""
-    if isinstance(value, str) and value and not value.startswith("{{"):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
+    return _at(folder, templates.folder_of(place)) or folder or str(Path.cwd())
 
 
 def _several(value: Any) -> list[Any]:

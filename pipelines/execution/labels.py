@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,6 +31,7 @@ from pipelines.execution.placeholders import Placeholder, is_mask_unknown
 from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.annotations import Annotations, MaskLabels
+from pipelines.language.document.fields import texts_in
 from pipelines.language.graph import Node
 from pipelines.language.names import LABEL_NAMES, SOURCE
 from pipelines.operations.placement import Placement, Size
@@ -155,19 +156,9 @@ def _has_mention(text: str) -> bool:
 def asks_for_labels(recipe: CompiledRecipe) -> bool:
     """Check whether a condition or a template of a recipe may ask for labels."""
     source = recipe.source
-    outputs = (text for target in recipe.graph.targets for text in _texts(target.output.to_data()))
+    outputs = (text for target in recipe.graph.targets for text in texts_in(target.output.to_data()))
     templated = filter(templates.is_template, (source.image, *source.columns.values(), *outputs))
     return any(map(_has_mention, (source.filter, *templated))) or any(map(mentions_labels, recipe.graph.nodes))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        value = [*value.values()]
-    if isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, str):
-        yield value
 
 
 def mentions_labels(node: Node) -> bool:

@@ -1,7 +1,7 @@
 """Watch folders and buckets: new pictures start a run.
 
 A place is listed every so often. Once a listing is the same twice, and has a picture that no run was started for, a run
-is started. What it was started for, and whether it came to its end, is kept in the store, so that a restart neither
+is started. Once that has come to its end, what it was started for is kept in the store, so that a restart neither
 misses a picture nor starts a run for it again::
 
     watched/<digest of name and place>.json     short hashes of the pictures, each with its fingerprint
@@ -85,7 +85,7 @@ async def watch(
     """
     record = hashlib.sha256(f"{name}\0{place}".encode()).hexdigest()
     noted = await asyncio.to_thread(store.record_or_empty, _KIND, record)
-    seen = frozenset(noted.get("seen", ()) if noted.get("is_over", True) else ())
+    seen = frozenset(noted.get("seen", ()))
     before: frozenset[str] | None = None
     told = ""
     while True:
@@ -94,10 +94,11 @@ async def watch(
             if now == before and now - seen:
                 digest = hashlib.sha256("".join(sorted(now)).encode()).hexdigest()
                 why = f"{len(now - seen)} new pictures in {files.quoted(place)}"
-                await asyncio.to_thread(store.put_record, _KIND, record, {"seen": sorted(seen), "is_over": False})
+                await asyncio.to_thread(store.put_record, _KIND, record, {"seen": []})  # until its end
                 is_over = await start(digest, why)
                 seen = now
-                await asyncio.to_thread(store.put_record, _KIND, record, {"seen": sorted(seen), "is_over": is_over})
+                if is_over:
+                    await asyncio.to_thread(store.put_record, _KIND, record, {"seen": sorted(seen)})
             before, told = now, ""
         except Exception as error:  # a bucket, a store or a server that is away for a while: watching goes on
             if (problem := f"{files.quoted(place)} is not watched at the moment: {reason_of(error)}") != told:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Any
 
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem
 from flux_tasks.files.locations import embedded
 from flux_tasks.files.remote.options import is_under
 from flux_tasks.settings import current
+from pipelines.language import templates
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.document.fields import texts_in
 from pipelines.language.graph import Node
 from pipelines.operations.geometry import Resize
 from pipelines.operations.images import Convert
@@ -49,28 +49,14 @@ def advice(recipe: CompiledRecipe) -> list[Problem]:
 def _unused_options(recipe: CompiledRecipe) -> Iterator[Problem]:
     """Yield a warning for each prefix with storage options under which nothing of the recipe lies, nor the store."""
     data = {name: value for name, value in recipe.to_data().items() if name != "storage_options"}
-    places = [*_texts(data), current().store]
+    places = [*texts_in(data), current().store]
     if not recipe.storage_options or any(text.startswith(("{{", "{%", "block://")) for text in places):
         return  # a column or a storage block may name any place
-    starts = [_start((embedded(text) or (text,))[-1]) for text in places if "://" in text]
+    starts = [templates.folder_of((embedded(text) or (text,))[-1]) for text in places if "://" in text]
     for prefix in recipe.storage_options:
         if not any(is_under(start, prefix) or is_under(prefix, start) for start in starts):
             what = "nothing of the recipe lies there: take it out, or write the prefix as the places are written"
             yield Problem(f"storage_options.{prefix}", what)
-
-
-def _start(pattern: str) -> str:
-    """Return the folder that is sure to hold all that a pattern or a template names."""
-    start, *rest = re.split(r"\{\{|\{%|[*?\[]", pattern, maxsplit=1)
-    return start.rpartition("/")[0] if rest else start
-
-
-def _texts(data: Any) -> Iterator[str]:
-    if isinstance(data, str):
-        yield data
-    elif isinstance(data, dict | list):
-        for inner in data.values() if isinstance(data, dict) else data:
-            yield from _texts(inner)
 
 
 def _before(node: Node, nodes: dict[str, Node]) -> Iterator[Node]:

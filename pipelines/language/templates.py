@@ -23,6 +23,7 @@ from flux_tasks.errors import InvalidRequest, Problem, cut, listed, quote
 
 __all__ = [
     "evaluate",
+    "folder_of",
     "is_template",
     "names_in",
     "names_in_calls",
@@ -56,6 +57,9 @@ class _CodeGenerator(CodeGenerator):
             self.visit(part, frame)
             self.write(", ")
         self.write(")))")
+
+
+_OPEN = re.compile(r"\{\{|\{%|[*?\[]")
 
 
 def _concat(parts: Iterable[str]) -> str:
@@ -220,6 +224,12 @@ def _expression(text: str) -> TemplateExpression:
 def is_template(value: Any) -> bool:
     """Check whether ``value`` is text with something to fill in."""
     return isinstance(value, str) and ("{{" in value or "{%" in value)
+
+
+def folder_of(pattern: str) -> str:
+    """Return the folder that is sure to hold all that a pattern or a template of paths names; the path of any other."""
+    start, *rest = _OPEN.split(pattern, maxsplit=1)
+    return start.rpartition("/")[0] if rest else start
 
 
 def syntax_problem(text: str, where: str, *, expression: bool = False) -> Problem | None:

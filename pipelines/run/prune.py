@@ -87,14 +87,15 @@ class Prune:
                     kept.add(mark)
                 else:
                     self._stale.setdefault(mark, output)
-            kept.update(map(self._outputs.mark, past.claims_of_others()) if self._stale else ())
+            for claimed, labelled in past.of_others() if self._stale else ():
+                kept.update(map(self._outputs.mark, claimed))
+                self._shared.update(map(_full, labelled))
             roots = past.unknown_roots() if self._stale else []
             for mark, output in list(self._stale.items()):
                 place = _full(output.picture)
                 is_unknown = any(not root or place.startswith(f"{_full(root)}/") for root in roots)
                 if mark in kept or is_unknown or past.is_mentioned(place):
                     del self._stale[mark]
-            self._shared = set(map(_full, past.label_places_of_others())) if self._stale else set()
             self._check_folders(present.sources)
         except OSError as error:
             raise RecipeError(

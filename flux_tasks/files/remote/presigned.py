@@ -37,12 +37,13 @@ def presigned(location: str, seconds: int, *, size: int, data: bytes | None = No
     if known.get("size") != size or not (data is None or _md5(known) in ("", _md5_of(data))):
         return None
     try:
-        if kind == "gs" and not hasattr(filesystem.credentials.credentials, "sign_bytes"):
-            raise NotImplementedError  # its own try would look for other credentials, and for minutes
-        return str(filesystem.sign(path, expiration=seconds))
-    except Exception:  # each library has its own for an account that cannot sign
-        _unsigned.add(bucket)
-        return None
+        # gcsfs itself would look for other credentials, and for minutes.
+        if kind != "gs" or hasattr(filesystem.credentials.credentials, "sign_bytes"):
+            return str(filesystem.sign(path, expiration=seconds))
+    except Exception:  # noqa: S110 - each library has its own for an account that cannot sign
+        pass
+    _unsigned.add(bucket)
+    return None
 
 
 def _md5_of(data: bytes) -> str:

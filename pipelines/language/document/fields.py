@@ -148,6 +148,15 @@ def as_data(value: Any) -> Any:
     return [as_data(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+def texts_in(data: Any) -> Iterator[str]:
+    """Yield all texts in plain data, without the names in its mappings."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, (Mapping, list, tuple)):
+        for inner in data.values() if isinstance(data, Mapping) else data:
+            yield from texts_in(inner)
+
+
 def ending(types: Iterable[str]) -> str:
     """Return a regular expression for the end of a path, in small or capital letters."""
     return "|".join("".join(f"[{c}{c.upper()}]" for c in name) for name in types)
