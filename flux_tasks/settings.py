@@ -25,6 +25,7 @@
 ``use(endpoint="local")`` sets any of them for a block of code and for every task started in it.
 """
 
+import difflib
 import ipaddress
 import os
 import re
@@ -269,7 +270,7 @@ def from_environment() -> Settings:
     """Return the settings in the environment variables; an empty variable counts as not set.
 
     Raises:
-        RecipeError: variables have values that cannot be used; all of them at once.
+        RecipeError: variables have values that cannot be used, or nearly the name of a setting; all of them at once.
     """
     given: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -281,6 +282,10 @@ def from_environment() -> Settings:
                 given[name], names[name] = parse(text), variable
         except ValueError as error:
             problems.append(Problem(variable, str(error)))
+    known = [*_VARIABLES, *_OTHERS]
+    for variable in sorted(name for name in os.environ if name.startswith("FLUX_") and name not in known):
+        if os.environ[variable].strip() and (meant := difflib.get_close_matches(variable, known, n=1, cutoff=0.8)):
+            problems.append(Problem(variable, f"is not a setting: write {meant[0]}, or unset it"))
     try:
         if not problems:
             return Settings(**given)
@@ -338,6 +343,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     storage.VARIABLE: ("storage_options", storage.parse),
 }
 """The setting that each variable sets, and how its text is read; of two variables the first holds."""
+
+_OTHERS = ("FLUX_SPOOL",)
+"""Variables of ours that are no settings."""
 
 
 def current() -> Settings:

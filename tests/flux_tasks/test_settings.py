@@ -68,6 +68,8 @@ def test_the_official_sdks_variable_is_taken_when_ours_is_not_set(monkeypatch: p
             r"FLUX_ENDPOINT: 'locla' is not an endpoint \(did you mean 'local'\?\): write bfl, eu, us, local",
         ),
         ("FLUX_ON_UNCERTAIN", "Resubmit", "FLUX_ON_UNCERTAIN: 'Resubmit' is not one of hold, resubmit"),
+        ("FLUX_ENDPIONT", "local", "FLUX_ENDPIONT: is not a setting: write FLUX_ENDPOINT, or unset it"),
+        ("FLUX_MAXJOBS", "3", "FLUX_MAXJOBS: is not a setting: write FLUX_MAX_JOBS, or unset it"),
     ],
 )
 def test_a_variable_that_cannot_be_used_is_named(
@@ -76,6 +78,12 @@ def test_a_variable_that_cannot_be_used_is_named(
     monkeypatch.setenv(name, value)
     with pytest.raises(RecipeError, match=message):
         from_environment()
+
+
+def test_variables_of_others_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"FLUX_CAPACITOR": "1.21", "FLUX_SPOOL": "spool", "FLUX_STORES": "", "BFL_API_URL": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert from_environment() == Settings()
 
 
 # -- the key ----------------------------------------------------------------------------------------------------------

@@ -184,6 +184,8 @@ def retry(
         on_uncertain="resubmit" if "held" in only else settings.on_uncertain,
     )
     settings.require_key()
+    count = "1 item" if len(items) == 1 else f"{len(items):,} items"
+    print_line(f"{earlier.run_id}: {earlier.recipe.name}: runs {count} again")
     return carry_out(
         earlier.recipe, settings, outputs, only=lambda item: item.source in items, seed=seed, budget=budget
     )

@@ -198,6 +198,7 @@ def test_a_run_on_the_local_engine_is_retried_without_a_key(here_cli: Any, folde
     assert here_cli("run", str(folder / "recipe.yaml"), "--endpoint", "local", "--no-report").returncode == 1
     done = here_cli("retry", "last", "--only", "invalid", "--no-report")
     assert "invalid" in done.stdout
+    assert ": clean: runs 1 item again\n" in done.stdout, "the run and its recipe are named"
     assert (done.returncode, "no key" in done.stderr) == (1, False)
 
 
