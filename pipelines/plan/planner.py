@@ -27,6 +27,7 @@ from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.execution.sampling import check_sample, choose_sample
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.libraries import check_libraries
 from pipelines.language.places import in_places_of
 from pipelines.plan.dry_run import ItemPlan
 from pipelines.plan.result import Plan
@@ -75,6 +76,7 @@ def plan(
         StoreUnavailable: the store cannot be read.
     """
     check_sample(sample, limit)
+    check_libraries(recipe)
     with use(settings or current(), **changes) as given, in_places_of(recipe, given) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         tally.plan.calls = [*recipe.functions]

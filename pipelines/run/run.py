@@ -36,6 +36,7 @@ from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.execution.sampling import check_sample, choose_sample
 from pipelines.language.compiled import CompiledRecipe
+from pipelines.language.libraries import check_libraries
 from pipelines.run.backlog import Backlog
 from pipelines.run.context import CallTool, Event, EventKind, RunContext
 from pipelines.run.datasets import Datasets
@@ -87,6 +88,7 @@ class Run:
         verify: bool = False,
     ) -> None:
         check_sample(sample, limit)
+        check_libraries(recipe)
         self.recipe = recipe
         self.settings = settings
         run_id = _new_id()

@@ -25,6 +25,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "az": {"use_listings_cache": False},
 }
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
+_LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 
 OBJECT_STORES = frozenset(_DEFAULTS)
 """Protocols of object stores, under their usual names."""
@@ -66,6 +67,13 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
     filesystem.invalidate_cache()  # what libraries remember of a listing is not what is there now
     getattr(filesystem, "dircache", {}).clear()  # fsspec's own invalidate_cache does nothing
     return filesystem, filesystem._strip_protocol(location)
+
+
+def library_of(location: str) -> tuple[str, str] | None:
+    """Return the library that the bucket of a location needs, and the extra that has it; None for other locations."""
+    protocol = location.rpartition("::")[2].partition("://")[0]
+    kind = canonical(f"{protocol}://")[0] if protocol.isalnum() and protocol != "block" else ""
+    return (_LIBRARIES[kind], _EXTRAS[kind]) if kind in _LIBRARIES else None
 
 
 def configured(protocol: str) -> Mapping[str, Any]:

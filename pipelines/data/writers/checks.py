@@ -10,7 +10,6 @@ from pipelines.data.items import Item
 from pipelines.data.outputs import BESIDE
 from pipelines.data.writers.about import existing
 from pipelines.data.writers.schema import IMAGE, Schema
-from pipelines.data.writers.shards import require
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Graph, OutputTarget
 from pipelines.language.names import SOURCE
@@ -40,7 +39,6 @@ class DatasetChecks:
         wanted = _schema(recipe, target)
         self.schemas[output.dataset] = wanted
         try:
-            require(output.format)
             known, problems = existing(output)
         except RecipeError as error:
             self._found += error.problems

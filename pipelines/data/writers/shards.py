@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flux_tasks import files
-from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.images.reference import ImageRef
 from pipelines.data.writers.kinds import Kind
@@ -23,7 +22,7 @@ from pipelines.data.writers.schema import IMAGE, Row, Schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SHARDS", "ShardFile", "extension_of", "require"]
+__all__ = ["SHARDS", "ShardFile", "extension_of"]
 
 _GROUP = 32_000_000
 """Bytes of pictures in a group of rows: readers fetch and decode a group at a time, and advise at most 100 MB."""
@@ -53,20 +52,6 @@ class ShardFile(Protocol):
     @staticmethod
     def digests(shard: IO[bytes]) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield the name of each row of a shard, and the digests of its pictures as they are."""
-
-
-def require(format: str) -> None:  # noqa: A002 - as the recipe calls it
-    """Check that what writes a format is installed.
-
-    Raises:
-        RecipeError: it is not.
-    """
-    if format == "parquet":
-        try:
-            import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            what = "parquet needs pyarrow: pip install 'flux-pipelines[parquet]', or write format: imagefolder"
-            raise RecipeError([Problem("output.format", what)]) from None
 
 
 class Parquet:

@@ -1,6 +1,5 @@
 """Load a recipe: from a file, from text, or from plain data; every problem that it has is reported at once."""
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -252,9 +251,6 @@ def _checked_source(source: Source, data: Mapping[str, Any], scope: Scope, probl
         check_template(source.image, (*at, "image"), scope.plus(("index", "row")), problems)
     if source.dedupe is not None and not source.has_pictures and given:
         problems.add((*at, "dedupe"), "compares pictures, and these items have none: add image, or take it out")
-    elif source.dedupe is not None and source.dedupe.near and importlib.util.find_spec("imagehash") is None:
-        what = "near needs ImageHash, not installed here"
-        problems.add((*at, "dedupe"), f"{what}: pip install 'flux-pipelines[dedupe]', or write dedupe: exact")
     label_names = LABEL_NAMES if scope.has_labels else ()
     for name in sorted(scope.constants.keys() & set(label_names)):
         problems.add(("vars", name), f"{name_problem(name)}: annotations of the source give it one")

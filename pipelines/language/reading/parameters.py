@@ -1,6 +1,5 @@
 """Check steps, once it is known what feeds them: parameters, pictures, names, options that do not suit a step."""
 
-import importlib.util
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -155,18 +154,11 @@ class _StepCheck:
         for what in (what for what, is_asked in compared.items() if is_asked and step.task not in _SAME_PLACES):
             where = (*path, "expect") if what == "shift" else (*path, what)
             self._add(where, f"what {name} makes is not where it was in its input: leave {what} out")
-        if step.match_colour or any(compared.values()):
-            self._needs_numpy(path)
         if expect is not None and expect.needs_mask and not is_masked:
             self._add((*path, "expect"), f"{name} has no mask: leave drift and changed out")
         if expect is not None and expect.needs_before and not step.inputs:
             what = f"{name} has no input picture to compare its result with: leave such expectations out"
             self._add((*path, "expect"), what)
-
-    def _needs_numpy(self, path: Path) -> None:
-        if importlib.util.find_spec("numpy") is None:
-            what = "align, match_colour and shift need NumPy, not installed here"
-            self._add(path, f"{what}: pip install 'flux-pipelines[fidelity]'")
 
     def condition(self) -> None:
         """Check conditions, which know more than templates: facts of pictures and masks."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import random
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -308,12 +307,6 @@ def test_a_wrong_dedupe_is_refused(here: Place, dedupe: Any, said: str) -> None:
     with pytest.raises(RecipeError) as caught:
         recipe(here, dedupe)
     assert said in str(caught.value)
-
-
-def test_near_without_its_library_says_what_to_install(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "imagehash", None)
-    with pytest.raises(RecipeError, match=r"pip install 'flux-pipelines\[dedupe\]', or write dedupe: exact"):
-        recipe(here, {"near": 4})
 
 
 def test_items_without_pictures_cannot_be_compared(here: Place) -> None:

@@ -120,9 +120,3 @@ def test_a_plan_of_a_new_photo_counts_its_job_once(here: Place) -> None:
 def test_an_option_that_does_not_suit_its_step_is_refused(here: Place, step: str, options: str, what: str) -> None:
     with pytest.raises(RecipeError, match=what):
         recipe(here, f"    {options}\n", step)
-
-
-def test_without_numpy_the_recipe_says_what_to_install(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"pip install 'flux-pipelines\[fidelity\]'"):
-        recipe(here, "    align: true\n")

@@ -42,10 +42,12 @@ def validate(
 def _validate(recipe: Location, loaded: CompiledRecipe, *, offline: bool) -> Exit:
     from pipelines.execution.precheck import check_items, item_problems, source_warnings
     from pipelines.language.advice import advice
+    from pipelines.language.libraries import check_libraries
 
     warnings, items, invalid = list(advice(loaded)), "its files were not looked for", 0
     if not offline:
         try:
+            check_libraries(loaded)
             count = check_items(loaded)
             warnings = [*source_warnings(loaded), *warnings]
         except (RecipeError, OSError) as error:
