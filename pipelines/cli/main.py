@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnknownOptionError, UnusedCliTokensError
 
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped, cut, listed, reason_of
 from pipelines.cli.commands.deploy import deploy, serve
@@ -171,7 +171,11 @@ def _usage(error: CycloptsError, tokens: Sequence[str]) -> str:
         name = error.keyword or error.argument.name
         is_given = any(token.partition("=")[0] == name for token in tokens)
         what = f"{name} needs a value" if is_given else f"{name} is missing"
-    command = " ".join((PROGRAM, *(error.command_chain or ())))
+    chain = error.command_chain or ()
+    if isinstance(error, UnknownOptionError) and {*chain} & {tool.__name__ for tool in COMMANDS}:
+        name = cut((error.token.keyword or error.token.value).lstrip("-").replace("-", "_"))
+        what += f" A parameter of the tool is written --with {name}=…"
+    command = " ".join((PROGRAM, *chain))
     return f"{what}\nhelp: {command} --help"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pipelines.language.compiled import CompiledRecipe
     from pipelines.run.prune import Prune
     from pipelines.run.summary import Summary
+
+_NONE = "prune: no output whose source is gone"
+_REMOVES = ", which run --prune --yes removes:"
 
 
 @Parameter(name="*")
@@ -79,10 +83,10 @@ class BegunPruning:
         if self._problem:
             _refuse(self._problem)
             return None
+        ending = ":" if self._options.yes else _REMOVES
+        print_line(f"prune: {_count(stale)} whose source is gone{ending}" if stale else _NONE)
         for output in stale:
             print_line(f"  {files.quoted(output.path)}: {files.quoted(output.source)} is gone")
-        if not stale:
-            print_line("prune: no output whose source is gone")
         return stale
 
     def end(self, summary: Summary | None) -> Exit:
@@ -97,17 +101,18 @@ class BegunPruning:
         stale = self.find()
         if stale is None:
             return Exit.ITEMS
-        many = f"{len(stale):,} {'output' if len(stale) == 1 else 'outputs'}"
         if not self._options.yes:
-            if stale:
-                print_line(f"prune: the source of {many} is gone; nothing was removed: write --yes to do it")
             return Exit.OK
         problems = list(self._prune.remove(stale, 0 if summary is None else summary.bad))
         for problem in problems:
             print_error(f"--prune: {problem}")
         if stale:
-            print_line(f"prune: {many} whose source is gone {'was' if len(stale) == 1 else 'were'} removed")
+            print_line(f"prune: {_count(stale)} removed")
         return Exit.ITEMS if problems else Exit.OK
+
+
+def _count(stale: Sequence[PastOutput]) -> str:
+    return f"{len(stale):,} {'output' if len(stale) == 1 else 'outputs'}"
 
 
 def _refuse(why: str) -> None:

@@ -70,6 +70,8 @@ def test_what_is_wrong_is_said_at_once_and_nothing_is_spent(here: Place, program
     assert "'=3' is not NAME=VALUE" in done.stderr
     wrong = program("deblur", "photos/*.png", "--out", "o", "--with", "strenght=2", key="k")
     assert (wrong.returncode, "deblur has no such parameter" in wrong.stderr) == (2, True)
+    option = program("outpaint", "photos/*.png", "--out", "o", "--aspect-ratio", "16:9", key="k")
+    assert (option.returncode, "written --with aspect_ratio=…" in option.stderr) == (2, True)
     assert here.jobs == 0
 
 

@@ -80,11 +80,11 @@ def test_what_has_no_source_any_more_is_listed_and_with_yes_removed(home: Home) 
     home.remove("größe 1")
     shown = home.prune()
     assert f"  {home.folder}/out/größe 1.png: {home.folder}/photos/größe 1.png is gone" in shown.stdout
-    assert "the source of 1 output is gone; nothing was removed: write --yes to do it" in shown.stdout
+    assert "prune: 1 output whose source is gone, which run --prune --yes removes:" in shown.stdout
     assert home.out() == {"a.png", "b.png", "größe 1.png", "my own.png"}
     done = home.prune("--yes")
     assert (done.returncode, home.out()) == (0, {"a.png", "b.png", "my own.png"})
-    assert "prune: 1 output whose source is gone was removed" in done.stdout
+    assert "prune: 1 output removed" in done.stdout
     assert "prune: no output whose source is gone" in home.prune("--yes").stdout
 
 
