@@ -9,7 +9,15 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnknownOptionError, UnusedCliTokensError
+from cyclopts import (
+    App,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from flux_tasks.errors import FluxError, InvalidRequest, RecipeError, RunStopped, cut, listed, reason_of
 from pipelines.cli.commands.deploy import deploy, serve
