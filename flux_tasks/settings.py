@@ -53,7 +53,9 @@ __all__ = [
     "is_loopback",
     "region_of",
     "use",
+    "with_own_secrets",
     "without_key",
+    "without_secrets",
 ]
 
 ENDPOINTS = {"bfl": "https://api.bfl.ai", "eu": "https://api.eu.bfl.ai", "us": "https://api.us.bfl.ai"}
@@ -295,6 +297,21 @@ def from_environment() -> Settings:
     raise RecipeError(problems)
 
 
+def without_secrets(settings: Settings) -> Settings:
+    """Return what may travel to another process, as a pickle or in any other form: all but key and accounts."""
+    return replace(settings, key="", storage_options={})
+
+
+def with_own_secrets(settings: Settings) -> Settings:
+    """Return settings that have come from another process, with the key and the accounts of this one's environment.
+
+    Raises:
+        RecipeError: the environment cannot be used.
+    """
+    own = from_environment()
+    return replace(settings, key=own.key, storage_options=own.storage_options)
+
+
 def _whole(text: str) -> int:
     if not text.strip().isdecimal():
         raise ValueError(f"{shown(text)} is not a whole number")
@@ -367,7 +384,7 @@ def use(settings: Settings | None = None, **changes: Unpack[SettingChanges]) -> 
             deblur("photo.jpg")
 
     They hold for tasks, threads and flows of this process. Other processes (process pools, Dask, Ray) read the
-    environment.
+    environment, unless they are handed ``without_secrets(current())`` and use ``with_own_secrets`` of it.
 
     Raises:
         RecipeError: an unknown name or a value that cannot be used.

@@ -157,6 +157,7 @@ class Collector:
             **job.identity.to_record(),
             **settled,
             "job_id": entry.id,
+            **({"run": entry.run} if entry.run else {}),
             "warnings": [*job.call.warnings, *warnings, *picture_warnings(job.call, image)],
             "lost": lost,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

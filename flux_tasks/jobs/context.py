@@ -32,9 +32,14 @@ class CheckedArguments(dict[str, Any]):
 
 @dataclass(eq=False)
 class Halt:
-    """Why no more jobs of a run are submitted, or None; any thread may set it."""
+    """Why no more jobs of a run are submitted, or None; any thread may set it.
+
+    Attributes:
+        run: the id of the run, which the journal and the results of its jobs name; empty outside a run.
+    """
 
     reason: RunStopped | None = None
+    run: str = ""
 
 
 _halt: ContextVar[Halt | None] = ContextVar("halt", default=None)

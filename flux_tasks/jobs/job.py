@@ -146,6 +146,7 @@ async def _pay(job: JobContext, endpoint: Endpoint, client: BflClient) -> JobRes
         JobOutcome.COLLECTED if claim.is_earlier else JobOutcome.DONE,
         **settled,
         job_id=claim.entry.id,
+        run=claim.entry.run,
         seconds=seconds,
         warnings=tuple(warnings),
         is_submitted_here=is_submitted_here,

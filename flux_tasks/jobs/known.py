@@ -188,6 +188,7 @@ def _cached(job: JobContext, key: str, image: ImageRef, facts: Mapping[str, Any]
         delivery_host=str(facts.get("delivery_host") or ""),
         expanded_prompt=str(facts.get("expanded_prompt") or ""),
         job_id=image.job_id,
+        run=str(facts.get("run") or ""),
         warnings=(*warnings, *(text for text in (LOST_ALPHA, LOST_PROFILE) if text in str(facts.get("lost")))),
     )
 

@@ -37,6 +37,7 @@ class JobResult:
         delivery_host: the host that the result came from.
         expanded_prompt: what the service made of the prompt, where it says so; empty where it took it as it was.
         job_id: the service's id of the job; empty where there was none.
+        run: the id of the run that submitted it, maybe in another process; empty outside a run.
         seconds: from the submission of the job to its last byte; None unless this call submitted it.
         warnings: sentences for a person: about the call, about what happened to the job, and about the picture.
         is_submitted_here: whether this process submitted the job, in this call or in an earlier attempt at it.
@@ -51,6 +52,7 @@ class JobResult:
     delivery_host: str = ""
     expanded_prompt: str = ""
     job_id: str = ""
+    run: str = ""
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
     is_submitted_here: bool = False

@@ -163,7 +163,7 @@ class Submitter:
     def _intent(self) -> Entry:
         job, call = self._job, self._job.call
         attempt = 1 if self._replaced is None else self._replaced.attempt + 1
-        entry = Entry(job.key, call.tool.name, "intent", call.name, call.estimate())
+        entry = Entry(job.key, call.tool.name, "intent", call.name, call.estimate(), run=job.halt.run)
         return replace(entry, attempt=attempt, refresh=job.refresh)
 
     async def _earlier(self) -> Entry | None:

@@ -102,6 +102,8 @@ class Entry:
     """A person's decision about an intent whose POST may have been charged."""
     reason: str = ""
     """Why it may have been charged, if not because its submission was cut off."""
+    run: str = ""
+    """The id of the run that submitted it; empty outside a run."""
     word: str = field(default_factory=_word)
     """Tells each write from every other one."""
 
@@ -330,7 +332,17 @@ def _entry(record: dict[str, Any]) -> Entry:
     old = {"owner": "", "word": "", "at": 0.0, "begun": record.get("at", 0.0)}
     entry = Entry(**{name: value for name, value in {**old, **record}.items() if name in Entry.__dataclass_fields__})
     is_whole = entry.phase == "intent" or (entry.phase == "submitted" and bool(entry.id))
-    texts = (entry.key, entry.tool, entry.name, entry.id, entry.polling_url, entry.owner, entry.decision, entry.reason)
+    texts = (
+        entry.key,
+        entry.tool,
+        entry.name,
+        entry.id,
+        entry.polling_url,
+        entry.owner,
+        entry.decision,
+        entry.reason,
+        entry.run,
+    )
     optional = (entry.estimate, entry.cost, entry.input_mp, entry.output_mp)
     numbers = [entry.at, entry.begun, *(number for number in optional if number is not None)]
     is_text = all(isinstance(text, str) for text in (*texts, entry.word))

@@ -76,15 +76,24 @@ class SettledItems:
 
     Args:
         run_id: of the run that adds to it; empty for a plan, which writes nothing.
+        whole: the id of the run that it is part of: what that one has settled is looked at, to know what it has paid.
         is_trusted: False finds nothing, and still takes note of what is settled now.
     """
 
     def __init__(
-        self, store: Store, recipe: CompiledRecipe, engine: str, seed: int | None, *, run_id: str = "", is_trusted: bool
+        self,
+        store: Store,
+        recipe: CompiledRecipe,
+        engine: str,
+        seed: int | None,
+        *,
+        run_id: str = "",
+        whole: str = "",
+        is_trusted: bool,
     ) -> None:
         self.prints = files.Fingerprints()
         self.inputs = KnownInputs(store, self.prints, run_id, is_trusted=is_trusted)
-        self._store, self._recipe, self._run_id = store, recipe, run_id
+        self._store, self._recipe, self._run_id, self._whole = store, recipe, run_id, whole
         self._scope = _scope_of(recipe, engine, seed, store)
         self._lines = KeyedLines(store.location(_KIND, self._scope), run_id, is_trusted=is_trusted)
         self._last: tuple[Item | None, str] = None, ""
@@ -131,7 +140,7 @@ class SettledItems:
             BlockingIOError: a remote folder has to be listed first, and ``may_wait`` is False.
         """
         known = None if item.error or not self._lines else self._lines.get(self._key(item))
-        if known is None:
+        if known is None or (self._whole and known.get("run") == self._whole):
             return None
         try:
             for location, fingerprint in (*known["files"].items(), *known["results"].items()):
@@ -219,7 +228,7 @@ class SettledItems:
         is_known = read.take_note(self.inputs)
         if item.error or row["outcome"] not in FINE or row["error"] or has_hint or not is_known:
             return None
-        return self._key(item), {"files": read.found, "row": _settled(row), "remarks": remarks}
+        return self._key(item), {"files": read.found, "row": _settled(row), "remarks": remarks, "run": self._whole}
 
 
 @dataclass(frozen=True, slots=True)

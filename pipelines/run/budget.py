@@ -65,6 +65,7 @@ class RunBudget:
         cap: the most it may spend, in credits; None is no limit.
         recipe: the recipe's digest.
         run: the id of the run; a new one where empty.
+        part_of: the id of the run that it is a shard of; its own where somebody runs the shard by hand; else empty.
         warn: called with one sentence when four fifths of the cap are spent or reserved.
         own: credits that this run has spent.
         earlier: what other runs of the recipe have spent or reserved: earlier ones that were stopped, and those beside
@@ -77,6 +78,7 @@ class RunBudget:
     recipe: str
     run: str = ""
     warn: Callable[[str], None] = lambda _: None
+    part_of: str = ""
     own: float = 0.0
     earlier: float = 0.0
     reserved: float = 0.0
@@ -111,23 +113,29 @@ class RunBudget:
         """Forget what this run has spent if it ended by itself: the next one may spend the whole cap.
 
         Args:
-            is_stopped: it did not end by itself: what it has spent counts for the next one.
+            is_stopped: it did not end by itself: what it has spent counts for the next one. So does that of a shard,
+                until the run that it is part of has ended by itself, or one over all items.
             is_whole: it went over all items: what runs have spent that are over is forgotten, too.
         """
         with suppress(StoreUnavailable):
-            if is_stopped:
+            if is_stopped or self.part_of:
                 if self.cap is not None and self.own:
                     await patiently(self.store.put_record, "budgets", self._name, {**self._record(), "is_over": True})
                 return
-            if is_whole or self._is_written:
+            if is_whole or self.cap is not None:
                 await self._read()
-                over = [name for name, record in self._others.items() if is_whole and self._is_over(name, record)]
+                over = [
+                    name
+                    for name, record in self._others.items()
+                    if (is_whole or (self.run and record.get("part_of") == self.run)) and self._is_over(name, record)
+                ]
                 for name in (self._name, *over):
                     await patiently(self.store.remove_record, "budgets", name)
 
     def _record(self) -> dict[str, Any]:
         now = {"at": time.time(), "owner": this_process()}
-        return {"spent": self.own, "held": self.reserved, "cap": self.cap, **now}
+        part = {"part_of": self.part_of} if self.part_of else {}
+        return {"spent": self.own, "held": self.reserved, "cap": self.cap, **now, **part}
 
     async def _write(self) -> None:
         """Write what is spent and reserved, so that it counts even if the run is killed; then read what others have."""

@@ -27,6 +27,7 @@ from pipelines.execution.precheck import named_pictures
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.budget import RunBudget
 from pipelines.run.datasets import Datasets
+from pipelines.run.shard import Shard
 
 CallTool: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[JobResult]]
 """Makes one paid call: task name and arguments, with every image an ``ImageRef``; returns its result."""
@@ -76,10 +77,12 @@ class RunContext:
     Attributes:
         cap: the most credits that it may spend, or None.
         run_id: the id of the run.
+        shard: the part of the items that it works on; None for all.
         engine: which engine answers; known once the run has asked the endpoint.
         halt: keeps the run from submitting jobs once it has been stopped.
         datasets: what results go to besides files.
         settled: items that need no look at them; known with the engine.
+        whole: the id of the run that it is part of, or its own.
         beginning: the indexes of new items in work whose first job has not begun.
     """
 
@@ -89,17 +92,20 @@ class RunContext:
     seed: int | None
     emit: Callable[[Event], None]
     run_id: str
+    shard: Shard | None = None
     engine: str = ""
     settled: SettledItems | None = None
     datasets: Datasets | None = None
 
     def __post_init__(self) -> None:
-        self.halt = Halt()
+        self.whole = (self.shard.of if self.shard is not None else "") or self.run_id
+        self.halt = Halt(run=self.whole)
         self.store = Store(self.settings.store)
         self.facts = Facts(self.store)
         self.outputs = Outputs()
         self.prices = LearnedPrices(self.store, "")
-        self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn)
+        part_of = self.whole if self.shard is not None else ""
+        self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn, part_of)
         self.named_pictures = list(named_pictures(self.recipe))
         self.beginning: set[int] = set()
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
@@ -107,7 +113,7 @@ class RunContext:
     def open_settled(self, *, is_trusted: bool) -> None:
         """Read what earlier runs have settled; nothing of it counts where it is not trusted."""
         parts = (self.store, self.recipe, self.engine, self.seed)
-        self.settled = SettledItems(*parts, run_id=self.run_id, is_trusted=is_trusted)
+        self.settled = SettledItems(*parts, run_id=self.run_id, whole=self.whole, is_trusted=is_trusted)
         bool(self.settled)  # reads the index here, on a thread
 
     def _warn(self, text: str) -> None:
@@ -122,6 +128,10 @@ class RunContext:
         """Hold the items that are left, and submit no job that waits for a slot. May be called from any thread."""
         if self.halt.reason is None:
             self.halt.reason = reason
+
+    def is_own(self, result: JobResult) -> bool:
+        """Check whether the run that this one is part of has paid for a result, maybe in another process."""
+        return self.shard is not None and bool(self.shard.of) and result.run == self.whole
 
     @asynccontextmanager
     async def one_at_a_time(self, call: Call) -> AsyncIterator[None]:

@@ -86,7 +86,7 @@ class ItemRun:
         if self.item.duplicate_of:
             await self._end([])
             return self._row.finish(None)
-        settled = await self._settled()
+        settled = await self.find_settled()
         if settled is not None:
             await self._end([])
             return settled
@@ -96,9 +96,12 @@ class ItemRun:
         with files.watching(read), remembering(read):
             walked = await walk(self.item, self._context.recipe, self)
         rows: list[tuple[str, Row]] = []
+        is_left = False
         for target, path in walked.paths:
             image = walked.results.get(target.node)
-            if image is not None and target.output.dataset:
+            if image is not None and target.output.dataset and self._context.shard is not None:
+                is_left = True  # its row is written when all shards have ended
+            elif image is not None and target.output.dataset:
                 rows += await self._new_row(target, path, image, walked)
             elif image is not None:
                 await self._write(target, path, image, walked)
@@ -108,8 +111,9 @@ class ItemRun:
         if rows:
             add = await self._where_it_lies(SettledItems.add_later, *noted)
             await self._end(_new_rows(rows, self._row.fingerprints, add))
-        else:
-            await self._end([])
+            return row
+        await self._end([])
+        if not is_left:
             await self._where_it_lies(SettledItems.add, *noted, self._row.fingerprints)
         return row
 
@@ -148,7 +152,7 @@ class ItemRun:
         is_here = all(map(files.is_local, (self.item.path, *outputs)))
         return function(*arguments) if is_here else await self.off_loop(function, *arguments)
 
-    async def _settled(self) -> ManifestRow | None:
+    async def find_settled(self) -> ManifestRow | None:
         """Return the row of an item that an earlier run has settled; None if it has to be looked at."""
         context = self._context
         if not context.settled:
@@ -245,7 +249,8 @@ class ItemRun:
             reason = mask.explain_empty() if mask is not None else "the canvas is the picture"
             return Outcome(StepOutcome.UNCHANGED, attempt.image, reason)
         warnings = (*attempt.notes, *result.warnings)
-        return Outcome(StepOutcome(result.outcome), result.image, warnings=warnings, call=call, job=result)
+        kind = StepOutcome.DONE if context.is_own(result) else StepOutcome(result.outcome)
+        return Outcome(kind, result.image, warnings=warnings, call=call, job=result)
 
     async def _result(self, attempt: Attempt, call: Call) -> JobResult | None:
         """Return the result of a call, or None if it would change nothing."""

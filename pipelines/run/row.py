@@ -91,7 +91,7 @@ class ItemRow:
             "item": self._item.stem,
             "index": self._item.index,
             "source": self._item.source,
-            "outcome": worst[0] if worst else _outcome_of({step["outcome"] for step in steps}),
+            "outcome": worst[0] if worst else outcome_of_steps({step["outcome"] for step in steps}),
             "error": worst[1] if worst else None,
             "errors": [error for _, error in self._errors] if len(self._errors) > 1 else [],
             "input": source.to_dict() if source else None,
@@ -136,7 +136,8 @@ def _facts_of(attempt: Attempt, outcome: Outcome, image: ImageRef, seen: Observe
     }
 
 
-def _outcome_of(steps: set[StepOutcome]) -> ItemOutcome:
+def outcome_of_steps(steps: set[StepOutcome]) -> ItemOutcome:
+    """Return how an item ends without an error whose steps have ended so."""
     if steps & {StepOutcome.DONE, StepOutcome.COLLECTED}:
         return ItemOutcome.DONE
     return ItemOutcome.CACHED if StepOutcome.CACHED in steps else ItemOutcome.SKIPPED

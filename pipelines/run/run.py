@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_tasks import background, files
-from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
+from flux_tasks.errors import FluxError, Problem, RecipeError, RunStopped, StoreUnavailable
 from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, save_durations
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
@@ -43,6 +43,7 @@ from pipelines.run.datasets import Datasets
 from pipelines.run.estimate import Estimate
 from pipelines.run.item import ItemRun
 from pipelines.run.row import jobs_text
+from pipelines.run.shard import Shard
 from pipelines.run.summary import Summary
 
 _log = logging.getLogger("pipelines.run")
@@ -67,6 +68,7 @@ class Run:
         seed: instead of the seeds of the recipe.
         budget: credits, instead of the recipe's own cap.
         verify: look at every item, also at those that an earlier run has settled and whose files are as they were.
+        shard: the part of the items that it works on. It writes no datasets and no labels, which need all of them.
 
     Raises:
         RecipeError: the source has no items, a template names a column that its table has not, results would be
@@ -86,20 +88,22 @@ class Run:
         seed: int | None = None,
         budget: float | None = None,
         verify: bool = False,
+        shard: Shard | None = None,
     ) -> None:
         check_sample(sample, limit)
         check_libraries(recipe)
+        check_shard(shard, recipe)
         self.recipe = recipe
         self.settings = settings
         run_id = _new_id()
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event, run_id)
+        self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event, run_id, shard)
         self.folder = self.context.store.location("runs", run_id)
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._begun = BegunRun(self.context.store, recipe.digest, run_id)
         self._verify = verify
-        self._is_whole = limit is None and only is None and sample is None
+        self._is_whole = limit is None and only is None and sample is None and shard is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
         self._listed = Listed()
@@ -113,19 +117,33 @@ class Run:
             paid = [node.id for node in recipe.graph.nodes if node.is_paid]
             self.summary.sample = Estimate(chosen.total, chosen.looked_at, paid)
             only = chosen.has
-        self._items = partial(found, only=only)
+        self.items = partial(found, only=only)
         outputs = self.context.outputs
         checks = DatasetChecks(recipe)
         self.summary.total = check_items(
             recipe, limit=limit, only=only, listed=self._listed, outputs=outputs, datasets=checks
         )
-        if checks:
+        if shard is not None:  # what all items have in common was found out with all of them
+            self.items = partial(_only_of, shard, self.items)
+            self.summary.total = sum(1 for _ in self.items())
+        elif checks:
             self.context.datasets = Datasets(recipe, checks, self._warn, self.stop)
         self._left: Iterator[ItemRun | None] = iter(())
         self._next: ItemRun | None = None
         self._unsettled = 0
 
+    @property
+    def is_part(self) -> bool:
+        """Whether another run has started it, keeps its record, and tells of its source."""
+        return self.context.shard is not None and bool(self.context.shard.of)
+
     def __enter__(self) -> Run:
+        if not self.is_part:
+            self._begin()
+        self._manifest.__enter__()
+        return self
+
+    def _begin(self) -> None:
         record = {
             "recipe": self.recipe.text,
             "file": _absolute(self.recipe.file),
@@ -142,12 +160,10 @@ class Run:
             killed = self._begun.begin(**facts)
         except OSError as error:
             raise StoreUnavailable.of("written", error) from error
-        self._manifest.__enter__()
         for line in killed:
             self._warn(line)
         for warning in warnings:
             self.context.emit(Event(EventKind.WARNING, text=str(warning)))
-        return self
 
     def _warn(self, text: str) -> None:
         _log.warning(escape_controls(text))
@@ -161,10 +177,12 @@ class Run:
         if self.context.settled is not None:
             self.context.settled.close()
         self._manifest.__exit__(*error)
-        self._write_annotations()
+        if self.context.shard is None:
+            self._write_annotations()
         self.summary.seconds = time.monotonic() - self._started
         self.summary.stopped = str(self.stopped or "")
-        self._begun.end()
+        if not self.is_part:
+            self._begun.end()
 
     def _write_annotations(self) -> None:
         """Write the labels of the results, those of a run that was stopped as well."""
@@ -200,14 +218,7 @@ class Run:
         Raises:
             EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
         """
-        self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
-        self.context.prices = LearnedPrices(self.context.store, self.context.engine)
-        await asyncio.to_thread(partial(self.context.open_settled, is_trusted=not self._verify))
-        if self.context.datasets is not None and self.context.settled is not None:
-            await asyncio.to_thread(self.context.datasets.open, self.context.settled.prints)
-        self._unsettled = await background.arun(reconcile(self.settings))
-        await background.arun(forget_failures(self.context.store))
-        await self.context.budget.open()
+        await self.open()
         self._left = self._in_order_of_work()
         for item in filter(None, self._left):
             self._next = item
@@ -219,8 +230,23 @@ class Run:
             except NeedsJob:
                 return False
         self._next = None
-        await self._close()
+        await self.close()
         return True
+
+    async def open(self) -> None:
+        """Ask the endpoint which engine it is, and read what the store knows of items, jobs and budgets.
+
+        Raises:
+            EndpointUnreachable: the endpoint does not answer.
+        """
+        self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
+        self.context.prices = LearnedPrices(self.context.store, self.context.engine)
+        await asyncio.to_thread(partial(self.context.open_settled, is_trusted=not self._verify))
+        if self.context.datasets is not None and self.context.settled is not None:
+            await asyncio.to_thread(self.context.datasets.open, self.context.settled.prints)
+        self._unsettled = await background.arun(reconcile(self.settings))
+        await background.arun(forget_failures(self.context.store))
+        await self.context.budget.open()
 
     def _in_order_of_work(self) -> Iterator[ItemRun | None]:
         """Return the items: first those that no run has settled, so that their jobs wait for none of the others.
@@ -236,7 +262,7 @@ class Run:
         numbers = itertools.count()
         with Backlog() as backlog:
             try:
-                for item in self._items():
+                for item in self.items():
                     count += 1
                     is_later = settled and settled.has_seen(item) and backlog.add(item)
                     is_new = bool(settled) and not item.duplicate_of
@@ -250,11 +276,12 @@ class Run:
             what = f"the source was changed meanwhile: {self.summary.total} items were counted, {count} were read"
             self._warn(f"{what}; run the recipe again, which works on what is left")
 
-    async def prepare_to_pay(self, *places: str) -> None:
+    async def prepare_to_pay(self, *places: str, has_key: bool = True) -> None:
         """Find out before the first job what would keep its result from being written, or its call from being made.
 
         Args:
             places: files that will be written, besides the recipe's outputs and the manifest.
+            has_key: False leaves the question whether the key is good to those who have it.
 
         Raises:
             RunStopped: one of them cannot be written, the store cannot keep several processes apart, the key is
@@ -273,7 +300,8 @@ class Run:
         if self.context.datasets is not None:
             await asyncio.to_thread(self.context.datasets.read)
         await background.arun(require_exclusion(self.settings))
-        await background.arun(open_account(self.settings))
+        if has_key:
+            await background.arun(open_account(self.settings))
 
     async def run_remaining(self, call_tool: CallTool) -> None:
         """Finish every item that is left, with several in work at a time and paid calls through ``call_tool``.
@@ -290,9 +318,10 @@ class Run:
             for _ in range(workers):
                 group.create_task(self._work(queue, call_tool))
         self._next = None
-        await self._close()
+        await self.close()
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """Write what is left of datasets, and the end of the run in its budget."""
         if self.context.datasets is not None:
             is_complete = self.stopped is None
             await asyncio.to_thread(
@@ -321,6 +350,11 @@ class Run:
 
     async def _finish(self, item: ItemRun, call_tool: CallTool | None) -> None:
         row = await item.run(call_tool)
+        self.add(row)
+        self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
+
+    def add(self, row: ManifestRow) -> None:
+        """Add the row of an item that has ended to summary, manifest and log."""
         self.summary.add(row)
         try:
             self._manifest.add(row)
@@ -332,7 +366,21 @@ class Run:
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}{jobs}"))
         elif jobs:
             _items_log.info(escape_controls(f"{row['item']}: {row['outcome']}{jobs}"))
-        self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
+
+
+def check_shard(shard: Shard | None, recipe: CompiledRecipe) -> None:
+    """Check that a shard can be worked on by itself.
+
+    Raises:
+        RecipeError: the recipe looks for equal pictures among all items, and nobody has done that beforehand.
+    """
+    if shard is not None and not shard.of and recipe.source.dedupe is not None:
+        what = "source.dedupe looks at all items, and shards by hand may not agree on it: write --shards with a number"
+        raise RecipeError([Problem("--shard", what)])
+
+
+def _only_of(shard: Shard, found: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    return filter(shard.has, found())
 
 
 def _new_id() -> str:

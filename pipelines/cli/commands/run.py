@@ -30,12 +30,14 @@ from pipelines.cli.common import (
     value,
 )
 from pipelines.cli.pruning import Pruning
+from pipelines.cli.sharding import Sharding
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
     from pipelines.language.compiled import CompiledRecipe
     from pipelines.run.context import Event
     from pipelines.run.summary import Summary
+    from pipelines.shards.engines.base import Engine
 
 _OUTCOMES = ("failed", "moderated", "held", "invalid")
 _File = Annotated[Location, Parameter(metavar="FILE")]
@@ -81,6 +83,7 @@ def run(
     places: Places = Places(),
     outputs: Outputs = Outputs(),
     pruning: Pruning = Pruning(),
+    sharding: Sharding = Sharding(),
     verify: bool = False,
     no_code: NoCode = False,
 ) -> Exit:
@@ -96,6 +99,7 @@ def run(
       flux-pipelines run recipe.yaml --limit 5 --set style=oak
       flux-pipelines run recipe.yaml --sample 20 --then-ask
       flux-pipelines run recipe.yaml --prune --yes
+      flux-pipelines run recipe.yaml --shards 8
 
     Args:
         then_ask: after the sample, ask whether to run all items; what it has paid for is not paid again
@@ -107,13 +111,19 @@ def run(
     if then_ask and (sample is None or not sys.stdin.isatty()):
         why = "needs --sample" if sample is None else "needs a terminal: nobody can answer here"
         raise RecipeError([Problem("--then-ask", why)])
+    sharding.check(outputs.prefect, whole=pruning.prune)
     loaded = load_recipe(recipe, variables, no_code=no_code)
-    needs_key = any(step.is_paid for step in loaded.steps)
-    with in_places_of(loaded, places.settings(needs_key=needs_key)) as settings:
+    settings = places.settings(needs_key=False)
+    engine = sharding.engine(loaded, settings)
+    if any(step.is_paid for step in loaded.steps) and not (engine and engine.is_elsewhere):
+        settings.require_key()
+    with in_places_of(loaded, settings) as settings:
         begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
-        run_it = partial(_carry_out, loaded, settings, outputs, budget=budget, verify=verify)
+        code = NO_CODE if no_code else ""
+        shards = Shards(engine, sharding.shards, no_code=code) if engine and sharding.shards else None
+        run_it = partial(_carry_out, loaded, settings, outputs, shards, budget=budget, verify=verify)
         try:
-            ended, summary = run_it(limit=limit, sample=sample)
+            ended, summary = run_it(limit=limit, sample=sample, shard=sharding.part)
         except NoItems as error:
             if begun is None or not pruning.allow_empty:
                 if begun is not None:
@@ -193,11 +203,20 @@ def retry(
 
 def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any) -> Exit:
     """Run ``recipe`` with the ``options`` of ``Run``, write its report, and print how it went."""
-    return _carry_out(recipe, settings, outputs, **options)[0]
+    return _carry_out(recipe, settings, outputs, None, **options)[0]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """What the items are worked on by, if not by this process alone."""
+
+    engine: Engine
+    count: int
+    no_code: str = ""
 
 
 def _carry_out(
-    recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any
+    recipe: CompiledRecipe, settings: Settings, outputs: Outputs, shards: Shards | None, **options: Any
 ) -> tuple[Exit, Summary | None]:
     import asyncio
 
@@ -210,6 +229,7 @@ def _carry_out(
     from pipelines.report.of_run import write_run_report
     from pipelines.report.previews import Previews
     from pipelines.run.run import Run
+    from pipelines.shards.coordinator import finish_in_shards
 
     def show(event: Event) -> None:
         display.show(event)
@@ -229,7 +249,13 @@ def _carry_out(
                 early.begin(run.summary.total if run.summary.report else 0)
                 # Summary, manifest and report name each failure; a Prefect server still gets its log.
                 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-                asyncio.run(finish(run, *([str(outputs.report)] if outputs.report else [])))
+                places = [str(outputs.report)] if outputs.report else []
+                if shards is None:
+                    asyncio.run(finish(run, *places))
+                else:
+                    of_shards = {name: options.get(name) for name in ("limit", "sample", "budget", "verify")}
+                    each = finish_in_shards(run, shards.engine, shards.count, of_shards, shards.no_code, *places)
+                    asyncio.run(each)
         problem = write_run_report(run, early.previews) if run.summary.report else ""
         print_summary(run)
         if problem:

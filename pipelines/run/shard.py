@@ -1,0 +1,181 @@
+"""Shards: the items of a run in parts, each worked on by a process of its own, here or elsewhere.
+
+::
+
+    runs/<run id>/shards/<number>/<word>.jsonl   the rows of one attempt at a shard
+    runs/<run id>/shards/<number>/end.json       how its last attempt has ended
+    runs/<run id>/shards/<number>/alive.json     changes every few seconds while one works on it
+    runs/<run id>/stop.json                      the run is to end: no new job is begun
+
+An item belongs to a shard by the SHA-256 of its source (its location, or ``row-000012``, as the manifest has it): the
+first eight bytes as a number, modulo the number of shards. So every process, machine and version agrees on it, whatever
+else the source has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Self
+
+from flux_tasks import files
+from flux_tasks.errors import Problem, RecipeError, quote
+from flux_tasks.store.records import Store
+from pipelines.data.items import Item
+from pipelines.data.manifest import ItemOutcome, ManifestRow, read_manifest
+
+__all__ = ["MOST_SHARDS", "Shard", "ShardFolder", "shard_of"]
+
+MOST_SHARDS = 1_000
+_TEXT = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
+
+
+def shard_of(source: str, count: int) -> int:
+    """Return the number, from 1, of the shard that an item belongs to.
+
+    Args:
+        source: the item's, as the manifest has it.
+    """
+    digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % count + 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the parts of a run.
+
+    Attributes:
+        number: from 1.
+        of: the id of the run that it is part of; empty where somebody runs it by hand.
+        ended: the indexes of its items that an earlier attempt at it has brought to an end.
+    """
+
+    number: int
+    count: int
+    of: str = ""
+    ended: frozenset[int] = frozenset()
+
+    @classmethod
+    def parse(cls, text: str, of: str = "") -> Self:
+        """Return the shard that is written as ``2/4``.
+
+        Raises:
+            RecipeError: the text is none.
+        """
+        found = _TEXT.fullmatch(text.strip())
+        number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+        if not 1 <= number <= count <= MOST_SHARDS:
+            what = f"{quote(text)} is not a shard: write its number from 1 and how many there are, such as 2/4"
+            raise RecipeError([Problem("--shard", what)])
+        return cls(number, count, of)
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def has(self, item: Item) -> bool:
+        """Check whether an item belongs to it, and is left to do."""
+        return item.index not in self.ended and shard_of(item.source, self.count) == self.number
+
+
+class ShardFolder:
+    """What the store knows of one shard of a run; every process that can reach the store may use it.
+
+    Args:
+        run_id: of the whole run.
+        number: of the shard.
+    """
+
+    def __init__(self, store: Store, run_id: str, number: int) -> None:
+        self._store = store
+        self._kind = files.join("runs", run_id, "shards", str(number))
+
+    def new_manifest(self) -> str:
+        """Return a place for the rows of a new attempt."""
+        return self._store.location(self._kind, f"{secrets.token_hex(8)}.jsonl")
+
+    def manifests(self) -> list[str]:
+        """Return the places of the rows of all attempts.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        folder = self._store.location(self._kind)
+        return [files.join(folder, name) for name in files.listing(folder) if name.endswith(".jsonl")]
+
+    def rows(self) -> Iterator[ManifestRow]:
+        """Return the rows that attempts have written, of each item the best one, in the order of the items.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        attempts = [read_manifest(place, in_order=True) for place in self.manifests()]
+        rows = heapq.merge(*attempts, key=lambda row: row["index"])
+        for _, of_item in groupby(rows, key=lambda row: row["index"]):
+            yield min(of_item, key=_rank)
+
+    def ended(self) -> frozenset[int]:
+        """Return the indexes of the items that earlier attempts have brought to an end; held ones are not.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        return frozenset(row["index"] for row in self.rows() if row["outcome"] != ItemOutcome.HELD)
+
+    def note_life(self, word: str) -> None:
+        """Note that somebody works on the shard: ``word`` is another one each time."""
+        with suppress(OSError):
+            self._store.put_record(self._kind, "alive", {"word": word})
+
+    def life(self) -> str:
+        """Return the last word that was noted; empty if there is none yet."""
+        with suppress(OSError):
+            return str(self._store.record_or_empty(self._kind, "alive").get("word", ""))
+        return ""
+
+    def end(self, **facts: Any) -> None:
+        """Note how an attempt has ended.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        self._store.put_record(self._kind, "end", facts)
+
+    def ending(self) -> dict[str, Any]:
+        """Return how the last attempt has ended; empty if that is not known.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        return self._store.record_or_empty(self._kind, "end")
+
+    def forget_end(self) -> None:
+        """Forget how an attempt has ended: another one begins.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        self._store.remove_record(self._kind, "end")
+
+    def remove(self) -> None:
+        """Remove all of it; its rows are in the manifest of the run."""
+        with suppress(OSError):
+            folder = self._store.location(self._kind)
+            for name in files.listing(folder):
+                files.remove(files.join(folder, name))
+            if files.is_local(folder):
+                files.local_path(folder).rmdir()
+
+
+_BEST = (ItemOutcome.DONE, ItemOutcome.CACHED, ItemOutcome.SKIPPED)
+
+
+def _rank(row: ManifestRow) -> int:
+    """Return how good a row is beside others of its item; the best has the lowest rank."""
+    outcome = row["outcome"]
+    return _BEST.index(ItemOutcome(outcome)) if outcome in _BEST else 3 + (outcome == ItemOutcome.HELD)

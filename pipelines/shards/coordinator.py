@@ -1,0 +1,174 @@
+"""The coordinator of a run in shards: it divides, starts, watches, resumes, and makes one run of it in the end.
+
+The shards do all that one process would do, but for what needs all items: datasets and labels. What they have paid for
+is in the store, so that the coordinator writes those from there. An item's row comes from the shard that has worked on
+it, with what it has cost: reading results from the store a second time would tell of none that was paid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from flux_tasks import errors, files
+from flux_tasks.errors import BudgetReached, Interrupted, OutOfCredits, RunStopped, StoreUnavailable
+from flux_tasks.settings import without_secrets
+from flux_tasks.store.commit import patiently
+from pipelines.run.context import Event, EventKind
+from pipelines.run.run import Run
+from pipelines.run.shard import ShardFolder
+from pipelines.shards.engines.base import Engine
+from pipelines.shards.merge import Gathering
+from pipelines.shards.task import ShardTask, fingerprint_of
+
+__all__ = ["finish_in_shards"]
+
+_TRIES = 3
+"""Attempts in a row that bring no item of a shard to its end, after which the run is stopped."""
+_PAUSE = 1.0
+"""Seconds before a shard is resumed, more each time."""
+_LOOK = 0.3
+"""Seconds between two looks whether the run was stopped."""
+_SILENT = 90.0
+"""Seconds without a sign of life after which a worker on another machine counts as lost."""
+
+
+async def finish_in_shards(
+    run: Run, engine: Engine, count: int, options: Mapping[str, Any], no_code: str, *places: str
+) -> None:
+    """Work on all items of a run in shards, and add their rows to its manifest.
+
+    Args:
+        run: over all items; entered.
+        count: how many shards.
+        options: of ``Run`` that the shards need, too: ``limit``, ``sample``, ``budget``, ``verify``.
+        places: files that will be written after the run; see ``Run.prepare_to_pay``.
+        no_code: why the recipe may call no function of Python.
+
+    Raises:
+        RunStopped: nothing was begun, for this reason.
+    """
+    await run.open()
+    gathering = Gathering(run, count)
+    left = await gathering.answer_settled()
+    coordinator = _Coordinator(run, engine, count, options, no_code, gathering)
+    numbers = [number for number, items in enumerate(left, 1) if items]
+    if numbers and run.stopped is None:
+        await run.prepare_to_pay(*places, has_key=bool(run.settings.key) or not engine.is_elsewhere)
+        async with engine:
+            await coordinator.work(numbers)
+    try:
+        await gathering.finish(coordinator.folders[number] for number in numbers)
+    except OSError as error:
+        raise StoreUnavailable.of("read", error) from error
+    await run.close()
+    for number in numbers:
+        await asyncio.to_thread(coordinator.folders[number].remove)
+
+
+class _Coordinator:
+    def __init__(
+        self, run: Run, engine: Engine, count: int, options: Mapping[str, Any], no_code: str, gathering: Gathering
+    ) -> None:
+        self._run, self._engine, self._gathering = run, engine, gathering
+        self._store = run.context.store
+        run_id = run.summary.run_id
+        self.folders = {number: ShardFolder(self._store, run_id, number) for number in range(1, count + 1)}
+        recipe = run.recipe
+        parts = (recipe.text, recipe.file, dict(recipe.variables), fingerprint_of(recipe))
+        settings = without_secrets(run.settings)
+        self._tasks = {
+            number: ShardTask(*parts, settings, run_id, number, count, dict(options), no_code)
+            for number in self.folders
+        }
+        self._warned: set[str] = set()
+        self._spent: RunStopped | None = None
+
+    async def work(self, numbers: list[int]) -> None:
+        """Have all these shards worked on, until each has ended or the run is stopped."""
+        loop = asyncio.get_running_loop()
+
+        def show(event: Event) -> None:
+            loop.call_soon_threadsafe(self._show, event)
+
+        watching = asyncio.create_task(self._watch())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in numbers:
+                    group.create_task(self._bring_to_end(number, show))
+        finally:
+            watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await watching
+        if self._spent is not None:
+            self._run.stop(self._spent)
+
+    def _show(self, event: Event) -> None:
+        if event.kind is EventKind.WARNING:
+            self._warn(event.text)
+        else:
+            self._gathering.show(event)
+
+    def _warn(self, text: str) -> None:
+        """Say once what several shards may have to say."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._run.context.emit(Event(EventKind.WARNING, text=text))
+
+    async def _watch(self) -> None:
+        """Tell the shards when the run is to end."""
+        while self._run.stopped is None:
+            await asyncio.sleep(_LOOK)
+        kind = files.join("runs", self._run.summary.run_id)
+        await patiently(self._store.put_record, kind, "stop", {"why": str(self._run.stopped)})
+
+    async def _bring_to_end(self, number: int, show: Any) -> None:
+        folder, task = self.folders[number], self._tasks[number]
+        fruitless, ended = 0, frozenset[int]()
+        while self._run.stopped is None:
+            await patiently(folder.forget_end)
+            said = await self._attempt(task, folder, show)
+            ending = await patiently(folder.ending)
+            for warning in ending.get("warnings", ()) if not self._engine.tells_events else ():
+                self._warn(str(warning))
+            kind, problem = str(ending.get("kind", "")), str(ending.get("problem", ""))
+            if ending and not kind:
+                return
+            if kind == BudgetReached.__name__:  # another shard may have jobs that fit
+                self._spent = BudgetReached(problem)
+                return
+            if self._run.stopped is not None:
+                return
+            reason = problem or said or "its worker was lost"
+            if kind == Interrupted.__name__:
+                reason = f"its worker was asked to end: {problem}"
+            before, ended = ended, await patiently(folder.ended)
+            fruitless = fruitless + 1 if ended <= before else 0
+            if fruitless >= _TRIES or kind in (OutOfCredits.__name__, "RecipeError"):
+                found = getattr(errors, kind, RunStopped)
+                is_stop = isinstance(found, type) and issubclass(found, RunStopped)
+                self._run.stop((found if is_stop else RunStopped)(f"shard {task.number}/{task.count}: {reason}"))
+                return
+            self._warn(f"shard {task.number}/{task.count} is begun again where it was left: {reason}")
+            await asyncio.sleep(_PAUSE * (fruitless + 1))
+
+    async def _attempt(self, task: ShardTask, folder: ShardFolder, show: Any) -> str:
+        """Have a worker work on a shard; one elsewhere that gives no sign of life any more is not waited for."""
+        working = asyncio.ensure_future(self._engine.run(task, show))
+        life, since = "", time.monotonic()
+        try:
+            while not working.done():
+                await asyncio.wait({working}, timeout=_LOOK if not self._engine.is_elsewhere else 10 * _LOOK)
+                if not self._engine.is_elsewhere or working.done():
+                    continue
+                word = await asyncio.to_thread(folder.life)
+                if word != life:
+                    life, since = word, time.monotonic()
+                elif life and time.monotonic() - since > _SILENT:
+                    return f"its worker has given no sign of life for {_SILENT:g} s"
+            return working.result()
+        finally:
+            working.cancel()

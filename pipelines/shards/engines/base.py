@@ -1,0 +1,37 @@
+"""What every engine does: have a worker work on a shard, and say when that is over."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+from pipelines.run.context import Event
+from pipelines.shards.task import ShardTask
+
+__all__ = ["Engine"]
+
+
+class Engine(ABC):
+    """Has workers work on shards. Use it as a context manager: leaving it ends all that it has started.
+
+    Attributes:
+        is_elsewhere: its workers may be on other machines, with other files and another environment.
+        tells_events: it passes on what happens while it happens.
+    """
+
+    is_elsewhere: ClassVar[bool] = False
+    tells_events: ClassVar[bool] = False
+
+    @abstractmethod
+    async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:
+        """Have a worker work on a shard until it has ended, or is lost.
+
+        How it has ended is in the store. If nothing is, the worker was lost; a reason may be returned.
+        """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:  # noqa: B027 - there may be nothing to end
+        """End what was started."""

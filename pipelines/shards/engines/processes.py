@@ -1,0 +1,45 @@
+"""Shards as processes of this machine, which end with this one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ClassVar
+
+from pipelines.run.context import Event
+from pipelines.shards.child import Child
+from pipelines.shards.engines.base import Engine
+from pipelines.shards.task import ShardTask
+
+__all__ = ["Processes"]
+
+
+class Processes(Engine):
+    """A process for each shard, all at once.
+
+    Args:
+        count: how many shards there are.
+    """
+
+    tells_events: ClassVar[bool] = True
+
+    def __init__(self, count: int) -> None:
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="shard")
+        self._children: set[Child] = set()
+
+    async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:
+        """See ``Engine.run``."""
+        child = Child()
+        self._children.add(child)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(child.run, task, on_event))
+        finally:
+            self._children.discard(child)
+
+    async def __aexit__(self, *_: object) -> None:
+        """End what runs still."""
+        for child in self._children:
+            child.end()
+        self._threads.shutdown(wait=False)

@@ -1,0 +1,164 @@
+"""One manifest of many: the rows of the shards, in the order of the items, and the rows that no shard could write."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from flux_tasks.errors import RunStopped, StoreUnavailable
+from pipelines.data.items import Item
+from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, paid_steps
+from pipelines.execution.answers import NeedsJob
+from pipelines.run.context import Event, EventKind
+from pipelines.run.item import ItemRun
+from pipelines.run.row import outcome_of_steps
+from pipelines.run.run import Run
+from pipelines.run.shard import ShardFolder, shard_of
+
+__all__ = ["Gathering"]
+
+_WORKERS = 8
+"""Items whose rows of datasets are made at a time."""
+
+
+class Gathering:
+    """The rows of a run whose items are worked on in shards.
+
+    Args:
+        run: over all items, and open.
+        count: how many shards there are.
+    """
+
+    def __init__(self, run: Run, count: int) -> None:
+        self._run, self._count = run, count
+        self._numbers = itertools.count()
+        self._answered: set[int] = set()
+        self._shown: set[int] = set()
+
+    def show(self, event: Event) -> None:
+        """Show what happens in a shard; what an item has come to is shown once."""
+        if event.row is not None:
+            if event.row["index"] in self._shown:
+                return
+            self._shown.add(event.row["index"])
+        self._run.context.emit(event)
+
+    async def answer_settled(self) -> list[int]:
+        """Add the items that earlier runs have settled; return how many items each shard has besides."""
+        run, left = self._run, [0] * self._count
+        settled = run.context.settled
+        for item in run.items():
+            is_known = bool(settled) and settled is not None and settled.has_seen(item)
+            row = await ItemRun(item, run.context, 0).find_settled() if is_known else None
+            if row is None:
+                left[shard_of(item.source, self._count) - 1] += 1
+                continue
+            self._end_without_rows()
+            self._answered.add(item.index)
+            self._add(row)
+        return left
+
+    def _end_without_rows(self) -> None:
+        number = next(self._numbers)
+        if self._run.context.datasets is not None:
+            self._run.context.datasets.end(number, [])
+
+    async def finish(self, folders: Iterable[ShardFolder]) -> None:
+        """Add the rows that the shards have written, and write the datasets that these are for.
+
+        An item without a row is held, for the reason that has stopped the run.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        rows = _paid_once(heapq.merge(*(folder.rows() for folder in folders), key=lambda row: row["index"]))
+        pairs = self._pairs(rows)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_WORKERS):
+                group.create_task(self._work(pairs))
+
+    def _pairs(self, rows: Iterator[ManifestRow]) -> Iterator[tuple[Item | None, ManifestRow | None]]:
+        """Return the items that are not answered yet with their rows; a row whose item is gone comes without one."""
+        row = next(rows, None)
+        for item in self._run.items():
+            while row is not None and row["index"] < item.index:
+                yield None, row
+                row = next(rows, None)
+            own = row if row is not None and row["index"] == item.index else None
+            row = next(rows, None) if own is not None else row
+            if own is not None and own["source"] != item.source:
+                yield None, own
+                own = None
+            if item.index not in self._answered:
+                yield item, own
+        while row is not None:
+            yield None, row
+            row = next(rows, None)
+
+    async def _work(self, pairs: Iterator[tuple[Item | None, ManifestRow | None]]) -> None:
+        for item, row in pairs:
+            if row is not None and row["index"] in self._answered:
+                continue
+            if item is None:
+                assert row is not None  # noqa: S101 - a pair has one of the two
+            elif row is None:
+                row = await self._held(item)
+            elif self._run.context.datasets is not None and row["outcome"] in FINE and "duplicate_of" not in row:
+                row = await self._with_rows(item, row)
+            else:
+                self._end_without_rows()
+            self._add(row)
+            await asyncio.sleep(0)
+
+    async def _held(self, item: Item) -> ManifestRow:
+        """Return the row of an item that no shard has brought to an end."""
+        if self._run.stopped is None:
+            what = f"no shard has worked on {item.source}, and maybe on others: the source was changed meanwhile"
+            self._run.stop(RunStopped(f"{what}; run the recipe again, which works on what is left"))
+        return await ItemRun(item, self._run.context, next(self._numbers)).run(_refuse)
+
+    async def _with_rows(self, item: Item, row: ManifestRow) -> ManifestRow:
+        """Return the row of an item whose rows of datasets are written from what the store has."""
+        number = next(self._numbers)
+        try:
+            made = await ItemRun(item, self._run.context, number).run(None)
+        except NeedsJob:
+            what = f"the store no longer has what {item.source} needs for its row in a dataset"
+            self._run.stop(StoreUnavailable(f"{what}: run the recipe again"))
+            assert self._run.context.datasets is not None  # noqa: S101 - else nobody calls this
+            self._run.context.datasets.end(number, [])
+            return row
+        own: dict[str, Any] = {name: row[name] for name in ("steps", "cost", "seconds")}
+        return {**made, **own, "outcome": made["outcome"] if made["error"] else row["outcome"]}  # type: ignore[typeddict-item]
+
+    def _add(self, row: ManifestRow) -> None:
+        self._run.add(row)
+        self.show(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
+
+
+def _paid_once(rows: Iterable[ManifestRow]) -> Iterator[ManifestRow]:
+    """Return rows in which each job is paid for by one item only: by the first of those that it answers."""
+    paid: set[str] = set()
+    for row in rows:
+        is_changed = False
+        for outcome in (StepOutcome.DONE, StepOutcome.COLLECTED):
+            for step in paid_steps(row, outcome):
+                job = step.get("job_id")
+                if job and job in paid:
+                    step["outcome"], is_changed = StepOutcome.CACHED, True
+                elif job and outcome is StepOutcome.DONE:
+                    paid.add(job)
+        if is_changed:
+            row["cost"] = sum(step.get("cost") or 0.0 for step in paid_steps(row, StepOutcome.DONE))
+            with suppress(KeyError):
+                if row["error"] is None:
+                    row["outcome"] = outcome_of_steps({step["outcome"] for step in row["steps"]})
+        yield row
+
+
+async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
+    raise AssertionError(f"{task} was begun after the run was stopped")
