@@ -65,6 +65,8 @@ class SlotLease:
                 is_idle = not self._users
                 pause = await block.renew()
                 await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - so that no two go in step
+        except RuntimeError:  # the interpreter is ending and lends no more threads
+            return
         finally:
             self._keeping = None
             block.leave()

@@ -38,10 +38,9 @@ class Process:
     def work(self) -> None:
         """Let jobs end and begin, within the limit of this moment."""
         for kind, limit in self.limit.items():
-            ended = self.draw.randint(0, self.active[kind])
-            self.active[kind] -= ended
-            begun = min(self.wish[kind], limit) - self.active[kind]
-            self.active[kind] += max(0, self.draw.randint(0, max(0, begun)))
+            if self.draw.random() < 0.1:
+                self.active[kind] -= self.draw.randint(0, self.active[kind])
+            self.active[kind] = max(self.active[kind], min(self.wish[kind], limit))
 
     def life(self) -> Iterator[None]:
         while True:
