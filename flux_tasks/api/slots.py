@@ -13,7 +13,7 @@ ended, and fewer are let in early for a while. With fewer than eight slots none 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 __all__ = ["CLASS_LIMITS", "OVERBOOK", "Hold", "Slots"]
@@ -69,6 +69,9 @@ class _Pool:
         self.holds: set[Hold] = set()
         self.refused = 0
         """Jobs that hold a slot and that the service has refused with 429: they wait for room."""
+        self.wanted = 0
+        """The most jobs that have held a slot or waited for one, since it was last asked for."""
+        self._early_limit = early
         self._most_early = min(early, total // _SLOTS_PER_EARLY)
         self._early = float(self._most_early)
         self._waiting: deque[tuple[Hold, asyncio.Future[None]]] = deque()
@@ -79,9 +82,23 @@ class _Pool:
     def active(self) -> int:
         return len(self.holds)
 
+    @property
+    def demand(self) -> int:
+        return self.active + sum(not turn.done() for _, turn in self._waiting)
+
+    def resize(self, total: int) -> None:
+        """Let ``total`` jobs hold a slot from now on; those that hold one keep it."""
+        if total != self.total:
+            self.allowed = min(float(total), self.allowed + max(0, total - self.total))
+            self.total = total
+            most, self._most_early = self._most_early, min(self._early_limit, total // _SLOTS_PER_EARLY)
+            self._early = min(float(self._most_early), self._early + max(0, self._most_early - most))
+            self._admit()
+
     async def acquire(self, hold: Hold) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((hold, turn))
+        self.wanted = max(self.wanted, self.demand)
         self._admit()
         try:
             await turn
@@ -123,7 +140,7 @@ class _Pool:
         if self.active > int(self.allowed):
             self._early = max(0.0, self._early - 1.0)
         else:
-            self.allowed = max(1.0, min(self.allowed, float(self.active)) * 0.75)
+            self.allowed = min(float(self.total), max(1.0, min(self.allowed, float(self.active)) * 0.75))
 
     def raise_again(self) -> None:
         self.allowed = min(float(self.total), self.allowed + 1.0 / max(1.0, self.allowed))
@@ -143,10 +160,38 @@ class Slots:
     def __init__(self, total: int, early: int = OVERBOOK) -> None:
         self.total = total
         self._account = _Pool(total, early)
+        self._shares: dict[object, Mapping[str, int]] = {}
         limits = {name: min(limit or total, total) for name, limit in CLASS_LIMITS.items()}
         self._classes = {
             name: _Pool(limit, 0 if CLASS_LIMITS[name] is None else early) for name, limit in limits.items()
         }
+
+        self._shared = {"account": self._account}
+        self._shared |= {name: pool for name, pool in self._classes.items() if CLASS_LIMITS[name] is not None}
+        self.most: Mapping[str, int] = {name: pool.total for name, pool in self._shared.items()}
+        """Slots that may be held by a process that is alone, by class; ``account`` is all of them."""
+
+    def share(self, lease: object, usable: Mapping[str, int] | None) -> None:
+        """Let no more than ``usable`` slots be held, by class, as long as ``lease`` has not said otherwise.
+
+        None ends that. Of several leases, each with a store of its own, the smallest number holds.
+        """
+        self._shares.pop(lease, None)
+        if usable is not None:
+            self._shares[lease] = usable
+        for name, pool in self._shared.items():
+            pool.resize(min([self.most[name], *(usable[name] for usable in self._shares.values())]))
+
+    def held(self) -> dict[str, int]:
+        """Return how many slots are held, by class."""
+        return {name: pool.active for name, pool in self._shared.items()}
+
+    def wanted(self) -> dict[str, int]:
+        """Return the most slots that jobs have held or waited for since the last call, by class."""
+        found = {name: max(pool.wanted, pool.demand) for name, pool in self._shared.items()}
+        for pool in self._shared.values():
+            pool.wanted = 0
+        return found
 
     @property
     def active(self) -> int:

@@ -3,16 +3,18 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from flux_tasks.api.client import BflClient
+from flux_tasks.api.lease import SlotLease
 from flux_tasks.api.slots import OVERBOOK, Slots
 from flux_tasks.api.traffic import TrafficLimit
 from flux_tasks.errors import OutOfCredits, StoreUnavailable
 from flux_tasks.jobs.addresses import Addresses
 from flux_tasks.settings import Settings, is_loopback
+from flux_tasks.store.account.slots import account_of
 from flux_tasks.store.commit import insist
 from flux_tasks.store.durations import Durations
 from flux_tasks.store.exclusion import keeps_apart
@@ -48,6 +50,23 @@ class Endpoint:
     _resting: asyncio.Task[None] | None = None
     _sent: dict[str, TrafficLimit] = field(default_factory=dict)
     _durations: dict[str, Durations] = field(default_factory=dict)
+    _leases: dict[str, SlotLease] = field(default_factory=dict)
+
+    def lease(self, store: Store) -> AbstractAsyncContextManager[None]:
+        """Return a block in which this process has its part of the account's slots, among all that use ``store``.
+
+        The embedded server is another one in each process: nobody else has its slots.
+        """
+        if not self.settings.base_url:
+            return nullcontext()
+        if store.url not in self._leases:
+            self._leases[store.url] = SlotLease(store, account_of(self.settings), self.slots)
+        return self._leases[store.url].used()
+
+    async def give_back(self) -> None:
+        """Give back the slots that nobody uses at this moment."""
+        for lease in self._leases.values():
+            await lease.give_back()
 
     def durations(self, store: Store) -> Durations:
         """Return what ``store`` knows of how long this endpoint's jobs take; the endpoint was identified already."""
@@ -132,6 +151,7 @@ async def close(settings: Settings) -> None:
     async with endpoint.opening:
         if endpoint._idle is not None:
             endpoint._idle.cancel()
+        await endpoint.give_back()
         for known in endpoint._durations.values():
             await known.save()
         if endpoint.client is not None:
@@ -157,7 +177,8 @@ def _early_jobs(settings: Settings) -> int:
 
 
 async def save_durations(settings: Settings) -> None:
-    """Write how long jobs took into the store of ``settings``, so that later runs know it."""
+    """Write how long jobs took into the store of ``settings``, so that later runs know it; give back unused slots."""
+    await endpoint_for(settings).give_back()
     if (known := endpoint_for(settings)._durations.get(Store(settings.store).url)) is not None:
         await known.save()
 

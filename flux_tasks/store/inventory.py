@@ -28,6 +28,7 @@ KINDS: Mapping[str, str] = {
     "refusals": "jobs that moderation has refused",
     "failures": "jobs that have just failed",
     "budgets": "what runs may spend",
+    "slots": "who has jobs at the service",
     "begun": "runs that have begun",
     "runs": "manifests and reports",
     "settled": "items that are settled",
@@ -44,9 +45,8 @@ KINDS: Mapping[str, str] = {
 
 _BLOB = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
-_NAMING = tuple(
-    kind for kind in KINDS if kind not in ("blobs", "previews", "facts", "timings", "prices", "tars", "looks", "labels")
-)
+_NAMING_NONE = ("blobs", "previews", "facts", "timings", "prices", "tars", "looks", "labels", "slots")
+_NAMING = tuple(kind for kind in KINDS if kind not in _NAMING_NONE)
 _OTHER_RECORDS = ("journal", "decisions", "refusals")
 _LONGEST_DIGEST = 64
 _BATCH = 100

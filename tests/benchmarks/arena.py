@@ -87,11 +87,11 @@ class Arena:
         write_photos(photos, work)
 
         def once() -> tuple[Usage, dict[str, Any]]:
-            place = self.place(keep or "run", photos, work.steps)
+            place = self.place(keep or "run", photos, work)
             seen = self._timed(self.commands(contestant, work, place, photos), contestant, work)
             made = len(list((place / "out").glob("*.png")))
-            if made != work.items or seen[1]["jobs"] != work.jobs:
-                raise Failed(f"{made} of {work.items} outputs, {seen[1]['jobs']} of {work.jobs} jobs")
+            if made != work.items * work.recipes or seen[1]["jobs"] != work.jobs:
+                raise Failed(f"{made} of {work.items * work.recipes} outputs, {seen[1]['jobs']} of {work.jobs} jobs")
             return seen
 
         _repeat(result, once, runs)
@@ -128,25 +128,27 @@ class Arena:
         _repeat(result, once, 1)
         return result
 
-    def place(self, name: str, photos: Path, steps: int) -> Path:
-        """Return an empty folder with a recipe in it."""
+    def place(self, name: str, photos: Path, work: Work) -> Path:
+        """Return an empty folder with the recipes in it."""
         place = self.folder / name
         shutil.rmtree(place, ignore_errors=True)
         (place / "out").mkdir(parents=True)
-        write_recipe(place, photos, steps)
+        for number in range(work.recipes):
+            write_recipe(place, photos, work.steps, number)
         return place
 
     def commands(
         self, contestant: str, work: Work, place: Path, photos: Path, command: str = "run"
     ) -> list[Sequence[str]]:
         """Return the commands of a contestant, one for each process."""
-        slots = str(work.slots // work.processes)
         if contestant in RECIPES:
-            recipe = [sys.executable, "-m", "pipelines.cli", command, f"{place}/recipe.yaml", "--endpoint", self.url]
-            recipe += ["--store", f"{place}/store"]
-            recipe += ["--max-jobs", slots] if command == "run" else []
-            recipe += ["--no-report"] if contestant == "recipe-bare" else []
-            return [recipe] * work.processes
+            options = ["--endpoint", self.url, "--store", f"{place}/store"]
+            options += ["--max-jobs", str(work.slots)] if command == "run" else []  # of all processes together
+            options += ["--no-report"] if contestant == "recipe-bare" else []
+            recipes = [f"{place}/recipe{number or ''}.yaml" for number in range(work.recipes)]
+            start = [sys.executable, "-m", "pipelines.cli", command]
+            return [[*start, recipes[n % work.recipes], *options] for n in range(work.processes)]
+        slots = str(work.slots // work.processes)
         python = str(self.daft) if contestant == "daft" else sys.executable
         script = [python, str(HERE / "contestants" / SCRIPTS[contestant]), self.url, str(photos), f"{place}/out"]
         script += ["--steps", str(work.steps), "--slots", slots]

@@ -39,6 +39,7 @@ class Grid:
             times.
         sweep: the base point of the sweeps over duration, size and processes.
         crowd: the base point of the sweep over items.
+        shared: processes, and recipes that they run, with the slots of one account.
         new: photos that are added to settled ones.
     """
 
@@ -51,6 +52,7 @@ class Grid:
     megapixels: tuple[float, ...]
     processes: tuple[int, ...]
     items: tuple[int, ...]
+    shared: tuple[tuple[int, int], ...] = ((3, 3), (8, 2))
     new: int = 10
     swept: tuple[str, ...] = PAIR
 
@@ -62,7 +64,7 @@ TINY = Work(2, 1, 0.05, 0.1)
 SMALLEST = Grid(1, 1, TINY, TINY, TINY, (0.1,), (0.2,), (2,), (2,), new=1)
 EACH = tuple(TITLES)
 FULL = Grid(5, 3, Work(), Work(), CROWD, (0.3, 1.0, 3.0), (0.1, 1.0, 4.0), (1, 2, 4), (100, 1000, 10_000), swept=EACH)
-SECTIONS = ("base", "durations", "sizes", "processes", "items", "start", "settled")
+SECTIONS = ("base", "durations", "sizes", "processes", "slots", "items", "start", "settled")
 
 
 class Bench:
@@ -91,7 +93,9 @@ class Bench:
         sizes = [replace(grid.sweep, megapixels=size) for size in grid.megapixels]
         found += self._sweep("sizes", "How large a picture is", sizes, grid.swept)
         shared = [replace(grid.sweep, processes=count) for count in grid.processes]
-        found += self._sweep("processes", "Several processes on one store", shared, PAIR)
+        found += self._sweep("processes", page.SHARED, shared, PAIR)
+        crowded = [replace(grid.sweep, processes=count, recipes=recipes) for count, recipes in grid.shared]
+        found += self._sweep("slots", page.SLOTS, [grid.sweep, *crowded], ("recipe-bare",))
         crowds = [replace(grid.crowd, items=items) for items in grid.items]
         found += self._sweep("items", "How many items", crowds, grid.swept)
         if "start" in self._sections:

@@ -19,6 +19,7 @@ class Work:
         seconds: mean duration of a job; single ones spread by 15 %.
         megapixels: size of each picture.
         processes: how many processes share the work and the slots.
+        recipes: how many recipes they run, in turn; each one does all of the work, with other parameters.
     """
 
     items: int = 120
@@ -27,13 +28,15 @@ class Work:
     megapixels: float = 0.4
     processes: int = 1
     slots: int = 24
+    recipes: int = 1
 
     @property
     def jobs(self) -> int:
-        return self.items * self.steps
+        return self.items * self.steps * self.recipes
 
     def __str__(self) -> str:
         processes = f", {self.processes} processes" if self.processes > 1 else ""
+        processes += f" on {self.recipes} recipes" if self.recipes > 1 else ""
         items, steps = f"{self.items:,} item{'s' * (self.items > 1)}", f"{self.steps} step{'s' * (self.steps > 1)}"
         what = f"{items} × {steps} of {self.seconds:g} s"
         return f"{what}, {self.megapixels:g} MP{processes}"
@@ -62,11 +65,13 @@ def commented(picture: bytes, text: str) -> bytes:
     return b"".join((picture[:33], whole, picture[33:]))
 
 
-def write_recipe(folder: Path, photos: Path, steps: int) -> Path:
-    """Write the recipe that does the same as the other contestants; return its path."""
-    lines = [f"source: {{images: '{photos}/*.png'}}", "steps:"]
-    for seed in range(steps):
-        lines += [f"  - deblur: {{seed: {seed}}}", f"    id: step{seed}"]
-    path = folder / "recipe.yaml"
-    path.write_text("\n".join([*lines, f"output: {{path: '{folder}/out/{{{{ stem }}}}.png'}}", ""]))
+def write_recipe(folder: Path, photos: Path, steps: int, number: int = 0) -> Path:
+    """Write the recipe that does the same as the other contestants, or another one beside it; return its path."""
+    name = f"recipe{number or ''}"
+    lines = [f"name: {name}", f"source: {{images: '{photos}/*.png'}}", "steps:"]
+    for step in range(steps):
+        lines += [f"  - deblur: {{seed: {step + 100 * number}}}", f"    id: step{step}"]
+    path = folder / f"{name}.yaml"
+    output = f"output: {{path: '{folder}/out/{{{{ stem }}}}{number and f'-{number}' or ''}.png'}}"
+    path.write_text("\n".join([*lines, output, ""]))
     return path
