@@ -42,6 +42,7 @@ from pipelines.run.datasets import Datasets
 from pipelines.run.estimate import Estimate
 from pipelines.run.item import ItemRun
 from pipelines.run.row import jobs_text
+from pipelines.run.state import StateRecord
 from pipelines.run.summary import Summary
 
 _log = logging.getLogger("pipelines.run")
@@ -96,6 +97,7 @@ class Run:
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._begun = BegunRun(self.context.store, recipe.digest, run_id)
+        self._state = StateRecord(self.context, self.summary)
         self._verify = verify
         self._is_whole = limit is None and only is None and sample is None
         self._manifest = Manifest(self.summary.manifest)
@@ -141,6 +143,7 @@ class Run:
         except OSError as error:
             raise StoreUnavailable.of("written", error) from error
         self._manifest.__enter__()
+        self._state.begin()
         for line in killed:
             self._warn(line)
         for warning in warnings:
@@ -152,6 +155,17 @@ class Run:
         self.context.emit(Event(EventKind.WARNING, text=text))
 
     def __exit__(self, *error: Any) -> None:
+        broken = error[1]
+        try:
+            self._end(*error)
+        except BaseException as problem:
+            broken = problem
+            raise
+        finally:
+            self._state.end(problem=str(broken) or type(broken).__name__ if broken else "")
+        self._begun.end()
+
+    def _end(self, *error: Any) -> None:
         background.run(save_durations(self.settings))
         self.context.prices.close()
         if self.context.datasets is not None:
@@ -162,7 +176,6 @@ class Run:
         self._write_annotations()
         self.summary.seconds = time.monotonic() - self._started
         self.summary.stopped = str(self.stopped or "")
-        self._begun.end()
 
     def _write_annotations(self) -> None:
         """Write the labels of the results, those of a run that was stopped as well."""
