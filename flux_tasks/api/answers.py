@@ -83,6 +83,14 @@ def retry_after(response: httpx.Response) -> float | None:
     return min(max(seconds, 0.0), 60.0) if math.isfinite(seconds) else None
 
 
+def date_of(response: httpx.Response) -> float | None:
+    """Return the time of the server's clock when it answered, in seconds since 1970; None if it does not say."""
+    try:
+        return parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
 def is_id(value: Any) -> bool:
     """Check whether ``value`` can be put into an address: some text, without lone surrogates."""
     return isinstance(value, str) and bool(value) and not any("\ud800" <= sign <= "\udfff" for sign in value)

@@ -49,6 +49,7 @@ import orjson
 from flux_tasks.api.answers import (
     Finished,
     Submission,
+    date_of,
     detail_of,
     ending_of,
     is_id,
@@ -367,10 +368,23 @@ class BflClient:
             KeyRefused: answered with 401 or 403.
             EndpointUnreachable: no connection, or no answer.
         """
+        return (await self.account())[0]
+
+    async def account(self) -> tuple[float | None, float | None]:
+        """Return the credits left, as ``credits`` does, and by how many seconds the service's clock is ahead.
+
+        The latter is from the header ``Date`` of the same answer, which has whole seconds; None where it has none.
+
+        Raises:
+            KeyRefused, EndpointUnreachable: as ``credits``.
+        """
+        asked = time.time()
         response = await self._ask_about(f"{self.base_url}/v1/credits")
+        date = date_of(response)
+        ahead = None if date is None else date + 0.5 - (asked + time.time()) / 2
         answer = self._connection.without_key(read_json(response))
         self._check_key(response, answer)
-        return number(answer.get("credits")) if isinstance(answer, dict) else None
+        return number(answer.get("credits")) if isinstance(answer, dict) else None, ahead
 
     async def engine(self) -> str:
         """Return the engine behind the endpoint: ``bfl``, the name that a local server gives, or ``custom:<host>``.

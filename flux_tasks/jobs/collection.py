@@ -25,10 +25,13 @@ from flux_tasks.settings import Settings, is_loopback
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.failures import remember_failure
+from flux_tasks.store.journal import Entry
+from flux_tasks.store.records import Store
 
 _log = logging.getLogger("flux_tasks.job")
 
 _KNOWN_AFTER = 600.0  # seconds after its submission from which a job that the service does not know counts as lost
+_USUAL = 300.0  # seconds for a job that somebody else has submitted to end
 _AGAIN = 10.0  # seconds for a job that has ended long ago to be delivered once more
 _FETCH_PAUSES = (0.0, 1.0, 4.0)  # seconds between attempts at a delivery, each with a fresh address
 
@@ -184,12 +187,49 @@ def _losses(call: Call, image: ImageRef) -> list[str]:
         return []
 
 
+async def collect_by_id(
+    job_id: str, settings: Settings, *, entry: Entry | None = None, polling_url: str = "", deadline: float | None = None
+) -> tuple[ImageRef | None, bytes]:
+    """Return what the service delivers for a job that was paid for, wherever that was. It costs nothing.
+
+    Args:
+        entry: what the journal has of it. Then its result is written into the store, and the entry is removed; the
+            record has no parameters, because no entry has them.
+        polling_url: as the answer to the submission named it; the endpoint's own address if it may not have the key.
+        deadline: seconds to wait for its end; None for the usual one.
+
+    Returns:
+        The picture in the store, if there is an ``entry``; its bytes.
+
+    Raises:
+        FluxError: from ``BflClient.wait`` and ``BflClient.fetch``; ``StoreUnavailable``.
+    """
+    endpoint = endpoint_for(settings)
+    async with endpoint.connected() as client:
+        finished = await client.wait(job_id, polling_url or None, deadline=deadline or settings.deadline or _USUAL)
+        data = await client.fetch(finished)
+    if entry is None:
+        return None, data
+    facts: dict[str, Any] = {
+        "tool": entry.tool,
+        "engine": await endpoint.identify(),
+        "cost": finished.cost if finished.cost is not None else entry.cost,
+        "input_mp": entry.input_mp,
+        "output_mp": entry.output_mp,
+        "delivery_host": host_of(finished.sample),
+        "job_id": job_id,
+        "warnings": [],
+        "lost": [],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    return await asyncio.to_thread(commit, Store(settings.store), replace(entry, id=job_id), facts, data), data
+
+
 async def deliver_again(job_id: str, settings: Settings) -> bytes | None:
     """Return what the service delivers for an earlier job; None where it does not any more, or cannot be asked."""
     if not settings.base_url or not (settings.key or is_loopback(settings.base_url)):
         return None
     try:
-        async with endpoint_for(settings).connected() as client:
-            return await client.fetch(await client.wait(job_id, deadline=_AGAIN))
+        return (await collect_by_id(job_id, settings, deadline=_AGAIN))[1]
     except FluxError:
         return None

@@ -13,6 +13,7 @@ from typing import Any
 from flux_tasks import files
 from flux_tasks.catalog.rules import Price
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, nearest, quote
+from flux_tasks.files.search.trees import tree
 from flux_tasks.jobs.call import Call
 from flux_tasks.settings import ENDPOINTS, Settings
 from flux_tasks.store.owner import has_ended, is_of_this_machine, readable, this_process
@@ -28,8 +29,13 @@ __all__ = [
     "LearnedPrices",
     "PastRun",
     "budget_records",
+    "find_run",
+    "read_rows",
+    "run_ids",
+    "run_record",
     "spent_before",
     "spent_by",
+    "unended_runs",
 ]
 
 
@@ -61,23 +67,10 @@ class PastRun:
             StoreUnavailable: the store cannot be read.
         """
         place = Store(store)
-        try:
-            known = files.folders(place.location("runs"))
-        except OSError as error:
-            raise StoreUnavailable.of("read", error) from error
-        parts = name.rstrip("/").split("/")
-        run_id = (
-            known[-1] if name == "last" and known else next((part for part in reversed(parts) if part in known), "")
-        )
-        record = _record(place, run_id) if run_id else None
+        run_id = find_run(place, name)
+        record = run_record(place, run_id)
         if record is None:
-            none = (
-                "; there is no store there yet: --store or FLUX_STORE names another one"
-                if place.is_new()
-                else "; it has no run yet"
-            )
-            hint = nearest(name, known) or (f"; the last one is {known[-1]}" if known else none)
-            raise RecipeError([Problem("run", f"{place.url} has no run {quote(name)}{hint}")])
+            raise _no_run(place, name, [run_id])
         if record["folder"] != str(Path.cwd()) and _is_relative(record):
             what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"
             raise RecipeError([Problem("run", what)])
@@ -119,15 +112,56 @@ class PastRun:
 
     def _rows(self) -> Iterator[ManifestRow]:
         try:
-            yield from filter(_is_row, read_manifest(self.manifest))
+            yield from read_rows(self.manifest)
         except OSError as error:
             raise RecipeError([Problem("run", f"the manifest of {self.run_id} cannot be read: {error}")]) from None
+
+
+def run_ids(store: Store) -> list[str]:
+    """Return the ids of all runs, the oldest first.
+
+    Raises:
+        StoreUnavailable: the store cannot be read.
+    """
+    try:
+        return files.folders(store.location("runs"))
+    except OSError as error:
+        raise StoreUnavailable.of("read", error) from error
+
+
+def find_run(store: Store, name: str) -> str:
+    """Return the id of the run called ``name``: its id, a path with it, such as that of its manifest, or ``last``.
+
+    Raises:
+        RecipeError: there is none.
+        StoreUnavailable: the store cannot be read.
+    """
+    known = run_ids(store)
+    if name == "last" and known:
+        return known[-1]
+    parts = name.rstrip("/").split("/")
+    if found := next((part for part in reversed(parts) if part in known), ""):
+        return found
+    raise _no_run(store, name, known)
+
+
+def _no_run(store: Store, name: str, known: list[str]) -> RecipeError:
+    none = "; it has no run yet"
+    if not known and store.is_new():
+        none = "; there is no store there yet: --store or FLUX_STORE names another one"
+    hint = nearest(name, known) or (f"; the last one is {known[-1]}" if known else none)
+    return RecipeError([Problem("run", f"{store.url} has no run {quote(name)}{hint}")])
 
 
 _OF_RUN = ("recipe", "folder", "endpoint", "manifest")
 
 
-def _record(store: Store, run_id: str) -> dict[str, Any] | None:
+def run_record(store: Store, run_id: str) -> dict[str, Any] | None:
+    """Return what a run has written at its beginning: recipe, variables, folder, endpoint; None if there is nothing.
+
+    Raises:
+        RecipeError: it is damaged.
+    """
     try:
         record = store.record(files.join("runs", run_id), "run")
     except (OSError, ValueError):
@@ -151,9 +185,15 @@ def _is_text_of(recipe: str, file: str, store: Store) -> bool:
         return False
 
 
-def _is_row(row: Any) -> bool:
-    """Check whether a row of a manifest says what became of which item; a damaged one does not."""
-    return isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("source", "outcome"))
+def read_rows(manifest: str) -> Iterator[ManifestRow]:
+    """Yield the rows of a manifest that say what became of which item; a damaged one does not.
+
+    Raises:
+        OSError: it cannot be read; on an object store, a manifest is written when its run ends.
+    """
+    for row in read_manifest(manifest):
+        if isinstance(row, dict) and all(isinstance(row.get(name), str) for name in ("source", "outcome")):
+            yield row
 
 
 def _is_relative(record: dict[str, Any]) -> bool:
@@ -201,12 +241,24 @@ class BegunRun:
             self._store.remove_record(self._kind, self._run_id)
 
 
+def unended_runs(store: Store) -> set[str]:
+    """Return the ids of the runs that have not come to their end, be they at work or killed.
+
+    Raises:
+        StoreUnavailable: the store cannot be read.
+    """
+    try:
+        return {files.stem(found.name) for found in tree(store.location("begun"))}
+    except OSError as error:
+        raise StoreUnavailable.of("read", error) from error
+
+
 def _obituary(run_id: str, record: Mapping[str, Any]) -> str:
     owner = str(record.get("owner", ""))
     what = "did not come to its end" if has_ended(owner) else "has not come to its end, or still runs there"
     counts: Counter[str] = Counter()
-    with suppress(OSError):  # on an object store, a manifest is written when its run ends
-        counts.update(row["outcome"] for row in read_manifest(str(record.get("manifest"))) if _is_row(row))
+    with suppress(OSError):
+        counts.update(row["outcome"] for row in read_rows(str(record.get("manifest"))))
     ended = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or "none that is known"
     return (
         f"the run {run_id} of this recipe, begun {record.get('started')} on {readable(owner)}, {what}. "

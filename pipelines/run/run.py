@@ -44,6 +44,7 @@ from pipelines.run.estimate import Estimate
 from pipelines.run.item import ItemRun
 from pipelines.run.row import jobs_text
 from pipelines.run.shard import Shard
+from pipelines.run.state import StateRecord
 from pipelines.run.summary import Summary
 
 _log = logging.getLogger("pipelines.run")
@@ -102,6 +103,7 @@ class Run:
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._begun = BegunRun(self.context.store, recipe.digest, run_id)
+        self._state = StateRecord(self.context, self.summary)
         self._verify = verify
         self._is_whole = limit is None and only is None and sample is None and shard is None
         self._manifest = Manifest(self.summary.manifest)
@@ -160,6 +162,7 @@ class Run:
             killed = self._begun.begin(**facts)
         except OSError as error:
             raise StoreUnavailable.of("written", error) from error
+        self._state.begin()
         for line in killed:
             self._warn(line)
         for warning in warnings:
@@ -170,6 +173,19 @@ class Run:
         self.context.emit(Event(EventKind.WARNING, text=text))
 
     def __exit__(self, *error: Any) -> None:
+        broken = error[1]
+        try:
+            self._end(*error)
+        except BaseException as problem:
+            broken = problem
+            raise
+        finally:
+            if not self.is_part:
+                self._state.end(problem=str(broken) or type(broken).__name__ if broken else "")
+        if not self.is_part:
+            self._begun.end()
+
+    def _end(self, *error: Any) -> None:
         background.run(save_durations(self.settings))
         self.context.prices.close()
         if self.context.datasets is not None:
@@ -181,8 +197,6 @@ class Run:
             self._write_annotations()
         self.summary.seconds = time.monotonic() - self._started
         self.summary.stopped = str(self.stopped or "")
-        if not self.is_part:
-            self._begun.end()
 
     def _write_annotations(self) -> None:
         """Write the labels of the results, those of a run that was stopped as well."""

@@ -87,8 +87,8 @@ class Summary:
 
     @property
     def items(self) -> int:
-        """How many items ended."""
-        return sum(self.counts.values())
+        """How many items ended. May be asked on any thread."""
+        return sum(dict(self.counts).values())
 
     @property
     def bad(self) -> int:

@@ -1,0 +1,166 @@
+"""``jobs`` and ``collect``: what is in flight, and a job that was paid for elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, quote
+from flux_tasks.units import credits, duration, table_text
+from pipelines.cli.commands.store.program import Place, opened
+from pipelines.cli.common import Exit, Json, Location, Places
+from pipelines.cli.terminal import print_line, terminal_width
+
+if TYPE_CHECKING:
+    from flux_tasks.images.reference import ImageRef
+    from flux_tasks.store.journal import Entry
+    from flux_tasks.store.records import Store
+
+_MEANINGS = {
+    "running": "submitted, and a run waits for its result",
+    "submitting": "a run is sending it",
+    "left": "paid for, and its run has ended: the next run collects it, or flux-pipelines collect ID",
+    "held": "its submission has no answer, and may have been charged: flux-pipelines store held",
+}
+
+
+def jobs(*, place: Place = None, json: Json = False) -> Exit:
+    """List the jobs in flight of all runs on this store: id, tool, item, age, expected cost, owner.
+
+    A job is listed from its submission until its result is in the store.
+    """
+    from json import dumps
+
+    store = opened(Places(store=place).settings(needs_key=False))
+    found = [_data(entry) for entry in _unsettled(store)]
+    if json:
+        print_line(dumps(found, indent=2, ensure_ascii=False))
+        return Exit.OK
+    if not found:
+        print_line("no job is in flight")
+        return Exit.OK
+    rows = [("id", "key", "tool", "item", "state", "age", "credits", "owner")]
+    for job in found:
+        cost = "unknown" if job["credits"] is None else credits(job["credits"])
+        owner = f"{job['host']}:{job['pid']}" if job["host"] else ""
+        key = job["key"][:12]
+        rows.append((job["id"], key, job["tool"], job["item"], job["state"], duration(job["age"]), cost, owner))
+    print_line(table_text(rows, right=[5, 6], width=terminal_width()))
+    states = {job["state"] for job in found}
+    print_line("\n" + "\n".join(f"{state}: {what}" for state, what in _MEANINGS.items() if state in states))
+    return Exit.OK
+
+
+def _unsettled(store: Store) -> list[Entry]:
+    """Return the unsettled jobs of a store, oldest first, without those whose result is there already."""
+    from flux_tasks.store.journal import Journal
+
+    try:
+        entries = [entry for entry in Journal(store).entries() if entry.refresh or store.result(entry.key) is None]
+    except OSError as error:
+        raise StoreUnavailable.of("read", error) from error
+    return sorted(entries, key=lambda entry: entry.begun)
+
+
+def _data(entry: Entry) -> dict[str, Any]:
+    """Return a job as JSON has it. ``credits``: what it costs, or is expected to cost where the service named none."""
+    import time
+
+    from flux_tasks.store.owner import has_ended, readable
+
+    if entry.phase == "submitted":
+        state = "left" if has_ended(entry.owner) else "running"
+    else:
+        state = "held" if entry.seems_held or has_ended(entry.owner) else "submitting"
+    host, _, pid = readable(entry.owner).rpartition(":")
+    return {
+        "id": entry.id,
+        "key": entry.key,
+        "tool": entry.tool,
+        "item": entry.name,
+        "state": state,
+        "age": round(max(0.0, time.time() - entry.begun), 1),
+        "credits": entry.estimate if entry.cost is None else entry.cost,
+        "host": host,
+        "pid": int(pid) if pid.isdecimal() else None,
+    }
+
+
+def collect(
+    job: Annotated[str, Parameter(name="ID")],
+    /,
+    *,
+    polling_url: Annotated[str, Parameter(metavar="URL")] = "",
+    key: Annotated[str, Parameter(metavar="KEY")] = "",
+    output: Annotated[Location | None, Parameter(alias="-o", metavar="FILE")] = None,
+    places: Places = Places(),
+) -> Exit:
+    """Fetch the result of a job that was paid for elsewhere, by its id; this costs nothing.
+
+    Where the journal of the store knows the job, its result is put into the
+    store, and the run that needs it finds it there. A held job, whose id
+    nobody knew, is named by --key once you have found its id at BFL.
+
+    For example:
+      flux-pipelines collect 0c1f6d2e-7a41-4c9b-9a51-d6f0a8f1d0f3 -o hens.png
+      flux-pipelines collect 0c1f6d2e-7a41-4c9b-9a51-d6f0a8f1d0f3 --key 4fb0c2
+
+    Args:
+        polling_url: where to ask for it, as the answer to its submission said (default: the endpoint's own address)
+        key: the held job that it is, by the beginning of its key; `flux-pipelines store held` lists them
+        output: write the picture to this file; it may be an fsspec URL
+    """
+    from flux_tasks import background, files
+    from flux_tasks.jobs.collection import collect_by_id
+    from flux_tasks.store.commit import drain_spool
+    from flux_tasks.store.owner import readable
+
+    settings = places.settings(needs_key=False)
+    store = opened(settings)
+    background.run(drain_spool(settings))  # its id may be there
+    entry = _entry_of(store, job, key)
+    image = _stored(store, job) if entry is None else None
+    owner = readable(entry.owner) if entry is not None and _data(entry)["state"] == "running" else ""
+    if output is None and (owner or not (entry or image)):
+        what = f"{owner} waits for this job, and stores its result" if owner else f"{store.url} has no job with this id"
+        raise RecipeError([Problem(job, f"{what}: write --output FILE to get its picture")])
+    if image is not None:
+        data = store.read_image(image)
+    else:
+        settings.require_key()
+        wanted = None if owner else entry
+        found = collect_by_id(job, settings, entry=wanted, polling_url=polling_url)
+        image, data = background.run(found)
+    if image is not None:
+        print_line(f"in the store: {image.uri}")
+    if output is not None:
+        files.write(str(output), data)
+        print_line(f"written: {output} ({len(data):,} bytes)")
+    return Exit.OK
+
+
+def _stored(store: Store, job: str) -> ImageRef | None:
+    """Return the picture that a job gave, if the store has it."""
+    from flux_tasks.store.inventory import Inventory
+
+    try:
+        record = next((one for one in Inventory(store).results() if one.get("job_id") == job), None)
+        found = store.result(record["key"]) if record else None
+    except OSError as error:
+        raise StoreUnavailable.of("read", error) from error
+    return found["image"] if found else None
+
+
+def _entry_of(store: Store, job: str, key: str) -> Entry | None:
+    """Return what the journal has of a job: by its id, or by the beginning of the key of a held one."""
+    entries = _unsettled(store)
+    if not key:
+        return next((entry for entry in entries if entry.id == job), None)
+    found = [entry for entry in entries if entry.key.startswith(key) and _data(entry)["state"] == "held"]
+    if len(found) != 1:
+        what = f"{quote(key)} begins the keys of {len(found):,} held jobs: write more of it"
+        if not found:
+            what = f"no held job has a key that begins with {quote(key)}: flux-pipelines store held lists them"
+        raise RecipeError([Problem("--key", what)])
+    return found[0]
