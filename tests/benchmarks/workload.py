@@ -72,6 +72,6 @@ def write_recipe(folder: Path, photos: Path, steps: int, number: int = 0) -> Pat
     for step in range(steps):
         lines += [f"  - deblur: {{seed: {step + 100 * number}}}", f"    id: step{step}"]
     path = folder / f"{name}.yaml"
-    output = f"output: {{path: '{folder}/out/{{{{ stem }}}}{number and f'-{number}' or ''}.png'}}"
+    output = f"output: {{path: '{folder}/out/{{{{ stem }}}}{(number and f'-{number}') or ''}.png'}}"
     path.write_text("\n".join([*lines, output, ""]))
     return path
