@@ -243,7 +243,7 @@ def _remove_file(output: PastOutput) -> str:
     beside = f"{output.path}{SIDECAR}"
     try:
         with suppress(FileNotFoundError, ValueError, TypeError, KeyError):
-            if json.loads(files.read(beside))["digest"]:
+            if json.loads(files.read(beside))["versions"]["flux-pipelines"]:  # else it is somebody's own
                 files.remove(beside)
         files.remove(output.path)
     except OSError as error:

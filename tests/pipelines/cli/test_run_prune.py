@@ -274,6 +274,16 @@ def names(folder: Path, kind: str) -> list[str]:
     return sorted(found)
 
 
+def test_a_file_of_somebodys_own_beside_a_result_stays(home: Home) -> None:
+    home.run()
+    own = home.folder / "out" / "a.png.json"
+    own.write_text(json.dumps({"digest": "0" * 64, "notes": "mine"}))
+    home.remove("a")
+    assert "prune: 1 output removed" in home.prune("--yes").stdout
+    assert own.exists()
+    assert not own.with_suffix("").exists()
+
+
 @pytest.mark.parametrize("kind", ["coco", "yolo", "voc", "labelme"])
 def test_sidecars_and_labels_go_with_their_picture(home: Home, kind: str) -> None:
     (home.folder / "labels.json").write_text(json.dumps(LABELS))
