@@ -119,7 +119,7 @@ class RunBudget:
         """
         with suppress(StoreUnavailable):
             if is_stopped or self.part_of:
-                if self.cap is not None and self.own:
+                if self.cap is not None and (self.own or (self.part_of and self._is_written)):
                     await patiently(self.store.put_record, "budgets", self._name, {**self._record(), "is_over": True})
                 return
             if is_whole or self.cap is not None:

@@ -1,7 +1,8 @@
 """A process for one shard: started by ``start``, it ends with the process that has started it, however that ends.
 
-The task comes by its standard input, pickled, which stays open: its end says that the parent is gone. What happens is
-written to its standard output, a line of JSON for each event; whatever else prints there goes to standard error.
+The task comes by its standard input, pickled, which stays open: a line there says why the shard is to stop, its end
+that the parent is gone. What happens goes to standard output, a line of JSON for each event; all else that is printed
+goes to standard error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from flux_tasks.errors import Interrupted
 from pipelines.run.context import Event, EventKind
+from pipelines.run.run import Run
 from pipelines.shards.task import ShardTask, work_on
 
 __all__ = ["Child", "main"]
@@ -68,6 +71,14 @@ class Child:
             process.stdin.close()
         return "" if status == 0 else _ending(status, said)
 
+    def stop(self, why: str) -> None:
+        """Have it begin no new job."""
+        with self._lock:
+            if self._process is not None and self._process.stdin is not None:
+                with suppress(OSError, ValueError):
+                    self._process.stdin.write(" ".join(why.split()).encode() + b"\n")
+                    self._process.stdin.flush()
+
     def end(self) -> None:
         """End the process as if the parent had ended."""
         with self._lock:
@@ -83,7 +94,9 @@ def _listen(stream: Any, said: deque[str]) -> None:
 
 
 def _ending(status: int, said: deque[str]) -> str:
-    how = f"it was ended by signal {-status}" if status < 0 else f"it ended with the code {status}"
+    if status < 0:
+        return f"it was ended by signal {-status}"
+    how = f"it ended with the code {status}"
     last = next((line for line in reversed(said) if line.strip()), "")
     return f"{how}: {last}" if last else how
 
@@ -97,7 +110,8 @@ def main() -> None:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
     task: ShardTask = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the parent
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    runs: list[Run] = []
+    threading.Thread(target=_heed_parent, args=(runs,), daemon=True).start()
     lock = threading.Lock()
 
     def tell(event: Event) -> None:
@@ -105,15 +119,18 @@ def main() -> None:
         with lock, suppress(BrokenPipeError):
             print(json.dumps(data, default=str), file=events, flush=True)
 
-    work_on(task, tell)
+    work_on(task, tell, runs.append)
     os.close(events.fileno())
 
 
-def _end_with_parent() -> None:
+def _heed_parent(runs: list[Run]) -> None:
+    """Stop the run when the parent says so, and end the process when the parent has ended."""
     from flux_tasks.jobs.submission import is_submitting, spool_ids
 
-    while os.read(0, 1024):
-        pass
+    while why := os.read(0, 65_536):
+        while not runs:  # it looks at its items
+            time.sleep(0.05)
+        runs[0].stop(Interrupted(why.decode("utf-8", "replace").strip()))
     over = time.monotonic() + _LAST_WORDS
     while is_submitting() and time.monotonic() < over:
         time.sleep(0.05)

@@ -67,6 +67,7 @@ async def finish_in_shards(
     await run.close()
     for number in numbers:
         await asyncio.to_thread(coordinator.folders[number].remove)
+    await asyncio.to_thread(coordinator.tidy)
 
 
 class _Coordinator:
@@ -122,8 +123,17 @@ class _Coordinator:
         """Tell the shards when the run is to end."""
         while self._run.stopped is None:
             await asyncio.sleep(_LOOK)
+        self._engine.stop(str(self._run.stopped))
         kind = files.join("runs", self._run.summary.run_id)
         await patiently(self._store.put_record, kind, "stop", {"why": str(self._run.stopped)})
+
+    def tidy(self) -> None:
+        """Remove what was there for the shards."""
+        kind = files.join("runs", self._run.summary.run_id)
+        with suppress(OSError):
+            self._store.remove_record(kind, "stop")
+            if files.is_local(self._store.url):
+                files.local_path(self._store.location(kind, "shards")).rmdir()
 
     async def _bring_to_end(self, number: int, show: Any) -> None:
         folder, task = self.folders[number], self._tasks[number]

@@ -91,10 +91,17 @@ def is_to_stop(store: Store, run_id: str) -> str:
     return ""
 
 
-def work_on(task: ShardTask, on_event: Callable[[Event], None] = lambda _: None) -> None:
+def work_on(
+    task: ShardTask,
+    on_event: Callable[[Event], None] = lambda _: None,
+    begun: Callable[[Run], None] = lambda _: None,
+) -> None:
     """Work on a shard as a run of its own, and note in the store how it has ended. Blocks until then.
 
     Whatever stops it is noted, too: who has started it decides what becomes of the shard.
+
+    Args:
+        begun: called with the run, which it may stop.
     """
     store = Store(task.settings.store)
     folder, warnings = task.folder(store), list[str]()
@@ -108,7 +115,7 @@ def work_on(task: ShardTask, on_event: Callable[[Event], None] = lambda _: None)
     try:
         _check_store(store, task.run_id)
         folder.note_life(secrets.token_hex(8))
-        run = _carry_out(task, folder, note)
+        run = _carry_out(task, folder, note, begun)
         if run.stopped is not None:
             kind, problem = type(run.stopped).__name__, str(run.stopped)
     except FluxError as error:
@@ -131,7 +138,9 @@ def _check_store(store: Store, run_id: str) -> None:
         raise StoreUnavailable(f"{what}: name a store that every machine reaches, such as s3://bucket/store")
 
 
-def _carry_out(task: ShardTask, folder: ShardFolder, on_event: Callable[[Event], None]) -> Run:
+def _carry_out(
+    task: ShardTask, folder: ShardFolder, on_event: Callable[[Event], None], begun: Callable[[Run], None]
+) -> Run:
     recipe, settings = task.load(), with_own_secrets(task.settings)
     if any(step.is_paid for step in recipe.steps):
         settings.require_key()
@@ -144,6 +153,7 @@ def _carry_out(task: ShardTask, folder: ShardFolder, on_event: Callable[[Event],
         run = Run(recipe, chosen, shard=shard, **options)
         if threading.current_thread() is threading.main_thread():  # a drained machine: what is in flight is collected
             signal.signal(signal.SIGTERM, lambda *_: run.stop(Interrupted("interrupted (SIGTERM)")))
+        begun(run)
         with run:
             asyncio.run(_finish(run, folder))
     return run

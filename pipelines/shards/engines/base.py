@@ -30,6 +30,9 @@ class Engine(ABC):
         How it has ended is in the store. If nothing is, the worker was lost; a reason may be returned.
         """
 
+    def stop(self, why: str) -> None:  # noqa: B027 - the store says it to every worker, a little later
+        """Tell the workers that the run is to end, if there is a quick way to."""
+
     async def __aenter__(self) -> Self:
         return self
 

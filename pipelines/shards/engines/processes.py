@@ -38,6 +38,11 @@ class Processes(Engine):
         finally:
             self._children.discard(child)
 
+    def stop(self, why: str) -> None:
+        """See ``Engine.stop``."""
+        for child in self._children:
+            child.stop(why)
+
     async def __aexit__(self, *_: object) -> None:
         """End what runs still."""
         for child in self._children:
