@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError
-from pipelines.cli.common import Positive
+from pipelines.cli.common import Location, Positive
 
 if TYPE_CHECKING:
     from flux_tasks.settings import Settings
@@ -26,11 +26,13 @@ class Sharding:
         shards: work on the items in N parts, each in a process of its own; one manifest and one report in the end
         on: where the shards run: processes of this machine (default), dask, dask:ADDRESS, ray, ray:ADDRESS, or
             prefect:POOL
+        folder: with workers elsewhere: the folder there where relative paths start
         shard: work on one part only, such as 2/4, in this process; for machines that you start yourself
     """
 
     shards: Positive | None = None
     on: Annotated[str, Parameter(metavar="ENGINE")] = ""
+    folder: Annotated[Location, Parameter(metavar="FOLDER")] = ""
     shard: Annotated[str, Parameter(metavar="I/N")] = ""
 
     def check(self, prefect: str | None, *, whole: bool) -> None:
@@ -46,8 +48,9 @@ class Sharding:
         from pipelines.run.shard import MOST_SHARDS
 
         problems = []
-        if self.on and self.shards is None:
-            problems.append(Problem("--on", "belongs to --shards: add that, or leave it out"))
+        for name, is_given in (("--on", self.on), ("--folder", self.folder)):
+            if is_given and self.shards is None:
+                problems.append(Problem(name, "belongs to --shards: add that, or leave it out"))
         if self.shard and self.shards is not None:
             problems.append(
                 Problem("--shard", "is one part by hand, and --shards starts all of them: give one of them")
@@ -83,4 +86,4 @@ class Sharding:
             return None
         from pipelines.shards.engines.choice import PROCESSES, engine_called
 
-        return engine_called(self.on or PROCESSES, self.shards, recipe, settings)
+        return engine_called(self.on or PROCESSES, self.shards, recipe, settings, str(self.folder))

@@ -5,7 +5,6 @@
     runs/<run id>/shards/<number>/<word>.jsonl   the rows of one attempt at a shard
     runs/<run id>/shards/<number>/end.json       how its last attempt has ended
     runs/<run id>/shards/<number>/alive.json     changes every few seconds while one works on it
-    runs/<run id>/stop.json                      the run is to end: no new job is begun
 
 An item belongs to a shard by the SHA-256 of its source (its location, or ``row-000012``, as the manifest has it): the
 first eight bytes as a number, modulo the number of shards. So every process, machine and version agrees on it, whatever

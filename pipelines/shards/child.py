@@ -25,7 +25,7 @@ from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
 from pipelines.shards.task import ShardTask, work_on
 
-__all__ = ["Child", "main"]
+__all__ = ["Child", "main", "work_in_child"]
 
 _LAST_WORDS = 5.0
 """Seconds to wait for the answer to a submission when the parent is gone."""
@@ -53,6 +53,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                cwd=task.folder or None,
                 start_new_session=True,  # Ctrl-C is for the parent, which tells the shards
             )
         said: deque[str] = deque(maxlen=_SAID)
@@ -86,6 +87,14 @@ class Child:
             if self._process is not None and self._process.stdin is not None:
                 with suppress(OSError, ValueError):
                     self._process.stdin.close()
+
+
+def work_in_child(task: ShardTask) -> str:
+    """Work on a shard in a process of its own: what workers of Dask and Ray call.
+
+    So shards of one worker share nothing, a crash costs the shard only, and the process ends with the worker.
+    """
+    return Child().run(task)
 
 
 def _listen(stream: Any, said: deque[str]) -> None:

@@ -17,12 +17,13 @@ from flux_tasks import errors, files
 from flux_tasks.errors import BudgetReached, Interrupted, OutOfCredits, RunStopped, StoreUnavailable
 from flux_tasks.settings import without_secrets
 from flux_tasks.store.commit import patiently
+from pipelines.run.attempt import Division
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
-from pipelines.run.shard import ShardFolder
+from pipelines.run.shard import Shard, ShardFolder
 from pipelines.shards.engines.base import Engine
 from pipelines.shards.merge import Gathering
-from pipelines.shards.task import ShardTask, fingerprint_of
+from pipelines.shards.task import ShardTask
 
 __all__ = ["finish_in_shards"]
 
@@ -65,9 +66,7 @@ async def finish_in_shards(
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
     await run.close()
-    for number in numbers:
-        await asyncio.to_thread(coordinator.folders[number].remove)
-    await asyncio.to_thread(coordinator.tidy)
+    await asyncio.to_thread(coordinator.end)
 
 
 class _Coordinator:
@@ -78,12 +77,12 @@ class _Coordinator:
         self._store = run.context.store
         run_id = run.summary.run_id
         self.folders = {number: ShardFolder(self._store, run_id, number) for number in range(1, count + 1)}
+        self._division, self._options = Division(self._store, run_id), options
         recipe = run.recipe
-        parts = (recipe.text, recipe.file, dict(recipe.variables), fingerprint_of(recipe))
-        settings = without_secrets(run.settings)
+        file = "" if engine.is_elsewhere and files.is_local(recipe.file) else recipe.file
+        parts = (recipe.text, file, dict(recipe.variables), without_secrets(run.settings))
         self._tasks = {
-            number: ShardTask(*parts, settings, run_id, number, count, dict(options), no_code)
-            for number in self.folders
+            number: ShardTask(*parts, Shard(number, count, run_id), no_code, engine.folder) for number in self.folders
         }
         self._warned: set[str] = set()
         self._spent: RunStopped | None = None
@@ -95,6 +94,7 @@ class _Coordinator:
         def show(event: Event) -> None:
             loop.call_soon_threadsafe(self._show, event)
 
+        await patiently(self._division.begin, self._run.recipe, self._options)
         watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.TaskGroup() as group:
@@ -124,16 +124,13 @@ class _Coordinator:
         while self._run.stopped is None:
             await asyncio.sleep(_LOOK)
         self._engine.stop(str(self._run.stopped))
-        kind = files.join("runs", self._run.summary.run_id)
-        await patiently(self._store.put_record, kind, "stop", {"why": str(self._run.stopped)})
+        await patiently(self._division.stop, str(self._run.stopped))
 
-    def tidy(self) -> None:
-        """Remove what was there for the shards."""
-        kind = files.join("runs", self._run.summary.run_id)
-        with suppress(OSError):
-            self._store.remove_record(kind, "stop")
-            if files.is_local(self._store.url):
-                files.local_path(self._store.location(kind, "shards")).rmdir()
+    def end(self) -> None:
+        """Remove what was there for the shards: their rows are in the manifest of the run."""
+        for folder in self.folders.values():
+            folder.remove()
+        self._division.end()
 
     async def _bring_to_end(self, number: int, show: Any) -> None:
         folder, task = self.folders[number], self._tasks[number]
@@ -160,9 +157,9 @@ class _Coordinator:
             if fruitless >= _TRIES or kind in (OutOfCredits.__name__, "RecipeError"):
                 found = getattr(errors, kind, RunStopped)
                 is_stop = isinstance(found, type) and issubclass(found, RunStopped)
-                self._run.stop((found if is_stop else RunStopped)(f"shard {task.number}/{task.count}: {reason}"))
+                self._run.stop((found if is_stop else RunStopped)(f"shard {task.shard}: {reason}"))
                 return
-            self._warn(f"shard {task.number}/{task.count} is begun again where it was left: {reason}")
+            self._warn(f"shard {task.shard} is begun again where it was left: {reason}")
             await asyncio.sleep(_PAUSE * (fruitless + 1))
 
     async def _attempt(self, task: ShardTask, folder: ShardFolder, show: Any) -> str:

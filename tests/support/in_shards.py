@@ -29,7 +29,7 @@ class Threads(Engine):
         self._begin = begin
 
     async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:
-        self.begun.append(task.number)
+        self.begun.append(task.shard.number)
         try:
             self._begin(task)
         except EOFError as error:  # the worker is lost

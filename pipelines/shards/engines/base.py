@@ -18,10 +18,12 @@ class Engine(ABC):
     Attributes:
         is_elsewhere: its workers may be on other machines, with other files and another environment.
         tells_events: it passes on what happens while it happens.
+        folder: where relative paths start on its workers; empty for their current folder.
     """
 
-    is_elsewhere: ClassVar[bool] = False
+    is_elsewhere: bool = False
     tells_events: ClassVar[bool] = False
+    folder: str = ""
 
     @abstractmethod
     async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from flux_tasks.errors import Problem, RecipeError, nearest, quote
 from flux_tasks.settings import Settings
 from pipelines.language.compiled import CompiledRecipe
@@ -11,19 +13,52 @@ __all__ = ["PROCESSES", "engine_called"]
 
 PROCESSES = "processes"
 _NAMES = (PROCESSES, "dask", "ray", "prefect")
+_LIBRARIES = {"dask": "distributed", "ray": "ray"}
 
 
-def engine_called(name: str, count: int, recipe: CompiledRecipe, settings: Settings) -> Engine:
+def engine_called(name: str, count: int, recipe: CompiledRecipe, settings: Settings, folder: str = "") -> Engine:
     """Return an engine that has not started anything yet.
+
+    Args:
+        folder: where relative paths start on its workers, if that was given.
 
     Raises:
         RecipeError: there is none of this name, its library is not installed, or the recipe or the settings cannot go
             where its workers are.
     """
-    kind, _, place = name.partition(":")
-    if kind == PROCESSES and not place:
-        from pipelines.shards.engines.processes import Processes
+    kind, sign, place = name.partition(":")
+    problem = ""
+    if kind not in _NAMES:
+        hint = nearest(kind, _NAMES) or f": write one of {', '.join(_NAMES)}"
+        problem = f"{quote(name)} is nothing that shards run on{hint}"
+    elif kind == PROCESSES and sign:
+        problem = f"{quote(name)}: processes are of this machine, and have no address: write processes"
+    elif kind == "prefect" and not place:
+        problem = "prefect needs a work pool: write prefect:POOL"
+    elif (library := _LIBRARIES.get(kind)) and find_spec(library) is None:
+        problem = f"{kind} is not installed: pip install 'flux-pipelines[{kind}]'"
+    if problem:
+        raise RecipeError([Problem("--on", problem)])
+    engine = _engine(kind, place, count, recipe, settings)
+    if folder and not engine.is_elsewhere:
+        raise RecipeError([Problem("--folder", "is for workers elsewhere: leave it out, or name them with --on")])
+    if engine.is_elsewhere:
+        from pipelines.flows.travel import check_travels
 
-        return Processes(count)
-    hint = nearest(kind, _NAMES) or f": write one of {', '.join(_NAMES)}"
-    raise RecipeError([Problem("--on", f"{quote(name)} is nothing that shards run on{hint}")])
+        check_travels(recipe, folder, store=settings.store)
+        engine.folder = folder
+    return engine
+
+
+def _engine(kind: str, place: str, count: int, recipe: CompiledRecipe, settings: Settings) -> Engine:
+    if kind == "dask":
+        from pipelines.shards.engines.dask import Dask
+
+        return Dask(place, count)
+    if kind == "ray":
+        from pipelines.shards.engines.ray import Ray
+
+        return Ray(place, count)
+    from pipelines.shards.engines.processes import Processes
+
+    return Processes(count)

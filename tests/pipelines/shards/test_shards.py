@@ -248,8 +248,8 @@ def test_a_shard_whose_worker_is_lost_is_begun_again(here: Place) -> None:
     lost = {first}
 
     def lose(task: Any) -> None:
-        if task.number in lost:
-            lost.discard(task.number)
+        if task.shard.number in lost:
+            lost.discard(task.shard.number)
             raise EOFError("the node was drained")
 
     warnings: list[str] = []
@@ -267,7 +267,7 @@ def test_a_shard_that_loses_every_worker_is_told_with_the_reason_and_the_others_
     first = shard_of(str(here.folder / "photos" / "p0.png"), 3)
 
     def lose(task: Any) -> None:
-        if task.number == first:
+        if task.shard.number == first:
             raise EOFError("no memory was left")
 
     engine = Threads(lose)
@@ -286,9 +286,9 @@ def test_what_a_lost_worker_has_paid_for_is_told_as_paid_by_the_run(here: Place,
     begun: list[int] = []
 
     def lose(task: Any) -> None:
-        begun.append(task.number)
-        if begun.count(task.number) == 2:
-            for place in ShardFolder(Store(here.settings.store), task.run_id, task.number).manifests():
+        begun.append(task.shard.number)
+        if begun.count(task.shard.number) == 2:
+            for place in ShardFolder(Store(here.settings.store), task.shard.of, task.shard.number).manifests():
                 Path(place).unlink()
 
     class Twice(Threads):
@@ -296,8 +296,8 @@ def test_what_a_lost_worker_has_paid_for_is_told_as_paid_by_the_run(here: Place,
 
         async def run(self, task: Any, on_event: Any) -> str:
             said = await super().run(task, on_event)
-            if begun.count(task.number) == 1:
-                ShardFolder(Store(here.settings.store), task.run_id, task.number).forget_end()
+            if begun.count(task.shard.number) == 1:
+                ShardFolder(Store(here.settings.store), task.shard.of, task.shard.number).forget_end()
             return said
 
     age(here.folder)
@@ -313,8 +313,8 @@ def test_a_worker_that_sees_another_store_says_so(here: Place) -> None:
 
     async def run(task: Any, on_event: Any) -> str:
         said = await plain(replace(task, settings=replace(task.settings, store=elsewhere)), on_event)
-        end = ShardFolder(Store(elsewhere), task.run_id, task.number).ending()
-        ShardFolder(Store(here.settings.store), task.run_id, task.number).end(**end)
+        end = ShardFolder(Store(elsewhere), task.shard.of, task.shard.number).ending()
+        ShardFolder(Store(here.settings.store), task.shard.of, task.shard.number).end(**end)
         return said
 
     engine.run = run  # type: ignore[method-assign]
@@ -324,9 +324,10 @@ def test_a_worker_that_sees_another_store_says_so(here: Place) -> None:
 
 
 def test_a_worker_for_which_the_recipe_means_something_else_makes_no_job(here: Place) -> None:
+    other = recipe(here, steps=[{"deblur": {}}]).text
     engine = Threads()
     plain = engine.run
-    engine.run = lambda task, on_event: plain(replace(task, fingerprint="another"), on_event)  # type: ignore[method-assign]
+    engine.run = lambda task, on_event: plain(replace(task, recipe=other), on_event)  # type: ignore[method-assign]
     run, rows = perform_in_shards(recipe(here), here.settings, 2, engine)
     assert "the same version of flux-pipelines" in run.summary.stopped
     assert here.jobs == 0

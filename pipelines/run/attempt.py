@@ -1,0 +1,173 @@
+"""An attempt at a shard of a run that many processes work on: it follows the whole run, and notes how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from flux_tasks import files
+from flux_tasks.errors import FluxError, Interrupted, RunStopped, StoreUnavailable
+from flux_tasks.settings import Settings
+from flux_tasks.store.records import Store
+from pipelines.language.compiled import CompiledRecipe
+from pipelines.run.context import Event, EventKind
+from pipelines.run.run import Run
+from pipelines.run.shard import Shard, ShardFolder
+
+__all__ = ["Attempt", "Division", "fingerprint_of"]
+
+_LOOK = 1.0
+"""Seconds between two looks whether the run is to stop; five times as many where the store is not on this machine."""
+_BEAT = 10.0
+"""Seconds between two signs of life."""
+_MOST_WARNINGS = 20
+
+
+def fingerprint_of(recipe: CompiledRecipe) -> str:
+    """Return a digest of what a recipe does, with the values that its templates read from the environment."""
+    text = json.dumps([recipe.digest, recipe.constants], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Division:
+    """What the store says of a run in shards, for all that work on one.
+
+    ::
+
+        runs/<run id>/division.json   what the shards have to know: the recipe's fingerprint, options of ``Run``
+        runs/<run id>/stop.json       the run is to end: no new job is begun
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._kind = files.join("runs", run_id)
+
+    def begin(self, recipe: CompiledRecipe, options: Mapping[str, Any]) -> None:
+        """Write what the shards have to know.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        record = {"fingerprint": fingerprint_of(recipe), "options": dict(options)}
+        self._store.put_record(self._kind, "division", record)
+
+    def options_for(self, recipe: CompiledRecipe) -> dict[str, Any]:
+        """Return the options of ``Run`` for a shard whose worker has read this recipe.
+
+        Raises:
+            StoreUnavailable: this worker sees another store, or none.
+            RunStopped: the recipe means something else here.
+        """
+        try:
+            record = self._store.record_or_empty(self._kind, "division")
+        except OSError as error:
+            raise StoreUnavailable.of("read", error) from error
+        if not record:
+            what = f"this worker does not see {self._kind} in the store {self._store.url}"
+            raise StoreUnavailable(f"{what}: name a store that every machine reaches, such as s3://bucket/store")
+        if record.get("fingerprint") != fingerprint_of(recipe):
+            what = "the recipe means something else on this worker: it needs the same version of flux-pipelines"
+            names = f", the same values of {', '.join(recipe.env)}" if recipe.env else ""
+            raise RunStopped(f"{what}{names} and the same files beside the recipe")
+        return dict(record["options"])
+
+    def stop(self, why: str) -> None:
+        """Tell the shards that the run is to end.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        self._store.put_record(self._kind, "stop", {"why": why})
+
+    @property
+    def why_stopped(self) -> str:
+        """Why no new job is begun; empty if the run goes on, or the store cannot be read at the moment."""
+        with suppress(OSError):
+            return str(self._store.record_or_empty(self._kind, "stop").get("why", ""))
+        return ""
+
+    def end(self) -> None:
+        """Remove what was there for the shards."""
+        with suppress(OSError):
+            for name in ("stop", "division"):
+                self._store.remove_record(self._kind, name)
+            if files.is_local(self._store.url):
+                files.local_path(self._store.location(self._kind, "shards")).rmdir()
+
+
+class Attempt:
+    """One attempt at a shard. Whoever makes it calls ``run``, works on that within ``following``, and calls ``end``.
+
+    Args:
+        shard: ``of`` the whole run.
+    """
+
+    def __init__(self, store: Store, shard: Shard) -> None:
+        self._shard = shard
+        self._division = Division(store, shard.of)
+        self._folder = ShardFolder(store, shard.of, shard.number)
+        self._warnings: list[str] = []
+        self._folder.note_life(secrets.token_hex(8))
+
+    def run(
+        self, recipe: CompiledRecipe, settings: Settings, on_event: Callable[[Event], None] = lambda _: None
+    ) -> Run:
+        """Return the run over what earlier attempts have left of the shard.
+
+        Raises:
+            RunStopped: this worker cannot work on it.
+        """
+
+        def note(event: Event) -> None:
+            if event.kind is EventKind.WARNING and len(self._warnings) < _MOST_WARNINGS:
+                self._warnings.append(event.text)
+            on_event(event)
+
+        options = self._division.options_for(recipe)
+        try:
+            shard = replace(self._shard, ended=self._folder.ended())
+        except OSError as error:
+            raise StoreUnavailable.of("read", error) from error
+        manifest = self._folder.new_manifest()
+        return Run(recipe, settings, on_event=note, manifest=manifest, shard=shard, **options)
+
+    @asynccontextmanager
+    async def following(self, run: Run) -> AsyncIterator[None]:
+        """Give signs of life in the block, and stop the run when all of it is to end."""
+        task = asyncio.create_task(self._follow(run))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _follow(self, run: Run) -> None:
+        pause = _LOOK if files.is_local(run.context.store.url) else 5 * _LOOK
+        since = 0.0
+        while True:
+            if why := await asyncio.to_thread(getattr, self._division, "why_stopped"):
+                run.stop(Interrupted(why))
+            await asyncio.sleep(pause)
+            since += pause
+            if since >= _BEAT:
+                since = 0.0
+                await asyncio.to_thread(self._folder.note_life, secrets.token_hex(8))
+
+    def end(self, problem: FluxError | None) -> None:
+        """Note how the attempt has ended: who has started it decides what becomes of the shard.
+
+        Args:
+            problem: what has stopped it; None if every item of the shard has ended.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        kind = "" if problem is None else type(problem).__name__
+        self._folder.end(kind=kind, problem=str(problem or ""), warnings=self._warnings)

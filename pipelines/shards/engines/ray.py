@@ -1,0 +1,67 @@
+"""Shards as tasks of Ray, on a cluster that is there, or on one of this machine that ends with the run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, Self
+
+from flux_tasks.errors import RunStopped
+from pipelines.run.context import Event
+from pipelines.shards.child import work_in_child
+from pipelines.shards.engines.base import Engine
+from pipelines.shards.task import ShardTask
+
+__all__ = ["Ray"]
+
+_MEMORY = 100_000_000
+"""Bytes of shared memory for a cluster of this machine: tasks and their answers are small."""
+
+
+class Ray(Engine):
+    """A task for each shard. Ray itself gives the task of a worker that is lost to another one.
+
+    Args:
+        address: of the cluster, such as ``auto``, ``10.0.0.5:6379`` or ``ray://head:10001``; empty for a cluster of
+            this machine.
+        count: how many shards there are: the workers of that cluster.
+    """
+
+    def __init__(self, address: str, count: int) -> None:
+        self.is_elsewhere = bool(address)
+        self._address, self._count = address, count
+        self._work: Any = None
+
+    async def __aenter__(self) -> Self:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a cluster of this machine reports to its makers
+        import ray
+
+        options: dict[str, Any] = {"address": self._address}
+        if not self._address:
+            options = {"address": "local", "num_cpus": self._count, "object_store_memory": _MEMORY}
+            options |= {"include_dashboard": False}
+        begin = lambda: ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)  # noqa: E731
+        try:
+            await asyncio.to_thread(begin)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            what = f"no cluster of Ray answers at {self._address or 'this machine'}: {error}"
+            raise RunStopped(f"{what}. Start one with `ray start --head`, or correct the address") from error
+        self._work = ray.remote(work_in_child)
+        return self
+
+    async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:
+        """See ``Engine.run``."""
+        from ray.exceptions import RayError
+
+        try:
+            return str(await self._work.options(name=f"shard {task.shard}").remote(task))
+        except RayError as error:
+            return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+    async def __aexit__(self, *error: object) -> None:
+        """Leave the cluster; one of this machine ends, with what its workers do still."""
+        import ray
+
+        await asyncio.to_thread(ray.shutdown)
