@@ -22,6 +22,7 @@ from pipelines.flows.recipe_flow import NAME, call_task
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
+from pipelines.report.ending import Ending
 from pipelines.report.of_run import write_run_report
 from pipelines.run.run import Run
 
@@ -62,13 +63,14 @@ async def deployed_recipe(
             block bfl-api-key.
     """
     try:
-        loaded = await asyncio.to_thread(read_recipe, recipe, variables)
-        await _call_flow_run(loaded.name)
-        settings = await settings_with_key(endpoint or "", store or "", key_block or "")
-        settings.require_key()
-        with in_places_of(loaded, settings) as chosen:
-            run = Run(loaded, chosen, limit=limit, budget=budget)
-            await _finish(run)
+        async with Ending(NAME) as ending:
+            ending.recipe = loaded = await asyncio.to_thread(read_recipe, recipe, variables)
+            await _call_flow_run(loaded.name)
+            settings = await settings_with_key(endpoint or "", store or "", key_block or "")
+            settings.require_key()
+            with in_places_of(loaded, settings) as chosen:
+                ending.run = run = Run(loaded, chosen, limit=limit, budget=budget)
+                await _finish(run)
     except FluxError as error:  # it says what to do: a traceback would say nothing more
         return Failed(message=str(error))
     return end_of(run.summary)
