@@ -87,15 +87,15 @@ class Ending:
         if (due := self._due(_words(error))) is not None:
             await background.arun(self._tell(*due, PATIENCE))
 
-    def tell(self, problem: str = "", *, patience: float = PATIENCE) -> None:
+    def tell(self, problem: str = "", *, patience: float | None = None) -> None:
         """Make the calls that are due, and wait for them.
 
         Args:
             problem: what broke off the run, or kept it from beginning.
-            patience: seconds after which they are given up.
+            patience: seconds after which they are given up; ``PATIENCE`` if left out.
         """
         if (due := self._due(problem)) is not None:
-            background.run(self._tell(*due, patience))
+            background.run(self._tell(*due, patience or PATIENCE))
 
     def _due(self, problem: str) -> tuple[Sequence[_Call], dict[str, Any]] | None:
         """Return the calls to make, and what they are told; None if there are none."""
