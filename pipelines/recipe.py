@@ -62,6 +62,7 @@ class Recipe:
         budget: the most credits that a run may spend, or a mapping as in YAML.
         storage_options: accounts of buckets by URL prefix, as in YAML.
         transport: how pictures are sent: ``bytes``, ``auto`` or ``url``; the setting if left out.
+        on_end: who is told when a run ends, as in YAML.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Recipe:
         budget: float | Mapping[str, Any] | None = None,
         storage_options: Mapping[str, Mapping[str, Any]] | None = None,
         transport: str = "",
+        on_end: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._written: dict[str, Any] = {"name": name, "source": source, "steps": list(steps), "output": output}
         further: dict[str, Any] = {"vars": dict(vars or {}), "env": list(env), "budget": budget}
-        further["transport"] = transport
+        further |= {"transport": transport, "on_end": on_end or None}
         further["storage_options"] = {prefix: dict(options) for prefix, options in (storage_options or {}).items()}
         self._written |= {key: value for key, value in further.items() if value not in ({}, [], None, "")}
         self._compiled: CompiledRecipe | None = None

@@ -12,12 +12,14 @@ import signal
 import threading
 import time
 from concurrent.futures import wait
+from contextlib import suppress
 from types import FrameType
 from typing import Self
 
 from flux_tasks import background
 from flux_tasks.errors import Interrupted
 from pipelines.cli.terminal import print_error
+from pipelines.report.ending import Ending
 from pipelines.run.run import Run
 
 GRACE = 30.0
@@ -32,11 +34,13 @@ class SignalHandler:
     """Stops ``run`` where a signal would have ended the process.
 
     Args:
+        ending: told if the process is ended before its run is.
         grace: how many seconds to wait for jobs in flight.
     """
 
-    def __init__(self, run: Run, *, grace: float = GRACE) -> None:
+    def __init__(self, run: Run, ending: Ending | None = None, *, grace: float = GRACE) -> None:
         self._run = run
+        self._ending = ending
         self._grace = grace
         self._count = 0
         self._second = threading.Event()
@@ -85,6 +89,9 @@ class SignalHandler:
         while is_submitting() and time.monotonic() < over:
             time.sleep(0.05)
         print_error("interrupted: what was submitted is in the journal; run again to go on")
+        if self._ending is not None and not self._second.is_set():
+            with suppress(Exception):  # whatever it is, the process ends
+                self._ending.tell(f"interrupted ({name})", patience=_LAST_WORDS)
         self._exit()
 
     @staticmethod

@@ -23,6 +23,7 @@ from pipelines.flows.served.ending import cancelled_by_sigterm, end_with_parent
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
+from pipelines.report.ending import Ending
 from pipelines.report.of_run import write_run_report
 from pipelines.run.run import Run
 
@@ -64,14 +65,15 @@ async def deployed_recipe(
     """
     end_with_parent()
     try:
-        with cancelled_by_sigterm():
-            loaded = await asyncio.to_thread(read_recipe, recipe, variables)
-            await _call_flow_run(loaded.name)
-            settings = await settings_with_key(endpoint or "", store or "", key_block or "")
-            settings.require_key()
-            with in_places_of(loaded, settings) as chosen:
-                run = Run(loaded, chosen, limit=limit, budget=budget)
-                await _finish(run)
+        async with Ending(NAME) as ending:
+            with cancelled_by_sigterm():
+                ending.recipe = loaded = await asyncio.to_thread(read_recipe, recipe, variables)
+                await _call_flow_run(loaded.name)
+                settings = await settings_with_key(endpoint or "", store or "", key_block or "")
+                settings.require_key()
+                with in_places_of(loaded, settings) as chosen:
+                    ending.run = run = Run(loaded, chosen, limit=limit, budget=budget)
+                    await _finish(run)
     except FluxError as error:  # it says what to do: a traceback would say nothing more
         return Failed(message=str(error))
     return end_of(run.summary)

@@ -19,8 +19,10 @@ from pipelines.language.compiled import HasCompiled
 from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
 from pipelines.plan.planner import PlanOptions
+from pipelines.report.ending import Ending
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
+from pipelines.run.summary import Summary
 
 if TYPE_CHECKING:
     from flux_tasks.tasks.embedded import EmbeddedServer
@@ -103,18 +105,8 @@ async def arun_recipe(
 ) -> RunResult:
     """Run a recipe from Python; the async form of ``run_recipe``."""
     outcomes = _outcomes(raise_on)
-    loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
-    changes: dict[str, Any] = {**settings}
-    given = {
-        name: changes.pop(name)
-        for name in ("limit", "sample", "seed", "budget", "verify", "on_event")
-        if name in changes
-    }
-    with use(**changes) as wanted, in_places_of(loaded, wanted) as chosen, Run(loaded, chosen, **given) as run:
-        await finish(run)
-    if run.stopped is not None:
-        raise run.stopped
-    summary = run.summary
+    async with Ending(str(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled.name) as ending:
+        summary = await _run(recipe, ending, settings)
     result = RunResult(
         counts=dict(summary.counts),
         jobs=summary.jobs,
@@ -127,6 +119,28 @@ async def arun_recipe(
     if any(summary.counts[outcome] for outcome in outcomes):
         raise ItemsFailed(f"{summary.problem}. Manifest: {summary.manifest}", result)
     return result
+
+
+async def _run(recipe: str | Path | HasCompiled, ending: Ending, settings: RunOptions) -> Summary:
+    """Run a recipe to its end, and let ``ending`` know recipe and run.
+
+    Raises:
+        RunStopped: it was stopped.
+    """
+    ending.recipe = loaded = loader.load(recipe) if isinstance(recipe, (str, Path)) else recipe.compiled
+    changes: dict[str, Any] = {**settings}
+    given = {
+        name: changes.pop(name)
+        for name in ("limit", "sample", "seed", "budget", "verify", "on_event")
+        if name in changes
+    }
+    with use(**changes) as wanted, in_places_of(loaded, wanted) as chosen:
+        ending.run = Run(loaded, chosen, **given)
+        with ending.run as run:
+            await finish(run)
+    if run.stopped is not None:
+        raise run.stopped
+    return run.summary
 
 
 def _outcomes(raise_on: bool | str | Iterable[str]) -> set[str]:

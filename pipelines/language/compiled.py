@@ -13,6 +13,7 @@ import yaml
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.settings import StorageOptions
 from pipelines.language.document.fields import Transport, as_data
+from pipelines.language.document.on_end import OnEnd
 from pipelines.language.document.output import Output
 from pipelines.language.document.recipe import Budget, Source
 from pipelines.language.graph import Graph
@@ -21,7 +22,7 @@ from pipelines.operations.user_function import UserFunction
 
 Path = tuple[str | int, ...]
 
-_NOT_IN_DIGEST = ("budget", "storage_options", "transport")
+_NOT_IN_DIGEST = ("budget", "storage_options", "transport", "on_end")
 """What a recipe says besides what it does."""
 
 
@@ -50,6 +51,7 @@ class CompiledRecipe:
         variables: the values of ``vars`` that the caller has set.
         transport: how pictures are sent; None for the setting.
         storage_options: accounts of buckets by URL prefix, as written; see ``pipelines.language.places``.
+        on_end: who is told when a run ends.
     """
 
     name: str
@@ -68,6 +70,7 @@ class CompiledRecipe:
     variables: Mapping[str, Any] = field(default_factory=dict)
     storage_options: StorageOptions = field(default_factory=dict)
     transport: Transport | None = None
+    on_end: tuple[OnEnd, ...] = ()
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Return problems with the lines of what they are about."""
@@ -103,8 +106,8 @@ class CompiledRecipe:
     def digest(self) -> str:
         """SHA-256 of what the recipe does.
 
-        Layout, comments, budget, storage options and transport do not change it, nor does the order of steps with the
-        same inputs.
+        Layout, comments, budget, storage options, transport and who is told at the end do not change it, nor does the
+        order of steps with the same inputs.
         """
         data = {name: value for name, value in self.to_data().items() if name not in _NOT_IN_DIGEST}
         steps = ({name: value for name, value in step.items() if name != "transport"} for step in data["steps"])
@@ -115,7 +118,8 @@ class CompiledRecipe:
 
     def to_data(self) -> dict[str, Any]:
         """Return the recipe as plain data, everything written out: ids, inputs, models."""
-        names = ("name", "vars", "env", "source", "steps", "outputs", "budget", "transport", "storage_options")
+        names: tuple[str, ...] = ("name", "vars", "env", "source", "steps", "outputs", "budget", "transport")
+        names = (*names, "storage_options", "on_end")
         found = {name.replace("outputs", "output"): getattr(self, name) for name in names}
         return {name: as_data(value) for name, value in found.items() if value not in ({}, (), None)}
 

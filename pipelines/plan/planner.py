@@ -80,6 +80,7 @@ def plan(
     with use(settings or current(), **changes) as given, in_places_of(recipe, given) as chosen:
         tally = Tally(recipe, chosen, budget_cap(recipe, budget))
         tally.plan.calls = [*recipe.functions]
+        tally.plan.at_end = [f"{call.name} ({', '.join(call.when)})" for call in recipe.on_end]
         listed = Listed()
         listed.tars = KnownTars(tally.store, program_version(), writes=False, is_trusted=not verify)
         found = partial(items, recipe, limit=limit, listed=listed)

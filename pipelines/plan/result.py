@@ -82,6 +82,7 @@ class Plan:
         store: where results are kept, as an absolute location.
         is_store_new: whether nothing is in it yet.
         calls: the user's functions that the recipe calls, as ``package.module:function``.
+        at_end: who is told when the run ends, and when: the command, or the host of the webhook.
         duplicates: what would be left out, by the item that is kept for it; each as ``source`` in a manifest.
         sample_of: how many items those of the plan stand for, if they are a sample.
         looked_at: how many of these were looked at to choose it.
@@ -106,6 +107,7 @@ class Plan:
     store: str = ""
     is_store_new: bool = False
     calls: list[str] = field(default_factory=list)
+    at_end: list[str] = field(default_factory=list)
     duplicates: dict[str, list[str]] = field(default_factory=dict)
     sample_of: int | None = None
     looked_at: int | None = None
@@ -266,6 +268,7 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
     if plan.calls:
         lines.append(f"calls: {', '.join(plan.calls)}; a plan calls them, too")
+    lines += [f"tells at the end: {call}" for call in plan.at_end]
     if plan.store:
         lines.append(f"store: {plan.store}{' (new: nothing is in it yet)' if plan.is_store_new else ''}")
     if plan.warnings:

@@ -143,6 +143,8 @@ class Run:
         if not self.is_part:
             self._begin()
         self._manifest.__enter__()
+        if not self.is_part:
+            self._state.begin()
         return self
 
     def _begin(self) -> None:
@@ -162,7 +164,6 @@ class Run:
             killed = self._begun.begin(**facts)
         except OSError as error:
             raise StoreUnavailable.of("written", error) from error
-        self._state.begin()
         for line in killed:
             self._warn(line)
         for warning in warnings:

@@ -35,6 +35,7 @@ from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
     from pipelines.language.compiled import CompiledRecipe
+    from pipelines.report.ending import Ending
     from pipelines.run.context import Event
     from pipelines.run.summary import Summary
     from pipelines.shards.engines.base import Engine
@@ -107,21 +108,24 @@ def run(
     """
     from pipelines.data.items import NoItems
     from pipelines.language.places import in_places_of
+    from pipelines.report.ending import Ending
 
     if then_ask and (sample is None or not sys.stdin.isatty()):
         why = "needs --sample" if sample is None else "needs a terminal: nobody can answer here"
         raise RecipeError([Problem("--then-ask", why)])
     sharding.check(outputs.prefect, whole=pruning.prune)
-    loaded = load_recipe(recipe, variables, no_code=no_code)
-    settings = places.settings(needs_key=False)
-    engine = sharding.engine(loaded, settings)
-    if any(step.is_paid for step in loaded.steps) and not (engine and engine.is_elsewhere):
-        settings.require_key()
-    with in_places_of(loaded, settings) as settings:
+    with ExitStack() as until_told:
+        ending = until_told.enter_context(Ending(str(recipe)))
+        ending.recipe = loaded = load_recipe(recipe, variables, no_code=no_code)
+        settings = places.settings(needs_key=False)
+        engine = sharding.engine(loaded, settings)
+        if any(step.is_paid for step in loaded.steps) and not (engine and engine.is_elsewhere):
+            settings.require_key()
+        settings = until_told.enter_context(in_places_of(loaded, settings))
         begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
         code = NO_CODE if no_code else ""
         shards = Shards(engine, sharding.shards, no_code=code) if engine and sharding.shards else None
-        run_it = partial(_carry_out, loaded, settings, outputs, shards, budget=budget, verify=verify)
+        run_it = partial(_carry_out, loaded, settings, outputs, ending, shards, budget=budget, verify=verify)
         try:
             ended, summary = run_it(limit=limit, sample=sample, shard=sharding.part)
         except NoItems as error:
@@ -175,6 +179,7 @@ def retry(
     """
     from pipelines.data.history import PastRun
     from pipelines.language.places import in_places_of
+    from pipelines.report.ending import Ending
 
     settings = places.settings(needs_key=False)
     earlier = PastRun.find(run_id, settings.store, no_code=NO_CODE if no_code else "")
@@ -196,14 +201,18 @@ def retry(
     settings.require_key()
     count = "1 item" if len(items) == 1 else f"{len(items):,} items"
     print_line(f"{earlier.run_id}: {earlier.recipe.name}: runs {count} again")
-    return carry_out(
-        earlier.recipe, settings, outputs, only=lambda item: item.source in items, seed=seed, budget=budget
-    )
+    with Ending(earlier.recipe.name) as ending:
+        ending.recipe = earlier.recipe
+        options: dict[str, Any] = {"only": lambda item: item.source in items, "seed": seed, "budget": budget}
+        return _carry_out(earlier.recipe, settings, outputs, ending, None, **options)[0]
 
 
 def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any) -> Exit:
     """Run ``recipe`` with the ``options`` of ``Run``, write its report, and print how it went."""
-    return _carry_out(recipe, settings, outputs, None, **options)[0]
+    from pipelines.report.ending import Ending
+
+    with Ending(recipe.name) as ending:
+        return _carry_out(recipe, settings, outputs, ending, None, **options)[0]
 
 
 @dataclass(frozen=True)
@@ -216,8 +225,14 @@ class Shards:
 
 
 def _carry_out(
-    recipe: CompiledRecipe, settings: Settings, outputs: Outputs, shards: Shards | None, **options: Any
+    recipe: CompiledRecipe,
+    settings: Settings,
+    outputs: Outputs,
+    ending: Ending,
+    shards: Shards | None,
+    **options: Any,
 ) -> tuple[Exit, Summary | None]:
+    """Do the same, and let ``ending`` know the run."""
     import asyncio
 
     from pipelines.cli.progress import Display
@@ -243,8 +258,9 @@ def _carry_out(
             settings = replace(settings, prefect=outputs.prefect or settings.prefect)
             settings = until_told.enter_context(in_places_of(recipe, settings))
             run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
+            ending.run = run
             run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
-            until_told.enter_context(SignalHandler(run, grace=outputs.grace))
+            until_told.enter_context(SignalHandler(run, ending, grace=outputs.grace))
             end_with_parent()
             with run:
                 display.begin(run.summary.total)

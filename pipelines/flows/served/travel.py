@@ -31,7 +31,10 @@ def check_travels(recipe: CompiledRecipe, folder: str = "", *, store: str = "") 
         try:
             problems = [] if read_recipe(recipe.text, recipe.variables).digest == recipe.digest else [_OTHER]
         except RecipeError as error:
-            problems = [Problem(one.where, f"{one.what} ({_AS_TEXT})", one.line) for one in error.problems]
+            problems = [
+                one if one.where.startswith("on_end") else Problem(one.where, f"{one.what} ({_AS_TEXT})", one.line)
+                for one in error.problems
+            ]
     if problems:
         raise RecipeError(recipe.placed(problems), file=recipe.file)
 

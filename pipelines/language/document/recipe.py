@@ -20,6 +20,7 @@ from pipelines.language.document.fields import (
     as_tuple,
     ending,
 )
+from pipelines.language.document.on_end import OnEnd
 from pipelines.language.document.output import Output
 
 TABLE_TYPES = ("csv", "tsv", "jsonl", "ndjson", "parquet")
@@ -192,6 +193,10 @@ class Budget(Part):
         return {"credits": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
+def _as_calls(value: Any) -> Any:
+    return (value,) if isinstance(value, dict) else as_tuple(value)
+
+
 class RecipeDocument(Part):
     """Where pictures come from, what is done to each, and where the results go."""
 
@@ -234,3 +239,10 @@ class RecipeDocument(Part):
     budget: Annotated[Budget | None, OrNull()] = Field(
         None, description="The most that a run may spend, in credits (1 credit = 0.01 USD)."
     )
+    on_end: Annotated[
+        tuple[OnEnd, ...],
+        Field(min_length=1),
+        BeforeValidator(_as_calls, json_schema_input_type=OnEnd | list[OnEnd]),
+        Wording("a call or a list of calls", "one such as {webhook: 'https://…', when: failed}"),
+        OrNull(),
+    ] = Field((), description="Who is told when a run ends: {command} or {webhook}, with when; or a list of these.")

@@ -12,6 +12,7 @@ from flux_tasks.files.remote.rules import option_problems
 from flux_tasks.settings import is_secret
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.fields import name_problem
+from pipelines.language.document.on_end import OnEnd
 from pipelines.language.document.output import Output
 from pipelines.language.document.recipe import REQUIRED, TABLE_TYPES, RecipeDocument, Source
 from pipelines.language.names import ITEM_NAMES, LABEL_NAMES, SOURCE
@@ -73,10 +74,18 @@ class _Loader:
         compiled = None
         if document.data is not None:
             compiled = _compile(document.data, self._include, self._function, variables, problems)
+            _check_calls(compiled.on_end if compiled else (), self._no_commands(document), problems)
         if compiled is None or problems.problems:
             in_order = sorted(dict.fromkeys(problems.problems), key=lambda problem: problem.line or 0)
             raise RecipeError(in_order, file=self.file)
         return replace(compiled, file=self.file, written=document.data, lines=document.lines, variables=dict(variables))
+
+    def _no_commands(self, document: yaml.Document) -> str:
+        """Return why the recipe may run no command at its end; empty if it may: if it is a file here, or Python."""
+        is_python = not self.file and not self.within and not document.lines
+        if self.no_code or is_python or (self.file and files.is_local(self.file)):
+            return self.no_code
+        return "only a recipe that is a file on this machine runs commands: name it in FLUX_ON_END where it runs"
 
     def _include(self, location: str) -> IncludedSteps:
         if location in self.included:
@@ -192,6 +201,7 @@ def _compile(
         env=written.env,
         budget=written.budget,
         storage_options=written.storage_options,
+        on_end=written.on_end,
         transport=written.transport,
         wanted=tuple(problems.wanted),
         own=tuple(problems.own),
@@ -217,6 +227,17 @@ def _check_env(names: Sequence[str], problems: ProblemCollector) -> None:
             problems.add(at, f"{cut(name)} sounds like a secret, which has no place in a prompt or a path: take it out")
         elif name not in os.environ:
             problems.add(at, f"the environment has no {cut(name)}: set it, or take it out of the list")
+
+
+def _check_calls(calls: Sequence[OnEnd], no_commands: str, problems: ProblemCollector) -> None:
+    for index, call in enumerate(calls):
+        at = ("on_end", *((index,) if len(calls) > 1 else ()))
+        if call.problem:
+            problems.add(at, call.problem)
+        elif call.command and no_commands:
+            problems.add((*at, "command"), f"{cut(call.name)} is not called: {no_commands}")
+        elif call.webhook.startswith("http://"):
+            problems.add((*at, "webhook"), "is plain http: write https, or name it in FLUX_ON_END")
 
 
 _FROM = {"images": "globs", "table": "a table", "dataset": "a dataset"}

@@ -81,6 +81,9 @@ def test_a_run_is_seen_from_elsewhere_while_it_goes_on_and_after_its_end(
         ]
         assert {job["id"] for job in jobs} == {"job-1", "job-2"}
         assert "job-2" in here_cli("jobs").stdout
+        wait_until(
+            lambda: "of account (2 by jobs)" in here_cli("doctor", "--endpoint", bfl.url, key="right-key").stdout
+        )
     found = told(here_cli, "status")
     assert found["running"] == []
     assert [(one["run_id"], one["state"], one["counts"]) for one in found["ended"]] == [

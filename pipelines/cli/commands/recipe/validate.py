@@ -61,6 +61,8 @@ def _validate(recipe: Location, loaded: CompiledRecipe, *, offline: bool) -> Exi
         print_line(f"{recipe}: warning: {warning}")
     for name in loaded.functions:
         print_line(f"{recipe}: calls {name}")
+    for call in loaded.on_end:
+        print_line(f"{recipe}: tells at the end: {call.name} ({', '.join(call.when)})")
     if invalid:
         print_line(f"{recipe}: {invalid:,} of {items} are invalid, and would not be paid for")
         return Exit.ITEMS

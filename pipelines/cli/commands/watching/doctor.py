@@ -61,7 +61,7 @@ def doctor(*, places: Places = Places(), json: Json = False) -> Exit:
 
     settings = places.settings(needs_key=False)
     found: list[Finding] = []
-    for check in (_endpoint, _store, _journal, _disks, _prefect, _versions):
+    for check in (_endpoint, _store, _journal, _slots, _disks, _prefect, _versions):
         for finding in _findings(check, settings):
             found.append(finding)
             if not json:
@@ -204,6 +204,22 @@ def _journal(settings: Settings) -> Iterator[Finding]:
     if spooled := len(Spool(store).keys()):
         text = f"{spooled:,} paid jobs wait on this machine, because the store could not be written"
         yield Finding("spool", False, text, "run any recipe on this store again: it writes them first")
+
+
+def _slots(settings: Settings) -> Iterator[Finding]:
+    """Who holds slots of the account, over all processes on the store."""
+    from flux_tasks.store.account.slots import account_of, holders
+    from flux_tasks.store.records import Store
+
+    own = account_of(settings)
+    told = []
+    for holder in holders(Store(settings.store)):
+        if holder.account == own and not holder.is_over:
+            of_kinds = (
+                f"{claim.claimed} of {kind} ({claim.active} by jobs)" for kind, claim in sorted(holder.claims.items())
+            )
+            told.append(f"{holder.name} has {', '.join(of_kinds)}")
+    yield Finding("slots", True, "; ".join(told) or "no process holds any of this account")
 
 
 def _disks(settings: Settings) -> Iterator[Finding]:

@@ -107,6 +107,7 @@ def collect(
       flux-pipelines collect 0c1f6d2e-7a41-4c9b-9a51-d6f0a8f1d0f3 --key 4fb0c2
 
     Args:
+        job: the id that the service gave the job
         polling_url: where to ask for it, as the answer to its submission said (default: the endpoint's own address)
         key: the held job that it is, by the beginning of its key; `flux-pipelines store held` lists them
         output: write the picture to this file; it may be an fsspec URL
