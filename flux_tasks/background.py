@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -84,7 +85,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run ``coroutine`` on the background loop and wait for it from a thread.
 
     Raises:
-        RuntimeError: when called on the background loop itself, where waiting would never end.
+        RuntimeError: when called on the background loop itself, or while Python ends: waiting would never end.
     """
     loop = _ensure_loop()
     if _is_current(loop):
@@ -110,7 +111,8 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         future = start(work())
         while not wait([future], timeout=1).done:  # a Ctrl-C just before the wait begins is only noticed after it
-            pass
+            if sys.is_finalizing():
+                raise RuntimeError("Python is ending, and with it the loop's thread: nothing would end this wait")
         return future.result()
     except BaseException:
         # A Ctrl-C must not leave the work running, nor one that comes before there is a future to cancel.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["PATIENCE", "clock_that_ends", "wait_until", "wait_until_still"]
+__all__ = ["PATIENCE", "children", "clock_that_ends", "wait_until", "wait_until_still"]
 
 PATIENCE = 300.0
 """Seconds after which a test counts as hanging. A busy machine is slow: no test may be stricter than this."""
@@ -41,3 +42,9 @@ def clock_that_ends(happened: Callable[[], Any]) -> SimpleNamespace:
     So what is seen before the deadline does not depend on how quick the machine is.
     """
     return SimpleNamespace(monotonic=lambda: time.monotonic() + (2 * PATIENCE if happened() else 0.0))
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that a process has started."""
+    found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)  # noqa: S607
+    return [int(number) for number in found.stdout.split()]

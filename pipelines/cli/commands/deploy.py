@@ -16,7 +16,7 @@ from pipelines.cli.common import Budget, Exit, Limit, Location, Places, StoreFol
 from pipelines.cli.terminal import print_line
 
 if TYPE_CHECKING:
-    from pipelines.flows.deployment import Deployment
+    from pipelines.flows.served.deployment import Deployment
     from pipelines.language.compiled import CompiledRecipe
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
@@ -109,7 +109,7 @@ def serve(
     """
     from asyncio import run
 
-    from pipelines.flows.watch import check_place
+    from pipelines.flows.served.watch import check_place
 
     places = [str(place) for place in watch]
     if prefect == "off":
@@ -117,7 +117,7 @@ def serve(
     made = _deployments(recipes, variables, timing, parameters)
     for place in places:
         check_place(place)
-    from pipelines.flows import serving
+    from pipelines.flows.served import serving
 
     run(serving.serve(made, print_line, places, pause=every))
     return Exit.OK
@@ -155,7 +155,7 @@ def deploy(
     if yaml:
         print_line(_yaml_of({"deployments": [one.to_entry(pool) for one in made]}).rstrip())
         return Exit.OK
-    from pipelines.flows import serving
+    from pipelines.flows.served import serving
 
     run(serving.register(made, pool, print_line))
     return Exit.OK
@@ -172,7 +172,7 @@ def _watch_alone(
     """Run recipes without a Prefect server when there are new pictures."""
     from asyncio import run
 
-    from pipelines.flows.watch import check_place, start_processes
+    from pipelines.flows.served.watch import check_place, start_processes
 
     problems = []
     if timing != _TIMING:
@@ -227,8 +227,8 @@ def _deployments(
     Raises:
         RecipeError: a recipe or an option is wrong, or a recipe would mean something else where it runs.
     """
-    from pipelines.flows.deployment import Deployment, schedule_of
-    from pipelines.flows.travel import check_travels
+    from pipelines.flows.served.deployment import Deployment, schedule_of
+    from pipelines.flows.served.travel import check_travels
 
     schedule = schedule_of(timing.cron, timing.interval, timing.rrule, timing.timezone)
     options = parameters.options()

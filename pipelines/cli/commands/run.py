@@ -203,6 +203,7 @@ def _carry_out(
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
     from pipelines.flows.recipe_run import finish
+    from pipelines.flows.served.ending import end_with_parent
     from pipelines.language.places import in_places_of
     from pipelines.report.early import EarlyPreviews
     from pipelines.report.of_run import write_run_report
@@ -222,6 +223,7 @@ def _carry_out(
             run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
             run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
             until_told.enter_context(SignalHandler(run, grace=outputs.grace))
+            end_with_parent()
             with run:
                 display.begin(run.summary.total)
                 early.begin(run.summary.total if run.summary.report else 0)

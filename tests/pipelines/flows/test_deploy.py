@@ -20,8 +20,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import load_flow_from_entrypoint
-from waiting import PATIENCE
+from waiting import PATIENCE, children, wait_until
 
+from flux_tasks.store.owner import is_process_alive
 from pipelines.flows import deployed_recipe
 from pipelines.flows.deployed import read_recipe
 from pipelines.recipe import Recipe
@@ -247,9 +248,29 @@ async def test_a_signal_ends_serve_and_its_run_which_loses_nothing(
     assert (charged, bfl.jobs) == (1, 2), "the job that was in work was collected, and only the other one paid"
 
 
+async def test_a_served_run_ends_soon_when_serve_is_killed_and_the_next_one_collects_its_job(
+    prefect_cli: Cli, bfl: FakeBfl, relative: str, name: str
+) -> None:
+    bfl.hold = True
+    prefect_cli.environment |= {"FLUX_ENDPOINT": bfl.url, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    with prefect_cli.start("serve", relative, "--limit", "1", key="k") as served:
+        assert served.stdout is not None
+        assert "serving run-recipe/" in await asyncio.to_thread(served.stdout.readline)
+        async with get_client() as client:
+            await client.create_flow_run_from_deployment((await deployment(name)).id)
+        await asyncio.to_thread(wait_until, lambda: bfl.jobs)
+        [run] = children(served.pid)
+        served.kill()
+        await asyncio.to_thread(wait_until, lambda: not is_process_alive(run))
+    bfl.hold = False
+    done = await asyncio.to_thread(prefect_cli, "run", relative, "--limit", "1", "--prefect", "off", key="k")
+    assert (done.returncode, bfl.jobs) == (0, 2), done.stderr
+
+
 OVERLAPPING = """
 import sys
 from prefect import flow
+from flux_tasks.store.owner import is_process_alive
 from pipelines.flows import deployed_recipe
 import asyncio
 state = asyncio.run(deployed_recipe(sys.argv[1], return_state=True))

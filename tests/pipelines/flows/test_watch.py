@@ -12,11 +12,12 @@ import pytest
 from command_line import Cli, Here
 from fake_bfl import FakeBfl
 from PIL import Image
-from waiting import PATIENCE
+from waiting import PATIENCE, children, wait_until
 
+from flux_tasks.store.owner import is_process_alive
 from flux_tasks.store.records import Store
-from pipelines.flows import watch as watching
-from pipelines.flows.watch import pictures, watch
+from pipelines.flows.served import watch as watching
+from pipelines.flows.served.watch import pictures, watch
 
 
 class Watcher:
@@ -202,3 +203,20 @@ async def test_without_a_prefect_server_each_run_is_a_process_of_its_own_and_a_s
     charged = bfl.jobs
     done = await asyncio.to_thread(cli, "run", str(folder / "recipe.yaml"), "--limit", "1", key="k")
     assert (done.returncode, charged, bfl.jobs) == (0, 1, 2)
+
+
+async def test_a_run_that_a_watch_has_started_ends_soon_when_that_is_killed(
+    cli: Cli, bfl: FakeBfl, folder: Path
+) -> None:
+    cli.environment |= {"FLUX_ENDPOINT": bfl.url}
+    recipe = str(folder / "recipe.yaml")
+    bfl.hold = True
+    options = ["--watch", str(folder / "photos"), "--every", "0.1", "--limit", "1", "--prefect", "off"]
+    with cli.start("serve", recipe, *options, key="k") as served:
+        await asyncio.to_thread(wait_until, lambda: bfl.jobs)
+        [run] = children(served.pid)
+        served.kill()
+        bfl.hold = False  # the job in work is collected before the end
+        await asyncio.to_thread(wait_until, lambda: not is_process_alive(run))
+    done = await asyncio.to_thread(cli, "run", recipe, "--limit", "1", key="k")
+    assert (done.returncode, bfl.jobs) == (0, 2), "the run paid for no other step after the end of its parent"

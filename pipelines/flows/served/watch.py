@@ -21,6 +21,7 @@ from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, quote, reason_of
 from flux_tasks.store.records import Store
 from pipelines.data.formats import folders
+from pipelines.flows.served.ending import tied_to_this_process
 from pipelines.language.compiled import CompiledRecipe
 
 __all__ = ["Start", "check_place", "start_processes", "watch"]
@@ -143,7 +144,8 @@ async def start_processes(
             async with turn:
                 tell(f"{name}: {why}: a run begins")
                 # In a session of its own, so that Ctrl-C reaches it once, by way of this process.
-                process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+                environment = {**os.environ, **tied_to_this_process()}
+                process = await asyncio.create_subprocess_exec(*command, start_new_session=True, env=environment)
                 try:
                     code = await process.wait()
                 except asyncio.CancelledError:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from prefect import get_client
@@ -16,8 +18,9 @@ from prefect.utilities.urls import url_for
 
 from flux_tasks.store.records import Store
 from pipelines.flows.deployed import settings_with_key
-from pipelines.flows.deployment import Deployment, check_pool, check_server
-from pipelines.flows.watch import Start, watch
+from pipelines.flows.served.deployment import Deployment, check_pool, check_server
+from pipelines.flows.served.ending import tied_to_this_process
+from pipelines.flows.served.watch import Start, watch
 
 __all__ = ["register", "serve"]
 
@@ -58,12 +61,72 @@ async def serve(
         tell(f"serving {made.full_name}: {one.timing}; {url_for('deployment', obj_id=number)}")
         watching += [watch(place, one.name, store, _starter(number, tell), tell, pause=pause) for place in places]
     tell("Ctrl-C ends it, and pauses the schedules until the next time")
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, runner.handle_sigterm)
+    os.environ |= tied_to_this_process()  # the runner hands its environment on
     watchers = asyncio.gather(*watching)
     try:
-        await runner.start()
+        await _run_until_signal(runner, tell)
     finally:
+        for name in tied_to_this_process():
+            os.environ.pop(name, None)
         watchers.cancel()
+        with suppress(asyncio.CancelledError):
+            await watchers
+
+
+GRACE = 30.0
+"""Seconds that runs in work have for their end after a signal."""
+
+LAST_WORDS = 10.0
+"""Seconds that the server has for each thing that it is told at the end."""
+
+
+async def _run_until_signal(runner: Runner, tell: Callable[[str], None]) -> None:
+    """Run what the server starts until Ctrl-C or SIGTERM; then end within ``GRACE`` and a few times ``LAST_WORDS``.
+
+    The second signal leaves runs in work no time.
+    """
+    loop, ending, hurry = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+    def note() -> None:
+        (hurry if ending.is_set() else ending).set()
+
+    running = asyncio.ensure_future(runner.start())
+    signalled = asyncio.ensure_future(ending.wait())
+    await asyncio.sleep(0)  # its own handler, which would wait for the server for minutes, is set by now
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, note)
+    try:
+        await asyncio.wait({running, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if running.done():  # it could not even begin
+            await running
+            return
+        count = runner._process_manager.flow_run_count() if runner.started else 0
+        tell(f"ending: {count} runs in work are cancelled; once more does not wait for them")
+        await _within(GRACE + LAST_WORDS, runner.astop(), hurry)
+        await _end_processes(runner, 0.0 if hurry.is_set() else GRACE)
+        if not await _within(LAST_WORDS, running) or running.cancelled() or running.exception() is not None:
+            tell("the Prefect server did not take all of it: schedules may go on, and their runs wait for the next time")
+    finally:
+        signalled.cancel()
+        running.cancel()
+        await asyncio.wait({running}, timeout=LAST_WORDS)
+
+
+async def _within(seconds: float, work: Awaitable[object], hurry: asyncio.Event | None = None) -> bool:
+    """Wait for something for a while, or until there is a hurry; whether it has come to its end, in whatever way."""
+    task = asyncio.ensure_future(work)
+    pressed = asyncio.ensure_future((hurry or asyncio.Event()).wait())
+    await asyncio.wait({task, pressed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    pressed.cancel()
+    return task.done()
+
+
+async def _end_processes(runner: Runner, grace: float) -> None:
+    """End the processes of runs that are still there, which Prefect does only where its server answers."""
+    if runner.started or runner.stopping:
+        processes = runner._process_manager
+        ends = [processes.kill(run, grace, force=not grace) for run in processes.flow_run_ids()]
+        await asyncio.gather(*ends, return_exceptions=True)
 
 
 def _starter(deployment: UUID, tell: Callable[[str], None]) -> Start:
