@@ -239,7 +239,7 @@ def _carry_out(
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
     from pipelines.flows.recipe_run import finish
-    from pipelines.flows.served.ending import end_with_parent
+    from pipelines.flows.stopping import end_with_parent
     from pipelines.language.places import in_places_of
     from pipelines.report.early import EarlyPreviews
     from pipelines.report.of_run import write_run_report

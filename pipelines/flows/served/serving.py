@@ -19,8 +19,8 @@ from prefect.utilities.urls import url_for
 from flux_tasks.store.records import Store
 from pipelines.flows.deployed import settings_with_key
 from pipelines.flows.served.deployment import Deployment, check_pool, check_server
-from pipelines.flows.served.ending import tied_to_this_process
 from pipelines.flows.served.watch import Start, watch
+from pipelines.flows.stopping import tied_to_this_process
 
 __all__ = ["register", "serve"]
 
@@ -105,7 +105,8 @@ async def _run_until_signal(runner: Runner, tell: Callable[[str], None]) -> None
         await _within(GRACE + LAST_WORDS, runner.astop(), hurry)
         await _end_processes(runner, 0.0 if hurry.is_set() else GRACE)
         if not await _within(LAST_WORDS, running) or running.cancelled() or running.exception() is not None:
-            tell("the Prefect server did not take all of it: schedules may go on, and their runs wait for the next time")
+            what = "schedules may go on, and their runs wait for the next time"
+            tell(f"the Prefect server did not take all of it: {what}")
     finally:
         signalled.cancel()
         running.cancel()

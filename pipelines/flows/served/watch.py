@@ -21,7 +21,7 @@ from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, quote, reason_of
 from flux_tasks.store.records import Store
 from pipelines.data.formats import folders
-from pipelines.flows.served.ending import tied_to_this_process
+from pipelines.flows.stopping import tied_to_this_process
 from pipelines.language.compiled import CompiledRecipe
 
 __all__ = ["Start", "check_place", "start_processes", "watch"]

@@ -43,7 +43,7 @@ def engine_called(name: str, count: int, recipe: CompiledRecipe, settings: Setti
     if folder and not engine.is_elsewhere:
         raise RecipeError([Problem("--folder", "is for workers elsewhere: leave it out, or name them with --on")])
     if engine.is_elsewhere:
-        from pipelines.flows.travel import check_travels
+        from pipelines.flows.served.travel import check_travels
 
         check_travels(recipe, folder, store=settings.store)
         engine.folder = folder

@@ -24,7 +24,7 @@ from flux_tasks.api import notices
 from flux_tasks.errors import RecipeError
 from pipelines import Recipe
 from pipelines.flows import deployed_recipe
-from pipelines.flows.travel import check_travels
+from pipelines.flows.served.travel import check_travels
 from pipelines.language.document.on_end import OnEnd
 from pipelines.language.reading import loader
 from pipelines.report import ending

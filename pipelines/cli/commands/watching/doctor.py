@@ -257,7 +257,7 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
         return
     from asyncio import run
 
-    from pipelines.flows.deployment import check_server
+    from pipelines.flows.served.deployment import check_server
 
     try:
         run(check_server())
