@@ -32,6 +32,7 @@ _SOON = 0.4  # the same, until everybody has its share
 _RENEWAL = 10.0  # seconds between two writes of who is alone
 _CERTAIN = LAPSE / 2  # seconds after the last write for which nobody else can take the claimed slots
 _SAFE = 1  # slots without a lease
+_TURN = 5.0  # seconds for which a process has a slot at least, where there are fewer slots than processes
 
 
 class SlotLease:
@@ -93,6 +94,8 @@ class _Block:
         self._is_alone = True
         self._written = -math.inf
         """When the last claim that is certainly written was begun to be written, by ``time.monotonic``."""
+        self._since = time.monotonic()
+        """Since when it has had slots, or none."""
         self._working: asyncio.Future[Any] | None = None
         slots.share(self, self._party.usable)
 
@@ -101,15 +104,20 @@ class _Block:
         silent = time.monotonic() - self._written
         if silent > _CERTAIN:  # this process was stopped for a while, or the store was gone
             self._party.forget()
+        wanted, now = self._slots.wanted(), time.monotonic()
+        had = self._party.usable["account"]
+        waited = int((now - self._since) / _TURN) * (-1 if had else 1)
         is_due = silent > (_RENEWAL if self._is_alone else _ROUND / 2)
         try:
-            is_settled = await self._perform(self._party.round(self._slots.wanted(), is_due=is_due))
+            is_settled = await self._perform(self._party.round(wanted, waited, is_due=is_due))
         except OSError as error:
             if time.monotonic() - self._written > _CERTAIN:
                 _log.info("one slot only, because the store cannot be used: %s", error)
                 self._party.usable = {kind: min(_SAFE, most) for kind, most in self._party.most.items()}
                 self._slots.share(self, self._party.usable)
             return _ROUND
+        if bool(had) != bool(self._party.usable["account"]):
+            self._since = now
         return _ROUND if is_settled else _SOON
 
     async def _perform(self, steps: Round) -> bool:

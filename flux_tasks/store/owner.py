@@ -72,6 +72,8 @@ def is_process_alive(pid: int) -> bool:
     """Check whether this machine has a process with this id."""
     try:
         os.kill(pid, 0)
+    except OverflowError:  # no process has such a number
+        return False
     except OSError as error:  # it is refused for a process of another user
         return not isinstance(error, ProcessLookupError)
     return True

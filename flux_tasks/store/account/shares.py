@@ -23,12 +23,15 @@ class Claim:
         active: of these, the ones that jobs hold.
         wanted: slots that it could use at this moment: those of active jobs, and of jobs that wait for one.
         most: slots that it would take at most, if it were alone.
+        waited: for how long it has had none, in turns of a few seconds; below zero, for how long it has had some.
+            Where there are fewer slots than processes, who has waited longest comes first.
     """
 
     claimed: int = 0
     active: int = 0
     wanted: int = 0
     most: int = 0
+    waited: int = 0
 
 
 Claims: TypeAlias = Mapping[str, Claim]
@@ -59,8 +62,11 @@ Round: TypeAlias = Generator[Read | Write | Limit, object, bool]
 
 
 def fair_shares(wanted: Mapping[str, int], total: int) -> dict[str, int]:
-    """Divide ``total`` slots: nobody gets more than it wants while another one lacks any; what is left, equally."""
-    shares = dict.fromkeys(sorted(wanted), 0)
+    """Divide ``total`` slots: nobody gets more than it wants while another one lacks any; what is left, equally.
+
+    What cannot be divided goes to the first of ``wanted``.
+    """
+    shares = dict.fromkeys(wanted, 0)
     left = total
     while left and (short := [name for name in shares if shares[name] < wanted[name]]):
         each = max(1, left // len(short))
@@ -96,15 +102,16 @@ class Party:
         """Count on nothing that was written: others may have taken this process for dead."""
         self.claims = {kind: Claim(most=most) for kind, most in self.most.items()}
 
-    def round(self, wanted: Mapping[str, int], *, is_due: bool) -> Round:
+    def round(self, wanted: Mapping[str, int], waited: int = 0, *, is_due: bool) -> Round:
         """Claim what is fair, and give back what others lack.
 
         Args:
             wanted: slots that could be used at this moment.
+            waited: see ``Claim``; of all classes.
             is_due: write the claims even if nothing has changed.
         """
         others: Mapping[str, Claims] = yield Read()  # type: ignore[assignment] # see Read
-        targets = {kind: self._target(kind, wanted[kind], others) for kind in self.most}
+        targets = {kind: self._target(kind, wanted[kind], waited, others) for kind in self.most}
         lowered = {kind: min(self.usable[kind], targets[kind]) for kind in self.most}
         self.usable = lowered
         held: Mapping[str, int] = yield Limit(lowered)  # type: ignore[assignment] # see Limit
@@ -113,7 +120,7 @@ class Party:
             room = _total(kind, self.most[kind], others) - _sum(kind, others)
             least = max(lowered[kind], min(held[kind], claim.claimed))  # more are held only of jobs that may have ended
             claimed = max(least, min(targets[kind], room))
-            claims[kind] = replace(claim, claimed=claimed, active=held[kind], wanted=wanted[kind])
+            claims[kind] = Claim(claimed, held[kind], wanted[kind], claim.most, waited)
         is_other = any(claims[kind].claimed != before[kind].claimed for kind in claims)
         if is_other or is_due:
             yield from self._write(claims)
@@ -130,12 +137,14 @@ class Party:
         yield Limit(self.usable)
         return all(claims[kind].claimed == targets[kind] for kind in claims)
 
-    def _target(self, kind: str, wanted: int, others: Mapping[str, Claims]) -> int:
+    def _target(self, kind: str, wanted: int, waited: int, others: Mapping[str, Claims]) -> int:
         """Return the slots that are this process's share. Where nobody lacks any, it keeps what it has."""
         claims = {name: claims[kind] for name, claims in others.items() if kind in claims}
-        claims[self.name] = replace(self.claims[kind], wanted=wanted)
+        claims[self.name] = replace(self.claims[kind], wanted=wanted, waited=waited)
         total = _total(kind, self.most[kind], others)
-        wants = {name: min(claim.wanted, claim.most) for name, claim in claims.items()}
+        is_scarce = len(claims) > total
+        first = sorted(claims, key=lambda name: (-claims[name].waited if is_scarce else 0, name))
+        wants = {name: min(claims[name].wanted, claims[name].most) for name in first}
         is_enough = all(wants[name] <= claim.claimed for name, claim in claims.items())
         share = total - _sum(kind, others) if is_enough else fair_shares(wants, total)[self.name]
         return max(0, min(self.most[kind], share))

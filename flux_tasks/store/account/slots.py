@@ -155,7 +155,7 @@ def _claims(record: Mapping[str, Any]) -> dict[str, Claim]:
     found = {}
     for kind, fields in classes.items() if isinstance(classes, dict) else ():
         named = fields if isinstance(fields, dict) else {}
-        numbers = [n for name in _FIELDS if isinstance(n := named.get(name), int) and 0 <= n < 1_000_000]
-        if len(numbers) == len(_FIELDS):
+        numbers = [n for name in _FIELDS if isinstance(n := named.get(name), int)]
+        if len(numbers) == len(_FIELDS) and 0 <= numbers[0] < 1_000_000 and 0 <= numbers[3] < 1_000_000:
             found[kind] = Claim(*numbers)
     return found
