@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flux_tasks.api.client import BflClient, Finished
@@ -22,6 +23,7 @@ from flux_tasks.jobs.known import remember_refusal
 from flux_tasks.jobs.result import losses, picture_warnings
 from flux_tasks.jobs.submission import Claim, keep_lease
 from flux_tasks.settings import Settings, is_loopback
+from flux_tasks.store.account.charges import Charge
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.failures import remember_failure
@@ -70,11 +72,11 @@ class Collector:
             charged = job.call.tool.charged_when_refused
             refusal = Moderated(answer.stage, answer.reasons, job_id=answer.job_id, charged=charged)
             await remember_refusal(job, refusal, entry)
-            await self._settle()
+            await self._settle(entry.charge(0.0 if charged == "no" else None, is_certain=charged == "yes"))
             raise refusal from None
         except ItemError as failure:  # it ended without a result: nothing is left to collect
             await remember_failure(job.store, failure, entry)
-            await self._settle()
+            await self._settle(entry.charge(is_certain=False))  # no document says that its credits are given back
             raise
 
     async def _watch(self) -> Finished:
@@ -96,9 +98,10 @@ class Collector:
             entry.id, entry.polling_url, deadline=job.deadline, on_progress=job.on_progress, watch=watch
         )
 
-    async def _settle(self) -> None:
+    async def _settle(self, charge: Charge) -> None:
+        settle = partial(self._job.journal.settle, charge=charge)
         with suppress(StoreUnavailable):  # then the next run finds a job that has ended
-            await patiently(self._job.journal.settle, self._job.key, self._entry.id)
+            await patiently(settle, self._job.key, self._entry.id)
 
     async def fetch(self, finished: Finished, limit: TrafficLimit, room: AsyncExitStack) -> tuple[bytes, Finished]:
         """Return the delivered bytes, and the last answer to a poll: after a failure it brings a fresh address.

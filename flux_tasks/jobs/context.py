@@ -36,10 +36,12 @@ class Halt:
 
     Attributes:
         run: the id of the run, which the journal and the results of its jobs name; empty outside a run.
+        recipe: the name of its recipe, for what is charged.
     """
 
     reason: RunStopped | None = None
     run: str = ""
+    recipe: str = ""
 
 
 _halt: ContextVar[Halt | None] = ContextVar("halt", default=None)

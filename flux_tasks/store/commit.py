@@ -63,7 +63,8 @@ def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes | Imag
     image = replace(stored, engine=stored.engine or str(facts["engine"]), cost=facts["cost"], job_id=entry.id)
     insist(store.put_result, entry.key, image, facts, is_paid=True)
     with suppress(StoreUnavailable):  # the next run removes it
-        insist(Journal(store).settle, entry.key, entry.id, "")  # "": the id could not be written then
+        # "": the id could not be written then
+        insist(Journal(store).settle, entry.key, entry.id, "", charge=entry.charge(facts["cost"]))
     return image
 
 

@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "failures": "jobs that have just failed",
     "budgets": "what runs may spend",
     "slots": "who has jobs at the service",
+    "charges": "what was charged",
     "begun": "runs that have begun",
     "runs": "manifests and reports",
     "settled": "items that are settled",
@@ -45,7 +46,7 @@ KINDS: Mapping[str, str] = {
 
 _BLOB = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
-_NAMING_NONE = ("blobs", "previews", "facts", "timings", "prices", "tars", "looks", "labels", "slots")
+_NAMING_NONE = ("blobs", "previews", "facts", "timings", "prices", "tars", "looks", "labels", "slots", "charges")
 _NAMING = tuple(kind for kind in KINDS if kind not in _NAMING_NONE)
 _OTHER_RECORDS = ("journal", "decisions", "refusals")
 _LONGEST_DIGEST = 64

@@ -27,6 +27,7 @@ from enum import StrEnum
 from typing import Any, Literal, Self
 
 from flux_tasks.settings import Settings
+from flux_tasks.store.account.charges import Charge, add_charges
 from flux_tasks.store.exclusion import keeps_apart
 from flux_tasks.store.owner import has_ended, readable, this_process
 from flux_tasks.store.records import Store
@@ -104,6 +105,10 @@ class Entry:
     """Why it may have been charged, if not because its submission was cut off."""
     run: str = ""
     """The id of the run that submitted it; empty outside a run."""
+    recipe: str = ""
+    """The name of that run's recipe."""
+    engine: str = ""
+    """What answers, as in the job key."""
     word: str = field(default_factory=_word)
     """Tells each write from every other one."""
 
@@ -119,6 +124,14 @@ class Entry:
     def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Self:  # noqa: A002 - the API's own word
         """Return the same entry, now that the service has given the job an id."""
         return replace(self, phase="submitted", id=id, polling_url=polling_url, cost=cost).now()
+
+    def charge(self, credits: float | None = None, *, is_certain: bool | None = None) -> Charge:
+        """Return what the job cost: ``credits``, or what else is known; uncertain for a POST without an answer."""
+        known = next((c for c in (credits, self.cost, self.estimate) if c is not None), 0.0)
+        known = 0.0 if self.phase == "intent" and self.reason else max(known, 0.0)  # its charge was noted long ago
+        named = self.id or f"{self.key}~{self.attempt}@{self.begun}"
+        is_sure = self.phase == "submitted" if is_certain is None else is_certain
+        return Charge(named, self.key, self.tool, self.begun, known, self.engine, self.run, self.recipe, is_sure)
 
     def now(self, **changes: Any) -> Self:
         """Return the entry with ``changes`` as it is written now: with the time, and a word of its own."""
@@ -239,15 +252,21 @@ class Journal:
             if self.is_own(entry):
                 self._remove(_name(entry.key, entry.attempt))
 
-    def settle(self, key: str, *ids: str) -> None:
-        """Remove all attempts at a job: its result is stored, or it ended without a result.
+    def settle(self, key: str, *ids: str, charge: Charge | None = None) -> None:
+        """Note what was charged, then remove all attempts at a job: its result is stored, or it ended without one.
 
         With ``ids``, only if the last attempt is of one of these jobs (an intent has an empty id), because another
         process may have submitted it again meanwhile. An attempt that begins during this call is not touched.
+
+        Args:
+            charge: that of the last attempt, where more is known of it than the entry says.
         """
         last = self.entry(key)
         if last is None or (ids and last.id not in ids):
             return
+        earlier = (self._attempt(key, attempt) for attempt in range(1, last.attempt))
+        charges = [charge or last.charge(), *(entry.charge() for entry in earlier if entry is not None)]
+        add_charges(self._store, [charge for charge in charges if charge.credits])
         for attempt in range(last.attempt, 0, -1):
             self._remove(_name(key, attempt))
             if attempt < last.attempt or last.decision:
@@ -342,6 +361,8 @@ def _entry(record: dict[str, Any]) -> Entry:
         entry.decision,
         entry.reason,
         entry.run,
+        entry.recipe,
+        entry.engine,
     )
     optional = (entry.estimate, entry.cost, entry.input_mp, entry.output_mp)
     numbers = [entry.at, entry.begun, *(number for number in optional if number is not None)]

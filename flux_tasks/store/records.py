@@ -8,6 +8,7 @@
     journal/<key>.json          jobs that are paid for and not settled (see journal.py)
     decisions/<key>.json        what a person decided about one of them
     failures/<key>.json         a job that has just failed, for those who waited for it (see failures.py)
+    slots/…, charges/…          who holds the account's slots, and what was charged (see account/)
     probe/create.json           tells whether the store keeps several processes apart (see exclusion.py)
     runs/<run id>/…             manifest and report of a run
     settled/generation.json     another one with each result that replaces one: what was made of that may be old

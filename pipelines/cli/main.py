@@ -36,6 +36,7 @@ from pipelines.cli.commands.verify import verify
 from pipelines.cli.commands.watching.doctor import doctor
 from pipelines.cli.commands.watching.jobs import collect, jobs
 from pipelines.cli.commands.watching.runs import history, status
+from pipelines.cli.commands.watching.spend import spend
 from pipelines.cli.common import OPTIONS, Exit
 from pipelines.cli.terminal import LogHandler, Program, print_error, print_line
 
@@ -46,7 +47,7 @@ _SECTIONS: dict[str, Sequence[Callable[..., Exit] | App]] = {
     "Write a recipe": (init, validate, graph, schema),
     "Run a recipe": (plan, run, retry),
     "Use one tool, without a recipe": COMMANDS,
-    "See how it goes": (status, jobs, history, collect, doctor),
+    "See how it goes": (status, jobs, history, spend, collect, doctor),
     "Look up": (tools, store, verify),
     "Let it run by itself": (serve, deploy),
     "Serve the API": (local, faults),

@@ -99,7 +99,7 @@ class RunContext:
 
     def __post_init__(self) -> None:
         self.whole = (self.shard.of if self.shard is not None else "") or self.run_id
-        self.halt = Halt(run=self.whole)
+        self.halt = Halt(run=self.whole, recipe=self.recipe.name)
         self.store = Store(self.settings.store)
         self.facts = Facts(self.store)
         self.outputs = Outputs()

@@ -1,1 +1,1 @@
-"""What all processes and machines share that use one account on one store: its slots."""
+"""What all processes and machines share that use one account on one store: its slots, and what was charged."""
