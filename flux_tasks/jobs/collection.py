@@ -23,7 +23,7 @@ from flux_tasks.jobs.known import remember_refusal
 from flux_tasks.jobs.result import losses, picture_warnings
 from flux_tasks.jobs.submission import Claim, keep_lease
 from flux_tasks.settings import Settings, is_loopback
-from flux_tasks.store.account.charges import Charge
+from flux_tasks.store.charges import Charge
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.failures import remember_failure

@@ -37,11 +37,13 @@ class Halt:
     Attributes:
         run: the id of the run, which the journal and the results of its jobs name; empty outside a run.
         recipe: the name of its recipe, for what is charged.
+        part: the id of the shard of the run, or that of the run.
     """
 
     reason: RunStopped | None = None
     run: str = ""
     recipe: str = ""
+    part: str = ""
 
 
 _halt: ContextVar[Halt | None] = ContextVar("halt", default=None)

@@ -164,7 +164,9 @@ class Submitter:
         job, call = self._job, self._job.call
         attempt = 1 if self._replaced is None else self._replaced.attempt + 1
         entry = Entry(job.key, call.tool.name, "intent", call.name, call.estimate(), engine=job.engine)
-        return replace(entry, attempt=attempt, refresh=job.refresh, run=job.halt.run, recipe=job.halt.recipe)
+        halt = job.halt
+        entry = replace(entry, run=halt.run, recipe=halt.recipe, part=halt.part)
+        return replace(entry, attempt=attempt, refresh=job.refresh)
 
     async def _earlier(self) -> Entry | None:
         """Return the last attempt at the job; its id may wait in the spool, if the journal could not be written."""

@@ -30,6 +30,7 @@ KINDS: Mapping[str, str] = {
     "budgets": "what runs may spend",
     "slots": "who has jobs at the service",
     "charges": "what was charged",
+    "reserves": "what runs at work may still spend",
     "begun": "runs that have begun",
     "runs": "manifests and reports",
     "settled": "items that are settled",
@@ -46,7 +47,8 @@ KINDS: Mapping[str, str] = {
 
 _BLOB = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})\.[a-z0-9]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
-_NAMING_NONE = ("blobs", "previews", "facts", "timings", "prices", "tars", "looks", "labels", "slots", "charges")
+_NAMING_NONE = {"blobs", "previews", "facts", "timings", "prices", "tars", "looks", "labels"}
+_NAMING_NONE |= {"slots", "charges", "reserves"}
 _NAMING = tuple(kind for kind in KINDS if kind not in _NAMING_NONE)
 _OTHER_RECORDS = ("journal", "decisions", "refusals")
 _LONGEST_DIGEST = 64

@@ -27,7 +27,7 @@ from enum import StrEnum
 from typing import Any, Literal, Self
 
 from flux_tasks.settings import Settings
-from flux_tasks.store.account.charges import Charge, add_charges
+from flux_tasks.store.charges import Charge, add_charges
 from flux_tasks.store.exclusion import keeps_apart
 from flux_tasks.store.owner import has_ended, readable, this_process
 from flux_tasks.store.records import Store
@@ -107,6 +107,8 @@ class Entry:
     """The id of the run that submitted it; empty outside a run."""
     recipe: str = ""
     """The name of that run's recipe."""
+    part: str = ""
+    """The id of that run, or of the shard of it."""
     engine: str = ""
     """What answers, as in the job key."""
     word: str = field(default_factory=_word)
@@ -131,7 +133,9 @@ class Entry:
         known = 0.0 if self.phase == "intent" and self.reason else max(known, 0.0)  # its charge was noted long ago
         named = self.id or f"{self.key}~{self.attempt}@{self.begun}"
         is_sure = self.phase == "submitted" if is_certain is None else is_certain
-        return Charge(named, self.key, self.tool, self.begun, known, self.engine, self.run, self.recipe, is_sure)
+        return Charge(
+            named, self.key, self.tool, self.begun, known, self.engine, self.run, self.recipe, is_sure, self.part
+        )
 
     def now(self, **changes: Any) -> Self:
         """Return the entry with ``changes`` as it is written now: with the time, and a word of its own."""
@@ -362,6 +366,7 @@ def _entry(record: dict[str, Any]) -> Entry:
         entry.reason,
         entry.run,
         entry.recipe,
+        entry.part,
         entry.engine,
     )
     optional = (entry.estimate, entry.cost, entry.input_mp, entry.output_mp)

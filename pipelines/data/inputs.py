@@ -30,6 +30,7 @@ _OWN = re.compile(
     rf"blobs/[0-9a-f]{{2}}/{_SUM}\.[a-z]+"
     rf"|(?:results|copies|refusals|journal|decisions|failures|facts)/{_SUM}(?:~[0-9]+)?\.json"
     rf"|(?:budgets|begun)/{_SUM}(?:/(?:{RUN_ID}|[0-9a-f]{{16}}))?\.json"
+    rf"|(?:slots/[0-9a-f]{{16}}|charges/[0-9-]{{10}}|reserves)/[^/]+\.json|budgets/store\.json"
     rf"|timings/{_TOOL}\.json|prices/{_TOOL}(?:-[^/]+)?\.json|probe/create\.json"
     rf"|(?:settled/[0-9a-f]{{40}}|inputs)/{RUN_ID}\.jsonl"
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
+from flux_tasks.store.account.periods import Limit
 from pipelines.data import items as items_module
 from pipelines.data.annotations.checks import annotation_problems, annotation_warnings
 from pipelines.data.formats import tables
@@ -25,6 +26,19 @@ from pipelines.language.graph import Node, OutputTarget
 from pipelines.language.model import image_inputs
 
 _NOT_READ = "which are not read from a table: write dataset in place of table, or a column with paths of files"
+
+
+def period_limits(recipe: CompiledRecipe) -> list[Limit]:
+    """Return the most credits that all runs of the recipe may spend in a day or a month, by its ``budget``."""
+    budget = recipe.budget
+    if budget is None:
+        return []
+    limits = []
+    if budget.day is not None:
+        limits.append(Limit(budget.day, "day", recipe.name, budget.timezone))
+    if budget.month is not None:
+        limits.append(Limit(budget.month, "month", recipe.name, budget.timezone))
+    return limits
 
 
 def budget_cap(recipe: CompiledRecipe, budget: float | None) -> float | None:

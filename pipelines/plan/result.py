@@ -76,6 +76,8 @@ class Plan:
         problems: how many things are wrong with items.
         invalid: the first of them, as sentences.
         spent_by: credits that count against the budget already, by the id of the earlier run that was stopped.
+        periods: budgets for days and months that hold for it: ``recipe`` (empty for the whole store), ``period``,
+            ``credits``, what is ``spent``, and when it ``ends``.
         warnings: how often a person may have meant something else, such as a mask whose name differs in case,
             and what pictures lose.
         warned: the first of these, as sentences.
@@ -101,6 +103,7 @@ class Plan:
     problems: int = 0
     budget: float | None = None
     spent_by: dict[str, float] = field(default_factory=dict)
+    periods: list[dict[str, Any]] = field(default_factory=list)
     learned: dict[str, dict[str, Any]] = field(default_factory=dict)
     warnings: int = 0
     warned: list[str] = field(default_factory=list)
@@ -264,6 +267,7 @@ def _notes(plan: Plan) -> list[str]:
         lines.append(f"duration: about {duration(plan.seconds)} with {plan.max_jobs} jobs at a time{assumed}")
     if plan.budget is not None:
         lines.append(_budget(plan, plan.budget))
+    lines += [_period(plan, **period) for period in plan.periods]
     if plan.engine.startswith("local:"):
         lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
     if plan.calls:
@@ -307,6 +311,13 @@ def _budget(plan: Plan, cap: float) -> str:
     else:
         verdict = f"enough{' as far as prices are known' if plan.unpriced else ''}"
     return f"budget: {cap:,g} credits are {verdict}{_spent(plan)}"
+
+
+def _period(plan: Plan, *, recipe: str, period: str, credits: float, spent: float, ends: str) -> str:
+    left = max(credits - spent, 0.0)
+    whose = f"of {recipe}" if recipe else "of the whole store"
+    verdict = "" if plan.credits <= left + 1e-6 else f": too few, the run would stop; the next {period} begins {ends}"
+    return f"budget {whose}: {left:,.2f} of {credits:,g} credits a {period} are left{verdict}"
 
 
 def _spent(plan: Plan) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 
 from flux_tasks import background
 from flux_tasks.api.slots import CLASS_LIMITS
-from flux_tasks.errors import StoreUnavailable
+from flux_tasks.errors import BudgetReached, StoreUnavailable
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.endpoint import engine_of
 from flux_tasks.settings import Settings
+from flux_tasks.store.account.periods import SET_AGAIN, PeriodBudget, read_limits
 from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
@@ -20,6 +22,7 @@ from pipelines.data.manifest import StepOutcome
 from pipelines.data.outputs import Outputs
 from pipelines.data.settled import Settled, SettledItems
 from pipelines.execution.facts import Facts
+from pipelines.execution.precheck import period_limits
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Node
 from pipelines.plan.result import Plan, StepPlan
@@ -55,11 +58,34 @@ class Tally:
         self.plan.steps = list(self._steps.values())
         spent = spent_before(self.store, recipe.digest) if cap is not None else {}
         self.plan.spent_by = {run: cap or 0.0 if math.isinf(paid) else paid for run, paid in spent.items()}
+        self._add_periods(recipe)
         self._durations = Durations(self.store, self.engine)
         self._prices = LearnedPrices(self.store, self.engine)
         self._remarks: set[tuple[str, str]] = set()
         self._busy: dict[str, float] = defaultdict(float)
         self._longest = 0.0
+
+    def _add_periods(self, recipe: CompiledRecipe) -> None:
+        """Note what is left of the budgets for days and months, of the recipe and of the store."""
+        try:
+            limits = [*period_limits(recipe), *read_limits(self.store)]
+            periods = PeriodBudget(self.store, limits, "", recipe.name, self.engine)
+            periods.read()
+        except OSError as error:
+            raise StoreUnavailable.of("read", error) from error
+        except ValueError as error:
+            raise BudgetReached(f"the store's budget is unknown ({error}): {SET_AGAIN}") from None
+        now = time.time()
+        self.plan.periods = [
+            {
+                "recipe": limit.recipe,
+                "period": limit.period,
+                "credits": limit.credits,
+                "spent": round(periods.spent(limit), 4),
+                "ends": limit.end(now).isoformat(),
+            }
+            for limit in limits
+        ]
 
     def step(self, node: Node) -> StepPlan:
         """Return the counts of a node's step."""

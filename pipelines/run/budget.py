@@ -24,6 +24,7 @@ from typing import Any
 
 from flux_tasks import errors, files
 from flux_tasks.errors import BudgetReached, FluxError, Moderated, StoreUnavailable
+from flux_tasks.store.account.periods import SET_AGAIN, Limit, PeriodBudget, read_limits
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.owner import has_ended, this_process
 from flux_tasks.store.records import Store
@@ -66,6 +67,7 @@ class RunBudget:
         recipe: the recipe's digest.
         run: the id of the run; a new one where empty.
         part_of: the id of the run that it is a shard of; its own where somebody runs the shard by hand; else empty.
+        periods: what is known of the budgets for days and months that hold for it, too.
         warn: called with one sentence when four fifths of the cap are spent or reserved.
         own: credits that this run has spent.
         earlier: what other runs of the recipe have spent or reserved: earlier ones that were stopped, and those beside
@@ -79,6 +81,7 @@ class RunBudget:
     run: str = ""
     warn: Callable[[str], None] = lambda _: None
     part_of: str = ""
+    periods: PeriodBudget | None = None
     own: float = 0.0
     earlier: float = 0.0
     reserved: float = 0.0
@@ -104,8 +107,25 @@ class RunBudget:
         """Credits that count against the cap, those of other runs among them."""
         return self.own + self.earlier
 
-    async def open(self) -> None:
-        """Read what earlier runs have spent that were stopped."""
+    @property
+    def is_limited(self) -> bool:
+        """Whether the run, or a day or month, has a cap."""
+        return self.cap is not None or (self.periods is not None and bool(self.periods.limits))
+
+    async def open(self, engine: str = "") -> None:
+        """Read what earlier runs have spent that were stopped, and what was spent in the periods that have a budget.
+
+        Raises:
+            BudgetReached: what the store's budget is cannot be read.
+        """
+        if self.periods is not None:
+            self.periods.engine = engine
+            try:
+                self.periods.limits += await patiently(read_limits, self.store)
+            except ValueError as error:
+                raise BudgetReached(f"the store's budget is unknown ({error}): {SET_AGAIN}") from None
+            if self.periods.limits:
+                await patiently(self.periods.read)
         if self.cap is not None:
             await self._read()
 
@@ -118,6 +138,8 @@ class RunBudget:
             is_whole: it went over all items: what runs have spent that are over is forgotten, too.
         """
         with suppress(StoreUnavailable):
+            if self.periods is not None:
+                await patiently(self.periods.remove)
             if is_stopped or self.part_of:
                 if self.cap is not None and (self.own or (self.part_of and self._is_written)):
                     await patiently(self.store.put_record, "budgets", self._name, {**self._record(), "is_over": True})
@@ -144,9 +166,13 @@ class RunBudget:
             if self._is_written:  # by a later call, which knew more
                 return
             self._is_written = True
-            with suppress(StoreUnavailable):
-                await patiently(self.store.put_record, "budgets", self._name, self._record())
-            await self._read()
+            if self.periods is not None and self.periods.limits:
+                with suppress(StoreUnavailable):
+                    await patiently(self.periods.exchange, self.reserved)
+            if self.cap is not None:
+                with suppress(StoreUnavailable):
+                    await patiently(self.store.put_record, "budgets", self._name, self._record())
+                await self._read()
 
     async def _read(self) -> bool:
         """Read what other runs have spent and reserved; returns whether it has changed."""
@@ -172,12 +198,38 @@ class RunBudget:
     async def _has_change(self) -> bool:
         """Wait until another run gives back what it has reserved; False if none does for a while."""
         for _ in range(_TRIES):
-            if not any(record.get("held") and not self._is_over(name, record) for name, record in self._others.items()):
+            others = self.periods is not None and self.periods.others_reserve
+            held = (record.get("held") and not self._is_over(name, record) for name, record in self._others.items())
+            if not (others or any(held)):
                 return False
             await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that two runs do not go in step
-            if await self._read():
+            if others and self.periods is not None:
+                before = self._in_periods()
+                with suppress(StoreUnavailable):
+                    await patiently(self.periods.read)
+                if self._in_periods() < before:
+                    return True
+            if self.cap is not None and await self._read():
                 return True
         return False
+
+    def _in_periods(self) -> float:
+        return sum(map(self.periods.spent, self.periods.limits)) if self.periods is not None else 0.0
+
+    def _full(self, price: float | None, *, is_alone: bool) -> Limit | float | None:
+        """Return the cap that leaves too little for a job, or None; one without a price fits if it is the only one."""
+        periods = self.periods
+        caps: list[tuple[Limit | float, float, float]] = []
+        if self.cap is not None:
+            caps.append((self.cap, self.cap, self.spent))
+        if periods is not None:
+            caps += [(limit, limit.credits, periods.spent(limit)) for limit in periods.limits]
+        for which, cap, spent in caps:
+            total = spent + self.reserved
+            fits = is_alone and total < cap if price is None else total + price <= cap + _ROUNDING
+            if not fits:
+                return which
+        return None
 
     @asynccontextmanager
     async def pay(self, tool: str, estimate: float | None, *, is_paid: bool = False) -> AsyncIterator[Reservation]:
@@ -213,18 +265,16 @@ class RunBudget:
     async def _is_beyond_cap(self) -> bool:
         """Write the reservations, and check whether they are too much together with those of other runs."""
         await self._write()
-        return self.cap is not None and self.spent + self.reserved > self.cap + _ROUNDING
+        return self._full(0.0, is_alone=True) is not None
 
     async def _reserve(self, tool: str, estimate: float | None) -> Reservation:
-        if self.cap is None:
+        if not self.is_limited:
             return Reservation(tool, 0.0, estimate is not None)
         async with self._change:
             while True:
                 price = estimate * self._dearer.get(tool, 1.0) if estimate is not None else self._seen.get(tool)
-                total = self.spent + self.reserved
-                is_alone = not self._trying[tool]
-                fits = is_alone and total < self.cap if price is None else total + price <= self.cap + _ROUNDING
-                if fits:
+                full = self._full(price, is_alone=not self._trying[tool])
+                if full is None:
                     break
                 if math.isinf(self.earlier):
                     raise BudgetReached(
@@ -234,12 +284,7 @@ class RunBudget:
                 if not self._in_flight:
                     if await self._has_change():
                         continue
-                    needed = f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
-                    before = f", {self.earlier:.2f} of them in earlier runs" if self.earlier else ""
-                    raise BudgetReached(
-                        f"the budget of {self.cap:g} credits is reached: {self.spent:.2f} are spent{before}, and "
-                        f"{needed}; run again with a larger one (--budget) to go on"
-                    )
+                    raise BudgetReached(self._reached(full, tool, price))
                 await self._change.wait()
             job = Reservation(tool, price or 0.0, price is not None)
             self.reserved += job.reserved
@@ -249,11 +294,25 @@ class RunBudget:
             self._warn_once()
             return job
 
+    def _reached(self, full: Limit | float, tool: str, price: float | None) -> str:
+        """Return which budget is used up, and what to do."""
+        needed = f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
+        if isinstance(full, Limit) and self.periods is not None:
+            opens = f"it opens again at {full.end(time.time()):%Y-%m-%d %H:%M} {full.timezone}"
+            return f"{full.title} is reached: {self.periods.spent(full):.2f} are spent, and {needed}; {opens}"
+        before = f", {self.earlier:.2f} of them in earlier runs" if self.earlier else ""
+        return (
+            f"the budget of {self.cap:g} credits is reached: {self.spent:.2f} are spent{before}, and "
+            f"{needed}; run again with a larger one (--budget) to go on"
+        )
+
     async def _release(self, job: Reservation, cost: float, estimate: float | None) -> None:
         """Count ``cost`` as spent in place of what the job has reserved, and learn its price."""
         async with self._change:
             self.own += max(cost, 0.0)
-            if self.cap is not None:
+            if self.is_limited:
+                if self.periods is not None:
+                    self.periods.add(max(cost, 0.0))
                 self._in_flight -= 1
                 self.reserved = self.reserved - job.reserved if self._in_flight else 0.0  # without rounding errors
                 if not job.is_priced:
@@ -264,7 +323,7 @@ class RunBudget:
                     self._dearer[job.tool] = max(job.cost / estimate, self._dearer.get(job.tool, 1.0))
                 self._warn_once()
             self._change.notify_all()
-        if self.cap is not None and (cost or job.reserved):
+        if self.is_limited and (cost or job.reserved):
             await self._write()
 
     def _warn_once(self) -> None:

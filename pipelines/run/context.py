@@ -15,6 +15,7 @@ from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.context import Halt
 from flux_tasks.jobs.result import JobResult
 from flux_tasks.settings import Settings
+from flux_tasks.store.account.periods import PeriodBudget
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.journal import Journal, Standing
 from flux_tasks.store.records import Store
@@ -23,7 +24,7 @@ from pipelines.data.manifest import ManifestRow
 from pipelines.data.outputs import Outputs
 from pipelines.data.settled import SettledItems
 from pipelines.execution.facts import Facts
-from pipelines.execution.precheck import named_pictures
+from pipelines.execution.precheck import named_pictures, period_limits
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.budget import RunBudget
 from pipelines.run.datasets import Datasets
@@ -99,13 +100,14 @@ class RunContext:
 
     def __post_init__(self) -> None:
         self.whole = (self.shard.of if self.shard is not None else "") or self.run_id
-        self.halt = Halt(run=self.whole, recipe=self.recipe.name)
+        self.halt = Halt(run=self.whole, recipe=self.recipe.name, part=self.run_id)
         self.store = Store(self.settings.store)
         self.facts = Facts(self.store)
         self.outputs = Outputs()
         self.prices = LearnedPrices(self.store, "")
         part_of = self.whole if self.shard is not None else ""
-        self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn, part_of)
+        periods = PeriodBudget(self.store, period_limits(self.recipe), self.run_id, self.recipe.name)
+        self.budget = RunBudget(self.cap, self.store, self.recipe.digest, self.run_id, self._warn, part_of, periods)
         self.named_pictures = list(named_pictures(self.recipe))
         self.beginning: set[int] = set()
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()
@@ -148,7 +150,7 @@ class RunContext:
 
     async def is_paid(self, call: Call) -> bool:
         """Return ``is_unsettled`` where it counts: False without a budget."""
-        return self.budget.cap is not None and await self.is_unsettled(call)
+        return self.budget.is_limited and await self.is_unsettled(call)
 
     async def is_unsettled(self, call: Call) -> bool:
         """Check whether an earlier run has submitted the job of ``call``, or may have.

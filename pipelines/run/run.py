@@ -261,7 +261,7 @@ class Run:
             await asyncio.to_thread(self.context.datasets.open, self.context.settled.prints)
         self._unsettled = await background.arun(reconcile(self.settings))
         await background.arun(forget_failures(self.context.store))
-        await self.context.budget.open()
+        await self.context.budget.open(self.context.engine)
 
     def _in_order_of_work(self) -> Iterator[ItemRun | None]:
         """Return the items: first those that no run has settled, so that their jobs wait for none of the others.

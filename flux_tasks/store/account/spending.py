@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from flux_tasks.store.account.charges import Charge, ChargePages, day_of, uncounted
+from flux_tasks.store.charges import Charge, ChargePages, day_of, uncounted
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 

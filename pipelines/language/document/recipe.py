@@ -1,8 +1,9 @@
 """The recipe document as a whole: its source, its outputs, its budget."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from pipelines.language import templates
 from pipelines.language.document.annotations import Annotations
@@ -179,13 +180,33 @@ class Source(Part):
         return bool(self.table or self.dataset)
 
 
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("write a time zone such as UTC or Europe/Berlin") from None
+    return value
+
+
 class Budget(Part):
-    """The most that a run may spend."""
+    """The most that a run may spend, and all runs of the recipe together in a day or a month."""
 
     short: ClassVar[Any] = Annotated[float, Field(ge=0)]
     wording: ClassVar[Wording | None] = Wording("a number of credits (1 credit is 0.01 USD)", "one such as 200")
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    credits: _Credits = Field(description="1 credit is 0.01 USD.")
+    credits: _Credits | None = Field(None, description="Of one run. 1 credit is 0.01 USD.")
+    day: _Credits | None = Field(None, description="Of all runs of recipes with this name, in a calendar day.")
+    month: _Credits | None = Field(None, description="Of all runs of recipes with this name, in a calendar month.")
+    timezone: Annotated[Text, Wording("a time zone", "one such as Europe/Berlin"), AfterValidator(_time_zone)] = Field(
+        "UTC", description="Where days and months begin."
+    )
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if self.credits is self.day is self.month is None:
+            raise ValueError("write credits, day or month, such as {day: 500}")
+        return self
 
     @classmethod
     def expand(cls, value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""``status``, ``jobs``, ``history``, ``spend``, ``collect``, ``doctor``: what goes on, what went on, and whether all is well."""
+"""``status``, ``jobs``, ``history``, ``spend``, ``collect``, ``doctor``: what goes on, what went on, is all well."""

@@ -106,7 +106,7 @@ def spend(
 
 
 def _day_of(at: float) -> str:
-    from flux_tasks.store.account.charges import day_of
+    from flux_tasks.store.charges import day_of
 
     return day_of(at)
 

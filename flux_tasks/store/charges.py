@@ -43,6 +43,7 @@ class Charge:
         run: the id of the run that submitted it; empty for a call outside a run.
         recipe: the name of the run's recipe; empty as ``run``.
         is_certain: whether the service is known to have charged it.
+        part: the id of the shard of the run that submitted it; else that of the run.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Charge:
     run: str = ""
     recipe: str = ""
     is_certain: bool = True
+    part: str = ""
 
 
 @dataclass
