@@ -62,6 +62,7 @@ from flux_tasks.api.answers import (
 )
 from flux_tasks.api.connection import Connection, may_have_key
 from flux_tasks.api.polling import Watch
+from flux_tasks.api.telemetry import probe
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import (
     DeliveryFailed,
@@ -178,6 +179,8 @@ class BflClient:
             if time.monotonic() + wait > patience:
                 raise RateLimited(f"{tool.name}: too many active jobs on this account", retry_after=wait)
             _log.info("%s: too many active jobs, waiting %.1f s", tool.name, wait)
+            if probe.probe is not None:
+                probe.probe.throttled(tool.name)
             await on_wait(wait, asked is not None)
             pause = min(pause * 2, 30.0)
 
@@ -279,6 +282,8 @@ class BflClient:
                     response = await self._connection.poll(url)
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RedirectRefused) as error:
                 failures += 1
+                if probe.probe is not None:
+                    probe.probe.retried("poll")
                 reason = str(error) if isinstance(error, RedirectRefused) else f"no answer ({reason_of(error)})"
                 if not isinstance(error, (httpx.HTTPError, TimeoutError)):
                     named = own  # an address that cannot be used
@@ -310,6 +315,8 @@ class BflClient:
             elif response.status_code in (401, 403) and url == own:
                 raise KeyRefused(f"{host_of(url)} refused the key while polling ({response.status_code})")
             else:
+                if probe.probe is not None:
+                    probe.probe.retried("poll")
                 failures = max(failures + 1, 4 if response.status_code in (401, 403) else 0)
                 reason = "not known at the endpoint's own address" if is_missing else f"HTTP {response.status_code}"
                 if failures > 3 and url == named and response.status_code in (404, 405, 410):

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from flux_tasks.api.telemetry import probe
 from flux_tasks.errors import DeliveryFailed
 from flux_tasks.images.download import certificates, download
 from flux_tasks.images.loading import MAX_BYTES
@@ -91,7 +92,12 @@ class Connection:
         """
         request = self._api.build_request(method, url, **options)
         auth = self._auth_for(url) if keyed else None
-        return await self._whole(await self._api.send(request, auth=auth, follow_redirects=False, stream=True))
+        if probe.probe is None:
+            return await self._whole(await self._api.send(request, auth=auth, follow_redirects=False, stream=True))
+        with probe.probe.request(method, url, "submit" if method == "POST" else "account") as answered:
+            response = await self._api.send(request, auth=auth, follow_redirects=False, stream=True)
+            answered(response.status_code)
+            return await self._whole(response)
 
     async def poll(self, url: str) -> httpx.Response:
         """Ask ``url`` with the key, and where its answer redirects to.
@@ -100,6 +106,14 @@ class Connection:
             RedirectRefused: it redirects too often, or to where it is not followed.
             httpx.HTTPError, httpx.InvalidURL: as ``ask``.
         """
+        if probe.probe is None:
+            return await self._poll(url)
+        with probe.probe.request("GET", url, "poll") as answered:
+            response = await self._poll(url)
+            answered(response.status_code)
+            return response
+
+    async def _poll(self, url: str) -> httpx.Response:
         hop = Hop(url)
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._whole(await hop.send(self._api, auth=self._auth_for(hop.url)))
@@ -158,7 +172,8 @@ class Connection:
             await follow(self.base_url, sample, is_looked_up=False)
         except RedirectRefused as error:
             raise DeliveryFailed(f"{title}: the delivery address is not https, or is refused ({error})") from None
-        return await fetch_delivery(self._deliveries, sample, title=title, seconds=seconds, check=self.check_region)
+        with probe.OFF if probe.probe is None else probe.probe.request("GET", sample, "download"):
+            return await fetch_delivery(self._deliveries, sample, title=title, seconds=seconds, check=self.check_region)
 
 
 def may_have_key(url: str, endpoint: str) -> bool:

@@ -199,6 +199,11 @@ class Slots:
         return self._account.active
 
     @property
+    def waiting(self) -> int:
+        """Jobs that wait for a slot. May be asked on any thread."""
+        return sum(len(pool._waiting) for pool in (self._account, *self._classes.values()))
+
+    @property
     def allowed(self) -> int:
         """Slots that may be held now: ``total``, or fewer after a 429."""
         return int(self._account.allowed)

@@ -12,6 +12,7 @@ from typing import Any
 from flux_tasks.api.client import BflClient, Finished
 from flux_tasks.api.polling import Watch
 from flux_tasks.api.slots import Hold
+from flux_tasks.api.telemetry import probe
 from flux_tasks.api.traffic import TrafficLimit
 from flux_tasks.errors import DeliveryFailed, FluxError, ItemError, JobLost, Moderated, StoreUnavailable
 from flux_tasks.images.redirects import host_of
@@ -122,6 +123,8 @@ class Collector:
                     if pause is None:
                         raise
                     _log.info("%s: %s; asking again", self._job.title, error)
+                    if probe.probe is not None:
+                        probe.probe.retried("download")
                 await asyncio.sleep(pause * share)
                 finished = await self._poll()
         raise AssertionError("unreachable")

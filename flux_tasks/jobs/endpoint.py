@@ -10,6 +10,7 @@ from typing import Any
 from flux_tasks.api.client import BflClient
 from flux_tasks.api.lease import SlotLease
 from flux_tasks.api.slots import OVERBOOK, Slots
+from flux_tasks.api.telemetry import probe
 from flux_tasks.api.traffic import TrafficLimit
 from flux_tasks.errors import OutOfCredits, StoreUnavailable
 from flux_tasks.jobs.addresses import Addresses
@@ -164,6 +165,7 @@ def endpoint_for(settings: Settings) -> Endpoint:
     """Return the shared endpoint of these settings. Only on the background loop."""
     about = _about(settings)
     if about not in _endpoints:
+        probe.look()
         _endpoints[about] = Endpoint(settings, Slots(settings.max_jobs, _early_jobs(settings)))
     return _endpoints[about]
 
@@ -228,4 +230,10 @@ async def open_account(settings: Settings) -> float | None:
     return credits
 
 
+def _loads() -> list[probe.Load]:
+    """Return how many jobs are in flight, and how many wait for a slot. Called on any thread."""
+    return [(one.settings.base_url, one.slots.active, one.slots.waiting) for one in [*_endpoints.values()]]
+
+
+probe.watch(_loads)
 os.register_at_fork(after_in_child=_endpoints.clear)  # a forked child has none of its parent's connections

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from flux_tasks.api.client import BflClient
+from flux_tasks.api.telemetry import probe
 from flux_tasks.errors import JobFailed, RunStopped
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
@@ -100,6 +101,22 @@ async def execute(
 
 
 async def _run(job: JobContext, *, is_looked_up: bool) -> JobResult:
+    """Take one job from its key to its stored result, and measure it if anybody wants that."""
+    if (measured := probe.probe) is None:
+        return await _make(job, is_looked_up=is_looked_up)
+    tool = job.call.tool.name
+    with measured.job(tool, job.settings.base_url) as span:
+        try:
+            result = await _make(job, is_looked_up=is_looked_up)
+        except BaseException as error:
+            measured.job_failed(tool, error)
+            raise
+        span.set_attributes({"gen_ai.response.id": result.job_id, "flux.outcome": str(result.outcome)})
+    measured.job_ended(tool, str(result.outcome))
+    return result
+
+
+async def _make(job: JobContext, *, is_looked_up: bool) -> JobResult:
     """Take one job from its key to its stored result."""
     if not job.refresh and not is_looked_up and (found := await _find_settled(job)) is not None:
         return found
@@ -138,6 +155,9 @@ async def _pay(job: JobContext, endpoint: Endpoint, client: BflClient) -> JobRes
         settled = collector.settled(finished)
         image, warnings = await collector.store(data, settled, submitter.warnings)
         endpoint.addresses.delivered(image.digest, finished.sample)
+    if probe.probe is not None:
+        cost = None if job.engine.startswith("local:") else settled["cost"]
+        probe.probe.job_paid(job.call.tool.name, client.base_url, seconds, cost)
     is_submitted_here = claim.entry.id in endpoint.submitted
     endpoint.submitted.discard(claim.entry.id)  # it is stored, and is not collected again
     return JobResult(

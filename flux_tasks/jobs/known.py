@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from flux_tasks.api.answers import number
+from flux_tasks.api.telemetry import probe
 from flux_tasks.errors import Moderated, StoreUnavailable, SubmissionUncertain
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.jobs.call import Call
@@ -58,7 +59,10 @@ async def find_result(job: JobContext, *, write: bool = True) -> JobResult | Non
         SubmissionUncertain: its record is damaged and has no copy, so that it may be paid for; it is held.
         StoreUnavailable: the store cannot be read.
     """
-    return await asyncio.to_thread(_find, job, endpoint_for(job.settings).refusals, write)
+    found = await asyncio.to_thread(_find, job, endpoint_for(job.settings).refusals, write)
+    if found is not None and probe.probe is not None:
+        probe.probe.hit(job.call.tool.name)
+    return found
 
 
 def _find(job: JobContext, early: _Early, write: bool) -> JobResult | None:

@@ -15,6 +15,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Failed
 from pydantic import Field
 
+from flux_tasks.api.telemetry.exporters import exporting
 from flux_tasks.errors import FluxError, KeyRefused, quote
 from flux_tasks.settings import Settings, from_environment
 from pipelines.flows.publishing import end_of, published
@@ -71,7 +72,7 @@ async def deployed_recipe(
                 await _call_flow_run(loaded.name)
                 settings = await settings_with_key(endpoint or "", store or "", key_block or "")
                 settings.require_key()
-                with in_places_of(loaded, settings) as chosen:
+                with in_places_of(loaded, settings) as chosen, exporting():
                     ending.run = run = Run(loaded, chosen, limit=limit, budget=budget)
                     await _finish(run)
     except FluxError as error:  # it says what to do: a traceback would say nothing more

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from flux_tasks import background, files
+from flux_tasks.api.telemetry import probe
 from flux_tasks.errors import InvalidRequest, RunStopped, StoreUnavailable
 from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.images.reference import ImageRef, remembering
@@ -219,8 +220,20 @@ class ItemRun:
         """Call a function on a thread."""
         return await asyncio.to_thread(function, *arguments)
 
+    async def _measured(self, answer: Callable[[Attempt], Awaitable[Outcome]], attempt: Attempt) -> Outcome:
+        """Answer an attempt, and measure that if anybody wants it."""
+        if probe.probe is None or self._call_tool is None:
+            return await answer(attempt)
+        with probe.probe.part("step", attempt.node.id) as ended:
+            outcome = await answer(attempt)
+            ended(str(outcome.kind))
+            return outcome
+
     async def local(self, attempt: Attempt) -> Outcome:
         """Do what costs nothing, and keep the result in the store."""
+        return await self._measured(self._local, attempt)
+
+    async def _local(self, attempt: Attempt) -> Outcome:
         node, image = attempt.node, attempt.image
         operate = partial(local_steps.operate, node, attempt.arguments, image, self._context.store)
         result = await patiently(operate)
@@ -234,6 +247,9 @@ class ItemRun:
 
     async def paid(self, attempt: Attempt) -> Outcome:
         """Return what the store has, or pay for a job; raise NeedsJob if there is nobody to make one, or InVain."""
+        return await self._measured(self._paid, attempt)
+
+    async def _paid(self, attempt: Attempt) -> Outcome:
         context, first = self._context, attempt.call
         assert first is not None, attempt.node.id  # noqa: S101 - there are no placeholders in a run
         call = first

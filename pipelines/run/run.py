@@ -12,12 +12,13 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flux_tasks import background, files
+from flux_tasks.api.telemetry import probe
 from flux_tasks.errors import FluxError, Problem, RecipeError, RunStopped, StoreUnavailable
 from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, save_durations
 from flux_tasks.settings import Settings
@@ -104,6 +105,8 @@ class Run:
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._begun = BegunRun(self.context.store, recipe.digest, run_id)
         self._state = StateRecord(self.context, self.summary)
+        self._measuring = ExitStack()
+        self._measured: Callable[..., None] = lambda *_, **__: None
         self._verify = verify
         self._is_whole = limit is None and only is None and sample is None and shard is None
         self._manifest = Manifest(self.summary.manifest)
@@ -140,9 +143,13 @@ class Run:
         return self.context.shard is not None and bool(self.context.shard.of)
 
     def __enter__(self) -> Run:
+        probe.look()
         if not self.is_part:
             self._begin()
         self._manifest.__enter__()
+        if probe.probe is not None:
+            about = {"flux__run_id": self.summary.run_id, "flux__items": self.summary.total}
+            self._measured = self._measuring.enter_context(probe.probe.part("run", self.recipe.name, **about))
         if not self.is_part:
             self._state.begin()
         return self
@@ -181,10 +188,19 @@ class Run:
             broken = problem
             raise
         finally:
-            if not self.is_part:
-                self._state.end(problem=str(broken) or type(broken).__name__ if broken else "")
+            self._tell_end(str(broken) or type(broken).__name__ if broken else "")
         if not self.is_part:
             self._begun.end()
+
+    def _tell_end(self, broken: str) -> None:
+        """Write the last state, and end what is measured; ``broken`` is what broke off the run."""
+        summary = self.summary
+        if not self.is_part:
+            self._state.end(problem=broken)
+        problem = summary.problem or broken
+        outcome = "stopped" if summary.stopped or broken else "failed" if problem else "fine"
+        self._measured(outcome, problem, flux__jobs=summary.jobs, flux__credits=summary.cost)
+        self._measuring.close()
 
     def _end(self, *error: Any) -> None:
         background.run(save_durations(self.settings))
@@ -364,7 +380,14 @@ class Run:
             await asyncio.sleep(0)  # many that are settled may follow one another
 
     async def _finish(self, item: ItemRun, call_tool: CallTool | None) -> None:
-        row = await item.run(call_tool)
+        if probe.probe is None or call_tool is None:
+            row = await item.run(call_tool)
+        else:
+            with probe.probe.part("item", item.item.stem, flux__index=item.item.index) as ended:
+                row = await item.run(call_tool)
+                ended(str(row["outcome"]), row["error"]["message"] if row["error"] is not None else "")
+        if probe.probe is not None:
+            probe.probe.item_ended(str(row["outcome"]))
         self.add(row)
         self.context.emit(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flux_tasks.api.telemetry.exporters import exporting
 from flux_tasks.errors import FluxError, Interrupted
 from flux_tasks.settings import Settings, with_own_secrets
 from flux_tasks.store.records import Store
@@ -61,7 +62,7 @@ def work_on(
         settings = with_own_secrets(task.settings)
         if any(step.is_paid for step in recipe.steps):
             settings.require_key()
-        with in_places_of(recipe, settings) as chosen:
+        with in_places_of(recipe, settings) as chosen, exporting(has_port=False):
             run = attempt.run(recipe, chosen, on_event)
             begun(run)
             if threading.current_thread() is threading.main_thread():  # a machine is drained: what is paid is collected

@@ -51,6 +51,12 @@ def _outcomes(text: str) -> Sequence[str]:
     return given
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise ValueError
+    return int(text)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Outputs:
@@ -61,6 +67,8 @@ class Outputs:
         manifest: where to write the manifest (default: in the store)
         no_report: write no report
         grace: after Ctrl-C, wait this long for jobs in flight (default 30)
+        metrics_port: serve metrics for Prometheus at this port of this machine while it runs; 0: any free one
+            (default: FLUX_METRICS_PORT)
         prefect: who records the run: auto, the Prefect server that is configured, if any; embedded, one started for
             this run; off, nobody (default: FLUX_PREFECT)
     """
@@ -69,6 +77,7 @@ class Outputs:
     manifest: _File = ""
     no_report: bool = False
     grace: Annotated[float, value(float, "a number", "SECONDS")] = 30.0
+    metrics_port: Annotated[int | None, value(_port, "a port from 0 to 65535", "PORT")] = None
     prefect: Literal["auto", "embedded", "off"] | None = None
 
 
@@ -235,6 +244,7 @@ def _carry_out(
     """Do the same, and let ``ending`` know the run."""
     import asyncio
 
+    from flux_tasks.api.telemetry.exporters import exporting
     from pipelines.cli.progress import Display
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
@@ -253,6 +263,8 @@ def _carry_out(
             early.add(event.row)
 
     with ExitStack() as until_told:
+        if address := until_told.enter_context(exporting(outputs.metrics_port)):
+            print_error(f"metrics: {address}")
         early = EarlyPreviews(lambda: Previews(run.context.store, recipe.name))
         with Display(recipe) as display, early:
             settings = replace(settings, prefect=outputs.prefect or settings.prefect)

@@ -1,0 +1,1 @@
+"""What goes on, as spans and metrics of OpenTelemetry: ``probe`` measures, ``exporters`` send."""
