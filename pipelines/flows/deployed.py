@@ -19,7 +19,7 @@ from flux_tasks.errors import FluxError, KeyRefused, quote
 from flux_tasks.settings import Settings, from_environment
 from pipelines.flows.publishing import end_of, published
 from pipelines.flows.recipe_flow import NAME, call_task
-from pipelines.flows.stopping import cancelled_by_sigterm, end_with_parent
+from pipelines.flows.stopping import cancelled_by_sigterm, end_with_parent, shorten_tracebacks
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
@@ -64,6 +64,7 @@ async def deployed_recipe(
             block bfl-api-key.
     """
     end_with_parent()
+    shorten_tracebacks()
     try:
         async with Ending(NAME) as ending:
             with cancelled_by_sigterm():

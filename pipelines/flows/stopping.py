@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import threading
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 
 from flux_tasks.store.owner import is_process_alive
 
-__all__ = ["cancelled_by_sigterm", "end_with_parent", "tied_to_this_process"]
+__all__ = ["cancelled_by_sigterm", "end_with_parent", "shorten_tracebacks", "tied_to_this_process"]
 
 _VARIABLE = "FLUX_PIPELINES_STARTED_BY"
 _PAUSE = 0.5  # seconds between two looks
@@ -58,3 +59,25 @@ def cancelled_by_sigterm() -> Iterator[None]:
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
         signal.signal(signal.SIGTERM, before)
+
+
+def shorten_tracebacks() -> None:
+    """Let Prefect print one line for a trouble of its own, such as a lost connection, where it prints a traceback.
+
+    An error of the code that a flow runs keeps its traceback, and so does all that is sent to the server.
+    """
+    names = [None, *(name for name in logging.Logger.manager.loggerDict if name.partition(".")[0] == "prefect")]
+    for handler in {one for name in names for one in logging.getLogger(name).handlers}:
+        if isinstance(handler, logging.StreamHandler):
+            handler.addFilter(_without_traceback)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Shorten a record, which the handlers of its own logger have had before."""
+    error = record.exc_info[1] if record.exc_info else None
+    is_of_run = record.name.startswith(("prefect.flow_runs", "prefect.task_runs"))
+    if error is not None and not (is_of_run and isinstance(error, Exception)):  # others are cancellations and signals
+        reason = next(iter(str(error).splitlines()), "")
+        record.msg, record.args = f"{record.getMessage()} ({type(error).__name__}: {reason[:200]})", ()
+        record.exc_info = record.exc_text = None
+    return True
