@@ -112,7 +112,6 @@ def test_serve_and_its_run_end_at_a_signal_though_the_prefect_server_has_gone(
     assert served.returncode == 0, err
     assert "ending: 1 runs in work are cancelled" in out
     assert "the Prefect server did not take all of it" in out
-    print("EEE", err)
     assert "Traceback" not in err
 
 
