@@ -20,7 +20,7 @@ from flux_tasks.errors import FluxError, KeyRefused, quote
 from flux_tasks.settings import Settings, from_environment
 from pipelines.flows.publishing import end_of, published
 from pipelines.flows.recipe_flow import NAME, call_task
-from pipelines.flows.stopping import cancelled_by_sigterm, end_with_parent
+from pipelines.flows.stopping import end_with_parent, shorten_tracebacks
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
@@ -65,16 +65,16 @@ async def deployed_recipe(
             block bfl-api-key.
     """
     end_with_parent()
+    shorten_tracebacks()
     try:
         async with Ending(NAME) as ending:
-            with cancelled_by_sigterm():
-                ending.recipe = loaded = await asyncio.to_thread(read_recipe, recipe, variables)
-                await _call_flow_run(loaded.name)
-                settings = await settings_with_key(endpoint or "", store or "", key_block or "")
-                settings.require_key()
-                with in_places_of(loaded, settings) as chosen, exporting():
-                    ending.run = run = Run(loaded, chosen, limit=limit, budget=budget)
-                    await _finish(run)
+            ending.recipe = loaded = await asyncio.to_thread(read_recipe, recipe, variables)
+            await _call_flow_run(loaded.name)
+            settings = await settings_with_key(endpoint or "", store or "", key_block or "")
+            settings.require_key()
+            with in_places_of(loaded, settings) as chosen, exporting():
+                ending.run = run = Run(loaded, chosen, limit=limit, budget=budget)
+                await _finish(run)
     except FluxError as error:  # it says what to do: a traceback would say nothing more
         return Failed(message=str(error))
     return end_of(run.summary)

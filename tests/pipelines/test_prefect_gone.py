@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from command_line import Cli
 from fake_bfl import FakeBfl
+from forked import Forked
 from PIL import Image
-from waiting import PATIENCE, wait_until
+from prefect.client.orchestration import get_client
+from waiting import PATIENCE, children, wait_until
+
+from flux_tasks.store.owner import is_process_alive
 
 PROGRAM = """
 import sys
@@ -73,6 +79,40 @@ def gate(prefect_server: str) -> Iterator[Gate]:
     gate = Gate(prefect_server)
     yield gate
     gate.close()
+
+
+SERVE = """
+import sys
+from pipelines.flows.served import serving
+serving.GRACE = serving.LAST_WORDS = 1.0
+from pipelines.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "hang"])
+def test_serve_and_its_run_end_at_a_signal_though_the_prefect_server_has_gone(
+    bfl: FakeBfl, gate: Gate, folder: Path, end: str
+) -> None:
+    cli, name = Cli(folder, gate.url), f"gone-{end}"
+    bfl.hold = True
+    environment = {"BFL_API_KEY": "k", "FLUX_ENDPOINT": bfl.url, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    command = [sys.executable, "-c", SERVE, "serve", str(folder / "recipe.yaml"), "--name", name, "--limit", "1"]
+    options: Any = {"env": cli.environment | environment, "stdout": -1, "stderr": -1, "text": True}
+    with Forked(command, **options) as served, get_client(sync_client=True) as client:
+        assert served.stdout is not None
+        assert "serving run-recipe/" in served.stdout.readline()
+        client.create_flow_run_from_deployment(client.read_deployment_by_name(f"run-recipe/{name}").id)
+        wait_until(lambda: bfl.jobs)
+        [run] = children(served.pid)
+        getattr(gate, end)()
+        served.send_signal(signal.SIGTERM)
+        out, err = served.communicate(timeout=PATIENCE)
+    wait_until(lambda: not is_process_alive(run))
+    assert served.returncode == 0, err
+    assert "ending: 1 runs in work are cancelled" in out
+    assert "the Prefect server did not take all of it" in out
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("end", ["close", "hang"])

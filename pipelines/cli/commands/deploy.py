@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from flux_tasks.errors import Problem, RecipeError, listed, quote
 from flux_tasks.settings import Settings
@@ -24,9 +25,29 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
 def _seconds(text: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|s|m|min|h|d)", text.strip())
-    if found is None or not float(found[1]):
+    seconds = float(found[1]) * _SECONDS[found[2]] if found else 0.0
+    if not 0 < seconds < 1e11:  # what a schedule can hold, some 3,000 years
         raise ValueError
-    return float(found[1]) * _SECONDS[found[2]]
+    return seconds
+
+
+def _seconds_or_none(text: str) -> float:
+    return _seconds(text) if text else 0.0
+
+
+def _each(parse: Callable[[str], Any], what: str, metavar: str) -> Parameter:
+    """Declare a value for each recipe, or one for all; a hyphen is none."""
+
+    def convert(_type: Any, tokens: Sequence[Token]) -> Any:
+        found = []
+        for token in tokens:
+            try:
+                found.append(parse("") if token.value.strip() == "-" else parse(token.value))
+            except ValueError:
+                raise ValueError(f"{quote(token.value)} is not {what}") from None
+        return found
+
+    return Parameter(converter=convert, metavar=metavar, n_tokens=1, allow_leading_hyphen=True)
 
 
 _Recipes = Annotated[Location, Parameter(name="RECIPE", help="the recipes: YAML files, or URLs of them")]
@@ -38,16 +59,29 @@ class Timing:
     """The options that say when recipes run.
 
     Attributes:
-        cron: at these times: minute, hour, day, month, weekday, as '0 3 * * *' for each night at 3
+        cron: at these times: minute, hour, day, month, weekday, as '0 3 * * *' for each night at 3; once for all
+            recipes, or once for each in their order, with - for none; so are the next three
         interval: again and again after so long: seconds, or as 15m, 2h, 1d
         rrule: at the times of a rule of RFC 5545, as 'FREQ=WEEKLY;BYDAY=MO;BYHOUR=3'
         timezone: where these times hold, as Europe/Berlin (default UTC)
     """
 
-    cron: Annotated[str, Parameter(metavar="CRON")] = ""
-    interval: Annotated[float | None, value(_seconds, "a duration such as 900, 15m, 2h or 1d", "DURATION")] = None
-    rrule: Annotated[str, Parameter(metavar="RRULE")] = ""
-    timezone: Annotated[str, Parameter(metavar="ZONE")] = ""
+    cron: Annotated[Sequence[str], _each(str, "", "CRON")] = ()
+    interval: Annotated[
+        Sequence[float], _each(_seconds_or_none, "a duration such as 900, 15m, 2h or 1d", "DURATION")
+    ] = ()
+    rrule: Annotated[Sequence[str], _each(str, "", "RRULE")] = ()
+    timezone: Annotated[Sequence[str], _each(str, "", "ZONE")] = ()
+
+    def schedules(self, count: int) -> list[Any]:
+        """Return the schedule of each of ``count`` recipes.
+
+        Raises:
+            RecipeError: one cannot be used, or never comes.
+        """
+        from pipelines.flows.served.schedule import schedules_of
+
+        return schedules_of(count, self.cron, self.interval, self.rrule, self.timezone)
 
 
 @Parameter(name="*")
@@ -109,14 +143,10 @@ def serve(
     """
     from asyncio import run
 
-    from pipelines.flows.served.watch import check_place
-
     places = [str(place) for place in watch]
     if prefect == "off":
         return _watch_alone(recipes, variables, timing, parameters, places, every)
-    made = _deployments(recipes, variables, timing, parameters)
-    for place in places:
-        check_place(place)
+    made = _deployments(recipes, variables, timing, parameters, places)
     from pipelines.flows.served import serving
 
     run(serving.serve(made, print_line, places, pause=every))
@@ -182,11 +212,14 @@ def _watch_alone(
         problems.append(Problem("--watch", "is missing: without a Prefect server only new pictures can start a run"))
     if parameters.key_block:
         problems.append(Problem("--key-block", "is a block of a Prefect server: set BFL_API_KEY instead"))
-    if problems:
-        raise RecipeError(problems)
-    for place in places:
-        check_place(place)
-    named = _named(recipes, variables, parameters)
+    with _problems_at_once() as noted:
+        with noted():
+            if problems:
+                raise RecipeError(problems)
+        for place in places:
+            with noted():
+                check_place(place)
+        named = _named(recipes, variables, parameters, noted)
     settings = Places(endpoint=parameters.endpoint, store=parameters.store).settings()
     given = {"--limit": parameters.limit, "--budget": parameters.budget, "--endpoint": settings.endpoint}
     options = [f"{name}={one}" for name, one in {**given, "--store": settings.store}.items() if one is not None]
@@ -215,6 +248,7 @@ def _deployments(
     variables: Sequence[tuple[str, str]],
     timing: Timing,
     parameters: Parameters,
+    places: Sequence[str] = (),
     *,
     folder: str = "",
     is_here: bool = True,
@@ -227,30 +261,68 @@ def _deployments(
     Raises:
         RecipeError: a recipe or an option is wrong, or a recipe would mean something else where it runs.
     """
-    from pipelines.flows.served.deployment import Deployment, schedule_of
+    from pipelines.flows.served.deployment import Deployment
     from pipelines.flows.served.travel import check_travels
+    from pipelines.flows.served.watch import check_place
 
-    schedule = schedule_of(timing.cron, timing.interval, timing.rrule, timing.timezone)
-    options = parameters.options()
-    named = _named(recipes, variables, parameters)
-    for _, recipe in named:
-        check_travels(recipe, str(Path.cwd()) if is_here else folder, store=options["store"] or "")
-    return [Deployment(*both, schedule, options, folder) for both in named]
+    schedules: list[Any] = []
+    options: dict[str, Any] = {}
+    with _problems_at_once() as noted:
+        with noted():
+            schedules = timing.schedules(len(recipes))
+        with noted():
+            options = parameters.options()
+        for place in places:
+            with noted():
+                check_place(place)
+        named = _named(recipes, variables, parameters, noted)
+        for _, recipe in named:
+            with noted():
+                check_travels(recipe, str(Path.cwd()) if is_here else folder, store=str(parameters.store or ""))
+    return [Deployment(*both, schedule, options, folder) for both, schedule in zip(named, schedules, strict=True)]
+
+
+_Noted = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def _problems_at_once() -> Iterator[_Noted]:
+    """Give a block in which errors are noted; what was noted is raised as one error at the end.
+
+    Raises:
+        RecipeError: something was wrong; with all of it.
+    """
+    errors: list[RecipeError] = []
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        try:
+            yield
+        except RecipeError as error:
+            errors.append(error)
+
+    yield noted
+    if errors:
+        first, *others = errors
+        for other in others:
+            first.add_note(str(other))
+        raise first
 
 
 def _named(
-    recipes: Sequence[Location], variables: Sequence[tuple[str, str]], parameters: Parameters
+    recipes: Sequence[Location], variables: Sequence[tuple[str, str]], parameters: Parameters, noted: _Noted
 ) -> list[tuple[str, CompiledRecipe]]:
-    """Return the recipes with what each is called here.
-
-    Raises:
-        RecipeError: a recipe or a name is wrong.
-    """
-    if not recipes:
-        raise RecipeError([Problem("RECIPE", "is missing: name at least one recipe")])
-    loaded = [load_recipe(location, variables) for location in recipes]
+    """Return the recipes that can be used with what each is called here; what is wrong is noted."""
+    loaded: list[CompiledRecipe] = []
+    for location in recipes:
+        with noted():
+            loaded.append(load_recipe(location, variables))
+    if len(loaded) < len(recipes):
+        return [(recipe.name, recipe) for recipe in loaded]
     names = list(parameters.name) or [re.sub(r"[/%&<>]+", "-", recipe.name) for recipe in loaded]
     problems = []
+    if not recipes:
+        problems.append(Problem("RECIPE", "is missing: name at least one recipe"))
     if len(names) != len(loaded):
         problems.append(Problem("--name", f"is given {len(names)} times for {len(loaded)} recipes: once for each"))
     elif len(set(names)) < len(names):
@@ -260,6 +332,7 @@ def _named(
         for name in names
         if not name.strip() or re.search("[/%&<>]", name)
     ]
-    if problems:
-        raise RecipeError(problems)
-    return list(zip(names, loaded, strict=True))
+    with noted():
+        if problems:
+            raise RecipeError(problems)
+    return list(zip(names, loaded, strict=False))

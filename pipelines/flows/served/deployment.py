@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 from prefect import get_client
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.schedules import construct_schedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
@@ -134,56 +132,6 @@ class Deployment:
             "schedules": [schedule] if schedule else [],
             "work_pool": {"name": pool, **job_variables},
         }
-
-
-def schedule_of(cron: str, interval: float | None, rrule: str, timezone: str) -> Schedule | None:
-    """Return a schedule; None if none was given.
-
-    Args:
-        interval: seconds.
-        timezone: such as Europe/Berlin; UTC where empty.
-
-    Raises:
-        RecipeError: more than one was given, or one cannot be used; the place is its option.
-    """
-    given: dict[str, Any] = {
-        name: value for name, value in (("cron", cron), ("interval", interval), ("rrule", rrule)) if value
-    }
-    problems = []
-    if len(given) > 1:
-        *others, last = (f"--{name}" for name in given)
-        problems.append(Problem(last, f"cannot be used together with {', '.join(others)}: write one schedule"))
-    if timezone and not given:
-        problems.append(Problem("--timezone", "belongs to a schedule: write --cron, --interval or --rrule"))
-    remedies = {
-        "cron": "write five fields such as '0 3 * * *' (minute, hour, day, month, weekday)",
-        "rrule": "write a rule of RFC 5545 such as 'FREQ=WEEKLY;BYDAY=MO;BYHOUR=3'",
-        "interval": "write a duration such as 900, 15m, 2h or 1d",
-    }
-    for name, value in given.items():
-        try:
-            construct_schedule(**{name: value})
-            if name == "cron" and len(cron.split()) != 5:
-                raise ValueError
-        except Exception:  # each kind raises its own
-            problems.append(Problem(f"--{name}", f"{quote(value)} is no schedule: {remedies[name]}"))
-    if timezone and not _is_timezone(timezone):
-        problems.append(
-            Problem("--timezone", f"{quote(timezone)} is not known: write one such as Europe/Berlin or UTC")
-        )
-    if problems:
-        raise RecipeError(problems)
-    if interval:
-        given["interval"] = timedelta(seconds=interval)
-    return Schedule(**given, timezone=timezone or "UTC") if given else None
-
-
-def _is_timezone(name: str) -> bool:
-    try:
-        construct_schedule(cron="0 0 * * *", timezone=name)
-    except Exception:
-        return False
-    return True
 
 
 async def check_server() -> None:

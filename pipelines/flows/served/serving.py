@@ -20,7 +20,7 @@ from flux_tasks.store.records import Store
 from pipelines.flows.deployed import settings_with_key
 from pipelines.flows.served.deployment import Deployment, check_pool, check_server
 from pipelines.flows.served.watch import Start, watch
-from pipelines.flows.stopping import tied_to_this_process
+from pipelines.flows.stopping import shorten_tracebacks, tied_to_this_process
 
 __all__ = ["register", "serve"]
 
@@ -61,6 +61,7 @@ async def serve(
         tell(f"serving {made.full_name}: {one.timing}; {url_for('deployment', obj_id=number)}")
         watching += [watch(place, one.name, store, _starter(number, tell), tell, pause=pause) for place in places]
     tell("Ctrl-C ends it, and pauses the schedules until the next time")
+    shorten_tracebacks()
     os.environ |= tied_to_this_process()  # the runner hands its environment on
     watchers = asyncio.gather(*watching)
     try:

@@ -173,6 +173,22 @@ def test_a_function_beside_a_recipe_is_refused_where_it_does_not_travel(
         (["--rrule", "FREQ=NEVER"], "--rrule: 'FREQ=NEVER' is no schedule: write a rule of RFC 5545"),
         (["--interval", "soon"], "'soon' is not a duration such as 900, 15m, 2h or 1d"),
         (["--interval", "0"], "'0' is not a duration"),
+        (["--interval", "-5"], "'-5' is not a duration"),
+        (["--interval", "99999999999d"], "'99999999999d' is not a duration"),
+        (["--cron", "0 0 31 2 *"], "--cron: '0 0 31 2 *' names no time to come: write five fields"),
+        (["--rrule", "FREQ=DAILY;COUNT=0"], "--rrule: 'FREQ=DAILY;COUNT=0' names no time to come"),
+        (["--rrule", "FREQ=DAILY;COUNT=3"], "without DTSTART its COUNT begins on 2020-01-01; write a DTSTART"),
+        (["--rrule", "FREQ=DAILY;UNTIL=20200101"], "'FREQ=DAILY;UNTIL=20200101' names no time to come"),
+        (
+            ["--rrule", "FREQ=DAILY;UNTIL=20990101T000000Z"],
+            "is not read by Prefect: write UNTIL without Z, or a DTSTART",
+        ),
+        (["--rrule", "FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"], "names no time to come"),
+        (["--rrule", "FREQ=DAILY;INTERVAL=0"], "is no schedule, as its INTERVAL is 0"),
+        (
+            ["--cron", "0 3 * * *", "--cron", "-"],
+            "--cron: is given 2 times for 1 recipes: once for all, or once for each",
+        ),
         (["--cron", "0 3 * * *", "--interval", "1h"], "--interval: cannot be used together with --cron"),
         (["--cron", "0 3 * * *", "--timezone", "Mars/Base"], "--timezone: 'Mars/Base' is not known"),
         (["--timezone", "UTC"], "--timezone: belongs to a schedule"),
@@ -191,6 +207,44 @@ async def test_what_cannot_be_is_refused_before_anything_is_registered(
     assert told in refused.stderr
     with pytest.raises(ObjectNotFound):
         await deployment(name)
+
+
+def test_what_is_wrong_with_the_schedule_and_with_each_recipe_is_said_at_once(
+    here_cli: Here, folder: Path, relative: str
+) -> None:
+    for wrong in ("a.yaml", "b.yaml"):
+        text = (folder / relative).read_text().replace("  - deblur: {}", f"  - deblurr_{wrong[0]}: {{}}")
+        (folder / wrong).write_text(text)
+    options = ["--cron", "0 0 30 2 *", "--timezone", "Mars/Base", "--endpoint", "locl"]
+    refused = here_cli("deploy", "a.yaml", "b.yaml", relative, "--pool", "p", *options)
+    assert refused.returncode == 2
+    told = ("--cron: ", "--timezone: ", "endpoint: ", "deblurr_a", "deblurr_b", "relative.yaml:3: source.images: ")
+    assert [word for word in told if word not in refused.stderr] == []
+
+
+async def test_each_recipe_has_its_own_schedule_where_each_is_given_one(
+    here_cli: Here, folder: Path, name: str
+) -> None:
+    names = [f"{name}-{n}" for n in range(3)]
+    options = [f"--name={one}" for one in names]
+    options += [
+        "--cron",
+        "0 3 * * *",
+        "--cron",
+        "-",
+        "--cron=-",
+        "--interval",
+        "-",
+        "--interval",
+        "2h",
+        "--interval",
+        "-",
+    ]
+    recipes = [str(folder / "recipe.yaml")] * 3
+    done = await asyncio.to_thread(here_cli, "deploy", *recipes, "--pool", await pool(), *options)
+    assert done.returncode == 0, done.stderr
+    kinds = [[type(one.schedule).__name__ for one in (await deployment(each)).schedules] for each in names]
+    assert kinds == [["CronSchedule"], ["IntervalSchedule"], []]
 
 
 def test_two_recipes_of_one_name_are_refused(here_cli: Here, folder: Path, name: str) -> None:
@@ -233,14 +287,15 @@ async def test_a_signal_ends_serve_and_its_run_which_loses_nothing(
         while bfl.jobs < 1:
             assert served.poll() is None, served.stderr and served.stderr.read()
             await asyncio.sleep(0.05)
-        served.send_signal(signal.SIGINT)  # Prefect's own runner handles SIGTERM, in the same way
-        await asyncio.to_thread(served.communicate, timeout=PATIENCE)
+        served.send_signal(signal.SIGINT)
+        _, err = await asyncio.to_thread(served.communicate, timeout=PATIENCE)
     assert served.returncode == 0
+    assert not any(word in err for word in ("Traceback", "unhandled", "TerminationSignal")), err
     found = await deployment(name)
     assert found.paused
     for run in await runs_of(found):
         assert run.state is not None
-        assert run.state.is_final() or run.state.is_scheduled(), run.state
+        assert run.state.is_cancelled() or run.state.is_scheduled(), run.state
     bfl.hold = False
     charged = bfl.jobs
     done = await asyncio.to_thread(prefect_cli, "run", relative, "--limit", "1", "--prefect", "off", key="k")
