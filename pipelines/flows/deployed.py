@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,9 @@ from pydantic import Field
 
 from flux_tasks.api.telemetry.exporters import exporting
 from flux_tasks.errors import FluxError, KeyRefused, quote
-from flux_tasks.settings import Settings, from_environment
+from flux_tasks.settings import Settings, from_environment, use
+from flux_tasks.store.records import Store
+from pipelines.flows.attempt import Attempt
 from pipelines.flows.publishing import end_of, published
 from pipelines.flows.recipe_flow import NAME, call_task
 from pipelines.flows.stopping import end_with_parent, shorten_tracebacks
@@ -27,6 +30,7 @@ from pipelines.language.reading import loader
 from pipelines.report.ending import Ending
 from pipelines.report.of_run import write_run_report
 from pipelines.run.run import Run
+from pipelines.run.shard import Shard
 
 KEY_BLOCK = "bfl-api-key"
 """The Prefect ``Secret`` block that has the key where the worker's environment has none."""
@@ -46,6 +50,8 @@ async def deployed_recipe(
     endpoint: _Name | _Address | None = None,
     store: str | None = None,
     key_block: str | None = None,
+    shard: Annotated[str, Field(pattern=r"^\d{1,4}/\d{1,4}$")] | None = None,
+    part_of: str | None = None,
 ) -> dict[str, int] | State[Any]:
     """Run a recipe over its images. What is in the store already is taken from there, and costs nothing.
 
@@ -63,36 +69,67 @@ async def deployed_recipe(
             of the worker.
         key_block: The name of the Prefect Secret block with the key. If left out, BFL_API_KEY of the worker, else the
             block bfl-api-key.
+        shard: Work on one part of the items only: its number from 1 and how many there are, such as 2/4. Datasets and
+            labels need all items: a run without this writes them when all parts have ended.
+        part_of: Set by flux-pipelines run --on prefect: the id of the run that has divided itself.
     """
     end_with_parent()
     shorten_tracebacks()
     try:
-        async with Ending(NAME) as ending:
-            ending.recipe = loaded = await asyncio.to_thread(read_recipe, recipe, variables)
-            await _call_flow_run(loaded.name)
+        async with AsyncExitStack() as stack:
+            # Of a run that has divided itself, people are told by the process that has done that.
+            ending = None if part_of else await stack.enter_async_context(Ending(NAME))
+            loaded = await asyncio.to_thread(read_recipe, recipe, variables)
+            part = Shard.parse(shard, part_of or "") if shard else None
+            await _call_flow_run(f"{loaded.name} {part}" if part else loaded.name)
+            if ending is not None:
+                ending.recipe = loaded
             settings = await settings_with_key(endpoint or "", store or "", key_block or "")
             settings.require_key()
             with in_places_of(loaded, settings) as chosen, exporting():
-                ending.run = run = Run(loaded, chosen, limit=limit, budget=budget)
-                await _finish(run)
+                if ending is None and part is not None:
+                    run = await _work_on(Attempt(Store(chosen.store), part), loaded, chosen)
+                else:
+                    run = Run(loaded, chosen, limit=limit, budget=budget, shard=part)
+                    if ending is not None:
+                        ending.run = run
+                    await _finish(run)
     except FluxError as error:  # it says what to do: a traceback would say nothing more
         return Failed(message=str(error))
     return end_of(run.summary)
 
 
+async def _work_on(attempt: Attempt, recipe: CompiledRecipe, settings: Settings) -> Run:
+    """Work on a shard of a run that has divided itself, and note how that ends.
+
+    Raises:
+        RunStopped: no job was begun.
+    """
+    try:
+        with use(await asyncio.to_thread(attempt.settings, settings)) as chosen:
+            run = await asyncio.to_thread(attempt.run, recipe, chosen)
+            async with attempt.following(run):
+                await _finish(run)
+    except FluxError as error:
+        await asyncio.to_thread(attempt.end, error)
+        raise
+    await asyncio.to_thread(attempt.end, run.stopped)
+    return run
+
+
 async def _finish(run: Run) -> None:
-    """Work on every item, and write the report.
+    """Work on every item, and write the report; that of a shard is written by the run that it is part of.
 
     Raises:
         RunStopped: no job was begun, because something that all of them need is not there.
     """
-    run.summary.report = f"{run.folder}/report.html"
+    run.summary.report = "" if run.is_part else f"{run.folder}/report.html"
     async with published(run):
         with run:
             if not await run.answer_from_store():
                 await run.prepare_to_pay()
                 await run.run_remaining(call_task)
-        if problem := await asyncio.to_thread(write_run_report, run):
+        if run.summary.report and (problem := await asyncio.to_thread(write_run_report, run)):
             _log.warning("%s", problem)
 
 

@@ -17,7 +17,7 @@ from flux_tasks import errors, files
 from flux_tasks.errors import BudgetReached, Interrupted, OutOfCredits, RunStopped, StoreUnavailable
 from flux_tasks.settings import without_secrets
 from flux_tasks.store.commit import patiently
-from pipelines.run.attempt import Division
+from pipelines.flows.attempt import Division
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
 from pipelines.run.shard import Shard, ShardFolder
@@ -94,7 +94,7 @@ class _Coordinator:
         def show(event: Event) -> None:
             loop.call_soon_threadsafe(self._show, event)
 
-        await patiently(self._division.begin, self._run.recipe, self._options)
+        await patiently(self._division.begin, self._run.recipe, self._run.settings, self._options)
         watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.TaskGroup() as group:

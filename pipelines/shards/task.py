@@ -13,10 +13,10 @@ from flux_tasks.api.telemetry.exporters import exporting
 from flux_tasks.errors import FluxError, Interrupted
 from flux_tasks.settings import Settings, with_own_secrets
 from flux_tasks.store.records import Store
+from pipelines.flows.attempt import Attempt
 from pipelines.flows.recipe_run import finish
 from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
-from pipelines.run.attempt import Attempt
 from pipelines.run.context import Event
 from pipelines.run.run import Run
 from pipelines.run.shard import Shard

@@ -59,6 +59,10 @@ def _engine(kind: str, place: str, count: int, recipe: CompiledRecipe, settings:
         from pipelines.shards.engines.ray import Ray
 
         return Ray(place, count)
+    if kind == "prefect":
+        from pipelines.shards.engines.prefect import PrefectPool
+
+        return PrefectPool(place, recipe, settings)
     from pipelines.shards.engines.processes import Processes
 
     return Processes(count)

@@ -8,12 +8,12 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError, Interrupted, RunStopped, StoreUnavailable
-from flux_tasks.settings import Settings
+from flux_tasks.settings import Settings, without_secrets
 from flux_tasks.store.records import Store
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import Event, EventKind
@@ -27,6 +27,8 @@ _LOOK = 1.0
 _BEAT = 10.0
 """Seconds between two signs of life."""
 _MOST_WARNINGS = 20
+_OF_WORKER = ("key", "storage_options", "store", "prefect")
+"""Settings that are each worker's own."""
 
 
 def fingerprint_of(recipe: CompiledRecipe) -> str:
@@ -40,7 +42,7 @@ class Division:
 
     ::
 
-        runs/<run id>/division.json   what the shards have to know: the recipe's fingerprint, options of ``Run``
+        runs/<run id>/division.json   what the shards have to know: fingerprint of the recipe, options, settings
         runs/<run id>/stop.json       the run is to end: no new job is begun
     """
 
@@ -48,14 +50,23 @@ class Division:
         self._store = store
         self._kind = files.join("runs", run_id)
 
-    def begin(self, recipe: CompiledRecipe, options: Mapping[str, Any]) -> None:
-        """Write what the shards have to know.
+    def begin(self, recipe: CompiledRecipe, settings: Settings, options: Mapping[str, Any]) -> None:
+        """Write what the shards have to know, without any secret.
 
         Raises:
             OSError: the store cannot be written.
         """
-        record = {"fingerprint": fingerprint_of(recipe), "options": dict(options)}
+        plain = {name: value for name, value in asdict(without_secrets(settings)).items() if name not in _OF_WORKER}
+        record = {"fingerprint": fingerprint_of(recipe), "options": dict(options), "settings": plain}
         self._store.put_record(self._kind, "division", record)
+
+    def settings_for(self, own: Settings) -> Settings:
+        """Return the settings for a shard, on a worker with these.
+
+        Raises:
+            StoreUnavailable: as for ``options_for``.
+        """
+        return replace(own, **self._record()["settings"])
 
     def options_for(self, recipe: CompiledRecipe) -> dict[str, Any]:
         """Return the options of ``Run`` for a shard whose worker has read this recipe.
@@ -64,6 +75,14 @@ class Division:
             StoreUnavailable: this worker sees another store, or none.
             RunStopped: the recipe means something else here.
         """
+        record = self._record()
+        if record.get("fingerprint") != fingerprint_of(recipe):
+            what = "the recipe means something else on this worker: it needs the same version of flux-pipelines"
+            names = f", the same values of {', '.join(recipe.env)}" if recipe.env else ""
+            raise RunStopped(f"{what}{names} and the same files beside the recipe")
+        return dict(record["options"])
+
+    def _record(self) -> dict[str, Any]:
         try:
             record = self._store.record_or_empty(self._kind, "division")
         except OSError as error:
@@ -71,11 +90,7 @@ class Division:
         if not record:
             what = f"this worker does not see {self._kind} in the store {self._store.url}"
             raise StoreUnavailable(f"{what}: name a store that every machine reaches, such as s3://bucket/store")
-        if record.get("fingerprint") != fingerprint_of(recipe):
-            what = "the recipe means something else on this worker: it needs the same version of flux-pipelines"
-            names = f", the same values of {', '.join(recipe.env)}" if recipe.env else ""
-            raise RunStopped(f"{what}{names} and the same files beside the recipe")
-        return dict(record["options"])
+        return record
 
     def stop(self, why: str) -> None:
         """Tell the shards that the run is to end.
@@ -114,6 +129,14 @@ class Attempt:
         self._folder = ShardFolder(store, shard.of, shard.number)
         self._warnings: list[str] = []
         self._folder.note_life(secrets.token_hex(8))
+
+    def settings(self, own: Settings) -> Settings:
+        """Return the settings of the whole run, with what is this worker's own.
+
+        Raises:
+            StoreUnavailable: this worker sees another store, or none.
+        """
+        return self._division.settings_for(own)
 
     def run(
         self, recipe: CompiledRecipe, settings: Settings, on_event: Callable[[Event], None] = lambda _: None
