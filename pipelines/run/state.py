@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -180,6 +180,8 @@ class StateRecord:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="run-state", daemon=True)
         self._in_flight = 0
+        self._counts: Counter[str] = Counter()
+        """By outcome, as items end: in shards, the sums of the run are known at its end."""
         self._credits = 0.0
         self._ended: deque[tuple[float, int]] = deque()
         self._written: RunState | None = None
@@ -198,7 +200,9 @@ class StateRecord:
         self._thread.start()
 
     def _note(self, event: Event) -> None:
-        if event.kind is EventKind.STEP:
+        if event.kind is EventKind.ITEM:
+            self._counts[event.outcome] += 1
+        elif event.kind is EventKind.STEP:
             self._credits += event.cost if event.outcome == StepOutcome.DONE else 0.0
         else:
             self._in_flight += {EventKind.BEGIN: 1, EventKind.END: -1}.get(event.kind, 0)
@@ -226,12 +230,14 @@ class StateRecord:
 
     def _now(self) -> RunState:
         now = time.monotonic()
-        self._ended.append((now, self._summary.items))
+        counts = dict(self._counts)
+        self._ended.append((now, sum(counts.values())))
         while len(self._ended) > 1 and now - self._ended[1][0] >= _WINDOW:
             self._ended.popleft()
         (then, before), (_, ended) = self._ended[0], self._ended[-1]
         rate = round((ended - before) / (now - then), 4) if now > then else None
         live: dict[str, Any] = {"in_flight": self._in_flight, "credits": round(self._credits, 6), "rate": rate}
+        live |= {"counts": counts, "items": sum(counts.values())}
         seconds = round(now - self._begun, 3)
         return state_of(self._context, self._summary, state="running", seconds=seconds, **live)
 

@@ -104,7 +104,7 @@ def test_shards_end_with_the_run_that_is_killed_and_the_same_command_goes_on(
 
 def test_ctrl_c_lets_the_shards_collect_what_is_in_flight_and_ends_them(cli: Cli, bfl: FakeBfl, tmp_path: Path) -> None:
     bfl.hold = True
-    running = cli.start("run", "recipe.yaml", "--endpoint", bfl.url, "--shards", "2", "--max-jobs", "1", key="k")
+    running = cli.start("run", "recipe.yaml", "--endpoint", bfl.url, "--shards", "2", "--max-jobs", "2", key="k")
     wait_until(lambda: count_submitted(tmp_path) == 2)
     os.killpg(running.pid, signal.SIGINT)
     wait_until(lambda: list((tmp_path / "store" / "runs").glob("*/stop.json")))
