@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pipelines.shards.engines.base import Engine
 
 
+Shards = Positive | None
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Sharding:
@@ -30,7 +33,7 @@ class Sharding:
         shard: work on one part only, such as 2/4, in this process; for machines that you start yourself
     """
 
-    shards: Positive | None = None
+    shards: Shards = None
     on: Annotated[str, Parameter(metavar="ENGINE")] = ""
     folder: Annotated[Location, Parameter(metavar="FOLDER")] = ""
     shard: Annotated[str, Parameter(metavar="I/N")] = ""
@@ -45,7 +48,7 @@ class Sharding:
         Raises:
             RecipeError: they do not.
         """
-        from pipelines.run.shard import MOST_SHARDS
+        from pipelines.run.shard import check_count
 
         problems = []
         for name, is_given in (("--on", self.on), ("--folder", self.folder)):
@@ -55,8 +58,8 @@ class Sharding:
             problems.append(
                 Problem("--shard", "is one part by hand, and --shards starts all of them: give one of them")
             )
-        if self.shards is not None and self.shards > MOST_SHARDS:
-            problems.append(Problem("--shards", f"{self.shards:,} are too many: write {MOST_SHARDS:,} or fewer"))
+        if self.shards is not None:
+            check_count(self.shards)
         if self.shards is not None and prefect == "embedded":
             what = "embedded is a server for one process: start one with `prefect server start`, or write off"
             problems.append(Problem("--prefect", what))

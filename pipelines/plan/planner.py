@@ -6,7 +6,7 @@ of the size that the result will have. What depends on pictures that are not mad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.libraries import check_libraries
 from pipelines.language.places import in_places_of
 from pipelines.plan.dry_run import ItemPlan
-from pipelines.plan.result import Plan
+from pipelines.plan.result import Plan, ShardPlan
 from pipelines.plan.tally import Tally
 
 _ANSWERS = {
@@ -58,6 +58,8 @@ def plan(
     sample: int | None = None,
     budget: float | None = None,
     verify: bool = False,
+    divide: Callable[[str], int] | None = None,
+    shards: int = 0,
     settings: Settings | None = None,
     **changes: Unpack[SettingChanges],
 ) -> Plan:
@@ -68,6 +70,7 @@ def plan(
         sample: so many items that stand for all; see ``execution/sampling.py``.
         budget: credits, instead of the recipe's own cap.
         verify: look at every item, also at those that a run has settled and whose files are as they were.
+        divide: returns the number of an item's shard, of so many ``shards``, by its source.
         changes: of the settings, as for ``flux_tasks.use``.
 
     Raises:
@@ -97,8 +100,12 @@ def plan(
             tally.plan.add_warning(str(warning))
         tally.settled = SettledItems(tally.store, recipe, tally.engine, None, is_trusted=not verify)
         with closing(tally.settled), remembering(tally.settled.inputs):
+            tally.plan.shards = {number: ShardPlan() for number in range(1, shards + 1)}
             for item in found():
+                before = tally.plan.total("paid") if divide is not None else None
                 tally.add_item(ItemPlan(item, tally).run())
+                if divide is not None and before is not None:
+                    tally.plan.add_to_shard(divide(item.source), before)
         return tally.plan
 
 

@@ -66,6 +66,14 @@ class StepPlan:
 
 
 @dataclass
+class ShardPlan:
+    """What one shard of a run would do: ``items`` of it, and the jobs that it would pay for."""
+
+    items: int = 0
+    paid: Amount = field(default_factory=Amount)
+
+
+@dataclass
 class Plan:
     """What a run of ``recipe`` would do.
 
@@ -89,6 +97,7 @@ class Plan:
         sample_of: how many items those of the plan stand for, if they are a sample.
         looked_at: how many of these were looked at to choose it.
         learned: ``credits`` of a job by tool, as the mean of so many ``jobs`` that this store has settled.
+        shards: what each shard would do, by its number, if that was asked for.
     """
 
     recipe: str
@@ -114,6 +123,7 @@ class Plan:
     duplicates: dict[str, list[str]] = field(default_factory=dict)
     sample_of: int | None = None
     looked_at: int | None = None
+    shards: dict[int, ShardPlan] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return table(self)
@@ -159,6 +169,17 @@ class Plan:
         """Return the sum over all steps."""
         amounts: list[Amount] = [getattr(step, kind) for step in self.steps]
         return Amount(*(sum(getattr(amount, name) for amount in amounts) for name in ("jobs", "credits", "unpriced")))
+
+    def add_to_shard(self, number: int, before: Amount) -> None:
+        """Count an item, and the jobs that have joined the plan with it.
+
+        Args:
+            before: what was to be paid without it.
+        """
+        shard, now = self.shards.setdefault(number, ShardPlan()), self.total("paid")
+        shard.items += 1
+        for name in ("jobs", "credits", "unpriced"):
+            setattr(shard.paid, name, getattr(shard.paid, name) + getattr(now, name) - getattr(before, name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as data for JSON."""
@@ -265,6 +286,11 @@ def _notes(plan: Plan) -> list[str]:
         figures = ", ".join(f"{name} {catalog.TOOLS[name].seconds:g} s" for name in plan.assumed)
         assumed = f"; assumed for a job of {figures}" if figures else ""
         lines.append(f"duration: about {duration(plan.seconds)} with {plan.max_jobs} jobs at a time{assumed}")
+    for number, shard in sorted(plan.shards.items()):
+        items = f"{shard.items:,} {'item' if shard.items == 1 else 'items'}"
+        paid = f"{shard.paid.jobs:,} {_jobs(shard.paid.jobs)}" if shard.paid.jobs else "no job"
+        cost = f", {_credits(shard.paid)} credits" if shard.paid.jobs else ""
+        lines.append(f"shard {number}/{len(plan.shards)}: {items}, {paid}{cost}")
     if plan.budget is not None:
         lines.append(_budget(plan, plan.budget))
     lines += [_period(plan, **period) for period in plan.periods]

@@ -29,7 +29,7 @@ from flux_tasks.store.records import Store
 from pipelines.data.items import Item
 from pipelines.data.manifest import ItemOutcome, ManifestRow, read_manifest
 
-__all__ = ["MOST_SHARDS", "Shard", "ShardFolder", "shard_of"]
+__all__ = ["MOST_SHARDS", "Shard", "ShardFolder", "check_count", "shard_of"]
 
 MOST_SHARDS = 1_000
 _TEXT = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
@@ -43,6 +43,16 @@ def shard_of(source: str, count: int) -> int:
     """
     digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % count + 1
+
+
+def check_count(count: int) -> None:
+    """Check that a run can have so many shards.
+
+    Raises:
+        RecipeError: they are too many.
+    """
+    if count > MOST_SHARDS:
+        raise RecipeError([Problem("--shards", f"{count:,} are too many: write {MOST_SHARDS:,} or fewer")])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from flux_tasks import errors, files
-from flux_tasks.errors import BudgetReached, Interrupted, OutOfCredits, RunStopped, StoreUnavailable
+from flux_tasks.errors import BudgetReached, Interrupted, OutOfCredits, RecipeError, RunStopped, StoreUnavailable
 from flux_tasks.settings import without_secrets
 from flux_tasks.store.commit import patiently
 from pipelines.flows.attempt import Division
@@ -27,7 +27,7 @@ from pipelines.shards.task import ShardTask
 
 __all__ = ["finish_in_shards"]
 
-_TRIES = 3
+_TRIES = 5
 """Attempts in a row that bring no item of a shard to its end, after which the run is stopped."""
 _PAUSE = 1.0
 """Seconds before a shard is resumed, more each time."""
@@ -154,13 +154,19 @@ class _Coordinator:
                 reason = f"its worker was asked to end: {problem}"
             before, ended = ended, await patiently(folder.ended)
             fruitless = fruitless + 1 if ended <= before else 0
-            if fruitless >= _TRIES or kind in (OutOfCredits.__name__, "RecipeError"):
+            if fruitless >= _TRIES or self._is_final(kind):
                 found = getattr(errors, kind, RunStopped)
                 is_stop = isinstance(found, type) and issubclass(found, RunStopped)
                 self._run.stop((found if is_stop else RunStopped)(f"shard {task.shard}: {reason}"))
                 return
             self._warn(f"shard {task.shard} is begun again where it was left: {reason}")
             await asyncio.sleep(_PAUSE * (fruitless + 1))
+
+    def _is_final(self, kind: str) -> bool:
+        """Check whether what has stopped a shard would stop it on every other worker, too."""
+        if kind in ("", Interrupted.__name__):
+            return False
+        return not self._engine.is_elsewhere or kind in (OutOfCredits.__name__, RecipeError.__name__)
 
     async def _attempt(self, task: ShardTask, folder: ShardFolder, show: Any) -> str:
         """Have a worker work on a shard; one elsewhere that gives no sign of life any more is not waited for."""

@@ -274,7 +274,7 @@ def test_a_shard_that_loses_every_worker_is_told_with_the_reason_and_the_others_
 
     engine = Threads(lose)
     run, rows = perform_in_shards(recipe(here), here.settings, 3, engine)
-    assert Counter(engine.begun)[first] == 3
+    assert Counter(engine.begun)[first] == 5
     assert run.summary.stopped == f"shard {first}/3: no memory was left"
     assert len(rows) == PICTURES
     assert {row["outcome"] for row in rows if shard_of(row["source"], 3) == first} == {"held"}
