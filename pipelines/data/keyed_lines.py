@@ -69,7 +69,8 @@ class KeyedLines:
         self._is_read = not is_trusted
         self._places: dict[int, int] = {}
         self._files: list[IO[bytes]] = []
-        self._names: list[str] = []
+        self._names: dict[str, int] = {}
+        """The files of earlier runs, each with its size when it was read."""
         self._own: Manifest | None = None
         self._added: set[int] = set()
         self._stack = ExitStack()
@@ -91,12 +92,13 @@ class KeyedLines:
                 return
             self._is_read = True
             with suppress(OSError):
-                self._names = files_of_runs(self._folder)
+                self._names = dict.fromkeys(files_of_runs(self._folder), 0)
             for name in self._names:
                 with suppress(OSError):
-                    self._read_file(name)
+                    self._names[name] = self._read_file(name)
 
-    def _read_file(self, name: str) -> None:
+    def _read_file(self, name: str) -> int:
+        """Read a file, and return its size."""
         file: IO[bytes] = self._stack.enter_context(files.stream(files.join(self._folder, name)))
         if not files.is_local(self._folder):
             source, file = file, self._stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - entered
@@ -108,6 +110,7 @@ class KeyedLines:
             with suppress(ValueError):
                 self._places[_short(line[9:41].decode("ascii"))] = place << 16 | number
             place += len(line)
+        return place
 
     def _line(self, place: int) -> bytes | None:
         """Return the line at a place, or None if it is damaged."""
@@ -150,12 +153,14 @@ class KeyedLines:
             self._stack.close()
 
     def _gather(self, own: Manifest) -> None:
-        """Copy what still holds from the files of earlier runs, and remove these."""
+        """Copy what still holds from the files of earlier runs, and remove these; one that has grown is in use."""
         for key in self._places.keys() - self._added:
             if (line := self._line(self._places[key])) is not None:
                 own.add_line(line.decode("utf-8"))
-        for name in self._names:
-            files.remove(files.join(self._folder, name))
+        for name, size in self._names.items():
+            with suppress(OSError):
+                if files.size(location := files.join(self._folder, name)) == size:
+                    files.remove(location)
 
 
 def _short(key: str) -> int:

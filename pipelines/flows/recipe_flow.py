@@ -96,9 +96,10 @@ async def advance(run: Run) -> None:
     token, over = _current_run.set(run), asyncio.Event()
     _is_over.set(over)
     _shorten_dumps()
+    name = " ".join(filter(None, (run.recipe.name, str(run.context.shard or ""))))
     try:
         with use(run.settings), _own_sigterm():
-            await _with_last_words(asyncio.ensure_future(_advance(run.recipe.name, run.settings.endpoint)), over)
+            await _with_last_words(asyncio.ensure_future(_advance(name, run.settings.endpoint)), over)
     except FluxError:
         raise
     except FailedRun:

@@ -19,7 +19,7 @@ from typing import Any
 
 from flux_tasks import background, files
 from flux_tasks.api.telemetry import probe
-from flux_tasks.errors import FluxError, Problem, RecipeError, RunStopped, StoreUnavailable
+from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
 from flux_tasks.jobs.endpoint import engine_of, open_account, require_exclusion, save_durations
 from flux_tasks.settings import Settings
 from flux_tasks.store.commit import reconcile
@@ -44,7 +44,7 @@ from pipelines.run.datasets import Datasets
 from pipelines.run.estimate import Estimate
 from pipelines.run.item import ItemRun
 from pipelines.run.row import jobs_text
-from pipelines.run.shard import Shard
+from pipelines.run.shard import Shard, check_shard, left_to_others
 from pipelines.run.state import StateRecord
 from pipelines.run.summary import Summary
 
@@ -129,7 +129,7 @@ class Run:
             recipe, limit=limit, only=only, listed=self._listed, outputs=outputs, datasets=checks
         )
         if shard is not None:  # what all items have in common was found out with all of them
-            self.items = partial(_only_of, shard, self.items)
+            self.items = partial(shard.filtered, self.items)
             self.summary.total = sum(1 for _ in self.items())
         elif checks:
             self.context.datasets = Datasets(recipe, checks, self._warn, self.stop)
@@ -173,7 +173,7 @@ class Run:
             raise StoreUnavailable.of("written", error) from error
         for line in killed:
             self._warn(line)
-        for warning in warnings:
+        for warning in (*warnings, *left_to_others(self.context.shard, self.recipe)):
             self.context.emit(Event(EventKind.WARNING, text=str(warning)))
 
     def _warn(self, text: str) -> None:
@@ -404,21 +404,6 @@ class Run:
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}{jobs}"))
         elif jobs:
             _items_log.info(escape_controls(f"{row['item']}: {row['outcome']}{jobs}"))
-
-
-def check_shard(shard: Shard | None, recipe: CompiledRecipe) -> None:
-    """Check that a shard can be worked on by itself.
-
-    Raises:
-        RecipeError: the recipe looks for equal pictures among all items, and nobody has done that beforehand.
-    """
-    if shard is not None and not shard.of and recipe.source.dedupe is not None:
-        what = "source.dedupe looks at all items, and shards by hand may not agree on it: write --shards with a number"
-        raise RecipeError([Problem("--shard", what)])
-
-
-def _only_of(shard: Shard, found: Callable[[], Iterator[Item]]) -> Iterator[Item]:
-    return filter(shard.has, found())
 
 
 def _new_id() -> str:

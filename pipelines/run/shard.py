@@ -17,7 +17,7 @@ import hashlib
 import heapq
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -28,8 +28,9 @@ from flux_tasks.errors import Problem, RecipeError, quote
 from flux_tasks.store.records import Store
 from pipelines.data.items import Item
 from pipelines.data.manifest import ItemOutcome, ManifestRow, read_manifest
+from pipelines.language.compiled import CompiledRecipe
 
-__all__ = ["MOST_SHARDS", "Shard", "ShardFolder", "check_count", "shard_of"]
+__all__ = ["MOST_SHARDS", "Shard", "ShardFolder", "check_count", "check_shard", "left_to_others", "shard_of"]
 
 MOST_SHARDS = 1_000
 _TEXT = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
@@ -90,6 +91,34 @@ class Shard:
     def has(self, item: Item) -> bool:
         """Check whether an item belongs to it, and is left to do."""
         return item.index not in self.ended and shard_of(item.source, self.count) == self.number
+
+    def filtered(self, found: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+        """Return those of the items that it has."""
+        return filter(self.has, found())
+
+
+def check_shard(shard: Shard | None, recipe: CompiledRecipe) -> None:
+    """Check that a shard can be worked on by itself.
+
+    Raises:
+        RecipeError: the recipe looks for equal pictures among all items, and nobody has done that beforehand.
+    """
+    if shard is not None and not shard.of and recipe.source.dedupe is not None:
+        what = "source.dedupe looks at all items, and shards by hand may not agree on it: write --shards with a number"
+        raise RecipeError([Problem("--shard", what)])
+
+
+def left_to_others(shard: Shard | None, recipe: CompiledRecipe) -> Iterator[str]:
+    """Yield what a shard by hand does not write, though the recipe says so."""
+    if shard is None or shard.of:
+        return
+    what = [output.dataset for output in recipe.outputs if output.dataset]
+    what += [target.path for output in recipe.outputs for target in output.annotations]
+    if what:
+        yield (
+            f"{', '.join(map(files.quoted, what))} needs all items: a shard does not write it. When all shards have "
+            "ended, run the recipe once without --shard: it writes them, and pays for nothing"
+        )
 
 
 class ShardFolder:

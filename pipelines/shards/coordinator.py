@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,7 @@ from flux_tasks import errors, files
 from flux_tasks.errors import BudgetReached, Interrupted, OutOfCredits, RecipeError, RunStopped, StoreUnavailable
 from flux_tasks.settings import without_secrets
 from flux_tasks.store.commit import patiently
+from flux_tasks.tasks import recording
 from pipelines.flows.attempt import Division
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
@@ -53,11 +55,13 @@ async def finish_in_shards(
         RunStopped: nothing was begun, for this reason.
     """
     await run.open()
-    gathering = Gathering(run, count)
+    gathering = Gathering(run, count, is_elsewhere=engine.is_elsewhere)
     left = await gathering.answer_settled()
     coordinator = _Coordinator(run, engine, count, options, no_code, gathering)
     numbers = [number for number, items in enumerate(left, 1) if items]
     if numbers and run.stopped is None:
+        if run.settings.prefect == "auto" and not engine.is_elsewhere and not recording.is_server_configured():
+            recording.tell_unrecorded()
         await run.prepare_to_pay(*places, has_key=bool(run.settings.key) or not engine.is_elsewhere)
         async with engine:
             await coordinator.work(numbers)
@@ -89,17 +93,12 @@ class _Coordinator:
 
     async def work(self, numbers: list[int]) -> None:
         """Have all these shards worked on, until each has ended or the run is stopped."""
-        loop = asyncio.get_running_loop()
-
-        def show(event: Event) -> None:
-            loop.call_soon_threadsafe(self._show, event)
-
         await patiently(self._division.begin, self._run.recipe, self._run.settings, self._options)
         watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.TaskGroup() as group:
                 for number in numbers:
-                    group.create_task(self._bring_to_end(number, show))
+                    group.create_task(self._bring_to_end(number))
         finally:
             watching.cancel()
             with suppress(asyncio.CancelledError):
@@ -107,11 +106,13 @@ class _Coordinator:
         if self._spent is not None:
             self._run.stop(self._spent)
 
-    def _show(self, event: Event) -> None:
+    def _show(self, active: Counter[tuple[str, str]], event: Event) -> None:
+        """Show what happens in a shard, of which these jobs are active: item and step."""
         if event.kind is EventKind.WARNING:
             self._warn(event.text)
-        else:
-            self._gathering.show(event)
+            return
+        active[event.item, event.step] += {EventKind.BEGIN: 1, EventKind.END: -1}.get(event.kind, 0)
+        self._gathering.show(event)
 
     def _warn(self, text: str) -> None:
         """Say once what several shards may have to say."""
@@ -132,12 +133,12 @@ class _Coordinator:
             folder.remove()
         self._division.end()
 
-    async def _bring_to_end(self, number: int, show: Any) -> None:
+    async def _bring_to_end(self, number: int) -> None:
         folder, task = self.folders[number], self._tasks[number]
         fruitless, ended = 0, frozenset[int]()
         while self._run.stopped is None:
             await patiently(folder.forget_end)
-            said = await self._attempt(task, folder, show)
+            said = await self._attempt(task, folder)
             ending = await patiently(folder.ending)
             for warning in ending.get("warnings", ()) if not self._engine.tells_events else ():
                 self._warn(str(warning))
@@ -168,8 +169,14 @@ class _Coordinator:
             return False
         return not self._engine.is_elsewhere or kind in (OutOfCredits.__name__, RecipeError.__name__)
 
-    async def _attempt(self, task: ShardTask, folder: ShardFolder, show: Any) -> str:
+    async def _attempt(self, task: ShardTask, folder: ShardFolder) -> str:
         """Have a worker work on a shard; one elsewhere that gives no sign of life any more is not waited for."""
+        active: Counter[tuple[str, str]] = Counter()
+        loop = asyncio.get_running_loop()
+
+        def show(event: Event) -> None:
+            loop.call_soon_threadsafe(self._show, active, event)
+
         working = asyncio.ensure_future(self._engine.run(task, show))
         life, since = "", time.monotonic()
         try:
@@ -185,3 +192,5 @@ class _Coordinator:
             return working.result()
         finally:
             working.cancel()
+            for item, step in active.elements():  # of a worker that is lost
+                self._gathering.show(Event(EventKind.END, item, step))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from flux_tasks import files
 from flux_tasks.errors import RunStopped, StoreUnavailable
 from pipelines.data.items import Item
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, paid_steps
@@ -31,10 +32,11 @@ class Gathering:
     Args:
         run: over all items, and open.
         count: how many shards there are.
+        is_elsewhere: they are worked on by other machines, whose disks may be others.
     """
 
-    def __init__(self, run: Run, count: int) -> None:
-        self._run, self._count = run, count
+    def __init__(self, run: Run, count: int, *, is_elsewhere: bool = False) -> None:
+        self._run, self._count, self._is_elsewhere = run, count, is_elsewhere
         self._numbers = itertools.count()
         self._answered: set[int] = set()
         self._shown: set[int] = set()
@@ -107,8 +109,8 @@ class Gathering:
                 assert row is not None  # noqa: S101 - a pair has one of the two
             elif row is None:
                 row = await self._held(item)
-            elif self._run.context.datasets is not None and row["outcome"] in FINE and "duplicate_of" not in row:
-                row = await self._with_rows(item, row)
+            elif row["outcome"] in FINE and "duplicate_of" not in row and await self._has_to_be_written(row):
+                row = await self._with_outputs(item, row)
             else:
                 self._end_without_rows()
             self._add(row)
@@ -121,16 +123,25 @@ class Gathering:
             self._run.stop(RunStopped(f"{what}; run the recipe again, which works on what is left"))
         return await ItemRun(item, self._run.context, next(self._numbers)).run(_refuse)
 
-    async def _with_rows(self, item: Item, row: ManifestRow) -> ManifestRow:
-        """Return the row of an item whose rows of datasets are written from what the store has."""
+    async def _has_to_be_written(self, row: ManifestRow) -> bool:
+        """Check whether an item has results that no shard writes, or that are not here."""
+        if self._run.context.datasets is not None:
+            return True
+        places = [output["path"] for output in row["outputs"] if files.is_local(output["path"])]
+        if not self._is_elsewhere or not places:
+            return False
+        return not await asyncio.to_thread(lambda: all(map(files.exists, places)))
+
+    async def _with_outputs(self, item: Item, row: ManifestRow) -> ManifestRow:
+        """Return the row of an item whose results are written here, from what the store has."""
         number = next(self._numbers)
         try:
             made = await ItemRun(item, self._run.context, number).run(None)
         except NeedsJob:
-            what = f"the store no longer has what {item.source} needs for its row in a dataset"
-            self._run.stop(StoreUnavailable(f"{what}: run the recipe again"))
-            assert self._run.context.datasets is not None  # noqa: S101 - else nobody calls this
-            self._run.context.datasets.end(number, [])
+            what = f"the store does not have what the results of {item.source} are made of"
+            self._run.stop(StoreUnavailable(f"{what}, so that they cannot be written here: run the recipe again"))
+            if self._run.context.datasets is not None:
+                self._run.context.datasets.end(number, [])
             return row
         own: dict[str, Any] = {name: row[name] for name in ("steps", "cost", "seconds")}
         return {**made, **own, "outcome": made["outcome"] if made["error"] else row["outcome"]}  # type: ignore[typeddict-item]

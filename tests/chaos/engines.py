@@ -162,6 +162,8 @@ def play(
                 if done >= kills or running.poll() is not None or not is_working:
                     continue
                 found = victims(running, folder, kind, workers)
+                if not found["shard"]:
+                    continue
                 kinds = [
                     what for what, processes in found.items() if processes and (what != "run" or dice.random() < 0.2)
                 ]

@@ -255,7 +255,6 @@ def _carry_out(
     from pipelines.report.of_run import write_run_report
     from pipelines.report.previews import Previews
     from pipelines.run.run import Run
-    from pipelines.shards.coordinator import finish_in_shards
 
     def show(event: Event) -> None:
         display.show(event)
@@ -283,6 +282,8 @@ def _carry_out(
                 if shards is None:
                     asyncio.run(finish(run, *places))
                 else:
+                    from pipelines.shards.coordinator import finish_in_shards
+
                     of_shards = {name: options.get(name) for name in ("limit", "sample", "budget", "verify")}
                     each = finish_in_shards(run, shards.engine, shards.count, of_shards, shards.no_code, *places)
                     asyncio.run(each)

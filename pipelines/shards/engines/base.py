@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Self
 
+from flux_tasks.errors import cut
 from pipelines.run.context import Event
 from pipelines.shards.task import ShardTask
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "unreachable"]
 
 
 class Engine(ABC):
@@ -40,3 +41,15 @@ class Engine(ABC):
 
     async def __aexit__(self, *_: object) -> None:  # noqa: B027 - there may be nothing to end
         """End what was started."""
+
+
+def unreachable(name: str, address: str, start: str, error: Exception) -> str:
+    """Return what to say of a cluster that does not answer, or of one of this machine that cannot be started.
+
+    Args:
+        start: the command that starts one.
+    """
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if not address:
+        return f"a cluster of {name} could not be started on this machine: {cut(reason)}; run again"
+    return f"no cluster of {name} answers at {address}: {cut(reason)}. Start one with `{start}`, or correct the address"

@@ -37,6 +37,11 @@ def engine_called(name: str, count: int, recipe: CompiledRecipe, settings: Setti
         problem = "prefect needs a work pool: write prefect:POOL"
     elif (library := _LIBRARIES.get(kind)) and find_spec(library) is None:
         problem = f"{kind} is not installed: pip install 'flux-pipelines[{kind}]'"
+    if settings.alone and not problem:
+        what = (
+            "several processes use the store, and --alone (FLUX_ALONE) says that only one does: leave one of them out"
+        )
+        raise RecipeError([Problem("--shards", what)])
     if problem:
         raise RecipeError([Problem("--on", problem)])
     engine = _engine(kind, place, count, recipe, settings)

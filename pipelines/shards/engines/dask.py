@@ -10,7 +10,7 @@ from typing import Any, Self
 from flux_tasks.errors import RunStopped
 from pipelines.run.context import Event
 from pipelines.shards.child import work_in_child
-from pipelines.shards.engines.base import Engine
+from pipelines.shards.engines.base import Engine, unreachable
 from pipelines.shards.task import ShardTask
 
 __all__ = ["Dask"]
@@ -35,14 +35,13 @@ class Dask(Engine):
 
         library: Any = distributed  # without types
         cluster: Any = self._address
-        if not self._address:
-            options = {"n_workers": self._count, "threads_per_worker": 1, "dashboard_address": None}
-            cluster = await self._stack.enter_async_context(library.LocalCluster(**options, asynchronous=True))
         try:
+            if not self._address:
+                options = {"n_workers": self._count, "threads_per_worker": 1, "dashboard_address": None}
+                cluster = await self._stack.enter_async_context(library.LocalCluster(**options, asynchronous=True))
             self._client = await self._stack.enter_async_context(library.Client(cluster, asynchronous=True, timeout=30))
-        except (OSError, ValueError) as error:
-            what = f"no scheduler of Dask answers at {self._address}: {error}"
-            raise RunStopped(f"{what}. Start one with `dask scheduler`, or correct the address") from error
+        except Exception as error:  # of Dask, or of the network
+            raise RunStopped(unreachable("Dask", self._address, "dask scheduler", error)) from error
         return self
 
     async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:

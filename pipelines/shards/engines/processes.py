@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pipelines.run.context import Event
 from pipelines.shards.child import Child
@@ -26,8 +26,12 @@ class Processes(Engine):
     tells_events: ClassVar[bool] = True
 
     def __init__(self, count: int) -> None:
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="shard")
+        self._count = count
         self._children: set[Child] = set()
+
+    async def __aenter__(self) -> Self:
+        self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="shard")
+        return self
 
     async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:
         """See ``Engine.run``."""

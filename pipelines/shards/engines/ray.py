@@ -11,7 +11,7 @@ from typing import Any, Self
 from flux_tasks.errors import RunStopped
 from pipelines.run.context import Event
 from pipelines.shards.child import work_in_child
-from pipelines.shards.engines.base import Engine
+from pipelines.shards.engines.base import Engine, unreachable
 from pipelines.shards.task import ShardTask
 
 __all__ = ["Ray"]
@@ -45,9 +45,8 @@ class Ray(Engine):
         begin = lambda: ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)  # noqa: E731
         try:
             await asyncio.to_thread(begin)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            what = f"no cluster of Ray answers at {self._address or 'this machine'}: {error}"
-            raise RunStopped(f"{what}. Start one with `ray start --head`, or correct the address") from error
+        except Exception as error:  # of Ray, or of the network
+            raise RunStopped(unreachable("Ray", self._address, "ray start --head", error)) from error
         self._work = ray.remote(work_in_child)
         return self
 
