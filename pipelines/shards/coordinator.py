@@ -190,6 +190,8 @@ class _Coordinator:
                 elif life and time.monotonic() - since > _SILENT:
                     return f"its worker has given no sign of life for {_SILENT:g} s"
             return working.result()
+        except Exception as error:  # of the engine: what has become of the shard is in the store
+            return f"{type(error).__name__}: {error}"
         finally:
             working.cancel()
             for item, step in active.elements():  # of a worker that is lost

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Self
 
-from flux_tasks.errors import RunStopped
+from flux_tasks.errors import RunStopped, cut
 from pipelines.run.context import Event
 from pipelines.shards.child import work_in_child
 from pipelines.shards.engines.base import Engine, unreachable
@@ -36,6 +36,16 @@ class Ray(Engine):
 
     async def __aenter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a cluster of this machine reports to its makers
+        self._lock = asyncio.Lock()
+        await self._connect()
+        return self
+
+    async def _connect(self) -> None:
+        """Connect to the cluster, or start one.
+
+        Raises:
+            RunStopped: that does not work.
+        """
         import ray
 
         options: dict[str, Any] = {"address": self._address}
@@ -48,19 +58,30 @@ class Ray(Engine):
         except Exception as error:  # of Ray, or of the network
             raise RunStopped(unreachable("Ray", self._address, "ray start --head", error)) from error
         self._work = ray.remote(work_in_child)
-        return self
 
     async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:
         """See ``Engine.run``."""
-        from ray.exceptions import RayError
+        import ray
 
+        async with self._lock:
+            work = self._work
         try:
-            return str(await self._work.options(name=f"shard {task.shard}").remote(task))
-        except RayError as error:
-            return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            return str(await work.options(name=f"shard {task.shard}").remote(task))
+        except ray.exceptions.RayTaskError as error:
+            return _reason(error)
+        except Exception as error:  # of Ray, whatever has become of the worker
+            async with self._lock:
+                if work is self._work and not isinstance(error, ray.exceptions.WorkerCrashedError):
+                    await asyncio.to_thread(ray.shutdown)  # the cluster itself has failed
+                    await self._connect()
+            return _reason(error)
 
     async def __aexit__(self, *error: object) -> None:
         """Leave the cluster; one of this machine ends, with what its workers do still."""
         import ray
 
         await asyncio.to_thread(ray.shutdown)
+
+
+def _reason(error: Exception) -> str:
+    return cut(f"{type(error).__name__}: {' '.join(str(error).split())}")
