@@ -68,8 +68,11 @@ class Child:
                 on_event(_event(json.loads(line)))
         status = process.wait()
         listening.join(_LAST_WORDS)
-        with suppress(BrokenPipeError):
+        with self._lock, suppress(BrokenPipeError):
             process.stdin.close()
+        process.stdout.close()
+        if not listening.is_alive():  # else something that it has started has the stream still
+            process.stderr.close()
         return "" if status == 0 else _ending(status, said)
 
     def stop(self, why: str) -> None:

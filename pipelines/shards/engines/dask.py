@@ -16,6 +16,10 @@ from pipelines.shards.task import ShardTask
 __all__ = ["Dask"]
 
 
+_PATIENCE = 30
+"""Seconds to wait for the scheduler."""
+
+
 class Dask(Engine):
     """A task for each shard. Dask itself gives the task of a worker that is lost to another one.
 
@@ -39,7 +43,9 @@ class Dask(Engine):
             if not self._address:
                 options = {"n_workers": self._count, "threads_per_worker": 1, "dashboard_address": None}
                 cluster = await self._stack.enter_async_context(library.LocalCluster(**options, asynchronous=True))
-            self._client = await self._stack.enter_async_context(library.Client(cluster, asynchronous=True, timeout=30))
+            self._client = await self._stack.enter_async_context(
+                library.Client(cluster, asynchronous=True, timeout=_PATIENCE)
+            )
         except Exception as error:  # of Dask, or of the network
             raise RunStopped(unreachable("Dask", self._address, "dask scheduler", error)) from error
         return self
