@@ -223,7 +223,10 @@ def prefect_pool(folder: Path, count: int) -> Iterator[list[int]]:
         for process in (*workers, server):
             process.terminate()
         for process in (*workers, server):
-            process.wait(60)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            process.kill()
+            process.wait()
         del os.environ["PREFECT_API_URL"]
 
 
