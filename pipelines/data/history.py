@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+import uuid
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -30,6 +32,7 @@ __all__ = [
     "PastRun",
     "budget_records",
     "find_run",
+    "new_run_id",
     "read_rows",
     "run_ids",
     "run_record",
@@ -204,6 +207,12 @@ def _is_relative(record: dict[str, Any]) -> bool:
     return any(place and files.is_local(place) and not files.local_path(place).is_absolute() for place in places)
 
 
+def new_run_id() -> str:
+    """Return an id; ids sort by time, to the millisecond."""
+    now = time.time()
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
+
+
 class BegunRun:
     """The record of a run that has not ended: it goes with the run, and stays if the process is killed.
 
@@ -214,6 +223,24 @@ class BegunRun:
     def __init__(self, store: Store, recipe: str, run_id: str) -> None:
         self._store, self._run_id = store, run_id
         self._kind = files.join("begun", recipe)
+
+    def put_record(self, recipe: CompiledRecipe, **facts: str) -> None:
+        """Write the record by which the run is found again.
+
+        Args:
+            facts: ``endpoint``, ``manifest`` and ``started``.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        file = recipe.file
+        own = {
+            "recipe": recipe.text,
+            "file": str(files.local_path(file).absolute()) if file and files.is_local(file) else file,
+            "variables": recipe.variables,
+            "folder": str(Path.cwd()),
+        }
+        self._store.put_record(files.join("runs", self._run_id), "run", {**own, **facts})
 
     def begin(self, **facts: Any) -> list[str]:
         """Write the record; return a line on each earlier run that was killed, and forget it.

@@ -10,11 +10,9 @@ import heapq
 import itertools
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flux_tasks import background, files
@@ -28,7 +26,7 @@ from flux_tasks.units import escape_controls
 from pipelines.data.annotations.writing import coco_file, write_annotations
 from pipelines.data.duplicates.find import find_duplicates
 from pipelines.data.formats.known_tars import KnownTars
-from pipelines.data.history import BegunRun, LearnedPrices
+from pipelines.data.history import BegunRun, LearnedPrices, new_run_id
 from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
@@ -97,7 +95,7 @@ class Run:
         check_shard(shard, recipe)
         self.recipe = recipe
         self.settings = settings
-        run_id = _new_id()
+        run_id = new_run_id()
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event, run_id, shard)
         self.folder = self.context.store.location("runs", run_id)
@@ -115,9 +113,9 @@ class Run:
         self._listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
         found = partial(items, recipe, limit=limit, listed=self._listed)
         noting: Any = {"store": self.context.store, "is_trusted": not verify}
-        self._listed.duplicates = find_duplicates(recipe, found(only=only), run_id=_new_id(), **noting)
+        self._listed.duplicates = find_duplicates(recipe, found(only=only), run_id=new_run_id(), **noting)
         if sample is not None:
-            measuring: Any = {"seed": recipe.source.seed, "facts": self.context.facts, "run_id": _new_id()}
+            measuring: Any = {"seed": recipe.source.seed, "facts": self.context.facts, "run_id": new_run_id()}
             chosen = choose_sample(found(), sample, **measuring, **noting)
             paid = [node.id for node in recipe.graph.nodes if node.is_paid]
             self.summary.sample = Estimate(chosen.total, chosen.looked_at, paid)
@@ -155,20 +153,11 @@ class Run:
         return self
 
     def _begin(self) -> None:
-        record = {
-            "recipe": self.recipe.text,
-            "file": _absolute(self.recipe.file),
-            "variables": self.recipe.variables,
-            "folder": str(Path.cwd()),
-            "endpoint": self.settings.endpoint,
-            "manifest": self.summary.manifest,
-            "started": self.summary.started,
-        }
         warnings = source_warnings(self.recipe, self._listed)
-        facts = {"started": self.summary.started, "manifest": self.summary.manifest, "total": self.summary.total}
+        facts = {"started": self.summary.started, "manifest": self.summary.manifest}
         try:
-            self.context.store.put_record(files.join("runs", self.summary.run_id), "run", record)
-            killed = self._begun.begin(**facts)
+            self._begun.put_record(self.recipe, endpoint=self.settings.endpoint, **facts)
+            killed = self._begun.begin(**facts, total=self.summary.total)
         except OSError as error:
             raise StoreUnavailable.of("written", error) from error
         for line in killed:
@@ -404,16 +393,6 @@ class Run:
             _log.warning(escape_controls(f"{row['item']}: {row['outcome']}: {row['error']['step']}: {message}{jobs}"))
         elif jobs:
             _items_log.info(escape_controls(f"{row['item']}: {row['outcome']}{jobs}"))
-
-
-def _new_id() -> str:
-    """Return an id; ids sort by time, to the millisecond."""
-    now = time.time()
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{int(now % 1 * 1000):03d}{uuid.uuid4().hex[:4]}"
-
-
-def _absolute(file: str) -> str:
-    return str(files.local_path(file).absolute()) if file and files.is_local(file) else file
 
 
 async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
