@@ -52,8 +52,7 @@ class Limit:
     @property
     def title(self) -> str:
         """What messages call it."""
-        whose = f"the budget of {self.recipe}" if self.recipe else "the store's budget"
-        return f"{whose}, {self.credits:g} credits a {self.period},"
+        return f"the budget of {self.recipe or 'the store'} of {self.credits:g} credits a {self.period}"
 
     @property
     def _zone(self) -> tzinfo:

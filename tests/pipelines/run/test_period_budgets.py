@@ -55,7 +55,7 @@ def test_all_runs_of_a_recipe_stay_within_its_day_and_the_message_says_when_it_o
     assert here.spent == 27, "a recipe that was edited goes on with what is left"
     assert isinstance(edited.stopped, BudgetReached)
     assert edited.summary.stopped.startswith(
-        "the budget of nightly, 30 credits a day, is reached: 27.00 are spent, and a job of flux-2-pro costs 4.50; "
+        "the budget of nightly of 30 credits a day is reached: 27.00 are spent, and a job of flux-2-pro costs 4.50; "
         "it opens again at 20"
     )
     assert edited.summary.stopped.endswith(" 00:00 UTC")
@@ -81,7 +81,7 @@ def test_the_budget_of_a_store_holds_for_every_recipe_and_counts_calls_of_any_pr
     assert here.spent == 28
     run, _ = perform(recipe(here, name="b", prompt="y"), here.settings)
     assert here.spent == 28
-    assert "the store's budget, 30 credits a day, is reached: 28.00 are spent" in run.summary.stopped
+    assert "the budget of the store of 30 credits a day is reached: 28.00 are spent" in run.summary.stopped
 
 
 def test_a_job_counts_in_the_period_of_its_submission(here: Place) -> None:
