@@ -261,17 +261,17 @@ def test_a_charge_that_is_noted_twice_or_is_still_in_the_journal_counts_once(tmp
     assert [(c.credits, c.is_certain) for c in all_charges(place)[0]] == [(4.0, True), (3.0, False)]
 
 
-def test_a_damaged_page_costs_its_own_lines_only_and_is_named(here: Place, here_cli: Here) -> None:
-    now = time.time()
-    add_charges(store(here), [Charge(f"j{n}", f"k{n}", "t", now, 1.0, "bfl") for n in range(70)])
-    add_charges(store(here), [Charge("last", "k", "t", now, 1.0, "bfl")])
+def test_the_jobs_of_a_damaged_page_are_counted_by_their_results(here: Place, here_cli: Here) -> None:
+    perform(recipe(here), here.settings)
     (day,) = Path(store(here).location("charges")).iterdir()
-    pages = sorted(day.iterdir(), key=lambda page: page.stat().st_size)
-    assert len(pages) == 2
-    pages[0].write_text("{")
-    done = here_cli("spend", "--store", store(here).url)
-    assert f"charges/{day.name}/{pages[0].name} is damaged: what it had is not counted" in done.stderr
-    assert "70" in done.stdout
+    (page,) = day.iterdir()
+    page.write_text("{")
+    done = here_cli("spend", "--store", here.settings.store)
+    assert f"charges/{day.name}/{page.name} is damaged: its jobs are counted by their results" in done.stderr
+    assert shown(here_cli, here)["paid"]["credits"] == here.spent == 18
+    run, _ = perform(recipe(here, "budget: {day: 20}\n", prompt="y"), here.settings)
+    assert here.spent == 18
+    assert "18.00 are spent" in run.summary.stopped
 
 
 @pytest.mark.parametrize(
