@@ -9,7 +9,7 @@ DEMO := out/demo
 # More than there are cores: many tests wait for servers.
 WORKERS := $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 
-.PHONY: demo demo-prefect test test-oldest test-all lint types contract format bench memory chaos engines stubs docs site clean
+.PHONY: demo demo-prefect test test-oldest test-all lint types contract format bench memory chaos budgets engines stubs docs site clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	@echo 'installing into $(VENV), a minute or two …'
@@ -77,6 +77,9 @@ chaos: $(VENV)/.dev  ## 1,000 random kills and 10,000 faults on local, S3 and GC
 
 engines: $(VENV)/.dev  ## shards on processes, Dask, Ray and Prefect workers beside one process, with 20 kills; ARGS="--on dask"
 	PYTHONPATH=.:tests/support $(BIN)/python tests/chaos/engines.py --on processes,dask,ray,prefect $(ARGS)
+
+budgets: $(VENV)/.dev  ## random schedules of runs that share a budget and are killed; ARGS=50 for so many
+	PYTHONPATH=.:tests/support PREFECT_HOME=out/budgets $(BIN)/python tests/support/schedules.py $(or $(ARGS),50)
 
 bench: $(VENV)/.dev  ## speed, all contestants side by side, into docs/benchmarks.md; ARGS="--quick" for a look
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/bench.py $(ARGS)

@@ -5,7 +5,7 @@
 ``FLUX_ENDPOINT``       ``bfl`` (default), ``eu``, ``us``, ``local``, or the address of a server that speaks the API;
                         ``BFL_BASE_URL``, which the official SDK reads, is used if this one is not set
 ``FLUX_STORE``          where results and the journal are: a folder or any fsspec URL (``~/.flux-pipelines``)
-``FLUX_MAX_JOBS``       active jobs at a time, at most (24, the account's limit at BFL)
+``FLUX_MAX_JOBS``       active jobs at a time, at most, of all processes with this key and store (24, as at BFL)
 ``FLUX_OVERBOOK``       jobs above that number that may be submitted when others have probably ended (3, 0 for none)
 ``FLUX_POLL_INTERVAL``  seconds between polls of a job; if it is not set, polls come when jobs of its kind usually end
 ``FLUX_ON_UNCERTAIN``   ``hold`` (default) or ``resubmit`` a job whose POST may have been charged
@@ -74,7 +74,8 @@ class Settings:
         endpoint: ``bfl``, ``eu``, ``us``, ``local``, or an http(s) address.
         key: never shown, logged, stored or put into a Prefect parameter.
         store: folder or fsspec URL.
-        max_jobs: active jobs at a time; an account has 24 (BFL help article 7158018353).
+        max_jobs: active jobs at a time, of all processes with this key and store together; an account has 24 (BFL help
+            article 7158018353).
         overbook: jobs above ``max_jobs`` that may be submitted when as many others have probably ended: the service
             refuses one too many with 429, which costs nothing there. None for 3, at a host that is neither BFL's nor
             this machine for 0. At most one for every eight of ``max_jobs``.

@@ -109,7 +109,8 @@ def _add(store: Store, day: str, lines: list[Charge]) -> None:
         if page is None or len(page.lines) >= _MOST:
             _count += 1
             page = _pages[store.url, day] = _Page(f"{this_process().rpartition(' ')[2]}-{_count}")
-        page.lines.update((line.id, _text(line)) for line in lines)
+        for line in lines:
+            page.lines.setdefault(line.id, _text(line))
         page.added += 1
         mine = page.added
     with page.writing:

@@ -17,7 +17,7 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -216,15 +216,17 @@ class RunBudget:
     def _in_periods(self) -> float:
         return sum(map(self.periods.spent, self.periods.limits)) if self.periods is not None else 0.0
 
+    def _caps(self) -> Iterator[tuple[Limit | float, float, float]]:
+        """Yield each budget that holds: which it is, its credits, and what is spent of it."""
+        if self.cap is not None:
+            yield self.cap, self.cap, self.spent
+        if self.periods is not None:
+            for limit in self.periods.limits:
+                yield limit, limit.credits, self.periods.spent(limit)
+
     def _full(self, price: float | None, *, is_alone: bool) -> Limit | float | None:
         """Return the cap that leaves too little for a job, or None; one without a price fits if it is the only one."""
-        periods = self.periods
-        caps: list[tuple[Limit | float, float, float]] = []
-        if self.cap is not None:
-            caps.append((self.cap, self.cap, self.spent))
-        if periods is not None:
-            caps += [(limit, limit.credits, periods.spent(limit)) for limit in periods.limits]
-        for which, cap, spent in caps:
+        for which, cap, spent in self._caps():
             total = spent + self.reserved
             fits = is_alone and total < cap if price is None else total + price <= cap + _ROUNDING
             if not fits:
@@ -327,7 +329,12 @@ class RunBudget:
             await self._write()
 
     def _warn_once(self) -> None:
-        total = self.spent + self.reserved
-        if self.cap and not self._warned and total >= _WARN_AT * self.cap:
-            self._warned = True
-            self.warn(f"{total:.2f} of the budget's {self.cap:g} credits are spent or in flight")
+        if self._warned:
+            return
+        for which, cap, spent in self._caps():
+            total = spent + self.reserved
+            if cap and total >= _WARN_AT * cap:
+                self._warned = True
+                what = which.title if isinstance(which, Limit) else f"the budget's {cap:g} credits"
+                self.warn(f"{total:.2f} of {what} are spent or in flight")
+                return

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
-from flux_tasks.store.account.spending import spent_in
-from flux_tasks.store.charges import Charge, ChargePages, day_of
+from flux_tasks.store.account.spending import NOT_NOTED, spent_in
+from flux_tasks.store.charges import Charge, ChargePages, day_of, uncounted
 from flux_tasks.store.owner import has_ended, this_process
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
@@ -52,8 +52,7 @@ class Limit:
     @property
     def title(self) -> str:
         """What messages call it."""
-        whose = f"the budget of {self.recipe}" if self.recipe else "the store's budget"
-        return f"{whose}, {self.credits:g} credits a {self.period},"
+        return f"the budget of {self.recipe or 'the store'} of {self.credits:g} credits a {self.period}"
 
     @property
     def _zone(self) -> tzinfo:
@@ -72,7 +71,7 @@ class Limit:
 
     def counts(self, recipe: str, at: float, now: float) -> bool:
         """Check whether something that ``recipe`` has spent counts against it."""
-        return self.recipe in ("", recipe) and at >= self.begin(now)
+        return (recipe == NOT_NOTED or self.recipe in ("", recipe)) and at >= self.begin(now)
 
 
 def read_limits(store: Store) -> list[Limit]:
@@ -105,7 +104,6 @@ class PeriodBudget:
         part: the id of the run, or of the shard.
         recipe: the recipe's name.
         engine: what answers; the credits of each engine are counted apart.
-        damaged: pages of charges that cannot be read: what they had is not counted.
     """
 
     store: Store
@@ -113,12 +111,12 @@ class PeriodBudget:
     part: str
     recipe: str
     engine: str = ""
-    damaged: list[str] = field(default_factory=list)
     others_reserve: bool = False
     """Whether other runs have reserved credits that they may give back."""
     _own: dict[float, float] = field(default_factory=dict)
     _live: dict[str, dict[str, Any]] = field(default_factory=dict)
     _charges: list[Charge] = field(default_factory=list)
+    _of_damaged: list[Charge] = field(default_factory=list)
     _is_written: bool = False
 
     def __post_init__(self) -> None:
@@ -166,7 +164,9 @@ class PeriodBudget:
         live = {name: found for name, record in records if (found := _counted(record)) is not None}
         begin = min(limit.begin(time.time()) for limit in self.limits)
         charges = spent_in(self._pages, self.store, lambda day: day >= day_of(begin))
-        self.damaged = self._pages.damaged
+        if self._pages.damaged and not self._of_damaged:  # the jobs of a damaged page have results
+            self._of_damaged = [replace(charge, recipe=NOT_NOTED) for charge in uncounted(self.store, charges)]
+        charges |= {charge.id: charge for charge in self._of_damaged if charge.id not in charges}
         self._charges = [c for c in charges.values() if c.part not in live and c.part != self.part and self._is_ours(c)]
         self._live = {name: record for name, record in live.items() if record["engine"] == self.engine}
         self.others_reserve = any(record["reserved"] for record in self._live.values())

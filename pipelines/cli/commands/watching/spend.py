@@ -69,7 +69,7 @@ def spend(
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
     for page in damaged:
-        print_error(f"{page} is damaged: what it had is not counted")
+        print_error(f"{page} is damaged: its jobs are counted by their results, without recipe and run")
     is_mixed = len({charge.engine.startswith("local:") for charge in charges}) > 1
     kinds = (*by, "engine") if is_mixed and "engine" not in by else by
     sums: dict[tuple[str, ...], _Sum] = {}

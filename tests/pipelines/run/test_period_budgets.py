@@ -1,0 +1,287 @@
+"""Budgets for days and months, of a recipe and of a store, by the server's book; and ``spend``, which adds it up."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Here
+from recipes import Place, perform
+from schedules import play
+
+from flux_tasks import outpaint, use
+from flux_tasks.errors import BudgetReached, RecipeError
+from flux_tasks.local import LocalServer
+from flux_tasks.store.account.periods import Limit, PeriodBudget, read_limits, write_limits
+from flux_tasks.store.account.spending import NOT_NOTED, all_charges
+from flux_tasks.store.charges import Charge, add_charges
+from flux_tasks.store.journal import Entry, Journal
+from flux_tasks.store.records import Store
+from pipelines.plan.planner import plan
+from pipelines.recipe import Recipe
+
+DEAD = "elsewhere:1 gone word"
+PICTURES = 4
+PROMPT = "  - edit: {model: flux-2-pro, prompt: PROMPT}\n"
+"""4.5 credits for each of 4 pictures."""
+
+
+def recipe(here: Place, more: str = "", *, prompt: str = "x", name: str = "nightly") -> Recipe:
+    text = f"name: {name}\nsource: 'FOLDER/photos/*.png'\nsteps:\n{PROMPT.replace('PROMPT', prompt)}"
+    text += f"output: 'FOLDER/out/{prompt}/{{{{ stem }}}}.png'\n{more}"
+    return Recipe.parse(text.replace("FOLDER", str(here.folder)))
+
+
+def store(here: Place) -> Store:
+    return Store(here.settings.store)
+
+
+def engine_of_jobs(here: Place) -> str:
+    return all_charges(store(here))[0][0].engine
+
+
+# -- the cap ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_runs_of_a_recipe_stay_within_its_day_and_the_message_says_when_it_opens_again(here: Place) -> None:
+    first, _ = perform(recipe(here, "budget: {day: 30}\n"), here.settings)
+    assert (first.summary.stopped, here.spent) == ("", 18)
+    edited, rows = perform(recipe(here, "budget: {day: 30}\n", prompt="y"), here.settings)
+    assert here.spent == 27, "a recipe that was edited goes on with what is left"
+    assert isinstance(edited.stopped, BudgetReached)
+    assert edited.summary.stopped.startswith(
+        "the budget of nightly of 30 credits a day is reached: 27.00 are spent, and a job of flux-2-pro costs 4.50; "
+        "it opens again at 20"
+    )
+    assert edited.summary.stopped.endswith(" 00:00 UTC")
+    assert sorted(row["outcome"] for row in rows) == ["done", "done", "held", "held"]
+    assert store(here).records("reserves") == [], "a run that has ended reserves nothing"
+
+
+def test_the_smallest_of_several_budgets_holds(here: Place) -> None:
+    run, _ = perform(recipe(here, "budget: {credits: 100, day: 100, month: 10}\n"), here.settings)
+    assert here.spent == 9
+    assert "10 credits a month" in run.summary.stopped
+    again, _ = perform(recipe(here, "budget: {credits: 5, day: 100}\n", prompt="y"), here.settings)
+    assert here.spent == 13.5
+    assert "the budget of 5 credits is reached" in again.summary.stopped
+
+
+def test_the_budget_of_a_store_holds_for_every_recipe_and_counts_calls_of_any_program(here: Place) -> None:
+    write_limits(store(here), 30.0, None, "UTC")
+    with use(here.settings, prefect="off"):
+        outpaint(here.folder / "photos" / "p0.png", expand={"left": 16})
+    assert here.spent == 10
+    perform(recipe(here, name="a"), here.settings)
+    assert here.spent == 28
+    run, _ = perform(recipe(here, name="b", prompt="y"), here.settings)
+    assert here.spent == 28
+    assert "the budget of the store of 30 credits a day is reached: 28.00 are spent" in run.summary.stopped
+
+
+def test_a_job_counts_in_the_period_of_its_submission(here: Place) -> None:
+    day = 86_400.0
+    perform(recipe(here), here.settings)
+    engine, now = engine_of_jobs(here), time.time()
+    limit = Limit(30.0, "day")
+    yesterday = limit.begin(now) - 1
+    for number, at in enumerate([yesterday, yesterday - 40 * day]):
+        charge = Charge(f"old-{number}", f"key-{number}", "flux-2-pro", at, 100.0, engine, "r", "nightly")
+        add_charges(store(here), [charge])
+    # One that was submitted yesterday, and that nobody has collected yet.
+    entry = Entry("k" * 64, "flux-2-pro", "submitted", id="late", cost=50.0, engine=engine, begun=yesterday, owner=DEAD)
+    Journal(store(here)).put(entry)
+    budget = PeriodBudget(store(here), [limit, Limit(1.0, "month")], "me", "nightly", engine)
+    budget.read()
+    assert budget.spent(limit) == 18
+    is_new_month = datetime.fromtimestamp(now).astimezone().day == 1
+    if not is_new_month:
+        assert budget.spent(budget.limits[1]) == 168
+
+
+@pytest.mark.parametrize(
+    ("period", "zone", "now", "begin", "end"),
+    [
+        ("day", "UTC", "2026-11-29T23:59:00+00:00", "2026-11-29T00:00:00+00:00", "2026-11-30T00:00:00+00:00"),
+        ("day", "Asia/Kolkata", "2026-11-29T19:00:00+00:00", "2026-11-29T18:30:00+00:00", "2026-11-30T18:30:00+00:00"),
+        ("day", "Europe/Berlin", "2026-10-25T12:00:00+00:00", "2026-10-24T22:00:00+00:00", "2026-10-25T23:00:00+00:00"),
+        ("month", "UTC", "2026-12-31T12:00:00+00:00", "2026-12-01T00:00:00+00:00", "2027-01-01T00:00:00+00:00"),
+        ("month", "UTC", "2024-02-29T12:00:00+00:00", "2024-02-01T00:00:00+00:00", "2024-03-01T00:00:00+00:00"),
+    ],
+)
+def test_days_and_months_begin_in_the_time_zone_that_is_named(
+    period: Any, zone: str, now: str, begin: str, end: str
+) -> None:
+    limit = Limit(1.0, period, timezone=zone)
+    at = datetime.fromisoformat(now).timestamp()
+    assert limit.begin(at) == datetime.fromisoformat(begin).timestamp()
+    assert limit.end(at).timestamp() == datetime.fromisoformat(end).timestamp()
+
+
+def test_what_another_run_has_reserved_counts_until_it_has_ended(tmp_path: Path) -> None:
+    place, limit = Store(str(tmp_path)), Limit(30.0, "day", "nightly")
+    one, two = (PeriodBudget(place, [limit], name, "nightly", "bfl") for name in ("one", "two"))
+    other = PeriodBudget(place, [limit], "three", "another recipe", "bfl")
+    preview = PeriodBudget(place, [limit], "four", "nightly", "local:classical@1")
+    one.add(5.0)
+    for budget, reserved in ((one, 12.0), (other, 7.0), (preview, 9.0)):
+        budget.exchange(reserved)
+    two.exchange(0.0)
+    assert two.spent(limit) == 17, "of the same recipe, and of the same engine"
+    record = place.record("reserves", "one")
+    assert record is not None
+    place.put_record("reserves", "one", {**record, "owner": ""})  # it was killed
+    two.exchange(0.0)
+    assert two.spent(limit) == 0, "what it has paid for is in pages and journal, and there is nothing"
+    assert "one" not in place.records("reserves")
+
+
+def test_a_budget_of_the_store_that_is_damaged_lets_nothing_be_spent(here: Place, here_cli: Here) -> None:
+    write_limits(store(here), 30.0, None, "UTC")
+    place = Path(store(here).location("budgets", "store.json"))
+    place.write_bytes(place.read_bytes().replace(b"30", b"99"))
+    with pytest.raises(BudgetReached, match=r"the store's budget is unknown .* damaged.*: set it again with"):
+        perform(recipe(here), here.settings)
+    assert here.spent == 0
+    with pytest.raises(BudgetReached, match="set it again"):
+        plan(recipe(here).compiled, settings=here.settings)
+    done = here_cli("store", "budget", "--day", "30", "--month", "none", "--store", store(here).url)
+    assert done.returncode == 0, done.stderr
+    assert [(limit.credits, limit.period) for limit in read_limits(store(here))] == [(30, "day")]
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_runs_at_once_that_are_killed_at_random_stay_within_their_budget(tmp_path: Path, seed: int) -> None:
+    played = play(tmp_path / "here", seed, runs=4)
+    assert played.charged <= played.cap
+    assert played.noted - played.uncertain <= played.charged <= played.noted
+
+
+# -- words and plan ---------------------------------------------------------------------------------------------------
+
+
+def test_wrong_words_of_a_budget_are_found_before_anything_is_spent() -> None:
+    text = "source: x.png\nsteps: [deblur: {}]\noutput: '{{ stem }}.png'\nbudget: "
+    for wrong, told in {
+        "{}": "write credits, day or month",
+        "{timezone: UTC}": "write credits, day or month",
+        "{day: -1}": "budget.day",
+        "{month: many}": "budget.month",
+        "{day: 5, timezone: Mars/Crater}": "write a time zone such as UTC or Europe/Berlin",
+        "{week: 5}": "week",
+    }.items():
+        with pytest.raises(RecipeError) as found:
+            Recipe.parse(text + wrong)
+        assert told in str(found.value), wrong
+
+
+def test_a_budget_changes_no_digest_and_is_written_as_it_was() -> None:
+    text = "source: x.png\nsteps: [deblur: {}]\noutput: '{{ stem }}.png'\n"
+    plain, credits, day = (Recipe.parse(text + more) for more in ("", "budget: 5\n", "budget: {day: 7}\n"))
+    assert plain.digest == credits.digest == day.digest
+    assert credits.compiled.to_data()["budget"] == {"credits": 5}
+    assert day.compiled.to_data()["budget"] == {"day": 7}
+    assert Recipe.parse(day.compiled.to_yaml()).compiled.budget == day.compiled.budget
+
+
+def test_a_plan_shows_what_is_left_of_each_budget(here: Place) -> None:
+    write_limits(store(here), None, 100.0, "UTC")
+    perform(recipe(here), here.settings)
+    found = plan(recipe(here, "budget: {day: 20}\n", prompt="y").compiled, settings=here.settings)
+    assert [(p["recipe"], p["period"], p["credits"], p["spent"]) for p in found.periods] == [
+        ("nightly", "day", 20, 18),
+        ("", "month", 100, 18),
+    ]
+    assert "budget of nightly: 2.00 of 20 credits a day are left: too few, the run would stop" in str(found)
+    assert "budget of the whole store: 82.00 of 100 credits a month are left" in str(found)
+
+
+# -- spend ------------------------------------------------------------------------------------------------------------
+
+
+def shown(here_cli: Here, here: Place, *arguments: str) -> Any:
+    done = here_cli("spend", "--store", here.settings.store, "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_spend_adds_up_to_the_book_of_the_server_whatever_became_of_the_jobs(folder: Path, here_cli: Here) -> None:
+    text = f"name: night\nsource: {folder}/photos/*\nsteps:\n{PROMPT}    matrix: {{seed: [1, 2, 3, 4, 5]}}\n"
+    (folder / "r.yaml").write_text(f"{text}output: '{folder}/out/{{{{ stem }}}}-{{{{ variant }}}}.png'\n")
+    with LocalServer(faults=[{"fault": "job.moderated", "times": 1}]) as server:
+        given = ("--endpoint", server.url, "--no-report", "--prefect", "off")
+        assert here_cli("run", f"{folder}/r.yaml", *given, key="k" * 20).returncode == 1
+        server.faults.set([{"fault": "job.error", "refund": False, "times": 1}])
+        sharp = ("deblur", f"{folder}/photos", "--out", f"{folder}/sharp")
+        assert here_cli(*sharp, *given, key="k" * 20).returncode == 1
+        server.faults.set([])
+        (folder / "s.yaml").write_text((folder / "r.yaml").read_text().replace("PROMPT", "another"))
+        assert here_cli("run", f"{folder}/s.yaml", *given, key="k" * 20).returncode == 0
+        book = server.charges
+        by_tool: dict[str, float] = {}
+        for entry in book.entries:
+            by_tool[entry.tool] = by_tool.get(entry.tool, 0.0) + (entry.settled or 0.0)
+        found = json.loads(here_cli("spend", "--json").stdout)
+        assert {row["tool"]: row["credits"] for row in found["rows"]} == by_tool == {"flux-2-pro": 45, "deblur-v1": 2}
+        assert (found["preview"]["credits"], found["preview"]["uncertain"]) == (book.charged, 2.0)
+        assert here_cli("run", f"{folder}/r.yaml", *given, key="k" * 20).returncode == 1, "refused once and for all"
+        assert json.loads(here_cli("spend", "--json").stdout)["preview"]["credits"] == book.charged
+    rows = json.loads(here_cli("spend", "--by", "recipe,day", "--json").stdout)["rows"]
+    assert {row["recipe"] for row in rows} == {"night", "deblur"}
+    assert sum(row["credits"] for row in rows) == book.charged
+    assert json.loads(here_cli("spend", "--until", "2020-01-01", "--json").stdout)["rows"] == []
+    assert "which are made up" in here_cli("spend", "--by", "run").stdout
+
+
+def test_results_of_an_earlier_version_are_shown_under_an_honest_word(here: Place, here_cli: Here) -> None:
+    perform(recipe(here), here.settings)
+    for day in Path(store(here).location("charges")).iterdir():
+        for page in day.iterdir():
+            page.unlink()
+    found = shown(here_cli, here, "--by", "recipe")
+    assert found["rows"] == [{"recipe": NOT_NOTED, "jobs": 4, "credits": 18, "uncertain": 0}]
+
+
+def test_a_charge_that_is_noted_twice_or_is_still_in_the_journal_counts_once(tmp_path: Path) -> None:
+    place = Store(str(tmp_path))
+    entry = Entry("k" * 64, "flux-2-pro", "submitted", id="job-1", cost=4.5, engine="bfl", recipe="nightly")
+    Journal(place).put(entry)
+    assert [c.credits for c in all_charges(place)[0]] == [4.5]
+    add_charges(place, [entry.charge(4.0)])
+    add_charges(place, [entry.charge(4.0)])
+    assert [c.credits for c in all_charges(place)[0]] == [4.0], "what the service said at its end"
+    Journal(place).settle(entry.key)
+    lost = replace(entry, id="", phase="intent", key="l" * 64, estimate=3.0, cost=None)
+    Journal(place).put(lost)
+    assert [(c.credits, c.is_certain) for c in all_charges(place)[0]] == [(4.0, True), (3.0, False)]
+
+
+def test_the_jobs_of_a_damaged_page_are_counted_by_their_results(here: Place, here_cli: Here) -> None:
+    perform(recipe(here), here.settings)
+    (day,) = Path(store(here).location("charges")).iterdir()
+    (page,) = day.iterdir()
+    page.write_text("{")
+    done = here_cli("spend", "--store", here.settings.store)
+    assert f"charges/{day.name}/{page.name} is damaged: its jobs are counted by their results" in done.stderr
+    assert shown(here_cli, here)["paid"]["credits"] == here.spent == 18
+    run, _ = perform(recipe(here, "budget: {day: 20}\n", prompt="y"), here.settings)
+    assert here.spent == 18
+    assert "18.00 are spent" in run.summary.stopped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--by", "colour"), "'colour' is not one of tool, day, month, recipe, run"),
+        (("--since", "yesterday"), "'yesterday' is not a day such as 2026-11-29"),
+    ],
+)
+def test_wrong_words_of_spend_are_named(here_cli: Here, arguments: tuple[str, str], told: str) -> None:
+    done = here_cli("spend", *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
