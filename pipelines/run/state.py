@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -142,8 +142,7 @@ def state_of(
         problem: why it did not end well, where its sums do not know.
         known: further fields of ``RunState``.
     """
-    problem = "" if state else summary.problem or problem
-    ended: Standing = "stopped" if summary.stopped or (problem and not summary.problem) else "failed"
+    ended: Standing = "stopped" if problem and not summary.problem else summary.end
     counts = dict(summary.counts)
     facts = {
         "run_id": summary.run_id,
@@ -151,7 +150,7 @@ def state_of(
         "digest": context.recipe.digest,
         "endpoint": summary.endpoint,
         "engine": summary.engine,
-        "state": state or (ended if problem else "fine"),
+        "state": state or ended,
         "updated": datetime.now(UTC),
         "owner": this_process(),
         "total": summary.total,
@@ -162,7 +161,7 @@ def state_of(
         "cached": summary.cached,
         "credits": round(summary.cost, 6),
         "budget": context.cap,
-        "problem": problem,
+        "problem": "" if state else summary.problem or problem,
         "manifest": summary.manifest,
         "report": summary.report,
     }
@@ -181,6 +180,8 @@ class StateRecord:
         self._thread = threading.Thread(target=self._follow, name="run-state", daemon=True)
         self._in_flight = 0
         self._credits = 0.0
+        self._counts: Counter[str] = Counter()
+        """Items that have ended: the summary of a run in shards has them at the end only."""
         self._ended: deque[tuple[float, int]] = deque()
         self._written: RunState | None = None
 
@@ -200,6 +201,8 @@ class StateRecord:
     def _note(self, event: Event) -> None:
         if event.kind is EventKind.STEP:
             self._credits += event.cost if event.outcome == StepOutcome.DONE else 0.0
+        elif event.kind is EventKind.ITEM:
+            self._counts[event.outcome] += 1
         else:
             self._in_flight += {EventKind.BEGIN: 1, EventKind.END: -1}.get(event.kind, 0)
 
@@ -226,12 +229,14 @@ class StateRecord:
 
     def _now(self) -> RunState:
         now = time.monotonic()
-        self._ended.append((now, self._summary.items))
+        counts = dict(self._counts)
+        self._ended.append((now, sum(counts.values())))
         while len(self._ended) > 1 and now - self._ended[1][0] >= _WINDOW:
             self._ended.popleft()
         (then, before), (_, ended) = self._ended[0], self._ended[-1]
         rate = round((ended - before) / (now - then), 4) if now > then else None
         live: dict[str, Any] = {"in_flight": self._in_flight, "credits": round(self._credits, 6), "rate": rate}
+        live |= {"counts": counts, "items": ended}
         seconds = round(now - self._begun, 3)
         return state_of(self._context, self._summary, state="running", seconds=seconds, **live)
 
