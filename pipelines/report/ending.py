@@ -164,7 +164,7 @@ class Ending:
 
     async def _post(self, call: _Call, body: bytes) -> None:
         parts = urlsplit(call.what.webhook)
-        own = self._secrets.get(f"{parts.scheme}://{parts.netloc}", "")
+        own = self._secrets.get(f"{parts.scheme}://{parts.netloc}".lower(), "")
         secret = own or (self._secret if call.is_trusted else "")
         message_id = f"msg_{uuid.uuid4().hex}"
         is_trusted = call.is_trusted or bool(own)
@@ -230,6 +230,6 @@ def _secrets() -> tuple[str, dict[str, str]]:
     with suppress(ValueError):
         found = json.loads(text)
         if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
-            return "", {origin.rstrip("/"): value for origin, value in found.items()}
+            return "", {origin.rstrip("/").lower(): value for origin, value in found.items()}
     what = """is no JSON of origins: write a secret, or {"https://example.com": "whsec_…"}"""
     raise RecipeError([Problem(SECRET, what)])
