@@ -90,7 +90,7 @@ async def published(run: Run) -> AsyncIterator[None]:
     finally:
         context.emit, context.budget.warn = emit, warn
         summary = run.summary
-        outcome = "stopped" if summary.stopped else "failed" if summary.problem else "fine"
+        outcome = summary.end
         if isinstance(run.stopped, BudgetReached):
             announce(run, "budget", outcome="reached")
         if summary.counts[ItemOutcome.HELD]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 from flux_tasks.catalog import Tool
-from flux_tasks.errors import Problem
+from flux_tasks.errors import Problem, quote
 from flux_tasks.files.locations import embedded
 from flux_tasks.files.remote.options import is_under
 from flux_tasks.settings import current
@@ -24,7 +25,8 @@ _WORDS = {"upscale": ", which enlarges its picture", "jpeg": ", which gives a JP
 def advice(recipe: CompiledRecipe) -> list[Problem]:
     """Return a warning for each step that comes after one that it should come before, with the document's reason.
 
-    And for each function of the user's own that labels go through, and for storage options that nothing uses.
+    And for each function of the user's own that labels go through, for storage options that nothing uses, and for a
+    command of ``on_end`` that is not there.
     """
     nodes = {node.id: node for node in recipe.graph.nodes}
     found: dict[Problem, None] = {}
@@ -42,7 +44,7 @@ def advice(recipe: CompiledRecipe) -> list[Problem]:
                     named = "" if earlier.step.id == earlier.step.task else f" ({earlier.step.id})"
                     what = f"comes after {earlier.step.task}{named}{_WORDS.get(kind, '')}: {tip.text} ({tip.source})"
                     found[Problem(node.step.id, what)] = None
-    found |= dict.fromkeys(recipe.placed(_unused_options(recipe)))
+    found |= dict.fromkeys(recipe.placed([*_unused_options(recipe), *_missing_programs(recipe)]))
     return list(found)
 
 
@@ -57,6 +59,13 @@ def _unused_options(recipe: CompiledRecipe) -> Iterator[Problem]:
         if not any(is_under(start, prefix) or is_under(prefix, start) for start in starts):
             what = "nothing of the recipe lies there: take it out, or write the prefix as the places are written"
             yield Problem(f"storage_options.{prefix}", what)
+
+
+def _missing_programs(recipe: CompiledRecipe) -> Iterator[Problem]:
+    for call in recipe.on_end:
+        if call.command and shutil.which(call.command[0]) is None:
+            what = "there is no such program here, so that nobody would be told"
+            yield Problem("on_end.command", f"{quote(call.command[0])}: {what}")
 
 
 def _before(node: Node, nodes: dict[str, Node]) -> Iterator[Node]:

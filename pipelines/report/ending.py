@@ -60,6 +60,7 @@ class Ending:
         name: what the run is called while its recipe is not known.
         recipe: set it as soon as it is known; its calls are made, too.
         run: set it as soon as there is one.
+        of_settings: the calls that the environment names.
 
     Raises:
         RecipeError: what the settings say cannot be used.
@@ -69,7 +70,7 @@ class Ending:
         self.name = name
         self.recipe: CompiledRecipe | None = None
         self.run: Run | None = None
-        self._settings = [_Call(what, is_trusted=True) for what in of_settings()]
+        self.of_settings = _of_settings()
         self._secret, self._secrets = _secrets()
 
     def __enter__(self) -> Ending:
@@ -100,7 +101,10 @@ class Ending:
     def _due(self, problem: str) -> tuple[Sequence[_Call], dict[str, Any]] | None:
         """Return the calls to make, and what they are told; None if there are none."""
         own = self.recipe.on_end if self.recipe is not None else ()
-        calls = [*self._settings, *(_Call(what, is_trusted=False) for what in own)]
+        calls = [
+            *(_Call(what, is_trusted=True) for what in self.of_settings),
+            *(_Call(what, is_trusted=False) for what in own),
+        ]
         if not calls:
             return None
         state = self._state(problem)
@@ -160,7 +164,7 @@ class Ending:
 
     async def _post(self, call: _Call, body: bytes) -> None:
         parts = urlsplit(call.what.webhook)
-        own = self._secrets.get(f"{parts.scheme}://{parts.netloc}", "")
+        own = self._secrets.get(f"{parts.scheme}://{parts.netloc}".lower(), "")
         secret = own or (self._secret if call.is_trusted else "")
         message_id = f"msg_{uuid.uuid4().hex}"
         is_trusted = call.is_trusted or bool(own)
@@ -193,7 +197,7 @@ async def _run(command: Sequence[str], document: dict[str, Any], body: bytes) ->
         raise OSError(f"its exit code is {process.returncode}")
 
 
-def of_settings() -> list[OnEnd]:
+def _of_settings() -> list[OnEnd]:
     """Return the calls that the environment names.
 
     Raises:
@@ -226,6 +230,6 @@ def _secrets() -> tuple[str, dict[str, str]]:
     with suppress(ValueError):
         found = json.loads(text)
         if isinstance(found, dict) and all(isinstance(value, str) for value in found.values()):
-            return "", {origin.rstrip("/"): value for origin, value in found.items()}
+            return "", {origin.rstrip("/").lower(): value for origin, value in found.items()}
     what = """is no JSON of origins: write a secret, or {"https://example.com": "whsec_…"}"""
     raise RecipeError([Problem(SECRET, what)])

@@ -186,9 +186,8 @@ class Run:
         summary = self.summary
         if not self.is_part:
             self._state.end(problem=broken)
-        problem = summary.problem or broken
-        outcome = "stopped" if summary.stopped or broken else "failed" if problem else "fine"
-        self._measured(outcome, problem, flux__jobs=summary.jobs, flux__credits=summary.cost)
+        outcome = "stopped" if broken else summary.end
+        self._measured(outcome, summary.problem or broken, flux__jobs=summary.jobs, flux__credits=summary.cost)
         self._measuring.close()
 
     def _end(self, *error: Any) -> None:

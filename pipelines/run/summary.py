@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Literal
 
 from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
 from flux_tasks.jobs.result import is_loss
@@ -87,8 +88,8 @@ class Summary:
 
     @property
     def items(self) -> int:
-        """How many items ended. May be asked on any thread."""
-        return sum(dict(self.counts).values())
+        """How many items ended."""
+        return sum(self.counts.values())
 
     @property
     def bad(self) -> int:
@@ -99,6 +100,11 @@ class Summary:
     def is_fine(self) -> bool:
         """Whether every item ended well and nothing stopped the run."""
         return not self.problem
+
+    @property
+    def end(self) -> Literal["fine", "failed", "stopped"]:
+        """How it ended: all items well, some not (``failed``), or not by itself (``stopped``)."""
+        return "stopped" if self.stopped else "failed" if self.problem else "fine"
 
     @property
     def problem(self) -> str:

@@ -37,6 +37,8 @@ def test_every_command_option_and_name_on_the_page_exists() -> None:
         "BFL_API_KEY": '"BFL_API_KEY"' in sources,
         "transport": "    transport: Literal[" in sources,
         **{name: f'"{name}"' in sources for name in ("anon", "AWS_ENDPOINT_URL")},
+        "on_end": "    on_end: Annotated[" in sources,
+        **{name: f'= "{name}"' in sources for name in ("FLUX_ON_END_SECRET", "OTEL_EXPORTER_PROMETHEUS_HOST")},
         "block://": 'r"block://' in sources,
         **{name: f'"{name[:-1]}"' in sources for name in ("BFL_…", "FLUX_…")},
     }

@@ -119,7 +119,8 @@ class Probe:
     def request(self, method: str, url: str, phase: Phase) -> Iterator[Callable[[int], None]]:
         """Measure a request; yields what is told the status of the answer. The query of an address may be a secret."""
         parts = urlsplit(url)
-        template = parts.path if phase != "download" else None
+        is_fixed = phase in ("submit", "account") or parts.path.endswith("/get_result")  # else it may have an id in it
+        template = parts.path if is_fixed else None
         attributes = {
             "http.request.method": method,
             "url.full": f"{parts.scheme}://{_host(url)}{f':{parts.port}' if parts.port else ''}{parts.path}",

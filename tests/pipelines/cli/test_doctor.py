@@ -77,6 +77,16 @@ def test_a_store_that_cannot_be_written_is_told(here_cli: Here, bfl: FakeBfl, fo
     assert "FLUX_STORE" in found["store"][1]
 
 
+def test_who_is_told_at_the_end_is_named_and_a_setting_that_cannot_be_read_is_a_problem(
+    here_cli: Here, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLUX_ON_END", '{"webhook": "https://hooks.example/hush", "when": "failed"}')
+    _, found = ask(here_cli, "--endpoint", bfl.url)
+    assert found["told at the end"]["text"] == "hooks.example (failed)"
+    monkeypatch.setenv("FLUX_ON_END", "nobody")
+    assert "FLUX_ON_END" in problems(here_cli, "--endpoint", bfl.url)["told at the end"][0]
+
+
 def test_a_held_job_is_a_problem_that_a_person_has_to_look_at(here_cli: Here, bfl: FakeBfl, folder: Path) -> None:
     Journal(Store(str(folder / "store"))).put(Entry("a" * 64, "deblur-v1", "intent", "hens", 3.0, owner=""))
     found = problems(here_cli, "--endpoint", bfl.url)

@@ -211,6 +211,30 @@ def test_a_held_job_whose_id_was_found_at_bfl_is_collected_instead_of_being_paid
     assert bfl.jobs == finished
 
 
+def test_a_job_of_another_machine_is_left_once_that_has_been_silent_for_minutes(
+    here_cli: Here, bfl: FakeBfl, store: Store, finished: int
+) -> None:
+    entry = left_behind(bfl, store, owner="far:1 another-machine word")
+    assert [job["state"] for job in told(here_cli, "jobs")] == ["running"]
+    Journal(store).put(replace(entry, at=entry.at - 600))
+    assert [job["state"] for job in told(here_cli, "jobs")] == ["left"]
+    assert here_cli("collect", "job-1", "--endpoint", bfl.url, key="right-key").returncode == 0
+    assert store.result(entry.key) is not None
+
+
+def test_a_job_is_joined_to_no_second_call_and_an_id_is_not_empty(
+    here_cli: Here, bfl: FakeBfl, store: Store, finished: int
+) -> None:
+    held = left_behind(bfl, store, phase="intent", id="", cost=None, owner="")
+    for job, what in (("", "ID: is empty"), ("job-2", "is the job of another call, whose result is in the store")):
+        done = here_cli("collect", job, "--key", held.key[:8], "--endpoint", bfl.url, key="right-key")
+        assert (done.returncode, what in done.stderr) == (2, True), done.stderr
+    Journal(store).put(Entry("f" * 64, "deblur-v1", "submitted", "x", id="job-9", owner=dead_owner()))
+    done = here_cli("collect", "job-9", "--key", held.key[:8], "--endpoint", bfl.url, key="right-key")
+    assert (done.returncode, "is the job of ffffffffffff already" in done.stderr) == (2, True)
+    assert [entry.id for entry in Journal(store).entries() if entry.key == held.key] == [""]
+
+
 def test_a_job_that_the_store_does_not_know_is_written_to_a_file_only(
     here_cli: Here, bfl: FakeBfl, folder: Path, store: Store, finished: int
 ) -> None:

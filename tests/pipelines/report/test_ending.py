@@ -359,6 +359,7 @@ def test_plan_and_validate_name_who_is_told_without_the_path_of_an_address(here_
         assert "tells at the end: ./told.sh now (always)" in said
         assert "tells at the end: hooks.example (held, budget)" in said
         assert "hush" not in said
+    assert "warning: on_end.command" in here_cli("validate", str(folder / "recipe.yaml")).stdout
 
 
 def test_who_is_told_changes_nothing_about_what_a_recipe_does(folder: Path) -> None:

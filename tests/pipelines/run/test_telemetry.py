@@ -163,6 +163,8 @@ def test_metrics_count_jobs_credits_items_hits_and_429s_and_no_label_grows_with_
         "deblur-v1": 2,
         "erase-v1": 2,
     }
+    for load in ("flux.jobs.active", "flux.jobs.waiting"):  # of other tests' endpoints, too
+        assert {name for about, _ in found.pop(load) for name in about} == {"server.address"}
     labels = {str(value) for points in found.values() for about, _ in points for value in about.values()}
     assert labels == {
         *("deblur-v1", "erase-v1", "done", "127.0.0.1", "generate_content", "black_forest_labs", "image"),

@@ -23,6 +23,7 @@ from flux_tasks.store.records import Store
 from pipelines.recipe import Recipe
 from pipelines.run.run import Run
 from pipelines.run.shard import MOST_SHARDS, Shard, ShardFolder, shard_of
+from pipelines.run.state import read_states
 from pipelines.shards.coordinator import finish_in_shards
 
 PICTURES = 6
@@ -190,6 +191,8 @@ def test_one_run_of_the_store_has_one_folder_and_one_manifest(here: Place) -> No
         "run.json",
         "state.json",
     ]
+    [state] = read_states(Store(here.settings.store), [run.summary.run_id])
+    assert (state.state, state.counts, state.total) == ("fine", {"done": PICTURES}, PICTURES)
     assert not list((store / "begun").rglob("*.json"))
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from flux_tasks.errors import EndpointUnreachable, FluxError, KeyRefused
+from flux_tasks.errors import EndpointUnreachable, FluxError, KeyRefused, RecipeError
 from flux_tasks.units import credits, dollars, duration
 from pipelines.cli.common import Exit, Json, Places
 from pipelines.cli.terminal import print_line
@@ -61,7 +61,7 @@ def doctor(*, places: Places = Places(), json: Json = False) -> Exit:
 
     settings = places.settings(needs_key=False)
     found: list[Finding] = []
-    for check in (_endpoint, _store, _journal, _slots, _disks, _prefect, _versions):
+    for check in (_endpoint, _store, _journal, _slots, _disks, _prefect, _told, _versions):
         for finding in _findings(check, settings):
             found.append(finding)
             if not json:
@@ -265,6 +265,18 @@ def _prefect(settings: Settings) -> Iterator[Finding]:
         yield Finding("Prefect", False, str(error), "or run with --prefect off, which records nothing")
     else:
         yield Finding("Prefect", True, "its server answers")
+
+
+def _told(_: Settings) -> Iterator[Finding]:
+    """Who is told when a run ends, by the environment."""
+    from pipelines.report.ending import VARIABLE, Ending
+
+    try:
+        calls = [f"{call.name} ({', '.join(call.when)})" for call in Ending("").of_settings]
+    except RecipeError as error:
+        yield Finding("told at the end", False, str(error), f"correct {VARIABLE}: see docs/watching.md")
+    else:
+        yield Finding("told at the end", True, ", ".join(calls) or f"nobody by {VARIABLE}")
 
 
 def _versions(_: Settings) -> Iterator[Finding]:

@@ -67,10 +67,14 @@ def _data(entry: Entry) -> dict[str, Any]:
     """Return a job as JSON has it. ``credits``: what it costs, or is expected to cost where the service named none."""
     import time
 
-    from flux_tasks.store.owner import has_ended, readable
+    from flux_tasks.store.journal import LEASE
+    from flux_tasks.store.owner import has_ended, is_of_this_machine, readable
 
     if entry.phase == "submitted":
-        state = "left" if has_ended(entry.owner) else "running"
+        is_silent = entry.age > 3 * LEASE and not is_of_this_machine(
+            entry.owner
+        )  # who is at work writes thrice a lease
+        state = "left" if has_ended(entry.owner) or is_silent else "running"
     else:
         state = "held" if entry.seems_held or has_ended(entry.owner) else "submitting"
     host, _, pid = readable(entry.owner).rpartition(":")
@@ -117,16 +121,19 @@ def collect(
     from flux_tasks.store.commit import drain_spool
     from flux_tasks.store.owner import readable
 
+    if not job.strip():
+        raise RecipeError([Problem("ID", "is empty: write the id that the service gave the job")])
     settings = places.settings(needs_key=False)
     store = opened(settings)
     background.run(drain_spool(settings))  # its id may be there
-    entry = _entry_of(store, job, key)
-    image = _stored(store, job) if entry is None else None
+    entry, image = _entry_of(store, job, key), _stored(store, job)
+    if key and image is not None:
+        raise RecipeError([Problem("--key", f"{quote(job)} is the job of another call, whose result is in the store")])
     owner = readable(entry.owner) if entry is not None and _data(entry)["state"] == "running" else ""
     if output is None and (owner or not (entry or image)):
         what = f"{owner} waits for this job, and stores its result" if owner else f"{store.url} has no job with this id"
         raise RecipeError([Problem(job, f"{what}: write --output FILE to get its picture")])
-    if image is not None:
+    if image is not None and entry is None:
         data = store.read_image(image)
     else:
         settings.require_key()
@@ -156,8 +163,11 @@ def _stored(store: Store, job: str) -> ImageRef | None:
 def _entry_of(store: Store, job: str, key: str) -> Entry | None:
     """Return what the journal has of a job: by its id, or by the beginning of the key of a held one."""
     entries = _unsettled(store)
+    own = next((entry for entry in entries if entry.id == job), None)
     if not key:
-        return next((entry for entry in entries if entry.id == job), None)
+        return own
+    if own is not None:
+        raise RecipeError([Problem("--key", f"{quote(job)} is the job of {own.key[:12]} already: leave --key out")])
     found = [entry for entry in entries if entry.key.startswith(key) and _data(entry)["state"] == "held"]
     if len(found) != 1:
         what = f"{quote(key)} begins the keys of {len(found):,} held jobs: write more of it"
