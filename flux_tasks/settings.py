@@ -188,11 +188,15 @@ class Settings:
         return is_bfl(self.base_url)
 
     def require_key(self) -> None:
-        """Check that there is a key if the endpoint is BFL.
+        """Check that there is a key if the endpoint is BFL, and that it can call back if it is to.
 
         Raises:
             KeyRefused: there is none; the message names both remedies.
+            RecipeError: it is to call back at an address of this machine.
         """
+        if self.is_bfl and is_loopback(self.webhook_url):
+            what = f"{quote(self.webhook_url)} is this machine, which BFL cannot reach: write a public address"
+            raise RecipeError([Problem("webhook_url", what)])
         if self.is_bfl and not self.key:
             raise KeyRefused(
                 "no key for BFL: set BFL_API_KEY, or choose --endpoint local (FLUX_ENDPOINT=local) for a preview made "
@@ -244,8 +248,6 @@ def _webhook_problems(settings: Settings) -> list[Problem]:
         problems.append(Problem("webhook_url", f"{quote(url)} {what}"))
     elif parts.username or parts.password:
         problems.append(Problem("webhook_url", "holds a user name or password: write the address without them"))
-    elif settings.is_bfl and is_here:
-        problems.append(Problem("webhook_url", f"{quote(url)} is this machine, which BFL cannot reach"))
     elif parts.scheme == "http" and not is_here:
         problems.append(
             Problem("webhook_url", f"the secret is not sent over plain http to {cut(parts.hostname)}: write https")

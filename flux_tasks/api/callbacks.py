@@ -74,7 +74,11 @@ class _Waiting:
         self.looking: asyncio.Task[None] | None = None
 
 
+_MOST_ENDED = 10_000
+
 _lock = threading.Lock()
+_ended: dict[str, None] = {}
+"""Jobs that this process has waited for, of late; a call-back that comes again writes no record of them."""
 _stores: dict[str, _Waiting] = {}
 
 
@@ -105,6 +109,9 @@ async def awaited(store: Store, job_id: str, *, is_fallback: bool = True) -> Asy
     finally:
         with _lock:
             del waiting.jobs[name]
+            _ended[name] = None
+            if len(_ended) > _MOST_ENDED:
+                del _ended[next(iter(_ended))]
             if not waiting.jobs:
                 waiting.looking.cancel()
                 del _stores[store.url]
@@ -141,9 +148,10 @@ def note_callback(store: Store, job_id: str) -> None:
     name = _name(job_id)
     with _lock:
         calls = _stores[store.url].jobs.get(name) if store.url in _stores else None
+        is_ended = name in _ended
     if calls is not None:
         calls.call()
-    else:
+    elif not is_ended:
         store.create_record(_KIND, name, {"at": time.time()})
 
 

@@ -240,7 +240,9 @@ def test_a_webhook_changes_no_job_key(bfl: FakeBfl, store: Store, photo: str, mo
 )
 def test_a_webhook_that_cannot_be_is_refused(given: dict[str, Any], told: str) -> None:
     with pytest.raises(RecipeError) as refused:
-        Settings(**({"webhook_url": "https://example.org/", "webhook_secret": SECRET} | given))
+        Settings(
+            **({"key": "k" * 9, "webhook_url": "https://example.org/", "webhook_secret": SECRET} | given)
+        ).require_key()
     assert told in str(refused.value)
     assert SECRET not in str(refused.value)
 
