@@ -19,6 +19,9 @@
                         ``{"s3://archive/": {"profile": "readonly"}, "s3://public/": {"anon": true}}``
 ``FLUX_TRANSPORT``      how pictures are sent: ``bytes`` (default), ``auto``, as an address where the service can
                         fetch it, or ``url``, as an address wherever there is one
+``FLUX_WEBHOOK_URL``    the public address where the service calls back when a job has ended; see ``api.receiver``
+``FLUX_WEBHOOK_SECRET``  what its call-backs have to know: a random text, the same for runs and receiver
+``FLUX_POLLING``        ``off`` polls only when called back, and once at the deadline; ``auto`` (default)
 ``FLUX_SEND_URLS``      ``true`` sends an input given as an http(s) address as that address, not as base64
 ======================  =====================================================================================
 
@@ -65,6 +68,9 @@ ENDPOINTS = {"bfl": "https://api.bfl.ai", "eu": "https://api.eu.bfl.ai", "us": "
 SHORTEST_KEY = 8
 """Characters of the shortest key that is looked for in a text; a shorter one would be found in half of all words."""
 
+SHORTEST_SECRET = 16
+"""Characters of the shortest secret of a webhook; a shorter one could be guessed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -89,6 +95,10 @@ class Settings:
             (``url``); or so only where it is https and public (``auto``). In no job key. See ``jobs.addresses``.
         send_urls: send an input that was given as an http(s) address, and is not changed, as that address where the
             tool takes one. It is downloaded here too, for its digest, and must not change in the meantime.
+        webhook_url: where the service calls back when a job has ended; the job is then polled at once, and else only
+            every half minute. In no job key. Tools without webhooks are polled as ever.
+        webhook_secret: what the call-backs have to know. Never shown, stored or put into a Prefect parameter.
+        polling: ``off`` polls a job that is called back only then, and once at its deadline.
         retry_moderated: submit again what moderation refused earlier.
         prefect: who records runs, and calls outside a flow: the Prefect server that is configured, if any (``auto``),
             one that is started for them (``embedded``), or nobody (``off``). In a flow Prefect records every call.
@@ -115,6 +125,9 @@ class Settings:
     region: Literal["any", "strict"] = "any"
     alone: bool = False
     prefect: Literal["auto", "embedded", "off"] = "auto"
+    webhook_url: str = ""
+    webhook_secret: str = field(default="", repr=False)
+    polling: Literal["auto", "off"] = "auto"
     storage_options: StorageOptions = field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self) -> None:
@@ -159,6 +172,7 @@ class Settings:
             problems.append(
                 Problem("region", f"{shown(endpoint)} has no region to keep to: set the endpoint to eu or us")
             )
+        problems += _webhook_problems(self)
         for place, what in option_problems(self.storage_options, is_recipe=False):
             problems.append(Problem(".".join(("storage_options", *place)), what))
         if problems:
@@ -175,11 +189,15 @@ class Settings:
         return is_bfl(self.base_url)
 
     def require_key(self) -> None:
-        """Check that there is a key if the endpoint is BFL.
+        """Check that there is a key if the endpoint is BFL, and that it can call back if it is to.
 
         Raises:
             KeyRefused: there is none; the message names both remedies.
+            RecipeError: it is to call back at an address of this machine.
         """
+        if self.is_bfl and is_loopback(self.webhook_url):
+            what = f"{quote(self.webhook_url)} is this machine, which BFL cannot reach: write a public address"
+            raise RecipeError([Problem("webhook_url", what)])
         if self.is_bfl and not self.key:
             raise KeyRefused(
                 "no key for BFL: set BFL_API_KEY, or choose --endpoint local (FLUX_ENDPOINT=local) for a preview made "
@@ -206,7 +224,39 @@ class SettingChanges(TypedDict, total=False):
     region: Literal["any", "strict"]
     alone: bool
     prefect: Literal["auto", "embedded", "off"]
+    webhook_url: str
+    webhook_secret: str
+    polling: Literal["auto", "off"]
     storage_options: StorageOptions
+
+
+def _webhook_problems(settings: Settings) -> list[Problem]:
+    url, secret, parts = settings.webhook_url, settings.webhook_secret, _parts(settings.webhook_url)
+    problems = []
+    if settings.polling not in ("auto", "off"):
+        problems.append(Problem("polling", f"{shown(settings.polling)} is not one of auto, off"))
+    elif settings.polling == "off" and not url:
+        problems.append(Problem("polling", "is off, and nobody calls back: set webhook_url, or leave it out"))
+    if not secret.isascii() or not secret.isprintable() or " " in secret:  # it travels as a header
+        problems.append(Problem("webhook_secret", "holds a character that no header has: write letters and digits"))
+    elif secret and len(secret) < SHORTEST_SECRET:
+        problems.append(Problem("webhook_secret", f"has less than {SHORTEST_SECRET} characters: write a longer one"))
+    if not url:
+        return problems
+    is_here = is_loopback(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or len(url) > 2083 or not url.isprintable():
+        what = "is not an address: write one such as https://flux.example.org/callbacks"
+        problems.append(Problem("webhook_url", f"{quote(url)} {what}"))
+    elif parts.username or parts.password:
+        problems.append(Problem("webhook_url", "holds a user name or password: write the address without them"))
+    elif parts.scheme == "http" and not is_here:
+        problems.append(
+            Problem("webhook_url", f"the secret is not sent over plain http to {cut(parts.hostname)}: write https")
+        )
+    if not secret:
+        what = "is missing: set FLUX_WEBHOOK_SECRET to a random text, the same for runs and receiver"
+        problems.append(Problem("webhook_secret", what))
+    return problems
 
 
 def is_secret(name: str) -> bool:
@@ -257,9 +307,10 @@ def _parts(url: str) -> SplitResult:
 
 
 def without_key(text: str) -> str:
-    """Return ``text`` without the key in force and that of the environment, which somebody else's code may repeat."""
+    """Return ``text`` without key and secret, those in force and the environment's; somebody's code may repeat them."""
     chosen = _current.get()
-    for key in {chosen.key if chosen else "", os.environ.get("BFL_API_KEY", "").strip()}:
+    own = {os.environ.get(name, "").strip() for name in ("BFL_API_KEY", "FLUX_WEBHOOK_SECRET")}
+    for key in own | ({chosen.key, chosen.webhook_secret} if chosen else set()):
         if len(key) >= SHORTEST_KEY:
             text = text.replace(key, "<key>")
     return text
@@ -300,7 +351,7 @@ def from_environment() -> Settings:
 
 def without_secrets(settings: Settings) -> Settings:
     """Return what may travel to another process, as a pickle or in any other form: all but key and accounts."""
-    return replace(settings, key="", storage_options={})
+    return replace(settings, key="", storage_options={}, webhook_url="", webhook_secret="", polling="auto")
 
 
 def with_own_secrets(settings: Settings) -> Settings:
@@ -310,7 +361,8 @@ def with_own_secrets(settings: Settings) -> Settings:
         RecipeError: the environment cannot be used.
     """
     own = from_environment()
-    return replace(settings, key=own.key, storage_options=own.storage_options)
+    settings = replace(settings, key=own.key, storage_options=own.storage_options)
+    return replace(settings, webhook_url=own.webhook_url, webhook_secret=own.webhook_secret, polling=own.polling)
 
 
 def _whole(text: str) -> int:
@@ -353,6 +405,9 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLUX_ON_UNCERTAIN": ("on_uncertain", _one_of("hold", "resubmit")),
     "FLUX_DEADLINE": ("deadline", _seconds),
     "FLUX_TIMEOUT": ("timeout", _seconds),
+    "FLUX_WEBHOOK_URL": ("webhook_url", str.strip),
+    "FLUX_WEBHOOK_SECRET": ("webhook_secret", str.strip),
+    "FLUX_POLLING": ("polling", _one_of("auto", "off")),
     "FLUX_TRANSPORT": ("transport", _one_of("bytes", "auto", "url")),
     "FLUX_SEND_URLS": ("send_urls", _flag),
     "FLUX_ALONE": ("alone", _flag),

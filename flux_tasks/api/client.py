@@ -60,6 +60,7 @@ from flux_tasks.api.answers import (
     reason_of,
     retry_after,
 )
+from flux_tasks.api.callbacks import Calls
 from flux_tasks.api.connection import Connection, may_have_key
 from flux_tasks.api.polling import Watch
 from flux_tasks.api.telemetry import probe
@@ -103,6 +104,7 @@ class BflClient:
             that it sends, a delivery five times as long.
         transport: any httpx transport, for tests and proxies.
         is_region_strict: poll and fetch in the endpoint's own region only; see ``Settings.region``.
+        webhook_secret: taken out of what the service answers, as the key is.
     """
 
     def __init__(
@@ -115,9 +117,11 @@ class BflClient:
         transport: httpx.AsyncBaseTransport | None = None,
         verify: Any = True,
         is_region_strict: bool = False,
+        webhook_secret: str = "",
     ) -> None:
         self.base_url = base_url.rstrip("/")
         options: dict[str, Any] = {"transport": transport, "verify": verify, "is_region_strict": is_region_strict}
+        options["secret"] = webhook_secret
         self._connection = Connection(base_url, key, timeout=timeout, **options)
         self._poll_interval = poll_interval
         self._timeout = timeout
@@ -244,6 +248,7 @@ class BflClient:
         deadline: float = 300.0,
         on_progress: Callable[[str, float | None], None] | None = None,
         watch: Watch | None = None,
+        calls: Calls | None = None,
     ) -> Finished:
         """Poll a job until it ends; free of charge and safe to repeat.
 
@@ -253,6 +258,7 @@ class BflClient:
             deadline: seconds after which it is polled once more, for the last time.
             on_progress: receives each status and the share done (0 to 1, or None).
             watch: decides when it is polled, by what is known of jobs like it.
+            calls: the job's call-backs, after each of which it is polled at once, and then but rarely without one.
 
         Raises:
             Moderated: the service refused the request or the result.
@@ -269,7 +275,9 @@ class BflClient:
         missing = failures = 0
         missing_since = started
         reason, is_last = "", False
-        if self._poll_interval is None:
+        if calls is not None and not watch.is_earlier:
+            await calls.sleep(min(calls.pause(watch.next_poll(self._trip), is_well=True), deadline))
+        elif self._poll_interval is None:
             await asyncio.sleep(min(watch.next_poll(self._trip), deadline))
         while True:
             elapsed = time.monotonic() - started
@@ -323,7 +331,11 @@ class BflClient:
                     named = own  # the address that the service named does not work
                 url = self._next_address(url, named, own, failures)
             pause = max(self._pause(watch, failures), retry_after(response) or 0.0)
-            await asyncio.sleep(min(pause, max(0.0, deadline - (time.monotonic() - started)) + 0.01))
+            left = max(0.0, deadline - (time.monotonic() - started)) + 0.01
+            if calls is None:
+                await asyncio.sleep(min(pause, left))
+            else:
+                await calls.sleep(min(calls.pause(pause, is_well=not (failures or missing)), left))
 
     @staticmethod
     def _next_address(url: str, named: str, own: str, failures: int) -> str:

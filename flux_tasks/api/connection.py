@@ -56,11 +56,13 @@ class Connection:
         transport: httpx.AsyncBaseTransport | None = None,
         verify: Any = True,
         is_region_strict: bool = False,
+        secret: str = "",
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self._is_region_strict = is_region_strict
         self.connect_timeout = min(10.0, timeout)
         self._key = key.strip()
+        self._secrets = [one for one in (self._key, secret) if len(one) >= SHORTEST_KEY]
         options: dict[str, Any] = {
             "http2": True,
             "timeout": httpx.Timeout(timeout, connect=self.connect_timeout, pool=None),
@@ -153,16 +155,18 @@ class Connection:
         return len(self._key) >= SHORTEST_KEY and any(self._key in form for form in (text, unquote(text)))
 
     def without_key(self, answer: Any) -> Any:
-        """Return what the service answered without the key, which it may repeat; ids and addresses stay as they are."""
-        if len(self._key) < SHORTEST_KEY:
+        """Return what the service answered without key and secret, which it may repeat; ids and addresses stay so."""
+        if not self._secrets:
             return answer
         if isinstance(answer, str):
-            return answer.replace(self._key, "<key>")
+            for secret in self._secrets:
+                answer = answer.replace(secret, "<key>")
+            return answer
         if isinstance(answer, dict):
             return {
                 name: value if name in _VERBATIM else self.without_key(value)
                 for name, value in answer.items()
-                if self._key not in name
+                if not any(secret in name for secret in self._secrets)
             }
         return [self.without_key(value) for value in answer] if isinstance(answer, list) else answer
 

@@ -30,6 +30,7 @@ class Watch:
             have ended long ago: it is polled at once, and then as one that nothing is known of.
 
     Attributes:
+        is_earlier: whether it is a job of an earlier attempt.
         polled: age at which it was polled last; 0 if never.
         running: age at the last poll that found it running.
     """
@@ -41,7 +42,7 @@ class Watch:
         usual: float = 10.0,
         begun: float | None = None,
     ) -> None:
-        self._expected, self._usual, self._is_earlier = expected, usual, begun is None
+        self._expected, self._usual, self.is_earlier = expected, usual, begun is None
         self._begun = time.monotonic() if begun is None else begun
         self.polled = self.running = 0.0
 
@@ -60,11 +61,11 @@ class Watch:
 
     def next_poll(self, trip: float = 0.0) -> float:
         """Return the seconds until the job is to be polled, if an answer takes ``trip`` seconds."""
-        expected = None if self._is_earlier else self._expected()
+        expected = None if self.is_earlier else self._expected()
         age, polled = self.age, self.polled
         if not polled:
             at = self._usual * _UNKNOWN_FIRST if expected is None else _point(expected, _first_point(expected, trip))
-            return 0.0 if self._is_earlier else max(0.0, min(at, _LATEST_FIRST) - age)
+            return 0.0 if self.is_earlier else max(0.0, min(at, _LATEST_FIRST) - age)
         if expected is None:
             at = polled * (1 + _UNKNOWN_STEP)
         else:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from flux_tasks.api.callbacks import awaited
 from flux_tasks.api.client import BflClient, Finished
 from flux_tasks.api.polling import Watch
 from flux_tasks.api.slots import Hold
@@ -95,9 +96,11 @@ class Collector:
 
     async def _poll(self, watch: Watch | None = None) -> Finished:
         job, entry = self._job, self._entry
-        return await self._client.wait(
-            entry.id, entry.polling_url, deadline=job.deadline, on_progress=job.on_progress, watch=watch
-        )
+        wait = partial(self._client.wait, entry.id, entry.polling_url, deadline=job.deadline)
+        if watch is None or not job.webhook:
+            return await wait(on_progress=job.on_progress, watch=watch)
+        async with awaited(job.store, entry.id, is_fallback=job.settings.polling == "auto") as calls:
+            return await wait(on_progress=job.on_progress, watch=watch, calls=calls)
 
     async def _settle(self, charge: Charge) -> None:
         settle = partial(self._job.journal.settle, charge=charge)

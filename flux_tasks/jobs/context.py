@@ -105,6 +105,14 @@ class JobContext:
         return Spool(self.store)
 
     @property
+    def webhook(self) -> dict[str, str]:
+        """What the request has besides the call, in no key and no record: where the service calls back, if it can."""
+        settings = self.settings
+        if not settings.webhook_url or not self.call.tool.webhooks:
+            return {}
+        return {"webhook_url": settings.webhook_url, "webhook_secret": settings.webhook_secret}
+
+    @property
     def title(self) -> str:
         """What messages call the job: its task and the picture's name."""
         return f"{self.call.tool.task} {self.call.name}"

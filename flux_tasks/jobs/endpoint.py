@@ -111,6 +111,7 @@ class Endpoint:
                     poll_interval=self.settings.poll_interval,
                     timeout=self.settings.timeout,
                     is_region_strict=self.settings.region == "strict",
+                    webhook_secret=self.settings.webhook_secret,
                 )
             return self.client
 
@@ -142,7 +143,16 @@ _endpoints: dict[tuple[Any, ...], Endpoint] = {}
 def _about(settings: Settings) -> tuple[Any, ...]:
     interval, timeout = settings.poll_interval, settings.timeout
     limits = settings.max_jobs, settings.overbook
-    return settings.endpoint, settings.key, limits, interval, timeout, settings.engine, settings.region
+    return (
+        settings.endpoint,
+        settings.key,
+        limits,
+        interval,
+        timeout,
+        settings.engine,
+        settings.region,
+        settings.webhook_secret,
+    )
 
 
 async def close(settings: Settings) -> None:

@@ -282,12 +282,13 @@ class Submitter:
             on_wait=self._wait_for_room,
             before_post=before_post,
         )
+        called = job.webhook
         try:
-            return await submit(body)
+            return await submit({**body, **called})
         except InvalidRequest:
             if not self._addresses:
                 raise
-        answer = await submit(await asyncio.to_thread(job.call.body))
+        answer = await submit({**await asyncio.to_thread(job.call.body), **called})
         self.distrust_addresses("the service took the bytes of a picture, and not its address")
         return answer
 

@@ -25,6 +25,7 @@ from pipelines.cli.commands.faults import faults
 from pipelines.cli.commands.local import local
 from pipelines.cli.commands.one_tool import COMMANDS
 from pipelines.cli.commands.plan import plan
+from pipelines.cli.commands.receive import receive
 from pipelines.cli.commands.recipe.graph import graph
 from pipelines.cli.commands.recipe.init import init
 from pipelines.cli.commands.recipe.schema import schema
@@ -49,7 +50,7 @@ _SECTIONS: dict[str, Sequence[Callable[..., Exit] | App]] = {
     "Use one tool, without a recipe": COMMANDS,
     "See how it goes": (status, jobs, history, spend, collect, doctor),
     "Look up": (tools, store, verify),
-    "Let it run by itself": (serve, deploy),
+    "Let it run by itself": (serve, deploy, receive),
     "Serve the API": (local, faults),
 }
 """The commands, in the order of the help."""

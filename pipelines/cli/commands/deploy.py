@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 from flux_tasks.errors import Problem, RecipeError, listed, quote
-from flux_tasks.settings import Settings
+from flux_tasks.settings import Settings, from_environment
+from pipelines.cli.commands.receive import Webhook
 from pipelines.cli.common import Budget, Exit, Limit, Location, Places, StoreFolder, Variables, load_recipe, value
 from pipelines.cli.terminal import print_line
 
@@ -112,7 +113,7 @@ class Parameters:
         return {"limit": self.limit, "budget": self.budget, **given}
 
 
-_TIMING, _PARAMETERS = Timing(), Parameters()
+_TIMING, _PARAMETERS, _WEBHOOK = Timing(), Parameters(), Webhook()
 
 
 def serve(
@@ -123,6 +124,7 @@ def serve(
     variables: Variables = (),
     timing: Timing = _TIMING,
     parameters: Parameters = _PARAMETERS,
+    webhook: Webhook = _WEBHOOK,
 ) -> Exit:
     """Run recipes by themselves, from this process: on a schedule, or when there are new pictures.
 
@@ -144,12 +146,20 @@ def serve(
     from asyncio import run
 
     places = [str(place) for place in watch]
-    if prefect == "off":
-        return _watch_alone(recipes, variables, timing, parameters, places, every)
-    made = _deployments(recipes, variables, timing, parameters, places)
-    from pipelines.flows.served import serving
+    with webhook.in_force():
+        store = str(parameters.store or from_environment().store)
+        if prefect == "off":
+            watching = _watch_alone(recipes, variables, timing, parameters, places, every)
+        else:
+            made = _deployments(recipes, variables, timing, parameters, places)
+            from pipelines.flows.served import serving
 
-    run(serving.serve(made, print_line, places, pause=every))
+            watching = serving.serve(made, print_line, places, pause=every)
+        try:
+            with webhook.received(store):
+                run(watching)
+        finally:
+            watching.close()  # it may not have begun
     return Exit.OK
 
 
@@ -198,10 +208,8 @@ def _watch_alone(
     parameters: Parameters,
     places: Sequence[str],
     every: float,
-) -> Exit:
-    """Run recipes without a Prefect server when there are new pictures."""
-    from asyncio import run
-
+) -> Coroutine[Any, Any, None]:
+    """Return what runs recipes without a Prefect server when there are new pictures."""
     from pipelines.flows.served.watch import check_place, start_processes
 
     problems = []
@@ -225,8 +233,7 @@ def _watch_alone(
     options = [f"{name}={one}" for name, one in {**given, "--store": settings.store}.items() if one is not None]
     for name, _ in named:
         print_line(f"watching for {name}: {', '.join(places)}; Ctrl-C ends it")
-    run(start_processes(named, places, options, settings.store, print_line, pause=every))
-    return Exit.OK
+    return start_processes(named, places, options, settings.store, print_line, pause=every)
 
 
 def _yaml_of(data: Any) -> str:

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from flux_tasks.errors import Problem, RecipeError
 from flux_tasks.settings import Settings
+from pipelines.cli.commands.receive import Webhook
 from pipelines.cli.common import (
     NO_CODE,
     Budget,
@@ -94,6 +95,7 @@ def run(
     outputs: Outputs = Outputs(),
     pruning: Pruning = Pruning(),
     sharding: Sharding = Sharding(),
+    webhook: Webhook = Webhook(),
     verify: bool = False,
     no_code: NoCode = False,
 ) -> Exit:
@@ -124,6 +126,7 @@ def run(
         raise RecipeError([Problem("--then-ask", why)])
     sharding.check(outputs.prefect, whole=pruning.prune)
     with ExitStack() as until_told:
+        until_told.enter_context(webhook.in_force())
         ending = until_told.enter_context(Ending(str(recipe)))
         ending.recipe = loaded = load_recipe(recipe, variables, no_code=no_code)
         settings = places.settings(needs_key=False)
@@ -131,6 +134,7 @@ def run(
         if any(step.is_paid for step in loaded.steps) and not (engine and engine.is_elsewhere):
             settings.require_key()
         settings = until_told.enter_context(in_places_of(loaded, settings))
+        until_told.enter_context(webhook.received(settings.store))
         begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
         code = NO_CODE if no_code else ""
         shards = Shards(engine, sharding.shards, no_code=code) if engine and sharding.shards else None

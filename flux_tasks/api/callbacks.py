@@ -1,0 +1,167 @@
+"""Wait for the service's call-backs, which say that a job is to be looked at now.
+
+A call-back is never believed: it makes the next poll come at once. One that comes to a receiver in another process is a
+record in the store, which the waiting process finds: it lists them once a second for all its jobs::
+
+    callbacks/<digest of the job's id>.json     when it came
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from flux_tasks.errors import reason_of
+from flux_tasks.store.records import Store
+
+__all__ = ["Calls", "awaited", "note_callback", "remove_old"]
+
+_KIND = "callbacks"
+_PAUSE = 1.0
+"""Seconds between two looks at the store's records."""
+
+_SLOW = 30.0
+"""Seconds between two polls of a job whose call-back is awaited: it may be lost."""
+
+_OLD = 3600.0
+"""Seconds after which a record is removed that no job has waited for: it came again after the job's end."""
+
+_log = logging.getLogger("flux_tasks.callbacks")
+
+
+class Calls:
+    """The call-backs of one job. Used on one event loop.
+
+    Args:
+        is_fallback: whether the job is polled now and then although nothing was heard.
+    """
+
+    def __init__(self, *, is_fallback: bool = True) -> None:
+        self._called = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._is_fallback = is_fallback
+
+    def call(self) -> None:
+        """Let the job be looked at now. From any thread."""
+        with suppress(RuntimeError):  # the loop has just ended, and with it whoever waited
+            self._loop.call_soon_threadsafe(self._called.set)
+
+    def pause(self, usual: float, *, is_well: bool) -> float:
+        """Return the seconds until the next poll, in place of the usual ones where all is well."""
+        if not is_well:
+            return usual
+        return max(usual, _SLOW) if self._is_fallback else float("inf")
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for so long, or until there is a call-back, which counts once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._called.wait()
+        self._called.clear()
+
+
+class _Waiting:
+    """The jobs of one store that wait for their call-backs in this process."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Calls] = {}
+        self.looking: asyncio.Task[None] | None = None
+
+
+_MOST_ENDED = 10_000
+
+_lock = threading.Lock()
+_ended: dict[str, None] = {}
+"""Jobs that this process has waited for, of late; a call-back that comes again writes no record of them."""
+_stores: dict[str, _Waiting] = {}
+
+
+def _forget_parent() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _stores.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
+
+
+def _name(job_id: str) -> str:
+    return hashlib.sha256(job_id.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+@asynccontextmanager
+async def awaited(store: Store, job_id: str, *, is_fallback: bool = True) -> AsyncIterator[Calls]:
+    """Give the call-backs of a job for a block; its record is removed when the block has ended."""
+    calls, name = Calls(is_fallback=is_fallback), _name(job_id)
+    with _lock:
+        waiting = _stores.setdefault(store.url, _Waiting())
+        waiting.jobs[name] = calls
+    if waiting.looking is None:
+        waiting.looking = asyncio.create_task(_look(store, waiting))
+    try:
+        yield calls
+    finally:
+        with _lock:
+            del waiting.jobs[name]
+            _ended[name] = None
+            if len(_ended) > _MOST_ENDED:
+                del _ended[next(iter(_ended))]
+            if not waiting.jobs:
+                waiting.looking.cancel()
+                del _stores[store.url]
+        with suppress(OSError):  # the next receiver removes it
+            await asyncio.to_thread(store.remove_record, _KIND, name)
+
+
+async def _look(store: Store, waiting: _Waiting) -> None:
+    """Look for records of the jobs that wait, until it is cancelled."""
+    seen: set[str] = set()
+    told = ""
+    while True:
+        try:
+            found = set(await asyncio.to_thread(store.records, _KIND))
+        except OSError as error:  # the jobs are polled all the same
+            if (reason := reason_of(error)) != told:
+                _log.warning("call-backs in %s cannot be read: %s", store.url, reason)
+                told = reason
+        else:
+            for name in found - seen:
+                if (calls := waiting.jobs.get(name)) is not None:
+                    calls.call()
+                    seen.add(name)
+            seen &= found
+        await asyncio.sleep(_PAUSE)
+
+
+def note_callback(store: Store, job_id: str) -> None:
+    """Let the process that waits for a job look at it now: this one directly, any other one by a record in the store.
+
+    Raises:
+        OSError: the store cannot be written.
+    """
+    name = _name(job_id)
+    with _lock:
+        calls = _stores[store.url].jobs.get(name) if store.url in _stores else None
+        is_ended = name in _ended
+    if calls is not None:
+        calls.call()
+    elif not is_ended:
+        store.create_record(_KIND, name, {"at": time.time()})
+
+
+def remove_old(store: Store) -> None:
+    """Remove records that nobody has waited for.
+
+    Raises:
+        OSError: the store cannot be read or written.
+    """
+    for name in store.records(_KIND):
+        at = store.record_or_empty(_KIND, name).get("at")
+        if not isinstance(at, (int, float)) or at < time.time() - _OLD:
+            store.remove_record(_KIND, name)
