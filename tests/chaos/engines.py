@@ -44,7 +44,7 @@ steps:
   - resize: {{width: 64}}
 output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}
 """
-HOLDS = ("shards.child", "flux_pipelines", "prefect.flow_engine", "prefect/flow_engine", "deployed_recipe")
+HOLDS = ("prefect.engine", "prefect.flow_engine")
 """What the command line of a process has that works on a shard."""
 
 
