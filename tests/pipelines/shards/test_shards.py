@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 from in_shards import Threads, alike, perform_in_shards
+from labelled import Scene
 from PIL import Image
 from recipes import Painter, Place, age, perform, place, recipes
 
@@ -162,6 +163,24 @@ def test_results_that_go_to_a_dataset_and_to_files_are_in_both(painter: Painter)
     outputs = ["FOLDER/out/{{ stem }}.png", {"from": "deblur", "dataset": "FOLDER/out/set", "format": "imagefolder"}]
     one, many = both(painter, lambda here: recipe(here, output=outputs))
     assert many == one
+
+
+def test_labels_of_all_shards_are_in_the_files_that_one_process_writes(painter: Painter) -> None:
+    with place(painter, 0) as here:
+        Scene(here.folder).fill(6).coco()
+        places = [{"path": "FOLDER/out/coco", "format": "coco"}, {"path": "FOLDER/out/labels", "format": "yolo"}]
+        made = recipe(
+            here,
+            source={"images": "FOLDER/photos/*.png", "annotations": "FOLDER/labels/instances.json"},
+            steps=[{"resize": {"width": 80}}],
+            output={"path": "FOLDER/out/images/{{ stem }}.png", "annotations": places},
+        )
+        perform(made, here.settings)
+        one = files_in(here.folder / "out")
+        shutil.rmtree(here.folder / "out")
+        perform_in_shards(made, replace(here.settings, store=str(here.folder / "another")), 3)
+        assert files_in(here.folder / "out") == one
+        assert "coco/instances.json" in one
 
 
 # -- a run again -------------------------------------------------------------------------------------------------------
