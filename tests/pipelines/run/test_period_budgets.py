@@ -189,16 +189,20 @@ def test_a_budget_changes_no_digest_and_is_written_as_it_was() -> None:
     assert Recipe.parse(day.compiled.to_yaml()).compiled.budget == day.compiled.budget
 
 
-def test_a_plan_shows_what_is_left_of_each_budget(here: Place) -> None:
+def test_a_plan_and_the_store_show_what_is_left_of_each_budget(here: Place, here_cli: Here) -> None:
     write_limits(store(here), None, 100.0, "UTC")
     perform(recipe(here), here.settings)
+    with use(here.settings, prefect="off"):
+        outpaint(here.folder / "photos" / "p0.png", expand={"left": 16})
     found = plan(recipe(here, "budget: {day: 20}\n", prompt="y").compiled, settings=here.settings)
     assert [(p["recipe"], p["period"], p["credits"], p["spent"]) for p in found.periods] == [
         ("nightly", "day", 20, 18),
-        ("", "month", 100, 18),
+        ("", "month", 100, 28),
     ]
     assert "budget of nightly: 2.00 of 20 credits a day are left: too few, the run would stop" in str(found)
-    assert "budget of the whole store: 82.00 of 100 credits a month are left" in str(found)
+    assert "budget of the whole store: 72.00 of 100 credits a month are left" in str(found)
+    shows = json.loads(here_cli("store", "budget", "--store", here.settings.store, "--json").stdout)
+    assert shows["month"] == {"credits": 100, "spent": 28}
 
 
 # -- spend ------------------------------------------------------------------------------------------------------------
