@@ -178,6 +178,7 @@ def test_an_entry_holds_neither_a_key_nor_bytes_nor_a_delivery_address(journal: 
         "reason",
         "recipe",
         "part",
+        "run",
         "engine",
         "checksum",
         "word",
