@@ -141,6 +141,25 @@ def test_what_another_run_has_reserved_counts_until_it_has_ended(tmp_path: Path)
     assert "one" not in place.records("reserves")
 
 
+def test_many_pages_add_up_and_a_job_on_several_of_them_counts_once(tmp_path: Path) -> None:
+    place, limit, now = Store(str(tmp_path)), Limit(1e6, "month"), time.time()
+    budget = PeriodBudget(place, [limit], "me", "nightly", "bfl")
+    begin = limit.begin(now)
+    for many in (150, 40, 64):
+        before = budget.spent(limit)
+        charges = [
+            Charge(f"{many}-{n}", f"k{n}", "t", max(begin, now - n), 2.0, "bfl", "r", "nightly") for n in range(many)
+        ]
+        add_charges(place, charges)
+        add_charges(place, [replace(charge, part="other") for charge in charges[-80:]])
+        add_charges(place, [Charge(f"preview-{many}", "k", "t", now, 50.0, "local:classical@1")])
+        budget.read()
+        assert budget.spent(limit) == before + 2.0 * many
+    fresh = PeriodBudget(place, [limit], "me", "nightly", "bfl")
+    fresh.read()
+    assert fresh.spent(limit) == 2.0 * 254 == sum(c.credits for c in all_charges(place)[0] if c.engine == "bfl")
+
+
 def test_a_budget_of_the_store_that_is_damaged_lets_nothing_be_spent(here: Place, here_cli: Here) -> None:
     write_limits(store(here), 30.0, None, "UTC")
     place = Path(store(here).location("budgets", "store.json"))
