@@ -98,7 +98,8 @@ def add_charges(store: Store, charges: Iterable[Charge]) -> None:
     """
     by_day: dict[str, list[Charge]] = {}
     for charge in charges:
-        by_day.setdefault(day_of(charge.at), []).append(charge)
+        if charge.credits:
+            by_day.setdefault(day_of(charge.at), []).append(charge)
     for day, lines in by_day.items():
         _add(store, day, lines)
 
@@ -111,8 +112,9 @@ def _add(store: Store, day: str, lines: list[Charge]) -> None:
             _count += 1
             page = _pages[store.url, day] = _Page(f"{this_process().rpartition(' ')[2]}-{_count}")
         for line in lines:
-            page.lines.setdefault(line.id, _text(line))
-        page.added += 1
+            if line.id not in page.lines:
+                page.lines[line.id] = _text(line)
+                page.added += 1
         mine = page.added
     with page.writing:
         if page.written >= mine:
