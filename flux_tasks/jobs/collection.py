@@ -25,7 +25,7 @@ from flux_tasks.jobs.known import remember_refusal
 from flux_tasks.jobs.result import losses, picture_warnings
 from flux_tasks.jobs.submission import Claim, keep_lease
 from flux_tasks.settings import Settings, is_loopback
-from flux_tasks.store.charges import Charge
+from flux_tasks.store.charges import Charge, add_charges
 from flux_tasks.store.commit import commit, patiently
 from flux_tasks.store.durations import Durations, size_class
 from flux_tasks.store.failures import remember_failure
@@ -105,6 +105,7 @@ class Collector:
     async def _settle(self, charge: Charge) -> None:
         settle = partial(self._job.journal.settle, charge=charge)
         with suppress(StoreUnavailable):  # then the next run finds a job that has ended
+            await patiently(add_charges, self._job.store, [charge])
             await patiently(settle, self._job.key, self._entry.id)
 
     async def fetch(self, finished: Finished, limit: TrafficLimit, room: AsyncExitStack) -> tuple[bytes, Finished]:

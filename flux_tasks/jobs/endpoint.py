@@ -53,15 +53,16 @@ class Endpoint:
     _durations: dict[str, Durations] = field(default_factory=dict)
     _leases: dict[str, SlotLease] = field(default_factory=dict)
 
-    def lease(self, store: Store) -> AbstractAsyncContextManager[None]:
+    def lease(self, store: Store, settings: Settings) -> AbstractAsyncContextManager[None]:
         """Return a block in which this process has its part of the account's slots, among all that use ``store``.
 
-        The embedded server is another one in each process: nobody else has its slots.
+        The embedded server is another one in each process: nobody else has its slots. Nor has anybody on a store that
+        only one process uses.
         """
-        if not self.settings.base_url:
+        if not settings.base_url or settings.alone:
             return nullcontext()
         if store.url not in self._leases:
-            self._leases[store.url] = SlotLease(store, account_of(self.settings), self.slots)
+            self._leases[store.url] = SlotLease(store, account_of(settings), self.slots)
         return self._leases[store.url].used()
 
     async def give_back(self) -> None:

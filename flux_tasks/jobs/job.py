@@ -122,7 +122,7 @@ async def _make(job: JobContext, *, is_looked_up: bool) -> JobResult:
         return found
     job.settings.require_key()
     endpoint = endpoint_for(job.settings)
-    async with endpoint.lease(job.store), endpoint.connected() as client:
+    async with endpoint.lease(job.store, job.settings), endpoint.connected() as client:
         return await _pay(job, endpoint, client)
 
 

@@ -28,6 +28,7 @@ __all__ = ["Charge", "ChargePages", "add_charges", "day_of", "uncounted"]
 
 KIND = "charges"
 _MOST = 64  # lines of a page
+_LISTED = 60.0  # seconds for which the list of a day's pages is believed, once the day is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ def add_charges(store: Store, charges: Iterable[Charge]) -> None:
     """
     by_day: dict[str, list[Charge]] = {}
     for charge in charges:
-        by_day.setdefault(day_of(charge.at), []).append(charge)
+        if charge.credits:
+            by_day.setdefault(day_of(charge.at), []).append(charge)
     for day, lines in by_day.items():
         _add(store, day, lines)
 
@@ -110,8 +112,9 @@ def _add(store: Store, day: str, lines: list[Charge]) -> None:
             _count += 1
             page = _pages[store.url, day] = _Page(f"{this_process().rpartition(' ')[2]}-{_count}")
         for line in lines:
-            page.lines.setdefault(line.id, _text(line))
-        page.added += 1
+            if line.id not in page.lines:
+                page.lines[line.id] = _text(line)
+                page.added += 1
         mine = page.added
     with page.writing:
         if page.written >= mine:
@@ -123,33 +126,49 @@ def _add(store: Store, day: str, lines: list[Charge]) -> None:
 
 
 class ChargePages:
-    """The pages of a store, as one reader sees them; a page that is full is read once."""
+    """The pages of a store, as one reader sees them; a page that is full is read once.
+
+    Attributes:
+        damaged: pages that cannot be read.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._full: dict[str, list[Charge]] = {}
+        self._full: set[str] = set()
+        self._listed: dict[str, tuple[float, list[str]]] = {}
+        """By day: when it was listed, by ``time.monotonic``, and its pages."""
+        self.damaged: list[str] = []
 
-    def read(self, is_wanted: Callable[[str], bool] = lambda day: True) -> dict[str, Charge]:
-        """Return the charges of some days, by job id; a damaged page is passed over, and is in ``damaged``.
+    def read(self, is_wanted: Callable[[str], bool] = lambda day: True) -> tuple[list[Charge], list[Charge]]:
+        """Return the lines of full pages that were not read before, and those of all others, of some days (UTC).
+
+        A line may be on several pages. Days that are over are listed once a minute.
 
         Raises:
             OSError: the store cannot be read.
         """
-        self.damaged: list[str] = []
         days = [day for day in files.folders(self._store.location(KIND)) if is_wanted(day)]
-        names = [files.join(day, name) for day in days for name in self._store.records(files.join(KIND, day))]
-        found: dict[str, Charge] = {}
+        names = [files.join(day, name) for day in days for name in self._names(day)]
         unread = [name for name in names if name not in self._full]
+        full: list[Charge] = []
+        others: list[Charge] = []
+        self.damaged = []
         for name, lines in zip(unread, each(self._page, unread), strict=True):
             if lines is None:
                 self.damaged.append(f"{KIND}/{name}.json")
             elif len(lines) >= _MOST:
-                self._full[name] = lines
+                self._full.add(name)
+                full += lines
             else:
-                found.update((line.id, line) for line in lines)
-        for name in names:
-            found.update((line.id, line) for line in self._full.get(name, ()))
-        return found
+                others += lines
+        return full, others
+
+    def _names(self, day: str) -> list[str]:
+        at, names = self._listed.get(day, (-math.inf, []))
+        if time.monotonic() - at > _LISTED or day >= day_of(time.time() - 86_400.0):
+            names = self._store.records(files.join(KIND, day))
+            self._listed[day] = time.monotonic(), names
+        return names
 
     def _page(self, name: str) -> list[Charge] | None:
         try:

@@ -11,6 +11,7 @@ from flux_tasks import files
 from flux_tasks.errors import StoreUnavailable
 from flux_tasks.images.reference import ImageRef
 from flux_tasks.settings import Settings
+from flux_tasks.store.charges import add_charges
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 from flux_tasks.store.spool import Spool
@@ -63,8 +64,9 @@ def commit(store: Store, entry: Entry, facts: dict[str, Any], data: bytes | Imag
     image = replace(stored, engine=stored.engine or str(facts["engine"]), cost=facts["cost"], job_id=entry.id)
     insist(store.put_result, entry.key, image, facts, is_paid=True)
     with suppress(StoreUnavailable):  # the next run removes it
-        # "": the id could not be written then
-        insist(Journal(store).settle, entry.key, entry.id, "", charge=entry.charge(facts["cost"]))
+        charge = entry.charge(facts["cost"])
+        insist(add_charges, store, [charge])
+        insist(Journal(store).settle, entry.key, entry.id, "", charge=charge)  # "": the id could not be written then
     return image
 
 

@@ -269,8 +269,8 @@ class Journal:
         if last is None or (ids and last.id not in ids):
             return
         earlier = (self._attempt(key, attempt) for attempt in range(1, last.attempt))
-        charges = [charge or last.charge(), *(entry.charge() for entry in earlier if entry is not None)]
-        add_charges(self._store, [charge for charge in charges if charge.credits])
+        others = (entry.charge() for entry in earlier if entry is not None)
+        add_charges(self._store, [charge or last.charge(), *others])
         for attempt in range(last.attempt, 0, -1):
             self._remove(_name(key, attempt))
             if attempt < last.attempt or last.decision:

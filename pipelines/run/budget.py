@@ -203,14 +203,15 @@ class RunBudget:
             if not (others or any(held)):
                 return False
             await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - so that two runs do not go in step
-            if others and self.periods is not None:
-                before = self._in_periods()
-                with suppress(StoreUnavailable):
-                    await patiently(self.periods.read)
-                if self._in_periods() < before:
+            async with self._writing:  # what is read last is the newest
+                if others and self.periods is not None:
+                    before = self._in_periods()
+                    with suppress(StoreUnavailable):
+                        await patiently(self.periods.read)
+                    if self._in_periods() < before:
+                        return True
+                if self.cap is not None and await self._read():
                     return True
-            if self.cap is not None and await self._read():
-                return True
         return False
 
     def _in_periods(self) -> float:

@@ -13,10 +13,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-from flux_tasks.store.account.spending import NOT_NOTED, spent_in
+from flux_tasks.store.account.spending import NOT_NOTED, unsettled
 from flux_tasks.store.charges import Charge, ChargePages, day_of, uncounted
 from flux_tasks.store.owner import has_ended, this_process
 from flux_tasks.store.records import Store
@@ -69,9 +69,9 @@ class Limit:
         later = begun + timedelta(days=32 if self.period == "month" else 1)
         return later.replace(day=1) if self.period == "month" else later
 
-    def counts(self, recipe: str, at: float, now: float) -> bool:
-        """Check whether something that ``recipe`` has spent counts against it."""
-        return (recipe == NOT_NOTED or self.recipe in ("", recipe)) and at >= self.begin(now)
+    def is_of(self, recipe: str) -> bool:
+        """Check whether what a recipe has spent counts against it; it does where nobody knows which recipe it was."""
+        return self.recipe in ("", recipe) or recipe == NOT_NOTED
 
 
 def read_limits(store: Store) -> list[Limit]:
@@ -96,14 +96,29 @@ def write_limits(store: Store, day: float | None, month: float | None, timezone:
     store.put_record("budgets", "store", {"day": day, "month": month, "timezone": timezone})
 
 
+class _Sum(NamedTuple):
+    """What the jobs of one part of a run have cost at some time."""
+
+    part: str
+    engine: str
+    recipe: str
+    at: float
+    credits: float = 0.0
+
+    @classmethod
+    def of(cls, charge: Charge, at: float, credits: float = 0.0) -> _Sum:
+        """Return the sum that ``charge`` belongs to."""
+        return cls(charge.part, charge.engine or "bfl", charge.recipe, at, credits)
+
+
 @dataclass
 class PeriodBudget:
     """What one run knows of the budgets for days and months that hold for it.
 
     Attributes:
-        part: the id of the run, or of the shard.
+        part: the id of the run, or of the shard; empty for somebody who only looks.
         recipe: the recipe's name.
-        engine: what answers; the credits of each engine are counted apart.
+        engine: what answers; the credits of each engine are counted apart. Empty for all but local ones.
     """
 
     store: Store
@@ -114,8 +129,11 @@ class PeriodBudget:
     others_reserve: bool = False
     """Whether other runs have reserved credits that they may give back."""
     _own: dict[float, float] = field(default_factory=dict)
-    _live: dict[str, dict[str, Any]] = field(default_factory=dict)
-    _charges: list[Charge] = field(default_factory=list)
+    _elsewhere: dict[Limit, tuple[float, float]] = field(default_factory=dict)
+    """By limit: the period that was read, by its begin, and what others have spent or reserved in it."""
+    _ids: set[str] = field(default_factory=set)
+    _sums: dict[_Sum, float] = field(default_factory=dict)
+    """What full pages have, by quarters of an hour; ``_ids`` are their jobs."""
     _of_damaged: list[Charge] = field(default_factory=list)
     _is_written: bool = False
 
@@ -129,14 +147,10 @@ class PeriodBudget:
 
     def spent(self, limit: Limit) -> float:
         """Return the credits of the period that are spent, or that other runs have reserved."""
-        now = time.time()
-        begin = limit.begin(now)
-        spent = sum(credits for at, credits in self._own.items() if at + _BUCKET > begin)
-        for record in self._live.values():
-            if limit.recipe in ("", record["recipe"]):
-                spent += record["reserved"] + sum(c for at, c in record["spent"] if at + _BUCKET > begin)
-        counted = (charge for charge in self._charges if limit.counts(charge.recipe, charge.at, now))
-        return spent + sum(charge.credits for charge in counted)
+        begin = limit.begin(time.time())
+        read, elsewhere = self._elsewhere.get(limit, (begin, 0.0))
+        own = sum(credits for at, credits in self._own.items() if at + _BUCKET > begin)
+        return own + (elsewhere if read == begin else 0.0)  # a new period has begun since
 
     def exchange(self, reserved: float) -> None:
         """Write what this run has spent and reserved, then read what the others have. Call it on a thread.
@@ -160,20 +174,44 @@ class PeriodBudget:
         if not self.limits:
             return []
         names = [name for name in self.store.records(KIND) if name != self.part]
-        records = zip(names, each(lambda name: self.store.record_or_empty(KIND, name), names), strict=True)
-        live = {name: found for name, record in records if (found := _counted(record)) is not None}
-        begin = min(limit.begin(time.time()) for limit in self.limits)
-        charges = spent_in(self._pages, self.store, lambda day: day >= day_of(begin))
-        if self._pages.damaged and not self._of_damaged:  # the jobs of a damaged page have results
-            self._of_damaged = [replace(charge, recipe=NOT_NOTED) for charge in uncounted(self.store, charges)]
-        charges |= {charge.id: charge for charge in self._of_damaged if charge.id not in charges}
-        self._charges = [c for c in charges.values() if c.part not in live and c.part != self.part and self._is_ours(c)]
-        self._live = {name: record for name, record in live.items() if record["engine"] == self.engine}
-        self.others_reserve = any(record["reserved"] for record in self._live.values())
+        read = zip(names, each(lambda name: self.store.record_or_empty(KIND, name), names), strict=True)
+        live = {name: found for name, record in read if (found := _counted(record)) is not None}
+        now = time.time()
+        known = {*live, self.part} - {""}  # what these have spent is in their records
+        spent = [row for row in self._charged(now) if row.part not in known and self._is_ours(row.engine)]
+        ours = [record for record in live.values() if self._is_ours(record["engine"])]
+        elsewhere = {}
+        for limit in self.limits:
+            begin = limit.begin(now)
+            total = sum(row.credits for row in spent if row.at >= begin and limit.is_of(row.recipe))
+            for record in ours:
+                if limit.is_of(record["recipe"]):
+                    paid = sum(credits for at, credits in record["spent"] if at + _BUCKET > begin)
+                    total += record["reserved"] + paid
+            elsewhere[limit] = begin, total
+        self._elsewhere = elsewhere
+        self.others_reserve = any(record["reserved"] for record in ours)
         return [name for name in names if name not in live]
 
-    def _is_ours(self, charge: Charge) -> bool:
-        return (charge.engine or "bfl") == self.engine
+    def _charged(self, now: float) -> list[_Sum]:
+        """Return what was charged in the longest period, by whatever run or program, and what is in flight."""
+        first = day_of(min(limit.begin(now) for limit in self.limits))
+        others = unsettled(self.store)
+        full, rest = self._pages.read(lambda day: day >= first)
+        for charge in full:
+            if charge.id not in self._ids:
+                self._ids.add(charge.id)
+                place = _Sum.of(charge, charge.at // _BUCKET * _BUCKET)
+                self._sums[place] = self._sums.get(place, 0.0) + charge.credits
+        others |= {charge.id: charge for charge in rest}
+        if self._pages.damaged and not self._of_damaged:  # the jobs of a damaged page have results
+            self._of_damaged = [replace(charge, recipe=NOT_NOTED) for charge in uncounted(self.store, others)]
+        others |= {charge.id: charge for charge in self._of_damaged if charge.id not in others}
+        single = [_Sum.of(one, one.at, one.credits) for one in others.values() if one.id not in self._ids]
+        return [place._replace(credits=credits) for place, credits in self._sums.items()] + single
+
+    def _is_ours(self, engine: str) -> bool:
+        return engine == self.engine if self.engine else not engine.startswith("local:")
 
     def remove(self) -> None:
         """Remove the record of this run, which has ended: what it has spent is in pages and journal.

@@ -193,7 +193,9 @@ class Budget(Part):
 
     short: ClassVar[Any] = Annotated[float, Field(ge=0)]
     wording: ClassVar[Wording | None] = Wording("a number of credits (1 credit is 0.01 USD)", "one such as 200")
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in ("credits", "day", "month")]}
+    )
 
     credits: _Credits | None = Field(None, description="Of one run. 1 credit is 0.01 USD.")
     day: _Credits | None = Field(None, description="Of all runs of recipes with this name, in a calendar day.")

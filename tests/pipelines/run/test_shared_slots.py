@@ -10,6 +10,7 @@ from waiting import PATIENCE, wait_until
 from flux_tasks.local import LocalServer
 from flux_tasks.store import Store
 from flux_tasks.store.account.slots import holders
+from flux_tasks.store.journal import Journal
 
 RECIPE = """\
 name: r{number}
@@ -40,7 +41,9 @@ def test_three_processes_stay_within_the_slots_of_one_account_and_those_of_a_kil
         assert refused == 0, "nobody has tried to have more jobs than the account may"
         assert sum(holder.claims["account"].claimed for holder in shown) <= 6
         done = cli("run", f"{folder}/r0.yaml", "--endpoint", server.url, "--max-jobs", "6", "--no-report", key="k" * 20)
-        assert done.returncode == 0, done.stderr
         charges = [entry.key for entry in server.charges.entries]
-        assert len(charges) == len({*charges}) == 48
+        held = Journal(store).entries()  # POSTs that the kill has hit
+        assert done.returncode == (1 if held else 0), done.stderr
+        assert len(charges) == len({*charges}), "nothing is paid twice"
+        assert 48 - len(held) <= len(charges) <= 48
     assert holders(store) == [], "who ends gives all back, and clears what a killed one has left"

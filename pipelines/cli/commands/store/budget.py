@@ -67,7 +67,7 @@ def budget(
             kept = {name: None if cap is None or cap < 0 else cap for name, cap in caps.items()}
             periods.write_limits(found, kept.get("day"), kept.get("month"), zone)
         limits = _limits(found)
-        spending = periods.PeriodBudget(found, limits, "", "", "bfl")
+        spending = periods.PeriodBudget(found, limits, "", "")
         spending.read()
         rows = [(limit, spending.spent(limit)) for limit in limits]
     except OSError as error:
