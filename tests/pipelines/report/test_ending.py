@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from command_line import Cli, Here
 from fake_bfl import FakeBfl
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from scripted import Answer, ScriptedServer
 from waiting import wait_until
 
@@ -243,9 +244,10 @@ def test_runs_from_python_and_of_deployments_are_told(
     monkeypatch.setenv("FLUX_ENDPOINT", "local")
     text = FREE.format(folder=folder)
     Recipe.parse(text).run(prefect="off")
-    asyncio.run(deployed_recipe.fn(text))
-    assert [body["state"] for body in bodies(told)] == ["fine", "fine"]
-    asyncio.run(deployed_recipe.fn("steps: ["))
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):  # another test may have configured a server
+        asyncio.run(deployed_recipe.fn(text))
+        assert [body["state"] for body in bodies(told)] == ["fine", "fine"]
+        asyncio.run(deployed_recipe.fn("steps: ["))
     assert bodies(told)[-1]["state"] == "stopped"
 
 
