@@ -279,6 +279,20 @@ def test_a_recipe_reaches_no_private_network_and_gets_no_signature_for_an_addres
     assert request.headers["webhook-signature"].startswith("v1,")
 
 
+def test_a_public_address_of_a_recipe_is_told_without_the_secret_of_the_settings(
+    hook: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_public(url: str) -> bool:
+        return True
+
+    monkeypatch.setattr(notices, "is_public", is_public)
+    monkeypatch.setenv("FLUX_ON_END_SECRET", SECRET)
+    call(f"{hook.url}/told").tell()
+    [request] = hook.seen("POST /told")
+    assert "webhook-id" in request.headers
+    assert "webhook-signature" not in request.headers
+
+
 def refusal(text: str, **options: Any) -> str:
     with pytest.raises(RecipeError) as caught:
         loader.parse(text, **options)
