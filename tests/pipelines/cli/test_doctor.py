@@ -15,8 +15,15 @@ from scripted import Answer
 
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
+from pipelines.cli.commands.watching import doctor
 
 KEY = "right-key"
+
+
+@pytest.fixture(autouse=True)
+def _enough_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has left is none of the tests' business."""
+    monkeypatch.setattr(doctor, "_FREE", 0)
 
 
 def ask(here_cli: Here, *arguments: str, key: str = KEY) -> tuple[int, dict[str, Any]]:
@@ -85,6 +92,13 @@ def test_who_is_told_at_the_end_is_named_and_a_setting_that_cannot_be_read_is_a_
     assert found["told at the end"]["text"] == "hooks.example (failed)"
     monkeypatch.setenv("FLUX_ON_END", "nobody")
     assert "FLUX_ON_END" in problems(here_cli, "--endpoint", bfl.url)["told at the end"][0]
+
+
+def test_a_disk_that_is_nearly_full_is_told(here_cli: Here, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_FREE", 10**18)
+    found = problems(here_cli, "--endpoint", bfl.url)
+    assert {what.partition(" of ")[0] for what in found} == {"disk"}
+    assert found["disk of the store"][1].startswith("make room on the disk of /")
 
 
 def test_a_held_job_is_a_problem_that_a_person_has_to_look_at(here_cli: Here, bfl: FakeBfl, folder: Path) -> None:
