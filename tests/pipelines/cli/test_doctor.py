@@ -55,18 +55,20 @@ def test_all_is_well_where_all_is_well_and_nothing_is_paid_or_left(here_cli: Her
 
 
 def test_a_key_that_is_refused_or_missing_is_told_and_never_shown(here_cli: Here, bfl: FakeBfl) -> None:
-    [(text, remedy)] = problems(here_cli, "--endpoint", bfl.url, key="the-wrong-key").values()
-    assert "refused the key" in text
-    assert "BFL_API_KEY" in remedy
+    found = problems(here_cli, "--endpoint", bfl.url, key="the-wrong-key")
+    assert set(found) == {"key"}, found
+    assert "refused the key" in found["key"][0]
+    assert "BFL_API_KEY" in found["key"][1]
     said = here_cli("doctor", "--endpoint", bfl.url, key="the-wrong-key")
     assert "the-wrong-key" not in said.stdout + said.stderr
     assert problems(here_cli, "--endpoint", bfl.url, key="")["key"][0] == "none is set"
 
 
 def test_an_endpoint_that_does_not_answer_is_told_with_what_to_check(here_cli: Here) -> None:
-    [(text, remedy)] = problems(here_cli, "--endpoint", "http://127.0.0.1:9").values()
-    assert "cannot be reached" in text
-    assert "FLUX_ENDPOINT" in remedy
+    found = problems(here_cli, "--endpoint", "http://127.0.0.1:9")
+    assert set(found) == {"endpoint"}, found
+    assert "cannot be reached" in found["endpoint"][0]
+    assert "FLUX_ENDPOINT" in found["endpoint"][1]
 
 
 def test_an_account_without_credits_and_a_wrong_clock_are_told(here_cli: Here, bfl: FakeBfl) -> None:
