@@ -59,7 +59,9 @@ def test_every_file_the_readme_links_to_is_there() -> None:
 def test_every_step_and_setting_the_readme_names_exists() -> None:
     for task in catalog.TASKS:
         assert f"`{task}`" in README
-    settings_docs = "".join((ROOT / "flux_tasks" / f"{name}.py").read_text() for name in ("settings", "store/spool"))
+    modules = ("flux_tasks/settings", "flux_tasks/store/spool", "flux_tasks/api/telemetry/exporters")
+    modules += ("pipelines/report/ending",)
+    settings_docs = "".join((ROOT / f"{name}.py").read_text() for name in modules)
     for name in re.findall(r"`((?:FLUX|BFL)_[A-Z_]+)`", README):
         assert name in settings_docs
 

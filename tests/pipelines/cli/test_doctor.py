@@ -15,8 +15,15 @@ from scripted import Answer
 
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
+from pipelines.cli.commands.watching import doctor
 
 KEY = "right-key"
+
+
+@pytest.fixture(autouse=True)
+def _enough_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this machine has left is none of the tests' business."""
+    monkeypatch.setattr(doctor, "_FREE", 0)
 
 
 def ask(here_cli: Here, *arguments: str, key: str = KEY) -> tuple[int, dict[str, Any]]:
@@ -48,18 +55,20 @@ def test_all_is_well_where_all_is_well_and_nothing_is_paid_or_left(here_cli: Her
 
 
 def test_a_key_that_is_refused_or_missing_is_told_and_never_shown(here_cli: Here, bfl: FakeBfl) -> None:
-    [(text, remedy)] = problems(here_cli, "--endpoint", bfl.url, key="the-wrong-key").values()
-    assert "refused the key" in text
-    assert "BFL_API_KEY" in remedy
+    found = problems(here_cli, "--endpoint", bfl.url, key="the-wrong-key")
+    assert set(found) == {"key"}, found
+    assert "refused the key" in found["key"][0]
+    assert "BFL_API_KEY" in found["key"][1]
     said = here_cli("doctor", "--endpoint", bfl.url, key="the-wrong-key")
     assert "the-wrong-key" not in said.stdout + said.stderr
     assert problems(here_cli, "--endpoint", bfl.url, key="")["key"][0] == "none is set"
 
 
 def test_an_endpoint_that_does_not_answer_is_told_with_what_to_check(here_cli: Here) -> None:
-    [(text, remedy)] = problems(here_cli, "--endpoint", "http://127.0.0.1:9").values()
-    assert "cannot be reached" in text
-    assert "FLUX_ENDPOINT" in remedy
+    found = problems(here_cli, "--endpoint", "http://127.0.0.1:9")
+    assert set(found) == {"endpoint"}, found
+    assert "cannot be reached" in found["endpoint"][0]
+    assert "FLUX_ENDPOINT" in found["endpoint"][1]
 
 
 def test_an_account_without_credits_and_a_wrong_clock_are_told(here_cli: Here, bfl: FakeBfl) -> None:
@@ -85,6 +94,13 @@ def test_who_is_told_at_the_end_is_named_and_a_setting_that_cannot_be_read_is_a_
     assert found["told at the end"]["text"] == "hooks.example (failed)"
     monkeypatch.setenv("FLUX_ON_END", "nobody")
     assert "FLUX_ON_END" in problems(here_cli, "--endpoint", bfl.url)["told at the end"][0]
+
+
+def test_a_disk_that_is_nearly_full_is_told(here_cli: Here, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_FREE", 10**18)
+    found = problems(here_cli, "--endpoint", bfl.url)
+    assert {what.partition(" of ")[0] for what in found} == {"disk"}
+    assert found["disk of the store"][1].startswith("make room on the disk of /")
 
 
 def test_a_held_job_is_a_problem_that_a_person_has_to_look_at(here_cli: Here, bfl: FakeBfl, folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from command_line import Cli, Here
 from fake_bfl import FakeBfl
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from scripted import Answer, ScriptedServer
 from waiting import wait_until
 
@@ -243,9 +244,10 @@ def test_runs_from_python_and_of_deployments_are_told(
     monkeypatch.setenv("FLUX_ENDPOINT", "local")
     text = FREE.format(folder=folder)
     Recipe.parse(text).run(prefect="off")
-    asyncio.run(deployed_recipe.fn(text))
-    assert [body["state"] for body in bodies(told)] == ["fine", "fine"]
-    asyncio.run(deployed_recipe.fn("steps: ["))
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):  # another test may have configured a server
+        asyncio.run(deployed_recipe.fn(text))
+        assert [body["state"] for body in bodies(told)] == ["fine", "fine"]
+        asyncio.run(deployed_recipe.fn("steps: ["))
     assert bodies(told)[-1]["state"] == "stopped"
 
 
@@ -275,6 +277,20 @@ def test_a_recipe_reaches_no_private_network_and_gets_no_signature_for_an_addres
     call(f"{hook.url}/told").tell()
     [request] = hook.seen("POST /told")
     assert request.headers["webhook-signature"].startswith("v1,")
+
+
+def test_a_public_address_of_a_recipe_is_told_without_the_secret_of_the_settings(
+    hook: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_public(url: str) -> bool:
+        return True
+
+    monkeypatch.setattr(notices, "is_public", is_public)
+    monkeypatch.setenv("FLUX_ON_END_SECRET", SECRET)
+    call(f"{hook.url}/told").tell()
+    [request] = hook.seen("POST /told")
+    assert "webhook-id" in request.headers
+    assert "webhook-signature" not in request.headers
 
 
 def refusal(text: str, **options: Any) -> str:
