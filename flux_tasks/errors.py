@@ -117,6 +117,10 @@ class StoreUnavailable(RunStopped):
         return cls(f"the store cannot be {what}: {error}; --store or FLUX_STORE names another one")
 
 
+class DatasetBusy(StoreUnavailable):
+    """Another process writes the dataset at this moment: the run can be started again when that has ended."""
+
+
 class Interrupted(RunStopped):
     """A person or the program wants the run to end."""
 

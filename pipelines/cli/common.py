@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token
 
-from flux_tasks.errors import quote
+from flux_tasks.errors import RecipeError, quote
 from flux_tasks.settings import Settings, from_environment
 
 if TYPE_CHECKING:
@@ -139,4 +140,8 @@ def load_recipe(location: Location, variables: Sequence[tuple[str, str]], *, no_
     """Read and check a recipe, with values for its variables."""
     from pipelines.language.reading import loader
 
-    return loader.load(str(location), dict(variables), no_code=NO_CODE if no_code else "")
+    try:
+        return loader.load(str(location), dict(variables), no_code=NO_CODE if no_code else "")
+    except RecipeError as error:  # in the words of the command line
+        problems = [replace(one, where=re.sub(r"^variables\.", "--set ", one.where)) for one in error.problems]
+        raise RecipeError(problems, file=error.file) from None

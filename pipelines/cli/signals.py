@@ -9,6 +9,7 @@ that either: ``flux-pipelines store held`` lists such jobs.
 import asyncio
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import wait
@@ -92,6 +93,8 @@ class SignalHandler:
         if self._ending is not None and not self._second.is_set():
             with suppress(Exception):  # whatever it is, the process ends
                 self._ending.tell(f"interrupted ({name})", patience=_LAST_WORDS)
+        if (flows := sys.modules.get("pipelines.flows.recipe_flow")) is not None:  # else Prefect records nothing
+            flows.cancel_flow_runs(f"interrupted ({name}); run again to go on", _LAST_WORDS)
         self._exit()
 
     @staticmethod

@@ -17,7 +17,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from flux_tasks.api.telemetry.exporters import exporting
-from flux_tasks.errors import FluxError, KeyRefused, quote
+from flux_tasks.errors import DatasetBusy, FluxError, KeyRefused, quote
 from flux_tasks.settings import Settings, from_environment, use
 from flux_tasks.store.records import Store
 from pipelines.flows.attempt import Attempt
@@ -94,6 +94,8 @@ async def deployed_recipe(
                     if ending is not None:
                         ending.run = run
                     await _finish(run)
+    except DatasetBusy as error:
+        return Failed(name="Busy", message=str(error))
     except FluxError as error:  # it says what to do: a traceback would say nothing more
         return Failed(message=str(error))
     return end_of(run.summary)

@@ -6,20 +6,23 @@ import asyncio
 import functools
 import logging
 import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from itertools import islice
 from typing import Any
+from uuid import UUID
 
-from prefect import flow, flow_engine
+from prefect import flow, flow_engine, get_client
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import FailedRun
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Cancelled
 from prefect.utilities.urls import url_for
 
 from flux_tasks import ImageRef, tasks, use
@@ -72,6 +75,8 @@ async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
     run = _current_run.get()
     assert run is not None, f"{recipe} on {endpoint} was started without its run"  # noqa: S101
     context = FlowRunContext.get()
+    if context and context.flow_run and run.settings.prefect != "embedded":
+        _open.append(context.flow_run.id)
     if context and context.flow_run and run.settings.prefect != "embedded" and PREFECT_API_URL.value():
         address = url_for("flow-run", obj_id=context.flow_run.id)
         run.context.emit(Event(EventKind.WARNING, text=f"recorded in Prefect: {address}"))
@@ -79,7 +84,25 @@ async def _advance(recipe: str, endpoint: str) -> dict[str, int] | State[Any]:
         await run.run_remaining(call_task)
         run.summary.stopped = str(run.stopped or "")
         _is_over.get().set()
+    _open.clear()
     return end_of(run.summary)
+
+
+_open: list[UUID] = []
+"""The flow run of this process that has not come to its end."""
+
+
+def cancel_flow_runs(reason: str, patience: float) -> None:
+    """Tell the server that flow runs end now, because this process ends; for so many seconds at most."""
+
+    def tell() -> None:
+        with suppress(Exception), get_client(sync_client=True, httpx_settings={"timeout": patience}) as client:
+            for number in _open:
+                client.set_flow_run_state(number, Cancelled(message=reason), force=True)
+
+    telling = threading.Thread(target=tell, daemon=True)
+    telling.start()
+    telling.join(patience)
 
 
 async def advance(run: Run) -> None:

@@ -41,7 +41,7 @@ SECRET = "FLUX_ON_END_SECRET"  # noqa: S105 - the name of a variable
 PATIENCE = 60.0
 """Seconds after which a call is given up."""
 
-_NOT_TOLD = ("BFL_API_KEY", VARIABLE, SECRET)
+_NOT_TOLD = ("BFL_API_KEY", "FLUX_WEBHOOK_SECRET", VARIABLE, SECRET)
 _log = logging.getLogger("flux_tasks.flows")
 
 

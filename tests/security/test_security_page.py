@@ -39,6 +39,7 @@ def test_every_command_option_and_name_on_the_page_exists() -> None:
         **{name: f'"{name}"' in sources for name in ("anon", "AWS_ENDPOINT_URL")},
         "on_end": "    on_end: Annotated[" in sources,
         **{name: f'= "{name}"' in sources for name in ("FLUX_ON_END_SECRET", "OTEL_EXPORTER_PROMETHEUS_HOST")},
+        "FLUX_WEBHOOK_SECRET": '"FLUX_WEBHOOK_SECRET": (' in sources,
         "block://": 'r"block://' in sources,
         **{name: f'"{name[:-1]}"' in sources for name in ("BFL_…", "FLUX_…")},
     }

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from flux_tasks import files
-from flux_tasks.errors import StoreUnavailable
+from flux_tasks.errors import DatasetBusy, StoreUnavailable
 from flux_tasks.store.owner import has_ended, is_of_this_machine, readable, this_process
 from pipelines.data.outputs import put
 from pipelines.data.writers.about import about
@@ -90,14 +90,14 @@ class Dataset:
         """Check that no other process writes it at this moment; returns whether one has that was killed.
 
         Raises:
-            StoreUnavailable: one does.
+            DatasetBusy: one does.
         """
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             known = json.loads(files.read(self._at(HOME, "writer.json")))
             owner, is_old = str(known["owner"]), time.time() - known["time"] > _SILENCE
             if not has_ended(owner) and not (is_old and not is_of_this_machine(owner)):
                 where = f"{files.quoted(self._folder)} is being written by {readable(owner)}"
-                raise StoreUnavailable(f"{where}: wait, or remove {HOME}/writer.json if that process is gone")
+                raise DatasetBusy(f"{where}: wait, or remove {HOME}/writer.json if that process is gone")
             return True
         return False
 

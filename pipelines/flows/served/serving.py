@@ -144,7 +144,7 @@ def _starter(deployment: UUID, tell: Callable[[str], None]) -> Start:
         if digest not in told:
             tell(f"{why}: {url_for('flow-run', obj_id=run.id)}")
             told.add(digest)
-        ended: FlowRun = await wait_for_flow_run(run.id, timeout=None, poll_interval=5)
+        ended: FlowRun = await wait_for_flow_run(run.id, timeout=None)
         return ended.state is not None and ended.state.is_completed()
 
     return start

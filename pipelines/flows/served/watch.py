@@ -61,12 +61,17 @@ def pictures(place: str) -> frozenset[str]:
         OSError: it cannot be listed.
     """
     prints = files.Fingerprints()
-    locations = files.glob(place) if files.has_wildcards(place) else folders.pictures_below(place)
+    is_glob = files.has_wildcards(place)
+    locations = files.glob(place) if is_glob else folders.pictures_below(place)
     found = set()
     for location in locations:
         # A file that has just been written has no fingerprint yet: so the listing is another one next time.
         state = prints.of(location) or (os.urandom(8).hex() if files.is_local(location) else "")
         found.add(hashlib.sha256(f"{location}\0{state}".encode(errors="surrogatepass")).hexdigest()[:16])
+    if not found and (
+        (files.is_local(place) and not is_glob and not folders.is_folder(place)) or files.missing_bucket(place)
+    ):
+        raise FileNotFoundError("it is not there any more")
     return frozenset(found)
 
 
@@ -100,6 +105,8 @@ async def watch(
                 seen = now
                 if is_over:
                     await asyncio.to_thread(store.put_record, _KIND, record, {"seen": sorted(seen)})
+            if told:
+                tell(f"{files.quoted(place)} is watched again")
             before, told = now, ""
         except Exception as error:  # a bucket, a store or a server that is away for a while: watching goes on
             if (problem := f"{files.quoted(place)} is not watched at the moment: {reason_of(error)}") != told:

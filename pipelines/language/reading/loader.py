@@ -216,7 +216,7 @@ def _variables(given: Mapping[str, Any], changes: Mapping[str, Any], problems: P
             found[name] = _read_as(value, found[name])
         else:
             hint = nearest(name, found) or f"; it has {listed(sorted(found)) or 'none'}"
-            problems.add(("vars",), f"there is no variable {quote(name)} to be set{hint}", f"--set {name}")
+            problems.add(("vars",), f"there is no variable {quote(name)} to be set{hint}", f"variables.{name}")
     return found
 
 

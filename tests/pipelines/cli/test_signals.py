@@ -8,12 +8,15 @@ import os
 import signal
 import subprocess
 import threading
+import uuid
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from command_line import Here
 from fake_bfl import FakeBfl
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from scripted import Answer
 from waiting import PATIENCE, wait_until
 
@@ -89,16 +92,25 @@ def test_when_the_grace_is_over_the_rest_stays_in_the_journal_for_the_next_run(
     assert bfl.jobs == 4
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_nothing_is_lost(cli: Any, bfl: FakeBfl, folder: Path) -> None:
-    program = running(cli, bfl, folder, "--grace", "600")
+def test_a_second_ctrl_c_leaves_at_once_nothing_is_lost_and_the_flow_run_ends_as_cancelled(
+    prefect_cli: Any, cli: Any, bfl: FakeBfl, folder: Path
+) -> None:
+    name = f"clean-{uuid.uuid4().hex[:8]}"
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("name: clean", f"name: {name}"))
+    program = running(prefect_cli, bfl, folder, "--grace", "600")
     os.killpg(program.pid, signal.SIGINT)
     wait_for_the_word(program)
     os.killpg(program.pid, signal.SIGINT)
     _, err = program.communicate(timeout=PATIENCE)
     assert program.returncode == 3
     assert "Traceback" not in err
+    with get_client(sync_client=True) as client:
+        [flow_run] = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
+    assert flow_run.state is not None
+    assert flow_run.state.is_cancelled()
     bfl.hold = False
-    assert cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key").returncode == 0
+    assert cli("run", str(recipe), "--endpoint", bfl.url, key="right-key").returncode == 0
     assert bfl.jobs == 4
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,22 @@ async def test_parameters_of_a_run_replace_what_recipe_and_environment_say(
     assert "the budget of 3 credits is reached" in str(stopped.message)
     wrong = await run(text, variables={"pixel": 3})
     assert wrong.is_failed()
-    assert "there is no variable 'pixel' to be set (did you mean 'pixels'?)" in str(wrong.message)
+    assert "variables.pixel: there is no variable 'pixel' to be set (did you mean 'pixels'?)" in str(wrong.message)
+
+
+async def test_a_run_that_finds_its_dataset_written_by_another_one_ends_as_busy_and_has_paid_for_nothing(
+    bfl: FakeBfl, folder: Path, recipe: str
+) -> None:
+    text = f"{recipe.partition('output:')[0]}output: {{dataset: '{folder}/made'}}\n"
+    place = folder / "made" / ".flux" / "writer.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps({"owner": "another-machine:1 another", "time": time.time()}))
+    state = await run(text)
+    assert (state.type, state.name) == (StateType.FAILED, "Busy")
+    assert "made is being written by another-machine:1" in str(state.message)
+    assert bfl.jobs == 0
+    place.unlink()
+    assert (await run(text)).is_completed()
 
 
 def test_its_form_describes_every_parameter_and_has_none_for_the_key() -> None:

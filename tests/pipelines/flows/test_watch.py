@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 from command_line import Cli, Here
 from fake_bfl import FakeBfl
 from PIL import Image
+from prefect import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.states import Cancelled, Completed
 from waiting import PATIENCE, children, wait_until
 
 from flux_tasks.store.owner import is_process_alive
 from flux_tasks.store.records import Store
+from pipelines.flows.served import serving
 from pipelines.flows.served import watch as watching
 from pipelines.flows.served.watch import pictures, watch
 
@@ -127,8 +132,56 @@ async def test_a_place_that_is_away_for_a_while_is_told_once_and_watched_again(w
         watcher.error = None
         add(folder, "a.png")
         await watcher.until(lambda: len(watcher.started) == 2)
-    (told,) = watcher.told
-    assert told.endswith("photos is not watched at the moment: the bucket is away")
+    assert [line.partition("photos")[2] for line in watcher.told] == [
+        " is not watched at the moment: the bucket is away",
+        " is watched again",
+    ]
+
+
+async def test_a_folder_that_is_removed_is_told_once_and_watched_again_when_it_is_back(
+    watcher: Watcher, folder: Path
+) -> None:
+    photos = folder / "photos"
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 1)
+        await asyncio.to_thread(photos.rename, folder / "away")
+        await watcher.until(lambda: bool(watcher.told))
+        await watcher.looked()
+        assert [line.partition("photos")[2] for line in watcher.told] == [
+            " is not watched at the moment: it is not there any more"
+        ]
+        await asyncio.to_thread((folder / "away").rename, photos)
+        await watcher.until(lambda: len(watcher.told) == 2)
+        await watcher.looked()
+    assert watcher.told[1].endswith("photos is watched again")
+    assert watcher.started == ["2 new pictures"], "nothing is started twice"
+
+
+async def test_with_a_server_a_watch_waits_for_the_end_of_the_run_and_knows_how_it_ended(
+    here_cli: Here, folder: Path, prefect_server: str
+) -> None:
+    name = f"watched-{uuid.uuid4().hex[:8]}"
+    told: list[str] = []
+    async with get_client() as client:
+        pool = f"pool-{name}"
+        await client.request("POST", "/work_pools/", json={"name": pool, "type": "process"})
+        done = await asyncio.to_thread(here_cli, "deploy", str(folder / "recipe.yaml"), "--pool", pool, "--name", name)
+        assert done.returncode == 0, done.stderr
+        number = (await client.read_deployment_by_name(f"run-recipe/{name}")).id
+        only = DeploymentFilter(id=DeploymentFilterId(any_=[number]))
+        start = serving._starter(number, told.append)
+        for digest, state, is_over in (("a", Completed(), True), ("b", Cancelled(), False)):
+            waiting = [asyncio.create_task(start(digest, "2 new pictures")) for _ in range(2)]
+            while not (
+                runs := [run for run in await client.read_flow_runs(deployment_filter=only) if not run.state.is_final()]
+            ):  # type: ignore[union-attr]
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
+            assert not any(one.done() for one in waiting)
+            [run] = runs  # asked twice for one listing, the server has started one
+            await client.set_flow_run_state(run.id, state, force=True)
+            assert await asyncio.gather(*waiting) == [is_over, is_over]
+    assert len(told) == 2, "once for each run"
 
 
 async def test_a_run_that_did_not_come_to_its_end_is_started_again_after_a_restart(watcher: Watcher) -> None:

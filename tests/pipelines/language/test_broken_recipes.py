@@ -84,8 +84,8 @@ def test_no_message_holds_the_name_of_a_class_or_the_value_of_a_secret() -> None
 
 def test_a_value_for_a_variable_that_the_recipe_has_not_is_said_with_those_that_it_has() -> None:
     assert said_of(SEPIA, tune="cold", x="1") == [
-        "r.yaml:2: --set tune: there is no variable 'tune' to be set (did you mean 'tone'?)",
-        "r.yaml:2: --set x: there is no variable 'x' to be set; it has tone",
+        "r.yaml:2: variables.tune: there is no variable 'tune' to be set (did you mean 'tone'?)",
+        "r.yaml:2: variables.x: there is no variable 'x' to be set; it has tone",
     ]
 
 
