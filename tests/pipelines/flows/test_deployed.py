@@ -107,7 +107,7 @@ async def test_a_run_that_finds_its_dataset_written_by_another_one_ends_as_busy_
 def test_its_form_describes_every_parameter_and_has_none_for_the_key() -> None:
     schema = parameter_schema(deployed_recipe).model_dump_for_openapi()
     fields = schema["properties"]
-    assert [*fields] == ["recipe", "variables", "limit", "budget", "endpoint", "store", "key_block"]
+    assert [*fields] == ["recipe", "variables", "limit", "budget", "endpoint", "store", "key_block", "shard", "part_of"]
     assert schema["required"] == ["recipe"]
     assert all(field["description"] for field in fields.values())
     assert [kind.get("enum") for kind in fields["endpoint"]["anyOf"]] == [["bfl", "eu", "us", "local"], None, None]
