@@ -417,7 +417,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 """The setting that each variable sets, and how its text is read; of two variables the first holds."""
 
-_OTHERS = ("FLUX_SPOOL",)
+_OTHERS = ("FLUX_METRICS_PORT", "FLUX_ON_END", "FLUX_ON_END_SECRET", "FLUX_SPOOL")
 """Variables of ours that are no settings."""
 
 
