@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flux_tasks.errors import (
     BudgetReached,
     CheckFailed,
+    DatasetBusy,
     DeliveryFailed,
     EndpointUnreachable,
     FluxError,
@@ -76,6 +77,7 @@ __all__ = [
     "Box",
     "BudgetReached",
     "CheckFailed",
+    "DatasetBusy",
     "DeliveryFailed",
     "EndpointUnreachable",
     "FluxError",

@@ -9,6 +9,7 @@
     │   ├── BudgetReached         the run's own cap is used up
     │   ├── EndpointUnreachable   no server answers at the endpoint: wrong address or no network
     │   ├── StoreUnavailable      the store cannot be read or written, so that nothing can be paid for safely
+    │   │   └── DatasetBusy           another process writes the dataset of the run; run it again later
     │   └── Interrupted           Ctrl-C, SIGTERM, or a request of the program to end
     ├── ItemsFailed           some items of a run did not end well, and the caller asked to hear of it (``raise_on``)
     ├── ItemError             this item cannot succeed as it is; the others can
@@ -36,6 +37,7 @@ from typing import Any, Literal, Self
 __all__ = [
     "BudgetReached",
     "CheckFailed",
+    "DatasetBusy",
     "DeliveryFailed",
     "EndpointUnreachable",
     "FluxError",

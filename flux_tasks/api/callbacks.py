@@ -77,7 +77,7 @@ class _Waiting:
 _MOST_ENDED = 10_000
 
 _lock = threading.Lock()
-_ended: dict[str, None] = {}
+_ended: dict[tuple[str, str], None] = {}
 """Jobs that this process has waited for, of late; a call-back that comes again writes no record of them."""
 _stores: dict[str, _Waiting] = {}
 
@@ -109,7 +109,7 @@ async def awaited(store: Store, job_id: str, *, is_fallback: bool = True) -> Asy
     finally:
         with _lock:
             del waiting.jobs[name]
-            _ended[name] = None
+            _ended[store.url, name] = None
             if len(_ended) > _MOST_ENDED:
                 del _ended[next(iter(_ended))]
             if not waiting.jobs:
@@ -148,7 +148,7 @@ def note_callback(store: Store, job_id: str) -> None:
     name = _name(job_id)
     with _lock:
         calls = _stores[store.url].jobs.get(name) if store.url in _stores else None
-        is_ended = name in _ended
+        is_ended = (store.url, name) in _ended
     if calls is not None:
         calls.call()
     elif not is_ended:

@@ -35,20 +35,23 @@ def glob(pattern: str) -> list[str]:
     """Return the locations of the files that match ``pattern``, sorted, of the same kind as the pattern.
 
     A folder matches only if the pattern has an extension: a folder ``x.jpg`` is probably a mistake, and is reported.
-    A link that leads nowhere matches, so that nobody overlooks what is missing behind it.
+    A link that leads nowhere matches, so that nobody overlooks what is missing behind it. A file whose name is the
+    pattern matches, too; it is the only one if the pattern has just ``[``, as names of copies have.
     """
     if is_web(pattern):
         return [pattern]  # one picture: the web cannot be listed
     with_folders = "." in pattern.rsplit("/", 1)[-1]
     if is_local(pattern):
         local = str(local_path(pattern))
-        if Path(local).is_file():
+        exact = {local} if Path(local).is_file() else set()
+        if exact and not _stands_for_many(local):
             return [local]
         found_here = _below(local) if _ANY_FOLDERS in _parts(local) else glob_module.iglob(local)  # noqa: PTH207 - keeps its prefix
-        return sorted(p for p in found_here if _is_match(p, with_folders=with_folders))
+        return sorted(exact.union(p for p in found_here if _is_match(p, with_folders=with_folders)))
     filesystem, path = filesystem_of(pattern)
-    if has_wildcards(path) and filesystem.isfile(path):
-        return [location_of(path, pattern)]
+    exact = {location_of(path, pattern)} if has_wildcards(path) and filesystem.isfile(path) else set()
+    if exact and not _stands_for_many(path):
+        return [*exact]
     parts = [part if part == _ANY_FOLDERS else part.replace(_ANY_FOLDERS, "*") for part in _parts(path)]
     first = next((number for number, part in enumerate(parts) if has_wildcards(part)), len(parts))
     if 1 < first < len(parts) - 1:  # many folders, and not all of a bucket: a request for a thousand files
@@ -56,10 +59,17 @@ def glob(pattern: str) -> list[str]:
     else:
         found = filesystem.glob("/".join(parts), detail=True)
     return sorted(
-        location_of(str(name), pattern)
-        for name, info in found.items()
-        if (info["type"] == "file" or with_folders) and _match(_parts(str(name).strip("/")), _parts(path.strip("/")))
+        exact.union(
+            location_of(str(name), pattern)
+            for name, info in found.items()
+            if (info["type"] == "file" or with_folders)
+            and _match(_parts(str(name).strip("/")), _parts(path.strip("/")))
+        )
     )
+
+
+def _stands_for_many(pattern: str) -> bool:
+    return "*" in pattern or "?" in pattern
 
 
 def _is_match(path: str, *, with_folders: bool) -> bool:
