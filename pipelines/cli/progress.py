@@ -63,7 +63,7 @@ class Display:
                 self.note(f"{self._recipe.name}: looking at the items before anything is paid")
                 continue
             self.note(
-                f"{self._recipe.name}: {ended.total()} of {self._total} items, {bad} of them did not end well; "
+                f"{self._recipe.name}: {ended.total()} of {self._total} items, {bad} not fine; "
                 f"active jobs: {active}, {price(sum(self._paid.copy().values()))} so far"
             )
 

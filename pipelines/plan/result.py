@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
 
@@ -342,7 +343,8 @@ def _budget(plan: Plan, cap: float) -> str:
 def _period(plan: Plan, *, recipe: str, period: str, credits: float, spent: float, ends: str) -> str:
     left = max(credits - spent, 0.0)
     whose = f"of {recipe}" if recipe else "of the whole store"
-    verdict = "" if plan.credits <= left + 1e-6 else f": too few, the run would stop; the next {period} begins {ends}"
+    begins = f"the next {period} begins {datetime.fromisoformat(ends):%Y-%m-%d %H:%M %Z}"
+    verdict = "" if plan.credits <= left + 1e-6 else f": too few, the run would stop; {begins}"
     return f"budget {whose}: {left:,.2f} of {credits:,g} credits a {period} are left{verdict}"
 
 

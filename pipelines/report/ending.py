@@ -182,7 +182,8 @@ async def _run(command: Sequence[str], document: dict[str, Any], body: bytes) ->
         OSError, ValueError: it cannot be started, or its exit code is not 0.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _NOT_TOLD}
-    environment |= {f"FLUX_RUN_{name.upper()}": str(document[name]) for name in ("run_id", "state", "problem")}
+    told = {"FLUX_RUN_ID": "run_id", "FLUX_RUN_STATE": "state", "FLUX_RUN_PROBLEM": "problem"}
+    environment |= {variable: str(document[name]) for variable, name in told.items()}
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=2, env=environment, start_new_session=True
     )

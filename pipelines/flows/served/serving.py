@@ -16,6 +16,7 @@ from prefect.flow_runs import wait_for_flow_run
 from prefect.runner import Runner
 from prefect.utilities.urls import url_for
 
+from flux_tasks.errors import EndpointUnreachable, cut
 from flux_tasks.store.records import Store
 from pipelines.flows.deployed import settings_with_key
 from pipelines.flows.served.deployment import Deployment, check_pool, check_server
@@ -74,6 +75,8 @@ async def serve(
             await watchers
 
 
+_GONE = "the Prefect server does not answer any more: start it, and serve again, which collects what was submitted"
+
 GRACE = 30.0
 """Seconds that runs in work have for their end after a signal."""
 
@@ -98,11 +101,16 @@ async def _run_until_signal(runner: Runner, tell: Callable[[str], None]) -> None
         loop.add_signal_handler(number, note)
     try:
         await asyncio.wait({running, signalled}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():  # it could not even begin
+        if running.done():  # the server has answered before, when it was given the deployments
+            await _end_processes(runner, GRACE)
+            error = running.exception()
+            if isinstance(error, Exception):
+                raise EndpointUnreachable(f"{_GONE} ({type(error).__name__}: {cut(str(error))})")
             await running
             return
         count = runner._process_manager.flow_run_count() if runner.started else 0
-        tell(f"ending: {count} runs in work are cancelled; once more does not wait for them")
+        runs = "1 run in work is" if count == 1 else f"{count} runs in work are"
+        tell(f"ending: {runs} cancelled; once more does not wait for them")
         await _within(GRACE + LAST_WORDS, runner.astop(), hurry)
         await _end_processes(runner, 0.0 if hurry.is_set() else GRACE)
         if not await _within(LAST_WORDS, running) or running.cancelled() or running.exception() is not None:

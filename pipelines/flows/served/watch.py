@@ -99,7 +99,8 @@ async def watch(
             now = await asyncio.to_thread(pictures, place)
             if now == before and now - seen:
                 digest = hashlib.sha256("".join(sorted(now)).encode()).hexdigest()
-                why = f"{len(now - seen)} new pictures in {files.quoted(place)}"
+                count = len(now - seen)
+                why = f"{count} new {'picture' if count == 1 else 'pictures'} in {files.quoted(place)}"
                 await asyncio.to_thread(store.put_record, _KIND, record, {"seen": []})  # until its end
                 is_over = await start(digest, why)
                 seen = now

@@ -85,7 +85,7 @@ class _Loader:
         is_python = not self.file and not self.within and not document.lines
         if self.no_code or is_python or (self.file and files.is_local(self.file)):
             return self.no_code
-        return "only a recipe that is a file on this machine runs commands: name it in FLUX_ON_END where it runs"
+        return "only a run of a recipe file on this machine runs commands: take it out, and name it in FLUX_ON_END"
 
     def _include(self, location: str) -> IncludedSteps:
         if location in self.included:
@@ -235,7 +235,7 @@ def _check_calls(calls: Sequence[OnEnd], no_commands: str, problems: ProblemColl
         if call.problem:
             problems.add(at, call.problem)
         elif call.command and no_commands:
-            problems.add((*at, "command"), f"{cut(call.name)} is not called: {no_commands}")
+            problems.add((*at, "command"), f"{cut(call.name)} is refused: {no_commands}")
         elif call.webhook.startswith("http://"):
             problems.add((*at, "webhook"), "is plain http: write https, or name it in FLUX_ON_END")
 

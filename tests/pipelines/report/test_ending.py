@@ -128,6 +128,7 @@ def test_a_command_gets_the_json_on_its_standard_input_and_no_key(here_cli: Here
     said, _, environment = (folder / "told").read_text().partition("}{")
     assert json.loads(said + "}")["counts"] == {"done": 2}
     assert "'FLUX_RUN_STATE': 'fine'" in environment
+    assert "'FLUX_RUN_ID': '" in environment
     assert "right-key" not in environment
 
 
@@ -302,7 +303,9 @@ def refusal(text: str, **options: Any) -> str:
 def test_only_a_recipe_that_is_a_file_here_runs_a_command_and_not_with_no_code(here_cli: Here, folder: Path) -> None:
     text = FREE.format(folder=folder) + "on_end: {command: [./told.sh, now]}\n"
     for options in ({}, {"file": "https://example.com/r.yaml"}, {"file": "s3://bucket/r.yaml"}):
-        assert "on_end.command: ./told.sh now is not called: only a recipe that is a file" in refusal(text, **options)
+        assert "on_end.command: ./told.sh now is refused: only a run of a recipe file on this machine" in refusal(
+            text, **options
+        )
     (folder / "r.yaml").write_text(text)
     assert loader.load(folder / "r.yaml").on_end[0].command == ("./told.sh", "now")
     refused = here_cli("validate", str(folder / "r.yaml"), "--no-code")
