@@ -222,8 +222,10 @@ def test_a_budget_holds_for_the_sum_of_the_shards_and_counts_until_a_run_ends_by
     run, rows = perform_in_shards(made, here.settings, 3, budget=14)
     assert isinstance(run.stopped, BudgetReached)
     assert (here.spent, run.summary.cost, len(rows)) == (13.5, 13.5, PICTURES)
+    assert "13.50 are spent, and a job of" in run.summary.stopped
     again, _ = perform_in_shards(made, here.settings, 3, budget=14)
     assert (here.spent, again.summary.jobs) == (13.5, 0)
+    assert "13.50 are spent, 13.50 of them in earlier runs" in again.summary.stopped
     whole, _ = perform_in_shards(made, here.settings, 3, budget=27)
     assert (here.spent, dict(whole.summary.counts)) == (27, {"cached": 3, "done": 3})
     assert not list((Path(here.settings.store) / "budgets").rglob("*.json"))
@@ -443,7 +445,7 @@ def test_a_table_that_is_rewritten_meanwhile_is_told_and_no_result_takes_the_pla
     if order:
         again, rows = perform_in_shards(made, here.settings, 3)
         assert (again.summary.is_fine, len(rows)) == (True, len(order))
-        assert here.jobs == PICTURES
+        assert here.jobs <= PICTURES
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------
