@@ -18,7 +18,7 @@ from flux_tasks.store.records import Store
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
-from pipelines.run.shard import Shard, ShardFolder
+from pipelines.run.shard import Listing, Shard, ShardFolder
 
 __all__ = ["Attempt", "Division", "fingerprint_of"]
 
@@ -43,6 +43,7 @@ class Division:
     ::
 
         runs/<run id>/division.json   what the shards have to know: fingerprint of the recipe, options, settings
+        runs/<run id>/listing.json    which items the run has, and what the globs of its source had found
         runs/<run id>/stop.json       the run is to end: no new job is begun
     """
 
@@ -50,14 +51,26 @@ class Division:
         self._store = store
         self._kind = files.join("runs", run_id)
 
-    def begin(self, recipe: CompiledRecipe, settings: Settings, options: Mapping[str, Any]) -> None:
+    def begin(
+        self,
+        recipe: CompiledRecipe,
+        settings: Settings,
+        options: Mapping[str, Any],
+        listing: Listing,
+        found: Mapping[str, list[str]],
+    ) -> None:
         """Write what the shards have to know, without any secret.
+
+        Args:
+            listing: the items of the run: what comes to the source meanwhile belongs to the next one.
+            found: what the globs of its source have found.
 
         Raises:
             OSError: the store cannot be written.
         """
         plain = {name: value for name, value in asdict(without_secrets(settings)).items() if name not in _OF_WORKER}
         record = {"fingerprint": fingerprint_of(recipe), "options": dict(options), "settings": plain}
+        self._store.put_record(self._kind, "listing", {"items": str(listing), "found": dict(found)})
         self._store.put_record(self._kind, "division", record)
 
     def settings_for(self, own: Settings) -> Settings:
@@ -66,7 +79,7 @@ class Division:
         Raises:
             StoreUnavailable: as for ``options_for``.
         """
-        return replace(own, **self._record()["settings"])
+        return replace(own, **self._record("division")["settings"])
 
     def options_for(self, recipe: CompiledRecipe) -> dict[str, Any]:
         """Return the options of ``Run`` for a shard whose worker has read this recipe.
@@ -75,16 +88,30 @@ class Division:
             StoreUnavailable: this worker sees another store, or none.
             RunStopped: the recipe means something else here.
         """
-        record = self._record()
+        record = self._record("division")
         if record.get("fingerprint") != fingerprint_of(recipe):
             what = "the recipe means something else on this worker: it needs the same version of flux-pipelines"
             names = f", the same values of {', '.join(recipe.env)}" if recipe.env else ""
             raise RunStopped(f"{what}{names} and the same files beside the recipe")
         return dict(record["options"])
 
-    def _record(self) -> dict[str, Any]:
+    def listed(self, shard: Shard) -> Shard:
+        """Return a shard with the items of the run, and with what its globs had found where a file of that is here.
+
+        Raises:
+            StoreUnavailable: as for ``options_for``.
+        """
+        record = self._record("listing")
+        found = {
+            pattern: places
+            for pattern, places in record["found"].items()
+            if not files.is_local(pattern) or any(map(files.exists, places))
+        }
+        return replace(shard, listing=Listing(record["items"]), found=found)
+
+    def _record(self, name: str) -> dict[str, Any]:
         try:
-            record = self._store.record_or_empty(self._kind, "division")
+            record = self._store.record_or_empty(self._kind, name)
         except OSError as error:
             raise StoreUnavailable.of("read", error) from error
         if not record:
@@ -110,7 +137,7 @@ class Division:
     def end(self) -> None:
         """Remove what was there for the shards."""
         with suppress(OSError):
-            for name in ("stop", "division"):
+            for name in ("stop", "division", "listing"):
                 self._store.remove_record(self._kind, name)
             if files.is_local(self._store.url):
                 files.local_path(self._store.location(self._kind, "shards")).rmdir()
@@ -154,7 +181,7 @@ class Attempt:
 
         options = self._division.options_for(recipe)
         try:
-            shard = replace(self._shard, ended=self._folder.ended())
+            shard = replace(self._division.listed(self._shard), ended=self._folder.ended())
         except OSError as error:
             raise StoreUnavailable.of("read", error) from error
         manifest = self._folder.new_manifest()

@@ -303,7 +303,9 @@ class RunBudget:
         if isinstance(full, Limit) and self.periods is not None:
             opens = f"it opens again at {full.end(time.time()):%Y-%m-%d %H:%M} {full.timezone}"
             return f"{full.title} is reached: {self.periods.spent(full):.2f} are spent, and {needed}; {opens}"
-        before = f", {self.earlier:.2f} of them in earlier runs" if self.earlier else ""
+        of_run = [record for record in self._others.values() if self.part_of and record.get("part_of") == self.part_of]
+        earlier = self.earlier - sum(map(spent_by, of_run))  # the other shards are no earlier runs
+        before = f", {earlier:.2f} of them in earlier runs" if earlier > _ROUNDING else ""
         return (
             f"the budget of {self.cap:g} credits is reached: {self.spent:.2f} are spent{before}, and "
             f"{needed}; run again with a larger one (--budget) to go on"

@@ -109,11 +109,11 @@ class Run:
         self._is_whole = limit is None and only is None and sample is None and shard is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
-        self._listed = Listed()
-        self._listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
-        found = partial(items, recipe, limit=limit, listed=self._listed)
+        self.listed = Listed(shard.found if shard is not None else {})
+        self.listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
+        found = partial(items, recipe, limit=limit, listed=self.listed)
         noting: Any = {"store": self.context.store, "is_trusted": not verify}
-        self._listed.duplicates = find_duplicates(recipe, found(only=only), run_id=new_run_id(), **noting)
+        self.listed.duplicates = find_duplicates(recipe, found(only=only), run_id=new_run_id(), **noting)
         if sample is not None:
             measuring: Any = {"seed": recipe.source.seed, "facts": self.context.facts, "run_id": new_run_id()}
             chosen = choose_sample(found(), sample, **measuring, **noting)
@@ -124,7 +124,7 @@ class Run:
         outputs = self.context.outputs
         checks = DatasetChecks(recipe)
         self.summary.total = check_items(
-            recipe, limit=limit, only=only, listed=self._listed, outputs=outputs, datasets=checks
+            recipe, limit=limit, only=only, listed=self.listed, outputs=outputs, datasets=checks
         )
         if shard is not None:  # what all items have in common was found out with all of them
             self.items = partial(shard.filtered, self.items)
@@ -153,7 +153,7 @@ class Run:
         return self
 
     def _begin(self) -> None:
-        warnings = source_warnings(self.recipe, self._listed)
+        warnings = source_warnings(self.recipe, self.listed)
         facts = {"started": self.summary.started, "manifest": self.summary.manifest}
         try:
             self._begun.put_record(self.recipe, endpoint=self.settings.endpoint, **facts)

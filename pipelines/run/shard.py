@@ -13,13 +13,14 @@ else the source has.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import heapq
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Self
 
@@ -30,9 +31,11 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import ItemOutcome, ManifestRow, read_manifest
 from pipelines.language.compiled import CompiledRecipe
 
-__all__ = ["MOST_SHARDS", "Shard", "ShardFolder", "check_count", "check_shard", "left_to_others", "shard_of"]
+__all__ = ["MOST_SHARDS", "Listing", "Shard", "ShardFolder", "check_count", "check_shard", "left_to_others", "shard_of"]
 
 MOST_SHARDS = 1_000
+_DIGEST = 8
+"""Bytes of the SHA-256 of a source."""
 _TEXT = re.compile(r"([0-9]{1,4})/([0-9]{1,4})")
 
 
@@ -42,8 +45,31 @@ def shard_of(source: str, count: int) -> int:
     Args:
         source: the item's, as the manifest has it.
     """
-    digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") % count + 1
+    return int.from_bytes(_digest(source), "big") % count + 1
+
+
+def _digest(source: str) -> bytes:
+    return hashlib.sha256(source.encode("utf-8", "surrogatepass")).digest()[:_DIGEST]
+
+
+class Listing:
+    """Which items a run has, whatever its source has meanwhile: eight bytes for each, of its source, at its index."""
+
+    def __init__(self, text: str = "") -> None:
+        self._digests = bytearray(base64.b64decode(text))
+
+    def add(self, item: Item) -> None:
+        """Add an item; its index is larger than those of the others."""
+        at = _DIGEST * item.index
+        self._digests += bytes(at - len(self._digests)) + _digest(item.source)
+
+    def has(self, item: Item) -> bool:
+        """Check whether an item is one of the run's, at the index that it has there."""
+        at = _DIGEST * item.index
+        return self._digests[at : at + _DIGEST] == _digest(item.source)
+
+    def __str__(self) -> str:
+        return base64.b64encode(self._digests).decode()
 
 
 def check_count(count: int) -> None:
@@ -64,12 +90,16 @@ class Shard:
         number: from 1.
         of: the id of the run that it is part of; empty where somebody runs it by hand.
         ended: the indexes of its items that an earlier attempt at it has brought to an end.
+        listing: the items of the whole run; None where somebody runs it by hand.
+        found: what the globs of the source had found when the run began; one that is not there is looked up.
     """
 
     number: int
     count: int
     of: str = ""
     ended: frozenset[int] = frozenset()
+    listing: Listing | None = None
+    found: Mapping[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str, of: str = "") -> Self:
@@ -90,7 +120,8 @@ class Shard:
 
     def has(self, item: Item) -> bool:
         """Check whether an item belongs to it, and is left to do."""
-        return item.index not in self.ended and shard_of(item.source, self.count) == self.number
+        is_own = item.index not in self.ended and shard_of(item.source, self.count) == self.number
+        return is_own and (self.listing is None or self.listing.has(item))
 
     def filtered(self, found: Callable[[], Iterator[Item]]) -> Iterator[Item]:
         """Return those of the items that it has."""

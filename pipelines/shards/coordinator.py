@@ -93,7 +93,9 @@ class _Coordinator:
 
     async def work(self, numbers: list[int]) -> None:
         """Have all these shards worked on, until each has ended or the run is stopped."""
-        await patiently(self._division.begin, self._run.recipe, self._run.settings, self._options)
+        run = self._run
+        parts = (self._options, self._gathering.listing, run.listed)
+        await patiently(self._division.begin, run.recipe, run.settings, *parts)
         watching = asyncio.create_task(self._watch())
         try:
             async with asyncio.TaskGroup() as group:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import RunStopped, StoreUnavailable
+from flux_tasks.errors import FluxError, RunStopped, StoreUnavailable
 from pipelines.data.items import Item
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, paid_steps
 from pipelines.execution.answers import NeedsJob
@@ -18,7 +18,7 @@ from pipelines.run.context import Event, EventKind
 from pipelines.run.item import ItemRun
 from pipelines.run.row import outcome_of_steps
 from pipelines.run.run import Run
-from pipelines.run.shard import ShardFolder, shard_of
+from pipelines.run.shard import Listing, ShardFolder, shard_of
 
 __all__ = ["Gathering"]
 
@@ -33,10 +33,15 @@ class Gathering:
         run: over all items, and open.
         count: how many shards there are.
         is_elsewhere: they are worked on by other machines, whose disks may be others.
+
+    Attributes:
+        listing: its items, as ``answer_settled`` has found them: these are worked on, whatever the source has later.
     """
 
     def __init__(self, run: Run, count: int, *, is_elsewhere: bool = False) -> None:
         self._run, self._count, self._is_elsewhere = run, count, is_elsewhere
+        self.listing = Listing()
+        self._left = 0
         self._numbers = itertools.count()
         self._answered: set[int] = set()
         self._shown: set[int] = set()
@@ -54,6 +59,8 @@ class Gathering:
         run, left = self._run, [0] * self._count
         settled = run.context.settled
         for item in run.items():
+            self.listing.add(item)
+            self._left += 1
             is_known = bool(settled) and settled is not None and settled.has_seen(item)
             row = await ItemRun(item, run.context, 0).find_settled() if is_known else None
             if row is None:
@@ -72,7 +79,8 @@ class Gathering:
     async def finish(self, folders: Iterable[ShardFolder]) -> None:
         """Add the rows that the shards have written, and write the datasets that these are for.
 
-        An item without a row is held, for the reason that has stopped the run.
+        An item without a row is held, for the reason that has stopped the run; if it is in the source no more, that
+        stops the run.
 
         Raises:
             OSError: the store cannot be read.
@@ -82,11 +90,13 @@ class Gathering:
         async with asyncio.TaskGroup() as group:
             for _ in range(_WORKERS):
                 group.create_task(self._work(pairs))
+        if self._left:
+            self._stop_as_changed(f"{self._left} of the items that the run began with are not in it any more")
 
     def _pairs(self, rows: Iterator[ManifestRow]) -> Iterator[tuple[Item | None, ManifestRow | None]]:
         """Return the items that are not answered yet with their rows; a row whose item is gone comes without one."""
         row = next(rows, None)
-        for item in self._run.items():
+        for item in self._items():
             while row is not None and row["index"] < item.index:
                 yield None, row
                 row = next(rows, None)
@@ -95,11 +105,22 @@ class Gathering:
             if own is not None and own["source"] != item.source:
                 yield None, own
                 own = None
-            if item.index not in self._answered:
+            if item.index not in self._answered and self.listing.has(item):
                 yield item, own
         while row is not None:
             yield None, row
             row = next(rows, None)
+
+    def _items(self) -> Iterator[Item]:
+        try:
+            yield from self._run.items()
+        except FluxError as error:
+            self._run.stop(RunStopped(f"the source cannot be read any further: {error}"))
+
+    def _stop_as_changed(self, what: str) -> None:
+        if self._run.stopped is None:
+            again = "run the recipe again, which works on what is left"
+            self._run.stop(RunStopped(f"the source was changed meanwhile: {what}; {again}"))
 
     async def _work(self, pairs: Iterator[tuple[Item | None, ManifestRow | None]]) -> None:
         for item, row in pairs:
@@ -118,9 +139,7 @@ class Gathering:
 
     async def _held(self, item: Item) -> ManifestRow:
         """Return the row of an item that no shard has brought to an end."""
-        if self._run.stopped is None:
-            what = f"no shard has worked on {item.source}, and maybe on others: the source was changed meanwhile"
-            self._run.stop(RunStopped(f"{what}; run the recipe again, which works on what is left"))
+        self._stop_as_changed(f"no shard has worked on {item.source}, and maybe on others")
         return await ItemRun(item, self._run.context, next(self._numbers)).run(_refuse)
 
     async def _has_to_be_written(self, row: ManifestRow) -> bool:
@@ -147,6 +166,7 @@ class Gathering:
         return {**made, **own, "outcome": made["outcome"] if made["error"] else row["outcome"]}  # type: ignore[typeddict-item]
 
     def _add(self, row: ManifestRow) -> None:
+        self._left -= 1
         self._run.add(row)
         self.show(Event(EventKind.ITEM, row["item"], outcome=row["outcome"], row=row))
 

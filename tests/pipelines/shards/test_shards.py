@@ -222,8 +222,10 @@ def test_a_budget_holds_for_the_sum_of_the_shards_and_counts_until_a_run_ends_by
     run, rows = perform_in_shards(made, here.settings, 3, budget=14)
     assert isinstance(run.stopped, BudgetReached)
     assert (here.spent, run.summary.cost, len(rows)) == (13.5, 13.5, PICTURES)
+    assert "13.50 are spent, and a job of" in run.summary.stopped
     again, _ = perform_in_shards(made, here.settings, 3, budget=14)
     assert (here.spent, again.summary.jobs) == (13.5, 0)
+    assert "13.50 are spent, 13.50 of them in earlier runs" in again.summary.stopped
     whole, _ = perform_in_shards(made, here.settings, 3, budget=27)
     assert (here.spent, dict(whole.summary.counts)) == (27, {"cached": 3, "done": 3})
     assert not list((Path(here.settings.store) / "budgets").rglob("*.json"))
@@ -355,6 +357,95 @@ def test_a_worker_for_which_the_recipe_means_something_else_makes_no_job(here: P
     assert "the same version of flux-pipelines" in run.summary.stopped
     assert here.jobs == 0
     assert {row["outcome"] for row in rows} == {"held"}
+
+
+# -- a source that is changed meanwhile --------------------------------------------------------------------------------
+
+
+class Changed(Threads):
+    """Changes the source when the coordinator has seen it, and before any shard has; or before the last one begins."""
+
+    def __init__(self, here: Place, change: Any, *, is_late: bool) -> None:
+        super().__init__()
+        numbers = {shard_of(str(here.folder / "photos" / f"p{number}.png"), 3) for number in range(PICTURES)}
+        self._change, self._waits_for = change, len(numbers) - 1 if is_late else 0
+        self._others = asyncio.Semaphore(0)
+
+    async def run(self, task: Any, on_event: Any) -> str:
+        if not self.begun:
+            self.begun.append(task.shard.number)
+            for _ in range(self._waits_for):
+                await self._others.acquire()
+            self._change()
+        said = await super().run(task, on_event)
+        self._others.release()
+        return said
+
+
+def paint(path: Path, color: str = "teal") -> None:
+    Image.new("RGB", (80, 80), color).save(path)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("dataset", [False, True])
+def test_pictures_that_come_in_meanwhile_belong_to_the_next_run(here: Place, *, is_late: bool, dataset: bool) -> None:
+    photos = here.folder / "photos"
+
+    def add() -> None:
+        for name in ("a.png", "p0b.png", "z.png"):
+            paint(photos / name)
+
+    output: Any = {"dataset": "FOLDER/out", "name": "{{ index }}"} if dataset else "FOLDER/out/{{ index }}.png"
+    made = recipe(here, output=output, steps=[{"deblur": {}}])
+    run, rows = perform_in_shards(made, here.settings, 3, Changed(here, add, is_late=is_late))
+    assert run.summary.is_fine, run.summary.stopped
+    assert [(row["index"], Path(row["source"]).name) for row in rows] == [(n, f"p{n}.png") for n in range(PICTURES)]
+    assert len({row["output_path"] for row in rows}) == PICTURES
+    again, rows = perform_in_shards(made, here.settings, 3)
+    assert (again.summary.is_fine, len(rows)) == (True, PICTURES + 3)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_picture_that_is_removed_meanwhile_fails_and_the_others_keep_their_index(
+    here: Place, *, is_late: bool
+) -> None:
+    made = recipe(here, output="FOLDER/out/{{ index }}.png", steps=[{"deblur": {}}])
+    gone = here.folder / "photos" / "p0.png"
+    run, rows = perform_in_shards(made, here.settings, 3, Changed(here, gone.unlink, is_late=is_late))
+    assert [row["index"] for row in rows] == list(range(PICTURES))
+    assert {row["outcome"] for row in rows[1:]} == {"done"}
+    assert rows[0]["outcome"] in ("invalid", "failed", "done")
+    assert run.stopped is None
+
+
+@pytest.mark.parametrize("order", [[5, 3, 1], [5, 4, 3, 2, 1, 0], [0, 1, 2], [0, 1, 2, 3, 4, 5, 0], []])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_table_that_is_rewritten_meanwhile_is_told_and_no_result_takes_the_place_of_another(
+    here: Place, order: list[int], *, is_late: bool
+) -> None:
+    table = here.folder / "t.csv"
+
+    def write(numbers: list[int]) -> None:
+        table.write_text("".join(["photo\n", *(f"{here.folder}/photos/p{number}.png\n" for number in numbers)]))
+
+    write([*range(PICTURES)])
+    source = {"table": str(table), "image": "{{ photo }}"}
+    made = recipe(here, source=source, output="FOLDER/out/{{ index }}.png", steps=[{"deblur": {}}])
+    run, rows = perform_in_shards(made, here.settings, 3, Changed(here, partial(write, order), is_late=is_late))
+    assert all(Path(row["source"]).name == f"p{row['index']}.png" for row in rows)
+    assert len(rows) == len({row["index"] for row in rows})
+    places = [row["output_path"] for row in rows if row["output_path"]]
+    assert len(places) == len({*places})
+    if order[:PICTURES] == [*range(PICTURES)]:  # a row came in: it belongs to the next run
+        assert run.summary.is_fine, run.summary.stopped
+        assert len(rows) == PICTURES
+    elif not is_late:
+        assert "source" in run.summary.stopped
+        assert "was changed meanwhile" in run.summary.stopped or "has no rows" in run.summary.stopped
+    if order:
+        again, rows = perform_in_shards(made, here.settings, 3)
+        assert (again.summary.is_fine, len(rows)) == (True, len(order))
+        assert here.jobs <= PICTURES
 
 
 # -- by hand -----------------------------------------------------------------------------------------------------------
