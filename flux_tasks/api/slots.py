@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 __all__ = ["CLASS_LIMITS", "OVERBOOK", "Hold", "Slots"]
 
@@ -36,10 +37,12 @@ class Hold:
 
     Attributes:
         chance: how likely it is that the job has ended, though nobody has seen it; 0 until it is set.
+        on_release: called right before the slot is given back.
     """
 
     def __init__(self, *pools: "_Pool") -> None:
         self.chance: Callable[[], float] = lambda: 0.0
+        self.on_release: Callable[[], None] = lambda: None
         self._pools = pools
 
     def share_ended(self) -> float:
@@ -52,6 +55,8 @@ class Hold:
     def release(self) -> None:
         """Give the slot back: the job is seen to have ended, or there is none. Again: nothing happens."""
         pools, self._pools = self._pools, ()
+        if pools:
+            self.on_release()
         for pool in pools:
             pool.release(self)
 
@@ -224,13 +229,21 @@ class Slots:
         return [self._account] if narrow is None else [narrow, self._account]
 
     @asynccontextmanager
-    async def hold(self, slot_class: str) -> AsyncIterator[Hold]:
-        """Wait for a slot of ``slot_class`` and hold it for the block, or until ``Hold.release``."""
+    async def hold(
+        self, slot_class: str, on_change: Callable[[bool], None] = lambda is_held: None
+    ) -> AsyncIterator[Hold]:
+        """Wait for a slot of ``slot_class`` and hold it for the block, or until ``Hold.release``.
+
+        Args:
+            on_change: told True when the slot is held, and False right before it is given back.
+        """
         pools = self._pools(slot_class)  # the narrow one first: waiting for it must not occupy one of the 24
         hold = Hold(*pools)
         try:
             for pool in pools:
                 await pool.acquire(hold)
+            on_change(True)
+            hold.on_release = partial(on_change, False)
             yield hold
         finally:
             hold.release()
