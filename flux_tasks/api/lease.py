@@ -84,6 +84,10 @@ class SlotLease:
             await asyncio.wait([keeping])
 
 
+def _clocks() -> tuple[float, float]:
+    return time.monotonic(), time.time()  # on Linux, the first one stands still while the machine is suspended
+
+
 class _Block:
     """Slots that are leased, from the first of them to the last."""
 
@@ -92,8 +96,8 @@ class _Block:
         self._slots = slots
         self._party = Party(records.name, slots.most)
         self._is_alone = True
-        self._written = -math.inf
-        """When the last claim that is certainly written was begun to be written, by ``time.monotonic``."""
+        self._written = -math.inf, -math.inf
+        """When the last claim that is certainly written was begun to be written, by ``_clocks``."""
         self._since = time.monotonic()
         """Since when it has had slots, or none."""
         self._working: asyncio.Future[Any] | None = None
@@ -101,17 +105,16 @@ class _Block:
 
     async def renew(self) -> float:
         """Look at what others claim, and claim what is fair; return the seconds until the next look."""
-        silent = time.monotonic() - self._written
+        wanted, now = self._slots.wanted(), time.monotonic()
+        had, silent = self._party.usable["account"], self._silent()
         if silent > _CERTAIN:  # this process was stopped for a while, or the store was gone
             self._party.forget()
-        wanted, now = self._slots.wanted(), time.monotonic()
-        had = self._party.usable["account"]
         waited = int((now - self._since) / _TURN) * (-1 if had else 1)
         is_due = silent > (_RENEWAL if self._is_alone else _ROUND / 2)
         try:
             is_settled = await self._perform(self._party.round(wanted, waited, is_due=is_due))
         except OSError as error:
-            if time.monotonic() - self._written > _CERTAIN:
+            if not self._is_certain():
                 _log.info("one slot only, because the store cannot be used: %s", error)
                 self._party.usable = {kind: min(_SAFE, most) for kind, most in self._party.most.items()}
                 self._slots.share(self, self._party.usable)
@@ -119,6 +122,14 @@ class _Block:
         if bool(had) != bool(self._party.usable["account"]):
             self._since = now
         return _ROUND if is_settled else _SOON
+
+    def _silent(self) -> float:
+        """Return the seconds since the last claim was written, by the clock that says most."""
+        return max(now - then for now, then in zip(_clocks(), self._written, strict=True))
+
+    def _is_certain(self) -> bool:
+        """Check whether nobody else can take the claimed slots yet."""
+        return self._silent() <= _CERTAIN
 
     async def _perform(self, steps: Round) -> bool:
         answer: object = None
@@ -128,10 +139,10 @@ class _Block:
             except StopIteration as end:
                 return bool(end.value)
             if isinstance(step, Limit):
-                self._slots.share(self, step.usable)
+                self._slots.share(self, step.usable, self._is_certain)
                 answer = self._slots.held()
             elif isinstance(step, Write):
-                begun = time.monotonic()
+                begun = _clocks()
                 answer = await self._on_thread(self.records.write, step.claims)
                 self._written = begun
             else:

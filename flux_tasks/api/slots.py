@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 __all__ = ["CLASS_LIMITS", "OVERBOOK", "Hold", "Slots"]
 
@@ -36,10 +37,12 @@ class Hold:
 
     Attributes:
         chance: how likely it is that the job has ended, though nobody has seen it; 0 until it is set.
+        on_release: called right before the slot is given back.
     """
 
     def __init__(self, *pools: "_Pool") -> None:
         self.chance: Callable[[], float] = lambda: 0.0
+        self.on_release: Callable[[], None] = lambda: None
         self._pools = pools
 
     def share_ended(self) -> float:
@@ -52,6 +55,8 @@ class Hold:
     def release(self) -> None:
         """Give the slot back: the job is seen to have ended, or there is none. Again: nothing happens."""
         pools, self._pools = self._pools, ()
+        if pools:
+            self.on_release()
         for pool in pools:
             pool.release(self)
 
@@ -61,10 +66,12 @@ class _Pool:
 
     Args:
         early: jobs above ``total`` that may be let in when others have probably ended.
+        is_certain: asked right before a slot is given out: whether ``total`` still holds.
     """
 
-    def __init__(self, total: int, early: int) -> None:
+    def __init__(self, total: int, early: int, is_certain: Callable[[], bool] = lambda: True) -> None:
         self.total = total
+        self._is_certain = is_certain
         self.allowed = float(total)
         self.holds: set[Hold] = set()
         self.refused = 0
@@ -93,7 +100,7 @@ class _Pool:
             self.total = total
             most, self._most_early = self._most_early, min(self._early_limit, total // _SLOTS_PER_EARLY)
             self._early = min(float(self._most_early), self._early + max(0, self._most_early - most))
-            self._admit()
+        self._admit()
 
     async def acquire(self, hold: Hold) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -115,7 +122,7 @@ class _Pool:
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
-        while self._waiting and (self._waiting[0][1].done() or self._has_room()):
+        while self._waiting and (self._waiting[0][1].done() or (self._has_room() and self._is_certain())):
             hold, turn = self._waiting.popleft()
             if not turn.done():
                 self.holds.add(hold)
@@ -159,11 +166,12 @@ class Slots:
 
     def __init__(self, total: int, early: int = OVERBOOK) -> None:
         self.total = total
-        self._account = _Pool(total, early)
-        self._shares: dict[object, Mapping[str, int]] = {}
+        self._shares: dict[object, tuple[Mapping[str, int], Callable[[], bool]]] = {}
+        self._account = _Pool(total, early, self._is_certain)
         limits = {name: min(limit or total, total) for name, limit in CLASS_LIMITS.items()}
         self._classes = {
-            name: _Pool(limit, 0 if CLASS_LIMITS[name] is None else early) for name, limit in limits.items()
+            name: _Pool(limit, 0 if CLASS_LIMITS[name] is None else early, self._is_certain)
+            for name, limit in limits.items()
         }
 
         self._shared = {"account": self._account}
@@ -171,16 +179,24 @@ class Slots:
         self.most: Mapping[str, int] = {name: pool.total for name, pool in self._shared.items()}
         """Slots that may be held by a process that is alone, by class; ``account`` is all of them."""
 
-    def share(self, lease: object, usable: Mapping[str, int] | None) -> None:
+    def share(
+        self, lease: object, usable: Mapping[str, int] | None, is_certain: Callable[[], bool] = lambda: True
+    ) -> None:
         """Let no more than ``usable`` slots be held, by class, as long as ``lease`` has not said otherwise.
 
         None ends that. Of several leases, each with a store of its own, the smallest number holds.
+
+        Args:
+            is_certain: asked right before a slot is given out; while it returns False, none is, until the next call.
         """
         self._shares.pop(lease, None)
         if usable is not None:
-            self._shares[lease] = usable
+            self._shares[lease] = usable, is_certain
         for name, pool in self._shared.items():
-            pool.resize(min([self.most[name], *(usable[name] for usable in self._shares.values())]))
+            pool.resize(min([self.most[name], *(usable[name] for usable, _ in self._shares.values())]))
+
+    def _is_certain(self) -> bool:
+        return all(is_certain() for _, is_certain in self._shares.values())
 
     def held(self) -> dict[str, int]:
         """Return how many slots are held, by class."""
@@ -213,13 +229,21 @@ class Slots:
         return [self._account] if narrow is None else [narrow, self._account]
 
     @asynccontextmanager
-    async def hold(self, slot_class: str) -> AsyncIterator[Hold]:
-        """Wait for a slot of ``slot_class`` and hold it for the block, or until ``Hold.release``."""
+    async def hold(
+        self, slot_class: str, on_change: Callable[[bool], None] = lambda is_held: None
+    ) -> AsyncIterator[Hold]:
+        """Wait for a slot of ``slot_class`` and hold it for the block, or until ``Hold.release``.
+
+        Args:
+            on_change: told True when the slot is held, and False right before it is given back.
+        """
         pools = self._pools(slot_class)  # the narrow one first: waiting for it must not occupy one of the 24
         hold = Hold(*pools)
         try:
             for pool in pools:
                 await pool.acquire(hold)
+            on_change(True)
+            hold.on_release = partial(on_change, False)
             yield hold
         finally:
             hold.release()

@@ -59,6 +59,19 @@ def heed(halt: Halt) -> Iterator[None]:
         _halt.reset(token)
 
 
+_on_slot: ContextVar[Callable[[bool], None]] = ContextVar("on_slot", default=lambda is_held: None)
+
+
+@contextmanager
+def noting_slots(on_slot: Callable[[bool], None]) -> Iterator[None]:
+    """Tell ``on_slot`` whether a job that is called for in the block holds a slot. Called on the background loop."""
+    token = _on_slot.set(on_slot)
+    try:
+        yield
+    finally:
+        _on_slot.reset(token)
+
+
 @dataclass(frozen=True)
 class JobContext:
     """What every phase of a job needs.
@@ -68,6 +81,7 @@ class JobContext:
         refresh: pay again even if the store has a result, and replace it.
         is_former: go on under the key of September 2026, because an unsettled job was begun under it.
         halt: that of the run which calls for the job; one of its own, without a reason, for a call outside a run.
+        on_slot: see ``noting_slots``.
     """
 
     call: Call
@@ -77,6 +91,7 @@ class JobContext:
     on_progress: Progress | None = None
     is_former: bool = False
     halt: Halt = field(default_factory=lambda: _halt.get() or Halt())
+    on_slot: Callable[[bool], None] = field(default_factory=_on_slot.get)
 
     @cached_property
     def identity(self) -> Identity:

@@ -134,7 +134,7 @@ async def _pay(job: JobContext, endpoint: Endpoint, client: BflClient) -> JobRes
     wait = _Wait(job)
     while True:
         # The slot is held from submission to the end of the job; waiting for others and fetching need none.
-        async with submitter.prepared(), endpoint.slots.hold(job.call.tool.slots) as hold:
+        async with submitter.prepared(), endpoint.slots.hold(job.call.tool.slots, job.on_slot) as hold:
             claim = await submitter.claim()
             if claim is not None:
                 collector = Collector(job, claim, client, durations, hold)

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from flux_tasks import files
+from flux_tasks.files.search.trees import tree
 from flux_tasks.store.owner import this_process
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
@@ -190,14 +191,20 @@ def _line(*fields: Any) -> Charge:
     return charge
 
 
-def uncounted(store: Store, charges: Mapping[str, Charge]) -> Iterator[Charge]:
-    """Yield the results that were paid before there were pages; their time is that of the result.
+def uncounted(store: Store, charges: Mapping[str, Charge], since: float = -math.inf) -> Iterator[Charge]:
+    """Yield the results that were paid and are on no page; their time is that of the result.
+
+    Args:
+        charges: what is known, by job id.
+        since: only those whose files were written later, in seconds since 1970.
 
     Raises:
         OSError: the store cannot be read.
     """
     keys = {charge.key for charge in charges.values()}
-    names = [name for name in store.records("copies") or store.records("results") if name not in keys]
+    found = tree(store.location("copies")) or tree(store.location("results"))
+    written = [one.name for one in found if one.modified is None or one.modified >= since]
+    names = [files.stem(name) for name in written if name.endswith(".json") and files.stem(name) not in keys]
     for key, record in zip(names, each(partial(store.record_or_empty, "results"), names), strict=True):
         job_id, cost = record.get("job_id"), record.get("cost")
         if not (isinstance(job_id, str) and job_id and isinstance(cost, (int, float))) or job_id in charges:

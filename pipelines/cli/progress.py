@@ -94,7 +94,7 @@ class Display:
         bar = self._bars.get(event.step)
         if bar is None:
             return
-        active = self._active.get(event.step, 0) + {EventKind.BEGIN: 1, EventKind.END: -1}.get(event.kind, 0)
+        active = self._active.get(event.step, 0) + {EventKind.ACTIVE: 1, EventKind.END: -1}.get(event.kind, 0)
         self._active[event.step] = active
         if event.kind is EventKind.STEP and event.outcome == StepOutcome.DONE:
             self._paid[event.step] = self._paid.get(event.step, 0.0) + event.cost

@@ -136,8 +136,7 @@ class KeyedLines:
             if not self._location:
                 return
             if self._own is None:
-                self._own = Manifest(self._location)
-                self._own.__enter__()
+                self._own = Manifest(self._location).__enter__()
             self._own.add_line(f"{zlib.crc32(body.encode()):08x} {body}")
             self._added.add(_short(key))
 

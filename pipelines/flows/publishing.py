@@ -163,7 +163,7 @@ class Board:
         if event.kind is EventKind.ITEM:
             self._ended[event.outcome] += 1
         elif (counts := self._steps.get(event.step)) is not None:
-            counts["active"] += {EventKind.BEGIN: 1, EventKind.END: -1}.get(event.kind, 0)
+            counts["active"] += {EventKind.ACTIVE: 1, EventKind.END: -1}.get(event.kind, 0)
             if event.kind is EventKind.STEP:
                 counts[event.outcome] += 1
                 self._credits[event.step] += event.cost if event.outcome == StepOutcome.DONE else 0.0

@@ -35,9 +35,10 @@ CallTool: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[JobResult]]
 
 
 class EventKind(StrEnum):
-    """What happened: a job begins or ends (well or not), a step or an item ended, or a person should know something."""
+    """What happened: an item asks for a job; a job has a slot, and gives it back; a step or an item ended."""
 
     BEGIN = "begin"
+    ACTIVE = "active"
     END = "end"
     STEP = "step"
     ITEM = "item"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from flux_tasks.errors import InvalidRequest, RunStopped, StoreUnavailable
 from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.images.reference import ImageRef, remembering
 from flux_tasks.jobs.call import Call
-from flux_tasks.jobs.context import CheckedArguments, heed
+from flux_tasks.jobs.context import CheckedArguments, heed, noting_slots
 from flux_tasks.jobs.known import changes_nothing, lookup, substitute
 from flux_tasks.jobs.result import JobOutcome, JobResult
 from flux_tasks.settings import use
@@ -289,7 +289,8 @@ class ItemRun:
             try:
                 arguments = {**attempt.arguments, **pictures_for_task(attempt.node, call)}
                 transport = step.transport or context.recipe.transport
-                with use(transport=transport) if transport else nullcontext():
+                on_slot = partial(self._note_slot, asyncio.get_running_loop(), step.id)
+                with use(transport=transport) if transport else nullcontext(), noting_slots(on_slot):
                     result = await self._call_tool(step.task, CheckedArguments(arguments, call))
                 cost = result.cost if result.cost is not None else estimate
                 reservation.cost = cost if result.is_submitted_here else 0.0
@@ -298,9 +299,12 @@ class ItemRun:
             except RunStopped as reason:
                 context.stop(reason)
                 raise
-            finally:
-                context.emit(Event(EventKind.END, self.item.stem, step.id))
         return replace(result, outcome=JobOutcome.DONE) if result.is_submitted_here else result
+
+    def _note_slot(self, loop: asyncio.AbstractEventLoop, step: str, is_held: bool) -> None:
+        event = Event(EventKind.ACTIVE if is_held else EventKind.END, self.item.stem, step)
+        with suppress(RuntimeError):  # the run has ended before the job
+            loop.call_soon_threadsafe(self._context.emit, event)
 
     async def restore(self, attempt: Attempt, image: ImageRef) -> Restored:
         """Put right what the step says, and keep the result in the store."""

@@ -60,7 +60,7 @@ class RunState(BaseModel):
         total: items of the source.
         items: items that have ended.
         counts: the same by outcome: done, cached, skipped, moderated, invalid, failed, held.
-        in_flight: jobs that have begun and not ended.
+        in_flight: jobs that have a slot: they are submitted, or about to be, and have not ended.
         rate: items a second over the last minute; None at the end, and where it is not known.
         jobs, collected, cached: paid calls of this run, jobs of earlier runs that it collected, results from the store.
         credits: what its jobs cost, as far as the service says; of previews, what they would be worth.
@@ -205,7 +205,7 @@ class StateRecord:
         elif event.kind is EventKind.STEP:
             self._credits += event.cost if event.outcome == StepOutcome.DONE else 0.0
         else:
-            self._in_flight += {EventKind.BEGIN: 1, EventKind.END: -1}.get(event.kind, 0)
+            self._in_flight += {EventKind.ACTIVE: 1, EventKind.END: -1}.get(event.kind, 0)
 
     def end(self, problem: str) -> RunState:
         """Write the record for the last time; a store that cannot be written now keeps the one before.

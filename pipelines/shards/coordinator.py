@@ -113,7 +113,7 @@ class _Coordinator:
         if event.kind is EventKind.WARNING:
             self._warn(event.text)
             return
-        active[event.item, event.step] += {EventKind.BEGIN: 1, EventKind.END: -1}.get(event.kind, 0)
+        active[event.item, event.step] += {EventKind.ACTIVE: 1, EventKind.END: -1}.get(event.kind, 0)
         self._gathering.show(event)
 
     def _warn(self, text: str) -> None:

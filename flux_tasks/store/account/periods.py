@@ -12,7 +12,8 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import time as clock_time
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -27,6 +28,7 @@ __all__ = ["SET_AGAIN", "Limit", "PeriodBudget", "read_limits", "write_limits"]
 KIND = "reserves"
 _OLD = 6 * 3600.0  # seconds without a change, by both clocks, after which a run of another machine counts as ended
 _BUCKET = 900.0  # seconds whose charges a record adds up
+_LATE = 2 * 86_400.0  # seconds before a period that are looked at, too: a result may be written long after its job
 _TIME_ZONE = "UTC"
 
 SET_AGAIN = "set it again with flux-pipelines store budget"
@@ -60,14 +62,20 @@ class Limit:
 
     def begin(self, now: float) -> float:
         """Return when the period of ``now`` began, in seconds since 1970."""
-        day = datetime.fromtimestamp(now, self._zone).replace(hour=0, minute=0, second=0, microsecond=0)
-        return (day.replace(day=1) if self.period == "month" else day).timestamp()
+        return self._midnight(self._first_day(datetime.fromtimestamp(now, self._zone).date()))
 
     def end(self, now: float) -> datetime:
         """Return when the next period begins."""
-        begun = datetime.fromtimestamp(self.begin(now), self._zone)
+        begun = self._first_day(datetime.fromtimestamp(now, self._zone).date())
         later = begun + timedelta(days=32 if self.period == "month" else 1)
-        return later.replace(day=1) if self.period == "month" else later
+        return datetime.fromtimestamp(self._midnight(self._first_day(later)), self._zone)
+
+    def _first_day(self, day: date) -> date:
+        return day.replace(day=1) if self.period == "month" else day
+
+    def _midnight(self, day: date) -> float:
+        """Return when a day begins: where clocks are set back over midnight, the first time; forward, right then."""
+        return datetime.combine(day, clock_time(), self._zone).timestamp()
 
     def is_of(self, recipe: str) -> bool:
         """Check whether what a recipe has spent counts against it; it does where nobody knows which recipe it was."""
@@ -134,7 +142,10 @@ class PeriodBudget:
     _ids: set[str] = field(default_factory=set)
     _sums: dict[_Sum, float] = field(default_factory=dict)
     """What full pages have, by quarters of an hour; ``_ids`` are their jobs."""
-    _of_damaged: list[Charge] = field(default_factory=list)
+    _of_results: list[Charge] = field(default_factory=list)
+    """What no page has: it is damaged or gone, or an earlier version had none."""
+    _damaged: list[str] | None = None
+    """The damaged pages when the results were looked at."""
     _is_written: bool = False
 
     def __post_init__(self) -> None:
@@ -195,18 +206,20 @@ class PeriodBudget:
 
     def _charged(self, now: float) -> list[_Sum]:
         """Return what was charged in the longest period, by whatever run or program, and what is in flight."""
-        first = day_of(min(limit.begin(now) for limit in self.limits))
+        first = min(limit.begin(now) for limit in self.limits) - _LATE
         others = unsettled(self.store)
-        full, rest = self._pages.read(lambda day: day >= first)
+        full, rest = self._pages.read(lambda day: day >= day_of(first))
         for charge in full:
             if charge.id not in self._ids:
                 self._ids.add(charge.id)
                 place = _Sum.of(charge, charge.at // _BUCKET * _BUCKET)
                 self._sums[place] = self._sums.get(place, 0.0) + charge.credits
         others |= {charge.id: charge for charge in rest}
-        if self._pages.damaged and not self._of_damaged:  # the jobs of a damaged page have results
-            self._of_damaged = [replace(charge, recipe=NOT_NOTED) for charge in uncounted(self.store, others)]
-        others |= {charge.id: charge for charge in self._of_damaged if charge.id not in others}
+        if self._pages.damaged != self._damaged:  # at first, and when a page is damaged: its jobs have results
+            self._damaged = self._pages.damaged
+            known = others | {charge.id: charge for charge in full}
+            self._of_results = [replace(one, recipe=NOT_NOTED) for one in uncounted(self.store, known, first)]
+        others |= {charge.id: charge for charge in self._of_results if charge.id not in others}
         single = [_Sum.of(one, one.at, one.credits) for one in others.values() if one.id not in self._ids]
         return [place._replace(credits=credits) for place, credits in self._sums.items()] + single
 

@@ -95,12 +95,12 @@ class Party:
     usable: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.claims = {kind: Claim(most=most) for kind, most in self.most.items()}
-        self.usable = dict.fromkeys(self.most, 0)
+        self.forget()
 
     def forget(self) -> None:
         """Count on nothing that was written: others may have taken this process for dead."""
         self.claims = {kind: Claim(most=most) for kind, most in self.most.items()}
+        self.usable = dict.fromkeys(self.most, 0)
 
     def round(self, wanted: Mapping[str, int], waited: int = 0, *, is_due: bool) -> Round:
         """Claim what is fair, and give back what others lack.

@@ -17,6 +17,7 @@ from prefect.schedules import Schedule
 from prefect.server.schemas.schedules import CronSchedule, RRuleSchedule
 
 from flux_tasks.errors import Problem, RecipeError, quote
+from pipelines.language.document.recipe import check_time_zone
 
 __all__ = ["schedules_of"]
 
@@ -121,7 +122,7 @@ def _comes(schedule: CronSchedule | RRuleSchedule) -> bool:
 
 def _is_timezone(name: str) -> bool:
     try:
-        construct_schedule(cron="0 0 * * *", timezone=name)
+        construct_schedule(cron="0 0 * * *", timezone=check_time_zone(name))
     except Exception:
         return False
     return True

@@ -180,12 +180,24 @@ class Source(Part):
         return bool(self.table or self.dataset)
 
 
-def _time_zone(value: str) -> str:
+def check_time_zone(value: str) -> str:
+    """Return the name of a time zone that is the same one on every machine.
+
+    Raises:
+        ValueError: it is not known, or means what a machine is set to.
+    """
     try:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError("write a time zone such as UTC or Europe/Berlin") from None
+        is_known = False
+    else:
+        is_known = value.partition("/")[0] not in ("localtime", "posixrules", "Factory", "right")
+    if not is_known:
+        raise ValueError("write a time zone such as UTC or Europe/Berlin")
     return value
+
+
+_TimeZone = Annotated[Text, Wording("a time zone", "one such as Europe/Berlin"), AfterValidator(check_time_zone)]
 
 
 class Budget(Part):
@@ -200,8 +212,8 @@ class Budget(Part):
     credits: _Credits | None = Field(None, description="Of one run. 1 credit is 0.01 USD.")
     day: _Credits | None = Field(None, description="Of all runs of recipes with this name, in a calendar day.")
     month: _Credits | None = Field(None, description="Of all runs of recipes with this name, in a calendar month.")
-    timezone: Annotated[Text, Wording("a time zone", "one such as Europe/Berlin"), AfterValidator(_time_zone)] = Field(
-        "UTC", description="Where days and months begin."
+    timezone: Annotated[Text, Wording("a time zone", "one such as Europe/Berlin"), AfterValidator(check_time_zone)] = (
+        Field("UTC", description="Where days and months begin.")
     )
 
     @model_validator(mode="after")

@@ -158,6 +158,32 @@ def test_the_slots_of_a_killed_process_come_back(run: Callable[..., None], is_kn
     run(work)
 
 
+@pytest.mark.parametrize("stopped", ["process", "machine"])
+def test_who_was_stopped_gives_out_no_slot_that_another_has_taken_meanwhile(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, stopped: str
+) -> None:
+    async def work(begin: Begin, store: Store) -> None:
+        process = await begin(1)
+        await asyncio.sleep(3)
+        with monkeypatch.context() as patch:
+            now, monotonic = time.time() + 37, time.monotonic
+            patch.setattr(time, "time", lambda: now)
+            if stopped == "process":  # the other clock stands still while a machine is suspended
+                patch.setattr(time, "monotonic", lambda: monotonic() + 37)
+            other = SlotRecords(store, "a", "other")
+            other.write({"account": Claim(24, 24, 60, 24)})
+            await process.ask(60)
+            for _ in range(100):
+                assert process.active <= 1, "the job of before"
+                await asyncio.sleep(0.05)
+            assert process.active == 0
+        other.remove()
+        await asyncio.sleep(5)
+        assert process.active == 24
+
+    run(work)
+
+
 def process_name(store: Store) -> str:
     return next(name for name in store.records("slots/a") if name != "killed")
 

@@ -48,7 +48,7 @@ def test_where_nobody_watches_a_line_says_now_and_then_how_far_the_run_is(monkey
         display.show(Event(EventKind.STEP, "a", "deblur", StepOutcome.DONE, cost=4.5))
         display.show(Event(EventKind.ITEM, "a", outcome="done"))
         display.show(Event(EventKind.ITEM, "b", outcome="invalid"))
-        display.show(Event(EventKind.BEGIN, "c", "deblur"))
+        display.show(Event(EventKind.ACTIVE, "c", "deblur"))
         line = "[red]mine: 2 of 3 items, 1 not fine; active jobs: 1, 4.50 credits ($0.05) so far"
         while said.get(timeout=PATIENCE) != line:
             pass

@@ -110,6 +110,10 @@ def test_a_job_counts_in_the_period_of_its_submission(here: Place) -> None:
         ("day", "UTC", "2026-11-29T23:59:00+00:00", "2026-11-29T00:00:00+00:00", "2026-11-30T00:00:00+00:00"),
         ("day", "Asia/Kolkata", "2026-11-29T19:00:00+00:00", "2026-11-29T18:30:00+00:00", "2026-11-30T18:30:00+00:00"),
         ("day", "Europe/Berlin", "2026-10-25T12:00:00+00:00", "2026-10-24T22:00:00+00:00", "2026-10-25T23:00:00+00:00"),
+        ("day", "America/Havana", "2026-11-01T05:10:00Z", "2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z"),
+        ("month", "America/Havana", "2026-11-01T06:10:00Z", "2026-11-01T04:00:00Z", "2026-12-01T05:00:00Z"),
+        ("day", "Atlantic/Azores", "2026-10-25T01:10:00Z", "2026-10-25T00:00:00Z", "2026-10-26T01:00:00Z"),
+        ("day", "Asia/Beirut", "2026-03-29T12:00:00Z", "2026-03-28T22:00:00Z", "2026-03-29T21:00:00Z"),
         ("month", "UTC", "2026-12-31T12:00:00+00:00", "2026-12-01T00:00:00+00:00", "2027-01-01T00:00:00+00:00"),
         ("month", "UTC", "2024-02-29T12:00:00+00:00", "2024-02-01T00:00:00+00:00", "2024-03-01T00:00:00+00:00"),
     ],
@@ -192,6 +196,7 @@ def test_wrong_words_of_a_budget_are_found_before_anything_is_spent() -> None:
         "{day: -1}": "budget.day",
         "{month: many}": "budget.month",
         "{day: 5, timezone: Mars/Crater}": "write a time zone such as UTC or Europe/Berlin",
+        "{day: 5, timezone: localtime}": "write a time zone such as UTC or Europe/Berlin",
         "{week: 5}": "week",
     }.items():
         with pytest.raises(RecipeError) as found:
@@ -261,13 +266,18 @@ def test_spend_adds_up_to_the_book_of_the_server_whatever_became_of_the_jobs(fol
     assert "which are made up" in here_cli("spend", "--by", "run").stdout
 
 
-def test_results_of_an_earlier_version_are_shown_under_an_honest_word(here: Place, here_cli: Here) -> None:
+def test_results_of_an_earlier_version_are_shown_under_an_honest_word_and_count_in_a_budget(
+    here: Place, here_cli: Here
+) -> None:
     perform(recipe(here), here.settings)
     for day in Path(store(here).location("charges")).iterdir():
         for page in day.iterdir():
             page.unlink()
     found = shown(here_cli, here, "--by", "recipe")
     assert found["rows"] == [{"recipe": NOT_NOTED, "jobs": 4, "credits": 18, "uncertain": 0}]
+    run, _ = perform(recipe(here, "budget: {day: 20}\n", prompt="y"), here.settings)
+    assert here.spent == 18
+    assert "18.00 are spent" in run.summary.stopped
 
 
 def test_a_charge_that_is_noted_twice_or_is_still_in_the_journal_counts_once(tmp_path: Path) -> None:

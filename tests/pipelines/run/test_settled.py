@@ -322,3 +322,14 @@ def test_the_fingerprint_of_a_file_that_has_just_been_changed_is_not_believed(tm
         found.append(files.Fingerprints().of(str(path)))
     assert None in found
     assert files.Fingerprints().of_written(str(path)) is not None
+
+
+@pytest.mark.parametrize("kind", ["inputs", "settled"])
+def test_a_run_that_cannot_remember_ends_as_if_nothing_were(
+    bfl: FakeBfl, folder: Path, settings: Settings, kind: str
+) -> None:
+    place = Path(settings.store) / kind
+    place.parent.mkdir(exist_ok=True)
+    place.write_text("not a folder")
+    run, _ = perform(folder, settings)
+    assert dict(run.summary.counts) == {"done": 3}

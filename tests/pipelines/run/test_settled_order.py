@@ -284,3 +284,15 @@ def test_rows_that_are_large_are_worked_on_once(here: Place) -> None:
     perform(table_recipe(here), here.settings)
     write_rows(here, *(f"{row},{'x' * 40_000}" for row in (*OLD, *NEW)), header="photo,tag,words")
     assert run_and(here, EDITS[0])[0] == WHOLE
+
+
+def test_an_item_that_waits_for_a_slot_is_no_active_job(here: Place) -> None:
+    active, seen = 0, []
+
+    def note(event: Event) -> None:
+        nonlocal active
+        active += {EventKind.ACTIVE: 1, EventKind.END: -1}.get(event.kind, 0)
+        seen.append(active)
+
+    perform(recipe(here), replace(here.settings, max_jobs=1), on_event=note)
+    assert (max(seen), active) == (1, 0)

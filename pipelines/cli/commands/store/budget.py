@@ -20,13 +20,9 @@ def _cap(text: str) -> float:
 
 
 def _zone(text: str) -> str:
-    from zoneinfo import ZoneInfo
+    from pipelines.language.document.recipe import check_time_zone
 
-    try:
-        ZoneInfo(text)
-    except (OSError, KeyError):
-        raise ValueError from None
-    return text
+    return check_time_zone(text)
 
 
 _Cap = Annotated[float | None, value(_cap, "a number of credits, or none", "CREDITS|none")]
