@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-__all__ = ["Pool", "arun", "run", "start"]
+__all__ = ["Pool", "arun", "cut_short", "run", "start"]
 
 T = TypeVar("T")
 
@@ -125,6 +126,20 @@ async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
     if _is_current(_ensure_loop()):
         return await coroutine
     return await asyncio.wrap_future(start(coroutine))
+
+
+@contextmanager
+def cut_short(by: Callable[[], object]) -> Iterator[None]:
+    """Call ``by`` at Ctrl-C and SIGTERM in the block, which end nothing else: for a wait that nothing depends on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: by()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _is_current(loop: asyncio.AbstractEventLoop) -> bool:

@@ -392,7 +392,10 @@ def _flag(text: str) -> bool:
     return _one_of("true", "false")({"1": "true", "0": "false"}.get(value, value)) == "true"
 
 
-_SECRET = re.compile(r"key|token|secret|passw|credential", re.IGNORECASE)
+_SECRET = re.compile(
+    r"key|token|secret|passw|passphrase|credential|auth_string|connection_(string|url)|otlp_.*headers|storage_options",
+    re.IGNORECASE,
+)
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "FLUX_ENDPOINT": ("endpoint", str),

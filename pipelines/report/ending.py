@@ -10,9 +10,11 @@ import json
 import logging
 import os
 import signal
+import threading
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -23,7 +25,8 @@ from pydantic import ValidationError
 
 from flux_tasks import background
 from flux_tasks.api.notices import NotDelivered, post
-from flux_tasks.errors import BudgetReached, Problem, RecipeError
+from flux_tasks.errors import BudgetReached, Problem, RecipeError, cut
+from flux_tasks.settings import is_secret
 from flux_tasks.store.owner import this_process
 from flux_tasks.units import escape_controls
 from pipelines.data.manifest import errors_of
@@ -41,7 +44,7 @@ SECRET = "FLUX_ON_END_SECRET"  # noqa: S105 - the name of a variable
 PATIENCE = 60.0
 """Seconds after which a call is given up."""
 
-_NOT_TOLD = ("BFL_API_KEY", "FLUX_WEBHOOK_SECRET", VARIABLE, SECRET)
+_LONGEST = 2_000  # characters of a variable: systems limit it, and the document has all of it
 _log = logging.getLogger("flux_tasks.flows")
 
 
@@ -72,6 +75,7 @@ class Ending:
         self.run: Run | None = None
         self.of_settings = _of_settings()
         self._secret, self._secrets = _secrets()
+        self._calls: list[asyncio.Task[None]] = []
 
     def __enter__(self) -> Ending:
         return self
@@ -86,7 +90,9 @@ class Ending:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if (due := self._due(_words(error))) is not None:
-            await background.arun(self._tell(*due, PATIENCE))
+            work = background.start(self._tell(*due, PATIENCE))
+            with background.cut_short(self._give_up):
+                await asyncio.wrap_future(work)
 
     def tell(self, problem: str = "", *, patience: float | None = None) -> None:
         """Make the calls that are due, and wait for them.
@@ -96,7 +102,19 @@ class Ending:
             patience: seconds after which they are given up; ``PATIENCE`` if left out.
         """
         if (due := self._due(problem)) is not None:
-            background.run(self._tell(*due, patience or PATIENCE))
+            work = background.start(self._tell(*due, patience or PATIENCE))
+            with background.cut_short(self._give_up):
+                while not wait([work], timeout=1).done:
+                    pass  # a signal just before a wait is only noticed after it
+            work.result()
+
+    def _give_up(self) -> None:
+        """Let no call go on: the next signal finds nothing to wait for."""
+        background.start(self._cancel())
+
+    async def _cancel(self) -> None:
+        for call in self._calls:
+            call.cancel()
 
     def _due(self, problem: str) -> tuple[Sequence[_Call], dict[str, Any]] | None:
         """Return the calls to make, and what they are told; None if there are none."""
@@ -144,7 +162,8 @@ class Ending:
 
     async def _tell(self, calls: Sequence[_Call], document: dict[str, Any], patience: float) -> None:
         body = json.dumps(document, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
-        await asyncio.gather(*(self._call(call, document, body, patience) for call in calls))
+        async with asyncio.TaskGroup() as group:
+            self._calls = [group.create_task(self._call(call, document, body, patience)) for call in calls]
 
     async def _call(self, call: _Call, document: dict[str, Any], body: bytes, patience: float) -> None:
         what = call.what
@@ -156,6 +175,8 @@ class Ending:
                     await self._post(call, body)
         except TimeoutError:
             problem = f"did not end within {patience:g} s"
+        except asyncio.CancelledError:
+            problem = "this process was told to end"
         except (NotDelivered, OSError, ValueError) as error:
             problem = str(error)
         else:
@@ -181,21 +202,49 @@ async def _run(command: Sequence[str], document: dict[str, Any], body: bytes) ->
     Raises:
         OSError, ValueError: it cannot be started, or its exit code is not 0.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_TOLD}
+    environment = {name: text for name, text in os.environ.items() if name != VARIABLE and not is_secret(name)}
     told = {"FLUX_RUN_ID": "run_id", "FLUX_RUN_STATE": "state", "FLUX_RUN_PROBLEM": "problem"}
-    environment |= {variable: str(document[name]) for variable, name in told.items()}
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=2, env=environment, start_new_session=True
-    )
-    try:
-        await process.communicate(body)
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
+    environment |= {variable: cut(str(document[name]), _LONGEST) for variable, name in told.items()}
+    with _to_standard_error() as printed:
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=printed,
+                stderr=printed,
+                env=environment,
+                start_new_session=True,
+            )
+        )
+        try:
+            await (await asyncio.shield(starting)).communicate(body)
+        finally:
+            process = await starting  # it may run already when its start is cancelled
+            with suppress(ProcessLookupError, PermissionError):  # macOS: nothing but ended ones is left
                 os.killpg(process.pid, signal.SIGKILL)  # a session of its own: its children as well
             await process.wait()
     if process.returncode:
         raise OSError(f"its exit code is {process.returncode}")
+
+
+@contextmanager
+def _to_standard_error() -> Iterator[int]:
+    """Give a file descriptor whose text goes to standard error; a daemon would keep that itself open."""
+    reading, writing = os.pipe()
+
+    def pass_on() -> None:
+        with open(reading, "rb", buffering=0) as source:
+            while text := source.read(65_536):
+                with suppress(OSError):
+                    os.write(2, text)
+
+    passing = threading.Thread(target=pass_on, daemon=True)
+    passing.start()
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+        passing.join(1)  # a daemon of the command may still have it
 
 
 def _of_settings() -> list[OnEnd]:

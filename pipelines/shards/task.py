@@ -57,22 +57,25 @@ def work_on(
     """
     attempt = Attempt(Store(task.settings.store), task.shard)
     problem: FluxError | None = None
-    try:
-        recipe = loader.parse(task.recipe, file=task.file, variables=task.variables, no_code=task.no_code)
-        settings = with_own_secrets(task.settings)
-        if any(step.is_paid for step in recipe.steps):
-            settings.require_key()
-        with in_places_of(recipe, settings) as chosen, exporting(has_port=False):
-            run = attempt.run(recipe, chosen, on_event)
-            begun(run)
-            if threading.current_thread() is threading.main_thread():  # a machine is drained: what is paid is collected
-                signal.signal(signal.SIGTERM, lambda *_: run.stop(Interrupted("interrupted (SIGTERM)")))
-            with run:
-                asyncio.run(_finish(run, attempt))
-        problem = run.stopped
-    except FluxError as error:
-        problem = error
-    attempt.end(problem)
+    with exporting(has_port=False):
+        try:
+            recipe = loader.parse(task.recipe, file=task.file, variables=task.variables, no_code=task.no_code)
+            settings = with_own_secrets(task.settings)
+            if any(step.is_paid for step in recipe.steps):
+                settings.require_key()
+            with in_places_of(recipe, settings) as chosen:
+                run = attempt.run(recipe, chosen, on_event)
+                begun(run)
+                if (
+                    threading.current_thread() is threading.main_thread()
+                ):  # a drained machine: what is paid is collected
+                    signal.signal(signal.SIGTERM, lambda *_: run.stop(Interrupted("interrupted (SIGTERM)")))
+                with run:
+                    asyncio.run(_finish(run, attempt))
+            problem = run.stopped
+        except FluxError as error:
+            problem = error
+        attempt.end(problem)  # before a collector that hangs delays it
 
 
 async def _finish(run: Run, attempt: Attempt) -> None:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
+from flux_tasks import background
 from flux_tasks.api.telemetry import probe
-from flux_tasks.errors import Problem, RecipeError, reason_of, shown
+from flux_tasks.errors import Problem, RecipeError, cut, reason_of, shown
 
 __all__ = ["PORT", "exporting"]
 
 PORT = "FLUX_METRICS_PORT"
+PATIENCE = 3.0
+"""Seconds at the end after which it is given up to send the rest."""
+
 _HOST = "OTEL_EXPORTER_PROMETHEUS_HOST"
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _EXTRA = "pip install 'flux-pipelines[telemetry]'"
@@ -52,21 +57,38 @@ def exporting(port: int | None = None, *, has_port: bool = True) -> Iterator[str
         return
     with ExitStack() as until_sent:
         address = ""
+        readers: list[Any] = []
         try:
-            address = _set_up(wanted, chosen, until_sent)
+            if chosen is not None:
+                reader, address = _prometheus(chosen, until_sent)
+                readers.append(reader)
         except (ImportError, OSError) as error:
-            is_missing = isinstance(error, ImportError)
-            what = (
-                f"needs {error.name}, not installed here: {_EXTRA}"
-                if isinstance(error, ImportError)
-                else (f"cannot be used ({reason_of(error)}): name another port, or 0 for any free one")
-            )
+            what = f"cannot be used ({reason_of(error)}): name another port, or 0 for any free one"
+            if isinstance(error, ImportError):
+                what = _lack(error)
             if port is not None:
                 raise RecipeError([Problem("--metrics-port", what)]) from None
-            _log.warning("%s %s", _ENDPOINT if chosen is None else f"{PORT}={chosen}", what)
-            if wanted and not is_missing:
-                _set_up(wanted, None, until_sent)
+            _log.warning("%s=%s %s", PORT, chosen, what)
+        for signals in (wanted, []):  # the page for Prometheus is there even if nothing can be sent
+            if not signals and not readers:
+                break
+            try:
+                _set_up(signals, readers, until_sent)
+            except ImportError as error:
+                if port is not None:
+                    raise RecipeError([Problem("--metrics-port", _lack(error))]) from None
+                _log.warning("%s %s", _ENDPOINT, _lack(error))
+            except Exception as error:
+                names = ", ".join(name for name in sorted(os.environ) if name.startswith("OTEL_"))
+                what = cut(" ".join(str(error).split()), 160)
+                _log.warning("nothing is sent, because one of %s cannot be used: %s", names, what)
+            else:
+                break
         yield address
+
+
+def _lack(error: ImportError) -> str:
+    return f"needs {error.name}, not installed here: {_EXTRA}"
 
 
 def _port_of_environment() -> int | None:
@@ -89,18 +111,21 @@ def _flag(name: str) -> bool:
     return os.environ.get(name, "").strip().lower() == "true"
 
 
-def _set_up(wanted: list[str], port: int | None, until_sent: ExitStack) -> str:
-    """Set up an SDK that ``until_sent`` ends, which sends what is left; return the address for Prometheus.
+def _set_up(wanted: list[str], readers: list[Any], until_sent: ExitStack) -> None:
+    """Set up an SDK that ``until_sent`` ends, which sends what is left.
+
+    Args:
+        readers: they get the metrics, too.
 
     Raises:
         ImportError: a package is missing.
-        OSError: the port cannot be used.
+        Exception: what a variable says cannot be used; each has an exception of its own.
     """
     from importlib.metadata import PackageNotFoundError, version
 
     from opentelemetry import trace
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -112,25 +137,66 @@ def _set_up(wanted: list[str], port: int | None, until_sent: ExitStack) -> str:
     resource = Resource.create()
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "flux-pipelines", "service.version": own}))
-    readers: list[MetricReader] = []
-    address = ""
-    if port is not None:  # first: it may fail
-        reader, address = _prometheus(port, until_sent)
-        readers.append(reader)
-    if "metrics" in wanted:
-        exporter = import_module(f"{_package('METRICS')}.metric_exporter").OTLPMetricExporter()
-        readers.append(PeriodicExportingMetricReader(exporter))
-    meters = MeterProvider(readers, resource, shutdown_on_exit=False)
-    until_sent.callback(meters.shutdown)
     spans: trace.TracerProvider = trace.NoOpTracerProvider()
+    providers: list[Any] = []
     if "traces" in wanted:
         spans = tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
         exporter = import_module(f"{_package('TRACES')}.trace_exporter").OTLPSpanExporter()
         tracers.add_span_processor(BatchSpanProcessor(exporter))
-        until_sent.callback(tracers.shutdown)
+        providers.append(tracers)
+    if "metrics" in wanted:
+        exporter = import_module(f"{_package('METRICS')}.metric_exporter").OTLPMetricExporter()
+        readers = [*readers, PeriodicExportingMetricReader(exporter)]
+    meters = MeterProvider(readers, resource, shutdown_on_exit=False)
+    complaints = _Complaints()
+    until_sent.callback(_send_rest, [*providers, meters], complaints)
     until_sent.callback(probe.switch, None)
     probe.switch(probe.Probe(spans.get_tracer(probe.SCOPE, own), meters.get_meter(probe.SCOPE, own)))
-    return address
+
+
+class _Complaints(logging.Handler):
+    """Keeps the last complaint of OpenTelemetry instead of many lines about each attempt to send."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+        self.has_ended = False
+        self._logger = logging.getLogger("opentelemetry")
+        self._logger.propagate = False
+        self._logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()
+
+    def end(self) -> None:
+        self._logger.removeHandler(self)
+        self._logger.propagate = True
+        self.has_ended = True
+
+
+def _send_rest(providers: list[Any], complaints: _Complaints) -> None:
+    """End the SDK, which sends what is left; give that up after ``PATIENCE``, or at a signal."""
+    over = threading.Event()
+
+    def end(provider: Any) -> None:
+        with suppress(Exception):  # its reader has complained
+            provider.shutdown()
+
+    def end_all() -> None:
+        threads = [threading.Thread(target=end, args=(provider,), daemon=True) for provider in providers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        complaints.end()  # only now: what was given up still complains
+        over.set()
+
+    with background.cut_short(over.set):
+        threading.Thread(target=end_all, daemon=True).start()
+        over.wait(PATIENCE)
+    if complaints.last or not complaints.has_ended:
+        why = cut(" ".join(complaints.last.split())) or f"no answer within {PATIENCE:g} s"
+        _log.warning("%s: not all that was measured could be sent: %s", _ENDPOINT, why)
 
 
 def _package(signal: str) -> str:

@@ -1,10 +1,12 @@
 """Who is told when a run ends: a command, or a server."""
 
+import os
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
+from flux_tasks.errors import cut
 from pipelines.language import templates
 from pipelines.language.document.fields import AnyText, Part, Text, Wording, as_several, as_tuple
 
@@ -64,7 +66,13 @@ class OnEnd(Part):
         """What is wrong with it as a whole; empty if nothing is."""
         if bool(self.command) == bool(self.webhook):
             return "needs a command or a webhook, and not both: write one of them"
-        return ""
+        if self.command and not self.command[0]:
+            return "names no program: write one first, such as [python, told.py]"
+        try:
+            is_usable = b"\0" not in b"".join(map(os.fsencode, self.command))
+        except UnicodeEncodeError:
+            is_usable = False
+        return "" if is_usable else f"has a sign in its command that no program can get: {cut(self.name)}: take it out"
 
     def to_data(self) -> Any:
         """Return the part as plain data."""

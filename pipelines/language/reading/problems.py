@@ -77,7 +77,8 @@ def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) 
             several = value if isinstance(value, list) else [value]
             places = [(*place, index) for index in range(len(several))] if several is value else [place]
             parts = [read_part(inner, one, at, problems) for one, at in zip(several, places, strict=True)]
-            given[key] = tuple(one for one in parts if one is not None)
+            if (kept := tuple(one for one in parts if one is not None)) or not several:
+                given[key] = kept
         elif (found := read_part(inner, value, place, problems)) is not None:
             given[key] = found
     return _validated(part, given, path, problems, is_whole=len(problems.problems) == before)

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -159,6 +160,75 @@ def test_a_command_that_hangs_is_ended_with_its_children_after_a_while(
     if (folder / "pid").exists() and (pid := (folder / "pid").read_text().strip()):
         status = Path(f"/proc/{pid}/stat")
         wait_until(lambda: not status.exists() or " Z " in status.read_text())
+
+
+def has_ended(folder: Path) -> bool:
+    status = Path(f"/proc/{(folder / 'pid').read_text().strip()}/stat")
+    return not status.exists() or " Z " in status.read_text()
+
+
+def test_what_a_command_leaves_is_ended_and_what_it_said_is_shown(
+    here_cli: Here, bfl: FakeBfl, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    add(folder, f"{{command: [sh, -c, 'sleep 600 & echo $! > {folder}/pid; echo out; echo err >&2; exit 0']}}")
+    done = perform(here_cli, bfl, folder)
+    assert (done.returncode, "was not told" in done.stderr) == (0, False)
+    assert {"out", "err"} <= set((capfd.readouterr().err + done.stderr).split())
+    wait_until(lambda: has_ended(folder))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_with_its_children_and_the_run_keeps_its_exit_code(
+    here_cli: Here, bfl: FakeBfl, folder: Path, number: signal.Signals
+) -> None:
+    add(folder, f"{{command: [sh, -c, 'sleep 600 & echo $! > {folder}/pid; kill -{number:d} {os.getpid()}; wait']}}")
+    done = perform(here_cli, bfl, folder)
+    assert (done.returncode, "this process was told to end" in done.stderr) == (0, True)
+    wait_until(lambda: has_ended(folder))
+
+
+async def test_a_signal_ends_a_command_in_an_async_block_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = f"sleep 600 & echo $! > {folder}/pid; kill -15 {os.getpid()}; wait"
+    monkeypatch.setenv("FLUX_ON_END", json.dumps({"command": ["sh", "-c", script]}))
+    async with Ending("it"):
+        pass
+    wait_until(lambda: has_ended(folder))
+
+
+def test_a_command_gets_no_secret_of_the_environment_and_what_else_it_needs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = (
+        "FLUX_WEBHOOK_SECRET",
+        "FLUX_STORAGE_OPTIONS",
+        "FLUX_ON_END_SECRET",
+        "PREFECT_API_KEY",
+        "AWS_SESSION_TOKEN",
+    )
+    secrets += (
+        "PREFECT_API_AUTH_STRING",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "PGPASSWORD",
+    )
+    for name in (*secrets, "https_proxy", "SSH_AUTH_SOCK"):
+        monkeypatch.setenv(name, "hush-hush-hush-hush")
+    monkeypatch.setenv("FLUX_ON_END", json.dumps({"command": ["sh", "-c", f"env > {folder}/env"]}))
+    Ending("it").tell()
+    told = dict(line.partition("=")[::2] for line in (folder / "env").read_text().splitlines())
+    assert [name for name, text in told.items() if "hush" in text] == [
+        name for name in told if name in ("https_proxy", "SSH_AUTH_SOCK")
+    ]
+    assert {"https_proxy", "SSH_AUTH_SOCK", "PATH", "HOME"} <= set(told)
+
+
+def test_a_problem_of_any_length_and_of_any_signs_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = f'cat > {folder}/told; printf %s "$FLUX_RUN_PROBLEM" > {folder}/problem'
+    monkeypatch.setenv("FLUX_ON_END", json.dumps({"command": ["sh", "-c", script]}))
+    problem = "\0\ud800" + "wrong " * 100_000
+    Ending("it").tell(problem)
+    assert len((folder / "problem").read_text()) == 2_000
+    assert len(json.loads((folder / "told").read_text())["problem"]) == len(problem)
 
 
 def refuse(bfl: FakeBfl) -> None:
@@ -347,6 +417,8 @@ def test_a_recipe_that_only_the_store_has_runs_no_command_when_it_is_tried_again
         ("{when: failed}", "needs a command or a webhook, and not both"),
         ("[]", "on_end"),
         ("nobody", "is not a call or a list of calls: write one such as"),
+        ('{command: [./told.sh, "a\\0b"]}', "on_end: has a sign in its command that no program can get: ./told.sh a"),
+        ('{command: ["", now]}', "on_end: names no program: write one first"),
     ],
 )
 def test_what_is_wrong_with_a_call_is_said_before_anything_is_spent(given: str, what: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +26,7 @@ from scripted import Answer, ScriptedServer
 from servers import unused_port
 from waiting import wait_until
 
-from flux_tasks.api.telemetry import probe
+from flux_tasks.api.telemetry import exporters, probe
 from flux_tasks.api.telemetry.exporters import exporting
 from flux_tasks.errors import RecipeError
 from pipelines import Recipe
@@ -231,12 +234,66 @@ def test_without_the_extra_it_is_said_what_to_install(
     assert (done.returncode, "pip install 'flux-pipelines[telemetry]'" in done.stderr) == (0, True)
 
 
-def test_a_collector_that_is_not_there_changes_nothing_about_the_run(
+@pytest.mark.parametrize("is_there", [False, True], ids=["away", "hanging"])
+def test_a_collector_that_is_away_or_hangs_is_one_line_and_delays_the_end_only_shortly(
+    is_there: bool, here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporters, "PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # accepts, and never answers
+        port = hanging.getsockname()[1] if is_there else unused_port()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        before = set(threading.enumerate())
+        done = perform(here_cli, bfl, folder)
+        assert done.returncode == 0
+        assert any(thread.name.startswith("Otel") for thread in set(threading.enumerate()) - before)  # not waited for
+        [line] = done.stderr.splitlines()
+        assert "OTEL_EXPORTER_OTLP_ENDPOINT: not all that was measured could be sent: " in line
+    wait_until(lambda: not [one for one in set(threading.enumerate()) - before if one.name.startswith("Otel")])
+
+
+def test_a_signal_while_the_collector_hangs_ends_the_wait_and_the_run_keeps_its_exit_code(
     here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{unused_port()}")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
-    assert perform(here_cli, bfl, folder).returncode == 0
+    monkeypatch.setattr(exporters, "PATIENCE", 600.0)
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+
+        def take() -> None:
+            taken.append(hanging.accept()[0])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        threading.Thread(target=take, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{hanging.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")  # nothing is sent before the end
+        done = perform(here_cli, bfl, folder)
+    assert (done.returncode, "not all that was measured could be sent" in done.stderr) == (0, True)
+    [connection] = taken
+    with connection:
+        connection.sendall(b"HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n")  # ends what was given up
+        wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("Otel")])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "why"),
+    [
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", "interval value 0.0 is invalid"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-5", "max_queue_size must be a positive integer"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "abc", "must be a non-negative integer but got abc"),
+    ],
+)
+def test_a_variable_of_opentelemetry_that_cannot_be_used_is_a_warning_and_the_page_for_prometheus_stays(
+    collector: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: Any, variable: str, value: str, why: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with exporting(0) as address:
+        assert scraped(address)
+    with exporting() as address:
+        assert (address, probe.probe) == ("", None)
+    assert len(caplog.messages) == 2
+    assert all(variable in said and why in said for said in caplog.messages)
 
 
 @pytest.fixture
