@@ -390,7 +390,7 @@ def test_a_recipe_with_a_command_is_not_deployed_because_it_would_travel_as_text
     (folder / "r.yaml").write_text(FREE.format(folder=folder) + "on_end: {command: [./told.sh]}\n")
     with pytest.raises(RecipeError) as caught:
         check_travels(loader.load(folder / "r.yaml"))
-    assert str(caught.value).endswith("runs commands: name it in FLUX_ON_END where it runs")
+    assert str(caught.value).endswith("runs commands: take it out, and name it in FLUX_ON_END")
 
 
 def test_a_recipe_that_only_the_store_has_runs_no_command_when_it_is_tried_again(
@@ -416,7 +416,7 @@ def test_a_recipe_that_only_the_store_has_runs_no_command_when_it_is_tried_again
         ("{webhook: 'https://x.example', command: [x]}", "needs a command or a webhook, and not both"),
         ("{when: failed}", "needs a command or a webhook, and not both"),
         ("[]", "on_end"),
-        ("nobody", "is not a call or a list of calls: write one such as"),
+        ("nobody", "on_end: 'nobody' is not a call: write {command: [./told.sh], when: failed} or {webhook: "),
         ('{command: [./told.sh, "a\\0b"]}', "on_end: has a sign in its command that no program can get: ./told.sh a"),
         ('{command: ["", now]}', "on_end: names no program: write one first"),
     ],
