@@ -20,7 +20,7 @@ from flux_tasks.jobs.call import Call
 from flux_tasks.settings import ENDPOINTS, Settings
 from flux_tasks.store.owner import has_ended, is_of_this_machine, readable, this_process
 from flux_tasks.store.records import Store
-from pipelines.data.manifest import ManifestRow, read_manifest
+from pipelines.data.manifest import ManifestRow, ShardRows, read_manifest
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.recipe import Source
 from pipelines.language.reading import loader, yaml
@@ -259,7 +259,10 @@ class BegunRun:
             if is_of_this_machine(owner) and not has_ended(owner):
                 continue  # it runs at this moment
             self._store.remove_record(self._kind, run_id)
-            told.append(_obituary(run_id, record))
+            parts = ShardRows(self._store, run_id)
+            told.append(_obituary(run_id, record, parts))
+            if has_ended(owner):
+                parts.remove()
         return told
 
     def end(self) -> None:
@@ -280,12 +283,10 @@ def unended_runs(store: Store) -> set[str]:
         raise StoreUnavailable.of("read", error) from error
 
 
-def _obituary(run_id: str, record: Mapping[str, Any]) -> str:
+def _obituary(run_id: str, record: Mapping[str, Any], parts: ShardRows) -> str:
     owner = str(record.get("owner", ""))
     what = "did not come to its end" if has_ended(owner) else "has not come to its end, or still runs there"
-    counts: Counter[str] = Counter()
-    with suppress(OSError):
-        counts.update(row["outcome"] for row in read_rows(str(record.get("manifest"))))
+    counts = parts.counts(str(record.get("manifest")))
     ended = ", ".join(f"{number} {outcome}" for outcome, number in sorted(counts.items())) or "none that is known"
     return (
         f"the run {run_id} of this recipe, begun {record.get('started')} on {readable(owner)}, {what}. "

@@ -9,7 +9,9 @@ import contextlib
 import io
 import json
 import re
+import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -20,8 +22,20 @@ import orjson
 
 from flux_tasks import errors, files
 from flux_tasks.errors import FluxError, InvalidImage, InvalidRequest, Moderated, RunStopped, SubmissionUncertain
+from flux_tasks.files.search.trees import tree
+from flux_tasks.store.records import Store
 
-__all__ = ["FINE", "SEVERITY", "ItemOutcome", "Manifest", "ManifestRow", "StepOutcome", "StepRow", "read_manifest"]
+__all__ = [
+    "FINE",
+    "SEVERITY",
+    "ItemOutcome",
+    "Manifest",
+    "ManifestRow",
+    "ShardRows",
+    "StepOutcome",
+    "StepRow",
+    "read_manifest",
+]
 
 
 class ItemOutcome(StrEnum):
@@ -275,3 +289,45 @@ def _in_words_of_today(row: Any) -> Any:
             step["outcome"] = _EARLIER_WORDS.get(outcome, outcome) if isinstance(outcome, str) else outcome
             step["is_paid"] = "tool" in step
     return row
+
+
+_OF_SHARDS = ("stop", "division", "listing")
+"""Records that a run has only for its shards; see ``flows/attempt.py``."""
+
+
+class ShardRows:
+    """What a run in shards has in the store while it lasts, and leaves there when it is killed."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._kind = files.join("runs", run_id)
+        self._folder = store.location(self._kind, "shards")
+
+    def counts(self, manifest: str) -> Counter[str]:
+        """Return how many items have ended in each outcome, by the run's manifest or by the rows of its shards.
+
+        What cannot be read is left out.
+        """
+        outcomes: dict[int, str] = {}
+        places = [manifest]
+        with contextlib.suppress(OSError):
+            places += [files.join(self._folder, found.name) for found in tree(self._folder)]
+        for place in filter(lambda place: place == manifest or place.endswith(".jsonl"), places):
+            with contextlib.suppress(OSError, TypeError):
+                for row in read_manifest(place):
+                    if not isinstance(row, dict) or not {"index", "outcome"} <= row.keys():  # it is damaged
+                        continue
+                    if row["outcome"] != ItemOutcome.HELD or row["index"] not in outcomes:
+                        outcomes[row["index"]] = str(row["outcome"])
+        return Counter(outcomes.values())
+
+    def remove(self) -> None:
+        """Remove all that was there for the shards; what cannot be removed stays."""
+        with contextlib.suppress(OSError):
+            for name in _OF_SHARDS:
+                self._store.remove_record(self._kind, name)
+            if files.is_local(self._folder):
+                shutil.rmtree(files.local_path(self._folder), ignore_errors=True)
+                return
+            for found in tree(self._folder):
+                files.remove(files.join(self._folder, found.name))

@@ -15,6 +15,7 @@ from flux_tasks import files
 from flux_tasks.errors import FluxError, Interrupted, RunStopped, StoreUnavailable
 from flux_tasks.settings import Settings, without_secrets
 from flux_tasks.store.records import Store
+from pipelines.data.manifest import ShardRows
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
@@ -50,6 +51,7 @@ class Division:
     def __init__(self, store: Store, run_id: str) -> None:
         self._store = store
         self._kind = files.join("runs", run_id)
+        self._rows = ShardRows(store, run_id)
 
     def begin(
         self,
@@ -131,16 +133,24 @@ class Division:
     def why_stopped(self) -> str:
         """Why no new job is begun; empty if the run goes on, or the store cannot be read at the moment."""
         with suppress(OSError):
-            return str(self._store.record_or_empty(self._kind, "stop").get("why", ""))
+            why = str(self._store.record_or_empty(self._kind, "stop").get("why", ""))
+            return why or ("the run that it is part of has ended" if self.is_over else "")
         return ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended, or was killed and the next one has removed what was there for the shards.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        with suppress(ValueError):
+            return self._store.record(self._kind, "division") is None
+        return False
 
     def end(self) -> None:
         """Remove what was there for the shards."""
-        with suppress(OSError):
-            for name in ("stop", "division", "listing"):
-                self._store.remove_record(self._kind, name)
-            if files.is_local(self._store.url):
-                files.local_path(self._store.location(self._kind, "shards")).rmdir()
+        self._rows.remove()
 
 
 class Attempt:
@@ -155,6 +165,7 @@ class Attempt:
         self._division = Division(store, shard.of)
         self._folder = ShardFolder(store, shard.of, shard.number)
         self._warnings: list[str] = []
+        self._is_begun = False
         self._folder.note_life(secrets.token_hex(8))
 
     def settings(self, own: Settings) -> Settings:
@@ -184,6 +195,7 @@ class Attempt:
             shard = replace(self._division.listed(self._shard), ended=self._folder.ended())
         except OSError as error:
             raise StoreUnavailable.of("read", error) from error
+        self._is_begun = True
         manifest = self._folder.new_manifest()
         return Run(recipe, settings, on_event=note, manifest=manifest, shard=shard, **options)
 
@@ -219,5 +231,8 @@ class Attempt:
         Raises:
             OSError: the store cannot be written.
         """
+        if self._is_begun and self._division.is_over:  # nobody waits for it any more
+            self._folder.remove()
+            return
         kind = "" if problem is None else type(problem).__name__
         self._folder.end(kind=kind, problem=str(problem or ""), warnings=self._warnings)

@@ -131,8 +131,6 @@ class _Coordinator:
 
     def end(self) -> None:
         """Remove what was there for the shards: their rows are in the manifest of the run."""
-        for folder in self.folders.values():
-            folder.remove()
         self._division.end()
 
     async def _bring_to_end(self, number: int) -> None:

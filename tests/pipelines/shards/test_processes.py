@@ -96,9 +96,15 @@ def test_shards_end_with_the_run_that_is_killed_and_the_same_command_goes_on(
     running.communicate()
     wait_until(lambda: not any(child.is_running() for child in children))
     bfl.hold = False
+    [killed] = (tmp_path / "store" / "runs").iterdir()
+    row = {"index": 0, "source": "photos/p0.png", "item": "p0", "outcome": "done"}
+    (killed / "shards" / "1" / f"{'0' * 16}.jsonl").write_text(json.dumps(row) + "\n")  # one item had ended
+    (killed / "shards" / "1" / f".alive.json.{'0' * 16}.tmp").write_text("{")
     again = cli("run", "recipe.yaml", "--endpoint", bfl.url, "--shards", "2", key="k")
     assert again.returncode == 0, again.stderr
     assert "6 collected from an earlier run" in again.stdout
+    assert "Of its 6 items had ended: 1 done. What it paid for" in again.stderr
+    assert {path.name for path in killed.iterdir()} <= {"manifest.jsonl", "run.json", "state.json"}
     assert is_paid_once(bfl)
 
 
