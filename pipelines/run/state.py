@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError
@@ -253,21 +253,29 @@ class StateRecord:
         self._written = state
 
 
-def read_states(store: Store, run_ids: Sequence[str]) -> list[RunState]:
-    """Return the states of runs, in the order of ``run_ids``, without those of which nothing can be read.
+def read_states(store: Store, run_ids: Sequence[str]) -> tuple[list[RunState], list[str]]:
+    """Return the states of runs, in the order of ``run_ids``, and the locations of records that are damaged.
+
+    Of a run with a damaged record, there is what its other files tell, or nothing.
 
     Raises:
         OSError: the store cannot be read.
     """
-    return [state for state in each(partial(_read, store), run_ids) if state is not None]
+    found = [*each(partial(_read, store), run_ids)]
+    return [state for state, _ in found if state is not None], [damaged for _, damaged in found if damaged]
 
 
-def _read(store: Store, run_id: str) -> RunState | None:
-    record = store.record_or_empty(files.join("runs", run_id), _NAME)
+def _read(store: Store, run_id: str) -> tuple[RunState | None, str]:
+    kind, damaged = files.join("runs", run_id), ""
     try:
-        return RunState.model_validate(record)
-    except ValidationError:
-        return _of_earlier_version(store, run_id)
+        if (record := store.record(kind, _NAME)) is not None:
+            return RunState.model_validate(record), ""
+    except ValueError:
+        damaged = _NAME
+    state = _of_earlier_version(store, run_id)
+    if state is None and not damaged and "run" in store.records(kind):
+        damaged = "run"
+    return state, damaged and store.location(kind, f"{damaged}.json")
 
 
 def _of_earlier_version(store: Store, run_id: str) -> RunState | None:

@@ -131,6 +131,25 @@ def test_history_lists_runs_with_their_ends_also_those_of_an_earlier_version(
         }
 
 
+def test_damaged_records_of_runs_are_named(here_cli: Here, bfl: FakeBfl, folder: Path) -> None:
+    perform(here_cli, bfl, folder)
+    [run] = (folder / "store" / "runs").iterdir()
+    (run / "state.json").write_text("{")
+    for command in ("status", "history"):
+        done = here_cli(command)
+        assert done.returncode == 0
+        assert f"{run}/state.json is damaged" in done.stderr
+        assert run.name in done.stdout, "its manifest is whole"
+    (run / "run.json").write_text("{")
+    for command in ("status", "history"):
+        done = here_cli(command)
+        assert done.returncode != 0
+        assert f"{run}/state.json is damaged" in done.stderr
+        assert "no run" not in done.stdout
+    (run / "state.json").unlink()
+    assert f"{run}/run.json is damaged" in here_cli("history").stderr
+
+
 def test_history_can_be_of_one_recipe_by_its_name_or_its_file(here_cli: Here, bfl: FakeBfl, folder: Path) -> None:
     perform(here_cli, bfl, folder)
     for recipe in ("clean", str(folder / "recipe.yaml")):

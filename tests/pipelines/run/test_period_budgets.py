@@ -225,6 +225,7 @@ def test_a_plan_and_the_store_show_what_is_left_of_each_budget(here: Place, here
     ]
     assert "budget of nightly: 2.00 of 20 credits a day are left: too few, the run would stop" in str(found)
     assert "budget of the whole store: 72.00 of 100 credits a month are left" in str(found)
+    assert here_cli("store", "budget", "--day", "5", "--store", str(here.folder / "new")).stderr == "", "it is made"
     shows = json.loads(here_cli("store", "budget", "--store", here.settings.store, "--json").stdout)
     assert shows["month"] == {"credits": 100, "spent": 28}
 

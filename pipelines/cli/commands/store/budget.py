@@ -53,9 +53,10 @@ def budget(
     """
     from flux_tasks.store.account import periods
 
-    found = opened(Places(store=place).settings(needs_key=False))
+    is_set = bool(day is not None or month is not None or timezone)
+    found = opened(Places(store=place).settings(needs_key=False), is_to_be_made=is_set)
     try:
-        if day is not None or month is not None or timezone:
+        if is_set:
             before = {limit.period: limit for limit in _limits(found, is_set_anew=None not in (day, month))}
             caps: dict[str, Any] = {name: limit.credits for name, limit in before.items()}
             caps |= {name: cap for name, cap in (("day", day), ("month", month)) if cap is not None}

@@ -19,8 +19,8 @@ Yes = Annotated[bool, Parameter(help="do it; without this, only say what would b
 store = Program(name="store", help="Look at what is stored, check it, and settle held jobs.", group_parameters=OPTIONS)
 
 
-def opened(settings: Settings) -> Store:
-    """Return the store, after a line on standard error if nothing is in it.
+def opened(settings: Settings, *, is_to_be_made: bool = False) -> Store:
+    """Return the store, after a line on standard error if nothing is in it, unless it is made if need be.
 
     Raises:
         StoreUnavailable: it cannot be read.
@@ -32,6 +32,6 @@ def opened(settings: Settings) -> Store:
         is_new = store.is_new()
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
-    if is_new:
+    if is_new and not is_to_be_made:
         print_error(f"there is no store at {store.url} yet; --store or FLUX_STORE names another one")
     return store

@@ -12,7 +12,7 @@ from flux_tasks.errors import StoreUnavailable
 from flux_tasks.units import credits, duration, measured_duration, table_text
 from pipelines.cli.commands.store.program import Place, opened
 from pipelines.cli.common import Exit, Json, Location, Places, Positive, load_recipe
-from pipelines.cli.terminal import print_line, terminal_width
+from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.store.records import Store
@@ -111,9 +111,14 @@ def _states(store: Store, run_ids: Sequence[str]) -> list[RunState]:
     from pipelines.run.state import read_states
 
     try:
-        return read_states(store, run_ids)
+        states, damaged = read_states(store, run_ids)
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
+    for location in damaged:
+        print_error(f"{location} is damaged: what it says of its run is not shown")
+    if damaged and not states:
+        raise StoreUnavailable(f"no run in {store.url} can be read: their records are damaged")
+    return states
 
 
 def _data(state: RunState) -> dict[str, object]:
