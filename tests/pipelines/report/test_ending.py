@@ -416,7 +416,7 @@ def test_a_recipe_that_only_the_store_has_runs_no_command_when_it_is_tried_again
         ("{webhook: 'https://x.example', command: [x]}", "needs a command or a webhook, and not both"),
         ("{when: failed}", "needs a command or a webhook, and not both"),
         ("[]", "on_end"),
-        ("nobody", "is not a call or a list of calls: write one such as"),
+        ("nobody", "on_end: 'nobody' is not a call: write {command: "),
         ('{command: [./told.sh, "a\\0b"]}', "on_end: has a sign in its command that no program can get: ./told.sh a"),
         ('{command: ["", now]}', "on_end: names no program: write one first"),
     ],
