@@ -278,6 +278,30 @@ def test_a_job_whose_result_is_stored_is_written_from_there_without_a_word_to_th
     assert (folder / "one.png").read_bytes() == bfl.known["job-1"]["data"]
 
 
+def test_a_picture_is_written_to_no_folder_under_no_wrong_extension_and_over_no_other_file(
+    here_cli: Here, bfl: FakeBfl, folder: Path, finished: int
+) -> None:
+    def collected(name: str) -> tuple[int, str]:
+        done = here_cli("collect", "job-1", "-o", f"{folder}/{name}", "--endpoint", bfl.url)
+        return done.returncode, done.stderr
+
+    (folder / "mine.png").write_bytes(b"my only photo")
+    (folder / "sub.png").mkdir()
+    for name, why in (
+        ("one.jpg", "one.png"),
+        ("one.txt", "one.png"),
+        ("mine.png", "is there already, and is not this picture"),
+        ("sub.png", "is a folder"),
+        ("new/", "is a folder"),
+    ):
+        code, said = collected(name)
+        assert (code, "--output" in said, why in said) == (2, True, True), said
+        assert len(said.splitlines()) == 1
+    assert (folder / "mine.png").read_bytes() == b"my only photo"
+    assert not [*folder.glob("one.*"), *folder.glob("new*")]
+    assert [collected(name)[0] for name in ("one.PNG", "one.PNG", "bare")] == [0, 0, 0]
+
+
 def test_a_job_that_a_run_waits_for_is_left_to_it(here_cli: Here, bfl: FakeBfl, store: Store, finished: int) -> None:
     left_behind(bfl, store, owner=this_process())
     done = here_cli("collect", "job-1", "--endpoint", bfl.url, key="right-key")

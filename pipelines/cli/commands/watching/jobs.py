@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, quote
+from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, cut, quote
 from flux_tasks.units import credits, duration, table_text
 from pipelines.cli.commands.store.program import Place, opened
 from pipelines.cli.common import Exit, Json, Location, Places
@@ -114,7 +115,7 @@ def collect(
         job: the id that the service gave the job
         polling_url: where to ask for it, as the answer to its submission said (default: the endpoint's own address)
         key: the held job that it is, by the beginning of its key; `flux-pipelines store held` lists them
-        output: write the picture to this file; it may be an fsspec URL
+        output: write the picture, as it came, to this new file; it may be an fsspec URL
     """
     from flux_tasks import background, files
     from flux_tasks.jobs.collection import collect_by_id
@@ -124,6 +125,10 @@ def collect(
     if not job.strip():
         raise RecipeError([Problem("ID", "is empty: write the id that the service gave the job")])
     settings = places.settings(needs_key=False)
+    if output is not None and (
+        str(output).endswith("/") or (files.is_local(output) and Path(files.local_name(output)).is_dir())
+    ):
+        raise RecipeError([Problem("--output", f"{quote(output)} is a folder: write a file in it, such as hens.png")])
     store = opened(settings)
     background.run(drain_spool(settings))  # its id may be there
     entry, image = _entry_of(store, job, key), _stored(store, job)
@@ -143,9 +148,33 @@ def collect(
     if image is not None:
         print_line(f"in the store: {image.uri}")
     if output is not None:
-        files.write(str(output), data)
-        print_line(f"written: {output} ({len(data):,} bytes)")
+        _write(str(output), data)
     return Exit.OK
+
+
+def _write(output: str, data: bytes) -> None:
+    """Write a picture to a file that is not there yet, or that is the same.
+
+    Raises:
+        RecipeError: something else is there, or its extension is of another type.
+    """
+    from flux_tasks import files
+    from flux_tasks.images.encoding import EXTENSIONS, inspect
+
+    kind = inspect(data).media_type
+    found, fitting = files.extension(output), EXTENSIONS.get(kind, "")
+    if "." in files.name(output) and fitting and found.replace("jpeg", "jpg") != fitting:
+        better = (
+            f"{output.removesuffix(found)}{fitting}" if output.endswith(found) else f"a name that ends with .{fitting}"
+        )
+        raise RecipeError([Problem("--output", f"{quote(output)} does not fit {kind}: write {cut(better)}")])
+    if files.exists(output):
+        if files.read(output) != data:
+            what = f"{quote(output)} is there already, and is not this picture: write another name, or remove it"
+            raise RecipeError([Problem("--output", what)])
+    else:
+        files.write(output, data)
+    print_line(f"written: {output} ({len(data):,} bytes)")
 
 
 def _stored(store: Store, job: str) -> ImageRef | None:
