@@ -259,8 +259,7 @@ class BegunRun:
             if is_of_this_machine(owner) and not has_ended(owner):
                 continue  # it runs at this moment
             self._store.remove_record(self._kind, run_id)
-            parts = ShardRows(self._store, run_id)
-            told.append(_obituary(run_id, record, parts))
+            told.append(_obituary(run_id, record, parts := ShardRows(self._store, run_id)))
             if has_ended(owner):
                 parts.remove()
         return told

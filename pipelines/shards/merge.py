@@ -91,7 +91,7 @@ class Gathering:
             for _ in range(_WORKERS):
                 group.create_task(self._work(pairs))
         if self._left:
-            self._stop_as_changed(f"{self._left} of the items that the run began with are not in it any more")
+            self._stop_as_changed(f"{self._left} of the items that the run began with are not in their place any more")
 
     def _pairs(self, rows: Iterator[ManifestRow]) -> Iterator[tuple[Item | None, ManifestRow | None]]:
         """Return the items that are not answered yet with their rows; a row whose item is gone comes without one."""
