@@ -191,6 +191,7 @@ def test_a_function_beside_a_recipe_is_refused_where_it_does_not_travel(
         ),
         (["--cron", "0 3 * * *", "--interval", "1h"], "--interval: cannot be used together with --cron"),
         (["--cron", "0 3 * * *", "--timezone", "Mars/Base"], "--timezone: 'Mars/Base' is not known"),
+        (["--cron", "0 3 * * *", "--timezone", "localtime"], "--timezone: 'localtime' is not known"),
         (["--timezone", "UTC"], "--timezone: belongs to a schedule"),
         (["--endpoint", "locl"], "'locl' is not an endpoint (did you mean 'local'?)"),
         (["--name", "a/b"], "--name: 'a/b' holds one of / % & < >"),

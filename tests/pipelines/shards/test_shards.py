@@ -209,7 +209,7 @@ def test_one_run_of_the_store_has_one_folder_and_one_manifest(here: Place) -> No
         "run.json",
         "state.json",
     ]
-    [state] = read_states(Store(here.settings.store), [run.summary.run_id])
+    [state], _ = read_states(Store(here.settings.store), [run.summary.run_id])
     assert (state.state, state.counts, state.total) == ("fine", {"done": PICTURES}, PICTURES)
     assert not list((store / "begun").rglob("*.json"))
 
