@@ -110,7 +110,7 @@ def test_serve_and_its_run_end_at_a_signal_though_the_prefect_server_has_gone(
         out, err = served.communicate(timeout=PATIENCE)
     wait_until(lambda: not is_process_alive(run))
     assert served.returncode == 0, err
-    assert "ending: 1 runs in work are cancelled" in out
+    assert "ending: 1 run in work is cancelled" in out
     assert "the Prefect server did not take all of it" in out
     assert "Traceback" not in err
 

@@ -122,6 +122,7 @@ def _work(name: str) -> None:
             except Exception as error:
                 answer = "failed", _portable(error)
             _send(answers, answer)
+    os._exit(0)  # Python would wait for the thread that listens, and complain
 
 
 def _portable(error: Exception) -> Exception:

@@ -96,7 +96,7 @@ async def test_new_pictures_start_one_run_also_after_a_restart(watcher: Watcher,
     async with watcher.running():
         await watcher.until(lambda: len(watcher.started) == 3)
         await watcher.looked()
-    assert watcher.started[2:] == ["1 new pictures"]
+    assert watcher.started[2:] == ["1 new picture"]
 
 
 async def test_a_picture_that_is_written_over_is_new(watcher: Watcher, folder: Path) -> None:
@@ -104,7 +104,7 @@ async def test_a_picture_that_is_written_over_is_new(watcher: Watcher, folder: P
         await watcher.until(lambda: len(watcher.started) == 1)
         Image.new("RGB", (80, 64)).save(folder / "photos" / "p0.png")
         await watcher.until(lambda: len(watcher.started) == 2)
-    assert watcher.started == ["2 new pictures", "1 new pictures"]
+    assert watcher.started == ["2 new pictures", "1 new picture"]
 
 
 async def test_nothing_starts_while_pictures_still_arrive(
