@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 AZURITE := 3.37.0
 DEMO := out/demo
 # More than there are cores: many tests wait for servers.
-WORKERS := $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1))')
+WORKERS := $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 
 .PHONY: demo demo-prefect test test-oldest test-all lint types contract format bench memory chaos budgets engines stubs docs site clean
 
