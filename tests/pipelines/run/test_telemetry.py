@@ -246,7 +246,8 @@ def test_a_collector_that_is_away_or_hangs_is_one_line_and_delays_the_end_only_s
         before = set(threading.enumerate())
         done = perform(here_cli, bfl, folder)
         assert done.returncode == 0
-        assert any(thread.name.startswith("Otel") for thread in set(threading.enumerate()) - before)  # not waited for
+        if is_there:  # it is not waited for; one that is away may be given up earlier
+            assert any(thread.name.startswith("Otel") for thread in set(threading.enumerate()) - before)
         [line] = done.stderr.splitlines()
         assert "OTEL_EXPORTER_OTLP_ENDPOINT: not all that was measured could be sent: " in line
     wait_until(lambda: not [one for one in set(threading.enumerate()) - before if one.name.startswith("Otel")])
