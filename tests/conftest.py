@@ -47,14 +47,8 @@ def _certificates(*_: str | None) -> ssl.SSLContext:
 
 
 @pytest.hookimpl(trylast=True)  # in random order otherwise
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("early") is None)
-    # OpenTelemetry has one provider a process: in some orders these tests wait for one another's exporters.
-    places = [number for number, item in enumerate(items) if item.path.name == "test_telemetry.py"]
-    written = sorted((items[number] for number in places), key=lambda item: int(item.location[1] or 0))
-    for number, item in zip(places, written, strict=True):
-        items[number] = item
 
 
 def pytest_collection_finish() -> None:

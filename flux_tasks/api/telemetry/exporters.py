@@ -139,15 +139,20 @@ def _set_up(wanted: list[str], readers: list[Any], until_sent: ExitStack) -> Non
         resource = resource.merge(Resource({"service.name": "flux-pipelines", "service.version": own}))
     spans: trace.TracerProvider = trace.NoOpTracerProvider()
     providers: list[Any] = []
-    if "traces" in wanted:
-        spans = tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-        exporter = import_module(f"{_package('TRACES')}.trace_exporter").OTLPSpanExporter()
-        tracers.add_span_processor(BatchSpanProcessor(exporter))
-        providers.append(tracers)
-    if "metrics" in wanted:
-        exporter = import_module(f"{_package('METRICS')}.metric_exporter").OTLPMetricExporter()
-        readers = [*readers, PeriodicExportingMetricReader(exporter)]
-    meters = MeterProvider(readers, resource, shutdown_on_exit=False)
+    with ExitStack() as begun:  # ended again if what follows cannot be set up: each has a thread
+        if "traces" in wanted:
+            spans = tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+            exporter = import_module(f"{_package('TRACES')}.trace_exporter").OTLPSpanExporter()
+            tracers.add_span_processor(BatchSpanProcessor(exporter))
+            begun.callback(tracers.shutdown)
+            providers.append(tracers)
+        if "metrics" in wanted:
+            exporter = import_module(f"{_package('METRICS')}.metric_exporter").OTLPMetricExporter()
+            periodic = PeriodicExportingMetricReader(exporter)
+            begun.callback(periodic.shutdown)
+            readers = [*readers, periodic]
+        meters = MeterProvider(readers, resource, shutdown_on_exit=False)
+        begun.pop_all()
     complaints = _Complaints()
     until_sent.callback(_send_rest, [*providers, meters], complaints)
     until_sent.callback(probe.switch, None)

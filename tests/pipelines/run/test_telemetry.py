@@ -289,10 +289,14 @@ def test_a_variable_of_opentelemetry_that_cannot_be_used_is_a_warning_and_the_pa
     collector: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: Any, variable: str, value: str, why: str
 ) -> None:
     monkeypatch.setenv(variable, value)
+    before = set(threading.enumerate())
     with exporting(0) as address:
-        assert scraped(address)
+        assert probe.probe is not None
+        probe.probe.throttled("erase-v1")
+        assert "flux_throttled" in scraped(address)
     with exporting() as address:
         assert (address, probe.probe) == ("", None)
+    assert not [one for one in set(threading.enumerate()) - before if one.name.startswith("Otel")]
     assert len(caplog.messages) == 2
     assert all(variable in said and why in said for said in caplog.messages)
 
