@@ -13,13 +13,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, TypeVar
 
-__all__ = ["Pool", "arun", "cut_short", "run", "start"]
+__all__ = ["Pool", "arun", "beside", "cut_short", "run", "start"]
 
 T = TypeVar("T")
 
@@ -126,6 +126,18 @@ async def arun(coroutine: Coroutine[Any, Any, T]) -> T:
     if _is_current(_ensure_loop()):
         return await coroutine
     return await asyncio.wrap_future(start(coroutine))
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do ``work`` beside the block; what is not done of it at the block's end is cancelled."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @contextmanager

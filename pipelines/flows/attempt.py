@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
 from flux_tasks import files
+from flux_tasks.background import beside
 from flux_tasks.errors import FluxError, Interrupted, RunStopped, StoreUnavailable
 from flux_tasks.settings import Settings, without_secrets
 from flux_tasks.store.records import Store
@@ -199,16 +200,9 @@ class Attempt:
         manifest = self._folder.new_manifest()
         return Run(recipe, settings, on_event=note, manifest=manifest, shard=shard, **options)
 
-    @asynccontextmanager
-    async def following(self, run: Run) -> AsyncIterator[None]:
+    def following(self, run: Run) -> AbstractAsyncContextManager[None]:
         """Give signs of life in the block, and stop the run when all of it is to end."""
-        task = asyncio.create_task(self._follow(run))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        return beside(self._follow(run))
 
     async def _follow(self, run: Run) -> None:
         pause = _LOOK if files.is_local(run.context.store.url) else 5 * _LOOK

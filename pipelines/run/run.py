@@ -242,7 +242,7 @@ class Run:
         for item in filter(None, self._left):
             self._next = item
             if self.stopped is not None:
-                await self.run_remaining(_refuse)
+                await self.run_remaining(refuse)
                 return True
             try:
                 await self._finish(item, None)
@@ -394,5 +394,10 @@ class Run:
             _items_log.info(escape_controls(f"{row['item']}: {row['outcome']}{jobs}"))
 
 
-async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
+async def refuse(task: str, arguments: dict[str, Any]) -> Any:
+    """Stand in for the call of a task where none can be begun any more.
+
+    Raises:
+        AssertionError: one was.
+    """
     raise AssertionError(f"{task} was begun after the run was stopped")

@@ -11,10 +11,10 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from flux_tasks import errors, files
+from flux_tasks.background import beside
 from flux_tasks.errors import BudgetReached, Interrupted, OutOfCredits, RecipeError, RunStopped, StoreUnavailable
 from flux_tasks.settings import without_secrets
 from flux_tasks.store.commit import patiently
@@ -96,15 +96,9 @@ class _Coordinator:
         run = self._run
         parts = (self._options, self._gathering.listing, run.listed)
         await patiently(self._division.begin, run.recipe, run.settings, *parts)
-        watching = asyncio.create_task(self._watch())
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number in numbers:
-                    group.create_task(self._bring_to_end(number))
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+        async with beside(self._watch()), asyncio.TaskGroup() as group:
+            for number in numbers:
+                group.create_task(self._bring_to_end(number))
         if self._spent is not None:
             self._run.stop(self._spent)
 

@@ -17,7 +17,7 @@ from pipelines.execution.answers import NeedsJob
 from pipelines.run.context import Event, EventKind
 from pipelines.run.item import ItemRun
 from pipelines.run.row import outcome_of_steps
-from pipelines.run.run import Run
+from pipelines.run.run import Run, refuse
 from pipelines.run.shard import Listing, ShardFolder, shard_of
 
 __all__ = ["Gathering"]
@@ -140,7 +140,7 @@ class Gathering:
     async def _held(self, item: Item) -> ManifestRow:
         """Return the row of an item that no shard has brought to an end."""
         self._stop_as_changed(f"no shard has worked on {item.source}, and maybe on others")
-        return await ItemRun(item, self._run.context, next(self._numbers)).run(_refuse)
+        return await ItemRun(item, self._run.context, next(self._numbers)).run(refuse)
 
     async def _has_to_be_written(self, row: ManifestRow) -> bool:
         """Check whether an item has results that no shard writes, or that are not here."""
@@ -189,7 +189,3 @@ def _paid_once(rows: Iterable[ManifestRow]) -> Iterator[ManifestRow]:
                 if row["error"] is None:
                     row["outcome"] = outcome_of_steps({step["outcome"] for step in row["steps"]})
         yield row
-
-
-async def _refuse(task: str, arguments: dict[str, Any]) -> Any:
-    raise AssertionError(f"{task} was begun after the run was stopped")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.states import Cancelled, Completed
 from waiting import PATIENCE, children, wait_until
 
+from flux_tasks.background import beside
 from flux_tasks.store.owner import is_process_alive
 from flux_tasks.store.records import Store
 from pipelines.flows.served import serving
@@ -48,16 +49,9 @@ class Watcher:
         self.started.append(why.partition(" in ")[0])
         return self.is_over
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         place, store = str(self.folder / "photos"), Store(str(self.folder / "store"))
-        task = asyncio.create_task(watch(place, "clean", store, self.start, self.told.append, pause=0.005))
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        return beside(watch(place, "clean", store, self.start, self.told.append, pause=0.005))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE):
