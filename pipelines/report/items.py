@@ -110,7 +110,7 @@ class Item:
         pictures = [self.before, self.thumbnail, *(step.thumbnail for step in self.steps)]
         pictures += [picture for view in self.views for picture in (view.picture, view.thumbnail)]
         masks = [*self.own_masks, *(mask for view in self.views for mask in view.masks)]
-        embedded = sum(len(picture.webp) for picture in pictures if isinstance(picture, Picture))
+        embedded = sum(len(picture.data) for picture in pictures if isinstance(picture, Picture))
         return embedded + sum(len(mask.outline.path) for mask in masks)
 
     @property

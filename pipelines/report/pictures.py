@@ -37,16 +37,17 @@ Spot = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An embedded picture: WebP as base64; ``width`` and ``height`` are pixels of the original, as people see it."""
+    """An embedded picture: a file as base64; ``width`` and ``height`` are pixels of the original, as people see it."""
 
-    webp: str
+    data: str
     width: int
     height: int
+    kind: str = "jpeg"
 
     @property
     def uri(self) -> str:
         """Return its address, which contains it."""
-        return f"data:image/webp;base64,{self.webp}"
+        return f"data:image/{self.kind};base64,{self.data}"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -183,7 +184,7 @@ def _whole_numbers(parameters: Mapping[str, Any], *names: str) -> list[int]:
 class Pictures:
     """The pictures of one item, each decoded at most once.
 
-    ``side`` is the long side of a preview in pixels, and ``max_bytes`` the most that it has as WebP.
+    ``side`` is the long side of a preview in pixels, and ``max_bytes`` the most that it has as a file.
     """
 
     side: int
@@ -208,7 +209,7 @@ class Pictures:
         kind = f"{side}-{limit}-of-{self.side}"
         found = self._kept(Picture, described, kind, lambda: _embed(self._scaled(described), side, limit))
         size = size_of(described)
-        return found if size is None or isinstance(found, Missing) else Picture(found.webp, *size)
+        return found if size is None or isinstance(found, Missing) else Picture(found.data, *size, found.kind)
 
     def _kept(self, kind: type[T], described: object, form: str, make: Callable[[], T]) -> T | Missing:
         """Return what was made of this picture before, or is made of it now, or why it cannot be."""
@@ -237,7 +238,9 @@ def _embed(image: Image.Image, side: int, limit: int) -> Picture:
     if max(image.size) > side:
         image = image.copy()
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return Picture(_webp(image, limit), *image.size)
+    # JPEG: it takes a tenth of WebP's time, and a report may need hundreds. It has no transparency.
+    kind = "webp" if image.has_transparency_data else "jpeg"
+    return Picture(_small_file(image, kind, limit), *image.size, kind)
 
 
 def _displayable(image: Image.Image) -> Image.Image:
@@ -248,12 +251,12 @@ def _displayable(image: Image.Image) -> Image.Image:
     return image
 
 
-def _webp(image: Image.Image, limit: int) -> str:
-    """Return ``image`` as base64 of a WebP of at most ``limit`` bytes: at lower quality if needed, then smaller."""
+def _small_file(image: Image.Image, kind: str, limit: int) -> str:
+    """Return ``image`` as base64 of a file of at most ``limit`` bytes: at lower quality if needed, then smaller."""
     while True:
         for quality in _QUALITIES:
             buffer = io.BytesIO()
-            image.save(buffer, "WEBP", quality=quality, method=1, icc_profile=image.info.get("icc_profile") or b"")
+            image.save(buffer, kind, quality=quality, method=1, icc_profile=image.info.get("icc_profile") or b"")
             if buffer.tell() <= limit or max(image.size) < 64:
                 return base64.b64encode(buffer.getvalue()).decode("ascii")
             if buffer.tell() * _LEAST_SHARE > limit:

@@ -22,7 +22,7 @@ import orjson
 from flux_tasks import files
 from flux_tasks.store.records import Store
 
-_FORMAT = 1  # raise it when copies are made in another way
+_FORMAT = 2  # raise it when copies are made in another way
 _MAX_BYTES = 24_000_000  # twice what a report shows
 
 T = TypeVar("T")

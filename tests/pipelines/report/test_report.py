@@ -114,7 +114,7 @@ def test_hostile_text_is_only_text(run: RunSummary, describe: Describe) -> None:
     page = page_of(evil, row, row, max_pictures=1)
     assert len(page.all("script")) == 1, "only the report's own"
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
-    assert all(attributes["src"].startswith("data:image/webp;base64,") for attributes in page.all("img"))
+    assert all(attributes["src"].startswith("data:image/jpeg;base64,") for attributes in page.all("img"))
 
 
 def test_nothing_outside_the_file_is_referred_to(run: RunSummary, describe: Describe) -> None:
@@ -250,6 +250,15 @@ def test_a_16_bit_picture_keeps_its_brightness(describe: Describe) -> None:
     assert isinstance(picture, Picture)
     red, _, _ = shown({"src": picture.uri}).convert("RGB").getpixel((30, 20))  # type: ignore[misc]
     assert abs(red - 128) < 4
+
+
+def test_what_is_transparent_in_a_picture_is_so_in_the_report(describe: Describe) -> None:
+    cut_out = Image.new("RGBA", (64, 48), "red")
+    cut_out.paste((0, 0, 0, 0), (0, 0, 32, 48))
+    picture = Pictures(1200).preview(describe(cut_out))
+    assert isinstance(picture, Picture)
+    alpha = shown({"src": picture.uri}).getchannel("A")
+    assert (alpha.getpixel((8, 24)), alpha.getpixel((56, 24))) == (0, 255)
 
 
 def test_a_picture_taken_on_its_side_is_shown_upright(describe: Describe) -> None:
