@@ -225,7 +225,7 @@ class Pictures:
         digest = digest_of(described)
         if digest not in self._copies:
             image = _displayable(_open(described))
-            image.thumbnail((self.side, self.side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            image.thumbnail((self.side, self.side), Image.Resampling.HAMMING)
             self._copies[digest] = image
         return self._copies[digest]
 
@@ -237,7 +237,7 @@ def _open(described: object) -> Image.Image:
 def _embed(image: Image.Image, side: int, limit: int) -> Picture:
     if max(image.size) > side:
         image = image.copy()
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+        image.thumbnail((side, side), Image.Resampling.HAMMING)
     # JPEG: it takes a tenth of WebP's time, and a report may need hundreds. It has no transparency.
     kind = "webp" if image.has_transparency_data else "jpeg"
     return Picture(_small_file(image, kind, limit), *image.size, kind)
@@ -261,7 +261,7 @@ def _small_file(image: Image.Image, kind: str, limit: int) -> str:
                 return base64.b64encode(buffer.getvalue()).decode("ascii")
             if buffer.tell() * _LEAST_SHARE > limit:
                 break
-        image = image.resize((max(1, image.width * 2 // 3), max(1, image.height * 2 // 3)), Image.Resampling.LANCZOS)
+        image = image.resize((max(1, image.width * 2 // 3), max(1, image.height * 2 // 3)), Image.Resampling.HAMMING)
 
 
 def _outline(mask: Image.Image) -> Outline:

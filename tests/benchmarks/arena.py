@@ -140,13 +140,15 @@ class Arena:
     def commands(
         self, contestant: str, work: Work, place: Path, photos: Path, command: str = "run"
     ) -> list[Sequence[str]]:
-        """Return the commands of a contestant, one for each process."""
+        """Return the commands of a contestant, one for each process; one recipe is shared as shards."""
         if contestant in RECIPES:
             options = ["--endpoint", self.url, "--store", f"{place}/store"]
             options += ["--max-jobs", str(work.slots)] if command == "run" else []  # of all processes together
             options += ["--no-report"] if contestant == "recipe-bare" else []
             recipes = [f"{place}/recipe{number or ''}.yaml" for number in range(work.recipes)]
             start = [sys.executable, "-m", "pipelines.cli", command]
+            if work.recipes == 1 < work.processes:
+                return [[*start, recipes[0], *options, "--shards", str(work.processes), "--on", "processes"]]
             return [[*start, recipes[n % work.recipes], *options] for n in range(work.processes)]
         slots = str(work.slots // work.processes)
         python = str(self.daft) if contestant == "daft" else sys.executable

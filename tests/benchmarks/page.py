@@ -97,7 +97,7 @@ def in_short(sections: Iterable[Section]) -> str:
 
 
 BASE = "All contestants"
-SHARED = "Several processes on one store"
+SHARED = "Several processes: a share of the pictures each"
 SLOTS = "One process, three runs at once, eight processes on two recipes"
 START = "One item, one job of 0.2 s, from command to exit"
 SETTLED = "The same run again: every result is there"
