@@ -87,7 +87,7 @@ class Receiver:
         """Start to answer.
 
         Raises:
-            RecipeError: the port is taken, or there is no such address here.
+            RecipeError: the port is taken, or there is no such address here; its place is ``port``.
             EndpointUnreachable: the library it needs is not installed.
         """
         if importlib.util.find_spec("uvicorn") is None:
@@ -209,5 +209,6 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
-        what = f"{host}:{port} cannot be listened on ({reason_of(error)}): choose another one"
-        raise RecipeError([Problem("--port", what)]) from None
+        reason = reason_of(error).partition(" (while attempting")[0]  # what follows is the address once more
+        what = f"{host}:{port} cannot be listened on ({reason}): choose another one"
+        raise RecipeError([Problem("port", what)]) from None

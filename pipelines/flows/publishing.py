@@ -53,7 +53,7 @@ _task_runs = logging.getLogger("prefect.task_runs")
 
 def end_of(summary: Summary) -> dict[str, int] | State[Any]:
     """Return what a flow run ends with: its counts, or Failed with the reason if not every item ended well."""
-    problem = summary.problem
+    problem = f"stopped: {summary.stopped}" if summary.stopped else summary.problem
     return Failed(message=f"{problem}. Manifest: {summary.manifest}") if problem else dict(summary.counts)
 
 
@@ -181,7 +181,7 @@ class Board:
         costs, cap = [*self._credits.values(), sum(self._credits.values())], self._run.context.cap
         budgets = ["" for _ in found] + ["" if cap is None else credits(cap)]
         return [
-            {**row, "credits": credits(cost), "budget": budget}
+            {**row, "credits": "preview" if self._run.summary.is_preview else credits(cost), "budget": budget}
             for row, cost, budget in zip([*found, total], costs, budgets, strict=True)
         ]
 
@@ -240,7 +240,7 @@ def _item_lines() -> Iterator[None]:
 def _line(summary: Summary) -> str:
     """Return how a run went, in one line."""
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
-    is_preview = summary.engine.startswith("local:")
+    is_preview = summary.is_preview
     jobs = f"{summary.jobs} jobs {'made here, nothing was paid' if is_preview else f'paid, {price(summary.cost)}'}"
     report = f"; report: {summary.report}" if summary.report else ""
     return (

@@ -302,7 +302,8 @@ class RunBudget:
         needed = f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
         if isinstance(full, Limit) and self.periods is not None:
             opens = f"it opens again at {full.end(time.time()):%Y-%m-%d %H:%M} {full.timezone}"
-            return f"{full.title} is reached: {self.periods.spent(full):.2f} are spent, and {needed}; {opens}"
+            of_whom = " by previews, which are counted apart" if self.periods.engine.startswith("local:") else ""
+            return f"{full.title} is reached: {self.periods.spent(full):.2f} are spent{of_whom}, and {needed}; {opens}"
         of_run = [record for record in self._others.values() if self.part_of and record.get("part_of") == self.part_of]
         earlier = self.earlier - sum(map(spent_by, of_run))  # the other shards are no earlier runs
         before = f", {earlier:.2f} of them in earlier runs" if earlier > _ROUNDING else ""

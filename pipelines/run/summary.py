@@ -97,6 +97,11 @@ class Summary:
         return sum(count for outcome, count in self.counts.items() if outcome not in FINE)
 
     @property
+    def is_preview(self) -> bool:
+        """Whether its jobs were made on this machine, which costs nothing; known once the endpoint was asked."""
+        return self.engine.startswith("local:")
+
+    @property
     def is_fine(self) -> bool:
         """Whether every item ended well and nothing stopped the run."""
         return not self.problem
@@ -110,7 +115,7 @@ class Summary:
     def problem(self) -> str:
         """Why the run did not end well, in one sentence; empty if it did."""
         if self.stopped:
-            return f"stopped: {self.stopped}"
+            return self.stopped
         bad = {outcome: n for outcome, n in sorted(self.counts.items()) if n and outcome not in FINE}
         what = ", ".join(f"{n} {outcome}" for outcome, n in bad.items())
         return f"{sum(bad.values())} of {self.total} items did not end well: {what}" if bad else ""

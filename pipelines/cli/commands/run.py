@@ -269,7 +269,7 @@ def _carry_out(
         if address := until_told.enter_context(exporting(outputs.metrics_port)):
             print_error(f"metrics: {address}")
         early = EarlyPreviews(lambda: Previews(run.context.store, recipe.name))
-        with Display(recipe) as display, early:
+        with Display(recipe, lambda: run.summary.is_preview) as display, early:
             settings = replace(settings, prefect=outputs.prefect or settings.prefect)
             settings = until_told.enter_context(in_places_of(recipe, settings))
             run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)

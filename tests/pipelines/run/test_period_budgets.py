@@ -230,6 +230,48 @@ def test_a_plan_and_the_store_show_what_is_left_of_each_budget(here: Place, here
     assert shows["month"] == {"credits": 100, "spent": 28}
 
 
+def test_what_is_spent_at_bfl_and_by_previews_is_counted_apart_and_both_are_told(here: Place, here_cli: Here) -> None:
+    write_limits(store(here), 20.0, None, "UTC")
+    previews = replace(here.settings, endpoint="local", key="")
+    made, _ = perform(recipe(here), previews)
+    assert made.summary.stopped == ""
+    shows = here_cli("store", "budget", "--store", here.settings.store).stdout
+    assert shows.splitlines()[1].split() == ["day", "20", "0", "20"], "nothing was paid"
+    assert "previews of a local engine have the same budget, counted apart" in shows
+    stopped, _ = perform(recipe(here, prompt="y"), previews)
+    assert "20 credits a day is reached: 18.00 are spent by previews, which are counted apart, and" in (
+        stopped.summary.stopped
+    )
+
+
+def test_credits_that_a_run_of_another_machine_has_reserved_are_named_and_can_be_released(
+    here: Place, here_cli: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLUX_ENDPOINT", "local")
+    place = store(here)
+    write_limits(place, 20.0, None, "UTC")
+    about = {"recipe": "nightly", "engine": "bfl", "reserved": 9.0, "spent": []}
+    place.put_record("reserves", "gone", {**about, "owner": DEAD, "at": time.time() - 3600})
+    PeriodBudget(place, read_limits(place), "alive", "nightly", "bfl").exchange(5.0)
+    command = ("store", "budget", "--store", place.url)
+    shows = here_cli(*command).stdout
+    assert shows.splitlines()[1].split() == ["day", "20", "14", "6"]
+    assert "reserved: 9 credits by gone (nightly) on elsewhere:1; nothing was heard for 6" in shows
+    assert "if it died: flux-pipelines store budget --release gone" in shows
+    asked = json.loads(here_cli("doctor", "--store", place.url, "--json").stdout)
+    [found] = [one for one in asked if one["what"] == "reserved"]
+    assert "store budget --release gone" in found["remedy"]
+    for wrong, told in (
+        ("x", "--release: 'x' has reserved nothing; these have: alive, gone"),
+        ("alive", "goes on in the process"),
+    ):
+        refused = here_cli(*command, "--release", wrong)
+        assert (refused.returncode, told in refused.stderr) == (2, True), refused.stderr
+    released = here_cli(*command, "--release", "gone").stdout
+    assert released.startswith("released: 9 credits of gone\n")
+    assert [one["run"] for one in json.loads(here_cli(*command, "--json").stdout)["reserved"]] == ["alive"]
+
+
 # -- spend ------------------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,9 @@ _FREE = 1_000_000_000
 _SKEW = 30.0
 """Seconds by which two clocks may differ."""
 
+_SILENT = 900.0
+"""Seconds without a word after which a run of another machine may have died; jobs take a few minutes."""
+
 _LOCAL = ("numpy", "scipy", "cv2", "starlette", "uvicorn")
 """What the local engine needs."""
 
@@ -204,6 +207,21 @@ def _journal(settings: Settings) -> Iterator[Finding]:
     if spooled := len(Spool(store).keys()):
         text = f"{spooled:,} paid jobs wait on this machine, because the store could not be written"
         yield Finding("spool", False, text, "run any recipe on this store again: it writes them first")
+    yield from _reservations(store)
+
+
+def _reservations(store: Store) -> Iterator[Finding]:
+    """Credits that runs of other machines have reserved which say nothing any more."""
+    from flux_tasks.store.account.periods import reserved
+    from flux_tasks.store.owner import is_of_this_machine, readable
+
+    for one in reserved(store):
+        silent = time.time() - one.since
+        if silent > _SILENT and not is_of_this_machine(one.owner):
+            whose = f"{credits(one.credits)} credits by {one.run} on {readable(one.owner)}"
+            text = f"{whose}, of which nothing was heard for {duration(silent)}"
+            remedy = f"if it died: flux-pipelines store budget --release {one.run}, or wait: they count for six hours"
+            yield Finding("reserved", False, text, remedy)
 
 
 def _slots(settings: Settings) -> Iterator[Finding]:
