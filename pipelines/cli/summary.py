@@ -17,6 +17,9 @@ def print_summary(run: Run) -> None:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
     time = measured_duration(summary.seconds)
     print_line(f"{summary.name}: {summary.items} of {summary.total} items in {time}: {counts}")
+    if summary.shards:
+        left = "" if summary.shards_begun == summary.shards else f", {summary.shards_begun} of them begun"
+        print_line(f"shards: {summary.shards} on {summary.shards_on}{left}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
     cost = price(summary.cost) + (f" and {summary.unpriced} of unknown cost" if summary.unpriced else "")
     preview = summary.is_preview

@@ -59,6 +59,10 @@ class Summary:
         failed: the first rows of items that did not end well, in the order in which they ended.
         stopped: why the run was stopped, or an empty string.
         sample: the price of all items, if the run was over a sample of them.
+        shards: how many parts the items were worked on in, each by a process of its own; 0 for a run without.
+        shards_on: what these ran on, as ``--on`` names it.
+        shards_begun: how many of them had something left to do.
+        shard: the part that the run works on, such as ``2/8``, where somebody has divided the items by hand.
     """
 
     name: str
@@ -85,6 +89,10 @@ class Summary:
     manifest: str = ""
     report: str = ""
     sample: Estimate | None = None
+    shards: int = 0
+    shards_on: str = ""
+    shards_begun: int = 0
+    shard: str = ""
 
     @property
     def items(self) -> int:

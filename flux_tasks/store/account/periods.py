@@ -23,7 +23,17 @@ from flux_tasks.store.owner import has_ended, this_process
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
 
-__all__ = ["SET_AGAIN", "Limit", "PeriodBudget", "Reserved", "read_limits", "release", "reserved", "write_limits"]
+__all__ = [
+    "SET_AGAIN",
+    "Limit",
+    "PeriodBudget",
+    "Reserved",
+    "needed",
+    "read_limits",
+    "release",
+    "reserved",
+    "write_limits",
+]
 
 KIND = "reserves"
 _OLD = 6 * 3600.0  # seconds without a change, by both clocks, after which a run of another machine counts as ended
@@ -206,6 +216,12 @@ class PeriodBudget:
         own = sum(credits for at, credits in self._own.items() if at + _BUCKET > begin)
         return own + (elsewhere if read == begin else 0.0)  # a new period has begun since
 
+    def reached(self, limit: Limit, spent: float, tool: str, price: float | None) -> str:
+        """Return what to say where a job of ``tool`` does not fit into a limit, of which so much is spent."""
+        of_whom = " by previews, which are counted apart" if self.engine.startswith("local:") else ""
+        opens = f"it opens again at {limit.end(time.time()):%Y-%m-%d %H:%M} {limit.timezone}"
+        return f"{limit.title} is reached: {spent:.2f} are spent{of_whom}, and {needed(tool, price)}; {opens}"
+
     def exchange(self, reserved: float) -> None:
         """Write what this run has spent and reserved, then read what the others have. Call it on a thread.
 
@@ -277,6 +293,11 @@ class PeriodBudget:
         """
         if self._is_written:
             self.store.remove_record(KIND, self.part)
+
+
+def needed(tool: str, price: float | None) -> str:
+    """Return what a job of ``tool`` needs of a budget, for a message."""
+    return f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
 
 
 def _number(value: object) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import replace
@@ -14,7 +15,7 @@ from command_line import Here
 from recipes import Place, perform
 from schedules import play
 
-from flux_tasks import outpaint, use
+from flux_tasks import ImageRef, aoutpaint, outpaint, use
 from flux_tasks.errors import BudgetReached, RecipeError
 from flux_tasks.local import LocalServer
 from flux_tasks.store.account.periods import Limit, PeriodBudget, read_limits, write_limits
@@ -82,6 +83,41 @@ def test_the_budget_of_a_store_holds_for_every_recipe_and_counts_calls_of_any_pr
     run, _ = perform(recipe(here, name="b", prompt="y"), here.settings)
     assert here.spent == 28
     assert "the budget of the store of 30 credits a day is reached: 28.00 are spent" in run.summary.stopped
+
+
+def test_a_call_from_python_that_does_not_fit_into_the_budget_of_the_store_is_refused_before_it_is_sent(
+    here: Place,
+) -> None:
+    write_limits(store(here), 15.0, None, "UTC")
+    photo = here.folder / "photos" / "p0.png"
+    with use(here.settings, prefect="off"):
+        first = outpaint(photo, expand={"left": 16})
+        with pytest.raises(BudgetReached) as refused:
+            outpaint(photo, expand={"left": 32})
+        assert str(refused.value).startswith(
+            "the budget of the store of 15 credits a day is reached: 10.00 are spent, and a job of outpainting-v1 "
+            "costs 10.00; it opens again at 20"
+        )
+        assert (here.jobs, here.spent, Journal(store(here)).entries()) == (1, 10, [])
+        assert outpaint(photo, expand={"left": 16}).digest == first.digest, "what is in the store is free"
+        write_limits(store(here), None, 20.0, "UTC")
+        outpaint(photo, expand={"left": 32})
+    assert here.spent == 20
+
+
+async def test_calls_from_python_at_one_moment_never_spend_more_than_the_budget_of_the_store(here: Place) -> None:
+    write_limits(store(here), 25.0, None, "UTC")
+    photo = here.folder / "photos" / "p0.png"
+    with use(here.settings, prefect="off"):
+        calls = (aoutpaint(photo, expand={"left": 16 * number}) for number in range(1, 9))
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert here.spent <= 25
+        assert {type(one) for one in ended} <= {ImageRef, BudgetReached}
+        while here.spent < 20:
+            await aoutpaint(photo, expand={"right": 16 + 16 * here.jobs})
+        with pytest.raises(BudgetReached):
+            await aoutpaint(photo, expand={"top": 16})
+    assert here.spent == 20
 
 
 def test_a_job_counts_in_the_period_of_its_submission(here: Place) -> None:

@@ -64,7 +64,7 @@ def doctor(*, places: Places = Places(), json: Json = False) -> Exit:
 
     settings = places.settings(needs_key=False)
     found: list[Finding] = []
-    for check in (_endpoint, _store, _journal, _slots, _disks, _prefect, _told, _versions):
+    for check in (_endpoint, _store, _journal, _slots, _disks, _prefect, _told, _webhook, _versions):
         for finding in _findings(check, settings):
             found.append(finding)
             if not json:
@@ -295,6 +295,65 @@ def _told(_: Settings) -> Iterator[Finding]:
         yield Finding("told at the end", False, str(error), f"correct {VARIABLE}: see docs/watching.md")
     else:
         yield Finding("told at the end", True, ", ".join(calls) or f"nobody by {VARIABLE}")
+
+
+def _webhook(settings: Settings) -> Iterator[Finding]:
+    """Whether call-backs can arrive, if an address for them is set."""
+    from flux_tasks import background
+    from flux_tasks.images.redirects import host_of
+
+    if not settings.webhook_url:
+        return
+    yield Finding("secret of call-backs", True, "set (FLUX_WEBHOOK_SECRET)")
+    yield _address_of_callbacks(settings)
+    problem, remedy = background.run(_try_receiver(settings))
+    text = problem or f"{host_of(settings.webhook_url)} answers, with the same secret"
+    yield Finding("receiver of call-backs", not problem, text, remedy)
+
+
+def _address_of_callbacks(settings: Settings) -> Finding:
+    """Say whether the service can reach the address, as far as that is known here."""
+    from flux_tasks import background
+    from flux_tasks.images.redirects import host_of, is_public
+    from flux_tasks.settings import is_loopback
+
+    url, host = settings.webhook_url, host_of(settings.webhook_url)
+    is_ok = not settings.is_bfl or background.run(is_public(url))
+    if is_ok:
+        where = "this machine, for a local server" if is_loopback(url) else host
+        return Finding("address of call-backs", True, where)
+    where = "is this machine" if is_loopback(url) else "has no public address, as seen from here"
+    remedy = "set FLUX_WEBHOOK_URL to a public https address; a proxy or tunnel passes it on to the receiver"
+    return Finding("address of call-backs", False, f"{host} {where}: BFL cannot reach it", remedy)
+
+
+async def _try_receiver(settings: Settings) -> tuple[str, str]:
+    """Send a signed call-back that names no job, which a receiver refuses for that only; returns what is wrong."""
+    import hashlib
+    import hmac
+
+    import httpx
+
+    from flux_tasks.errors import reason_of
+    from flux_tasks.images.redirects import host_of
+    from flux_tasks.settings import is_loopback
+
+    body, url, host = b"{}", settings.webhook_url, host_of(settings.webhook_url)
+    signature = hmac.new(settings.webhook_secret.encode(), body, hashlib.sha256).hexdigest()
+    remedy = "start flux-pipelines receive, or let your proxy pass the address on to it; with --webhook-listen, "
+    remedy += "something answers only while run or serve goes on"
+    try:
+        async with httpx.AsyncClient(timeout=10.0, trust_env=not is_loopback(url)) as client:
+            answer = await client.post(url, content=body, headers={"x-bfl-signature": f"sha256={signature}"})
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        return f"{host} does not answer ({reason_of(error)})", remedy
+    text = answer.text[:200]
+    if answer.status_code == 400 and "id" in text.split():
+        return "", ""
+    if answer.status_code == 401 and "X-Webhook-Secret" in text:
+        remedy = "set the same FLUX_WEBHOOK_SECRET for the receiver and the runs, and restart both"
+        return f"{host} has another secret", remedy
+    return f"{host} answers {answer.status_code}, which no receiver does", remedy
 
 
 def _versions(_: Settings) -> Iterator[Finding]:
