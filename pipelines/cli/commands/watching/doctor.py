@@ -300,13 +300,14 @@ def _told(_: Settings) -> Iterator[Finding]:
 def _webhook(settings: Settings) -> Iterator[Finding]:
     """Whether call-backs can arrive, if an address for them is set."""
     from flux_tasks import background
+    from flux_tasks.api.receiver import try_receiver
     from flux_tasks.images.redirects import host_of
 
     if not settings.webhook_url:
         return
     yield Finding("secret of call-backs", True, "set (FLUX_WEBHOOK_SECRET)")
     yield _address_of_callbacks(settings)
-    problem, remedy = background.run(_try_receiver(settings))
+    problem, remedy = background.run(try_receiver(settings.webhook_url, settings.webhook_secret))
     text = problem or f"{host_of(settings.webhook_url)} answers, with the same secret"
     yield Finding("receiver of call-backs", not problem, text, remedy)
 
@@ -325,35 +326,6 @@ def _address_of_callbacks(settings: Settings) -> Finding:
     where = "is this machine" if is_loopback(url) else "has no public address, as seen from here"
     remedy = "set FLUX_WEBHOOK_URL to a public https address; a proxy or tunnel passes it on to the receiver"
     return Finding("address of call-backs", False, f"{host} {where}: BFL cannot reach it", remedy)
-
-
-async def _try_receiver(settings: Settings) -> tuple[str, str]:
-    """Send a signed call-back that names no job, which a receiver refuses for that only; returns what is wrong."""
-    import hashlib
-    import hmac
-
-    import httpx
-
-    from flux_tasks.errors import reason_of
-    from flux_tasks.images.redirects import host_of
-    from flux_tasks.settings import is_loopback
-
-    body, url, host = b"{}", settings.webhook_url, host_of(settings.webhook_url)
-    signature = hmac.new(settings.webhook_secret.encode(), body, hashlib.sha256).hexdigest()
-    remedy = "start flux-pipelines receive, or let your proxy pass the address on to it; with --webhook-listen, "
-    remedy += "something answers only while run or serve goes on"
-    try:
-        async with httpx.AsyncClient(timeout=10.0, trust_env=not is_loopback(url)) as client:
-            answer = await client.post(url, content=body, headers={"x-bfl-signature": f"sha256={signature}"})
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return f"{host} does not answer ({reason_of(error)})", remedy
-    text = answer.text[:200]
-    if answer.status_code == 400 and "id" in text.split():
-        return "", ""
-    if answer.status_code == 401 and "X-Webhook-Secret" in text:
-        remedy = "set the same FLUX_WEBHOOK_SECRET for the receiver and the runs, and restart both"
-        return f"{host} has another secret", remedy
-    return f"{host} answers {answer.status_code}, which no receiver does", remedy
 
 
 def _versions(_: Settings) -> Iterator[Finding]:
