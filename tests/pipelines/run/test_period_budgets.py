@@ -274,6 +274,8 @@ def test_what_is_spent_at_bfl_and_by_previews_is_counted_apart_and_both_are_told
     shows = here_cli("store", "budget", "--store", here.settings.store).stdout
     assert shows.splitlines()[1].split() == ["day", "20", "0", "20"], "nothing was paid"
     assert "previews of a local engine have the same budget, counted apart" in shows
+    planned = str(plan(recipe(here, prompt="y").compiled, settings=previews))
+    assert "2.00 of 20 credits a day are left to previews, which are counted apart: too few" in planned
     stopped, _ = perform(recipe(here, prompt="y"), previews)
     assert "20 credits a day is reached: 18.00 are spent by previews, which are counted apart, and" in (
         stopped.summary.stopped
