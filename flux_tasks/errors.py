@@ -6,7 +6,7 @@
     ├── RunStopped            nothing further can succeed; collect what is in flight and stop
     │   ├── KeyRefused            401/403: the key is missing, wrong, or has no access
     │   ├── OutOfCredits          402: the account is empty
-    │   ├── BudgetReached         the run's own cap is used up
+    │   ├── BudgetReached         a budget is used up: of the run, or of a day or a month
     │   ├── EndpointUnreachable   no server answers at the endpoint: wrong address or no network
     │   ├── StoreUnavailable      the store cannot be read or written, so that nothing can be paid for safely
     │   │   └── DatasetBusy           another process writes the dataset of the run; run it again later
@@ -103,7 +103,7 @@ class OutOfCredits(RunStopped):
 
 
 class BudgetReached(RunStopped):
-    """The run's own cap is used up."""
+    """A budget is used up: that of the run, or one for a day or a month."""
 
 
 class EndpointUnreachable(RunStopped):

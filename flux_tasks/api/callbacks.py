@@ -29,6 +29,9 @@ _PAUSE = 1.0
 _SLOW = 30.0
 """Seconds between two polls of a job whose call-back is awaited: it may be lost."""
 
+_SEVERAL = 3
+"""Jobs that have to end without a call-back, with none that had one before, until somebody is told."""
+
 _OLD = 3600.0
 """Seconds after which a record is removed that no job has waited for: it came again after the job's end."""
 
@@ -44,11 +47,14 @@ class Calls:
 
     def __init__(self, *, is_fallback: bool = True) -> None:
         self._called = asyncio.Event()
+        self.came = False
+        """Whether there was one."""
         self._loop = asyncio.get_running_loop()
         self._is_fallback = is_fallback
 
     def call(self) -> None:
         """Let the job be looked at now. From any thread."""
+        self.came = True
         with suppress(RuntimeError):  # the loop has just ended, and with it whoever waited
             self._loop.call_soon_threadsafe(self._called.set)
 
@@ -80,12 +86,15 @@ _lock = threading.Lock()
 _ended: dict[tuple[str, str], None] = {}
 """Jobs that this process has waited for, of late; a call-back that comes again writes no record of them."""
 _stores: dict[str, _Waiting] = {}
+_silent: dict[str, int] = {}
+"""By store: jobs that have ended without a call-back since the last one; beyond ``_SEVERAL``, somebody was told."""
 
 
 def _forget_parent() -> None:
     global _lock
     _lock = threading.Lock()
     _stores.clear()
+    _silent.clear()
 
 
 os.register_at_fork(after_in_child=_forget_parent)
@@ -96,8 +105,16 @@ def _name(job_id: str) -> str:
 
 
 @asynccontextmanager
-async def awaited(store: Store, job_id: str, *, is_fallback: bool = True) -> AsyncIterator[Calls]:
-    """Give the call-backs of a job for a block; its record is removed when the block has ended."""
+async def awaited(
+    store: Store, job_id: str, *, is_fallback: bool = True, is_counted: bool = True
+) -> AsyncIterator[Calls]:
+    """Give the call-backs of a job for a block; its record is removed when the block has ended.
+
+    Args:
+        is_fallback: whether the job is polled now and then although nothing was heard.
+        is_counted: a job that ends in the block without a call-back is a sign that none arrives. That of an earlier
+            attempt is none: it may have been called back long ago.
+    """
     calls, name = Calls(is_fallback=is_fallback), _name(job_id)
     with _lock:
         waiting = _stores.setdefault(store.url, _Waiting())
@@ -106,6 +123,8 @@ async def awaited(store: Store, job_id: str, *, is_fallback: bool = True) -> Asy
         waiting.looking = asyncio.create_task(_look(store, waiting))
     try:
         yield calls
+        if is_counted:
+            _count(store, has_come=calls.came)
     finally:
         with _lock:
             del waiting.jobs[name]
@@ -117,6 +136,24 @@ async def awaited(store: Store, job_id: str, *, is_fallback: bool = True) -> Asy
                 del _stores[store.url]
         with suppress(OSError):  # the next receiver removes it
             await asyncio.to_thread(store.remove_record, _KIND, name)
+
+
+def _count(store: Store, *, has_come: bool) -> None:
+    """Say once that several jobs have ended, and none was called back."""
+    with _lock:
+        before = _silent.get(store.url, 0)
+        if before > _SEVERAL:
+            return
+        _silent[store.url] = count = 0 if has_come else before + 1
+        if count < _SEVERAL:
+            return
+        _silent[store.url] = _SEVERAL + 1
+    _log.warning(
+        "call-backs are awaited, and none has come: the last %d jobs have ended, and were polled every %g s instead. "
+        "Check that something listens (flux-pipelines receive on %s, or --webhook-listen), that FLUX_WEBHOOK_URL is "
+        "passed on to it, and that both have one FLUX_WEBHOOK_SECRET; flux-pipelines doctor tries it",
+        *(count, _SLOW, store.url),
+    )
 
 
 async def _look(store: Store, waiting: _Waiting) -> None:

@@ -26,15 +26,19 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import httpx
+
 from flux_tasks.api.callbacks import note_callback, remove_old
-from flux_tasks.api.webhooks import WebhookForged, verify_webhook
+from flux_tasks.api.webhooks import NO_ID, NOT_GENUINE, WebhookForged, signature_of, verify_webhook
 from flux_tasks.errors import EndpointUnreachable, Problem, RecipeError, reason_of
+from flux_tasks.images.redirects import host_of
+from flux_tasks.settings import is_loopback
 from flux_tasks.store.records import Store
 
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["Receiver"]
+__all__ = ["Receiver", "try_receiver"]
 
 MAX_BODY = 256 * 1024
 """Bytes of the longest call-back that is read: the answer of a poll, which has one or two thousand."""
@@ -87,7 +91,7 @@ class Receiver:
         """Start to answer.
 
         Raises:
-            RecipeError: the port is taken, or there is no such address here.
+            RecipeError: the port is taken, or there is no such address here; its place is ``port``.
             EndpointUnreachable: the library it needs is not installed.
         """
         if importlib.util.find_spec("uvicorn") is None:
@@ -209,5 +213,28 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
-        what = f"{host}:{port} cannot be listened on ({reason_of(error)}): choose another one"
-        raise RecipeError([Problem("--port", what)]) from None
+        reason = reason_of(error).partition(" (while attempting")[0]  # what follows is the address once more
+        what = f"{host}:{port} cannot be listened on ({reason}): choose another one"
+        raise RecipeError([Problem("port", what)]) from None
+
+
+async def try_receiver(url: str, secret: str) -> tuple[str, str]:
+    """Send a signed call-back that names no job, which a receiver refuses for that only, so that it changes nothing.
+
+    Returns:
+        What is wrong, and what to do; both empty if a receiver with this secret answers.
+    """
+    host, body = host_of(url), b"{}"
+    remedy = "start flux-pipelines receive, or let your proxy pass the address on to it; with --webhook-listen, "
+    remedy += "something answers only while run or serve goes on"
+    try:
+        async with httpx.AsyncClient(timeout=10.0, trust_env=not is_loopback(url)) as client:
+            answer = await client.post(url, content=body, headers={"x-bfl-signature": signature_of(body, secret)})
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        return f"{host} does not answer ({reason_of(error)})", remedy
+    if answer.status_code == 400 and NO_ID in answer.text:
+        return "", ""
+    if answer.status_code == 401 and NOT_GENUINE in answer.text:
+        remedy = "set the same FLUX_WEBHOOK_SECRET for the receiver and the runs, and restart both"
+        return f"{host} has another secret", remedy
+    return f"{host} answers {answer.status_code}, which no receiver does", remedy

@@ -8,7 +8,10 @@ from typing import Any
 
 from flux_tasks.errors import FluxError
 
-__all__ = ["WebhookForged", "verify_webhook"]
+__all__ = ["WebhookForged", "signature_of", "verify_webhook"]
+
+NOT_GENUINE = "neither X-Webhook-Secret nor X-BFL-Signature is right"
+NO_ID = "the body is not a JSON object with an id"
 
 
 class WebhookForged(FluxError):
@@ -36,18 +39,23 @@ def verify_webhook(headers: Mapping[str, str], body: bytes | str, secret: str) -
     lowered = {name.lower(): value for name, value in headers.items()}
     plain = lowered.get("x-webhook-secret", "")
     signed = lowered.get("x-bfl-signature", "")
-    expected = "sha256=" + hmac.new(_bytes(secret), raw, hashlib.sha256).hexdigest()
+    expected = signature_of(raw, secret)
     genuine = hmac.compare_digest(_bytes(plain), _bytes(secret))
     genuine |= hmac.compare_digest(_bytes(signed.lower()), expected.encode())
     if not genuine:
-        raise WebhookForged("neither X-Webhook-Secret nor X-BFL-Signature is right")
+        raise WebhookForged(NOT_GENUINE)
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not isinstance(content.get("id"), str) or not content["id"]:
-        raise WebhookForged("the body is not a JSON object with an id")
+        raise WebhookForged(NO_ID)
     return content
+
+
+def signature_of(body: bytes, secret: str) -> str:
+    """Return what ``X-BFL-Signature`` is for a body."""
+    return "sha256=" + hmac.new(_bytes(secret), body, hashlib.sha256).hexdigest()
 
 
 def _bytes(text: str) -> bytes:

@@ -99,7 +99,8 @@ class Collector:
         wait = partial(self._client.wait, entry.id, entry.polling_url, deadline=job.deadline)
         if watch is None or not job.webhook:
             return await wait(on_progress=job.on_progress, watch=watch)
-        async with awaited(job.store, entry.id, is_fallback=job.settings.polling == "auto") as calls:
+        about = {"is_fallback": job.settings.polling == "auto", "is_counted": not watch.is_earlier}
+        async with awaited(job.store, entry.id, **about) as calls:
             return await wait(on_progress=job.on_progress, watch=watch, calls=calls)
 
     async def _settle(self, charge: Charge) -> None:

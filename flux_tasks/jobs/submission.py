@@ -29,6 +29,7 @@ from flux_tasks.errors import (
 from flux_tasks.jobs.context import JobContext
 from flux_tasks.jobs.endpoint import Endpoint
 from flux_tasks.jobs.known import is_answered
+from flux_tasks.store.account.calls import check_call
 from flux_tasks.store.commit import insist, patiently
 from flux_tasks.store.failures import read_failure, shared_failure
 from flux_tasks.store.journal import LEASE, Entry, Journal, Standing
@@ -223,7 +224,22 @@ class Submitter:
         if (failure := shared_failure(failed, self.awaited)) is not None:
             await patiently(self._job.journal.withdraw, intent)
             raise failure
+        if not self._job.halt.run:  # a run has reserved what its job may cost
+            await self._check_budget(intent)
         return True, await self._post(intent, body, begun)
+
+    async def _check_budget(self, intent: Entry) -> None:
+        """Check that a call outside a run fits into the budgets of the store; its intent is withdrawn where not.
+
+        Raises:
+            BudgetReached: it does not.
+            StoreUnavailable: the store cannot be read.
+        """
+        try:
+            await patiently(check_call, self._job.store, intent.engine, intent.tool, intent.estimate)
+        except RunStopped:
+            await patiently(self._job.journal.withdraw, intent)
+            raise
 
     async def _post(self, intent: Entry, body: Mapping[str, Any], begun: Stopwatch | None) -> Claim | None:
         job, slots = self._job, self._job.call.tool.slots

@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -19,10 +20,14 @@ INTERVAL = 30.0
 
 
 class Display:
-    """Progress bars on standard error when it is a terminal; otherwise a line every ``INTERVAL`` seconds."""
+    """Progress bars on standard error when it is a terminal; otherwise a line every ``INTERVAL`` seconds.
 
-    def __init__(self, recipe: CompiledRecipe) -> None:
-        self._recipe = recipe
+    Args:
+        is_preview: asked once the run has begun: whether its jobs are previews, which cost nothing.
+    """
+
+    def __init__(self, recipe: CompiledRecipe, is_preview: Callable[[], bool] = lambda: False) -> None:
+        self._recipe, self._is_preview = recipe, is_preview
         self._console = open_terminal(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -64,8 +69,16 @@ class Display:
                 continue
             self.note(
                 f"{self._recipe.name}: {ended.total()} of {self._total} items, {bad} not fine; "
-                f"active jobs: {active}, {price(sum(self._paid.copy().values()))} so far"
+                f"active jobs: {active}, {self._cost()}"
             )
+
+    def _cost(self) -> str:
+        if self._is_preview():
+            return "a preview: nothing is paid"
+        return f"{price(sum(self._paid.copy().values()))} so far"
+
+    def _note(self, paid: float) -> str:
+        return "" if not paid else "preview" if self._is_preview() else f"{credits(paid)} credits"
 
     def begin(self, items: int) -> None:
         """Draw the bars for a run over ``items``."""
@@ -88,8 +101,7 @@ class Display:
             return
         if event.kind is EventKind.ITEM and self._items is not None:
             self._ended[event.outcome] += 1
-            total = sum(self._paid.values())
-            self._progress.update(self._items, advance=1, note=f"{credits(total)} credits" if total else "")
+            self._progress.update(self._items, advance=1, note=self._note(sum(self._paid.values())))
             return
         bar = self._bars.get(event.step)
         if bar is None:
@@ -98,6 +110,6 @@ class Display:
         self._active[event.step] = active
         if event.kind is EventKind.STEP and event.outcome == StepOutcome.DONE:
             self._paid[event.step] = self._paid.get(event.step, 0.0) + event.cost
-        paid = self._paid.get(event.step, 0.0)
-        note = f"{credits(paid)} credits" + (f", {active} active" if active else "") if paid or active else ""
+        paid = self._note(self._paid.get(event.step, 0.0))
+        note = ", ".join(filter(None, (paid, f"{active} active" if active else "")))
         self._progress.update(bar, advance=1 if event.kind is EventKind.STEP else 0, note=note)

@@ -87,6 +87,11 @@ class Sharding:
         """
         if self.shards is None:
             return None
-        from pipelines.shards.engines.choice import PROCESSES, engine_called
+        from pipelines.shards.engines.choice import engine_called
 
-        return engine_called(self.on or PROCESSES, self.shards, recipe, settings, str(self.folder))
+        return engine_called(self.place, self.shards, recipe, settings, str(self.folder))
+
+    @property
+    def place(self) -> str:
+        """What the shards run on, as ``on`` names it."""
+        return self.on or "processes"

@@ -17,9 +17,12 @@ def print_summary(run: Run) -> None:
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
     time = measured_duration(summary.seconds)
     print_line(f"{summary.name}: {summary.items} of {summary.total} items in {time}: {counts}")
+    if summary.shards:
+        left = "" if summary.shards_begun == summary.shards else f", {summary.shards_begun} of them begun"
+        print_line(f"shards: {summary.shards} on {summary.shards_on}{left}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
     cost = price(summary.cost) + (f" and {summary.unpriced} of unknown cost" if summary.unpriced else "")
-    preview = summary.engine.startswith("local:")
+    preview = summary.is_preview
     loose_ends = summary.uncertain or summary.uncollected
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):
         stored = f": {summary.cached} results came from the store" if summary.cached else ""
@@ -82,7 +85,7 @@ def _failures(rows: Sequence[ManifestRow]) -> Iterator[str]:
 
 def _by_tool(summary: Summary) -> Iterator[str]:
     """Yield a line for each tool of BFL: how many jobs, what they cost, and what was expected."""
-    if summary.engine.startswith("local:"):
+    if summary.is_preview:
         return
     for name, total in sorted(summary.tools.items()):
         cost = f"{credits(total.cost)} credits" if total.is_priced else "an unknown cost"

@@ -20,8 +20,9 @@ from flux_tasks.api.telemetry.exporters import exporting
 from flux_tasks.errors import DatasetBusy, FluxError, KeyRefused, quote
 from flux_tasks.settings import Settings, from_environment, use
 from flux_tasks.store.records import Store
+from flux_tasks.units import escape_controls
 from pipelines.flows.attempt import Attempt
-from pipelines.flows.publishing import end_of, published
+from pipelines.flows.publishing import end_of, line_of, published
 from pipelines.flows.recipe_flow import NAME, call_task
 from pipelines.flows.stopping import end_with_parent, shorten_tracebacks
 from pipelines.language.compiled import CompiledRecipe
@@ -73,13 +74,20 @@ async def deployed_recipe(
             labels need all items: a run without this writes them when all parts have ended.
         part_of: Set by flux-pipelines run --on prefect: the id of the run that has divided itself.
     """
-    end_with_parent()
+    is_served = end_with_parent()
     shorten_tracebacks()
+    name = NAME
+
+    def tell(line: str) -> None:
+        if is_served:  # who watches the terminal of ``serve``, which passes it on, sees no log of the server
+            print(escape_controls(line), flush=True)
+
     try:
         async with AsyncExitStack() as stack:
             # Of a run that has divided itself, people are told by the process that has done that.
             ending = None if part_of else await stack.enter_async_context(Ending(NAME))
             loaded = await asyncio.to_thread(read_recipe, recipe, variables)
+            name = loaded.name
             part = Shard.parse(shard, part_of or "") if shard else None
             await _call_flow_run(f"{loaded.name} {part}" if part else loaded.name)
             if ending is not None:
@@ -95,9 +103,15 @@ async def deployed_recipe(
                         ending.run = run
                     await _finish(run)
     except DatasetBusy as error:
+        tell(f"{name}: busy: {error}")
         return Failed(name="Busy", message=str(error))
     except FluxError as error:  # it says what to do: a traceback would say nothing more
+        tell(f"{name}: stopped: {error}")
         return Failed(message=str(error))
+    except BaseException as error:
+        tell(f"{name}: broken off ({type(error).__name__}): the next run collects what was submitted")
+        raise
+    tell(line_of(run.summary))
     return end_of(run.summary)
 
 

@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Failed
 
 from flux_tasks.errors import BudgetReached
-from flux_tasks.units import credits, escape_controls, price
+from flux_tasks.units import credits, escape_controls, measured_duration, price
 from pipelines.data.manifest import FINE, ItemOutcome, StepOutcome
 from pipelines.flows.artifact import key_of, publish
 from pipelines.run.context import Event, EventKind
@@ -53,7 +53,7 @@ _task_runs = logging.getLogger("prefect.task_runs")
 
 def end_of(summary: Summary) -> dict[str, int] | State[Any]:
     """Return what a flow run ends with: its counts, or Failed with the reason if not every item ended well."""
-    problem = summary.problem
+    problem = f"stopped: {summary.stopped}" if summary.stopped else summary.problem
     return Failed(message=f"{problem}. Manifest: {summary.manifest}") if problem else dict(summary.counts)
 
 
@@ -97,7 +97,7 @@ async def published(run: Run) -> AsyncIterator[None]:
             announce(run, "held", outcome=outcome)
         announce(run, "ended", outcome=outcome)
         with _item_lines():
-            _items.log(logging.WARNING if summary.problem else logging.INFO, "%s", escape_controls(_line(summary)))
+            _items.log(logging.WARNING if summary.problem else logging.INFO, "%s", escape_controls(line_of(summary)))
         if not board.is_away:
             await publish(summary, context.cap, [output.place for output in run.recipe.outputs])
 
@@ -181,7 +181,7 @@ class Board:
         costs, cap = [*self._credits.values(), sum(self._credits.values())], self._run.context.cap
         budgets = ["" for _ in found] + ["" if cap is None else credits(cap)]
         return [
-            {**row, "credits": credits(cost), "budget": budget}
+            {**row, "credits": "preview" if self._run.summary.is_preview else credits(cost), "budget": budget}
             for row, cost, budget in zip([*found, total], costs, budgets, strict=True)
         ]
 
@@ -237,13 +237,15 @@ def _item_lines() -> Iterator[None]:
         _task_runs.setLevel(task_level)
 
 
-def _line(summary: Summary) -> str:
+def line_of(summary: Summary) -> str:
     """Return how a run went, in one line."""
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
-    is_preview = summary.engine.startswith("local:")
+    is_preview = summary.is_preview
     jobs = f"{summary.jobs} jobs {'made here, nothing was paid' if is_preview else f'paid, {price(summary.cost)}'}"
     report = f"; report: {summary.report}" if summary.report else ""
+    seconds = f" after {measured_duration(summary.seconds)}" if summary.seconds else ""
+    stopped = f" ({summary.stopped})" if summary.stopped else ""
     return (
-        f"{summary.name}: {summary.items} of {summary.total} items: {counts or 'none'}; {jobs}; "
-        f"{summary.cached} results from the store; manifest: {summary.manifest}{report}"
+        f"{summary.name}: {summary.end}{seconds}{stopped}: {summary.items} of {summary.total} items: "
+        f"{counts or 'none'}; {jobs}; {summary.cached} results from the store; manifest: {summary.manifest}{report}"
     )

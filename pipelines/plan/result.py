@@ -345,7 +345,8 @@ def _period(plan: Plan, *, recipe: str, period: str, credits: float, spent: floa
     whose = f"of {recipe}" if recipe else "of the whole store"
     begins = f"the next {period} begins {datetime.fromisoformat(ends):%Y-%m-%d %H:%M %Z}"
     verdict = "" if plan.credits <= left + 1e-6 else f": too few, the run would stop; {begins}"
-    return f"budget {whose}: {left:,.2f} of {credits:,g} credits a {period} are left{verdict}"
+    to = " to previews, which are counted apart" if plan.engine.startswith("local:") else ""
+    return f"budget {whose}: {left:,.2f} of {credits:,g} credits a {period} are left{to}{verdict}"
 
 
 def _spent(plan: Plan) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 from flux_tasks import errors, files
 from flux_tasks.errors import BudgetReached, FluxError, Moderated, StoreUnavailable
-from flux_tasks.store.account.periods import SET_AGAIN, Limit, PeriodBudget, read_limits
+from flux_tasks.store.account.periods import SET_AGAIN, Limit, PeriodBudget, needed, read_limits
 from flux_tasks.store.commit import patiently
 from flux_tasks.store.owner import has_ended, this_process
 from flux_tasks.store.records import Store
@@ -299,16 +299,14 @@ class RunBudget:
 
     def _reached(self, full: Limit | float, tool: str, price: float | None) -> str:
         """Return which budget is used up, and what to do."""
-        needed = f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
         if isinstance(full, Limit) and self.periods is not None:
-            opens = f"it opens again at {full.end(time.time()):%Y-%m-%d %H:%M} {full.timezone}"
-            return f"{full.title} is reached: {self.periods.spent(full):.2f} are spent, and {needed}; {opens}"
+            return self.periods.reached(full, self.periods.spent(full), tool, price)
         of_run = [record for record in self._others.values() if self.part_of and record.get("part_of") == self.part_of]
         earlier = self.earlier - sum(map(spent_by, of_run))  # the other shards are no earlier runs
         before = f", {earlier:.2f} of them in earlier runs" if earlier > _ROUNDING else ""
         return (
             f"the budget of {self.cap:g} credits is reached: {self.spent:.2f} are spent{before}, and "
-            f"{needed}; run again with a larger one (--budget) to go on"
+            f"{needed(tool, price)}; run again with a larger one (--budget) to go on"
         )
 
     async def _release(self, job: Reservation, cost: float, estimate: float | None) -> None:

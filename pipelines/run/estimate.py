@@ -29,6 +29,7 @@ class Estimate:
         steps: ids of the steps that are paid for, and of which the sample has had no job.
         costs: credits of each item.
         held: items that are not settled, and count for nothing.
+        known: items besides the sample that an earlier run has settled, which cost nothing more.
         unpriced: jobs whose cost the service has not said.
     """
 
@@ -37,6 +38,7 @@ class Estimate:
     steps: Sequence[str]
     costs: list[float] = field(default_factory=list)
     held: int = 0
+    known: int = 0
     unpriced: int = 0
     _jobs: set[str] = field(default_factory=set)
 
@@ -61,6 +63,13 @@ class Estimate:
         return mean(self.costs) * self.total if self.costs else 0.0
 
     @property
+    def left(self) -> float:
+        """Credits that the items besides the sample are expected to cost, without those that are settled."""
+        others = self.total - len(self.costs) - self.held
+        new = max(0, others - self.known) / others if others > 0 else 0.0
+        return max(0.0, self.credits - sum(self.costs)) * new
+
+    @property
     def error(self) -> float | None:
         """Two standard errors of ``credits``, by the spread in the sample; None if that is not known."""
         size = len(self.costs)
@@ -82,7 +91,8 @@ class Estimate:
         """Return it as data for JSON."""
         low, high = self.range or (None, None)
         of = {"items": len(self.costs) + self.held, "of": self.total, "looked_at": self.looked_at, "held": self.held}
-        return {**of, "credits": self.credits, "low": low, "high": high, "unpriced": self.unpriced}
+        price = {"credits": self.credits, "low": low, "high": high, "left": self.left, "unpriced": self.unpriced}
+        return {**of, **price}
 
     def lines(self) -> Iterator[str]:
         """Yield what a person should know, as sentences."""
@@ -95,8 +105,7 @@ class Estimate:
         else:
             yield f"price of all {self.total:,} items: about {price(self.credits)}{self._spread()}"
             if size < self.total:
-                left = max(0.0, self.credits - sum(self.costs))
-                yield f"the other {self.total - size:,}: about {price(left)}, less what the store has of them already"
+                yield f"the other {self.total - size:,}: {self._left(self.total - size)}"
         held = "1 item that is held" if self.held == 1 else f"{self.held:,} items that are held"
         unpriced = f"{self.unpriced:,} {'job' if self.unpriced == 1 else 'jobs'} of unknown cost"
         idle = f"jobs of {listed(self.steps)}, which no item of the sample needed"
@@ -105,6 +114,12 @@ class Estimate:
         ]
         if missing:
             yield f"not in that price: {'; '.join(missing)}"
+
+    def _left(self, others: int) -> str:
+        if self.known >= others:
+            return "nothing more, because earlier runs have settled them"
+        new = f" for the {others - self.known:,} that no earlier run has settled" if self.known else ""
+        return f"about {price(self.left)}{new}, less what the store has of them already"
 
     def _spread(self) -> str:
         if self.error is None:

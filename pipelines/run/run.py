@@ -30,6 +30,7 @@ from pipelines.data.history import BegunRun, LearnedPrices, new_run_id
 from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
+from pipelines.data.settled import SettledItems
 from pipelines.data.writers.checks import DatasetChecks
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
@@ -100,6 +101,7 @@ class Run:
         self.context = RunContext(recipe, settings, budget_cap(recipe, budget), seed, on_event, run_id, shard)
         self.folder = self.context.store.location("runs", run_id)
         self.summary = Summary(recipe.name, run_id, started, settings.endpoint)
+        self.summary.shard = str(shard or "")
         self.summary.manifest = manifest or files.join(self.folder, "manifest.jsonl")
         self._begun = BegunRun(self.context.store, recipe.digest, run_id)
         self._state = StateRecord(self.context, self.summary)
@@ -120,6 +122,7 @@ class Run:
             paid = [node.id for node in recipe.graph.nodes if node.is_paid]
             self.summary.sample = Estimate(chosen.total, chosen.looked_at, paid)
             only = chosen.has
+            self._others = partial(found, only=lambda item: not chosen.has(item))
         self.items = partial(found, only=only)
         outputs = self.context.outputs
         checks = DatasetChecks(recipe)
@@ -261,11 +264,17 @@ class Run:
         self.summary.engine = self.context.engine = await background.arun(engine_of(self.settings))
         self.context.prices = LearnedPrices(self.context.store, self.context.engine)
         await asyncio.to_thread(partial(self.context.open_settled, is_trusted=not self._verify))
+        if self.summary.sample is not None and self.context.settled:
+            self.summary.sample.known = await asyncio.to_thread(self._count_known, self.context.settled)
         if self.context.datasets is not None and self.context.settled is not None:
             await asyncio.to_thread(self.context.datasets.open, self.context.settled.prints)
         self._unsettled = await background.arun(reconcile(self.settings))
         await background.arun(forget_failures(self.context.store))
         await self.context.budget.open(self.context.engine)
+
+    def _count_known(self, settled: SettledItems) -> int:
+        """Return how many items besides the sample an earlier run has settled."""
+        return sum(settled.has_seen(item) for item in self._others() if not item.duplicate_of)
 
     def _in_order_of_work(self) -> Iterator[ItemRun | None]:
         """Return the items: first those that no run has settled, so that their jobs wait for none of the others.

@@ -67,6 +67,9 @@ class RunState(BaseModel):
         budget: the most that it may spend, in credits, or None.
         problem: why it did not end well, in one sentence; empty if it did.
         manifest, report: where they are.
+        shards: how many parts its items are worked on in, each by a process of its own; 0 for a run without.
+        shards_on: what these run on, as ``--on`` names it.
+        shard: the part that it works on, such as ``2/8``, where somebody has divided the items by hand.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -95,6 +98,9 @@ class RunState(BaseModel):
     problem: str = ""
     manifest: str = ""
     report: str = ""
+    shards: int = 0
+    shards_on: str = ""
+    shard: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description."""
@@ -165,6 +171,9 @@ def state_of(
         "problem": problem,
         "manifest": summary.manifest,
         "report": summary.report,
+        "shards": summary.shards,
+        "shards_on": summary.shards_on,
+        "shard": summary.shard,
     }
     started = datetime.strptime(summary.started, "%Y-%m-%d %H:%M:%S %Z").replace(tzinfo=UTC)
     return RunState.model_validate({"started": started, "seconds": round(summary.seconds, 3), **facts, **known})

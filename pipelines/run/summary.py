@@ -59,6 +59,10 @@ class Summary:
         failed: the first rows of items that did not end well, in the order in which they ended.
         stopped: why the run was stopped, or an empty string.
         sample: the price of all items, if the run was over a sample of them.
+        shards: how many parts the items were worked on in, each by a process of its own; 0 for a run without.
+        shards_on: what these ran on, as ``--on`` names it.
+        shards_begun: how many of them had something left to do.
+        shard: the part that the run works on, such as ``2/8``, where somebody has divided the items by hand.
     """
 
     name: str
@@ -85,6 +89,10 @@ class Summary:
     manifest: str = ""
     report: str = ""
     sample: Estimate | None = None
+    shards: int = 0
+    shards_on: str = ""
+    shards_begun: int = 0
+    shard: str = ""
 
     @property
     def items(self) -> int:
@@ -95,6 +103,11 @@ class Summary:
     def bad(self) -> int:
         """How many items did not end well."""
         return sum(count for outcome, count in self.counts.items() if outcome not in FINE)
+
+    @property
+    def is_preview(self) -> bool:
+        """Whether its jobs were made on this machine, which costs nothing; known once the endpoint was asked."""
+        return self.engine.startswith("local:")
 
     @property
     def is_fine(self) -> bool:
@@ -110,7 +123,7 @@ class Summary:
     def problem(self) -> str:
         """Why the run did not end well, in one sentence; empty if it did."""
         if self.stopped:
-            return f"stopped: {self.stopped}"
+            return self.stopped
         bad = {outcome: n for outcome, n in sorted(self.counts.items()) if n and outcome not in FINE}
         what = ", ".join(f"{n} {outcome}" for outcome, n in bad.items())
         return f"{sum(bad.values())} of {self.total} items did not end well: {what}" if bad else ""

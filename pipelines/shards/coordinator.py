@@ -59,6 +59,7 @@ async def finish_in_shards(
     left = await gathering.answer_settled()
     coordinator = _Coordinator(run, engine, count, options, no_code, gathering)
     numbers = [number for number, items in enumerate(left, 1) if items]
+    run.summary.shards_begun = len(numbers)
     if numbers and run.stopped is None:
         if run.settings.prefect == "auto" and not engine.is_elsewhere and not recording.is_server_configured():
             recording.tell_unrecorded()

@@ -23,7 +23,17 @@ from flux_tasks.store.owner import has_ended, this_process
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
 
-__all__ = ["SET_AGAIN", "Limit", "PeriodBudget", "read_limits", "write_limits"]
+__all__ = [
+    "SET_AGAIN",
+    "Limit",
+    "PeriodBudget",
+    "Reserved",
+    "needed",
+    "read_limits",
+    "release",
+    "reserved",
+    "write_limits",
+]
 
 KIND = "reserves"
 _OLD = 6 * 3600.0  # seconds without a change, by both clocks, after which a run of another machine counts as ended
@@ -104,6 +114,49 @@ def write_limits(store: Store, day: float | None, month: float | None, timezone:
     store.put_record("budgets", "store", {"day": day, "month": month, "timezone": timezone})
 
 
+class Reserved(NamedTuple):
+    """What the jobs in flight of a run may cost, which counts as spent meanwhile.
+
+    Attributes:
+        run: its id, or that of the shard.
+        owner: the process that has reserved it.
+        since, until: when it was written, and until when it counts if nothing more is heard; seconds since 1970.
+    """
+
+    run: str
+    recipe: str
+    engine: str
+    owner: str
+    credits: float
+    since: float
+    until: float
+
+
+def reserved(store: Store) -> list[Reserved]:
+    """Return what runs have reserved that are not known to have ended.
+
+    Raises:
+        OSError: the store cannot be read.
+    """
+    names = store.records(KIND)
+    found = []
+    for name, record in zip(names, each(lambda name: store.record_or_empty(KIND, name), names), strict=True):
+        counted, since = _counted(record), _number(record.get("at"))
+        if counted is not None and counted["reserved"]:
+            about = counted["recipe"], counted["engine"], str(record.get("owner", ""))
+            found.append(Reserved(name, *about, counted["reserved"], since, since + _OLD))
+    return found
+
+
+def release(store: Store, run: str) -> None:
+    """Let what a run has reserved count no more. One that goes on after all reserves it again with its next job.
+
+    Raises:
+        OSError: the store cannot be written.
+    """
+    store.remove_record(KIND, run)
+
+
 class _Sum(NamedTuple):
     """What the jobs of one part of a run have cost at some time."""
 
@@ -162,6 +215,12 @@ class PeriodBudget:
         read, elsewhere = self._elsewhere.get(limit, (begin, 0.0))
         own = sum(credits for at, credits in self._own.items() if at + _BUCKET > begin)
         return own + (elsewhere if read == begin else 0.0)  # a new period has begun since
+
+    def reached(self, limit: Limit, spent: float, tool: str, price: float | None) -> str:
+        """Return what to say where a job of ``tool`` does not fit into a limit, of which so much is spent."""
+        of_whom = " by previews, which are counted apart" if self.engine.startswith("local:") else ""
+        opens = f"it opens again at {limit.end(time.time()):%Y-%m-%d %H:%M} {limit.timezone}"
+        return f"{limit.title} is reached: {spent:.2f} are spent{of_whom}, and {needed(tool, price)}; {opens}"
 
     def exchange(self, reserved: float) -> None:
         """Write what this run has spent and reserved, then read what the others have. Call it on a thread.
@@ -234,6 +293,11 @@ class PeriodBudget:
         """
         if self._is_written:
             self.store.remove_record(KIND, self.part)
+
+
+def needed(tool: str, price: float | None) -> str:
+    """Return what a job of ``tool`` needs of a budget, for a message."""
+    return f"a job of {tool} costs {price:.2f}" if price is not None else f"{tool} has no known price"
 
 
 def _number(value: object) -> float:

@@ -45,12 +45,17 @@ class Webhook:
     webhook_listen: Annotated[tuple[str, int] | None, value(_listening, "a port, nor HOST:PORT", "PORT")] = None
 
     @contextmanager
-    def in_force(self) -> Iterator[None]:
+    def in_force(self, url_option: str = "--webhook-url", port_option: str = "--webhook-listen") -> Iterator[None]:
         """Let the settings of this process and of those that it starts have these options.
+
+        What is wrong with one of them in the block is told by the name under which it was given: ``url_option``,
+        ``port_option``, or the variable.
 
         Raises:
             RecipeError: nobody knows where call-backs are sent to.
         """
+        given = url_option if self.webhook_url else _URL
+        names = {"webhook_url": given, _URL: given, "webhook_secret": _SECRET, "port": port_option}
         before = {name: os.environ.get(name) for name in (_URL, _SECRET)}
         url = self.webhook_url or os.environ.get(_URL, "").strip()
         if self.webhook_listen is not None and not url:
@@ -61,6 +66,10 @@ class Webhook:
             os.environ[_SECRET] = secrets.token_urlsafe(32)  # nobody else has to know it
         try:
             yield
+        except RecipeError as error:
+            if not error.file:  # those of a recipe are about its own words
+                error.problems = tuple(replace(one, where=names.get(one.where, one.where)) for one in error.problems)
+            raise
         finally:
             for name, text in before.items():
                 os.environ.pop(name, None)
@@ -112,7 +121,7 @@ def receive(
     from threading import Event
 
     ended = Event()
-    with Webhook(public_url).in_force():
+    with Webhook(public_url).in_force("--public-url", "--port"):
         settings = from_environment()
         settings = replace(settings, store=str(store or settings.store))
         if not settings.webhook_secret:

@@ -137,7 +137,7 @@ def run(
         until_told.enter_context(webhook.received(settings.store))
         begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
         code = NO_CODE if no_code else ""
-        shards = Shards(engine, sharding.shards, no_code=code) if engine and sharding.shards else None
+        shards = Shards(engine, sharding.shards, sharding.place, no_code=code) if engine and sharding.shards else None
         run_it = partial(_carry_out, loaded, settings, outputs, ending, shards, budget=budget, verify=verify)
         try:
             ended, summary = run_it(limit=limit, sample=sample, shard=sharding.part)
@@ -234,6 +234,7 @@ class Shards:
 
     engine: Engine
     count: int
+    place: str
     no_code: str = ""
 
 
@@ -269,11 +270,13 @@ def _carry_out(
         if address := until_told.enter_context(exporting(outputs.metrics_port)):
             print_error(f"metrics: {address}")
         early = EarlyPreviews(lambda: Previews(run.context.store, recipe.name))
-        with Display(recipe) as display, early:
+        with Display(recipe, lambda: run.summary.is_preview) as display, early:
             settings = replace(settings, prefect=outputs.prefect or settings.prefect)
             settings = until_told.enter_context(in_places_of(recipe, settings))
             run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
             ending.run = run
+            if shards is not None:
+                run.summary.shards, run.summary.shards_on = shards.count, shards.place
             run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
             until_told.enter_context(SignalHandler(run, ending, grace=outputs.grace))
             end_with_parent()

@@ -6,14 +6,16 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from prefect import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_runs import wait_for_flow_run
-from prefect.runner import Runner
+from prefect.runner import Runner, _starter_engine
 from prefect.utilities.urls import url_for
 
 from flux_tasks.errors import EndpointUnreachable, cut
@@ -66,13 +68,29 @@ async def serve(
     os.environ |= tied_to_this_process()  # the runner hands its environment on
     watchers = asyncio.gather(*watching)
     try:
-        await _run_until_signal(runner, tell)
+        with _own_sessions():
+            await _run_until_signal(runner, tell)
     finally:
         for name in tied_to_this_process():
             os.environ.pop(name, None)
         watchers.cancel()
         with suppress(asyncio.CancelledError):
             await watchers
+
+
+@contextmanager
+def _own_sessions() -> Iterator[None]:
+    """Let each run that Prefect starts have a session of its own, so that Ctrl-C reaches it by way of this process.
+
+    A terminal sends it to all processes, and one that imports Prefect just then would end with a traceback of that.
+    """
+    starter: Any = _starter_engine  # which says that this function is to be replaced there
+    run_process = starter.run_process
+    starter.run_process = partial(run_process, start_new_session=True)
+    try:
+        yield
+    finally:
+        starter.run_process = run_process
 
 
 _GONE = "the Prefect server does not answer any more: start it, and serve again, which collects what was submitted"

@@ -178,6 +178,40 @@ def test_a_job_whose_callback_is_lost_is_polled_all_the_same(
     assert taking.counts.total() == 0
 
 
+def test_it_is_said_once_that_no_callback_comes_with_what_to_check(
+    taking: Receiver, store: Store, photo: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(callbacks, "_SLOW", 0.05)
+    told = []
+    with LocalServer(latency=0.01, faults=[{"fault": "webhook.lost"}]) as server:
+        changes = {"endpoint": server.url, "store": store.url, "webhook_url": taking.url, "prefect": "off"}
+        with use(Settings(webhook_secret=SECRET, **changes)):  # type: ignore[arg-type]
+            for number in range(5):
+                Image.new("RGB", (64, 64), (number, 0, 0)).save(photo)
+                deblur(photo)
+                told.append(sum("none has come" in record.message for record in caplog.records))
+    assert told == [0, 0, 1, 1, 1]
+    for what in ("FLUX_WEBHOOK_URL", "FLUX_WEBHOOK_SECRET", f"flux-pipelines receive on {store.url}", "doctor"):
+        assert what in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_one_callback_that_comes_shows_that_they_arrive(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    async def end(number: int, *, comes: bool, is_counted: bool = True) -> None:
+        async with callbacks.awaited(store, f"job-{number}", is_counted=is_counted) as calls:
+            if comes:
+                calls.call()
+
+    async def end_all() -> None:
+        for number in range(12):
+            await end(number, comes=number % 3 == 2)
+        for number in range(5):
+            await end(number, comes=False, is_counted=False)
+
+    asyncio.run(end_all())
+    assert "none has come" not in caplog.text
+
+
 def test_a_callback_that_comes_early_costs_one_poll_and_says_nothing_of_the_result(
     bfl: FakeBfl, taking: Receiver, store: Store, photo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

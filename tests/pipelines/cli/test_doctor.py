@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from command_line import Here
 from fake_bfl import FakeBfl
-from scripted import Answer
+from scripted import Answer, ScriptedServer
 
+from flux_tasks.api.receiver import Receiver
+from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.records import Store
 from pipelines.cli.commands.watching import doctor
@@ -94,6 +96,41 @@ def test_who_is_told_at_the_end_is_named_and_a_setting_that_cannot_be_read_is_a_
     assert found["told at the end"]["text"] == "hooks.example (failed)"
     monkeypatch.setenv("FLUX_ON_END", "nobody")
     assert "FLUX_ON_END" in problems(here_cli, "--endpoint", bfl.url)["told at the end"][0]
+
+
+def test_the_settings_of_callbacks_are_tried_and_each_thing_that_is_wrong_has_a_remedy(
+    here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, store = "a-secret-of-the-tests", Store(str(folder / "store"))
+    assert "receiver of call-backs" not in ask(here_cli, "--endpoint", bfl.url)[1], "nobody asked for any"
+    monkeypatch.setenv("FLUX_WEBHOOK_SECRET", secret)
+    with Receiver([store], secret) as receiver, ScriptedServer() as another:
+        monkeypatch.setenv("FLUX_WEBHOOK_URL", f"{receiver.url}/cb")
+        code, found = ask(here_cli, "--endpoint", bfl.url)
+        assert code == 0
+        assert found["receiver of call-backs"]["text"].endswith("answers, with the same secret")
+        assert store.records("callbacks") == []
+        monkeypatch.setenv("FLUX_WEBHOOK_SECRET", "another-secret-of-the-tests")
+        text, remedy = problems(here_cli, "--endpoint", bfl.url)["receiver of call-backs"]
+        assert "has another secret" in text
+        assert "the same FLUX_WEBHOOK_SECRET" in remedy
+        monkeypatch.setenv("FLUX_WEBHOOK_URL", another.url)
+        assert "which no receiver does" in problems(here_cli, "--endpoint", bfl.url)["receiver of call-backs"][0]
+    monkeypatch.setenv("FLUX_WEBHOOK_URL", "http://127.0.0.1:9/")
+    text, remedy = problems(here_cli, "--endpoint", bfl.url)["receiver of call-backs"]
+    assert "127.0.0.1:9 does not answer" in text
+    assert "start flux-pipelines receive" in remedy
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("http://127.0.0.1:9/", "is this machine"), ("https://10.0.0.9/", "has no public address, as seen from here")],
+)
+def test_an_address_for_callbacks_that_bfl_cannot_reach_is_told(address: str, told: str) -> None:
+    settings = Settings(webhook_url=address, webhook_secret="a-secret-of-the-tests")
+    found = doctor._address_of_callbacks(settings)
+    assert f"{told}: BFL cannot reach it" in found.text
+    assert "public https address" in found.remedy
 
 
 def test_a_disk_that_is_nearly_full_is_told(here_cli: Here, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch) -> None:

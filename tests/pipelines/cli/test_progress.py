@@ -54,6 +54,33 @@ def test_where_nobody_watches_a_line_says_now_and_then_how_far_the_run_is(monkey
             pass
 
 
+def test_credits_of_previews_are_shown_neither_in_lines_nor_at_bars(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = SimpleQueue[str]()
+    monkeypatch.setattr(progress, "INTERVAL", 0.01)
+    note = Display.note
+    monkeypatch.setattr(Display, "note", lambda _, text: said.put(text))
+    step = Event(EventKind.STEP, "a", "deblur", StepOutcome.DONE, cost=4.5)
+    with Display(RECIPE.compiled, lambda: True) as display:
+        display.begin(3)
+        display.show(step)
+        while said.get(timeout=PATIENCE) != (
+            "[red]mine: 0 of 3 items, 0 not fine; active jobs: 0, a preview: nothing is paid"
+        ):
+            pass
+    monkeypatch.setattr(Display, "note", note)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    for is_preview, shown in ((True, "preview"), (False, "4.5 credits")):
+        with Display(RECIPE.compiled, lambda is_preview=is_preview: is_preview) as display:
+            display.begin(3)
+            display.show(step)
+        printed = capsys.readouterr().err
+        assert shown in printed
+        assert ("credits" in printed) is not is_preview
+
+
 def test_the_line_stops_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "INTERVAL", 0.01)
     with pytest.raises(RuntimeError), Display(RECIPE.compiled):

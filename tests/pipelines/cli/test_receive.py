@@ -114,9 +114,11 @@ async def test_serve_takes_the_callbacks_of_the_runs_that_it_starts(
         (["receive"], "FLUX_WEBHOOK_SECRET: is missing: set it to a random text"),
         (["run", "r.yaml", "--webhook-listen", "8787"], "--webhook-listen: needs the public address"),
         (["run", "r.yaml", "--webhook-listen", "x"], "'x' is not a port, nor HOST:PORT"),
-        (["run", "RECIPE", "--webhook-url", "https://flux.example.org/"], "webhook_secret: is missing"),
-        (["run", "RECIPE", "--webhook-url", "http://flux.example.org/"], "the secret is not sent over plain http"),
-        (["run", "RECIPE", "--webhook-url", "https://localhost/"], "is this machine, which BFL cannot reach"),
+        (["run", "RECIPE", "--webhook-url", "https://flux.example.org/"], "FLUX_WEBHOOK_SECRET: is missing"),
+        (["run", "RECIPE", "--webhook-url", "ftp://x"], "flux-pipelines: --webhook-url: 'ftp://x' is not an address"),
+        (["receive", "--public-url", "ftp://x"], "flux-pipelines: --public-url: 'ftp://x' is not an address"),
+        (["run", "RECIPE", "--webhook-url", "http://flux.example.org/"], "--webhook-url: the secret is not sent over"),
+        (["run", "RECIPE", "--webhook-url", "https://localhost/"], "--webhook-url: 'https://localhost/' is this"),
     ],
 )
 def test_callbacks_that_cannot_come_are_refused(
@@ -130,12 +132,36 @@ def test_callbacks_that_cannot_come_are_refused(
     assert told in done.stderr
 
 
-def test_a_port_that_is_taken_is_told(here_cli: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_is_taken_is_told_by_the_option_that_names_it(
+    here_cli: Here, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FLUX_WEBHOOK_SECRET", SECRET)
+    recipe = str(folder / "recipe.yaml")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = here_cli("receive", "--port", str(taken.getsockname()[1]))
-    assert done.returncode == 2
-    assert "cannot be listened on" in done.stderr
+        port = str(taken.getsockname()[1])
+        called = ["--webhook-url", "http://127.0.0.1/", "--webhook-listen", port, "--endpoint", "local"]
+        watched = ["--prefect", "off", "--watch", str(folder / "photos")]
+        done = {
+            "--port": here_cli("receive", "--port", port),
+            "--webhook-listen": here_cli("run", recipe, *called),
+            "--webhook-listen ": here_cli("serve", recipe, *called, *watched),
+        }
+    for option, ended in done.items():
+        assert ended.returncode == 2
+        assert f"flux-pipelines: {option.strip()}: 127.0.0.1:{port} cannot be listened on" in ended.stderr
+
+
+def test_a_variable_that_is_wrong_is_told_by_its_name_and_a_key_of_a_recipe_by_that(
+    here_cli: Here, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLUX_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setenv("FLUX_WEBHOOK_URL", "https://localhost/")
+    done = here_cli("run", str(folder / "recipe.yaml"), key="a-key-of-the-tests")
+    assert done.stderr.startswith("flux-pipelines: FLUX_WEBHOOK_URL: 'https://localhost/' is this machine")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(f"port: 80\n{recipe.read_text()}")
+    done = here_cli("run", str(recipe), "--webhook-url", "http://127.0.0.1/", "--webhook-listen", "0")
+    assert "recipe.yaml:1: port: " in done.stderr
 
 
 def test_a_recipe_may_not_name_where_it_is_called_back(here_cli: Here, folder: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import uuid
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from command_line import Cli, Here
@@ -20,8 +22,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flows import load_flow_from_entrypoint
+from servers import unused_port
 from waiting import PATIENCE, children, wait_until
 
+from flux_tasks.local import LocalServer
 from flux_tasks.store.owner import is_process_alive
 from pipelines.flows import deployed_recipe
 from pipelines.flows.deployed import read_recipe
@@ -275,7 +279,7 @@ def test_a_key_that_is_nowhere_is_missed_before_a_recipe_is_served(here_cli: Her
     assert "no key for BFL: there is no Prefect Secret block 'bfl-api-key'" in done.stderr
 
 
-async def test_a_signal_ends_serve_and_its_run_which_loses_nothing(
+async def test_ctrl_c_ends_serve_and_its_runs_without_a_word_of_prefect_also_one_that_begins_to_start(
     prefect_cli: Cli, bfl: FakeBfl, relative: str, folder: Path, name: str
 ) -> None:
     bfl.hold = True
@@ -288,20 +292,52 @@ async def test_a_signal_ends_serve_and_its_run_which_loses_nothing(
         while bfl.jobs < 1:
             assert served.poll() is None, served.stderr and served.stderr.read()
             await asyncio.sleep(0.05)
-        served.send_signal(signal.SIGINT)
-        _, err = await asyncio.to_thread(served.communicate, timeout=PATIENCE)
+        async with get_client() as client:
+            await client.create_flow_run_from_deployment((await deployment(name)).id)
+        await asyncio.to_thread(wait_until, lambda: len(children(served.pid)) == 2, pause=0.05)
+        os.killpg(served.pid, signal.SIGINT)  # as a terminal does
+        out, err = await asyncio.to_thread(served.communicate, timeout=PATIENCE)
     assert served.returncode == 0
-    assert not any(word in err for word in ("Traceback", "unhandled", "TerminationSignal")), err
+    assert not any(word in err for word in ("Traceback", "unhandled", "TerminationSignal", "ERROR")), err
+    assert f"{name}: broken off" in out
     found = await deployment(name)
     assert found.paused
-    for run in await runs_of(found):
-        assert run.state is not None
-        assert run.state.is_cancelled() or run.state.is_scheduled(), run.state
+    states = [run.state for run in await runs_of(found) if run.state is not None and not run.state.is_scheduled()]
+    assert all(state.is_cancelled() or state.is_crashed() for state in states), states
+    assert sum(state.is_crashed() for state in states) <= 1, "the one that was about to start, which has done nothing"
     bfl.hold = False
     charged = bfl.jobs
     done = await asyncio.to_thread(prefect_cli, "run", relative, "--limit", "1", "--prefect", "off", key="k")
     assert done.returncode == 0, done.stderr
     assert (charged, bfl.jobs) == (1, 2), "the job that was in work was collected, and only the other one paid"
+
+
+async def test_serve_takes_the_callbacks_of_its_runs_and_has_a_line_for_each_that_ended(
+    prefect_cli: Cli, relative: str, folder: Path, name: str
+) -> None:
+    prefect_cli.environment |= {"FLUX_POLLING": "off", "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    port = unused_port()
+    called = ["--webhook-url", f"http://127.0.0.1:{port}/x", "--webhook-listen", str(port)]
+    with (
+        LocalServer(latency=0.05) as server,
+        prefect_cli.start("serve", relative, "--endpoint", server.url, *called, key="k") as served,
+    ):
+        assert served.stdout is not None
+        assert "serving run-recipe/" in await asyncio.to_thread(served.stdout.readline)
+        async with get_client() as client:
+            await client.create_flow_run_from_deployment((await deployment(name)).id)
+        while not (line := await asyncio.to_thread(served.stdout.readline)).startswith(f"{name}: "):
+            assert line, served.stderr and served.stderr.read()
+        served.send_signal(signal.SIGTERM)
+        _, err = await asyncio.to_thread(served.communicate, timeout=PATIENCE)
+        requests = httpx.get(f"{server.url}/local", trust_env=False).json()["requests"]
+    assert line.startswith(f"{name}: fine after "), line
+    [run] = (folder / "store" / "runs").iterdir()
+    for told in ("2 of 2 items: 2 done; 4 jobs made here", f"; report: {run}/report.html"):
+        assert told in line
+    assert requests["submit"] == requests["poll"] == 4, "each job is polled once, when it is called back"
+    assert served.returncode == 0
+    assert not any(word in err for word in ("Traceback", "ERROR")), err
 
 
 async def test_a_served_run_ends_soon_when_serve_is_killed_and_the_next_one_collects_its_job(

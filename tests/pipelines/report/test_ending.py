@@ -231,6 +231,15 @@ def test_a_problem_of_any_length_and_of_any_signs_is_told(folder: Path, monkeypa
     assert len(json.loads((folder / "told").read_text())["problem"]) == len(problem)
 
 
+def test_a_command_is_told_why_a_run_was_stopped_in_words_that_stand_alone(
+    here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f'printf %s "$FLUX_RUN_STATE $FLUX_RUN_PROBLEM" > {folder}/problem'
+    monkeypatch.setenv("FLUX_ON_END", json.dumps({"command": ["sh", "-c", script]}))
+    assert perform(here_cli, bfl, folder, "--budget", "0").returncode == 3
+    assert (folder / "problem").read_text().startswith("stopped the budget of 0 credits is reached")
+
+
 def refuse(bfl: FakeBfl) -> None:
     bfl.submit_answer = Answer(422, {"detail": "no"})
 

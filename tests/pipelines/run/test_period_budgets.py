@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import replace
@@ -14,7 +15,7 @@ from command_line import Here
 from recipes import Place, perform
 from schedules import play
 
-from flux_tasks import outpaint, use
+from flux_tasks import ImageRef, aoutpaint, outpaint, use
 from flux_tasks.errors import BudgetReached, RecipeError
 from flux_tasks.local import LocalServer
 from flux_tasks.store.account.periods import Limit, PeriodBudget, read_limits, write_limits
@@ -82,6 +83,41 @@ def test_the_budget_of_a_store_holds_for_every_recipe_and_counts_calls_of_any_pr
     run, _ = perform(recipe(here, name="b", prompt="y"), here.settings)
     assert here.spent == 28
     assert "the budget of the store of 30 credits a day is reached: 28.00 are spent" in run.summary.stopped
+
+
+def test_a_call_from_python_that_does_not_fit_into_the_budget_of_the_store_is_refused_before_it_is_sent(
+    here: Place,
+) -> None:
+    write_limits(store(here), 15.0, None, "UTC")
+    photo = here.folder / "photos" / "p0.png"
+    with use(here.settings, prefect="off"):
+        first = outpaint(photo, expand={"left": 16})
+        with pytest.raises(BudgetReached) as refused:
+            outpaint(photo, expand={"left": 32})
+        assert str(refused.value).startswith(
+            "the budget of the store of 15 credits a day is reached: 10.00 are spent, and a job of outpainting-v1 "
+            "costs 10.00; it opens again at 20"
+        )
+        assert (here.jobs, here.spent, Journal(store(here)).entries()) == (1, 10, [])
+        assert outpaint(photo, expand={"left": 16}).digest == first.digest, "what is in the store is free"
+        write_limits(store(here), None, 20.0, "UTC")
+        outpaint(photo, expand={"left": 32})
+    assert here.spent == 20
+
+
+async def test_calls_from_python_at_one_moment_never_spend_more_than_the_budget_of_the_store(here: Place) -> None:
+    write_limits(store(here), 25.0, None, "UTC")
+    photo = here.folder / "photos" / "p0.png"
+    with use(here.settings, prefect="off"):
+        calls = (aoutpaint(photo, expand={"left": 16 * number}) for number in range(1, 9))
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        assert here.spent <= 25
+        assert {type(one) for one in ended} <= {ImageRef, BudgetReached}
+        while here.spent < 20:
+            await aoutpaint(photo, expand={"right": 16 + 16 * here.jobs})
+        with pytest.raises(BudgetReached):
+            await aoutpaint(photo, expand={"top": 16})
+    assert here.spent == 20
 
 
 def test_a_job_counts_in_the_period_of_its_submission(here: Place) -> None:
@@ -228,6 +264,50 @@ def test_a_plan_and_the_store_show_what_is_left_of_each_budget(here: Place, here
     assert here_cli("store", "budget", "--day", "5", "--store", str(here.folder / "new")).stderr == "", "it is made"
     shows = json.loads(here_cli("store", "budget", "--store", here.settings.store, "--json").stdout)
     assert shows["month"] == {"credits": 100, "spent": 28}
+
+
+def test_what_is_spent_at_bfl_and_by_previews_is_counted_apart_and_both_are_told(here: Place, here_cli: Here) -> None:
+    write_limits(store(here), 20.0, None, "UTC")
+    previews = replace(here.settings, endpoint="local", key="")
+    made, _ = perform(recipe(here), previews)
+    assert made.summary.stopped == ""
+    shows = here_cli("store", "budget", "--store", here.settings.store).stdout
+    assert shows.splitlines()[1].split() == ["day", "20", "0", "20"], "nothing was paid"
+    assert "previews of a local engine have the same budget, counted apart" in shows
+    planned = str(plan(recipe(here, prompt="y").compiled, settings=previews))
+    assert "2.00 of 20 credits a day are left to previews, which are counted apart: too few" in planned
+    stopped, _ = perform(recipe(here, prompt="y"), previews)
+    assert "20 credits a day is reached: 18.00 are spent by previews, which are counted apart, and" in (
+        stopped.summary.stopped
+    )
+
+
+def test_credits_that_a_run_of_another_machine_has_reserved_are_named_and_can_be_released(
+    here: Place, here_cli: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLUX_ENDPOINT", "local")
+    place = store(here)
+    write_limits(place, 20.0, None, "UTC")
+    about = {"recipe": "nightly", "engine": "bfl", "reserved": 9.0, "spent": []}
+    place.put_record("reserves", "gone", {**about, "owner": DEAD, "at": time.time() - 3600})
+    PeriodBudget(place, read_limits(place), "alive", "nightly", "bfl").exchange(5.0)
+    command = ("store", "budget", "--store", place.url)
+    shows = here_cli(*command).stdout
+    assert shows.splitlines()[1].split() == ["day", "20", "14", "6"]
+    assert "reserved: 9 credits by gone (nightly) on elsewhere:1; nothing was heard for 6" in shows
+    assert "if it died: flux-pipelines store budget --release gone" in shows
+    asked = json.loads(here_cli("doctor", "--store", place.url, "--json").stdout)
+    [found] = [one for one in asked if one["what"] == "reserved"]
+    assert "store budget --release gone" in found["remedy"]
+    for wrong, told in (
+        ("x", "--release: 'x' has reserved nothing; these have: alive, gone"),
+        ("alive", "goes on in the process"),
+    ):
+        refused = here_cli(*command, "--release", wrong)
+        assert (refused.returncode, told in refused.stderr) == (2, True), refused.stderr
+    released = here_cli(*command, "--release", "gone").stdout
+    assert released.startswith("released: 9 credits of gone\n")
+    assert [one["run"] for one in json.loads(here_cli(*command, "--json").stdout)["reserved"]] == ["alive"]
 
 
 # -- spend ------------------------------------------------------------------------------------------------------------

@@ -88,6 +88,26 @@ def test_the_price_of_all_is_told_by_what_the_sample_has_cost(here: Place) -> No
     assert here.spent == pytest.approx(before * 2.5)
 
 
+def test_items_that_are_settled_cost_nothing_more_whatever_the_sample_has_cost(here: Place) -> None:
+    perform(recipe(here), here.settings, limit=10)
+    run, _ = perform(recipe(here), here.settings, sample=8)
+    estimate = run.summary.sample
+    assert estimate is not None
+    others, new = 32, 40 - here.jobs
+    price = estimate.credits / 40
+    assert estimate.left == estimate.to_dict()["left"] == pytest.approx(price * new)
+    assert f"the other 32: about {price * new:.2f} credits" in "\n".join(estimate.lines())
+    assert f"for the {new} that no earlier run has settled" in "\n".join(estimate.lines())
+    perform(recipe(here), here.settings)
+    before = here.jobs
+    again, _ = perform(recipe(here), here.settings, sample=8)
+    assert again.summary.sample is not None
+    assert again.summary.sample.left == 0
+    told = "\n".join(again.summary.sample.lines())
+    assert f"the other {others}: nothing more, because earlier runs have settled them" in told
+    assert here.jobs == before
+
+
 def test_what_no_item_of_the_sample_needed_is_said(here: Place) -> None:
     two = "deblur: {}\n  - edit: {prompt: x}\n    id: rare\n    when: stem == 'nobody'"
     run, _ = perform(recipe(here, two), here.settings, sample=3)

@@ -69,6 +69,7 @@ def test_shards_by_processes_print_and_leave_what_one_process_does_and_survive_a
     bfl.hold = True
     running = cli.start("run", "recipe.yaml", "--endpoint", bfl.url, "--shards", "2", key="k")
     wait_until(lambda: count_submitted(tmp_path) == PICTURES)
+    assert "2 on processes" in cli("status").stdout
     children_of(running)[0].kill()
     bfl.hold = False
     out, err = running.communicate()
@@ -82,6 +83,12 @@ def test_shards_by_processes_print_and_leave_what_one_process_does_and_survive_a
     assert shown == [line for line in one.stdout.splitlines() if line.startswith(("jobs:", "  deblur", "results:"))]
     assert "jobs: 6 paid" in out
     assert (tmp_path / "out" / "p5.png").exists()
+    assert "\nshards: 2 on processes\n" in out
+    [told] = json.loads(cli("history", "--json").stdout)
+    assert (told["shards"], told["shards_on"], told["shard"]) == (2, "processes", "")
+    again = cli("run", "recipe.yaml", "--endpoint", bfl.url, "--shards", "2", key="k").stdout
+    assert "\nshards: 2 on processes, 0 of them begun\n" in again
+    assert "shards" not in cli("history", "--store", "alone").stdout.splitlines()[0], "none there had any"
 
 
 def test_shards_end_with_the_run_that_is_killed_and_the_same_command_goes_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,5 +101,7 @@ def test_a_part_by_hand_says_what_it_leaves_to_a_run_of_all(here_cli: Here, fold
         assert not (folder / "set").exists()
     done = here_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="k")
     assert "no job was made and nothing was paid" in done.stdout
+    assert [one["shard"] for one in json.loads(here_cli("history", "--json").stdout)] == ["1/2", "2/2", ""]
+    assert " 1/2 " in here_cli("history").stdout
     assert bfl.jobs == 4
     assert (folder / "set").is_dir()

@@ -24,6 +24,9 @@ _FREE = 1_000_000_000
 _SKEW = 30.0
 """Seconds by which two clocks may differ."""
 
+_SILENT = 900.0
+"""Seconds without a word after which a run of another machine may have died; jobs take a few minutes."""
+
 _LOCAL = ("numpy", "scipy", "cv2", "starlette", "uvicorn")
 """What the local engine needs."""
 
@@ -61,7 +64,7 @@ def doctor(*, places: Places = Places(), json: Json = False) -> Exit:
 
     settings = places.settings(needs_key=False)
     found: list[Finding] = []
-    for check in (_endpoint, _store, _journal, _slots, _disks, _prefect, _told, _versions):
+    for check in (_endpoint, _store, _journal, _slots, _disks, _prefect, _told, _webhook, _versions):
         for finding in _findings(check, settings):
             found.append(finding)
             if not json:
@@ -204,6 +207,21 @@ def _journal(settings: Settings) -> Iterator[Finding]:
     if spooled := len(Spool(store).keys()):
         text = f"{spooled:,} paid jobs wait on this machine, because the store could not be written"
         yield Finding("spool", False, text, "run any recipe on this store again: it writes them first")
+    yield from _reservations(store)
+
+
+def _reservations(store: Store) -> Iterator[Finding]:
+    """Credits that runs of other machines have reserved which say nothing any more."""
+    from flux_tasks.store.account.periods import reserved
+    from flux_tasks.store.owner import is_of_this_machine, readable
+
+    for one in reserved(store):
+        silent = time.time() - one.since
+        if silent > _SILENT and not is_of_this_machine(one.owner):
+            whose = f"{credits(one.credits)} credits by {one.run} on {readable(one.owner)}"
+            text = f"{whose}, of which nothing was heard for {duration(silent)}"
+            remedy = f"if it died: flux-pipelines store budget --release {one.run}, or wait: they count for six hours"
+            yield Finding("reserved", False, text, remedy)
 
 
 def _slots(settings: Settings) -> Iterator[Finding]:
@@ -277,6 +295,37 @@ def _told(_: Settings) -> Iterator[Finding]:
         yield Finding("told at the end", False, str(error), f"correct {VARIABLE}: see docs/watching.md")
     else:
         yield Finding("told at the end", True, ", ".join(calls) or f"nobody by {VARIABLE}")
+
+
+def _webhook(settings: Settings) -> Iterator[Finding]:
+    """Whether call-backs can arrive, if an address for them is set."""
+    from flux_tasks import background
+    from flux_tasks.api.receiver import try_receiver
+    from flux_tasks.images.redirects import host_of
+
+    if not settings.webhook_url:
+        return
+    yield Finding("secret of call-backs", True, "set (FLUX_WEBHOOK_SECRET)")
+    yield _address_of_callbacks(settings)
+    problem, remedy = background.run(try_receiver(settings.webhook_url, settings.webhook_secret))
+    text = problem or f"{host_of(settings.webhook_url)} answers, with the same secret"
+    yield Finding("receiver of call-backs", not problem, text, remedy)
+
+
+def _address_of_callbacks(settings: Settings) -> Finding:
+    """Say whether the service can reach the address, as far as that is known here."""
+    from flux_tasks import background
+    from flux_tasks.images.redirects import host_of, is_public
+    from flux_tasks.settings import is_loopback
+
+    url, host = settings.webhook_url, host_of(settings.webhook_url)
+    is_ok = not settings.is_bfl or background.run(is_public(url))
+    if is_ok:
+        where = "this machine, for a local server" if is_loopback(url) else host
+        return Finding("address of call-backs", True, where)
+    where = "is this machine" if is_loopback(url) else "has no public address, as seen from here"
+    remedy = "set FLUX_WEBHOOK_URL to a public https address; a proxy or tunnel passes it on to the receiver"
+    return Finding("address of call-backs", False, f"{host} {where}: BFL cannot reach it", remedy)
 
 
 def _versions(_: Settings) -> Iterator[Finding]:

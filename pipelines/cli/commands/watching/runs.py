@@ -128,7 +128,9 @@ def _data(state: RunState) -> dict[str, object]:
 
 
 def _running_table(states: Sequence[RunState]) -> str:
-    heads = ("run", "recipe", "state", "items", "failed", "held", "credits", "in flight", "a minute", "left")
+    is_divided = any(map(_shards, states))
+    heads = ["run", "recipe", "state", "items", "failed", "held", "credits", "in flight", "a minute", "left"]
+    heads += ["shards"] if is_divided else []
     rows = []
     for state in states:
         left, rate = state.seconds_left, state.rate
@@ -144,6 +146,7 @@ def _running_table(states: Sequence[RunState]) -> str:
                 f"{state.in_flight:,}",
                 "" if rate is None or left is None else f"{60 * rate:,.0f}",
                 "" if left is None else duration(left),
+                *([_shards(state)] if is_divided else []),
             )
         )
     lost = [state for state in states if state.standing != "running"]
@@ -157,8 +160,14 @@ def _obituary(state: RunState) -> str:
     return f"{what}: run the recipe again, which collects what was paid for"
 
 
+def _shards(state: RunState) -> str:
+    return f"{state.shards} on {state.shards_on}" if state.shards else state.shard
+
+
 def _ended_table(states: Sequence[RunState]) -> str:
-    heads = ("run", "recipe", "began", "took", "state", "items", "outcomes", "credits", "report")
+    is_divided = any(map(_shards, states))
+    heads = ["run", "recipe", "began", "took", "state", "items", "outcomes", "credits"]
+    heads += ["shards", "report"] if is_divided else ["report"]
     rows = [
         (
             state.run_id,
@@ -169,6 +178,7 @@ def _ended_table(states: Sequence[RunState]) -> str:
             f"{state.items:,}" if state.items == state.total else f"{state.items:,} of {state.total:,}",
             ", ".join(f"{n:,} {outcome}" for outcome, n in sorted(state.counts.items())),
             _credits(state),
+            *([_shards(state)] if is_divided else []),
             state.report,
         )
         for state in states
