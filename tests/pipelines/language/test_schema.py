@@ -324,7 +324,7 @@ def of_step(step: dict[str, Any]) -> dict[str, Any]:
     return {"source": "a/*.png", "steps": [step], "output": "o/{{ stem }}.png"}
 
 
-@settings(deadline=None, max_examples=1500, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=1000, suppress_health_check=list(HealthCheck))
 @given(small())
 @example(of_step({"erase": {"mask": {"file": 0}}}))
 @example(of_step({"resize": {"width": ["{{ index }}"]}}))
