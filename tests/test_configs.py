@@ -60,7 +60,7 @@ def ran(file: str, folder: Path) -> Ran:
         for name in [name for name in os.environ if name.startswith(("BFL_", "FLUX_"))]:
             patch.delenv(name)
         patch.chdir(folder)
-        settings = Settings(endpoint=server.url, store=str(folder / "store"), poll_interval=0.005)
+        settings = Settings(endpoint=server.url, store=str(folder / "store"), poll_interval=0.03)
         done = Ran(folder, Recipe.load(file))
         for _ in range(2):
             done.plans.append(done.recipe.plan(settings=settings, limit=limit))

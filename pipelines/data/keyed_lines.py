@@ -6,6 +6,7 @@ document. One that is damaged, cut off or of another shape is as good as none.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -44,6 +45,7 @@ def digest_of(document: Any, size: int = 16) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
 
 
+@functools.cache
 def program_version() -> str:
     """Return the version of this program, whose notes another one does not read; empty in a bare checkout."""
     try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cases import Cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from object_stores import new_bucket_name, reach_gcs, reach_s3
@@ -147,34 +148,35 @@ def test_a_pattern_means_the_same_on_every_filesystem(folder: str) -> None:
         assert sorted(matching) == found(pattern)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "hint"),
-    [
-        ("photos/*.JPG", "2 files differ in case only, such as {}/photos/a.jpg: add '{}/photos/*.jpg'"),
-        ("Photos/*.jpg", "2 files differ in case only, such as {}/photos/a.jpg"),
-        ("photos/A.jpg", "1 file differs in case only, such as {}/photos/a.jpg: write the name as it is there"),
-        ("photos/*.{jpg,JPG}", "braces have no meaning in a pattern: write a list, ['{}/photos/*.jpg', '{}/photos/*.J"),
-        ("photos", "it is a folder: write '{}/photos/*' for the files in it"),
-        ("photos/", "it is a folder: write '{}/photos/*' for the files in it"),
-        ("photos\\*.jpg", "write / in place of each backslash: '{}/photos/*.jpg'"),
-        ("br[2024]/*.jpg", "stand for one of the letters between them: write '{}/br[[]2024]/*.jpg'"),
-        ("my%20pics/*.jpg", "only http(s) addresses have escapes such as %20: write '{}/my pics/*.jpg'"),
-        ("photos/*.jpg ", "take out the space at its beginning or end: '{}/photos/*.jpg'"),
-        ("grün/*.jpg", "differs in the Unicode form of letters only (there it is NFD), such as"),
-        ("nowhere/*.jpg", ""),
-    ],
+NEARLY_MATCHED = (
+    ("photos/*.JPG", "2 files differ in case only, such as {}/photos/a.jpg: add '{}/photos/*.jpg'"),
+    ("Photos/*.jpg", "2 files differ in case only, such as {}/photos/a.jpg"),
+    ("photos/A.jpg", "1 file differs in case only, such as {}/photos/a.jpg: write the name as it is there"),
+    ("photos/*.{jpg,JPG}", "braces have no meaning in a pattern: write a list, ['{}/photos/*.jpg', '{}/photos/*.J"),
+    ("photos", "it is a folder: write '{}/photos/*' for the files in it"),
+    ("photos/", "it is a folder: write '{}/photos/*' for the files in it"),
+    ("photos\\*.jpg", "write / in place of each backslash: '{}/photos/*.jpg'"),
+    ("br[2024]/*.jpg", "stand for one of the letters between them: write '{}/br[[]2024]/*.jpg'"),
+    ("my%20pics/*.jpg", "only http(s) addresses have escapes such as %20: write '{}/my pics/*.jpg'"),
+    ("photos/*.jpg ", "take out the space at its beginning or end: '{}/photos/*.jpg'"),
+    ("grün/*.jpg", "differs in the Unicode form of letters only (there it is NFD), such as"),
+    ("nowhere/*.jpg", ""),
 )
-def test_a_pattern_that_matches_nothing_names_what_it_nearly_matched(folder: str, pattern: str, hint: str) -> None:
+
+
+def test_a_pattern_that_matches_nothing_names_what_it_nearly_matched(folder: str, cases: Cases) -> None:
     for name in ("photos/a.jpg", "photos/b.jpg", "br[2024]/c.jpg", "my pics/d.jpg", "gru\u0308n/e.jpg"):
         files.write(f"{folder}/{name}", b"x")
     root = str(files.local_path(folder)) if files.is_local(folder) else folder
-    if folder.startswith("file://") and "%" in pattern:
-        assert files.glob(f"{folder}/{pattern}") == [f"{root}/my pics/d.jpg"], "Path.as_uri writes escapes"
-        return
-    assert files.glob(f"{folder}/{pattern}") == []
-    found = files.near_misses(f"{folder}/{pattern}").replace(folder, "{}").replace(root, "{}")
-    assert hint in found
-    assert bool(found) == bool(hint)
+    for pattern, hint in NEARLY_MATCHED:
+        with cases.case(pattern):
+            if folder.startswith("file://") and "%" in pattern:
+                assert files.glob(f"{folder}/{pattern}") == [f"{root}/my pics/d.jpg"], "Path.as_uri writes escapes"
+                continue
+            assert files.glob(f"{folder}/{pattern}") == []
+            found = files.near_misses(f"{folder}/{pattern}").replace(folder, "{}").replace(root, "{}")
+            assert hint in found
+            assert bool(found) == bool(hint)
 
 
 def test_a_pattern_that_leaves_out_files_in_another_case_names_them(folder: str) -> None:
@@ -213,26 +215,28 @@ def test_a_linked_folder_beside_is_gone_through_and_a_linked_file_is_a_file_of_i
 # -- names that are nearly there --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("wanted", "there"),
-    [
-        ("masks/img_1.png", "masks/IMG_1.png"),
-        ("masks/a.png", "masks/a.PNG"),
-        ("masks/é.png", "masks/e\u0301.png"),
-        ("masks/my%20photo.png", "masks/my photo.png"),
-        ("masks/my photo.png", "masks/my%20photo.png"),
-        ("Masks/b.png", "masks/b.png"),
-    ],
+SIMILAR = (
+    ("masks/img_1.png", "masks/IMG_1.png"),
+    ("masks/a.png", "masks/a.PNG"),
+    ("masks/é.png", "masks/e\u0301.png"),
+    ("masks/my%20photo.png", "masks/my photo.png"),
+    ("masks/my photo.png", "masks/my%20photo.png"),
+    ("Masks/b.png", "masks/b.png"),
 )
-def test_a_file_that_differs_in_case_form_or_escapes_is_similar(folder: str, wanted: str, there: str) -> None:
-    root = str(files.local_path(folder)) if files.is_local(folder) else folder
-    files.write(f"{root}/{there}", b"x")
-    if folder.startswith("file://") and "%" in wanted:
-        assert files.exists(f"{folder}/{wanted}"), "Path.as_uri writes escapes"
-        return
-    assert files.similar(f"{folder}/{wanted}") == f"{root}/{there}"
-    assert files.similar(f"{folder}/masks/another.png") == ""
-    assert files.similar(f"{folder}/none/another.png") == ""
+
+
+def test_a_file_that_differs_in_case_form_or_escapes_is_similar(folder: str, cases: Cases) -> None:
+    whole, inside = (str(files.local_path(folder)) if files.is_local(folder) else folder), folder
+    for number, (wanted, there) in enumerate(SIMILAR):
+        root, folder = f"{whole}/{number}", f"{inside}/{number}"
+        files.write(f"{root}/{there}", b"x")
+        with cases.case(wanted):
+            if folder.startswith("file://") and "%" in wanted:
+                assert files.exists(f"{folder}/{wanted}"), "Path.as_uri writes escapes"
+                continue
+            assert files.similar(f"{folder}/{wanted}") == f"{root}/{there}"
+            assert files.similar(f"{folder}/masks/another.png") == ""
+            assert files.similar(f"{folder}/none/another.png") == ""
 
 
 # -- texts that are no location ---------------------------------------------------------------------------------------
@@ -275,45 +279,45 @@ def test_long_paths_addresses_and_odd_names_are_locations(text: str) -> None:
 # -- what is nearly matched, and long names ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("pattern", "hint"),
-    [
-        ("*.jpg", "2 files differ in the extension only, such as {}/a.JPEG: add '{}/*.JPEG', '{}/*.jpeg'"),
-        ("**.jpg", "** is any number of folders only between slashes: write '{}/**/*.jpg'"),
-        ("b[1].jpg", ""),
-        ("c*.jpg", ""),
-    ],
+ALSO_NEARLY_MATCHED = (
+    ("*.jpg", "2 files differ in the extension only, such as {}/a.JPEG: add '{}/*.JPEG', '{}/*.jpeg'"),
+    ("**.jpg", "** is any number of folders only between slashes: write '{}/**/*.jpg'"),
+    ("b[1].jpg", ""),
+    ("c*.jpg", ""),
 )
+
+
 def test_a_pattern_that_finds_files_names_others_that_it_nearly_matched_but_the_name_of_a_file_is_that_file(
-    folder: str, pattern: str, hint: str
+    folder: str, cases: Cases
 ) -> None:
     for name in ("a.jpg", "a.JPEG", "d.jpeg", "b[1].jpg", "b1.jpg", "c*.jpg", "cc.jpg", "deep/e.jpg"):
         files.write(f"{folder}/{name}", b"x")
     root = str(files.local_path(folder)) if files.is_local(folder) else folder
-    found = files.glob(f"{folder}/{pattern}")
-    assert found
-    assert files.near_misses(f"{folder}/{pattern}", found).replace(folder, "{}").replace(root, "{}") == hint.format(
-        *["{}"] * hint.count("{}")
-    )
+    for pattern, hint in ALSO_NEARLY_MATCHED:
+        with cases.case(pattern):
+            found = files.glob(f"{folder}/{pattern}")
+            assert found
+            assert files.near_misses(f"{folder}/{pattern}", found).replace(folder, "{}").replace(root, "{}") == hint
 
 
-@pytest.mark.parametrize(
-    ("pattern", "hint"),
-    [
-        ("only", "it is a folder: write '{}/only/**/*' for the files in all folders below it"),
-        ("only/deep/*.jpg", "names that begin with a dot are left out: write '{}/only/deep/.*.jpg' for those"),
-        (
-            "only/deep/*.png",
-            "1 file differs in the extension only, such as {}/only/deep/a.tif: add '{}/only/deep/*.tif'",
-        ),
-        ("{a,b}/*.{jpg,png}", "write a list, ['{}/a/*.jpg', '{}/a/*.png', '{}/b/*.jpg', '{}/b/*.png']"),
-    ],
+FURTHER = (
+    ("only", "it is a folder: write '{}/only/**/*' for the files in all folders below it"),
+    ("only/deep/*.jpg", "names that begin with a dot are left out: write '{}/only/deep/.*.jpg' for those"),
+    (
+        "only/deep/*.png",
+        "1 file differs in the extension only, such as {}/only/deep/a.tif: add '{}/only/deep/*.tif'",
+    ),
+    ("{a,b}/*.{jpg,png}", "write a list, ['{}/a/*.jpg', '{}/a/*.png', '{}/b/*.jpg', '{}/b/*.png']"),
 )
-def test_further_things_that_a_pattern_nearly_matches_are_named(folder: str, pattern: str, hint: str) -> None:
+
+
+def test_further_things_that_a_pattern_nearly_matches_are_named(folder: str, cases: Cases) -> None:
     for name in ("only/deep/.h.jpg", "only/deep/a.tif"):
         files.write(f"{folder}/{name}", b"x")
     root = str(files.local_path(folder)) if files.is_local(folder) else folder
-    assert hint in files.near_misses(f"{folder}/{pattern}").replace(folder, "{}").replace(root, "{}")
+    for pattern, hint in FURTHER:
+        with cases.case(pattern):
+            assert hint in files.near_misses(f"{folder}/{pattern}").replace(folder, "{}").replace(root, "{}")
 
 
 def test_a_link_that_leads_nowhere_is_found_so_that_nobody_overlooks_it(tmp_path: Path) -> None:

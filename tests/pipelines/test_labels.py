@@ -69,7 +69,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     places = [{"path": f"{folder}/out/{kind}", "format": kind} for kind in ("coco", "voc", "labelme")]
     output = {"annotations": [*places, {"path": f"{folder}/out/labels", "format": "yolo"}]}
     with LocalServer() as server:
-        given = Settings(endpoint=server.url, key="k", store=str(folder / "store"), poll_interval=0.005)
+        given = Settings(endpoint=server.url, key="k", store=str(folder / "store"), poll_interval=0.03)
         run, rows = perform(recipe(scene, [ERASE, WIDE], output), given)
     assert run.summary.counts == {"done": 12}
     assert sum(step["outcome"] == "unchanged" for row in rows for step in row["steps"]) == 3  # nobody to erase

@@ -30,7 +30,7 @@ def nothing_is_paid_twice(place: Place, recipe: Recipe) -> None:
 
 
 @given(recipes(), st.integers(1, 3))
-@settings(deadline=None, max_examples=45, suppress_health_check=slow)
+@settings(deadline=None, max_examples=30, suppress_health_check=slow)
 def test_the_plan_says_how_many_jobs_the_run_pays_for_exactly(
     shared_painter: Painter, data: dict[str, Any], pictures: int
 ) -> None:
@@ -47,7 +47,7 @@ def test_the_plan_says_how_many_jobs_the_run_pays_for_exactly(
 
 
 @given(recipes(doubtful=True), st.integers(1, 2))
-@settings(deadline=None, max_examples=25, suppress_health_check=slow)
+@settings(deadline=None, max_examples=18, suppress_health_check=slow)
 def test_what_cannot_be_decided_beforehand_is_told_apart_and_bounds_what_is_paid(
     shared_painter: Painter, data: dict[str, Any], pictures: int
 ) -> None:
@@ -62,7 +62,7 @@ def test_what_cannot_be_decided_beforehand_is_told_apart_and_bounds_what_is_paid
 
 
 @given(recipes(), st.integers(0, 30), st.integers(1, 4))
-@settings(deadline=None, max_examples=25, suppress_health_check=slow)
+@settings(deadline=None, max_examples=18, suppress_health_check=slow)
 def test_a_run_that_the_budget_stops_halfway_is_planned_and_finished_for_what_is_left(
     shared_painter: Painter, data: dict[str, Any], cap: int, at_a_time: int
 ) -> None:
@@ -82,7 +82,7 @@ def test_a_run_that_the_budget_stops_halfway_is_planned_and_finished_for_what_is
 
 
 @given(recipes(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=40, suppress_health_check=slow)
+@settings(deadline=None, max_examples=30, suppress_health_check=slow)
 def test_the_order_of_the_steps_in_the_file_changes_neither_digest_nor_plan(
     shared_painter: Painter, data: dict[str, Any], chance: Any
 ) -> None:
@@ -185,7 +185,7 @@ def test_whatever_is_written_makes_a_recipe_or_problems_with_a_place_and_a_remed
 
 
 @given(odd_recipes(), st.integers(1, 2))
-@settings(deadline=None, max_examples=120, suppress_health_check=slow)
+@settings(deadline=None, max_examples=80, suppress_health_check=slow)
 def test_an_odd_recipe_that_is_accepted_is_planned_and_ends_every_item_in_a_row(
     shared_painter: Painter, data: dict[str, Any], pictures: int
 ) -> None:

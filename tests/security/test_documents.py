@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import Cases
 from fake_bfl import FakeBfl
 from forked import run
 from PIL import Image
@@ -108,17 +109,18 @@ YAML: dict[str, Callable[[], str | bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", YAML)
 def test_a_hostile_document_is_refused_in_words_and_runs_no_code(
-    cli: Any, photos: Path, tmp_path: Path, kind: str
+    cli: Any, photos: Path, tmp_path: Path, cases: Cases
 ) -> None:
-    text = YAML[kind]()
-    (tmp_path / "recipe.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    told = cli("validate", "recipe.yaml")
-    assert told.code == 2, told.all
-    assert told.err.startswith("flux-pipelines: recipe.yaml:")
-    assert len(told.err) < 500_000, "an error is not larger than what it is about"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "recipe.yaml"]
+    for kind, make in YAML.items():
+        text = make()
+        (tmp_path / "recipe.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        with cases.case(kind):
+            told = cli("validate", "recipe.yaml")
+            assert told.code == 2, told.all
+            assert told.err.startswith("flux-pipelines: recipe.yaml:")
+            assert len(told.err) < 500_000, "an error is not larger than what it is about"
+            assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "recipe.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -227,14 +229,23 @@ CLIMBING = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("expression", "place"),
-    [(expression, "parameter") for expression in CLIMBING]
-    + [(expression, place) for expression in CLIMBING[::9] for place in ("column", "output", "when")],
-)
 def test_an_expression_that_climbs_to_pythons_insides_is_refused_and_runs_nothing(
-    cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path, key: str, expression: str, place: str
+    cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path, key: str, cases: Cases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tried = [(expression, "parameter") for expression in CLIMBING]
+    tried += [(expression, place) for expression in CLIMBING[::9] for place in ("column", "output", "when")]
+    for number, (expression, place) in enumerate(tried):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "photos").symlink_to(photos)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("FLUX_STORE", str(folder / "store"))
+        with cases.case(f"{expression} in a {place}"):
+            assert_runs_nothing(cli, bfl, folder, key, expression, place)
+
+
+def assert_runs_nothing(cli: Any, bfl: FakeBfl, folder: Path, key: str, expression: str, place: str) -> None:
+    """An item whose recipe has the expression in this place is invalid, and nothing came of it."""
     template = f"x{{{{ {expression} }}}}"
     recipe: dict[str, Any] = {
         "source": {"images": "photos/good0.png", "columns": {"c": template if place == "column" else "x"}},
@@ -243,17 +254,17 @@ def test_an_expression_that_climbs_to_pythons_insides_is_refused_and_runs_nothin
     }
     if place == "when":
         recipe["steps"][0]["when"] = expression
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))
     told = cli("run", "recipe.yaml", "--endpoint", bfl.url)
     # No mask is called so: whatever came of the expression, the item is invalid at best.
     assert told.code in (1, 2), told.all
     if told.code == 1:
         assert set(told.outcomes.values()) <= {"invalid"} or place == "when"
     assert bfl.jobs == 0
-    said = told.all + "".join(p.read_text(errors="replace") for p in tmp_path.rglob("*.jsonl"))
+    said = told.all + "".join(p.read_text(errors="replace") for p in folder.rglob("*.jsonl"))
     for secret in (key, "<class", "<function", "<built-in", "<bound method", "root:x:0", "object at 0x"):
         assert secret not in said
-    assert not list(tmp_path.rglob("*owned*"))
+    assert not list(folder.rglob("*owned*"))
 
 
 STATEMENTS = [
@@ -286,21 +297,22 @@ STATEMENTS = [
 ]
 
 
-@pytest.mark.parametrize("statement", STATEMENTS, ids=lambda text: text[:40])
 def test_a_statement_that_loads_calls_or_nests_too_deeply_is_refused(
-    cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path, statement: str
+    cli: Any, bfl: FakeBfl, photos: Path, tmp_path: Path, cases: Cases
 ) -> None:
-    recipe = {
-        "source": {"images": "photos/good0.png", "columns": {"c": f"x{statement}"}},
-        "steps": [{"erase": {"mask": "{{ c }}"}}],
-        "output": {"path": "out/{{ stem }}.png"},
-    }
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-    told = cli("run", "recipe.yaml", "--endpoint", bfl.url)
-    assert told.code in (1, 2), told.all[:500]
-    assert bfl.jobs == 0
-    assert "root:x:0" not in told.all
-    assert len(told.err) < 500_000
+    for statement in STATEMENTS:
+        recipe = {
+            "source": {"images": "photos/good0.png", "columns": {"c": f"x{statement}"}},
+            "steps": [{"erase": {"mask": "{{ c }}"}}],
+            "output": {"path": "out/{{ stem }}.png"},
+        }
+        (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+        with cases.case(statement[:40]):
+            told = cli("run", "recipe.yaml", "--endpoint", bfl.url)
+            assert told.code in (1, 2), told.all[:500]
+            assert bfl.jobs == 0
+            assert "root:x:0" not in told.all
+            assert len(told.err) < 500_000
 
 
 HUGE = [

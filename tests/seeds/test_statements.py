@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import Cases
 
 from flux_tasks.catalog import SOURCES
 
 ROOT = Path(__file__).parents[2]
 MADE = runpy.run_path(str(ROOT / "docs" / "make" / "seeds.py"))
 SEEDS: list[dict[str, Any]] = MADE["seeds"]()
-STATEMENTS = [
-    pytest.param(statement, id=f"{seed['number']}.{number}")
-    for seed in SEEDS
-    for number, statement in enumerate(seed["statement"], 1)
-]
+STATEMENTS = {
+    f"{seed['number']}.{number}": statement for seed in SEEDS for number, statement in enumerate(seed["statement"], 1)
+}
 
 
 def test_all_five_documents_are_in_the_table() -> None:
@@ -32,13 +31,14 @@ def test_all_five_documents_are_in_the_table() -> None:
     assert len(said) == len(set(said))
 
 
-@pytest.mark.parametrize("statement", STATEMENTS)
-def test_a_statement_is_shown_by_a_test_or_says_why_it_is_not(statement: dict[str, Any]) -> None:
-    assert set(statement) <= {"says", "where", "tests", "reason"}
-    assert statement["says"].endswith(".")
-    assert statement["tests"] or statement.get("reason")
-    assert statement["where"] or statement.get("reason")
-    assert statement.get("reason", "-").strip()
+def test_a_statement_is_shown_by_a_test_or_says_why_it_is_not(cases: Cases) -> None:
+    for name, statement in STATEMENTS.items():
+        with cases.case(name):
+            assert set(statement) <= {"says", "where", "tests", "reason"}
+            assert statement["says"].endswith(".")
+            assert statement["tests"] or statement.get("reason")
+            assert statement["where"] or statement.get("reason")
+            assert statement.get("reason", "-").strip()
 
 
 def test_every_test_of_the_table_exists_and_is_collected(request: pytest.FixtureRequest, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def main() -> None:
     from PIL import Image
 
     Image.init()
+    if program := sys.modules.get("pipelines.cli.main"):
+        program.command_line()  # is put together once
     assert threading.active_count() == 1, "a thread does not survive a fork"
     gc.freeze()  # the children share these pages for as long as nobody writes to them
     changes = {name: value for name, value in os.environ.items() if before.get(name) != value}  # by what was imported

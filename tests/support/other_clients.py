@@ -84,7 +84,7 @@ def other_clients() -> OtherClients:
 
 def _build(folder: Path) -> None:
     make = ["-m", "venv", "--without-pip", str(folder)]  # its own pip, and compiling all, would take 12 s of CPU
-    pip = ["-m", "pip", "--python", str(folder / "bin/python"), "install", "--no-compile", "-r", str(PINS)]
+    pip = ["-m", "pip", "--python", str(folder / "bin/python"), "install", "--no-compile", "--no-deps", "-r", str(PINS)]
     quietly = ["--quiet", "--disable-pip-version-check", "--no-input"]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     for command in ([sys.executable, *make], [sys.executable, *pip, *quietly]):

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import io
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Locator
 from playwright.sync_api import Page as Tab
 
+from flux_tasks.images.reference import ImageRef
+
 Colour = tuple[int, int, int]
+
+
+def described(
+    folder: Path,
+    picture: Image.Image | str = "red",
+    size: tuple[int, int] = (320, 240),
+    *,
+    suffix: str = "png",
+    **options: Any,
+) -> dict[str, Any]:
+    """Save a picture, or a plain one of a colour and size, and return its description as a manifest holds it."""
+    image = Image.new("RGB", size, picture) if isinstance(picture, str) else picture
+    path = folder / f"picture-{len(list(folder.iterdir()))}.{suffix}"
+    image.save(path, **options)
+    return ImageRef.of(path).to_dict()
 
 
 class ReportPage(HTMLParser):

@@ -43,12 +43,13 @@ class Api:
         if not isinstance(submitted, str):
             assert submitted.status_code == 200, submitted.text
         job_id = submitted if isinstance(submitted, str) else submitted.json()["id"]
-        over = time.monotonic() + PATIENCE
+        over, pause = time.monotonic() + PATIENCE, 0.005
         while time.monotonic() < over:
             answer = self.poll(job_id)
             if answer["status"] != "Pending":
                 return answer
-            time.sleep(0.005)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)  # a poll takes as much CPU as making a small picture
         raise AssertionError(f"{job_id} did not end: {answer}")
 
     def make(self, path: str, body: dict[str, Any]) -> Image.Image:

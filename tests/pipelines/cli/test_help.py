@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import pty
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from cases import Cases
 from cyclopts import App
 
 from pipelines.cli.main import command_line, main
@@ -55,27 +57,26 @@ def test_the_list_of_commands_is_complete() -> None:
     assert {"run", "retry", "plan", "store held", "--show-completion"} <= {" ".join(words) for words in COMMANDS}
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_every_command_has_help(words: tuple[str, ...], flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main([*words, flag])
-    printed = capsys.readouterr()
-    assert (stop.value.code, printed.err) == (0, "")
-    assert printed.out.startswith(" ".join(("Usage: flux-pipelines", *words)))
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], cases: Cases) -> None:
+    for words, flag in itertools.product(COMMANDS, ("--help", "-h")):
+        with cases.case(" ".join((*words, flag))):
+            with pytest.raises(SystemExit) as stop:
+                main([*words, flag])
+            printed = capsys.readouterr()
+            assert (stop.value.code, printed.err) == (0, "")
+            assert printed.out.startswith(" ".join(("Usage: flux-pipelines", *words)))
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_and_option_is_explained_in_letters_that_any_terminal_has(words: tuple[str, ...]) -> None:
-    app = command_line()
-    for word in words:
-        app = app[word]
-    assert app.help
-    assert app.help.isascii()
-    for argument in app.assemble_argument_collection(parse_docstring=True) if app.default_command else ():
-        if argument.show:
-            assert argument.parameter.help, argument.name
-            assert argument.parameter.help.isascii(), argument.name
+def test_every_command_and_option_is_explained_in_letters_that_any_terminal_has(cases: Cases) -> None:
+    for words in COMMANDS:
+        app = functools.reduce(lambda app, word: app[word], words, command_line())
+        with cases.case(" ".join(words)):
+            assert app.help
+            assert app.help.isascii()
+            for argument in app.assemble_argument_collection(parse_docstring=True) if app.default_command else ():
+                if argument.show:
+                    assert argument.parameter.help, argument.name
+                    assert argument.parameter.help.isascii(), argument.name
 
 
 EXAMPLES = [
@@ -91,12 +92,13 @@ def test_the_help_of_the_main_commands_has_examples() -> None:
     assert {"init", "validate", "graph", "schema", "plan", "run", "retry", "tools", "store", "local"} <= shown
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_in_the_help_can_be_written_so(example: str) -> None:
-    words = example.partition("flux-pipelines ")[2].partition(" >")[0].split()
-    command, bound, _ = command_line().parse_args(words, print_error=False, exit_on_error=False)
-    assert command.__name__ in words
-    assert bound is not None
+def test_every_example_in_the_help_can_be_written_so(cases: Cases) -> None:
+    for example in EXAMPLES:
+        words = example.partition("flux-pipelines ")[2].partition(" >")[0].split()
+        with cases.case(example):
+            command, bound, _ = command_line().parse_args(words, print_error=False, exit_on_error=False)
+            assert command.__name__ in words
+            assert bound is not None
 
 
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

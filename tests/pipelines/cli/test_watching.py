@@ -68,12 +68,12 @@ def test_a_run_is_seen_from_elsewhere_while_it_goes_on_and_after_its_end(
     here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with going_on(bfl, folder, monkeypatch):
-        wait_until(lambda: told(here_cli, "status")["running"][0]["in_flight"] == 2)
+        wait_until(lambda: told(here_cli, "status")["running"][0]["in_flight"] == 2, pause=0.2)
         [run] = told(here_cli, "status")["running"]
         assert (run["state"], run["recipe"], run["total"], run["items"]) == ("running", "clean", 2, 0)
         assert f"{run['run_id']}  clean   running  0 of 2" in here_cli("status").stdout
         assert "0 of 2" in here_cli("status", "last").stdout
-        wait_until(lambda: {job["state"] for job in told(here_cli, "jobs")} == {"running"})
+        wait_until(lambda: {job["state"] for job in told(here_cli, "jobs")} == {"running"}, pause=0.2)
         jobs = sorted(told(here_cli, "jobs"), key=lambda job: str(job["item"]))
         assert [(job["item"], job["tool"], job["credits"]) for job in jobs] == [
             ("p0", "deblur-v1", 3.0),
@@ -82,7 +82,8 @@ def test_a_run_is_seen_from_elsewhere_while_it_goes_on_and_after_its_end(
         assert {job["id"] for job in jobs} == {"job-1", "job-2"}
         assert "job-2" in here_cli("jobs").stdout
         wait_until(
-            lambda: "of account (2 by jobs)" in here_cli("doctor", "--endpoint", bfl.url, key="right-key").stdout
+            lambda: "of account (2 by jobs)" in here_cli("doctor", "--endpoint", bfl.url, key="right-key").stdout,
+            pause=0.5,
         )
     found = told(here_cli, "status")
     assert found["running"] == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cases import Cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,11 +65,11 @@ def said_of(text: str, **variables: str) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize(("recipe", "expected"), CASES)
-def test_everything_that_is_wrong_is_said_with_its_line_and_what_to_write_instead(
-    recipe: str, expected: list[str]
-) -> None:
-    assert said_of(recipe) == expected
+def test_everything_that_is_wrong_is_said_with_its_line_and_what_to_write_instead(cases: Cases) -> None:
+    for broken in CASES:
+        recipe, expected = broken.values
+        with cases.case(broken.id):
+            assert said_of(str(recipe)) == expected
 
 
 def test_there_are_at_least_thirty_broken_recipes_and_no_two_are_alike() -> None:

@@ -80,7 +80,7 @@ def test_neither_a_plan_nor_a_run_looks_up_results_of_settled_items(here: Place)
     assert not [place for place in seen if re.search("/(results|copies|blobs|journal/.|photos|masks|out)/", place)]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=18, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=recipes(doubtful=True))
 def test_whatever_the_recipe_a_plan_and_a_run_of_settled_items_say_what_those_say_that_look(
     shared_painter: Painter, data: dict[str, Any]

@@ -6,14 +6,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
+from report_page import described
 
-from flux_tasks.images.reference import ImageRef
 from pipelines.report.page import RunSummary
 
 Describe = Callable[..., dict[str, Any]]
@@ -32,20 +33,17 @@ _ARGUMENTS = [
 @pytest.fixture
 def describe(tmp_path: Path) -> Describe:
     """Saves a picture, or a plain one of a colour and size, and returns its description as a manifest holds it."""
-
-    def describe(
-        picture: Image.Image | str = "red", size: tuple[int, int] = (320, 240), *, suffix: str = "png", **options: Any
-    ) -> dict[str, Any]:
-        image = Image.new("RGB", size, picture) if isinstance(picture, str) else picture
-        path = tmp_path / f"picture-{len(list(tmp_path.iterdir()))}.{suffix}"
-        image.save(path, **options)
-        return ImageRef.of(path).to_dict()
-
-    return describe
+    return partial(described, tmp_path)
 
 
 @pytest.fixture
-def run() -> RunSummary:
+def run(a_run: RunSummary) -> RunSummary:
+    return replace(a_run)
+
+
+@pytest.fixture(scope="session")
+def a_run() -> RunSummary:
+    """To look at only."""
     return RunSummary(
         name="restore",
         run_id="20260302-211402-a1b2c3",

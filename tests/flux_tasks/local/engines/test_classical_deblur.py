@@ -116,7 +116,7 @@ def test_no_picture_loses_more_than_half_a_decibel(name: str, kernel: NDArray[np
 
 
 def test_the_same_picture_gives_the_same_result_on_one_thread_and_on_two() -> None:
-    damaged = blurred(photo("chelsea"), gaussian(2.0))
+    damaged = blurred(middle("chelsea"), gaussian(2.0))
     before = cv2.getNumThreads()
     try:
         results = []
@@ -130,7 +130,7 @@ def test_the_same_picture_gives_the_same_result_on_one_thread_and_on_two() -> No
 
 
 def test_the_input_array_is_left_alone() -> None:
-    damaged = blurred(photo("chelsea"), gaussian(2.0))
+    damaged = blurred(middle("chelsea"), gaussian(2.0))
     copy = damaged.copy()
     deblur(damaged)
     assert np.array_equal(damaged, copy)
