@@ -183,7 +183,7 @@ class Board:
         costs, cap = [*self._credits.values(), sum(self._credits.values())], self._run.context.cap
         budgets = ["" for _ in found] + ["" if cap is None else credits(cap)]
         return [
-            {**row, "credits": credits(cost), "budget": budget}
+            {"step": row["step"], "credits": credits(cost), "budget": budget, **row}  # the pages cut off what is last
             for row, cost, budget in zip([*found, total], costs, budgets, strict=True)
         ]
 
