@@ -19,7 +19,7 @@ from hypothesis import settings as hypothesis_settings
 
 from flux_tasks.settings import Settings
 
-pytest_plugins = ["prefect_server", "forked", "cases"]
+pytest_plugins = ["prefect_server", "forked", "cases", "browser"]
 
 # No test asserts a time or leaves anything behind.
 hypothesis_settings.register_profile("ours", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])

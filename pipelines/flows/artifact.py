@@ -27,7 +27,7 @@ async def publish(summary: Summary, budget: float | None = None, outputs: Sequen
         outputs: where its results go: path templates, or folders of datasets.
     """
     try:
-        description = f"The run {summary.run_id} of the recipe {summary.name}"
+        description = f"Run {summary.run_id}"  # all that fits onto its card
         await acreate_markdown_artifact(markdown(summary, budget, outputs), key_of(summary.name), description)
     except Exception as error:  # whatever Prefect raises: the jobs are paid for, and the run goes on
         _log.warning("the artifact of the run could not be created: %s: %s", type(error).__name__, error)

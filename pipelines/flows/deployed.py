@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeAlias
 
 from prefect import flow, get_client
 from prefect.blocks.system import Secret
@@ -17,7 +17,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from flux_tasks.api.telemetry.exporters import exporting
-from flux_tasks.errors import DatasetBusy, FluxError, KeyRefused, quote
+from flux_tasks.errors import DatasetBusy, FluxError, KeyRefused, Problem, RecipeError, quote
 from flux_tasks.settings import Settings, from_environment, use
 from flux_tasks.store.records import Store
 from flux_tasks.units import escape_controls
@@ -31,7 +31,7 @@ from pipelines.language.reading import loader
 from pipelines.report.ending import Ending
 from pipelines.report.of_run import write_run_report
 from pipelines.run.run import Run
-from pipelines.run.shard import Shard
+from pipelines.run.shard import MOST_SHARDS, Shard
 
 KEY_BLOCK = "bfl-api-key"
 """The Prefect ``Secret`` block that has the key where the worker's environment has none."""
@@ -40,6 +40,37 @@ _Name = Annotated[Literal["bfl", "eu", "us", "local"], Field(title="name")]
 _Address = Annotated[str, Field(title="address")]
 
 _log = logging.getLogger("flux_tasks.flows")
+
+Work: TypeAlias = Callable[[Run], Coroutine[Any, Any, None]]
+"""Works on the items of a run, which is entered."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """How the items of a run are to be divided.
+
+    Attributes:
+        count: into so many shards.
+        on: where they run; empty for processes of this machine.
+        key_block: the ``Secret`` block that has the key for workers elsewhere; empty for theirs.
+        options: of ``Run`` that the shards need, too.
+    """
+
+    count: int
+    on: str
+    key_block: str
+    options: Mapping[str, Any]
+
+
+Divide: TypeAlias = Callable[[CompiledRecipe, Settings, Shards], Work]
+"""Returns what works on a run in shards."""
+
+_dividers: list[Divide] = []
+
+
+def divide_by(divide: Divide) -> None:
+    """Let runs be divided; ``pipelines.shards.deployed`` calls it, as that package is a layer above this one."""
+    _dividers[:] = [divide]
 
 
 @flow(name=NAME)
@@ -51,6 +82,8 @@ async def deployed_recipe(
     endpoint: _Name | _Address | None = None,
     store: str | None = None,
     key_block: str | None = None,
+    shards: Annotated[int, Field(ge=1, le=MOST_SHARDS)] | None = None,
+    on: str | None = None,
     shard: Annotated[str, Field(pattern=r"^\d{1,4}/\d{1,4}$")] | None = None,
     part_of: str | None = None,
 ) -> dict[str, int] | State[Any]:
@@ -70,6 +103,9 @@ async def deployed_recipe(
             of the worker.
         key_block: The name of the Prefect Secret block with the key. If left out, BFL_API_KEY of the worker, else the
             block bfl-api-key.
+        shards: Work on the items in so many parts at a time, each in a process of its own. If left out, in one process.
+        on: Where these parts run: processes (of this worker's machine, if left out), prefect:POOL (flow runs on the
+            workers of a work pool), dask, dask:ADDRESS, ray or ray:ADDRESS.
         shard: Work on one part of the items only: its number from 1 and how many there are, such as 2/4. Datasets and
             labels need all items: a run without this writes them when all parts have ended.
         part_of: Set by flux-pipelines run --on prefect: the id of the run that has divided itself.
@@ -98,10 +134,15 @@ async def deployed_recipe(
                 if ending is None and part is not None:
                     run = await _work_on(Attempt(Store(chosen.store), part), loaded, chosen)
                 else:
-                    run = Run(loaded, chosen, limit=limit, budget=budget, shard=part)
+                    options: dict[str, Any] = {"limit": limit, "budget": budget}
+                    work: Work = _in_one_process
+                    if shards is not None or on:
+                        divided = Shards(shards or 0, on or "", key_block or "", options)
+                        work = await asyncio.to_thread(_in_shards, loaded, chosen, divided, part)
+                    run = Run(loaded, chosen, shard=part, **options)
                     if ending is not None:
                         ending.run = run
-                    await _finish(run)
+                    await _finish(run, work)
     except DatasetBusy as error:
         tell(f"{name}: busy: {error}")
         return Failed(name="Busy", message=str(error))
@@ -133,7 +174,29 @@ async def _work_on(attempt: Attempt, recipe: CompiledRecipe, settings: Settings)
     return run
 
 
-async def _finish(run: Run) -> None:
+def _in_shards(recipe: CompiledRecipe, settings: Settings, shards: Shards, part: Shard | None) -> Work:
+    """Return what works on a run in shards.
+
+    Raises:
+        RecipeError: it cannot be divided so.
+    """
+    if not shards.count:
+        raise RecipeError([Problem("on", "belongs to shards: say how many, or leave it out")])
+    if part is not None:
+        raise RecipeError([Problem("shard", "is one part, and shards starts all of them: leave one of them out")])
+    if not _dividers:
+        what = "needs the entrypoint pipelines.shards.deployed.deployed_recipe: deploy the recipe again"
+        raise RecipeError([Problem("shards", what)])
+    return _dividers[0](recipe, settings, shards)
+
+
+async def _in_one_process(run: Run) -> None:
+    if not await run.answer_from_store():
+        await run.prepare_to_pay()
+        await run.run_remaining(call_task)
+
+
+async def _finish(run: Run, work: Work = _in_one_process) -> None:
     """Work on every item, and write the report; that of a shard is written by the run that it is part of.
 
     Raises:
@@ -142,9 +205,7 @@ async def _finish(run: Run) -> None:
     run.summary.report = "" if run.is_part else f"{run.folder}/report.html"
     async with published(run):
         with run:
-            if not await run.answer_from_store():
-                await run.prepare_to_pay()
-                await run.run_remaining(call_task)
+            await work(run)
         if run.summary.report and (problem := await asyncio.to_thread(write_run_report, run)):
             _log.warning("%s", problem)
 

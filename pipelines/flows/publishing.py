@@ -103,7 +103,7 @@ async def published(run: Run) -> AsyncIterator[None]:
 
 
 def announce(run: Run, what: str, *, outcome: str) -> None:
-    """Tell the server that something has happened to a run: ``flux.run.<what>``.
+    """Tell the server that something has happened to a run: ``flux.run.<what>``. Of a shard the run itself tells.
 
     An automation can ask for the labels of the resource (``flux.recipe``, ``flux.outcome``); counts and credits are in
     the payload.
@@ -112,6 +112,8 @@ def announce(run: Run, what: str, *, outcome: str) -> None:
         outcome: of ``ended`` and ``held``: ``fine``, ``failed`` (items did not end well) or ``stopped``; of
             ``budget``: ``near`` (four fifths) or ``reached``.
     """
+    if run.is_part:
+        return
     summary = run.summary
     resource = {
         "prefect.resource.id": f"flux.run.{summary.run_id}",
@@ -181,7 +183,11 @@ class Board:
         costs, cap = [*self._credits.values(), sum(self._credits.values())], self._run.context.cap
         budgets = ["" for _ in found] + ["" if cap is None else credits(cap)]
         return [
+<<<<<<< HEAD
             {**row, "credits": "preview" if self._run.summary.is_preview else credits(cost), "budget": budget}
+=======
+            {"step": row["step"], "credits": credits(cost), "budget": budget, **row}  # the pages cut off what is last
+>>>>>>> ca1a5aa4e146113ea5e811a32d97b1323a002273
             for row, cost, budget in zip([*found, total], costs, budgets, strict=True)
         ]
 
@@ -195,7 +201,7 @@ class Board:
         ended, total = self._ended.total(), self._run.summary.total
         bad = sum(n for outcome, n in self._ended.items() if outcome not in FINE)
         percent = 100.0 * min(ended / total, 1.0) if total else 0.0
-        text = f"{ended} of {total} items, {bad} of them did not end well"
+        text = f"{ended} of {total} items, {bad} not fine"
         state = [*rows, {"text": text}]
         if state == self._shown:
             return True

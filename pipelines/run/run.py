@@ -133,7 +133,7 @@ class Run:
             self.items = partial(shard.filtered, self.items)
             self.summary.total = sum(1 for _ in self.items())
         elif checks:
-            self.context.datasets = Datasets(recipe, checks, self._warn, self.stop)
+            self.context.datasets = Datasets(recipe, checks, self.warn, self.stop)
         self._left: Iterator[ItemRun | None] = iter(())
         self._next: ItemRun | None = None
         self._unsettled = 0
@@ -164,11 +164,12 @@ class Run:
         except OSError as error:
             raise StoreUnavailable.of("written", error) from error
         for line in killed:
-            self._warn(line)
+            self.warn(line)
         for warning in (*warnings, *left_to_others(self.context.shard, self.recipe)):
             self.context.emit(Event(EventKind.WARNING, text=str(warning)))
 
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
+        """Tell people of something, here and in the log of a flow run."""
         _log.warning(escape_controls(text))
         self.context.emit(Event(EventKind.WARNING, text=text))
 
@@ -302,7 +303,7 @@ class Run:
             raise broken
         if count != self.summary.total:
             what = f"the source was changed meanwhile: {self.summary.total} items were counted, {count} were read"
-            self._warn(f"{what}; run the recipe again, which works on what is left")
+            self.warn(f"{what}; run the recipe again, which works on what is left")
 
     async def prepare_to_pay(self, *places: str, has_key: bool = True) -> None:
         """Find out before the first job what would keep its result from being written, or its call from being made.

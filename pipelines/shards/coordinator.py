@@ -115,7 +115,7 @@ class _Coordinator:
         """Say once what several shards may have to say."""
         if text not in self._warned:
             self._warned.add(text)
-            self._run.context.emit(Event(EventKind.WARNING, text=text))
+            self._run.warn(text)
 
     async def _watch(self) -> None:
         """Tell the shards when the run is to end."""

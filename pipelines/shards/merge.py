@@ -45,6 +45,7 @@ class Gathering:
         self._numbers = itertools.count()
         self._answered: set[int] = set()
         self._shown: set[int] = set()
+        self._steps = {node.id: node.step.id for node in run.recipe.graph.nodes}
 
     def show(self, event: Event) -> None:
         """Show what happens in a shard; what an item has come to is shown once."""
@@ -126,6 +127,8 @@ class Gathering:
         for item, row in pairs:
             if row is not None and row["index"] in self._answered:
                 continue
+            if row is not None:
+                self._show_steps(row)
             if item is None:
                 assert row is not None  # noqa: S101 - a pair has one of the two
             elif row is None:
@@ -136,6 +139,12 @@ class Gathering:
                 self._end_without_rows()
             self._add(row)
             await asyncio.sleep(0)
+
+    def _show_steps(self, row: ManifestRow) -> None:
+        """Show the steps of an item whose worker has told nobody of them."""
+        for step in row["steps"] if row["index"] not in self._shown else ():
+            cost = step.get("cost") or 0.0
+            self.show(Event(EventKind.STEP, row["item"], self._steps.get(step["id"], ""), step["outcome"], cost))
 
     async def _held(self, item: Item) -> ManifestRow:
         """Return the row of an item that no shard has brought to an end."""

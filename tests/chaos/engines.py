@@ -6,12 +6,14 @@ Each round is the same recipe over the same pictures, with a store and a local s
 process, which nobody kills; then comes one for each engine without a kill: its manifest and the charges have to be the
 same but for timings. Then rounds follow until the kills are spent. A run that was killed itself is begun again, by the
 same command. In the end every item is done, no job is charged twice, no job is active at the server, the journal is
-empty, nobody holds slots, and no process is left.
+empty, no process is left, and the slots of the account are free: nobody holds one, and the next process that asks for
+slots gets all of them at once and removes what the killed ones have left.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import random
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,11 @@ import psutil
 from in_shards import alike
 from PIL import Image
 
+from flux_tasks import files
+from flux_tasks.api.lease import SlotLease
+from flux_tasks.api.slots import Slots
 from flux_tasks.local.server import LocalServer
+from flux_tasks.store.account.slots import LAPSE, holders
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 from pipelines.data.manifest import read_manifest
@@ -44,6 +51,8 @@ steps:
   - resize: {{width: 64}}
 output: {{path: "{folder}/out/{{{{ stem }}}}.png"}}
 """
+SLOTS = 24
+"""Of an account."""
 HOLDS = ("prefect.engine", "prefect.flow_engine")
 """What the command line of a process has that works on a shard."""
 
@@ -53,6 +62,7 @@ class Round:
 
     def __init__(self, folder: Path, pictures: int, seconds: float) -> None:
         self.folder, self._seconds = folder, seconds
+        self.left_by_killed = 0
         for name in ("photos", "masks"):
             (folder / name).mkdir(parents=True)
         mask = Image.new("L", (96, 80))
@@ -108,6 +118,36 @@ class Round:
             yield f"{len(left)} entries are left in the journal"
         if shards := list((self.folder / "store").glob("runs/*/shards/*/end.json")) and not is_killed:
             yield f"{shards} is left of shards"
+
+    def leaked_slots(self) -> Iterator[str]:
+        """Yield what is wrong with the slots of the account after all have ended, when another process wants them."""
+        store = Store(str(self.folder / "store"))
+        over = time.monotonic() + LAPSE
+        while holding := [holder for holder in holders(store) if not holder.is_over]:  # who ends gives back at the end
+            if time.monotonic() > over:
+                yield f"slots are held by {holding}"
+                break
+            time.sleep(0.2)
+        self.left_by_killed = len(holders(store))
+        for account in files.folders(store.location("slots")):
+            if (got := asyncio.run(_lease_all(store, account))) < SLOTS:
+                yield f"the next process gets {got} of {SLOTS} slots"
+        if left := holders(store):
+            yield f"{len(left)} records of slots are left: {[holder.name for holder in left]}"
+
+
+async def _lease_all(store: Store, account: str) -> int:
+    """Return how many slots a process gets that wants all of them, within the time after which a claim lapses."""
+    slots = Slots(SLOTS, early=0)
+    lease = SlotLease(store, account, slots)
+    async with lease.used(), AsyncExitStack() as held:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAPSE):
+                for _ in range(SLOTS):
+                    await held.enter_async_context(slots.hold(""))
+        got = slots.active
+    await lease.give_back()
+    return got
 
 
 def victims(
@@ -183,11 +223,13 @@ def play(
             break
         if charges is not None and not problems:
             problems += round_.problems(charges, rows, is_killed=bool(killed["run"]))
+        problems += round_.leaked_slots()
         seconds = time.monotonic() - begun
         left = [one for one in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(one.info["cmdline"] or ())]
         if left:
             problems.append(f"processes are left: {left}")
-        print(f"{name:22} {seconds:6.1f} s  kills {dict(killed)}  {'; '.join(problems) or 'fine'}", flush=True)
+        what = f"kills {dict(killed)}  slots of killed {round_.left_by_killed}"
+        print(f"{name:22} {seconds:6.1f} s  {what}  {'; '.join(problems) or 'fine'}", flush=True)
         if problems:
             print((folder / "output.txt").read_text()[-3000:], flush=True)
         given[0], given[1] = given[0] or round_.charges, given[1] or round_.rows

@@ -7,6 +7,7 @@ profile or writes beside it.
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,8 +31,11 @@ def _shared_folder(factory: pytest.TempPathFactory) -> Path:
 
 
 def _command(descriptor: int) -> Sequence[str]:
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        address = "PREFECT_UI_API_URL=http://{}:{}/api".format(*listener.getsockname())  # what its pages ask
     options = ["--fd", str(descriptor), "--log-level", "error", "--lifespan", "on"]
-    return [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", *options]
+    server = [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    return ["env", address, *server, *options]
 
 
 def copy_database(home: Path) -> None:
@@ -50,7 +54,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     folder = _shared_folder(tmp_path_factory) / "prefect"
     database = f"sqlite+aiosqlite:///{folder}/prefect.db"
-    environment = {"PREFECT_UI_ENABLED": "0", "PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
+    environment = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database, "PREFECT_UI_STATIC_DIRECTORY": f"{folder}/pages"}
     with shared(folder, _command, "/api/health", **environment) as address:
         url = f"{address}/api"
         with temporary_settings({PREFECT_API_URL: url, PREFECT_SERVER_DATABASE_CONNECTION_URL: database}):

@@ -15,6 +15,7 @@ from flux_tasks.errors import Problem, RecipeError, listed, quote
 from flux_tasks.settings import Settings, from_environment
 from pipelines.cli.commands.receive import Webhook
 from pipelines.cli.common import Budget, Exit, Limit, Location, Places, StoreFolder, Variables, load_recipe, value
+from pipelines.cli.sharding import Sharding, Shards
 from pipelines.cli.terminal import print_line
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class Parameters:
         endpoint: who makes the jobs: bfl, eu, us, local, or the address of a server that speaks the API
         store: where results are stored: a folder or an fsspec URL (default: FLUX_STORE of the process that runs it)
         key_block: the Prefect Secret block with the key, where BFL_API_KEY is not set (default bfl-api-key)
+        shards: work on the items of a run in N parts, each in a process of its own
+        on: where these run: processes of the worker's machine (default), prefect:POOL, dask, dask:ADDRESS, ray, or
+            ray:ADDRESS
     """
 
     name: Annotated[Sequence[str], Parameter(metavar="NAME", n_tokens=1)] = ()
@@ -103,14 +107,21 @@ class Parameters:
     endpoint: Annotated[str | None, Parameter(metavar="NAME|URL")] = None
     store: StoreFolder = None
     key_block: Annotated[str | None, Parameter(metavar="NAME")] = None
+    shards: Shards = None
+    on: Annotated[str, Parameter(metavar="ENGINE")] = ""
 
     def options(self) -> dict[str, Any]:
         """Return the parameters of the flow, checked."""
         if self.endpoint is not None:
             Settings(endpoint=self.endpoint)
+        if self.shards is not None or self.on:
+            from pipelines.shards.engines.choice import check_name
+
+            Sharding(shards=self.shards, on=self.on).check(None, whole=False)
+            check_name(self.on or "processes")
         store = None if self.store is None else str(self.store)
         given = {"endpoint": self.endpoint, "store": store, "key_block": self.key_block}
-        return {"limit": self.limit, "budget": self.budget, **given}
+        return {"limit": self.limit, "budget": self.budget, **given, "shards": self.shards, "on": self.on}
 
 
 _TIMING, _PARAMETERS, _WEBHOOK = Timing(), Parameters(), Webhook()
@@ -230,7 +241,8 @@ def _watch_alone(
         named = _named(recipes, variables, parameters, noted)
     settings = Places(endpoint=parameters.endpoint, store=parameters.store).settings()
     given = {"--limit": parameters.limit, "--budget": parameters.budget, "--endpoint": settings.endpoint}
-    options = [f"{name}={one}" for name, one in {**given, "--store": settings.store}.items() if one is not None]
+    given |= {"--store": settings.store, "--shards": parameters.shards, "--on": parameters.on or None}
+    options = [f"{name}={one}" for name, one in given.items() if one is not None]
     for name, _ in named:
         print_line(f"watching for {name}: {', '.join(places)}; Ctrl-C ends it")
     return start_processes(named, places, options, settings.store, print_line, pause=every)
@@ -263,7 +275,7 @@ def _deployments(
     """Check everything that can be known before anything is registered.
 
     Args:
-        is_here: whether the runs start in the current folder.
+        is_here: whether the runs start in the current folder; their shards may be worked on elsewhere.
 
     Raises:
         RecipeError: a recipe or an option is wrong, or a recipe would mean something else where it runs.
@@ -271,7 +283,9 @@ def _deployments(
     from pipelines.flows.served.deployment import Deployment
     from pipelines.flows.served.travel import check_travels
     from pipelines.flows.served.watch import check_place
+    from pipelines.shards.engines.choice import is_elsewhere
 
+    where = str(Path.cwd()) if is_here and not is_elsewhere(parameters.on) else folder
     schedules: list[Any] = []
     options: dict[str, Any] = {}
     with _problems_at_once() as noted:
@@ -285,7 +299,7 @@ def _deployments(
         named = _named(recipes, variables, parameters, noted)
         for _, recipe in named:
             with noted():
-                check_travels(recipe, str(Path.cwd()) if is_here else folder, store=str(parameters.store or ""))
+                check_travels(recipe, where, store=str(parameters.store or ""))
     return [Deployment(*both, schedule, options, folder) for both, schedule in zip(named, schedules, strict=True)]
 
 

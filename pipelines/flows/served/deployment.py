@@ -27,8 +27,8 @@ from flux_tasks.units import duration
 from pipelines.flows.deployed import deployed_recipe
 from pipelines.language.compiled import CompiledRecipe
 
-ENTRYPOINT = "pipelines.flows.deployed_recipe"
-"""Where a worker finds the flow: in the installed package, so that it clones nothing."""
+ENTRYPOINT = "pipelines.shards.deployed.deployed_recipe"
+"""Where a worker finds the flow: in the installed package, so that it clones nothing. Its parameters are those here."""
 
 _JSON_TYPES = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 
@@ -61,10 +61,11 @@ class Deployment:
 
     @property
     def schema(self) -> ParameterSchema:
-        """The form in Prefect's pages: the recipe is fixed, and each of its variables is a field."""
+        """The form in Prefect's pages: each variable of the recipe is a field; the recipe is fixed, and comes last."""
         schema = parameter_schema(deployed_recipe)
         fields = schema.properties
-        fields["recipe"] |= {"readOnly": True, "enum": [self.parameters["recipe"]]}
+        del fields["part_of"]  # which nobody fills in
+        fields["recipe"] |= {"readOnly": True, "enum": [self.parameters["recipe"]], "position": len(fields)}
         if files.is_local(self.recipe.file):
             own = {
                 name: {"title": name, "default": value, "position": number}
@@ -154,8 +155,11 @@ async def check_server() -> None:
         )
 
 
-async def check_pool(client: PrefectClient, pool: str, folder: str) -> None:
+async def check_pool(client: PrefectClient, pool: str, folder: str, *, place: str = "--pool") -> None:
     """Check that a work pool exists, and can start in a folder if one is given.
+
+    Args:
+        place: where it was named.
 
     Raises:
         RecipeError: it does not, or cannot.
@@ -166,7 +170,7 @@ async def check_pool(client: PrefectClient, pool: str, folder: str) -> None:
         names = sorted(found.name for found in await client.read_work_pools())
         what = f"there is no work pool {quote(pool)}; there is {listed(names) or 'none'}"
         remedy = f"create it with `prefect work-pool create {cut(pool)} --type process`"
-        raise RecipeError([Problem("--pool", f"{what}: {remedy}")]) from None
+        raise RecipeError([Problem(place, f"{what}: {remedy}")]) from None
     if folder and kind != "process":
         what = f"belongs to a work pool of the type process, and {quote(pool)} is of the type {kind}"
         raise RecipeError([Problem("--folder", f"{what}: write absolute paths or URLs in the recipe")])

@@ -49,6 +49,7 @@ async def serve(
         RunStopped: no Prefect server answers, or there is no key; nothing was registered.
     """
     await check_server()
+    await _check_shards(deployments)
     stores = []
     for one in deployments:
         given = one.options
@@ -176,6 +177,19 @@ def _starter(deployment: UUID, tell: Callable[[str], None]) -> Start:
     return start
 
 
+async def _check_shards(deployments: Sequence[Deployment]) -> None:
+    """Check the pools that the runs of deployments give their shards to.
+
+    Raises:
+        RecipeError: there is no such pool, or it cannot start in a folder that was named.
+    """
+    async with get_client() as client:
+        for one in deployments:
+            engine, _, pool = str(one.options.get("on") or "").partition(":")
+            if engine == "prefect":
+                await check_pool(client, pool, one.folder, place="--on")
+
+
 async def register(deployments: Sequence[Deployment], pool: str, tell: Callable[[str], None]) -> None:
     """Register recipes for the workers of a pool.
 
@@ -190,6 +204,7 @@ async def register(deployments: Sequence[Deployment], pool: str, tell: Callable[
     async with get_client() as client:
         for one in deployments:
             await check_pool(client, pool, one.folder)
+    await _check_shards(deployments)
     for one in deployments:
         made = one.to_prefect()
         made.work_pool_name = pool

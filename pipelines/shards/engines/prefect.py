@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from uuid import UUID
 
 from prefect import get_client
 from prefect.states import Cancelling
+from prefect.utilities.urls import url_for
 
 from flux_tasks.settings import Settings
 from pipelines.flows.served.deployment import Deployment, check_pool, check_server
@@ -21,6 +23,8 @@ from pipelines.shards.task import ShardTask
 
 __all__ = ["PrefectPool"]
 
+_log = logging.getLogger("pipelines.run.items")
+
 _PAUSE = 2.0
 """Seconds between two looks at a flow run."""
 
@@ -30,12 +34,15 @@ class PrefectPool(Engine):
 
     Args:
         pool: the name of the work pool.
+        key_block: the ``Secret`` block that has the key for its workers, if one was named.
     """
 
     is_elsewhere = True
 
-    def __init__(self, pool: str, recipe: CompiledRecipe, settings: Settings) -> None:
-        self._pool, self._recipe, self._settings = pool, recipe, settings
+    def __init__(self, pool: str, recipe: CompiledRecipe, settings: Settings, key_block: str = "") -> None:
+        self._pool, self._recipe = pool, recipe
+        self._options = {"endpoint": settings.endpoint, "store": settings.store, "key_block": key_block}
+        self._parameters: dict[str, Any] = {}
         self._stack = AsyncExitStack()
         self._client: Any = None
         self._deployment: UUID | None = None
@@ -46,8 +53,8 @@ class PrefectPool(Engine):
         self._client = await self._stack.enter_async_context(get_client())
         await check_pool(self._client, self._pool, self.folder)
         name = f"{re.sub(r'[/%&<>]+', '-', self._recipe.name)} in shards"
-        options = {"endpoint": self._settings.endpoint, "store": self._settings.store}
-        made = Deployment(name, self._recipe, options=options, folder=self.folder).to_prefect()
+        deployment = Deployment(name, self._recipe, options=self._options, folder=self.folder)
+        self._parameters, made = deployment.parameters, deployment.to_prefect()
         made.work_pool_name = self._pool
         self._deployment = await made.aapply(work_pool_name=self._pool)
         return self
@@ -55,11 +62,12 @@ class PrefectPool(Engine):
     async def run(self, task: ShardTask, on_event: Callable[[Event], None]) -> str:
         """See ``Engine.run``."""
         shard = task.shard
-        parameters = {"shard": str(shard), "part_of": shard.of}
+        parameters = {**self._parameters, "shard": str(shard), "part_of": shard.of}
         run = await self._client.create_flow_run_from_deployment(
             self._deployment, parameters=parameters, name=f"{self._recipe.name} {shard}"
         )
         self._waiting.add(run.id)
+        _log.info("shard %s: %s", shard, url_for("flow-run", obj_id=run.id))
         try:
             while True:
                 await asyncio.sleep(_PAUSE)

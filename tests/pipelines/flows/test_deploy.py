@@ -80,7 +80,9 @@ async def test_a_recipe_is_deployed_with_its_text_its_variables_as_fields_and_it
 ) -> None:
     where = await pool()
     recipe = str(folder / "recipe.yaml")
-    options = ["--pool", where, "--endpoint", "eu", "--budget", "50", "--set", "pixels=3"]
+    options = ["--pool", where, "--endpoint", "eu", "--budget", "50", "--set", "pixels=3", "--shards", "2"]
+    nowhere = await asyncio.to_thread(here_cli, "deploy", recipe, *options, "--on", "prefect:nowhere-at-all")
+    assert "--on: there is no work pool 'nowhere-at-all'; there is" in nowhere.stderr
     for schedule in (["--interval", "2h"], ["--cron", "0 3 * * *", "--timezone", "Europe/Berlin"]):
         done = await asyncio.to_thread(here_cli, "deploy", recipe, *options, *schedule)
         assert done.returncode == 0, done.stderr
@@ -91,7 +93,7 @@ async def test_a_recipe_is_deployed_with_its_text_its_variables_as_fields_and_it
     assert (found.work_pool_name, found.pull_steps or [], found.path) == (where, [], None)
     assert load_flow_from_entrypoint(str(found.entrypoint)) is deployed_recipe
     parameters = found.parameters
-    assert (parameters["endpoint"], parameters["budget"]) == ("eu", 50)
+    assert (parameters["endpoint"], parameters["budget"], parameters["shards"]) == ("eu", 50, 2)
     assert parameters["variables"] == {"pixels": 3, "style": "oak"}
     again = read_recipe(parameters["recipe"], parameters["variables"])
     assert again.digest == Recipe.load(recipe, {"pixels": "3"}).digest
@@ -125,7 +127,7 @@ async def test_a_prefect_yaml_has_a_recipe_that_prefect_does_not_fill_in(
     console = Console(quiet=True)
     await _run_single_deploy(entry, {}, console=console, is_interactive=lambda: False)
     found = await deployment(name)
-    assert found.entrypoint == "pipelines.flows.deployed_recipe"
+    assert found.entrypoint == "pipelines.shards.deployed.deployed_recipe"
     assert found.schedules[0].schedule.interval.total_seconds() == 900  # type: ignore[union-attr]
     again = read_recipe(found.parameters["recipe"], found.parameters["variables"])
     assert again.digest == Recipe.load(str(folder / "recipe.yaml")).digest
@@ -201,6 +203,8 @@ def test_a_function_beside_a_recipe_is_refused_where_it_does_not_travel(
         (["--name", "a/b"], "--name: 'a/b' holds one of / % & < >"),
         (["--name", "a", "--name", "b"], "--name: is given 2 times for 1 recipes: once for each"),
         (["--set", "colour=red"], "there is no variable 'colour' to be set"),
+        (["--on", "dask"], "--on: belongs to --shards: add that, or leave it out"),
+        (["--shards", "2", "--on", "dusk"], "--on: 'dusk' is nothing that shards run on (did you mean 'dask'?)"),
         (["--pool", "nowhere-at-all"], "--pool: there is no work pool 'nowhere-at-all'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from prefect.events.schemas.automations import Posture
 from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from prefect.utilities.callables import parameter_schema
 
-from pipelines.flows import deployed_recipe
+from pipelines.shards.deployed import deployed_recipe
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -107,7 +108,8 @@ async def test_a_run_that_finds_its_dataset_written_by_another_one_ends_as_busy_
 def test_its_form_describes_every_parameter_and_has_none_for_the_key() -> None:
     schema = parameter_schema(deployed_recipe).model_dump_for_openapi()
     fields = schema["properties"]
-    assert [*fields] == ["recipe", "variables", "limit", "budget", "endpoint", "store", "key_block", "shard", "part_of"]
+    named = ["recipe", "variables", "limit", "budget", "endpoint", "store", "key_block"]
+    assert [*fields] == [*named, "shards", "on", "shard", "part_of"]
     assert schema["required"] == ["recipe"]
     assert all(field["description"] for field in fields.values())
     assert [kind.get("enum") for kind in fields["endpoint"]["anyOf"]] == [["bfl", "eu", "us", "local"], None, None]
@@ -133,6 +135,34 @@ async def test_the_key_is_the_workers_or_that_of_a_block_which_can_be_changed_at
     without = await run(recipe, endpoint="bfl")
     assert without.is_failed()
     assert "no key for BFL: there is no Prefect Secret block 'bfl-api-key': set BFL_API_KEY" in str(without.message)
+
+
+async def test_a_run_divides_itself_among_processes_that_have_the_key_of_the_block(
+    folder: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BFL_API_KEY")
+    name = re.sub("[^a-z0-9]+", "-", folder.name.lower()).strip("-")
+    await Secret(value="of-the-block").save(name)  # type: ignore[misc]  # awaitable in async code
+    monkeypatch.setenv("FLUX_PREFECT", "off")  # of the processes: that a shard is a flow run takes a second of CPU
+    with FakeBfl(key="of-the-block") as bfl:
+        state = await run(recipe, endpoint=bfl.url, key_block=name, shards=2)
+        assert state.is_completed(), state.message
+        assert (await state.result(), bfl.jobs) == ({"done": 2}, 4)
+    assert "BFL_API_KEY" not in os.environ
+    rows = json.loads(str((await artifacts_of(state))["table"].data))
+    assert [(row["step"], row["done"]) for row in rows] == [("deblur", 2), ("erase", 2), ("all", 4)]
+
+
+async def test_what_cannot_be_divided_so_is_a_failure_that_says_why(bfl: FakeBfl, recipe: str) -> None:
+    for given, told in (
+        ({"on": "processes"}, "on: belongs to shards: say how many, or leave it out"),
+        ({"shards": 2, "shard": "1/2"}, "shard: is one part, and shards starts all of them: leave one of them out"),
+        ({"shards": 2, "on": "dusk"}, "'dusk' is nothing that shards run on (did you mean 'dask'?)"),
+    ):
+        state = await run(recipe, **given)
+        assert state.is_failed()
+        assert told in str(state.message)
+    assert bfl.jobs == 0
 
 
 async def artifacts_of(state: State[Any]) -> dict[str, Artifact]:
@@ -175,7 +205,7 @@ async def test_a_run_has_one_bar_one_table_and_one_summary_a_line_an_item_and_ev
     assert sorted(found) == ["markdown", "progress", "table"]
     assert (found["progress"].data, found["progress"].description) == (
         100.0,
-        "3 of 3 items, 1 of them did not end well",
+        "3 of 3 items, 1 not fine",
     )
     rows = json.loads(str(found["table"].data))
     assert [(row["step"], row["done"], row["credits"], row["budget"]) for row in rows] == [

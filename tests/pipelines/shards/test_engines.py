@@ -6,15 +6,20 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import pytest
+from command_line import Cli
 from fake_bfl import FakeBfl
 from in_shards import Threads, alike, perform_in_shards
 from recipes import perform
+from waiting import wait_until
 
 from flux_tasks.errors import RunStopped
 from flux_tasks.settings import Settings
+from pipelines.data.manifest import read_manifest
 from pipelines.flows import deployed_recipe
 from pipelines.recipe import Recipe
 from pipelines.run.context import Event
@@ -54,6 +59,21 @@ async def test_shards_are_tasks_of_a_cluster_of_dask(
     assert engine.is_elsewhere
     assert (run.summary.is_fine, bfl.jobs) == (True, 4)
     assert await asyncio.to_thread(as_one_process, recipe, settings, rows, folder)
+
+
+def test_shards_are_tasks_of_a_cluster_of_ray_that_ends_with_the_run(
+    cli: Cli, recipe: Recipe, settings: Settings, bfl: FakeBfl, folder: Path
+) -> None:
+    with TemporaryDirectory(prefix="r") as place:  # the paths of its sockets have to be short
+        cli.environment["RAY_TMPDIR"] = place
+        options = ["--shards", "2", "--on", "ray", "--endpoint", bfl.url, "--no-report"]
+        done = cli("run", str(folder / "recipe.yaml"), *options, key="of-the-worker")
+        assert (done.returncode, bfl.jobs) == (0, 4), done.stderr
+        assert list(Path(place).glob("ray/session_*/logs/raylet.out")), "a cluster was there"
+        wait_until(lambda: not [one for one in psutil.process_iter(["cmdline"]) if place in str(one.info["cmdline"])])
+    [manifest] = (folder / "store" / "runs").glob("*/manifest.jsonl")
+    assert as_one_process(recipe, settings, list(read_manifest(str(manifest), in_order=True)), folder)
+    assert bfl.jobs == 8
 
 
 async def test_a_scheduler_that_does_not_answer_stops_the_run_with_what_to_do(
