@@ -124,6 +124,26 @@ def test_a_sample_is_the_one_of_the_whole_source(painter: Painter) -> None:
     assert many == one
 
 
+@pytest.mark.parametrize("dedupe", [None, "exact"])
+def test_some_of_the_items_with_another_seed_are_worked_on_as_in_one_process(
+    painter: Painter, dedupe: str | None
+) -> None:
+    """As ``retry`` does it: of equal pictures, one that was not chosen is no reason to leave another one out."""
+
+    def doubled(here: Place) -> Recipe:
+        for number in (1, 3) if dedupe else ():
+            data = (here.folder / "photos" / f"p{number}.png").read_bytes()
+            (here.folder / "photos" / f"z{number}.png").write_bytes(data)
+        source = {"images": "FOLDER/photos/*.png", **({"dedupe": dedupe} if dedupe else {})}
+        return recipe(here, source=source, steps=[{"edit": {"model": "flux-2-pro", "prompt": "x"}}])
+
+    chosen = ("p2.png", "p3.png", *(("z1.png", "z3.png") if dedupe else ()))
+    one, many = both(painter, doubled, only=lambda item: Path(item.source).name in chosen, seed=7)
+    assert many == one
+    assert [Path(row["source"]).name for row in many[0]] == [*chosen]
+    assert sum("duplicate_of" in row for row in many[0]) == (1 if dedupe else 0)
+
+
 def test_equal_pictures_are_left_out_as_in_one_process(painter: Painter) -> None:
     def doubled(here: Place) -> Recipe:
         data = (here.folder / "photos" / "p1.png").read_bytes()
@@ -256,7 +276,7 @@ def test_a_run_that_is_stopped_stops_its_shards_and_holds_what_is_left(here: Pla
 
     with Run(made.compiled, here.settings) as run:
         stopped.append(run)
-        asyncio.run(finish_in_shards(run, Threads(stop), 3, {}, ""))
+        asyncio.run(finish_in_shards(run, engine=Threads(stop), count=3))
     assert {row["outcome"] for row in run.rows()} <= {"held", "done"}
     assert len(list(run.rows())) == PICTURES
     assert run.summary.stopped == "interrupted (Ctrl-C)"

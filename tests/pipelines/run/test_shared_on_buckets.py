@@ -1,0 +1,139 @@
+"""Slots and budgets that several machines share over a store in a bucket: S3, and Google Cloud Storage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from command_line import Cli
+from forked import Forked
+from object_stores import fake_gcs, moto_s3, new_bucket_name, reach_gcs, reach_s3
+from waiting import PATIENCE, wait_until
+
+from flux_tasks import files
+from flux_tasks.local import LocalServer
+from flux_tasks.settings import Settings
+from flux_tasks.store.account.periods import write_limits
+from flux_tasks.store.account.slots import SlotRecords, account_of, holders
+from flux_tasks.store.records import Store
+
+KEY = "k" * 20
+
+MACHINE = """
+import os, sys
+from flux_tasks.store import owner
+from flux_tasks.store.account import slots
+owner._machine = lambda pid: os.environ["MACHINE"]  # its process ids mean nothing to the others
+slots.LAPSE = float(os.environ.get("LAPSE", slots.LAPSE))
+from pipelines.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+RECIPE = """\
+name: r{name}
+source: {folder}/photos/p0.png
+steps:
+  - edit: {{model: flux-2-pro, prompt: "{name}"}}
+    matrix: {{seed: {seeds}}}
+output: '{folder}/out/{name}/{{{{ variant }}}}.png'
+"""
+
+
+class Machines:
+    """Runs on one store, each on a machine of its own."""
+
+    def __init__(self, folder: Path, store: str, account: dict[str, str]) -> None:
+        self.store = Store(store)
+        self._folder = folder
+        self._cli = Cli(folder)
+        options = json.dumps({f"{store.rpartition('/')[0]}/": account})
+        self._cli.environment |= {"FLUX_STORE": store, "FLUX_STORAGE_OPTIONS": options, "BFL_API_KEY": KEY}
+
+    def begin(self, name: str, server: LocalServer, jobs: int, **environment: str) -> subprocess.Popen[str]:
+        """Begin a run of so many jobs, on the machine of this name."""
+        recipe = self._folder / f"{name}.yaml"
+        recipe.write_text(RECIPE.format(name=name, folder=self._folder, seeds=[*range(jobs)]))
+        arguments = ("run", str(recipe), "--endpoint", server.url, "--no-report")
+        return Forked(
+            [sys.executable, "-c", MACHINE, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._cli.environment | {"MACHINE": name} | environment,
+            text=True,
+        )
+
+
+def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
+    """The exit code of a run, and what it has said of its end."""
+    out, err = run.communicate(timeout=PATIENCE)
+    assert "Traceback" not in err, err
+    return run.returncode, out + err
+
+
+@pytest.fixture
+def on_s3(folder: Path) -> Iterator[Machines]:
+    import fsspec
+
+    with moto_s3() as endpoint, reach_s3(endpoint):
+        bucket = new_bucket_name()
+        files.exists(f"s3://{bucket}/any")
+        fsspec.filesystem("s3").mkdir(bucket)
+        account = {"endpoint_url": endpoint, "key": "throw-away", "secret": "throw-away", "region": "us-east-1"}
+        yield Machines(folder, f"s3://{bucket}/store", account)
+
+
+@pytest.fixture
+def on_gcs(folder: Path) -> Iterator[Machines]:
+    import fsspec
+
+    with fake_gcs(folder) as endpoint, reach_gcs(endpoint):
+        bucket = new_bucket_name()
+        files.exists(f"gs://{bucket}/any")
+        fsspec.filesystem("gs").mkdir(bucket)
+        yield Machines(folder, f"gs://{bucket}/store", {"endpoint_url": endpoint, "anon": "true", "project": "p"})
+
+
+@pytest.fixture(params=["on_s3", "on_gcs"])
+def machines(request: pytest.FixtureRequest) -> Machines:
+    found: Machines = request.getfixturevalue(request.param)
+    return found
+
+
+def test_two_machines_stay_within_the_24_slots_of_an_account_by_the_servers_count(on_s3: Machines) -> None:
+    with LocalServer(latency=0.5) as server, ExitStack() as running:
+        runs = [running.enter_context(on_s3.begin(name, server, 20)) for name in ("a", "b")]
+        claimed: list[list[int]] = []
+        while any(run.poll() is None for run in runs):
+            claimed.append([holder.claims["account"].claimed for holder in holders(on_s3.store)])
+        assert [ended(run)[0] for run in runs] == [0, 0]
+        assert len(server.charges) == 40
+        assert server.requests["submit"] == 40, "the server has refused none for want of a slot"
+    both = [of_each for of_each in claimed if len(of_each) == 2]
+    assert any(all(of_each) for of_each in both), "both had slots at once"
+    assert max(map(sum, claimed)) <= 24
+
+
+def test_the_slots_of_a_killed_machine_are_free_again_after_its_lease(machines: Machines) -> None:
+    with LocalServer(latency=30.0) as server, machines.begin("a", server, 2) as killed:
+        wait_until(lambda: len(server.charges) == 2, pause=0.1)
+        killed.kill()
+    records = SlotRecords(machines.store, account_of(Settings(endpoint=server.url, key=KEY)))
+    assert [claims["account"].claimed for claims in records.read().values()] == [24], "nobody knows that it has ended"
+    with LocalServer(port=int(server.url.rpartition(":")[2])) as server, machines.begin("b", server, 2, LAPSE="2") as b:
+        code, said = ended(b)
+        assert (code, len(server.charges)) == (0, 2), said
+
+
+def test_the_budget_of_a_store_stops_the_runs_of_two_machines_at_its_cap(machines: Machines) -> None:
+    write_limits(machines.store, 30.0, None, "UTC")
+    with LocalServer(latency=0.2) as server, ExitStack() as running:
+        runs = [running.enter_context(machines.begin(name, server, 5)) for name in ("a", "b")]
+        ends = [ended(run) for run in runs]
+        assert sum(entry.cost or 0 for entry in server.charges.entries) == 27, "6 jobs of 4.5 credits, and no seventh"
+    assert [code for code, _ in ends] == [3, 3] or sorted(code for code, _ in ends) == [0, 3]
+    assert any("the budget of the store of 30 credits a day is reached" in said for _, said in ends)
