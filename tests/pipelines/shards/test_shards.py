@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -177,6 +178,32 @@ def test_a_dataset_is_written_from_the_store_when_all_shards_have_ended(painter:
     one, many = both(painter, lambda here: recipe(here, output=output))
     assert many == one
     assert one[3]
+
+
+class Named(Painter):
+    """Names a job after its request."""
+
+    def _submit(self, path: str, request: Any) -> Any:
+        self._ids = iter([int(hashlib.sha256(request.body).hexdigest()[:8], 16)])  # type: ignore[assignment]
+        return super()._submit(path, request)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "webdataset", "imagefolder"])
+def test_a_dataset_of_a_sample_without_duplicates_is_byte_for_byte_that_of_one_process(kind: str) -> None:
+    output = {"dataset": "FOLDER/out", "format": kind, "split": {"train": 0.5, "test": 0.5}}
+    with Named() as painter, place(painter, 8) as here:
+        for number in (1, 3):
+            data = (here.folder / "photos" / f"p{number}.png").read_bytes()
+            (here.folder / "photos" / f"z{number}.png").write_bytes(data)
+        source = {"images": "FOLDER/photos/*.png", "dedupe": "exact"}
+        made, found = recipe(here, source=source, steps=[{"deblur": {}}], output=output), []
+        for how in (perform, partial(perform_in_shards, count=3)):
+            run, _ = how(made, replace(here.settings, store=str(here.folder / f"store-{len(found)}")), sample=5)
+            assert run.summary.is_fine, run.summary.stopped
+            found.append(files_in(here.folder / "out"))
+            shutil.rmtree(here.folder / "out")
+    assert found[1] == found[0]
+    assert len(found[0]) > 1
 
 
 def test_results_that_go_to_a_dataset_and_to_files_are_in_both(painter: Painter) -> None:
