@@ -27,6 +27,8 @@ from flux_tasks.store.account.shares import Claim
 from flux_tasks.store.account.slots import SlotRecords, account_of, holders
 from flux_tasks.store.records import Store
 
+pytestmark = pytest.mark.early
+
 KEY = "k" * 20
 
 MACHINE = """
