@@ -32,13 +32,14 @@ from pipelines.language.python.step_spec import StepSpec, ids_of, name_of, plain
 from pipelines.language.reading import loader
 
 if TYPE_CHECKING:
-    from pipelines.flows.recipe_run import RunOptions, RunResult
+    from pipelines.flows.recipe_run import RunResult
     from pipelines.language.document.output import Output
     from pipelines.language.document.recipe import Budget, Source
     from pipelines.language.graph import Graph
     from pipelines.language.model import Step
     from pipelines.plan.planner import PlanOptions
     from pipelines.plan.result import Plan
+    from pipelines.shards.sharding import ShardedOptions
 
 __all__ = ["Recipe"]
 
@@ -210,17 +211,30 @@ class Recipe:
 
         return plan(self.compiled, **settings)
 
-    def run(self, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]) -> RunResult:
-        """Run it; see ``pipelines.flows.run_recipe``."""
+    def run(self, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[ShardedOptions]) -> RunResult:
+        """Run it; see ``pipelines.flows.run_recipe``. With ``shards``, many processes work on it::
+
+            recipe.run(shards=8, on="dask:tcp://10.0.0.5:8786", store="s3://bucket/store")
+
+        ``shards``, ``on``, ``folder`` and ``shard`` are those of the command line; see ``pipelines.shards.sharding``.
+
+        Raises:
+            RecipeError: as for ``run_recipe``; or the shards cannot be had, or not with this recipe or these settings.
+            ItemsFailed, RunStopped: as for ``run_recipe``.
+        """
         from pipelines.flows.recipe_run import run_recipe
+        from pipelines.shards.sharding import with_sharding
 
-        return run_recipe(self, raise_on=raise_on, **settings)
+        return run_recipe(self, raise_on=raise_on, **with_sharding(settings))
 
-    async def arun(self, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[RunOptions]) -> RunResult:
-        """Run it; see ``pipelines.flows.arun_recipe``."""
+    async def arun(
+        self, *, raise_on: bool | str | Iterable[str] = False, **settings: Unpack[ShardedOptions]
+    ) -> RunResult:
+        """Run it; the async form of ``run``."""
         from pipelines.flows.recipe_run import arun_recipe
+        from pipelines.shards.sharding import with_sharding
 
-        return await arun_recipe(self, raise_on=raise_on, **settings)
+        return await arun_recipe(self, raise_on=raise_on, **with_sharding(settings))
 
 
 def _named(

@@ -16,6 +16,7 @@ from flux_tasks.background import beside
 from flux_tasks.errors import FluxError, Interrupted, RunStopped, StoreUnavailable
 from flux_tasks.settings import Settings, without_secrets
 from flux_tasks.store.records import Store
+from pipelines.data.items import Listed
 from pipelines.data.manifest import ShardRows
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.context import Event, EventKind
@@ -45,7 +46,7 @@ class Division:
     ::
 
         runs/<run id>/division.json   what the shards have to know: fingerprint of the recipe, options, settings
-        runs/<run id>/listing.json    which items the run has, and what the globs of its source had found
+        runs/<run id>/listing.json    its items, which of them are left out, what the globs of its source had found
         runs/<run id>/stop.json       the run is to end: no new job is begun
     """
 
@@ -60,20 +61,21 @@ class Division:
         settings: Settings,
         options: Mapping[str, Any],
         listing: Listing,
-        found: Mapping[str, list[str]],
+        listed: Listed,
     ) -> None:
         """Write what the shards have to know, without any secret.
 
         Args:
             listing: the items of the run: what comes to the source meanwhile belongs to the next one.
-            found: what the globs of its source have found.
+            listed: what the globs of its source have found, and which of the items are left out.
 
         Raises:
             OSError: the store cannot be written.
         """
         plain = {name: value for name, value in asdict(without_secrets(settings)).items() if name not in _OF_WORKER}
         record = {"fingerprint": fingerprint_of(recipe), "options": dict(options), "settings": plain}
-        self._store.put_record(self._kind, "listing", {"items": str(listing), "found": dict(found)})
+        facts = {"items": str(listing), "duplicates": dict(listed.duplicates), "found": dict(listed)}
+        self._store.put_record(self._kind, "listing", facts)
         self._store.put_record(self._kind, "division", record)
 
     def settings_for(self, own: Settings) -> Settings:
@@ -110,7 +112,8 @@ class Division:
             for pattern, places in record["found"].items()
             if not files.is_local(pattern) or any(map(files.exists, places))
         }
-        return replace(shard, listing=Listing(record["items"]), found=found)
+        duplicates = {int(index): (source, kept) for index, (source, kept) in record["duplicates"].items()}
+        return replace(shard, listing=Listing(record["items"]), duplicates=duplicates, found=found)
 
     def _record(self, name: str) -> dict[str, Any]:
         try:

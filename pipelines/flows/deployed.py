@@ -53,13 +53,11 @@ class Shards:
         count: into so many shards.
         on: where they run; empty for processes of this machine.
         key_block: the ``Secret`` block that has the key for workers elsewhere; empty for theirs.
-        options: of ``Run`` that the shards need, too.
     """
 
     count: int
     on: str
     key_block: str
-    options: Mapping[str, Any]
 
 
 Divide: TypeAlias = Callable[[CompiledRecipe, Settings, Shards], Work]
@@ -137,7 +135,7 @@ async def deployed_recipe(
                     options: dict[str, Any] = {"limit": limit, "budget": budget}
                     work: Work = _in_one_process
                     if shards is not None or on:
-                        divided = Shards(shards or 0, on or "", key_block or "", options)
+                        divided = Shards(shards or 0, on or "", key_block or "")
                         work = await asyncio.to_thread(_in_shards, loaded, chosen, divided, part)
                     run = Run(loaded, chosen, shard=part, **options)
                     if ending is not None:

@@ -182,12 +182,10 @@ class Board:
         }
         costs, cap = [*self._credits.values(), sum(self._credits.values())], self._run.context.cap
         budgets = ["" for _ in found] + ["" if cap is None else credits(cap)]
+        is_preview = self._run.summary.is_preview
         return [
-<<<<<<< HEAD
-            {**row, "credits": "preview" if self._run.summary.is_preview else credits(cost), "budget": budget}
-=======
-            {"step": row["step"], "credits": credits(cost), "budget": budget, **row}  # the pages cut off what is last
->>>>>>> ca1a5aa4e146113ea5e811a32d97b1323a002273
+            # The pages cut off what is last.
+            {"step": row["step"], "credits": "preview" if is_preview else credits(cost), "budget": budget, **row}
             for row, cost, budget in zip([*found, total], costs, budgets, strict=True)
         ]
 

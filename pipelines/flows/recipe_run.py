@@ -8,31 +8,43 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NotRequired, Protocol, TypedDict, Unpack
 
 from flux_tasks import use
 from flux_tasks.errors import ItemsFailed, Problem, RecipeError, shown
 from flux_tasks.settings import Settings
 from flux_tasks.tasks import direct, recording
 from pipelines.data.manifest import SEVERITY
-from pipelines.language.compiled import HasCompiled
+from pipelines.language.compiled import CompiledRecipe, HasCompiled
 from pipelines.language.places import in_places_of
 from pipelines.language.reading import loader
 from pipelines.plan.planner import PlanOptions
 from pipelines.report.ending import Ending
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
+from pipelines.run.shard import Shard
 from pipelines.run.summary import Summary
 
 if TYPE_CHECKING:
     from flux_tasks.tasks.embedded import EmbeddedServer
 
 
+class Finish(Protocol):
+    """Finishes a run, as ``finish`` does."""
+
+    async def __call__(self, run: Run, *places: str) -> None:
+        """Do what the store cannot answer; see ``finish`` for ``places``."""
+
+
 class RunOptions(PlanOptions, total=False):
-    """The keyword arguments of a run: its own, and those of ``flux_tasks.use``."""
+    """The keyword arguments of a run: its own, and those of ``flux_tasks.use``.
+
+    ``divide`` returns the part of the items that this process works on, or None, and what finishes the run.
+    """
 
     seed: int | None
     on_event: Callable[[Event], None]
+    divide: Callable[[CompiledRecipe, Settings], tuple[Shard | None, Finish]]
 
 
 class RunResult(TypedDict):
@@ -134,10 +146,12 @@ async def _run(recipe: str | Path | HasCompiled, ending: Ending, settings: RunOp
         for name in ("limit", "sample", "seed", "budget", "verify", "on_event")
         if name in changes
     }
+    divide = changes.pop("divide", lambda *_: (None, finish))
     with use(**changes) as wanted, in_places_of(loaded, wanted) as chosen:
-        ending.run = Run(loaded, chosen, **given)
+        part, finish_it = divide(loaded, wanted)
+        ending.run = Run(loaded, chosen, shard=part, **given)
         with ending.run as run:
-            await finish(run)
+            await finish_it(run)
     if run.stopped is not None:
         raise run.stopped
     return run.summary
@@ -175,7 +189,7 @@ def run_recipe(
             ``failed``, ``moderated``, ``invalid``, ``held``.
         settings: of ``flux_tasks.use``: endpoint, store, max_jobs, prefect …; and of the run: ``limit`` (so many
             items), ``sample`` (so many that stand for all), ``seed``, ``budget`` in credits, ``verify`` (look also at
-            items that are settled), ``on_event``.
+            items that are settled), ``on_event``. Shards are an option of ``Recipe.run``.
 
     Returns:
         ``counts`` by outcome, ``jobs`` paid, ``cost`` in credits, ``manifest`` and ``run_id``.

@@ -52,6 +52,7 @@ class CompiledRecipe:
         transport: how pictures are sent; None for the setting.
         storage_options: accounts of buckets by URL prefix, as written; see ``pipelines.language.places``.
         on_end: who is told when a run ends.
+        no_code: why it may call no function of Python; empty if it may.
     """
 
     name: str
@@ -71,6 +72,7 @@ class CompiledRecipe:
     storage_options: StorageOptions = field(default_factory=dict)
     transport: Transport | None = None
     on_end: tuple[OnEnd, ...] = ()
+    no_code: str = field(default="", compare=False)
 
     def placed(self, problems: Iterable[Problem]) -> list[Problem]:
         """Return problems with the lines of what they are about."""

@@ -71,6 +71,9 @@ class Run:
         verify: look at every item, also at those that an earlier run has settled and whose files are as they were.
         shard: the part of the items that it works on. It writes no datasets and no labels, which need all of them.
 
+    Attributes:
+        of_shards: those of its options that hold for each of its shards, too.
+
     Raises:
         RecipeError: the source has no items, a template names a column that its table has not, results would be
             written over what the run reads, or the budget is not a number of credits.
@@ -108,6 +111,7 @@ class Run:
         self._measuring = ExitStack()
         self._measured: Callable[..., None] = lambda *_, **__: None
         self._verify = verify
+        self.of_shards = {"seed": seed, "budget": budget, "verify": verify}
         self._is_whole = limit is None and only is None and sample is None and shard is None
         self._manifest = Manifest(self.summary.manifest)
         self._started = time.monotonic()
@@ -115,7 +119,10 @@ class Run:
         self.listed.tars = KnownTars(self.context.store, program_version(), writes=True, is_trusted=not verify)
         found = partial(items, recipe, limit=limit, listed=self.listed)
         noting: Any = {"store": self.context.store, "is_trusted": not verify}
-        self.listed.duplicates = find_duplicates(recipe, found(only=only), run_id=new_run_id(), **noting)
+        if shard is not None and shard.listing is not None:
+            self.listed.duplicates, only = dict(shard.duplicates), shard.listing.has
+        else:
+            self.listed.duplicates = find_duplicates(recipe, found(only=only), run_id=new_run_id(), **noting)
         if sample is not None:
             measuring: Any = {"seed": recipe.source.seed, "facts": self.context.facts, "run_id": new_run_id()}
             chosen = choose_sample(found(), sample, **measuring, **noting)

@@ -25,7 +25,7 @@ from itertools import groupby
 from typing import Any, Self
 
 from flux_tasks import files
-from flux_tasks.errors import Problem, RecipeError, quote
+from flux_tasks.errors import Problem, RecipeError, quote, shown
 from flux_tasks.store.records import Store
 from pipelines.data.items import Item
 from pipelines.data.manifest import ItemOutcome, ManifestRow, read_manifest
@@ -76,8 +76,10 @@ def check_count(count: int) -> None:
     """Check that a run can have so many shards.
 
     Raises:
-        RecipeError: they are too many.
+        RecipeError: they are too many, or it is no number of them.
     """
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise RecipeError([Problem("--shards", f"{shown(count)} is not a whole number above 0")])
     if count > MOST_SHARDS:
         raise RecipeError([Problem("--shards", f"{count:,} are too many: write {MOST_SHARDS:,} or fewer")])
 
@@ -91,6 +93,7 @@ class Shard:
         of: the id of the run that it is part of; empty where somebody runs it by hand.
         ended: the indexes of its items that an earlier attempt at it has brought to an end.
         listing: the items of the whole run; None where somebody runs it by hand.
+        duplicates: those of them that are left out; see ``find_duplicates``.
         found: what the globs of the source had found when the run began; one that is not there is looked up.
     """
 
@@ -99,6 +102,7 @@ class Shard:
     of: str = ""
     ended: frozenset[int] = frozenset()
     listing: Listing | None = None
+    duplicates: Mapping[int, tuple[str, str]] = field(default_factory=dict)
     found: Mapping[str, list[str]] = field(default_factory=dict)
 
     @classmethod
@@ -120,8 +124,7 @@ class Shard:
 
     def has(self, item: Item) -> bool:
         """Check whether an item belongs to it, and is left to do."""
-        is_own = item.index not in self.ended and shard_of(item.source, self.count) == self.number
-        return is_own and (self.listing is None or self.listing.has(item))
+        return item.index not in self.ended and shard_of(item.source, self.count) == self.number
 
     def filtered(self, found: Callable[[], Iterator[Item]]) -> Iterator[Item]:
         """Return those of the items that it has."""

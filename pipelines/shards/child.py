@@ -31,7 +31,8 @@ _LAST_WORDS = 5.0
 """Seconds to wait for the answer to a submission when the parent is gone."""
 _SAID = 12
 """Lines of what a process has printed, for a message."""
-_START = "import sys; sys.path.insert(0, {root!r}); from pipelines.shards.child import main; del sys.path[0]; main()"
+_START = "import sys; sys.path[:] = {path!r}; from pipelines.shards.child import main; del sys.path[0]; main()"
+"""It finds the modules that the parent finds; its own program first, whatever lies there under the same names."""
 
 
 class Child:
@@ -44,7 +45,7 @@ class Child:
 
     def run(self, task: ShardTask, on_event: Callable[[Event], None] = lambda _: None) -> str:
         """Start the process, wait until it ends, and return what it has said last if it did not end by itself."""
-        code = _START.format(root=str(Path(__file__).parents[2]))
+        code = _START.format(path=[str(Path(__file__).parents[2]), *filter(None, sys.path)])
         with self._lock:
             if self._is_over:
                 return "it was not begun"

@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from flux_tasks import errors, files
 from flux_tasks.background import beside
@@ -39,33 +38,35 @@ _SILENT = 90.0
 """Seconds without a sign of life after which a worker on another machine counts as lost."""
 
 
-async def finish_in_shards(
-    run: Run, engine: Engine, count: int, options: Mapping[str, Any], no_code: str, *places: str
-) -> None:
+async def finish_in_shards(run: Run, *places: str, engine: Engine, count: int, on: str) -> None:
     """Work on all items of a run in shards, and add their rows to its manifest.
 
     Args:
         run: over all items; entered.
-        count: how many shards.
-        options: of ``Run`` that the shards need, too: ``limit``, ``sample``, ``budget``, ``verify``.
         places: files that will be written after the run; see ``Run.prepare_to_pay``.
-        no_code: why the recipe may call no function of Python.
+        count: how many shards.
+        on: what ``engine`` is called on the command line.
 
     Raises:
         RunStopped: nothing was begun, for this reason.
     """
+    run.summary.shards, run.summary.shards_on = count, on
     await run.open()
     gathering = Gathering(run, count, is_elsewhere=engine.is_elsewhere)
     left = await gathering.answer_settled()
-    coordinator = _Coordinator(run, engine, count, options, no_code, gathering)
+    coordinator = _Coordinator(run, engine, count, gathering)
     numbers = [number for number, items in enumerate(left, 1) if items]
     run.summary.shards_begun = len(numbers)
     if numbers and run.stopped is None:
         if run.settings.prefect == "auto" and not engine.is_elsewhere and not recording.is_server_configured():
             recording.tell_unrecorded()
         await run.prepare_to_pay(*places, has_key=bool(run.settings.key) or not engine.is_elsewhere)
-        async with engine:
-            await coordinator.work(numbers)
+        try:
+            async with engine:
+                await coordinator.work(numbers)
+        except BaseException:  # such as a task that is cancelled: workers elsewhere begin nothing more
+            await asyncio.to_thread(coordinator.end)
+            raise
     try:
         await gathering.finish(coordinator.folders[number] for number in numbers)
     except OSError as error:
@@ -75,27 +76,26 @@ async def finish_in_shards(
 
 
 class _Coordinator:
-    def __init__(
-        self, run: Run, engine: Engine, count: int, options: Mapping[str, Any], no_code: str, gathering: Gathering
-    ) -> None:
+    def __init__(self, run: Run, engine: Engine, count: int, gathering: Gathering) -> None:
         self._run, self._engine, self._gathering = run, engine, gathering
         self._store = run.context.store
         run_id = run.summary.run_id
         self.folders = {number: ShardFolder(self._store, run_id, number) for number in range(1, count + 1)}
-        self._division, self._options = Division(self._store, run_id), options
+        self._division = Division(self._store, run_id)
         recipe = run.recipe
         file = "" if engine.is_elsewhere and files.is_local(recipe.file) else recipe.file
-        parts = (recipe.text, file, dict(recipe.variables), without_secrets(run.settings))
-        self._tasks = {
-            number: ShardTask(*parts, Shard(number, count, run_id), no_code, engine.folder) for number in self.folders
-        }
+        text = recipe.yaml or replace(recipe, on_end=()).to_yaml()  # of the whole run, and no text may run commands
+        settings = run.settings if engine.has_secrets else without_secrets(run.settings)
+        parts = (text, file, dict(recipe.variables), settings)
+        ends = (recipe.no_code, engine.folder, engine.has_secrets)
+        self._tasks = {number: ShardTask(*parts, Shard(number, count, run_id), *ends) for number in self.folders}
         self._warned: set[str] = set()
         self._spent: RunStopped | None = None
 
     async def work(self, numbers: list[int]) -> None:
         """Have all these shards worked on, until each has ended or the run is stopped."""
         run = self._run
-        parts = (self._options, self._gathering.listing, run.listed)
+        parts = (run.of_shards, self._gathering.listing, run.listed)
         await patiently(self._division.begin, run.recipe, run.settings, *parts)
         async with beside(self._watch()), asyncio.TaskGroup() as group:
             for number in numbers:

@@ -26,11 +26,11 @@ __all__ = ["ShardTask", "work_on"]
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What a worker has to know of a shard: values that can be pickled, and no key.
+    """What a worker has to know of a shard: values that can be pickled.
 
     Attributes:
         recipe: its text, read from ``file``.
-        settings: without key and accounts, which are in the worker's environment.
+        settings: without key and accounts, which are in the worker's environment, unless it ``has_secrets``.
         shard: of the whole run; what else there is to know of that is in its store.
         no_code: why the recipe may call no function of Python; empty if it may.
         folder: where relative paths start; empty for the worker's current folder.
@@ -43,6 +43,7 @@ class ShardTask:
     shard: Shard
     no_code: str = ""
     folder: str = ""
+    has_secrets: bool = False
 
 
 def work_on(
@@ -60,7 +61,7 @@ def work_on(
     with exporting(has_port=False):
         try:
             recipe = loader.parse(task.recipe, file=task.file, variables=task.variables, no_code=task.no_code)
-            settings = with_own_secrets(task.settings)
+            settings = task.settings if task.has_secrets else with_own_secrets(task.settings)
             if any(step.is_paid for step in recipe.steps):
                 settings.require_key()
             with in_places_of(recipe, settings) as chosen:

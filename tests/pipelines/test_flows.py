@@ -40,6 +40,7 @@ from pipelines.flows import arun_recipe, recipe_flow, run_recipe
 from pipelines.flows.recipe_flow import call_task
 from pipelines.flows.restore import restore
 from pipelines.run.context import Event
+from pipelines.run.shard import shard_of
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -179,6 +180,26 @@ def test_a_recipe_can_be_run_inside_a_flow_of_ones_own(bfl: FakeBfl, folder: Pat
         )
 
     assert mine() == 6
+
+
+def test_a_recipe_can_be_run_in_shards_inside_a_flow_of_ones_own(
+    bfl: FakeBfl, folder: Path, prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)  # for the processes of the shards
+    recipe = Recipe.load(recipe_file(folder, "divided"))
+    settings = {"endpoint": bfl.url, "key": "k", "store": str(folder / "store"), "poll_interval": 0.005}
+
+    @flow
+    def mine() -> Any:
+        return recipe.run(shards=2, **settings)["counts"]
+
+    assert mine() == {"done": 3}
+    assert bfl.jobs == 6
+    names = {f"divided {shard_of(str(folder / 'photos' / f'p{number}.png'), 2)}/2" for number in range(3)}
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[*names])))
+    assert {run.name for run in found} == names, "a shard is a flow run"
+    assert all(run.state is not None and run.state.is_completed() for run in found)
 
 
 def test_a_stopped_recipe_raises_why(folder: Path) -> None:

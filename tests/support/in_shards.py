@@ -42,9 +42,8 @@ def perform_in_shards(
     recipe: Recipe, settings: Settings, count: int, engine: Engine | None = None, **options: Any
 ) -> tuple[Run, list[dict[str, Any]]]:
     """A whole run in shards, and its rows in the order of the items; ``options`` are of ``Run``."""
-    of_shards = {name: value for name, value in options.items() if name != "on_event"}
     with Run(recipe.compiled, settings, **options) as run:
-        asyncio.run(finish_in_shards(run, engine or Threads(), count, of_shards, ""))
+        asyncio.run(finish_in_shards(run, engine=engine or Threads(), count=count))
     return run, list(run.rows())
 
 

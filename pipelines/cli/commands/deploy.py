@@ -15,7 +15,7 @@ from flux_tasks.errors import Problem, RecipeError, listed, quote
 from flux_tasks.settings import Settings, from_environment
 from pipelines.cli.commands.receive import Webhook
 from pipelines.cli.common import Budget, Exit, Limit, Location, Places, StoreFolder, Variables, load_recipe, value
-from pipelines.cli.sharding import Sharding, Shards
+from pipelines.cli.sharding import InShards, Shards
 from pipelines.cli.terminal import print_line
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Parameters:
         if self.shards is not None or self.on:
             from pipelines.shards.engines.choice import check_name
 
-            Sharding(shards=self.shards, on=self.on).check(None, whole=False)
+            InShards(self.shards, self.on).checked()
             check_name(self.on or "processes")
         store = None if self.store is None else str(self.store)
         given = {"endpoint": self.endpoint, "store": store, "key_block": self.key_block}

@@ -31,15 +31,15 @@ from pipelines.cli.common import (
     value,
 )
 from pipelines.cli.pruning import Pruning
-from pipelines.cli.sharding import Sharding
+from pipelines.cli.sharding import InShards
 from pipelines.cli.terminal import print_error, print_line
 
 if TYPE_CHECKING:
+    from pipelines.flows.recipe_run import Finish
     from pipelines.language.compiled import CompiledRecipe
     from pipelines.report.ending import Ending
     from pipelines.run.context import Event
     from pipelines.run.summary import Summary
-    from pipelines.shards.engines.base import Engine
 
 _OUTCOMES = ("failed", "moderated", "held", "invalid")
 _File = Annotated[Location, Parameter(metavar="FILE")]
@@ -81,6 +81,10 @@ class Outputs:
     metrics_port: Annotated[int | None, value(_port, "a port from 0 to 65535", "PORT")] = None
     prefect: Literal["auto", "embedded", "off"] | None = None
 
+    def on(self, settings: Settings) -> Settings:
+        """Return the settings of a run that ends so."""
+        return replace(settings, prefect=self.prefect or settings.prefect)
+
 
 def run(
     recipe: RecipeFile,
@@ -94,7 +98,8 @@ def run(
     places: Places = Places(),
     outputs: Outputs = Outputs(),
     pruning: Pruning = Pruning(),
-    sharding: Sharding = Sharding(),
+    in_shards: InShards = InShards(),
+    shard: Annotated[str, Parameter(metavar="I/N")] = "",
     webhook: Webhook = Webhook(),
     verify: bool = False,
     no_code: NoCode = False,
@@ -116,6 +121,7 @@ def run(
     Args:
         then_ask: after the sample, ask whether to run all items; what it has paid for is not paid again
         verify: look at every picture and result, also where size and times say that nothing has changed
+        shard: work on one part only, such as 2/4, in this process; for machines that you start yourself
     """
     from pipelines.data.items import NoItems
     from pipelines.language.places import in_places_of
@@ -124,21 +130,21 @@ def run(
     if then_ask and (sample is None or not sys.stdin.isatty()):
         why = "needs --sample" if sample is None else "needs a terminal: nobody can answer here"
         raise RecipeError([Problem("--then-ask", why)])
-    sharding.check(outputs.prefect, whole=pruning.prune)
+    sharding = in_shards.checked(shard)
+    if shard and pruning.prune:
+        raise RecipeError([Problem("--prune", "goes with a run over all items only: leave --shard out")])
     with ExitStack() as until_told:
         until_told.enter_context(webhook.in_force())
         ending = until_told.enter_context(Ending(str(recipe)))
         ending.recipe = loaded = load_recipe(recipe, variables, no_code=no_code)
-        settings = places.settings(needs_key=False)
-        engine = sharding.engine(loaded, settings)
-        if any(step.is_paid for step in loaded.steps) and not (engine and engine.is_elsewhere):
+        settings = outputs.on(places.settings(needs_key=False))
+        finish = sharding.finish_for(loaded, settings)
+        if any(step.is_paid for step in loaded.steps) and not sharding.is_elsewhere:
             settings.require_key()
         settings = until_told.enter_context(in_places_of(loaded, settings))
         until_told.enter_context(webhook.received(settings.store))
         begun = pruning.begin(loaded, settings.store, limit=limit, sample=sample)
-        code = NO_CODE if no_code else ""
-        shards = Shards(engine, sharding.shards, sharding.place, no_code=code) if engine and sharding.shards else None
-        run_it = partial(_carry_out, loaded, settings, outputs, ending, shards, budget=budget, verify=verify)
+        run_it = partial(_carry_out, loaded, settings, outputs, ending, finish, budget=budget, verify=verify)
         try:
             ended, summary = run_it(limit=limit, sample=sample, shard=sharding.part)
         except NoItems as error:
@@ -171,6 +177,7 @@ def retry(
     budget: Budget = None,
     places: Places = Places(),
     outputs: Outputs = Outputs(),
+    in_shards: InShards = InShards(),
     no_code: NoCode = False,
 ) -> Exit:
     """Run items of an earlier run again.
@@ -184,6 +191,7 @@ def retry(
     For example:
       flux-pipelines retry last
       flux-pipelines retry last --only moderated,held --seed 7
+      flux-pipelines retry last --shards 8
 
     Args:
         run_id: the run: its id, its manifest, or `last`
@@ -194,7 +202,8 @@ def retry(
     from pipelines.language.places import in_places_of
     from pipelines.report.ending import Ending
 
-    settings = places.settings(needs_key=False)
+    sharding = in_shards.checked()
+    settings = outputs.on(places.settings(needs_key=False))
     earlier = PastRun.find(run_id, settings.store, no_code=NO_CODE if no_code else "")
     if not places.endpoint and not os.environ.get("FLUX_ENDPOINT"):
         settings = replace(settings, endpoint=earlier.endpoint_for(settings))
@@ -211,31 +220,24 @@ def retry(
         retry_moderated="moderated" in only,
         on_uncertain="resubmit" if "held" in only else settings.on_uncertain,
     )
-    settings.require_key()
+    finish = sharding.finish_for(earlier.recipe, settings)
+    if not sharding.is_elsewhere:
+        settings.require_key()
     count = "1 item" if len(items) == 1 else f"{len(items):,} items"
     print_line(f"{earlier.run_id}: {earlier.recipe.name}: runs {count} again")
     with Ending(earlier.recipe.name) as ending:
         ending.recipe = earlier.recipe
         options: dict[str, Any] = {"only": lambda item: item.source in items, "seed": seed, "budget": budget}
-        return _carry_out(earlier.recipe, settings, outputs, ending, None, **options)[0]
+        return _carry_out(earlier.recipe, settings, outputs, ending, finish, **options)[0]
 
 
 def carry_out(recipe: CompiledRecipe, settings: Settings, outputs: Outputs, **options: Any) -> Exit:
     """Run ``recipe`` with the ``options`` of ``Run``, write its report, and print how it went."""
+    from pipelines.flows.recipe_run import finish
     from pipelines.report.ending import Ending
 
     with Ending(recipe.name) as ending:
-        return _carry_out(recipe, settings, outputs, ending, None, **options)[0]
-
-
-@dataclass(frozen=True)
-class Shards:
-    """What the items are worked on by, if not by this process alone."""
-
-    engine: Engine
-    count: int
-    place: str
-    no_code: str = ""
+        return _carry_out(recipe, outputs.on(settings), outputs, ending, finish, **options)[0]
 
 
 def _carry_out(
@@ -243,17 +245,16 @@ def _carry_out(
     settings: Settings,
     outputs: Outputs,
     ending: Ending,
-    shards: Shards | None,
+    finish: Finish,
     **options: Any,
 ) -> tuple[Exit, Summary | None]:
-    """Do the same, and let ``ending`` know the run."""
+    """Do the same with ``finish``, and let ``ending`` know the run."""
     import asyncio
 
     from flux_tasks.api.telemetry.exporters import exporting
     from pipelines.cli.progress import Display
     from pipelines.cli.signals import SignalHandler
     from pipelines.cli.summary import print_summary
-    from pipelines.flows.recipe_run import finish
     from pipelines.flows.stopping import end_with_parent
     from pipelines.language.places import in_places_of
     from pipelines.report.early import EarlyPreviews
@@ -271,12 +272,9 @@ def _carry_out(
             print_error(f"metrics: {address}")
         early = EarlyPreviews(lambda: Previews(run.context.store, recipe.name))
         with Display(recipe, lambda: run.summary.is_preview) as display, early:
-            settings = replace(settings, prefect=outputs.prefect or settings.prefect)
             settings = until_told.enter_context(in_places_of(recipe, settings))
             run = Run(recipe, settings, on_event=show, manifest=str(outputs.manifest), **options)
             ending.run = run
-            if shards is not None:
-                run.summary.shards, run.summary.shards_on = shards.count, shards.place
             run.summary.report = "" if outputs.no_report else str(outputs.report) or f"{run.folder}/report.html"
             until_told.enter_context(SignalHandler(run, ending, grace=outputs.grace))
             end_with_parent()
@@ -286,14 +284,7 @@ def _carry_out(
                 # Summary, manifest and report name each failure; a Prefect server still gets its log.
                 os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
                 places = [str(outputs.report)] if outputs.report else []
-                if shards is None:
-                    asyncio.run(finish(run, *places))
-                else:
-                    from pipelines.shards.coordinator import finish_in_shards
-
-                    of_shards = {name: options.get(name) for name in ("limit", "sample", "budget", "verify")}
-                    each = finish_in_shards(run, shards.engine, shards.count, of_shards, shards.no_code, *places)
-                    asyncio.run(each)
+                asyncio.run(finish(run, *places))
         problem = write_run_report(run, early.previews) if run.summary.report else ""
         print_summary(run)
         if problem:

@@ -78,7 +78,8 @@ class _Loader:
         if compiled is None or problems.problems:
             in_order = sorted(dict.fromkeys(problems.problems), key=lambda problem: problem.line or 0)
             raise RecipeError(in_order, file=self.file)
-        return replace(compiled, file=self.file, written=document.data, lines=document.lines, variables=dict(variables))
+        read = {"file": self.file, "written": document.data, "lines": document.lines, "no_code": self.no_code}
+        return replace(compiled, **read, variables=dict(variables))
 
     def _no_commands(self, document: yaml.Document) -> str:
         """Return why the recipe may run no command at its end; empty if it may: if it is a file here, or Python."""

@@ -19,11 +19,13 @@ class Engine(ABC):
     Attributes:
         is_elsewhere: its workers may be on other machines, with other files and another environment.
         tells_events: it passes on what happens while it happens.
+        has_secrets: its workers get key and accounts from the run, and not from an environment of their own.
         folder: where relative paths start on its workers; empty for their current folder.
     """
 
     is_elsewhere: bool = False
     tells_events: ClassVar[bool] = False
+    has_secrets: ClassVar[bool] = False
     folder: str = ""
 
     @abstractmethod

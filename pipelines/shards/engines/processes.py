@@ -24,6 +24,7 @@ class Processes(Engine):
     """
 
     tells_events: ClassVar[bool] = True
+    has_secrets: ClassVar[bool] = True  # a task goes through a pipe
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -40,6 +41,7 @@ class Processes(Engine):
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, partial(child.run, task, on_event))
         finally:
+            child.end()  # nobody waits for it any more, as where the run is cancelled
             self._children.discard(child)
 
     def stop(self, why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -124,6 +125,26 @@ def test_a_sample_is_the_one_of_the_whole_source(painter: Painter) -> None:
     assert many == one
 
 
+@pytest.mark.parametrize("dedupe", [None, "exact"])
+def test_some_of_the_items_with_another_seed_are_worked_on_as_in_one_process(
+    painter: Painter, dedupe: str | None
+) -> None:
+    """As ``retry`` does it: of equal pictures, one that was not chosen is no reason to leave another one out."""
+
+    def doubled(here: Place) -> Recipe:
+        for number in (1, 3) if dedupe else ():
+            data = (here.folder / "photos" / f"p{number}.png").read_bytes()
+            (here.folder / "photos" / f"z{number}.png").write_bytes(data)
+        source = {"images": "FOLDER/photos/*.png", **({"dedupe": dedupe} if dedupe else {})}
+        return recipe(here, source=source, steps=[{"edit": {"model": "flux-2-pro", "prompt": "x"}}])
+
+    chosen = ("p2.png", "p3.png", *(("z1.png", "z3.png") if dedupe else ()))
+    one, many = both(painter, doubled, only=lambda item: Path(item.source).name in chosen, seed=7)
+    assert many == one
+    assert [Path(row["source"]).name for row in many[0]] == [*chosen]
+    assert sum("duplicate_of" in row for row in many[0]) == (1 if dedupe else 0)
+
+
 def test_equal_pictures_are_left_out_as_in_one_process(painter: Painter) -> None:
     def doubled(here: Place) -> Recipe:
         data = (here.folder / "photos" / "p1.png").read_bytes()
@@ -157,6 +178,32 @@ def test_a_dataset_is_written_from_the_store_when_all_shards_have_ended(painter:
     one, many = both(painter, lambda here: recipe(here, output=output))
     assert many == one
     assert one[3]
+
+
+class Named(Painter):
+    """Names a job after its request."""
+
+    def _submit(self, path: str, request: Any) -> Any:
+        self._ids = iter([int(hashlib.sha256(request.body).hexdigest()[:8], 16)])  # type: ignore[assignment]
+        return super()._submit(path, request)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "webdataset", "imagefolder"])
+def test_a_dataset_of_a_sample_without_duplicates_is_byte_for_byte_that_of_one_process(kind: str) -> None:
+    output = {"dataset": "FOLDER/out", "format": kind, "split": {"train": 0.5, "test": 0.5}}
+    with Named() as painter, place(painter, 8) as here:
+        for number in (1, 3):
+            data = (here.folder / "photos" / f"p{number}.png").read_bytes()
+            (here.folder / "photos" / f"z{number}.png").write_bytes(data)
+        source = {"images": "FOLDER/photos/*.png", "dedupe": "exact"}
+        made, found = recipe(here, source=source, steps=[{"deblur": {}}], output=output), []
+        for how in (perform, partial(perform_in_shards, count=3)):
+            run, _ = how(made, replace(here.settings, store=str(here.folder / f"store-{len(found)}")), sample=5)
+            assert run.summary.is_fine, run.summary.stopped
+            found.append(files_in(here.folder / "out"))
+            shutil.rmtree(here.folder / "out")
+    assert found[1] == found[0]
+    assert len(found[0]) > 1
 
 
 def test_results_that_go_to_a_dataset_and_to_files_are_in_both(painter: Painter) -> None:
@@ -256,7 +303,7 @@ def test_a_run_that_is_stopped_stops_its_shards_and_holds_what_is_left(here: Pla
 
     with Run(made.compiled, here.settings) as run:
         stopped.append(run)
-        asyncio.run(finish_in_shards(run, Threads(stop), 3, {}, ""))
+        asyncio.run(finish_in_shards(run, engine=Threads(stop), count=3))
     assert {row["outcome"] for row in run.rows()} <= {"held", "done"}
     assert len(list(run.rows())) == PICTURES
     assert run.summary.stopped == "interrupted (Ctrl-C)"
