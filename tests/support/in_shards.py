@@ -43,7 +43,7 @@ def perform_in_shards(
 ) -> tuple[Run, list[dict[str, Any]]]:
     """A whole run in shards, and its rows in the order of the items; ``options`` are of ``Run``."""
     with Run(recipe.compiled, settings, **options) as run:
-        asyncio.run(finish_in_shards(run, engine=engine or Threads(), count=count))
+        asyncio.run(finish_in_shards(run, engine=engine or Threads(), count=count, on="threads"))
     return run, list(run.rows())
 
 

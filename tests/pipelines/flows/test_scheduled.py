@@ -180,10 +180,9 @@ def test_the_server_has_a_bar_a_table_a_summary_a_line_for_each_item_and_the_eve
     assert sum(f"/flow-run/{shard['id']}" in line for shard in scheduled.shards for line in lines) == 2
 
     def events() -> list[tuple[str, str]]:
-        wanted = {"filter": {"event": {"prefix": ["flux.run."]}, "order": "ASC"}, "limit": 50}
-        found = scheduled.ask("/events/filter", **wanted)["events"]
-        own = [event for event in found if event["resource"]["flux.recipe"] == scheduled.name]
-        return [(event["event"], event["resource"]["prefect.resource.id"]) for event in own]
+        own = {"event": {"prefix": ["flux.run."]}, "resource": {"labels": {"flux.recipe": scheduled.name}}}
+        found = scheduled.ask("/events/filter", filter={**own, "order": "ASC"})["events"]
+        return [(event["event"], event["resource"]["prefect.resource.id"]) for event in found]
 
     wait_until(lambda: len(events()) >= 2, pause=0.2)
     resource = f"flux.run.{run_folder.name}"
@@ -196,8 +195,8 @@ def lines_of(scheduled: Scheduled) -> list[str]:
 
 @pytest.fixture
 def page(scheduled: Scheduled, browser: Browser) -> Iterator[Page]:
-    """A page of Prefect's own."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=f"{scheduled.address}/v2/")
+    """A page of Prefect's own: as high as all lines of a log, of which it draws only those in sight."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1900}, base_url=f"{scheduled.address}/v2/")
     page.set_default_timeout(1000 * PATIENCE)
     yield page
     page.close()
@@ -215,7 +214,7 @@ def test_the_pages_of_the_server_show_the_run_with_its_artifacts(
     scheduled: Scheduled, page: Page, tmp_path: Path
 ) -> None:
     place, summary = f"runs/flow-run/{scheduled.run['id']}", f"{PICTURES} of {PICTURES} items"
-    lines = ["auto-scheduled", "shard 1/2: ", "hen-0: done; deblur: job job-", f"{scheduled.name}: {summary}: 6 done"]
+    lines = ["auto-scheduled", "shard 1/2: ", "hen-0: done; deblur: job job-", f": {summary}: 6 done"]
     show(page, f"{place}?tab=Logs", "Completed", *lines, picture=tmp_path / "run.png")
     key, [run_folder] = f"flux-pipelines-{scheduled.name}", (scheduled.folder / "store" / "runs").iterdir()
     cards = [f"Run {run_folder.name}", f"{key}-steps", "Results of each step", f"{key}-progress"]
@@ -231,7 +230,6 @@ def test_the_form_for_a_run_has_a_described_field_for_each_parameter_and_none_th
 ) -> None:
     told = ["pixels", "The most to spend in credits", "Who makes the jobs: bfl", "Work on the items in so many parts"]
     place = f"deployments/deployment/{scheduled.deployment['id']}/run"
-    page.set_viewport_size({"width": 1280, "height": 1900})
     show(page, place, "Take the first so many", *told, "Where these parts run", picture=tmp_path / "form.png")
     assert page.get_by_text("part_of").count() == 0
     values = page.locator("input, textarea").evaluate_all("fields => fields.map(field => field.value)")

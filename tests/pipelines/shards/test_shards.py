@@ -303,7 +303,7 @@ def test_a_run_that_is_stopped_stops_its_shards_and_holds_what_is_left(here: Pla
 
     with Run(made.compiled, here.settings) as run:
         stopped.append(run)
-        asyncio.run(finish_in_shards(run, engine=Threads(stop), count=3))
+        asyncio.run(finish_in_shards(run, engine=Threads(stop), count=3, on="threads"))
     assert {row["outcome"] for row in run.rows()} <= {"held", "done"}
     assert len(list(run.rows())) == PICTURES
     assert run.summary.stopped == "interrupted (Ctrl-C)"
