@@ -30,6 +30,8 @@ recipe_flow.LAST_WORDS = 1.0
 from pipelines.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
+pytestmark = pytest.mark.early
+
 ITEMS = 60
 """Each has an event that Prefect wants to send; for each it would try for eight seconds: longer than ``PATIENCE``."""
 

@@ -26,6 +26,8 @@ from flux_tasks.settings import Settings
 from flux_tasks.store.journal import Journal
 from flux_tasks.store.records import Store
 
+pytestmark = pytest.mark.early
+
 CALLS = 300
 """What one call in a hundred leaves behind is seen; ``make memory`` makes 10,000."""
 

@@ -30,6 +30,8 @@ from flux_tasks.store import journal
 from flux_tasks.store.journal import LEASE, Entry, Journal
 from flux_tasks.store.records import Store
 
+pytestmark = pytest.mark.early
+
 DEBLUR = catalog.TOOLS["deblur-v1"]
 ELSEWHERE = "another-machine:77 another-boot/pid:[1] 0123456789abcdef"
 

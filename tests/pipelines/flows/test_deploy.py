@@ -32,6 +32,7 @@ from pipelines.flows.deployed import read_recipe
 from pipelines.recipe import Recipe
 
 pytestmark = [
+    pytest.mark.early,
     pytest.mark.usefixtures("prefect_server"),
     # Prefect's own client leaves its connections to the server to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

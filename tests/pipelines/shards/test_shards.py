@@ -28,6 +28,8 @@ from pipelines.run.shard import MOST_SHARDS, Shard, ShardFolder, shard_of
 from pipelines.run.state import read_states
 from pipelines.shards.coordinator import finish_in_shards
 
+pytestmark = pytest.mark.early
+
 PICTURES = 6
 STEPS = [{"deblur": {}}, {"erase": {"mask": "FOLDER/masks/{{ stem }}.png"}, "when": "mask_exists"}]
 
