@@ -115,10 +115,10 @@ class Parameters:
         if self.endpoint is not None:
             Settings(endpoint=self.endpoint)
         if self.shards is not None or self.on:
-            from pipelines.shards.engines.choice import check_name
+            from pipelines.shards.engines.choice import PROCESSES, check_name
 
             InShards(self.shards, self.on).checked()
-            check_name(self.on or "processes")
+            check_name(self.on or PROCESSES)
         store = None if self.store is None else str(self.store)
         given = {"endpoint": self.endpoint, "store": store, "key_block": self.key_block}
         return {"limit": self.limit, "budget": self.budget, **given, "shards": self.shards, "on": self.on}
