@@ -10,8 +10,8 @@ from flux_tasks.files.access import (
     patiently,
     remove,
     stream,
-    upload,
     write,
+    write_from,
 )
 from flux_tasks.files.failures import Unusable, may_pass
 from flux_tasks.files.fingerprints import MISSING, Fingerprints
@@ -94,7 +94,7 @@ __all__ = [
     "try_writing",
     "unwritable",
     "unwritable_folder",
-    "upload",
     "watching",
     "write",
+    "write_from",
 ]

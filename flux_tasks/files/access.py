@@ -23,12 +23,13 @@ import errno
 import io
 import os
 import secrets
+import shutil
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from flux_tasks.files.failures import Unusable, may_pass, reporting
 from flux_tasks.files.locations import is_local, local_name, local_path
@@ -49,6 +50,7 @@ __all__ = [
     "size",
     "stream",
     "write",
+    "write_from",
 ]
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -167,6 +169,19 @@ def upload(location: str, file: Path) -> None:
     """Write a file of this machine to a remote ``location``, in blocks, so that it is never in memory as a whole."""
     filesystem, path = filesystem_of(location)
     filesystem.put_file(os.fspath(file), path)
+
+
+@reporting
+def write_from(location: str | os.PathLike[str], source: IO[bytes]) -> None:
+    """Write what ``source`` has left to a remote ``location``, in blocks; nothing gets that name if it fails."""
+    filesystem, path = filesystem_of(os.fspath(location))
+    target = filesystem.open(path, "wb")
+    try:
+        shutil.copyfileobj(source, target)
+    except BaseException:
+        target.discard()
+        raise
+    target.close()
 
 
 @reporting

@@ -237,7 +237,9 @@ def _digest(data: bytes) -> str:
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:
-    """Return a record as a file, with its checksum."""
+    """Return a record as a file, with its checksum; ValueError if the record has a field of that name itself."""
+    if _SUM in record:
+        raise ValueError(f"a record has no field of its own that is called {_SUM!r}")
     plain = json.loads(json.dumps(record))  # as it will be read
     return _encode({**plain, _SUM: _checksum(plain)})
 

@@ -6,7 +6,6 @@ A row written by an earlier version names some outcomes of steps otherwise; read
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import shutil
@@ -14,9 +13,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NotRequired, TypedDict
+from typing import IO, Any, BinaryIO, NotRequired, TypedDict
 
 import orjson
 
@@ -206,28 +204,25 @@ class Manifest:
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self._file: io.TextIOBase | None = None
-        self._spool: Path | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Manifest:
         if files.is_local(self.location):
             path = files.local_path(self.location)
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb")
         else:
-            with tempfile.NamedTemporaryFile("w", suffix=".jsonl", delete=False) as spool:
-                path = self._spool = Path(spool.name)
-        self._file = path.open("w", encoding="utf-8", errors="backslashreplace")
+            self._file = tempfile.TemporaryFile()  # without a name, so that no kill leaves it behind
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._file is not None  # noqa: S101 - entered
-        self._file.close()
-        if self._spool is not None:
-            with contextlib.ExitStack() as stack:
-                stack.callback(self._spool.unlink)
-                files.upload(self.location, self._spool)
+        with self._file:
+            if not files.is_local(self.location):
+                self._file.seek(0)
+                files.write_from(self.location, self._file)
 
     def add(self, row: ManifestRow) -> None:
         """Write one item's row; it is on disk when this returns."""
@@ -236,7 +231,7 @@ class Manifest:
     def add_line(self, line: str) -> None:
         """Write one line, without what ends it."""
         assert self._file is not None  # noqa: S101 - entered
-        self._file.write(line + "\n")
+        self._file.write(line.encode("utf-8", "backslashreplace") + b"\n")
         self._file.flush()
 
 

@@ -130,15 +130,23 @@ def test_a_record_that_lies_under_another_key_is_not_that_keys_result(settings: 
     assert store.result(KEY) is None
 
 
-@given(
-    st.dictionaries(st.text(), st.none() | st.integers() | st.floats() | st.text() | st.lists(st.text()), max_size=5)
-)
+FIELDS = st.text().filter(lambda name: name != "checksum")
+
+
+@given(st.dictionaries(FIELDS, st.none() | st.integers() | st.floats() | st.text() | st.lists(st.text()), max_size=5))
 @trials(deadline=None, max_examples=60)
 def test_whatever_a_record_holds_its_checksum_is_right(record: dict[str, object]) -> None:
     store = Store("memory://damage")
     store.put_record("runs", "one", record)
     found = store.record("runs", "one")
     assert repr(found) == repr(dict(sorted(record.items()))) or found == {**record}
+
+
+@pytest.mark.parametrize("checksum", [None, "", "0" * 16])
+def test_a_record_cannot_have_a_checksum_of_its_own(settings: Settings, checksum: object) -> None:
+    with pytest.raises(ValueError, match="checksum"):
+        Store(settings.store).put_record("runs", "one", {"checksum": checksum})
+    assert Store(settings.store).record("runs", "one") is None
 
 
 @pytest.mark.parametrize("content", DEEP)

@@ -88,6 +88,16 @@ def test_the_next_run_tells_when_the_one_before_was_killed_and_how_far_it_had_co
     assert not list((folder / "store" / "begun").rglob("*.json"))
 
 
+def test_a_killed_run_whose_manifest_goes_to_a_store_without_files_leaves_no_temporary_file(
+    cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    recipe, temporary = written(folder, "SIGKILL"), tmp_path_factory.mktemp("temporary")
+    cli.environment["TMPDIR"] = str(temporary)
+    killed = cli("run", recipe, "--store", "memory://killed")
+    assert (killed.returncode, killed.stdout) == (-signal.SIGKILL, "")
+    assert not list(temporary.rglob("*"))
+
+
 def started_with(mark: str) -> list[str]:
     """Return the commands of the processes that have ``mark`` in their environment, by whomever they were started."""
     found = []
