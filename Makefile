@@ -47,7 +47,7 @@ demo-prefect: $(VENV)/.demo  ## the same as a flow on a Prefect server, which go
 # Without compiled files, each process of the tests would compile the packages and rewrite the tests anew.
 # A file of tests is run by one process, because its tests share what takes long; files marked `early` are begun first.
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 
 test-oldest:  ## the same with the oldest Prefect that pyproject.toml allows
 	@mkdir -p .cache

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
@@ -75,7 +75,8 @@ class Ending:
         self.run: Run | None = None
         self.of_settings = _of_settings()
         self._secret, self._secrets = _secrets()
-        self._calls: list[asyncio.Task[None]] = []
+        self._begun: list[asyncio.Task[None]] = []
+        self._is_given_up = False
 
     def __enter__(self) -> Ending:
         return self
@@ -90,9 +91,8 @@ class Ending:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         if (due := self._due(_words(error))) is not None:
-            work = background.start(self._tell(*due, PATIENCE))
-            with background.cut_short(self._give_up):
-                await asyncio.wrap_future(work)
+            with background.cut_short(self._give_up):  # before a command begins, which a signal would leave behind
+                await asyncio.wrap_future(background.start(self._tell(*due, PATIENCE)))
 
     def tell(self, problem: str = "", *, patience: float | None = None) -> None:
         """Make the calls that are due, and wait for them.
@@ -102,18 +102,19 @@ class Ending:
             patience: seconds after which they are given up; ``PATIENCE`` if left out.
         """
         if (due := self._due(problem)) is not None:
-            work = background.start(self._tell(*due, patience or PATIENCE))
-            with background.cut_short(self._give_up):
+            with background.cut_short(self._give_up):  # as above
+                work = background.start(self._tell(*due, patience or PATIENCE))
                 while not wait([work], timeout=1).done:
                     pass  # a signal just before a wait is only noticed after it
             work.result()
 
     def _give_up(self) -> None:
         """Let no call go on: the next signal finds nothing to wait for."""
+        self._is_given_up = True
         background.start(self._cancel())
 
     async def _cancel(self) -> None:
-        for call in self._calls:
+        for call in self._begun:
             call.cancel()
 
     def _due(self, problem: str) -> tuple[Sequence[_Call], dict[str, Any]] | None:
@@ -163,11 +164,15 @@ class Ending:
     async def _tell(self, calls: Sequence[_Call], document: dict[str, Any], patience: float) -> None:
         body = json.dumps(document, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
         async with asyncio.TaskGroup() as group:
-            self._calls = [group.create_task(self._call(call, document, body, patience)) for call in calls]
+            for call in calls:
+                group.create_task(self._call(call, document, body, patience))
 
     async def _call(self, call: _Call, document: dict[str, Any], body: bytes, patience: float) -> None:
         what = call.what
+        self._begun.append(cast("asyncio.Task[None]", asyncio.current_task()))
         try:
+            if self._is_given_up:
+                raise asyncio.CancelledError
             async with asyncio.timeout(patience):
                 if what.command:
                     await _run(what.command, document, body)

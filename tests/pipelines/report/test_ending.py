@@ -22,6 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from scripted import Answer, ScriptedServer
 from waiting import wait_until
 
+from flux_tasks import background
 from flux_tasks.api import notices
 from flux_tasks.errors import RecipeError
 from pipelines import Recipe
@@ -193,6 +194,33 @@ async def test_a_signal_ends_a_command_in_an_async_block_too(folder: Path, monke
     async with Ending("it"):
         pass
     wait_until(lambda: has_ended(folder))
+
+
+@pytest.mark.parametrize("is_async", [True, False], ids=["async", "sync"])
+def test_a_signal_that_comes_before_a_command_has_begun_ends_it_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_async: bool
+) -> None:
+    start, others = background.start, []
+
+    def start_and_signal(work: Any) -> Any:
+        monkeypatch.setattr(background, "start", start)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(work)
+
+    async def block() -> None:
+        async with Ending("it"):
+            pass
+
+    monkeypatch.setenv("FLUX_ON_END", json.dumps({"command": ["sh", "-c", f"echo $$ > {folder}/pid; exec sleep 600"]}))
+    monkeypatch.setattr(background, "start", start_and_signal)
+    before = signal.signal(signal.SIGTERM, lambda *_: others.append(1))
+    try:
+        asyncio.run(block()) if is_async else Ending("it").tell()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not others
+    assert "this process was told to end" in caplog.text
+    assert not (folder / "pid").exists() or has_ended(folder)
 
 
 def test_a_command_gets_no_secret_of_the_environment_and_what_else_it_needs(
