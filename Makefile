@@ -45,7 +45,7 @@ demo-prefect: $(VENV)/.demo  ## the same as a flow on a Prefect server, which go
 	@echo 'The server goes on running. To stop it: PREFECT_HOME=$(DEMO)/prefect $(BIN)/prefect server stop'
 
 # Without compiled files, each process of the tests would compile the packages and rewrite the tests anew.
-# A file of tests is run by one process, because its tests share what takes long; files marked `early` are begun first.
+# A file of tests is run by one process, because its tests share what takes long; files marked `early` are begun early.
 test: $(VENV)/.dev  ## the whole suite, with the real servers it needs
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(ARGS)
 

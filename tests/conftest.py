@@ -8,6 +8,7 @@ import os
 import signal
 import ssl
 from collections.abc import Iterator
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,14 @@ def _certificates(*_: str | None) -> ssl.SSLContext:
 
 @pytest.hookimpl(trylast=True)  # in random order otherwise
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("early") is None)
+    """Spread the files that mostly wait evenly over the first part of the suite, so that others use the cores then."""
+    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+    others = [tests for tests in files if not tests[0].get_closest_marker("early")]
+    early = [tests for tests in files if tests[0].get_closest_marker("early")]
+    apart = max(1, len(others) * 6 // 10 // max(1, len(early)))
+    for number, tests in enumerate(early):
+        others.insert(number * (apart + 1), tests)
+    items[:] = chain.from_iterable(others)
 
 
 def pytest_collection_finish() -> None:
