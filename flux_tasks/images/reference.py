@@ -217,14 +217,14 @@ class ImageRef:
         byte_cache.put(self.digest, data)
         return data
 
-    def open(self, *, keep_depth: bool = False) -> Image.Image:
+    def open(self, *, keep_depth: bool = False, least: int = 0) -> Image.Image:
         """Return the picture, decoded and upright, of mode 1, L, LA, RGB or RGBA; see ``encoding.decode``.
 
         Raises:
             InvalidImage: unreadable, damaged or too large.
         """
         try:
-            return decode(self.read(), keep_depth=keep_depth)
+            return decode(self.read(), keep_depth=keep_depth, least=least)
         except InvalidImage as error:
             raise InvalidImage(f"{self.uri or self.name}: {str(error).removeprefix(f'{self.uri}: ')}") from None
 

@@ -224,14 +224,14 @@ class Pictures:
     def _scaled(self, described: object) -> Image.Image:
         digest = digest_of(described)
         if digest not in self._copies:
-            image = _displayable(_open(described))
+            image = _displayable(_open(described, self.side))
             image.thumbnail((self.side, self.side), Image.Resampling.HAMMING)
             self._copies[digest] = image
         return self._copies[digest]
 
 
-def _open(described: object) -> Image.Image:
-    return ImageRef.from_dict(dict(described)).open()  # type: ignore[call-overload]
+def _open(described: object, least: int = 0) -> Image.Image:
+    return ImageRef.from_dict(dict(described)).open(least=least)  # type: ignore[call-overload]
 
 
 def _embed(image: Image.Image, side: int, limit: int) -> Picture:

@@ -244,6 +244,17 @@ def test_damaged_exif_data_is_no_reason_to_refuse_a_picture() -> None:
 # -- orientation ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_is_decoded_smaller_and_upright_where_a_small_picture_is_made_of_it(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = ImageRef.of(encoded(noise((20, 15)).resize((1600, 1200)), "JPEG", exif=exif))
+    whole, small = picture.open(), picture.open(least=100)
+    assert max(small.size) == 200
+    assert np.abs(np.asarray(whole.resize(small.size), float) - np.asarray(small, float)).mean() < 3
+    assert picture.open(least=1201).size == whole.size
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_upright_size_of_the_header_is_the_size_of_the_opened_picture(kind: str, orientation: int) -> None:
