@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import os
@@ -46,13 +47,34 @@ def _certificates(*_: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-@pytest.hookimpl(trylast=True)  # in random order otherwise
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    gc.disable()  # what is imported and collected stays
+    try:
+        return (yield)
+    finally:
+        gc.freeze()  # ten thousand tests, and what they import, are not looked through again each time
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Let each process begin with another folder: what one has compiled and rewritten, the others only read."""
+    report = yield
+    if isinstance(collector, pytest.Directory) and report.passed:
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        begin = len(report.result) * number // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        report.result = report.result[begin:] + report.result[:begin]
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    items.sort(key=lambda item: item.path)  # the same order in all processes
+    with Path(__file__).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # one after the other: what hypothesis notes of the sources, the others read
+        yield  # pytest-randomly orders them
     items.sort(key=lambda item: item.get_closest_marker("early") is None)
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()  # ten thousand tests, and what they import, are not looked through again each time
 
 
 @pytest.fixture
