@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import gc
 import os
 import signal
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -47,20 +48,44 @@ def _certificates(*_: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-@pytest.hookimpl(trylast=True)  # in random order otherwise
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the files that mostly wait evenly over the first part of the suite, so that others use the cores then."""
-    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
-    others = [tests for tests in files if not tests[0].get_closest_marker("early")]
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    gc.disable()  # what is imported and collected stays
+    try:
+        return (yield)
+    finally:
+        gc.freeze()  # ten thousand tests, and what they import, are not looked through again each time
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Let each process begin with another folder: what one has compiled and rewritten, the others only read."""
+    report = yield
+    if isinstance(collector, pytest.Directory) and report.passed:
+        number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        begin = len(report.result) * number // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        report.result = report.result[begin:] + report.result[:begin]
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    items.sort(key=lambda item: item.path)  # the same order in all processes
+    with Path(__file__).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # one after the other: what hypothesis notes of the sources, the others read
+        yield  # pytest-randomly orders them
+    items[:] = chain.from_iterable(_spread([list(tests) for _, tests in groupby(items, key=lambda item: item.path)]))
+
+
+def _spread(files: Sequence[list[pytest.Item]]) -> list[list[pytest.Item]]:
+    """Spread the files that mostly wait over the first part of the suite, so that others use the cores meanwhile."""
+    found = [tests for tests in files if not tests[0].get_closest_marker("early")]
     early = [tests for tests in files if tests[0].get_closest_marker("early")]
-    apart = max(1, len(others) * 6 // 10 // max(1, len(early)))
+    apart = max(1, len(found) * 6 // 10 // max(1, len(early)))
     for number, tests in enumerate(early):
-        others.insert(number * (apart + 1), tests)
-    items[:] = chain.from_iterable(others)
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()  # ten thousand tests, and what they import, are not looked through again each time
+        found.insert(number * (apart + 1), tests)
+    return found
 
 
 @pytest.fixture

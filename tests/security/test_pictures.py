@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from fake_bfl import FakeBfl
+from forked import Forked
 from pictures import encoded, noise, png_header
 from PIL import Image
 from waiting import PATIENCE
@@ -355,7 +356,7 @@ def program(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The program in its own process; one that does not end by itself is a failure."""
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("BFL_", "FLUX_"))}
     environment |= {"FLUX_STORE": str(folder / "store"), "PYTHONPATH": HERE}
-    with subprocess.Popen(
+    with Forked(
         [sys.executable, "-m", "pipelines.cli", *arguments],
         cwd=folder,
         env=environment,

@@ -29,7 +29,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type] # 
         if (found := super().select(0)) or timeout == 0:
             return found  # type: ignore[no-any-return]
         if self.working or timeout is None:
-            return super().select(timeout and 0.001)  # type: ignore[no-any-return]
+            return super().select(timeout and 0.05)  # type: ignore[no-any-return]
         self.now += timeout
         return []
 

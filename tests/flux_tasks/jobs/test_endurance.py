@@ -99,8 +99,8 @@ def test_connections_that_nobody_uses_are_closed_and_opened_again(
     background.run(endpoint.close(settings))
     files, running = open_files(), tasks()
     for part in ("lake", "river"):
-        outcomes = background.run(all_of(settings, [f"{part} {n}" for n in range(50)]))
-        assert outcomes == ["done"] * 50
+        outcomes = background.run(all_of(settings, [f"{part} {n}" for n in range(24)]))
+        assert outcomes == ["done"] * 24
         wait_until(lambda: open_files() <= files and tasks() == running)
     background.run(endpoint.close(settings))
 
@@ -140,14 +140,14 @@ def test_hundreds_of_calls_through_every_kind_of_trouble_leave_nothing_either(tm
 async def test_hundreds_of_exchanges_use_a_handful_of_connections_and_leave_none(bfl: FakeBfl) -> None:
     files = open_files()
     async with BflClient(bfl.url, "k", poll_interval=0.001) as client:
-        turn = asyncio.Semaphore(24)
+        turn = asyncio.Semaphore(8)
 
         async def one(number: int) -> int:
             async with turn:
                 submission = await client.submit(catalog.TOOLS["flux-2-pro"], {"prompt": str(number)})
                 return len(await client.fetch(await client.wait(submission.id, submission.polling_url)))
 
-        sizes = await asyncio.gather(*(one(number) for number in range(600)))
+        sizes = await asyncio.gather(*(one(number) for number in range(CALLS)))
     assert min(sizes) > 0
     assert bfl.connections * 20 < len(bfl.requests)  # one that is idle for long, on a busy machine, is opened anew
     await asyncio.to_thread(wait_until, lambda: open_files() <= files)

@@ -16,8 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fake_bfl import FakeBfl
+from forked import Forked
 from pictures import encoded, noise
 from scripted import Answer, Request
 from waiting import PATIENCE, wait_until
@@ -74,7 +76,7 @@ def start(bfl: FakeBfl, settings: Settings, photo: Path) -> Iterator[Callable[..
                 print(repr(result) if isinstance(result, Exception) else result.outcome)
         """
         program = "\n".join(textwrap.dedent(part) for part in (script, first, rest))
-        processes.append(subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True))
+        processes.append(Forked([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True))
         return processes[-1]
 
     yield begin
@@ -111,8 +113,7 @@ STOPPED_BEFORE_THE_POST = """
 def stopped_owner(start: Callable[..., subprocess.Popen[str]]) -> subprocess.Popen[str]:
     """A process that was stopped between its intent and its POST."""
     process = start(STOPPED_BEFORE_THE_POST)
-    _, status = os.waitpid(process.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status)
+    wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED)
     return process
 
 
