@@ -19,7 +19,8 @@ HEAVY = ["prefect", "fastapi", "s3fs", "gcsfs", "boto3", "numpy", "scipy", "cv2"
 def loaded_by(*parts: str) -> list[set[str]]:
     """Top-level modules that a fresh process has loaded after each of ``parts`` of its code."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    code = "\n".join(f"{part}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})" for part in parts)
+    told = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "\n".join(f"{part}\n{told}" for part in parts)
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return [set(line.split()) for line in run.stdout.splitlines()]
 

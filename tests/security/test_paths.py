@@ -20,7 +20,6 @@ from PIL import Image
 from scripted import Answer
 
 
-
 def picture(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.linear_gradient("L").resize((96, 80)).convert("RGB").save(path, "PNG")
