@@ -39,6 +39,11 @@ def test_using_anything_but_a_task_loads_neither_prefect_nor_a_cloud_library(cod
     assert loaded.isdisjoint(HEAVY)
 
 
+def test_the_fixture_that_pytest_loads_at_each_start_imports_no_server() -> None:
+    [loaded] = loaded_by("import flux_tasks.local.fixtures")
+    assert loaded.isdisjoint([*HEAVY, "pydantic", "httpx", "starlette", "uvicorn", "PIL"])
+
+
 def test_every_public_name_is_there_once_and_listed(tmp_path: Path) -> None:
     assert len(PUBLIC) == len(flux_tasks.__all__)
     assert flux_tasks.__all__ == sorted(flux_tasks.__all__)
