@@ -16,12 +16,13 @@ PUBLIC = set(flux_tasks.__all__)
 HEAVY = ["prefect", "fastapi", "s3fs", "gcsfs", "boto3", "numpy", "scipy", "cv2", "pandas", "sqlalchemy"]
 
 
-def loaded_by(code: str) -> set[str]:
-    """Top-level modules that a fresh process has loaded after ``code``."""
+def loaded_by(*parts: str) -> list[set[str]]:
+    """Top-level modules that a fresh process has loaded after each of ``parts`` of its code."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    told = "import sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    code = "\n".join(f"{part}\n{told}" for part in parts)
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
+    return [set(line.split()) for line in run.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,13 @@ def loaded_by(code: str) -> set[str]:
     ],
 )
 def test_using_anything_but_a_task_loads_neither_prefect_nor_a_cloud_library(code: str) -> None:
-    assert loaded_by(code).isdisjoint(HEAVY)
+    [loaded] = loaded_by(code)
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_fixture_that_pytest_loads_at_each_start_imports_no_server() -> None:
+    [loaded] = loaded_by("import flux_tasks.local.fixtures")
+    assert loaded.isdisjoint([*HEAVY, "pydantic", "httpx", "starlette", "uvicorn", "PIL"])
 
 
 def test_every_public_name_is_there_once_and_listed(tmp_path: Path) -> None:
@@ -43,8 +50,9 @@ def test_every_public_name_is_there_once_and_listed(tmp_path: Path) -> None:
     assert dir(flux_tasks) == sorted(PUBLIC)
     code = f"import os; os.environ['PREFECT_HOME'] = {str(tmp_path)!r}\n"  # which Prefect makes when it is imported
     code += "import flux_tasks; [getattr(flux_tasks, n) for n in flux_tasks.__all__]"
-    assert "prefect" not in loaded_by(code)
-    assert "prefect" in loaded_by(code + "; flux_tasks.deblur.submit")
+    by_names, by_using_one = loaded_by(code, "flux_tasks.deblur.submit")
+    assert "prefect" not in by_names
+    assert "prefect" in by_using_one
 
 
 def test_every_task_of_the_catalogue_is_public_in_both_forms() -> None:

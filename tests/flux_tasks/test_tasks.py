@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from fake_bfl import FakeBfl
+from forked import run
 from PIL import Image
 from prefect import flow, unmapped
 from prefect.client.orchestration import get_client
@@ -180,8 +181,9 @@ def test_a_repeated_call_ends_cached_in_another_process_with_another_spelling_of
         """
     )
     known = {**os.environ, "PREFECT_API_URL": prefect_server}  # else it would start a server of its own
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=known)
-    assert done.stdout.split() == ["Cached", first.digest, str(first.size)]
+    done = run([sys.executable, "-c", program], env=known)
+    assert done.stdout.split() == ["Cached", first.digest, str(first.size)], done.stderr
+    assert done.returncode == 0
     assert bfl.jobs == 1
 
 
@@ -241,16 +243,16 @@ def test_a_typo_in_a_parameter_is_refused_with_the_nearest_name(bfl: FakeBfl, ph
 async def test_a_task_run_shows_tool_image_cost_and_job_in_prefect(bfl: FakeBfl, tmp_path: Path) -> None:
     name = f"tabby-{time.time_ns()}"
     await asyncio.to_thread(deblur, picture(tmp_path / f"{name}.png"))
-    run = await recorded(f"deblur {name}")
-    assert {"deblur-v1", "3 credits", "job job-1", "done"} <= set(run.tags)
+    found = await recorded(f"deblur {name}")
+    assert {"deblur-v1", "3 credits", "job job-1", "done"} <= set(found.tags)
 
 
 async def test_the_key_is_in_nothing_that_prefect_keeps(bfl: FakeBfl, tmp_path: Path) -> None:
     name = f"secret-{time.time_ns()}"
     with use(key="do-not-keep-me"):
         await asyncio.to_thread(deblur, picture(tmp_path / f"{name}.png"))
-    run = await recorded(f"deblur {name}")
-    assert "do-not-keep-me" not in run.model_dump_json()
+    found = await recorded(f"deblur {name}")
+    assert "do-not-keep-me" not in found.model_dump_json()
 
 
 def test_edit_takes_a_model_and_references(bfl: FakeBfl, tmp_path: Path) -> None:

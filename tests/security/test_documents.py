@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cases import Cases
 from fake_bfl import FakeBfl
-from forked import run
+from forked import Forked, run
 from PIL import Image
 from waiting import PATIENCE
 
@@ -153,13 +153,8 @@ def test_a_recipe_that_has_no_end_is_refused(tmp_path: Path) -> None:
 
 def test_a_recipe_that_is_a_pipe_nobody_writes_to_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recipe.yaml")
-    with subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli", "validate", "recipe.yaml"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": HERE},
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as program:
+    command = [sys.executable, "-m", "pipelines.cli", "validate", "recipe.yaml"]
+    with Forked(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as program:
         try:
             _, said = program.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 from fake_bfl import FakeBfl
+from forked import Forked
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from scripted import Answer
-
-HERE = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
 
 
 def picture(path: Path) -> Path:
@@ -393,18 +392,26 @@ def test_a_recipe_file_with_a_hostile_name_is_named_harmlessly(cli: Any, photos:
     assert controls(told.all) == []
 
 
+STRICT = """
+import sys
+from pipelines.cli.main import main
+encoding = sys.argv.pop(1)  # as PYTHONIOENCODING=<encoding>:strict sets the streams
+sys.stdout = open(1, "w", encoding=encoding, errors="strict", closefd=False)
+sys.stderr = open(2, "w", encoding=encoding, errors="backslashreplace", closefd=False)
+sys.exit(main())
+"""
+
+
 def test_names_that_are_no_text_at_all_are_told_on_a_terminal_that_is_strict_about_it(work: Path) -> None:
     (work / "photos").mkdir()
     bad = os.fsencode(work / "photos") + b"/\xff\xfe-bad.png"
     with open(bad, "wb") as file:
         file.write(b"not a picture")
     (work / "recipe.yaml").write_text(recipe("out/{{ stem }}.png"))
-    for encoding in ("utf-8:strict", "ascii:strict", "latin-1:strict"):
-        done = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", "run", "recipe.yaml", "--endpoint", "local"],
-            capture_output=True,
-            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": HERE},
-        )
-        assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
-        assert done.returncode == 1
-        assert b"-bad" in done.stdout
+    for encoding in ("utf-8", "ascii", "latin-1"):
+        command = [sys.executable, "-c", STRICT, encoding, "run", "recipe.yaml", "--endpoint", "local"]
+        with Forked(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding=encoding) as process:
+            out, err = process.communicate()
+        assert "Traceback" not in err
+        assert process.returncode == 1
+        assert "-bad" in out

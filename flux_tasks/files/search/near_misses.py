@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import threading
 import time
@@ -130,20 +131,26 @@ def similar(location: str) -> str:
     """
     if is_web(location) or embedded(location) or not is_location(location):
         return ""
-    text = str(local_path(location)) if is_local(location) else location
+    return _similar(str(local_path(location)) if is_local(location) else location)
+
+
+def _similar(text: str) -> str:
+    """Go up to the folder that is there: what ``text`` is has been looked at."""
     folder, slash, name = text.rstrip("/").rpartition("/")
     if not name or folder.endswith(":/"):
         return ""
     place = folder or slash or "."
+    names: dict[str, list[str]] = {}
     with _listing_lock:  # a second thread waits for what the first one lists
-        names = _names_in(place, _state_of(place))
+        if (state := _state_of(place)) is not None:
+            names = _names_in(place, state)
     for other in names.get(_folded(name), ()):
         if other != name and _is_there(found := f"{folder}{slash}{other}"):
             return found
-    if names or not folder or not (other_folder := similar(folder)):
+    if names or not folder or not (other_folder := _similar(folder)):
         return ""
     found = f"{other_folder}/{name}"
-    return found if _is_there(found) else similar(found)
+    return found if _is_there(found) else _similar(found)
 
 
 def _is_there(location: str) -> bool:
@@ -152,13 +159,13 @@ def _is_there(location: str) -> bool:
     return False
 
 
-def _state_of(folder: str) -> int:
-    """Return a number that changes when what is known of a folder is no longer good."""
+def _state_of(folder: str) -> int | None:
+    """Return a number that changes when what is known of a folder is no longer good; None if it is not there."""
     if not is_local(folder):
         return int(time.monotonic() / _LISTING_IS_GOOD_FOR)
     with suppress(OSError):
-        return local_path(folder).stat().st_mtime_ns
-    return 0
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116 - to make a Path of each folder above takes longer
+    return None
 
 
 @functools.lru_cache(maxsize=4)

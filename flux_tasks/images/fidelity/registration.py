@@ -6,6 +6,7 @@ The scale is the one at which the two agree best. What a mask shows is left out.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,14 +75,14 @@ def register(before: Image.Image, after: Image.Image, mask: Image.Image | None =
     tried = {scale: coarse.peak(scale)[0] for scale in (1 + _STEP * n for n in range(-count, count + 1))}
     best = max(tried, key=lambda scale: tried[scale])
     fine = _Pair(before, after, mask, _FINE)
+    peak = functools.cache(fine.peak)  # each step asks for the best scale of the step before again
     step = _STEP / 2
     while step > 0.0002:  # 0.1 px at the border of a picture of 1,000
-        around = {scale: fine.peak(scale)[0] for scale in (best - step, best, best + step)}
-        best = max(around, key=lambda scale: around[scale])
+        best = max((best - step, best, best + step), key=lambda scale: peak(scale)[0])
         step /= 2
-    if fine.peak(1.0)[0] >= 0.98 * fine.peak(best)[0]:
+    if peak(1.0)[0] >= 0.98 * peak(best)[0]:
         best = 1.0
-    score, x, y = fine.peak(best)
+    score, x, y = peak(best)
     return Registration(x / fine.factor, y / fine.factor, 1 / best, score)
 
 
@@ -118,8 +119,8 @@ class _Pair:
         if mask is not None:
             kept = mask.convert("L").resize(size, Image.Resampling.BOX).point(lambda value: 0 if value else 255)
             window *= numpy.asarray(kept.filter(ImageFilter.MinFilter(9)).filter(ImageFilter.GaussianBlur(4))) / 255
-        self._window = window
-        self._spectrum = self._spectrum_of(self._before)
+        self._window = window.astype(numpy.float32)  # spectra of half the size, and accurate enough
+        self._spectrum = numpy.conj(self._spectrum_of(self._before))
         rows, columns = numpy.fft.fftfreq(size[1])[:, None], numpy.fft.rfftfreq(size[0])[None, :]
         self._band = numpy.exp(-(rows**2 + columns**2) / (2 * 0.2**2))  # fine noise tells nothing
 
@@ -139,7 +140,7 @@ class _Pair:
             inverse = 1 / scale
             about = (inverse, 0.0, width / 2 * (1 - inverse), 0.0, inverse, height / 2 * (1 - inverse))
             scaled = scaled.transform(scaled.size, Image.Transform.AFFINE, about, Image.Resampling.BICUBIC)
-        product = numpy.conj(self._spectrum) * self._spectrum_of(scaled)
+        product = self._spectrum * self._spectrum_of(scaled)
         product *= self._band / (numpy.abs(product) + 1e-9)
         surface = numpy.fft.irfft2(product, s=(height, width)) * (width * height / (2 * self._band.sum()))
         row, column = divmod(int(surface.argmax()), width)

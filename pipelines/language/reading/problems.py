@@ -1,7 +1,8 @@
 """What is wrong with a document: collected with the line of each problem, and said in words that help."""
 
+import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -54,26 +55,25 @@ def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) 
     expanded = part.expand(data)
     if isinstance(expanded, part) or (expanded is None and data is not None):
         return expanded
-    fields, before = part.fields(), len(problems.problems)
+    fields, before = _fields_of(part), len(problems.problems)
     if not isinstance(expanded, dict):
         keys = Wording("a mapping", ", ".join(f"{key}: …" for key in fields))
         problems.add(path, _sentence(part.wording or keys, data))
         return None
     check_keys(expanded, fields, path, problems)
     given: dict[str, Any] = {}
-    for key, info in fields.items():
-        place, wording = (*path, key), _wording_of(info)
-        inner = next(parts_in(info.annotation), None)
-        value = expanded.get(key)
+    for key, field in fields.items():
+        place, inner, value = (*path, key), field.inner, expanded.get(key)
         if key not in expanded:
-            if info.is_required() and not any(nearest(str(other), [key]) for other in expanded.keys() - fields.keys()):
-                problems.add(place, f"is missing: write {wording.remedy}")
+            is_required = field.info.is_required()
+            if is_required and not any(nearest(str(other), [key]) for other in expanded.keys() - fields.keys()):
+                problems.add(place, f"is missing: write {field.wording.remedy}")
         elif value is None:
-            if not any(isinstance(mark, OrNull) for mark in info.metadata):
-                problems.add(place, _sentence(inner.wording if inner and inner.wording else wording, None))
+            if not field.takes_null:
+                problems.add(place, _sentence(inner.wording if inner and inner.wording else field.wording, None))
         elif inner is None:
             given[key] = value
-        elif get_origin(info.annotation) is tuple:
+        elif field.takes_several:
             several = value if isinstance(value, list) else [value]
             places = [(*place, index) for index in range(len(several))] if several is value else [place]
             parts = [read_part(inner, one, at, problems) for one, at in zip(several, places, strict=True)]
@@ -82,6 +82,35 @@ def read_part(part: type[P], data: Any, path: Path, problems: ProblemCollector) 
         elif (found := read_part(inner, value, place, problems)) is not None:
             given[key] = found
     return _validated(part, given, path, problems, is_whole=len(problems.problems) == before)
+
+
+class _Field(NamedTuple):
+    """What is asked about a field of a part each time one is read.
+
+    Attributes:
+        inner: the part that it holds, if it holds one.
+        takes_several: whether it holds several such parts.
+    """
+
+    info: FieldInfo
+    wording: Wording
+    inner: type[Part] | None
+    takes_null: bool
+    takes_several: bool
+
+
+@functools.cache
+def _fields_of(part: type[Part]) -> dict[str, _Field]:
+    return {
+        key: _Field(
+            info,
+            _wording_of(info),
+            inner=next(parts_in(info.annotation), None),
+            takes_null=any(isinstance(mark, OrNull) for mark in info.metadata),
+            takes_several=get_origin(info.annotation) is tuple,
+        )
+        for key, info in part.fields().items()
+    }
 
 
 def _validated(

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fake_bfl import FakeBfl
-from forked import Forked
+from forked import Forked, run
 from waiting import PATIENCE
 
 from flux_tasks.errors import RecipeError
@@ -64,13 +64,10 @@ def submit_and_fetch(url: str, key: str = "") -> bytes:
 
 def pytest_run(folder: Path, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_app.py").write_text(text)
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers", "test_app.py"],
-        cwd=folder,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-    )
+    off = [f"no:{name}" for name in ("cacheprovider", "schemathesis", "randomly", "xdist")]  # others that are there
+    plugins = [word for name in off for word in ("-p", name)]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, "--strict-markers", "test_app.py"]
+    return run(command, cwd=folder, env=environment(**variables))
 
 
 def test_a_tool_outside_a_flow_leaves_the_end_of_the_session_clean(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The result depends on pictures, prompt, tool and seed only; the font is the one 
 import colorsys
 import hashlib
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -203,13 +204,18 @@ def _readable(words: str) -> str:
     return "".join(c if c == " " or _is_drawn(c) else "·" for c in words[:600])
 
 
+def _fitting(word: str, font: Font, width: float) -> int:
+    """Return how many characters of ``word``, which is longer, fit into ``width`` pixels: at least one."""
+    return max(1, bisect_right(range(1, len(word)), width, key=lambda count: font.getlength(word[:count])))
+
+
 def _wrapped(words: str, font: Font, width: float, most: int) -> list[str]:
     """Return ``words`` in at most ``most`` lines of ``width`` pixels, with an ellipsis where some are left out."""
     lines: list[str] = []
     line = ""
     for word in words.split(" "):
         while font.getlength(word) > width and len(word) > 1:  # longer than a line: cut anywhere
-            fits = next((n for n in range(len(word) - 1, 1, -1) if font.getlength(word[:n]) <= width), 1)
+            fits = _fitting(word, font, width)
             lines += [line] if line else []
             line, word = word[:fits], word[fits:]
         tried = f"{line} {word}".strip()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import skimage.data
+from forked import Forked
 from PIL import Image
 
 from flux_tasks.catalog import TOOLS
@@ -100,7 +101,7 @@ if sys.argv[1] == "kill after it":
 def test_no_process_outlives_the_program(way: str, code: int) -> None:
     """An engine's process holds the program's standard error: that ends when both have ended, or the test fails."""
     command = [sys.executable, "-c", PROGRAM, way]
-    program = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    program = Forked(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     with program:
         _, said = program.communicate(photo(), timeout=120)
     assert (program.returncode, said) == (code, b"")

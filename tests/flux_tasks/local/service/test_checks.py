@@ -338,7 +338,11 @@ SCALARS = (
     | st.text(max_size=8)
     | st.sampled_from(["16:9", "png", "webp", "fast", PICTURE, "64", "http://127.0.0.1:9/x", 64, 65_536, 2**31])
 )
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=20,
+)
 
 
 @st.composite

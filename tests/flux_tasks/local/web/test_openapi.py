@@ -383,6 +383,7 @@ CHECKS = {
 def pictured(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Three of four strings in image fields become a picture; no slot is ever missing; nothing outside is reached."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")  # requests looks through the whole environment for a proxy otherwise
+    monkeypatch.setenv("NETRC", "")  # and for two files in the home
     fields = {name for tool in catalog.TOOLS.values() for name in (*tool.image_fields, *tool.accepts)}
 
     def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: dict[str, Any]) -> None:
