@@ -80,6 +80,8 @@ class ToolTask:
         return signatures.signature(self._tool_task)
 
     def __getattr__(self, name: str) -> Any:
+        if name[:1] == "_" != name[1:2] and "prefect" not in sys.modules:  # pytest asks everything for such names
+            raise AttributeError(f"{self!r} has no attribute {name!r}")
         return getattr(self._prefect_task, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -32,6 +32,7 @@ def loaded_by(*parts: str) -> list[set[str]]:
         "from flux_tasks import BflClient, ImageRef, Mask, Settings, Store, use, verify_webhook",
         "import flux_tasks.catalog, flux_tasks.jobs.call, flux_tasks.jobs.job, flux_tasks.catalog.signatures",
         "from flux_tasks import ImageRef\nfrom PIL import Image\nImageRef.of(Image.new('RGB', (9, 9))).open()",
+        "from flux_tasks import deblur; assert not hasattr(deblur, '_mock_name')",  # as pytest asks
     ],
 )
 def test_using_anything_but_a_task_loads_neither_prefect_nor_a_cloud_library(code: str) -> None:
