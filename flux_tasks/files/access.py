@@ -33,7 +33,7 @@ from typing import IO, Any, BinaryIO, TypeVar, cast
 
 from flux_tasks.files.failures import Unusable, may_pass, reporting
 from flux_tasks.files.locations import is_local, local_name, local_path
-from flux_tasks.files.remote.filesystems import filesystem_of, is_conflict, names_in
+from flux_tasks.files.remote.filesystems import filesystem_of, is_conflict, names_in, read_whole
 from flux_tasks.files.remote.reading import RemoteFile
 from flux_tasks.files.watching import notice
 
@@ -102,8 +102,7 @@ def read(location: str | os.PathLike[str], *, limit: int | None = None) -> bytes
     filesystem, path = filesystem_of(text)
     if limit is not None and (found := int(filesystem.size(path) or 0)) > limit:
         raise Unusable(f"{text}: {found:,} bytes, more than the limit of {limit:,}")
-    content: bytes = filesystem.cat_file(path)
-    return content
+    return read_whole(filesystem, path)
 
 
 def open_local(location: str) -> BinaryIO:

@@ -15,7 +15,7 @@ _MAX_ROWS = 2_400_000  # bytes
 
 
 class Listing:
-    """The items without pictures, in their order, each of them rendered once and not held.
+    """The items without pictures, in their order, each of them rendered once at most and not held.
 
     Attributes:
         rows: those that need no script to be seen: the first ``most``, and up to as many again that need attention.
@@ -53,14 +53,17 @@ class Listing:
 
     def add(self, item: Item) -> None:
         """Add the next item."""
-        row = self._render_row(item, self._render_steps(item.steps))
         self.total += 1
         self._needing_attention += item.needs_attention
         is_wanted = len(self.rows) < self._most or (item.needs_attention and self._needing_attention <= self._most)
+        is_packed = len(self._packed) < self._max_packed * (1.0 if item.needs_attention else 0.9)
+        if not (is_wanted or is_packed):
+            return
+        row = self._render_row(item, self._render_steps(item.steps))
         if is_wanted and (size := len(row.encode("utf-8", "replace"))) <= self._room:
             self._room -= size
             self.rows.append(row)
-        if len(self._packed) < self._max_packed * (1.0 if item.needs_attention else 0.9):
+        if is_packed:
             reasons = [error["message"] for error in item.errors]
             words = "\n".join([item.name, item.source, item.outcome, *item.paths, *reasons])
             entry = json.dumps([item.number, item.outcome, int(item.needs_attention), words, row])

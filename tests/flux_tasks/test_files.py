@@ -19,7 +19,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
-from object_stores import new_bucket_name, reach_s3
+from object_stores import moto_s3, new_bucket_name, reach_s3
 
 from flux_tasks import files
 
@@ -353,6 +353,19 @@ def test_a_stream_from_an_object_store_gives_the_bytes(s3_endpoint: str) -> None
             assert b"".join(iter(lambda: file.read(100_000), b"")) == data
         with pytest.raises(FileNotFoundError):
             files.stream(f"s3://{bucket}/none.parquet")
+
+
+def test_an_object_on_s3_is_read_by_one_request_however_large_so_that_it_is_never_of_two_versions() -> None:
+    book: list[str] = []
+    with moto_s3(book) as endpoint, reach_s3(endpoint, default_block_size=100_000):
+        place = f"s3://{(bucket := new_bucket_name())}/a.png"
+        files.exists(place)  # imports the library the way this one does
+        fsspec.filesystem("s3").mkdir(bucket)
+        for data in (b"", b"small", os.urandom(250_000)):
+            files.write(place, data)
+            book.clear()
+            assert files.read(place) == data
+            assert book == [f"GET /{bucket}/a.png?"]
 
 
 @pytest.mark.parametrize("scheme", ["", "memory://"])

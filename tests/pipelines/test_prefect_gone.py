@@ -32,6 +32,8 @@ sys.exit(main(sys.argv[1:]))
 """
 pytestmark = pytest.mark.early
 
+ENVIRONMENT = {"BFL_API_KEY": "k", "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+
 ITEMS = 60
 """Each has an event that Prefect wants to send; for each it would try for eight seconds: longer than ``PATIENCE``."""
 
@@ -39,11 +41,11 @@ ITEMS = 60
 class Gate:
     """Passes connections on to a server until it is shut; then it is as if that had gone, or as if it had hung."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, port: int) -> None:
         place = urlsplit(address)
         self._target = (str(place.hostname), place.port or 80)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}{place.path}"
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.url = f"http://127.0.0.1:{port}{place.path}"
         self._ends: list[socket.socket] = []
         self._is_hung = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -76,9 +78,18 @@ class Gate:
             end.close()
 
 
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A port that nobody else gets: with one address, one nursery forks the programs of all tests."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
+
+
 @pytest.fixture
-def gate(prefect_server: str) -> Iterator[Gate]:
-    gate = Gate(prefect_server)
+def gate(prefect_server: str, port: int) -> Iterator[Gate]:
+    gate = Gate(prefect_server, port)
     yield gate
     gate.close()
 
@@ -98,7 +109,7 @@ def test_serve_and_its_run_end_at_a_signal_though_the_prefect_server_has_gone(
 ) -> None:
     cli, name = Cli(folder, gate.url), f"gone-{end}"
     bfl.hold = True
-    environment = {"BFL_API_KEY": "k", "FLUX_ENDPOINT": bfl.url, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    environment = ENVIRONMENT | {"FLUX_ENDPOINT": bfl.url}
     command = [sys.executable, "-c", SERVE, "serve", str(folder / "recipe.yaml"), "--name", name, "--limit", "1"]
     options: Any = {"env": cli.environment | environment, "stdout": -1, "stderr": -1, "text": True}
     with Forked(command, **options) as served, get_client(sync_client=True) as client:
@@ -130,9 +141,9 @@ def test_a_run_whose_prefect_server_goes_for_good_ends_with_its_summary_and_repo
     )
     cli = Cli(tmp_path, gate.url)
     bfl.hold = True
-    running = subprocess.Popen(
+    running = Forked(
         [sys.executable, "-c", PROGRAM, "run", str(recipe), "--endpoint", bfl.url],
-        env=cli.environment | {"BFL_API_KEY": "k"},
+        env=cli.environment | ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import subprocess
@@ -56,6 +57,7 @@ class Here:
     """``Cli`` without a process of its own, and without a Prefect server."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        _read_commands_once()
         self._monkeypatch = monkeypatch
         for name in [name for name in os.environ if name.startswith(("BFL_", "FLUX_"))]:
             monkeypatch.delenv(name)
@@ -75,3 +77,17 @@ class Here:
         done = subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         return done
+
+
+@functools.cache
+def _read_commands_once() -> None:
+    """Let Cyclopts keep the annotations of a command, and check no value by Pydantic: half of a call's CPU.
+
+    A new process has not imported Pydantic when the command line is read.
+    """
+    from cyclopts import field_info
+    from cyclopts.argument import _argument
+
+    hints = functools.cache(field_info.get_type_hints)
+    field_info.get_type_hints = lambda of, **options: dict(hints(of, **options))  # type: ignore[assignment]
+    _argument.parse_version = lambda _: (1,)

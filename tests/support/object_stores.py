@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,10 @@ def _need(module: str, package: str) -> None:
 def moto_s3(book: list[str] | None = None) -> Iterator[str]:
     """The address of an S3 server in this process, which notes each request in ``book``: its method and address."""
     _need("moto", "moto[server]")
+    from moto.moto_server.werkzeug_app import backends
     from moto.server import ThreadedMotoServer
 
+    backends.list_of_moto_modules = _moto_modules()  # else looked for twice for each request: a fifth of its CPU
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -75,6 +77,14 @@ def moto_s3(book: list[str] | None = None) -> Iterator[str]:
     finally:
         server.stop()
         server._server.server_close()
+
+
+@functools.cache
+def _moto_modules() -> Callable[[], list[str]]:
+    from moto.backends import list_of_moto_modules
+
+    found = list(list_of_moto_modules())
+    return lambda: found
 
 
 @contextlib.contextmanager
@@ -134,7 +144,7 @@ def reach_s3(endpoint: str, key: str = "throw-away", secret: str = "throw-away",
     """What ``FSSPEC_S3_ENDPOINT_URL``, further ``options`` and the AWS variables say, for the block."""
     import fsspec.config
 
-    _read_models_once()
+    read_models_once()
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("AWS_")]:
             patch.delenv(name)
@@ -152,13 +162,15 @@ def reach_s3(endpoint: str, key: str = "throw-away", secret: str = "throw-away",
 
 
 @functools.cache
-def _read_models_once() -> None:
-    """Let botocore keep what it looks for and reads anew for each client: half of a test's CPU."""
+def read_models_once() -> None:
+    """Let botocore keep what it looks for and reads anew for each client, and what it calls itself in each request."""
     from botocore.loaders import JSONFileLoader, Loader
+    from botocore.useragent import UserAgentString
 
     load, listed = functools.cache(JSONFileLoader().load_file), functools.cache(Loader().list_available_services)
     JSONFileLoader.load_file = lambda _, file_path: load(file_path)
     Loader.list_available_services = lambda _, type_name: listed(type_name)
+    UserAgentString.to_string = lambda _: "tests"
 
 
 @contextlib.contextmanager

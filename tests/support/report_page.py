@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,27 @@ class ReportPage(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.words).split())
+
+
+@contextmanager
+def opened(tab: Tab, report: str) -> Iterator[Tab]:
+    """Open a report. It must load nothing and complain of nothing, whatever a test does with it."""
+    troubles: list[str] = []
+    handlers: dict[str, Callable[[Any], None]] = {
+        "console": lambda message: troubles.append(f"console: {message.text}"),
+        "pageerror": lambda error: troubles.append(f"error: {error}"),
+        "dialog": lambda dialog: (troubles.append("a dialog"), dialog.dismiss())[1],
+        "request": lambda request: troubles.append(request.url),
+    }
+    for event, handler in handlers.items():
+        tab.on(event, handler)  # type: ignore[call-overload]
+    try:
+        tab.goto(report)
+        yield tab
+    finally:
+        for event, handler in handlers.items():
+            tab.remove_listener(event, handler)
+    assert [trouble for trouble in troubles if not trouble.startswith((report, "data:"))] == []
 
 
 def stage_of(tab: Tab, item: str) -> Locator:

@@ -15,7 +15,7 @@ from flux_tasks.files.remote.options import hide_all, options_of
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["OBJECT_STORES", "configured", "filesystem_of", "is_conflict", "location_of", "names_in"]
+__all__ = ["OBJECT_STORES", "configured", "filesystem_of", "is_conflict", "location_of", "names_in", "read_whole"]
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     # Objects of other processes must be seen at once, so no listing is cached.
@@ -93,6 +93,16 @@ def location_of(name: str, beside: str) -> str:
     bucket, slash, rest = name.lstrip("/").partition("/")
     authority = path.partition("/")[0]  # abfs://container@account.dfs.core.windows.net has more in it than the bucket
     return f"{protocol}://{authority if authority.startswith(f'{bucket}@') else bucket}{slash}{rest}"
+
+
+def read_whole(filesystem: AbstractFileSystem, path: str) -> bytes:
+    """Return the bytes of a file, on S3 by one request.
+
+    Else s3fs asks for the size first, and reads more than 50 MB in parts, which may be of two versions.
+    """
+    is_s3 = "s3" in filesystem.protocol and hasattr(filesystem, "_cat_file_concurrent")
+    content: bytes = filesystem.cat_file(path, **({"max_concurrency": 1} if is_s3 else {}))
+    return content
 
 
 def names_in(location: str, kind: str) -> list[str]:

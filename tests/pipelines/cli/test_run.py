@@ -118,8 +118,9 @@ def test_an_embedded_server_that_does_not_start_in_time_is_named_with_the_remedy
     assert bfl.jobs == 0
 
 
-@pytest.mark.parametrize("module", ["pipelines.flows", "flux_tasks.tasks"])
-@pytest.mark.parametrize(("given", "expected"), [(None, "180"), ("33", "33")])
+@pytest.mark.parametrize(
+    ("module", "given", "expected"), [("flux_tasks.tasks", None, "180"), ("pipelines.flows", "33", "33")]
+)
 def test_the_embedded_server_has_three_minutes_unless_the_user_says_otherwise(
     module: str, given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

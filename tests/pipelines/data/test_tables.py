@@ -381,12 +381,11 @@ def test_bytes_of_any_kind_give_rows_or_a_recipe_error(
 
 @pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, extension: str) -> None:
-    peaks = []
-    for count in (2_000, 50_000):
+    def peak(count: int) -> int:
         place = tmp_path / f"{count}.{extension}"
         if extension == "parquet":
             parquet.write_table(
-                pa.table({"id": range(count), "p": ["word " * 20] * count}), place, row_group_size=5_000
+                pa.table({"id": range(count), "p": ["word " * 20] * count}), place, row_group_size=1_000
             )
         else:
             form = "{},{}\n" if extension == "csv" else '{{"id": {}, "p": "{}"}}\n'
@@ -396,6 +395,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, extension: str) -> N
         assert sum(1 for _ in zip(tables.rows(str(place)), range(5), strict=False)) == 5  # imports, caches
         tracemalloc.start()
         assert sum(1 for _ in tables.rows(str(place))) == count
-        peaks.append(tracemalloc.get_traced_memory()[1])
+        found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 300_000
+        return found
+
+    few = peak(2_000)  # threads of other tests may allocate meanwhile; what grows with the rows does so each time
+    assert any(peak(10_000) < few + 50_000 for _ in range(5))

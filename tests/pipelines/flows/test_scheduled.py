@@ -21,7 +21,7 @@ from servers import running, unused_port
 from waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = [
     pytest.mark.early,
@@ -193,21 +193,30 @@ def lines_of(scheduled: Scheduled) -> list[str]:
     return [str(line["message"]) for line in scheduled.of_run("/logs/filter", "logs")]
 
 
+@pytest.fixture(scope="module")
+def context(scheduled: Scheduled, browser: Browser) -> Iterator[BrowserContext]:
+    with browser.new_context(base_url=f"{scheduled.address}/v2/") as context:
+        yield context
+
+
 @pytest.fixture
-def page(scheduled: Scheduled, browser: Browser) -> Iterator[Page]:
+def page(tab: Page) -> Page:
     """A page of Prefect's own: as high as all lines of a log, of which it draws only those in sight."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1900}, base_url=f"{scheduled.address}/v2/")
-    page.set_default_timeout(1000 * PATIENCE)
-    yield page
-    page.close()
+    tab.set_viewport_size({"width": 1280, "height": 1900})
+    tab.emulate_media(reduced_motion="reduce")
+    tab.set_default_timeout(1000 * PATIENCE)
+    return tab
 
 
 def show(page: Page, path: str, *texts: str, picture: Path) -> None:
-    """Open a page, wait until it shows these texts, and take a picture."""
+    """Open a page, and wait until it shows these texts; take a picture if it does not."""
     page.goto(path)
-    for text in texts:
-        page.get_by_text(text).first.wait_for()
-    page.screenshot(path=picture)
+    try:
+        for text in texts:
+            page.get_by_text(text).first.wait_for()
+    except Exception:
+        page.screenshot(path=picture)
+        raise
 
 
 def test_the_pages_of_the_server_show_the_run_with_its_artifacts(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from cases import Cases
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, BrowserContext, Page, expect
-from report_page import colour, near, stage_of
+from playwright.sync_api import Browser, Page, expect
+from report_page import colour, near, opened, stage_of
 
 from pipelines.recipe import Recipe
 from pipelines.report.drawing.svg import svg
@@ -50,21 +51,11 @@ def report(describe: Describe, run: RunSummary, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce") as context:
-        yield context
-
-
-@pytest.fixture
-def page(context: BrowserContext, report: str) -> Iterator[Page]:
-    page = context.new_page()
-    troubles: list[str] = []
-    page.on("console", lambda message: troubles.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-    page.goto(report)
-    page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
-    yield page
-    assert troubles == []
+def page(tab: Page, report: str) -> Iterator[Page]:
+    tab.emulate_media(reduced_motion="reduce")
+    with opened(tab, report) as page:
+        page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
+        yield page
 
 
 def test_a_thumbnail_that_is_chosen_is_compared_with_the_input_at_its_place(page: Page) -> None:
@@ -128,37 +119,37 @@ def test_a_long_drawing_is_scrolled_in_its_place_or_shown_in_full(page: Page) ->
     assert drawing.evaluate("e => e.scrollHeight - e.clientHeight") <= 1
 
 
-def test_a_drawing_wider_than_the_screen_begins_at_the_source(browser: Browser, report: str) -> None:
-    with browser.new_context(viewport={"width": 240, "height": 800}) as context:
-        page = context.new_page()
-        page.goto(report)
-        drawing = page.get_by_role("region", name="The recipe as a graph")
-        assert drawing.evaluate("e => e.scrollWidth > e.clientWidth")
-        assert drawing.evaluate("e => e.scrollLeft") > 0
-        source = page.locator(".flux-graph .source .box")
-        source.scroll_into_view_if_needed()
-        expect(source).to_be_in_viewport()
+def test_a_drawing_wider_than_the_screen_begins_at_the_source(tab: Page, report: str) -> None:
+    tab.set_viewport_size({"width": 240, "height": 800})
+    tab.goto(report)
+    drawing = tab.get_by_role("region", name="The recipe as a graph")
+    assert drawing.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert drawing.evaluate("e => e.scrollLeft") > 0
+    source = tab.locator(".flux-graph .source .box")
+    source.scroll_into_view_if_needed()
+    expect(source).to_be_in_viewport()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_texts_of_the_drawing_fit_their_boxes_and_stand_out(browser: Browser, report: str, scheme: str) -> None:
-    with browser.new_context(color_scheme=scheme) as context:  # type: ignore[arg-type]
-        page = context.new_page()
-        page.goto(report)
-        overhang, grounds, inks = page.evaluate(
-            """() => {
-              const groups = [...document.querySelectorAll(".flux-graph g")].filter(g => g.querySelector(".box"));
-              const box = g => g.querySelector(".box").getBoundingClientRect();
-              const over = groups.flatMap(g => [...g.querySelectorAll("text")].map(
-                t => t.getBoundingClientRect().right - box(g).right));
-              const fill = e => getComputedStyle(e).fill;
-              return [Math.max(...over), groups.map(g => fill(g.querySelector(".box"))),
-                      groups.map(g => fill(g.querySelector(".title")))];
-            }"""
-        )
-        assert overhang <= 0
-        assert all(lightness(ground) > 230 if scheme == "light" else lightness(ground) < 60 for ground in grounds)
-        assert all(lightness(ink) < 60 if scheme == "light" else lightness(ink) > 220 for ink in inks)
+def test_the_texts_of_the_drawing_fit_their_boxes_and_stand_out(
+    tab: Page, report: str, scheme: Literal["light", "dark"]
+) -> None:
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto(report)
+    overhang, grounds, inks = tab.evaluate(
+        """() => {
+          const groups = [...document.querySelectorAll(".flux-graph g")].filter(g => g.querySelector(".box"));
+          const box = g => g.querySelector(".box").getBoundingClientRect();
+          const over = groups.flatMap(g => [...g.querySelectorAll("text")].map(
+            t => t.getBoundingClientRect().right - box(g).right));
+          const fill = e => getComputedStyle(e).fill;
+          return [Math.max(...over), groups.map(g => fill(g.querySelector(".box"))),
+                  groups.map(g => fill(g.querySelector(".title")))];
+        }"""
+    )
+    assert overhang <= 0
+    assert all(lightness(ground) > 230 if scheme == "light" else lightness(ground) < 60 for ground in grounds)
+    assert all(lightness(ink) < 60 if scheme == "light" else lightness(ink) > 220 for ink in inks)
 
 
 def lightness(css: str) -> float:
@@ -166,12 +157,12 @@ def lightness(css: str) -> float:
     return sum(channels) / 3
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-def test_no_width_needs_scrolling_sideways(browser: Browser, report: str, width: int) -> None:
-    with browser.new_context(viewport={"width": width, "height": 800}) as context:
-        page = context.new_page()
-        page.goto(report)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_no_width_needs_scrolling_sideways(tab: Page, report: str, cases: Cases) -> None:
+    for width in (360, 768, 1280):
+        with cases.case(width):
+            tab.set_viewport_size({"width": width, "height": 800})
+            tab.goto(report)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_without_scripts_every_result_is_seen_as_a_thumbnail(browser: Browser, report: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from cases import Cases
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
-from report_page import colour, near, stage_of
+from report_page import colour, near, opened, stage_of
 
 from pipelines.report.page import RunSummary, write_report
 
@@ -45,25 +47,17 @@ def report(describe: Describe, run: RunSummary, tmp_path: Path) -> str:
     return Path(write_report(str(tmp_path / "report.html"), run, rows, max_pictures=3)).as_uri()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    with browser.new_context(viewport={"width": 1280, "height": 900}, has_touch=True) as context:
+    with browser.new_context(has_touch=True) as context:
         yield context
 
 
 @pytest.fixture
-def page(context: BrowserContext, report: str) -> Iterator[Page]:
-    """The open report. It must load nothing and print_error of nothing, whatever a test does with it."""
-    page = context.new_page()
-    troubles: list[str] = []
-    page.on("console", lambda message: troubles.append(f"console: {message.text}"))
-    page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: (troubles.append("a dialog"), dialog.dismiss())[1])
-    page.on("request", lambda request: troubles.append(request.url) if request.url != report else None)
-    page.goto(report)
-    page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
-    yield page
-    assert [trouble for trouble in troubles if not trouble.startswith("data:")] == []
+def page(tab: Page, report: str) -> Iterator[Page]:
+    with opened(tab, report) as page:
+        page.evaluate("Promise.all([...document.images].map(image => image.decode()))")
+        yield page
 
 
 def share(stage: Locator) -> float:
@@ -247,32 +241,33 @@ def test_a_failed_item_is_seen_at_once_and_a_click_leads_to_it(page: Page) -> No
     expect(page.get_by_role("row", name="tea")).to_be_in_viewport()
 
 
-@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
-@pytest.mark.parametrize("way", ["click", "address"])
-@pytest.mark.parametrize("width", [390, 1280])
 def test_a_link_leads_to_its_item_at_the_first_try_past_items_of_any_height(
-    browser: Browser, describe: Describe, run: RunSummary, tmp_path: Path, width: int, way: str, motion: Any
+    tab: Page, describe: Describe, run: RunSummary, tmp_path: Path, cases: Cases
 ) -> None:
     high, flat = describe("red", (200, 700)), describe("blue", (700, 100))
     pictures = [{"input": one, "output": one} for one in (high, high, flat)]
     rows = [{"item": f"item {n}", "outcome": "done", "steps": [], **pictures[n % 3]} for n in range(40)]
     rows[30] |= {"outcome": "failed", "error": {"step": "fill", "kind": "JobFailed", "message": "no"}}
     place = Path(write_report(str(tmp_path / "report.html"), run, rows)).as_uri()
-    with browser.new_context(viewport={"width": width, "height": 800}, reduced_motion=motion) as context:
-        page = context.new_page()
-        page.goto(place)
-        link = page.get_by_role("link", name="item 30", exact=True)
-        if way == "click":
-            link.click()
-        else:
-            address = f"{place}{link.get_attribute('href')}"
-            page.goto("about:blank")
-            page.goto(address)
-        is_at_rest = "() => [window.was, window.was = scrollY].every(at => at === scrollY && at > 500)"
-        page.wait_for_function(is_at_rest, polling=300)
-        box = page.get_by_role("article", name="item 30", exact=True).bounding_box()
-        assert box
-        assert box["y"] == pytest.approx(80, abs=2)  # below the bar with the filters
+    motions: tuple[Literal["no-preference", "reduce"], ...] = ("no-preference", "reduce")
+    for width, way, motion in product((390, 1280), ("click", "address"), motions):
+        with cases.case(f"{width} pixels, {way}, {motion}"):
+            tab.goto("about:blank")
+            tab.set_viewport_size({"width": width, "height": 800})
+            tab.emulate_media(reduced_motion=motion)
+            tab.goto(place)
+            link = tab.get_by_role("link", name="item 30", exact=True)
+            if way == "click":
+                link.click()
+            else:
+                address = f"{place}{link.get_attribute('href')}"
+                tab.goto("about:blank")
+                tab.goto(address)
+            is_at_rest = "() => [window.was, window.was = scrollY].every(at => at === scrollY && at > 500)"
+            tab.wait_for_function(is_at_rest, polling=300)
+            box = tab.get_by_role("article", name="item 30", exact=True).bounding_box()
+            assert box
+            assert box["y"] == pytest.approx(80, abs=2)  # below the bar with the filters
 
 
 def test_a_job_id_is_copied(page: Page, context: BrowserContext) -> None:
@@ -282,6 +277,7 @@ def test_a_job_id_is_copied(page: Page, context: BrowserContext) -> None:
     item.get_by_role("button", name="Copy").click()
     expect(item.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "job-77"
+    context.clear_permissions()
 
 
 def test_without_scripts_both_pictures_are_seen_side_by_side(browser: Browser, report: str) -> None:
@@ -294,34 +290,35 @@ def test_without_scripts_both_pictures_are_seen_side_by_side(browser: Browser, r
         expect(page.get_by_role("searchbox")).to_be_hidden()
 
 
-@pytest.mark.parametrize("width", [360, 390, 768, 1280])
-def test_no_width_needs_scrolling_sideways(browser: Browser, report: str, width: int) -> None:
-    with browser.new_context(viewport={"width": width, "height": 800}) as context:
-        page = context.new_page()
-        page.goto(report)
-        for details in page.locator("details").all():
-            details.evaluate("e => e.open = true")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+def test_no_width_needs_scrolling_sideways(tab: Page, report: str, cases: Cases) -> None:
+    for width in (360, 390, 768, 1280):
+        with cases.case(width):
+            tab.set_viewport_size({"width": width, "height": 800})
+            tab.goto(report)
+            for details in tab.locator("details").all():
+                details.evaluate("e => e.open = true")
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground_in_light_and_dark(browser: Browser, report: str, scheme: str) -> None:
-    with browser.new_context(color_scheme=scheme) as context:  # type: ignore[arg-type]
-        page = context.new_page()
-        page.goto(report)
-        pairs = page.evaluate(
-            """() => [...document.querySelectorAll("h1, h2, h3, p, a, dt, dd, th, td, .pill, button, summary, .facts")]
-              .filter(e => e.checkVisibility() && e.textContent.trim())
-              .map(e => {
-                let ground = e;
-                const clear = g => getComputedStyle(g).backgroundColor === "rgba(0, 0, 0, 0)";
-                while (ground.parentElement && clear(ground)) ground = ground.parentElement;
-                return [e.textContent, getComputedStyle(e).color, getComputedStyle(ground).backgroundColor];
-              })"""
-        )
-        assert len(pairs) > 30
-        for text, ink, ground in pairs:
-            assert contrast(ink, ground) >= 4.5, f"{text.strip()[:40]!r}: {ink} on {ground}"
+def test_text_stands_out_from_its_ground_in_light_and_dark(
+    tab: Page, report: str, scheme: Literal["light", "dark"]
+) -> None:
+    tab.emulate_media(color_scheme=scheme)
+    tab.goto(report)
+    pairs = tab.evaluate(
+        """() => [...document.querySelectorAll("h1, h2, h3, p, a, dt, dd, th, td, .pill, button, summary, .facts")]
+          .filter(e => e.checkVisibility() && e.textContent.trim())
+          .map(e => {
+            let ground = e;
+            const clear = g => getComputedStyle(g).backgroundColor === "rgba(0, 0, 0, 0)";
+            while (ground.parentElement && clear(ground)) ground = ground.parentElement;
+            return [e.textContent, getComputedStyle(e).color, getComputedStyle(ground).backgroundColor];
+          })"""
+    )
+    assert len(pairs) > 30
+    for text, ink, ground in pairs:
+        assert contrast(ink, ground) >= 4.5, f"{text.strip()[:40]!r}: {ink} on {ground}"
 
 
 def contrast(first: str, second: str) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import random
 import struct
 import subprocess
 import sys
@@ -84,8 +83,7 @@ def test_less_than_a_kilobyte_stays_of_each_item_of_a_run(tmp_path: Path) -> Non
 def test_less_than_a_kilobyte_stays_of_each_item_whose_turn_comes_later(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     with FakeBfl(pending_polls=0) as bfl, use(endpoint=bfl.url, key="k", store=store, prefect="off", max_jobs=2):
-        for items in (40, 160):
-            recipe_over(tmp_path, f"n{items}", items, {"deblur": {}}).run()
+        recipe_over(tmp_path, "paid", 1, {"deblur": {}}).run()
 
         def run_again(name: str, items: int) -> None:
             assert recipe_over(tmp_path, name, items, {"deblur": {}}).run()["counts"] == {"cached": items}
@@ -115,8 +113,9 @@ def test_a_manifest_is_never_in_memory_as_a_whole(tmp_path: Path, in_order: bool
 def test_bodies_and_results_take_memory_only_while_they_are_on_their_way(tmp_path: Path) -> None:
     """A run of 48 pictures of 3 MB, 24 of which are in flight; all of its bodies at a time are 384 MB."""
     (tmp_path / "photos").mkdir()
+    common = os.urandom(3_000_000)
     for number in range(48):
-        filler = random.Random(number).randbytes(3_000_000)
+        filler = b"%8d" % number + common
         chunk = struct.pack(">I", len(filler)) + b"fiLl" + filler + struct.pack(">I", zlib.crc32(b"fiLl" + filler))
         (tmp_path / "photos" / f"p{number}.png").write_bytes(PNG[:-12] + chunk + PNG[-12:])
     (tmp_path / "r.yaml").write_text("source: photos/*\nsteps: [deblur]\noutput: 'out/{{ stem }}.png'\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from command_line import Here
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import encoded
 from PIL import Image, ImageFilter
 from recipes import Painter, Place, age, perform, place
 
@@ -21,15 +23,21 @@ from pipelines.recipe import Recipe
 from pipelines.run.estimate import Estimate
 
 
+@cache
+def pictures() -> list[bytes]:
+    """Forty pictures: four sizes, and of each ten from blurred to sharp."""
+    noise = Image.effect_noise((160, 160), 90)
+    sides = [72 + 24 * (number % 4) for number in range(40)]
+    blurs = [ImageFilter.GaussianBlur(number // 4 / 3) for number in range(40)]
+    found = [noise.resize((side, side)).filter(blur) for side, blur in zip(sides, blurs, strict=True)]
+    return [encoded(picture.convert("RGB")) for picture in found]
+
+
 @pytest.fixture
 def here(painter: Painter) -> Iterator[Place]:
-    """Forty pictures: four sizes, and of each ten from blurred to sharp."""
     with place(painter, 0) as made:
-        noise = Image.effect_noise((160, 160), 90)
-        for number in range(40):
-            side = 72 + 24 * (number % 4)
-            picture = noise.resize((side, side)).filter(ImageFilter.GaussianBlur(number // 4 / 3))
-            picture.convert("RGB").save(made.folder / "photos" / f"p{number:02d}.png")
+        for number, data in enumerate(pictures()):
+            (made.folder / "photos" / f"p{number:02d}.png").write_bytes(data)
         age(made.folder)
         yield made
 

@@ -82,7 +82,7 @@ class Account(Painter):
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
     """It has imported what reaches the bucket, too: that takes two seconds of CPU."""
-    found = Nursery([*MODULES, "s3fs"], os.environ)
+    found = Nursery([*MODULES, "warm_s3"], os.environ)
     yield found
     found.close()
 
