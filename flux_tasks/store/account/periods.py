@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import time as clock_time
@@ -222,15 +222,22 @@ class PeriodBudget:
         opens = f"it opens again at {limit.end(time.time()):%Y-%m-%d %H:%M} {limit.timezone}"
         return f"{limit.title} is reached: {spent:.2f} are spent{of_whom}, and {needed(tool, price)}; {opens}"
 
-    def exchange(self, reserved: float) -> None:
+    def exchange(self, reserved: Callable[[], float]) -> None:
         """Write what this run has spent and reserved, then read what the others have. Call it on a thread.
+
+        Args:
+            reserved: asked for the credits right before they are written, and before what is spent is looked at.
 
         Raises:
             OSError: the store cannot be read or written.
         """
-        now = {"owner": this_process(), "at": time.time()}
-        what = {"recipe": self.recipe, "engine": self.engine, "reserved": reserved, "spent": [*self._own.items()]}
-        self.store.put_record(KIND, self.part, {**now, **what})
+
+        def record() -> dict[str, Any]:
+            now = {"owner": this_process(), "at": time.time()}
+            what = {"recipe": self.recipe, "engine": self.engine, "reserved": reserved(), "spent": [*self._own.items()]}
+            return {**now, **what}
+
+        self.store.put_record(KIND, self.part, record)
         self._is_written = True
         for name in self.read():
             self.store.remove_record(KIND, name)

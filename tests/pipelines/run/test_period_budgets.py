@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,13 @@ def test_what_another_run_has_reserved_counts_until_it_has_ended(tmp_path: Path)
     preview = PeriodBudget(place, [limit], "four", "nightly", "local:classical@1")
     one.add(5.0)
     for budget, reserved in ((one, 12.0), (other, 7.0), (preview, 9.0)):
-        budget.exchange(reserved)
-    two.exchange(0.0)
+        budget.exchange(partial(float, reserved))
+    two.exchange(float)
     assert two.spent(limit) == 17, "of the same recipe, and of the same engine"
     record = place.record("reserves", "one")
     assert record is not None
     place.put_record("reserves", "one", {**record, "owner": ""})  # it was killed
-    two.exchange(0.0)
+    two.exchange(float)
     assert two.spent(limit) == 0, "what it has paid for is in pages and journal, and there is nothing"
     assert "one" not in place.records("reserves")
 
@@ -290,7 +291,7 @@ def test_credits_that_a_run_of_another_machine_has_reserved_are_named_and_can_be
     write_limits(place, 20.0, None, "UTC")
     about = {"recipe": "nightly", "engine": "bfl", "reserved": 9.0, "spent": []}
     place.put_record("reserves", "gone", {**about, "owner": DEAD, "at": time.time() - 3600})
-    PeriodBudget(place, read_limits(place), "alive", "nightly", "bfl").exchange(5.0)
+    PeriodBudget(place, read_limits(place), "alive", "nightly", "bfl").exchange(partial(float, 5.0))
     command = ("store", "budget", "--store", place.url)
     shows = here_cli(*command).stdout
     assert shows.splitlines()[1].split() == ["day", "20", "14", "6"]
