@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from command_line import Here
+from object_stores import moto_s3, new_bucket_name, reach_s3
 from recipes import Place, perform
 from schedules import play
+from waiting import PATIENCE, wait_until
 
-from flux_tasks import ImageRef, aoutpaint, outpaint, use
+from flux_tasks import ImageRef, aoutpaint, files, outpaint, use
 from flux_tasks.errors import BudgetReached, RecipeError
 from flux_tasks.local import LocalServer
+from flux_tasks.store.account.calls import check_call
 from flux_tasks.store.account.periods import Limit, PeriodBudget, read_limits, write_limits
 from flux_tasks.store.account.spending import NOT_NOTED, all_charges
 from flux_tasks.store.charges import Charge, add_charges
@@ -400,3 +406,41 @@ def test_wrong_words_of_spend_are_named(here_cli: Here, arguments: tuple[str, st
     done = here_cli("spend", *arguments)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+class Book(list[str]):
+    """Requests to a server, which answers none that lists what the runs of one store have reserved until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Event()
+
+    def append(self, request: str) -> None:
+        super().append(request)
+        if request.startswith("GET") and "held%2Freserves" in request:
+            assert self.may_answer.wait(PATIENCE)
+
+    def count_of(self, part: str) -> int:
+        return sum(part in request for request in self)
+
+
+def test_calls_on_one_store_share_what_is_read_of_its_budget_and_hold_up_none_on_another_store() -> None:
+    book = Book()
+    with moto_s3(book) as endpoint, reach_s3(endpoint), ThreadPoolExecutor() as pool:
+        bucket = new_bucket_name()
+        held, other = (Store(f"s3://{bucket}/{name}") for name in ("held", "other"))
+        files.exists(held.url)
+        fsspec.filesystem("s3").mkdir(bucket)
+        for one in (held, other):
+            write_limits(one, 9.0, None, "UTC")
+        calls = [pool.submit(check_call, held, "bfl", "flux-2-pro", 4.5)]
+        try:
+            wait_until(lambda: book.count_of("held%2Freserves") == 1)
+            check_call(other, "bfl", "flux-2-pro", 4.5)
+            calls += [pool.submit(check_call, held, "bfl", "flux-2-pro", 4.5) for _ in range(5)]
+            wait_until(lambda: book.count_of("GET /" + bucket + "/held/budgets/store.json") == 6)
+        finally:
+            book.may_answer.set()
+        for call in calls:
+            call.result()
+    assert book.count_of("held%2Freserves") < 6
