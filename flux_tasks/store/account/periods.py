@@ -17,6 +17,7 @@ from datetime import time as clock_time
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from flux_tasks.images.reference import makes_previews
 from flux_tasks.store.account.spending import NOT_NOTED, unsettled
 from flux_tasks.store.charges import Charge, ChargePages, day_of, uncounted
 from flux_tasks.store.owner import has_ended, this_process
@@ -218,7 +219,7 @@ class PeriodBudget:
 
     def reached(self, limit: Limit, spent: float, tool: str, price: float | None) -> str:
         """Return what to say where a job of ``tool`` does not fit into a limit, of which so much is spent."""
-        of_whom = " by previews, which are counted apart" if self.engine.startswith("local:") else ""
+        of_whom = " by previews, which are counted apart" if makes_previews(self.engine) else ""
         opens = f"it opens again at {limit.end(time.time()):%Y-%m-%d %H:%M} {limit.timezone}"
         return f"{limit.title} is reached: {spent:.2f} are spent{of_whom}, and {needed(tool, price)}; {opens}"
 
@@ -290,7 +291,7 @@ class PeriodBudget:
         return [place._replace(credits=credits) for place, credits in self._sums.items()] + single
 
     def _is_ours(self, engine: str) -> bool:
-        return engine == self.engine if self.engine else not engine.startswith("local:")
+        return engine == self.engine if self.engine else not makes_previews(engine)
 
     def remove(self) -> None:
         """Remove the record of this run, which has ended: what it has spent is in pages and journal.
