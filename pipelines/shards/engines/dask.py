@@ -52,6 +52,7 @@ class Dask(Engine):
                 library.Client(cluster, asynchronous=True, timeout=_PATIENCE)
             )
         except Exception as error:  # of Dask, or of the network
+            await self._stack.aclose()
             raise RunStopped(unreachable("Dask", self._address, "dask scheduler", error)) from error
         return self
 
