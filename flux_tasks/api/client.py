@@ -81,6 +81,7 @@ from flux_tasks.errors import (
 )
 from flux_tasks.images.encoding import inspect, is_complete
 from flux_tasks.images.redirects import RedirectRefused, host_of
+from flux_tasks.images.reference import makes_previews
 from flux_tasks.settings import is_bfl, is_loopback
 
 __all__ = ["BflClient", "Finished", "Submission"]
@@ -418,7 +419,7 @@ class BflClient:
         response = await self._ask_about(f"{self.base_url}/local", keyed=False)
         answer = read_json(response)
         name = answer.get("engine") if isinstance(answer, dict) and response.status_code == 200 else None
-        if isinstance(name, str) and name.startswith("local:"):
+        if isinstance(name, str) and makes_previews(name):
             return name
         # Without the port: a server of one's own may start again on another one, and its results stay valid.
         return f"custom:{'loopback' if is_loopback(self.base_url) else urlsplit(self.base_url).hostname}"

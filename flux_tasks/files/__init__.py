@@ -36,6 +36,7 @@ from flux_tasks.files.locations import (
 from flux_tasks.files.real_paths import RealPaths
 from flux_tasks.files.remote.filesystems import filesystem_of
 from flux_tasks.files.remote.presigned import presigned
+from flux_tasks.files.remote.turns import wait_for_turn
 from flux_tasks.files.search.near_misses import of_pattern as near_misses
 from flux_tasks.files.search.near_misses import similar
 from flux_tasks.files.search.patterns import glob, has_wildcards, links_of, matcher, matches
@@ -94,6 +95,7 @@ __all__ = [
     "try_writing",
     "unwritable",
     "unwritable_folder",
+    "wait_for_turn",
     "watching",
     "write",
     "write_from",

@@ -34,8 +34,16 @@ DAMAGED = (
 )
 """What is wrong with a file that is named after its SHA-256, as those of the store are, and what to do about it."""
 
+LOCAL_ENGINE = "local:"
+"""How the name of an engine begins that makes previews on this machine; BFL's own is ``bfl``."""
+
 _UNWRITTEN = ("data", "known")
 """Fields that no description of a reference has."""
+
+
+def makes_previews(engine: str) -> bool:
+    """Check whether what this engine makes are previews, which cost nothing and are no results of BFL."""
+    return engine.startswith(LOCAL_ENGINE)
 
 
 class Memory(Protocol):
@@ -246,7 +254,7 @@ class ImageRef:
     @property
     def is_preview(self) -> bool:
         """Whether a local engine made it, in place of BFL."""
-        return self.engine.startswith("local:")
+        return makes_previews(self.engine)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready description, without bytes."""

@@ -12,6 +12,7 @@ from typing import Any
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, StoreUnavailable
 from flux_tasks.images.masks import Mask
+from flux_tasks.images.reference import makes_previews
 from flux_tasks.jobs.identity import Identity
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
@@ -72,7 +73,7 @@ class KeyRecord:
             return f"{job}: {record.get('tool')} for {record.get('name')}"
         if "operation" in record or "preserve" in record:
             return f"a result made on this machine, free; {_picture_of(record)}"
-        cost = None if str(record.get("engine")).startswith("local:") else record.get("cost")
+        cost = None if makes_previews(str(record.get("engine"))) else record.get("cost")
         paid = "" if cost is None else f", {credits(cost)} credits"
         made = f"{record.get('created', 'at an unknown time')} by job {record.get('job_id')}{paid}"
         return f"the result of {record.get('tool')}, made {made}; {_picture_of(record)}"

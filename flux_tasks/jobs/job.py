@@ -19,6 +19,7 @@ from dataclasses import replace
 from flux_tasks.api.client import BflClient
 from flux_tasks.api.telemetry import probe
 from flux_tasks.errors import JobFailed, RunStopped
+from flux_tasks.images.reference import makes_previews
 from flux_tasks.jobs.call import Call
 from flux_tasks.jobs.collection import Collector
 from flux_tasks.jobs.context import Halt, JobContext, Progress
@@ -156,7 +157,7 @@ async def _pay(job: JobContext, endpoint: Endpoint, client: BflClient) -> JobRes
         image, warnings = await collector.store(data, settled, submitter.warnings)
         endpoint.addresses.delivered(image.digest, finished.sample)
     if probe.probe is not None:
-        cost = None if job.engine.startswith("local:") else settled["cost"]
+        cost = None if makes_previews(job.engine) else settled["cost"]
         probe.probe.job_paid(job.call.tool.name, client.base_url, seconds, cost)
     is_submitted_here = claim.entry.id in endpoint.submitted
     endpoint.submitted.discard(claim.entry.id)  # it is stored, and is not collected again

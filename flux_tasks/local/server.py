@@ -7,12 +7,9 @@ import contextlib
 import importlib.util
 import math
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +22,6 @@ from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.clock import Clock, VirtualClock
 from flux_tasks.local.service.latency import LatencySpec, latencies
 from flux_tasks.settings import is_loopback
-from flux_tasks.store.owner import is_process_alive
 
 if TYPE_CHECKING:
     import uvicorn
@@ -132,7 +128,6 @@ class LocalServer:
         self._url = ""
         self._api: LocalApi | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._remove_folder: weakref.finalize[Any, Any] | None = None
 
     @property
     def url(self) -> str:
@@ -216,11 +211,8 @@ class LocalServer:
         from flux_tasks.local.service.jobs import Jobs
         from flux_tasks.local.web.app import LocalApi
 
-        _sweep()
-        folder = Path(tempfile.mkdtemp(prefix=f"flux-local-{os.getpid()}-"))
-        self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         shared: dict[str, Any] = {"charges": self.charges, "faults": self.faults, "clock": self._clock}
-        jobs = Jobs(engine=self._engine, folder=folder, **shared, **self._options)
+        jobs = Jobs(engine=self._engine, **shared, **self._options)
         self._api = LocalApi(url=self._url, key=self._key, strict=self._strict, jobs=jobs)
         return self._api
 
@@ -233,8 +225,6 @@ class LocalServer:
         thread.join()
         self._loop = None
         self.charges.close()
-        if self._remove_folder is not None:
-            self._remove_folder()
 
     @property
     def requests(self) -> Counter[str]:
@@ -290,14 +280,6 @@ def _check(*, key: str | None, **numbers: float | None) -> None:
             problems.append(Problem(name, f"{value!r} is not a number of at least {least}"))
     if problems:
         raise RecipeError(problems)
-
-
-def _sweep() -> None:
-    """Remove the results of servers that were killed."""
-    for left in Path(tempfile.gettempdir()).glob("flux-local-*-*"):
-        pid = left.name.split("-")[2]
-        if pid.isdigit() and not is_process_alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def serve(host: str = "127.0.0.1", port: int = 8765, **options: Any) -> None:

@@ -68,8 +68,15 @@ class _Page:
     lines: dict[str, str] = field(default_factory=dict)
     """By job id, as text: a page is written for each of them."""
     added: int = 0
+    taken: int = 0
+    """How many ``record`` has returned."""
     written: int = 0
     writing: threading.Lock = field(default_factory=threading.Lock)
+
+    def record(self) -> dict[str, Any]:
+        with _lock:
+            self.taken = self.added
+            return {"owner": this_process(), "charges": [*self.lines.values()]}
 
 
 _pages: dict[tuple[str, str], _Page] = {}
@@ -120,10 +127,8 @@ def _add(store: Store, day: str, lines: list[Charge]) -> None:
     with page.writing:
         if page.written >= mine:
             return
-        with _lock:
-            written, record = page.added, list(page.lines.values())
-        store.put_record(files.join(KIND, day), page.name, {"owner": this_process(), "charges": record})
-        page.written = written
+        store.put_record(files.join(KIND, day), page.name, page.record)
+        page.written = page.taken
 
 
 class ChargePages:

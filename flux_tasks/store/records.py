@@ -25,7 +25,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -185,9 +185,15 @@ class Store:
             raise InvalidImage(f"{blob}: {DAMAGED}")
         return data
 
-    def put_record(self, kind: str, name: str, record: Mapping[str, Any]) -> None:
-        """Write a small JSON document, replacing what is there."""
-        files.write(self.location(kind, f"{name}.json"), _dump(record))
+    def put_record(self, kind: str, name: str, record: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        """Write a small JSON document, replacing what is there.
+
+        Args:
+            record: what makes it, for one that is written again and again: it may have to wait for its turn.
+        """
+        location = self.location(kind, f"{name}.json")
+        files.wait_for_turn(location)
+        files.write(location, _dump(record() if callable(record) else record))
 
     def create_record(self, kind: str, name: str, record: Mapping[str, Any]) -> bool:
         """Write a small JSON document unless one is there; False if one was. Exactly one writer wins."""

@@ -21,7 +21,7 @@ def print_summary(run: Run) -> None:
         left = "" if summary.shards_begun == summary.shards else f", {summary.shards_begun} of them begun"
         print_line(f"shards: {summary.shards} on {summary.shards_on}{left}")
     collected = f", {summary.collected} collected from an earlier run" if summary.collected else ""
-    cost = price(summary.cost) + (f" and {summary.unpriced} of unknown cost" if summary.unpriced else "")
+    cost = price(summary.cost) + summary.beyond_cost
     preview = summary.is_preview
     loose_ends = summary.uncertain or summary.uncollected
     if not (summary.jobs or summary.collected or summary.stopped or loose_ends):

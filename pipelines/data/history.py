@@ -16,6 +16,7 @@ from flux_tasks import files
 from flux_tasks.catalog.rules import Price
 from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, nearest, quote
 from flux_tasks.files.search.trees import tree
+from flux_tasks.images.reference import makes_previews
 from flux_tasks.jobs.call import Call
 from flux_tasks.settings import ENDPOINTS, Settings
 from flux_tasks.store.owner import has_ended, is_of_this_machine, readable, this_process
@@ -302,7 +303,7 @@ class LearnedPrices:
 
     def __init__(self, store: Store, engine: str) -> None:
         self._store = store
-        self._is_local = engine.startswith("local:")
+        self._is_local = makes_previews(engine)
         self._engine = "bfl" if self._is_local else engine
         self._seen: dict[str, list[float]] = {}
         self._known: dict[str, tuple[float, int]] = {}

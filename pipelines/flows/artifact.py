@@ -52,8 +52,7 @@ def _lines(summary: Summary, budget: float | None, outputs: Sequence[str]) -> It
         yield f"| {_plain(outcome)} | {count} |"
     is_preview = summary.is_preview
     yield f"| {'jobs, made on this machine' if is_preview else 'jobs, paid'} | {summary.jobs} |"
-    unpriced = f", and {summary.unpriced} of unknown cost" if summary.unpriced else ""
-    yield f"| {'BFL would charge' if is_preview else 'cost'} | {price(summary.cost)}{unpriced} |"
+    yield f"| {'BFL would charge' if is_preview else 'cost'} | {price(summary.cost)}{summary.beyond_cost} |"
     if budget is not None:
         yield f"| budget | {price(budget)} |"
     if summary.collected:

@@ -50,13 +50,15 @@ class Shards:
     """How the items of a run are to be divided.
 
     Attributes:
-        count: into so many shards.
+        count: into so many shards; None if that is not said.
         on: where they run; empty for processes of this machine.
+        part: the part that this run is to work on itself; empty for all.
         key_block: the ``Secret`` block that has the key for workers elsewhere; empty for theirs.
     """
 
-    count: int
+    count: int | None
     on: str
+    part: str
     key_block: str
 
 
@@ -135,8 +137,8 @@ async def deployed_recipe(
                     options: dict[str, Any] = {"limit": limit, "budget": budget}
                     work: Work = _in_one_process
                     if shards is not None or on:
-                        divided = Shards(shards or 0, on or "", key_block or "")
-                        work = await asyncio.to_thread(_in_shards, loaded, chosen, divided, part)
+                        divided = Shards(shards, on or "", shard or "", key_block or "")
+                        work = await asyncio.to_thread(_in_shards, loaded, chosen, divided)
                     run = Run(loaded, chosen, shard=part, **options)
                     if ending is not None:
                         ending.run = run
@@ -172,16 +174,12 @@ async def _work_on(attempt: Attempt, recipe: CompiledRecipe, settings: Settings)
     return run
 
 
-def _in_shards(recipe: CompiledRecipe, settings: Settings, shards: Shards, part: Shard | None) -> Work:
+def _in_shards(recipe: CompiledRecipe, settings: Settings, shards: Shards) -> Work:
     """Return what works on a run in shards.
 
     Raises:
         RecipeError: it cannot be divided so.
     """
-    if not shards.count:
-        raise RecipeError([Problem("on", "belongs to shards: say how many, or leave it out")])
-    if part is not None:
-        raise RecipeError([Problem("shard", "is one part, and shards starts all of them: leave one of them out")])
     if not _dividers:
         what = "needs the entrypoint pipelines.shards.deployed.deployed_recipe: deploy the recipe again"
         raise RecipeError([Problem("shards", what)])

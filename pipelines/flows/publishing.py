@@ -245,7 +245,8 @@ def line_of(summary: Summary) -> str:
     """Return how a run went, in one line."""
     counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(summary.counts.items()))
     is_preview = summary.is_preview
-    jobs = f"{summary.jobs} jobs {'made here, nothing was paid' if is_preview else f'paid, {price(summary.cost)}'}"
+    paid = f"paid, {price(summary.cost)}{summary.beyond_cost}"
+    jobs = f"{summary.jobs} jobs {'made here, nothing was paid' if is_preview else paid}"
     report = f"; report: {summary.report}" if summary.report else ""
     seconds = f" after {measured_duration(summary.seconds)}" if summary.seconds else ""
     stopped = f" ({summary.stopped})" if summary.stopped else ""

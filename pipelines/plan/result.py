@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from flux_tasks import catalog, files
+from flux_tasks.images.reference import makes_previews
 from flux_tasks.units import duration, price, table_text
 from pipelines.data.manifest import StepOutcome
 
@@ -218,7 +219,7 @@ def _head(plan: Plan) -> str:
     jobs = f"{plan.jobs:,} {_jobs(plan.jobs)}"
     if not plan.jobs:
         paid = "no job to pay for"
-    elif plan.engine.startswith("local:"):
+    elif makes_previews(plan.engine):
         paid = f"{jobs} to make here; at BFL: {_price(plan)}"
     else:
         paid = f"{jobs} to pay for: {_price(plan)}"
@@ -295,7 +296,7 @@ def _notes(plan: Plan) -> list[str]:
     if plan.budget is not None:
         lines.append(_budget(plan, plan.budget))
     lines += [_period(plan, **period) for period in plan.periods]
-    if plan.engine.startswith("local:"):
+    if makes_previews(plan.engine):
         lines.append(f"local preview: {plan.engine} charges nothing; the credits are what BFL would ask for")
     if plan.calls:
         lines.append(f"calls: {', '.join(plan.calls)}; a plan calls them, too")
@@ -345,7 +346,7 @@ def _period(plan: Plan, *, recipe: str, period: str, credits: float, spent: floa
     whose = f"of {recipe}" if recipe else "of the whole store"
     begins = f"the next {period} begins {datetime.fromisoformat(ends):%Y-%m-%d %H:%M %Z}"
     verdict = "" if plan.credits <= left + 1e-6 else f": too few, the run would stop; {begins}"
-    to = " to previews, which are counted apart" if plan.engine.startswith("local:") else ""
+    to = " to previews, which are counted apart" if makes_previews(plan.engine) else ""
     return f"budget {whose}: {left:,.2f} of {credits:,g} credits a {period} are left{to}{verdict}"
 
 

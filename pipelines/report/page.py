@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_tasks import files, units
 from flux_tasks.background import Pool
+from flux_tasks.images.reference import makes_previews
 from pipelines.data.manifest import FINE, ItemOutcome, StepOutcome
 from pipelines.report import formatting
 from pipelines.report.formatting import without_secrets
@@ -66,7 +67,7 @@ class RunSummary(Summary):
     @property
     def is_local(self) -> bool:
         """Whether a local engine answered instead of the service, so that nothing was charged."""
-        return self.engine.startswith("local:")
+        return makes_previews(self.engine)
 
 
 def write_report(

@@ -163,15 +163,25 @@ class RunBudget:
         """Write what is spent and reserved, so that it counts even if the run is killed; then read what others have."""
         self._is_written = False
         async with self._writing:
-            if self._is_written:  # by a later call, which knew more
+            if self._is_written:  # by an earlier call, which waited for its turn
                 return
-            self._is_written = True
-            if self.periods is not None and self.periods.limits:
+            periods = self.periods if self.periods is not None and self.periods.limits else None
+
+            def taken() -> float:
+                self._is_written = True  # what is reserved from now on is not in it
+                return self.reserved
+
+            def record() -> dict[str, Any]:
+                if periods is None:
+                    taken()
+                return self._record()
+
+            if periods is not None:
                 with suppress(StoreUnavailable):
-                    await patiently(self.periods.exchange, self.reserved)
+                    await patiently(periods.exchange, taken)
             if self.cap is not None:
                 with suppress(StoreUnavailable):
-                    await patiently(self.store.put_record, "budgets", self._name, self._record())
+                    await patiently(self.store.put_record, "budgets", self._name, record)
                 await self._read()
 
     async def _read(self) -> bool:

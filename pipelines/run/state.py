@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError
+from flux_tasks.images.reference import LOCAL_ENGINE, makes_previews
 from flux_tasks.store.owner import has_ended, is_of_this_machine, this_process
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
@@ -129,7 +130,7 @@ class RunState(BaseModel):
     @property
     def is_preview(self) -> bool:
         """Whether its jobs cost nothing."""
-        return self.engine.startswith("local:")
+        return makes_previews(self.engine)
 
     @property
     def seconds_left(self) -> float | None:
@@ -309,7 +310,7 @@ def _of_earlier_version(store: Store, run_id: str) -> RunState | None:
         run_id=run_id,
         recipe=str(document.get("name", "recipe")) if isinstance(document, dict) else "",
         endpoint=record["endpoint"],
-        engine="local:" if record["endpoint"] == "local" else "",
+        engine=LOCAL_ENGINE if record["endpoint"] == "local" else "",
         state="failed" if bad else "fine",
         started=started,
         updated=started,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from flux_tasks.errors import DeliveryFailed, JobLost, StillRunning, SubmissionUncertain
+from flux_tasks.images.reference import makes_previews
 from flux_tasks.jobs.result import is_loss
 from pipelines.data.manifest import FINE, ManifestRow, StepOutcome, errors_of, paid_steps
 from pipelines.run.estimate import Estimate
@@ -107,7 +108,13 @@ class Summary:
     @property
     def is_preview(self) -> bool:
         """Whether its jobs were made on this machine, which costs nothing; known once the endpoint was asked."""
-        return self.engine.startswith("local:")
+        return makes_previews(self.engine)
+
+    @property
+    def beyond_cost(self) -> str:
+        """What follows the price of its jobs: how many have none that is known; empty if there is none."""
+        jobs = f"{self.unpriced:,} {'job' if self.unpriced == 1 else 'jobs'}"
+        return f" plus {jobs} of unknown cost" if self.unpriced else ""
 
     @property
     def is_fine(self) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 from flux_tasks.errors import Interrupted
 from pipelines.run.context import Event, EventKind
 from pipelines.run.run import Run
+from pipelines.shards.scratch import remove_scratch
 from pipelines.shards.task import ShardTask, work_on
 
 __all__ = ["Child", "main", "work_in_child"]
@@ -148,4 +149,5 @@ def _heed_parent(runs: list[Run]) -> None:
     while is_submitting() and time.monotonic() < over:
         time.sleep(0.05)
     spool_ids()
+    remove_scratch()  # of the run, which has been killed if its workers have not ended this process by themselves
     os._exit(3)

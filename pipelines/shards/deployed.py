@@ -5,7 +5,7 @@ It is that of ``pipelines.flows``. Whoever imports it from here lets it know sha
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from flux_tasks.errors import RecipeError
@@ -13,9 +13,8 @@ from flux_tasks.settings import Settings
 from pipelines.flows.deployed import Shards, Work, deployed_recipe, divide_by
 from pipelines.flows.served.travel import check_travels
 from pipelines.language.compiled import CompiledRecipe
-from pipelines.run.shard import check_count
-from pipelines.shards.coordinator import finish_in_shards
-from pipelines.shards.engines.choice import PROCESSES, engine_called, is_elsewhere
+from pipelines.shards.engines.choice import is_elsewhere
+from pipelines.shards.sharding import Sharding, in_python
 
 __all__ = ["deployed_recipe"]
 
@@ -24,13 +23,15 @@ def _divide(recipe: CompiledRecipe, settings: Settings, shards: Shards) -> Work:
     """Return what works on a run in shards.
 
     Raises:
-        RecipeError: they cannot run there, or the recipe cannot go there.
+        RecipeError: it cannot be divided so, they cannot run there, or the recipe cannot go there.
     """
-    check_count(shards.count)
-    on = shards.on or PROCESSES
-    folder = _folder(recipe) if is_elsewhere(on) else ""
-    engine = engine_called(on, shards.count, recipe, settings, folder, key_block=shards.key_block)
-    return partial(finish_in_shards, engine=engine, count=shards.count, on=on)
+
+    def divide() -> Work:
+        asked = Sharding(shards.count, shards.on, shard=shards.part)
+        divided = replace(asked, folder=_folder(recipe) if is_elsewhere(asked.on) else "")
+        return divided.finish_on_workers(recipe, settings, shards.key_block)[0]
+
+    return in_python(divide)
 
 
 def _folder(recipe: CompiledRecipe) -> str:

@@ -7,16 +7,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flux_tasks.errors import Problem, RecipeError, cut, shown
 from flux_tasks.settings import Settings, from_environment
 from pipelines.flows.recipe_run import Finish, RunOptions, finish
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.run.shard import Shard, check_count
+from pipelines.shards.engines.base import Engine
 from pipelines.shards.engines.choice import PROCESSES, engine_called, is_elsewhere
 
-__all__ = ["ShardedOptions", "Sharding", "with_sharding"]
+__all__ = ["ShardedOptions", "Sharding", "in_python", "with_sharding"]
+
+
+T = TypeVar("T")
 
 
 class ShardedOptions(RunOptions, total=False):
@@ -86,10 +90,7 @@ class Sharding:
         if settings.prefect == "embedded":
             what = "embedded is a server for one process: start one with `prefect server start`, or write off"
             raise RecipeError([Problem("--prefect", what)])
-        from pipelines.shards.coordinator import finish_in_shards
-
-        on = self.on or PROCESSES
-        engine = engine_called(on, self.shards, recipe, settings, self.folder)
+        finish_divided, engine = self.finish_on_workers(recipe, settings)
         if not engine.has_secrets:
             _check_secrets(settings)
         for reference, step in recipe.functions.items():
@@ -97,7 +98,26 @@ class Sharding:
                 what = f"{cut(reference)} is written in the program itself, which the process of a shard does not have"
                 remedy = "write it in a module of its own, and import it from there"
                 raise RecipeError([Problem("steps", f"{what}: {remedy}")])
-        return partial(finish_in_shards, engine=engine, count=self.shards, on=on)
+        return finish_divided
+
+    def finish_on_workers(
+        self, recipe: CompiledRecipe, settings: Settings, key_block: str = ""
+    ) -> tuple[Finish, Engine]:
+        """Return what finishes a run of ``recipe`` in shards, and what they run on; nothing is started yet.
+
+        Args:
+            settings: what the program alone knows of them does not reach workers elsewhere.
+            key_block: the ``Secret`` block that Prefect's workers take the key from, if one was named.
+
+        Raises:
+            RecipeError: there are no shards, or what they are to run on cannot be used, or not with this recipe.
+        """
+        from pipelines.shards.coordinator import finish_in_shards
+
+        on, count = self.on or PROCESSES, self.shards or 0
+        check_count(count)
+        engine = engine_called(on, count, recipe, settings, self.folder, key_block=key_block)
+        return partial(finish_in_shards, engine=engine, count=count, on=on), engine
 
 
 def _check_secrets(settings: Settings) -> None:
@@ -128,15 +148,15 @@ def with_sharding(options: ShardedOptions) -> RunOptions:
     own = {name: given.pop(name) for name in Sharding.__annotations__ if name in given}
     if isinstance(own.get("folder"), Path):
         own["folder"] = str(own["folder"])
-    sharding = _in_python(partial(Sharding, **own))
+    sharding = in_python(partial(Sharding, **own))
 
     def divide(recipe: CompiledRecipe, settings: Settings) -> tuple[Shard | None, Finish]:
-        return sharding.part, _in_python(partial(sharding.finish_for, recipe, settings))
+        return sharding.part, in_python(partial(sharding.finish_for, recipe, settings))
 
     return {**given, "divide": divide}  # type: ignore[typeddict-item]
 
 
-def _in_python(call: Callable[[], Any]) -> Any:
+def in_python(call: Callable[[], T]) -> T:
     """Return what ``call`` returns; what it raises names options as arguments."""
     try:
         return call()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flux_tasks.files.blocks import block_of, is_block
@@ -24,6 +24,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "gs": {"use_listings_cache": False},
     "az": {"use_listings_cache": False},
 }
+_CONTROL_API = "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 _LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 
@@ -44,12 +45,6 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
     else:
         hide_all(given)
     protocol, kind = location.split("://", 1)[0], canonical(location)[0]
-    if kind == "gs":
-        # Must be set before gcsfs is imported: otherwise each first call asks Google's control API, which hangs
-        # for over 40 s against anything else.
-        os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    import fsspec
-
     of_place = account_of(kind, location, given)
     options = {**_DEFAULTS.get(kind, {}), **of_place}
     own = configured(kind)
@@ -57,7 +52,7 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
         if isinstance(value, Mapping):  # fsspec would let one mapping replace the other
             options[name] = {**_DEFAULTS.get(kind, {}).get(name, {}), **own.get(name, {}), **of_place.get(name, {})}
     try:
-        filesystem = fsspec.filesystem(protocol, **options)
+        filesystem = _class_of(protocol, kind)(**options)
     except ImportError as error:
         extra = _EXTRAS.get(kind)
         remedy = f"pip install 'flux-pipelines[{extra}]'" if extra else f"install it: {error}"
@@ -67,6 +62,21 @@ def filesystem_of(location: str) -> tuple[AbstractFileSystem, str]:
     filesystem.invalidate_cache()  # what libraries remember of a listing is not what is there now
     getattr(filesystem, "dircache", {}).clear()  # fsspec's own invalidate_cache does nothing
     return filesystem, filesystem._strip_protocol(location)
+
+
+def _class_of(protocol: str, kind: str) -> Callable[..., AbstractFileSystem]:
+    """Return the class of a protocol's filesystems.
+
+    That of gcsfs asks Google's control API before each write, which hangs for minutes against any other server, unless
+    a variable says otherwise when gcsfs is imported; and a program may have imported it already.
+    """
+    if kind == "gs" and os.environ.setdefault(_CONTROL_API, "false").lower() not in ("true", "1"):
+        from gcsfs.core import GCSFileSystem
+
+        return GCSFileSystem  # type: ignore[no-any-return]
+    import fsspec
+
+    return fsspec.get_filesystem_class(protocol)  # type: ignore[no-any-return]
 
 
 def library_of(location: str) -> tuple[str, str] | None:

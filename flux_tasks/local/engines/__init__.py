@@ -17,6 +17,7 @@ from PIL import Image
 from flux_tasks.catalog import Tool
 from flux_tasks.errors import Problem, RecipeError, nearest
 from flux_tasks.images.encoding import mark_preview
+from flux_tasks.images.reference import LOCAL_ENGINE
 
 Progress = Callable[[float], None]
 """Receives the share that is done, 0 to 1. May be called from any thread."""
@@ -87,7 +88,7 @@ def identity(name: str) -> str:
     Raises:
         RecipeError: there is no such engine.
     """
-    return f"local:{name}@{_entry(name).version}"
+    return f"{LOCAL_ENGINE}{name}@{_entry(name).version}"
 
 
 def missing(name: str) -> list[str]:

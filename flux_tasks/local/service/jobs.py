@@ -1,6 +1,6 @@
 """The table of jobs: what each is to make, how far it is, where its result is, and when it is forgotten.
 
-Used on the server's event loop only; only the engine's work runs on threads. Encoded results are in a folder.
+Used on the server's event loop only; only the engine's work runs on threads.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -31,6 +30,7 @@ from flux_tasks.local.service.charges import ChargeLog
 from flux_tasks.local.service.checks import Order, Refused
 from flux_tasks.local.service.clock import Clock
 from flux_tasks.local.service.latency import Latency
+from flux_tasks.local.service.results import Results
 
 _log = logging.getLogger("flux_tasks.local")
 
@@ -92,7 +92,6 @@ class Jobs:
 
     Args:
         engine: name of the engine that does the work.
-        folder: for the encoded results.
         cap: active jobs at a time; of Kontext max 6 (SEED-2).
         expiry: seconds a delivery address is valid; None for as long as each tool's is (``Tool.delivery``).
         retention: seconds a finished job is remembered.
@@ -102,7 +101,6 @@ class Jobs:
     """
 
     engine: str
-    folder: Path
     cap: int
     expiry: float | None
     retention: float
@@ -122,6 +120,7 @@ class Jobs:
         self._finished: dict[str, None] = {}
         self._tokens: dict[str, tuple[Job, float]] = {}
         self._bytes = 0
+        self._results = Results()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="flux-engine")
         # Jobs wait here and not in the pool: Python finishes all that is in a pool before it exits.
@@ -212,7 +211,7 @@ class Jobs:
             image = Image.new("RGB", image.size, fault.colour)
         progress(0.9)
         data = engines.encode(image, job.output_format, self.identity)
-        self._path(job).write_bytes(data)
+        self._results.put(job.id, data)
         return len(data)
 
     def _end(self, job: Job, status: str, *, refund: bool) -> None:
@@ -243,10 +242,7 @@ class Jobs:
         self._bytes -= job.bytes
         for token in job.tokens:
             self._tokens.pop(token, None)
-        self._path(job).unlink(missing_ok=True)
-
-    def _path(self, job: Job) -> Path:
-        return self.folder / f"{job.id}.{job.output_format}"
+        self._results.remove(job.id)
 
     # -- poll and fetch -------------------------------------------------------------------------------------------
 
@@ -288,10 +284,9 @@ class Jobs:
             raise Refused(404, "Not Found")
         if self.clock.now() >= expires:
             raise Refused(403, "The address has expired")
-        try:
-            data = await asyncio.to_thread(self._path(job).read_bytes)
-        except OSError:
-            raise Refused(404, "Not Found") from None
+        data = await asyncio.to_thread(self._results.get, job.id)
+        if data is None:
+            raise Refused(404, "Not Found")
 
         def sent() -> None:
             job.fetched = True
@@ -340,3 +335,4 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        self._results.clear()

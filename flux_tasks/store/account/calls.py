@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass, field
 
 from flux_tasks.errors import BudgetReached
 from flux_tasks.store.account.periods import SET_AGAIN, Limit, PeriodBudget, read_limits
@@ -18,18 +19,37 @@ __all__ = ["check_call"]
 
 _ROUNDING = 1e-6
 
-_lock = threading.Lock()
-_budgets: dict[tuple[str, str, tuple[Limit, ...]], PeriodBudget] = {}
+
+@dataclass
+class _Reader:
+    """What is known of the budgets of one store; of several calls that come at once, one reads for all."""
+
+    budget: PeriodBudget
+    begun: int = 0
+    done: int = 0
+    """The number of the last reading that has succeeded, and so saw all that was written before it began."""
+    reading: threading.Lock = field(default_factory=threading.Lock)
+
+    def read(self) -> None:
+        came = self.begun
+        with self.reading:
+            if self.done <= came:
+                self.begun += 1
+                self.budget.read()
+                self.done = self.begun
+
+    def check(self, tool: str, estimate: float | None) -> None:
+        budget = self.budget
+        for limit in budget.limits:
+            total = budget.spent(limit)  # with this call
+            if total > limit.credits + _ROUNDING or (estimate is None and total >= limit.credits):
+                raise BudgetReached(budget.reached(limit, total - (estimate or 0.0), tool, estimate))
+
+
+_readers: dict[tuple[str, str, tuple[Limit, ...]], _Reader] = {}
 """By store, engine and limits: what was read of full pages of charges, which do not change."""
 
-
-def _forget_parent() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _budgets.clear()
-
-
-os.register_at_fork(after_in_child=_forget_parent)
+os.register_at_fork(after_in_child=_readers.clear)  # another thread of the parent may have been reading
 
 
 def check_call(store: Store, engine: str, tool: str, estimate: float | None) -> None:
@@ -46,12 +66,8 @@ def check_call(store: Store, engine: str, tool: str, estimate: float | None) -> 
         limits = read_limits(store)
     except ValueError as error:
         raise BudgetReached(f"the store's budget is unknown ({error}): {SET_AGAIN}") from None
-    if not limits:
-        return
-    with _lock:
-        budget = _budgets.setdefault((store.url, engine, tuple(limits)), PeriodBudget(store, limits, "", "", engine))
-        budget.read()
-        for limit in limits:
-            total = budget.spent(limit)  # with this call
-            if total > limit.credits + _ROUNDING or (estimate is None and total >= limit.credits):
-                raise BudgetReached(budget.reached(limit, total - (estimate or 0.0), tool, estimate))
+    if limits:
+        place = store.url, engine, tuple(limits)
+        reader = _readers.get(place) or _readers.setdefault(place, _Reader(PeriodBudget(store, limits, "", "", engine)))
+        reader.read()
+        reader.check(tool, estimate)

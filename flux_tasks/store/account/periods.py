@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import time as clock_time
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from flux_tasks.images.reference import makes_previews
 from flux_tasks.store.account.spending import NOT_NOTED, unsettled
 from flux_tasks.store.charges import Charge, ChargePages, day_of, uncounted
 from flux_tasks.store.owner import has_ended, this_process
@@ -218,19 +219,26 @@ class PeriodBudget:
 
     def reached(self, limit: Limit, spent: float, tool: str, price: float | None) -> str:
         """Return what to say where a job of ``tool`` does not fit into a limit, of which so much is spent."""
-        of_whom = " by previews, which are counted apart" if self.engine.startswith("local:") else ""
+        of_whom = " by previews, which are counted apart" if makes_previews(self.engine) else ""
         opens = f"it opens again at {limit.end(time.time()):%Y-%m-%d %H:%M} {limit.timezone}"
         return f"{limit.title} is reached: {spent:.2f} are spent{of_whom}, and {needed(tool, price)}; {opens}"
 
-    def exchange(self, reserved: float) -> None:
+    def exchange(self, reserved: Callable[[], float]) -> None:
         """Write what this run has spent and reserved, then read what the others have. Call it on a thread.
+
+        Args:
+            reserved: asked for the credits right before they are written, and before what is spent is looked at.
 
         Raises:
             OSError: the store cannot be read or written.
         """
-        now = {"owner": this_process(), "at": time.time()}
-        what = {"recipe": self.recipe, "engine": self.engine, "reserved": reserved, "spent": [*self._own.items()]}
-        self.store.put_record(KIND, self.part, {**now, **what})
+
+        def record() -> dict[str, Any]:
+            now = {"owner": this_process(), "at": time.time()}
+            what = {"recipe": self.recipe, "engine": self.engine, "reserved": reserved(), "spent": [*self._own.items()]}
+            return {**now, **what}
+
+        self.store.put_record(KIND, self.part, record)
         self._is_written = True
         for name in self.read():
             self.store.remove_record(KIND, name)
@@ -283,7 +291,7 @@ class PeriodBudget:
         return [place._replace(credits=credits) for place, credits in self._sums.items()] + single
 
     def _is_ours(self, engine: str) -> bool:
-        return engine == self.engine if self.engine else not engine.startswith("local:")
+        return engine == self.engine if self.engine else not makes_previews(engine)
 
     def remove(self) -> None:
         """Remove the record of this run, which has ended: what it has spent is in pages and journal.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError
-from flux_tasks.images.reference import decoding
+from flux_tasks.images.reference import decoding, makes_previews
 from flux_tasks.units import credits
 from pipelines.data.keyed_lines import program_version
 from pipelines.data.writers.kinds import Kind
@@ -116,7 +116,7 @@ class Card:
     def _facts(self) -> Iterator[str]:
         version = program_version()
         yield f"Made with [flux-pipelines](https://pypi.org/project/flux-pipelines/) {version}.".replace(" .", ".")
-        if any(engine.startswith("local:") for engine in self._engines):
+        if any(map(makes_previews, self._engines)):
             yield ""
             yield "**Previews of a local engine, not results of Black Forest Labs' models.**"
         yield ""

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from prefect import get_client
@@ -56,7 +56,7 @@ async def serve(
         settings = await settings_with_key(*(given.get(name) or "" for name in ("endpoint", "store", "key_block")))
         settings.require_key()
         stores.append(Store(settings.store))
-    runner = Runner(name="flux-pipelines", limit=None)
+    runner = _Runner(name="flux-pipelines", limit=None)
     watching = []
     for one, store in zip(deployments, stores, strict=True):
         made = one.to_prefect()
@@ -77,6 +77,17 @@ async def serve(
         watchers.cancel()
         with suppress(asyncio.CancelledError):
             await watchers
+
+
+class _Runner(Runner):
+    """Prefect's, without its temporary folder, which a kill would leave: no code is fetched, runs start in this one."""
+
+    async def __aenter__(self) -> Self:
+        entered = await super().__aenter__()
+        with suppress(OSError):  # another runner has its own beside it
+            self._tmp_dir.rmdir()
+            self._tmp_dir.parent.rmdir()
+        return entered
 
 
 @contextmanager

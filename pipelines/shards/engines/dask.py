@@ -11,6 +11,7 @@ from flux_tasks.errors import RunStopped
 from pipelines.run.context import Event
 from pipelines.shards.child import work_in_child
 from pipelines.shards.engines.base import Engine, unreachable
+from pipelines.shards.scratch import scratch
 from pipelines.shards.task import ShardTask
 
 __all__ = ["Dask"]
@@ -35,18 +36,23 @@ class Dask(Engine):
         self._client: Any = None
 
     async def __aenter__(self) -> Self:
+        import dask.config
         import distributed
 
         library: Any = distributed  # without types
         cluster: Any = self._address
         try:
             if not self._address:
+                # Dask would leave a folder with locks beside all temporary files, and more of it after a kill.
+                place = self._stack.enter_context(scratch())
+                self._stack.enter_context(dask.config.set({"temporary-directory": place}))
                 options = {"n_workers": self._count, "threads_per_worker": 1, "dashboard_address": None}
                 cluster = await self._stack.enter_async_context(library.LocalCluster(**options, asynchronous=True))
             self._client = await self._stack.enter_async_context(
                 library.Client(cluster, asynchronous=True, timeout=_PATIENCE)
             )
         except Exception as error:  # of Dask, or of the network
+            await self._stack.aclose()
             raise RunStopped(unreachable("Dask", self._address, "dask scheduler", error)) from error
         return self
 

@@ -6,18 +6,24 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Self
 
 from flux_tasks.errors import RunStopped, cut
 from pipelines.run.context import Event
 from pipelines.shards.child import work_in_child
 from pipelines.shards.engines.base import Engine, unreachable
+from pipelines.shards.scratch import scratch
 from pipelines.shards.task import ShardTask
 
 __all__ = ["Ray"]
 
 _MEMORY = 100_000_000
 """Bytes of shared memory for a cluster of this machine: tasks and their answers are small."""
+
+
+_LONGEST = 43
+"""Bytes of a folder's path in which Ray can have its sockets: their paths have 107 at most."""
 
 
 class Ray(Engine):
@@ -33,11 +39,18 @@ class Ray(Engine):
         self.is_elsewhere = bool(address)
         self._address, self._count = address, count
         self._work: Any = None
+        self._stack = ExitStack()
+        self._place = ""
+        """Where a cluster of this machine writes its logs, which Ray would leave."""
 
     async def __aenter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else a cluster of this machine reports to its makers
         self._lock = asyncio.Lock()
-        await self._connect()
+        try:
+            await self._connect()
+        except RunStopped:
+            self._stack.close()
+            raise
         return self
 
     async def _connect(self) -> None:
@@ -48,11 +61,16 @@ class Ray(Engine):
         """
         import ray
 
-        options: dict[str, Any] = {"address": self._address}
-        if not self._address:
-            options = {"address": "local", "num_cpus": self._count, "object_store_memory": _MEMORY}
-            options |= {"include_dashboard": False}
-        begin = lambda: ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)  # noqa: E731
+        def begin() -> None:
+            options: dict[str, Any] = {"address": self._address}
+            if not self._address:
+                self._place = self._place or self._stack.enter_context(scratch())
+                options = {"address": "local", "num_cpus": self._count, "object_store_memory": _MEMORY}
+                options["include_dashboard"] = False
+                if len(os.fsencode(self._place)) <= _LONGEST:  # else they are where Ray has them by itself, and stay
+                    options["_temp_dir"] = self._place
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+
         try:
             await asyncio.to_thread(begin)
         except Exception as error:  # of Ray, or of the network
@@ -81,6 +99,7 @@ class Ray(Engine):
         import ray
 
         await asyncio.to_thread(ray.shutdown)
+        self._stack.close()
 
 
 def _reason(error: Exception) -> str:

@@ -346,10 +346,16 @@ async def test_serve_takes_the_callbacks_of_its_runs_and_has_a_line_for_each_tha
 
 
 async def test_a_served_run_ends_soon_when_serve_is_killed_and_the_next_one_collects_its_job(
-    prefect_cli: Cli, bfl: FakeBfl, relative: str, name: str
+    prefect_cli: Cli, bfl: FakeBfl, relative: str, folder: Path, name: str
 ) -> None:
     bfl.hold = True
-    prefect_cli.environment |= {"FLUX_ENDPOINT": bfl.url, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    prefect_cli.environment |= {
+        "FLUX_ENDPOINT": bfl.url,
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "TMPDIR": str(temporary),
+    }
     with prefect_cli.start("serve", relative, "--limit", "1", key="k") as served:
         assert served.stdout is not None
         assert "serving run-recipe/" in await asyncio.to_thread(served.stdout.readline)
@@ -359,6 +365,7 @@ async def test_a_served_run_ends_soon_when_serve_is_killed_and_the_next_one_coll
         [run] = children(served.pid)
         served.kill()
         await asyncio.to_thread(wait_until, lambda: not is_process_alive(run))
+    assert list(temporary.iterdir()) == []
     bfl.hold = False
     done = await asyncio.to_thread(prefect_cli, "run", relative, "--limit", "1", "--prefect", "off", key="k")
     assert (done.returncode, bfl.jobs) == (0, 2), done.stderr

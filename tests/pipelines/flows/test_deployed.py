@@ -155,8 +155,8 @@ async def test_a_run_divides_itself_among_processes_that_have_the_key_of_the_blo
 
 async def test_what_cannot_be_divided_so_is_a_failure_that_says_why(bfl: FakeBfl, recipe: str) -> None:
     for given, told in (
-        ({"on": "processes"}, "on: belongs to shards: say how many, or leave it out"),
-        ({"shards": 2, "shard": "1/2"}, "shard: is one part, and shards starts all of them: leave one of them out"),
+        ({"on": "processes"}, "on: belongs to shards: add that, or leave it out"),
+        ({"shards": 2, "shard": "1/2"}, "shard: is one part by hand, and shards starts all of them: give one of them"),
         ({"shards": 2, "on": "dusk"}, "'dusk' is nothing that shards run on (did you mean 'dask'?)"),
     ):
         state = await run(recipe, **given)

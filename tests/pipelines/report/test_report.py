@@ -80,9 +80,9 @@ def test_a_summary_that_lacks_facts_is_enough() -> None:
 
 def test_local_results_are_said_to_be_local(run: RunSummary, describe: Describe) -> None:
     row = a_row(describe, preview=True)
-    local = page_of(replace(run, engine="local:classical@1"), row)
+    local = page_of(replace(run, engine="local:classical@1", cost=2.0, unpriced=1), row)
     assert "Local preview: made on this machine by the classical engine, not by FLUX" in local.text
-    assert "nothing was charged" in local.text
+    assert "$0.02 at BFL’s prices plus 1 job of unknown cost; nothing was charged" in local.text
     assert len(local.all("span", class_="pill preview")) == 1
     assert "Local preview:" not in page_of(run, a_row(describe)).text
 

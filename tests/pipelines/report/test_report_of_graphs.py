@@ -238,7 +238,7 @@ def test_the_table_by_tool_compares_what_was_expected_with_what_was_settled(run:
     text = page_of(replace(run, tools=tools)).text
     for expected in (
         "Cost by tool", "Tool Jobs Expected Settled Difference", "erase-v1 3 10.2 12.6 +2.4", "flux-2-pro 2 6 6 0",
-        "flux-2-max 2 14 7 and 1 of unknown cost –", "deblur-v1 4 unknown unknown –", "flux-kontext-pro 1 5 4 −1",
+        "flux-2-max 2 14 7 plus 1 of unknown cost –", "deblur-v1 4 unknown unknown –", "flux-kontext-pro 1 5 4 −1",
     ):  # fmt: skip
         assert expected in text
     assert "Would cost" in page_of(replace(run, tools=tools, engine="local:classical@1")).text

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from command_line import Here
+from object_stores import moto_s3, new_bucket_name, reach_s3
 from recipes import Place, perform
 from schedules import play
+from waiting import PATIENCE, wait_until
 
-from flux_tasks import ImageRef, aoutpaint, outpaint, use
+from flux_tasks import ImageRef, aoutpaint, files, outpaint, use
 from flux_tasks.errors import BudgetReached, RecipeError
 from flux_tasks.local import LocalServer
+from flux_tasks.store.account.calls import check_call
 from flux_tasks.store.account.periods import Limit, PeriodBudget, read_limits, write_limits
 from flux_tasks.store.account.spending import NOT_NOTED, all_charges
 from flux_tasks.store.charges import Charge, add_charges
@@ -170,13 +177,13 @@ def test_what_another_run_has_reserved_counts_until_it_has_ended(tmp_path: Path)
     preview = PeriodBudget(place, [limit], "four", "nightly", "local:classical@1")
     one.add(5.0)
     for budget, reserved in ((one, 12.0), (other, 7.0), (preview, 9.0)):
-        budget.exchange(reserved)
-    two.exchange(0.0)
+        budget.exchange(partial(float, reserved))
+    two.exchange(float)
     assert two.spent(limit) == 17, "of the same recipe, and of the same engine"
     record = place.record("reserves", "one")
     assert record is not None
     place.put_record("reserves", "one", {**record, "owner": ""})  # it was killed
-    two.exchange(0.0)
+    two.exchange(float)
     assert two.spent(limit) == 0, "what it has paid for is in pages and journal, and there is nothing"
     assert "one" not in place.records("reserves")
 
@@ -290,7 +297,7 @@ def test_credits_that_a_run_of_another_machine_has_reserved_are_named_and_can_be
     write_limits(place, 20.0, None, "UTC")
     about = {"recipe": "nightly", "engine": "bfl", "reserved": 9.0, "spent": []}
     place.put_record("reserves", "gone", {**about, "owner": DEAD, "at": time.time() - 3600})
-    PeriodBudget(place, read_limits(place), "alive", "nightly", "bfl").exchange(5.0)
+    PeriodBudget(place, read_limits(place), "alive", "nightly", "bfl").exchange(partial(float, 5.0))
     command = ("store", "budget", "--store", place.url)
     shows = here_cli(*command).stdout
     assert shows.splitlines()[1].split() == ["day", "20", "14", "6"]
@@ -399,3 +406,41 @@ def test_wrong_words_of_spend_are_named(here_cli: Here, arguments: tuple[str, st
     done = here_cli("spend", *arguments)
     assert done.returncode == 2
     assert told in done.stderr
+
+
+class Book(list[str]):
+    """Requests to a server, which answers none that lists what the runs of one store have reserved until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Event()
+
+    def append(self, request: str) -> None:
+        super().append(request)
+        if request.startswith("GET") and "held%2Freserves" in request:
+            assert self.may_answer.wait(PATIENCE)
+
+    def count_of(self, part: str) -> int:
+        return sum(part in request for request in self)
+
+
+def test_calls_on_one_store_share_what_is_read_of_its_budget_and_hold_up_none_on_another_store() -> None:
+    book = Book()
+    with moto_s3(book) as endpoint, reach_s3(endpoint), ThreadPoolExecutor() as pool:
+        bucket = new_bucket_name()
+        held, other = (Store(f"s3://{bucket}/{name}") for name in ("held", "other"))
+        files.exists(held.url)
+        fsspec.filesystem("s3").mkdir(bucket)
+        for one in (held, other):
+            write_limits(one, 9.0, None, "UTC")
+        calls = [pool.submit(check_call, held, "bfl", "flux-2-pro", 4.5)]
+        try:
+            wait_until(lambda: book.count_of("held%2Freserves") == 1)
+            check_call(other, "bfl", "flux-2-pro", 4.5)
+            calls += [pool.submit(check_call, held, "bfl", "flux-2-pro", 4.5) for _ in range(5)]
+            wait_until(lambda: book.count_of("GET /" + bucket + "/held/budgets/store.json") == 6)
+        finally:
+            book.may_answer.set()
+        for call in calls:
+            call.result()
+    assert book.count_of("held%2Freserves") < 6

@@ -15,7 +15,7 @@ from command_line import Cli
 from fake_bfl import FakeBfl
 from in_shards import Threads, alike, perform_in_shards
 from recipes import perform
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 from flux_tasks.errors import RunStopped
 from flux_tasks.settings import Settings
@@ -69,11 +69,28 @@ def test_shards_are_tasks_of_a_cluster_of_ray_that_ends_with_the_run(
         options = ["--shards", "2", "--on", "ray", "--endpoint", bfl.url, "--no-report"]
         done = cli("run", str(folder / "recipe.yaml"), *options, key="of-the-worker")
         assert (done.returncode, bfl.jobs) == (0, 4), done.stderr
-        assert list(Path(place).glob("ray/session_*/logs/raylet.out")), "a cluster was there"
         wait_until(lambda: not [one for one in psutil.process_iter(["cmdline"]) if place in str(one.info["cmdline"])])
+        assert list(Path(place).iterdir()) == []
     [manifest] = (folder / "store" / "runs").glob("*/manifest.jsonl")
     assert as_one_process(recipe, settings, list(read_manifest(str(manifest), in_order=True)), folder)
     assert bfl.jobs == 8
+
+
+def test_a_killed_run_leaves_nothing_of_its_cluster_of_dask_behind(
+    cli: Cli, recipe: Recipe, bfl: FakeBfl, folder: Path
+) -> None:
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    cli.environment["TMPDIR"] = str(temporary)
+    bfl.hold = True
+    options = ["--shards", "2", "--on", "dask", "--endpoint", bfl.url, "--no-report"]
+    with cli.start("run", str(folder / "recipe.yaml"), *options, key="k") as killed:
+        wait_until(lambda: bfl.jobs, pause=0.1)
+        assert list(temporary.iterdir()), "a cluster was there"
+        family = psutil.Process(killed.pid).children(recursive=True)
+        killed.kill()
+    assert not psutil.wait_procs(family, PATIENCE)[1]
+    assert list(temporary.iterdir()) == []
 
 
 async def test_a_scheduler_that_does_not_answer_stops_the_run_with_what_to_do(

@@ -136,9 +136,10 @@ def _release(found: Store, run: str) -> str:
 
 def _line(one: Reserved) -> str:
     """Return what a run has reserved, for how long, and how to free it."""
+    from flux_tasks.images.reference import makes_previews
     from flux_tasks.store.owner import is_of_this_machine, readable
 
-    preview = " of previews" if one.engine.startswith("local:") else ""
+    preview = " of previews" if makes_previews(one.engine) else ""
     line = f"reserved: {credits(one.credits)} credits{preview} by {one.run} ({one.recipe}) on {readable(one.owner)}"
     if is_of_this_machine(one.owner):
         return line

@@ -61,6 +61,7 @@ def spend(
     """
     from json import dumps
 
+    from flux_tasks.images.reference import makes_previews
     from flux_tasks.store.account.spending import all_charges
 
     store = opened(Places(store=place).settings(needs_key=False))
@@ -70,7 +71,7 @@ def spend(
         raise StoreUnavailable.of("read", error) from error
     for page in damaged:
         print_error(f"{page} is damaged: its jobs are counted by their results, without recipe and run")
-    is_mixed = len({charge.engine.startswith("local:") for charge in charges}) > 1
+    is_mixed = len({makes_previews(charge.engine) for charge in charges}) > 1
     kinds = (*by, "engine") if is_mixed and "engine" not in by else by
     sums: dict[tuple[str, ...], _Sum] = {}
     totals: dict[bool, _Sum] = {}
@@ -84,7 +85,7 @@ def spend(
             "engine": charge.engine or "bfl",
         }
         row = sums.setdefault(tuple(names[kind] for kind in kinds), _Sum())
-        for one in (row, totals.setdefault(charge.engine.startswith("local:"), _Sum())):
+        for one in (row, totals.setdefault(makes_previews(charge.engine), _Sum())):
             one.jobs += 1
             one.credits += charge.credits
             one.uncertain += 0.0 if charge.is_certain else charge.credits

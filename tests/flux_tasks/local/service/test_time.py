@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -142,19 +138,6 @@ def test_what_is_still_running_when_the_server_stops_is_given_back(gate: Any, tm
 def test_a_book_that_cannot_be_written_is_said_so_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be written"):
         LocalServer(charges=tmp_path / "nowhere" / "charges.jsonl")
-
-
-def test_results_that_a_killed_server_left_behind_are_removed_by_the_next_one(
-    serving: Callable[..., Any], gate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, others = tmp_path / f"flux-local-{gone.stdout.strip()}-x", tmp_path / f"flux-local-{os.getpid()}-x"
-    left.mkdir()
-    others.mkdir()
-    serving()
-    assert not left.exists()
-    assert others.exists()
 
 
 # -- strict -----------------------------------------------------------------------------------------------------------

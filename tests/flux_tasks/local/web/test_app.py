@@ -29,7 +29,7 @@ from flux_tasks.api.client import BflClient
 from flux_tasks.errors import EndpointUnreachable, RecipeError
 from flux_tasks.images.encoding import inspect
 from flux_tasks.local import LocalServer, engines
-from flux_tasks.local.service import checks, jobs
+from flux_tasks.local.service import checks, jobs, results
 from flux_tasks.local.service.jobs import MEDIA_TYPES
 
 DEBLUR = "flux-tools/deblur-v1"
@@ -206,15 +206,42 @@ def test_an_address_that_was_never_given_out_is_404(serving: Any, gate: Any) -> 
     assert api.get(answer["result"]["sample"].replace("sample.jpeg", "other.jpeg")).status_code == 404
 
 
+def open_files(folder: Path) -> list[str]:
+    """The files of a folder that this process has open, those without a name too."""
+    links = [str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return [link for link in links if link.startswith(str(folder))]
+
+
+def test_results_are_in_several_files_each_of_which_goes_with_its_last_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(results, "FILE_BYTES", 5)
+    kept = results.Results()
+    for name in "abcd":
+        kept.put(name, name.encode() * 3)
+    assert [kept.get(name) for name in "dabc"] == [b"ddd", b"aaa", b"bbb", b"ccc"]
+    assert len(open_files(tmp_path)) == 2
+    for name in "abcd":
+        kept.remove(name)
+        assert kept.get(name) is None
+        assert len(open_files(tmp_path)) == {"a": 2, "b": 1, "c": 1, "d": 0}[name]
+    kept.put("e", b"e")
+    assert (kept.get("e"), list(tmp_path.iterdir())) == (b"e", [])
+    kept.clear()
+    assert not open_files(tmp_path)
+
+
 def test_a_finished_job_is_forgotten_after_a_while_and_its_file_removed(
     serving: Any, gate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     api = serving(retention=0.2)
     answer = api.finish(api.post("flux-2-pro", {"prompt": "a"}))
+    assert open_files(tmp_path)
     wait_until(lambda: api.poll(answer["id"])["status"] == "Task not found")
     assert api.get(answer["result"]["sample"]).status_code == 404
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert not open_files(tmp_path)
 
 
 def test_results_beyond_the_room_there_is_are_forgotten_fetched_ones_first(
@@ -512,8 +539,8 @@ def test_stopping_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monk
         with httpx.Client(base_url=server.url) as client:
             ids = [client.post("/v1/flux-2-pro", json={"prompt": "a"}).json()["id"] for _ in range(3)]
             wait_until(lambda: client.get("/v1/get_result", params={"id": ids[0]}).json()["status"] == "Ready")
-        assert list(tmp_path.iterdir())
-    assert list(tmp_path.iterdir()) == []
+        assert open_files(tmp_path)
+    assert (open_files(tmp_path), list(tmp_path.iterdir())) == ([], [])
     assert set(threading.enumerate()) <= before
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/local")
@@ -573,6 +600,20 @@ def test_it_runs_as_a_program_until_it_is_told_to_stop(tmp_path: Path) -> None:
         assert httpx.get(f"{url}/local").json()["engine"] == "local:classical@1"
         program.send_signal(signal.SIGTERM)
         assert program.wait(PATIENCE) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_killed_leaves_no_result_behind(tmp_path: Path) -> None:
+    code = "from flux_tasks.local import serve; serve(port=0)"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as program:
+        assert program.stdout is not None
+        url = program.stdout.readline().split()[0]
+        job = httpx.post(f"{url}/v1/flux-2-pro", json={"prompt": "x", "width": 64, "height": 64}).json()
+        wait_until(lambda: httpx.get(job["polling_url"]).json()["status"] == "Ready")
+        sample = httpx.get(job["polling_url"]).json()["result"]["sample"]
+        assert httpx.get(sample).content
+        program.kill()
     assert list(tmp_path.iterdir()) == []
 
 

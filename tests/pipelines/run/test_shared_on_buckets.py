@@ -1,4 +1,4 @@
-"""Slots, budgets and jobs that several machines share: over a store on S3, and with one of them stopped for a while."""
+"""Slots, budgets and jobs that machines share: over a store in a bucket, and with one of them stopped for a while."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from command_line import Cli
 from forked import MODULES, Forked, Nursery
-from object_stores import moto_s3, new_bucket_name, reach_s3
+from object_stores import fake_gcs, moto_s3, new_bucket_name, reach_gcs, reach_s3
 from recipes import Painter
 from scripted import Answer, Request
 from waiting import PATIENCE, wait_until
@@ -81,8 +81,9 @@ class Account(Painter):
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    """It has imported what reaches the bucket, too: that takes two seconds of CPU."""
-    found = Nursery([*MODULES, "warm_s3"], os.environ)
+    """It has imported what reaches the buckets, too, as the product does: that takes two seconds of CPU."""
+    environment = {**os.environ, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+    found = Nursery([*MODULES, "warm_s3", "gcsfs"], environment)
     yield found
     found.close()
 
@@ -128,16 +129,23 @@ def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
     return run.returncode, out + err
 
 
-@pytest.fixture
-def on_s3(folder: Path, nursery: Nursery) -> Iterator[Machines]:
+@pytest.fixture(params=["s3", "gs"])
+def on_bucket(request: pytest.FixtureRequest, folder: Path, nursery: Nursery) -> Iterator[Machines]:
     import fsspec
 
-    with moto_s3() as endpoint, reach_s3(endpoint):
-        bucket = new_bucket_name()
-        files.exists(f"s3://{bucket}/any")
-        fsspec.filesystem("s3").mkdir(bucket)
-        account = {"endpoint_url": endpoint, "key": "throw-away", "secret": "throw-away", "region": "us-east-1"}
-        yield Machines(folder, nursery, f"s3://{bucket}/store", account)
+    with ExitStack() as stack:
+        protocol, bucket = request.param, new_bucket_name()
+        if protocol == "s3":
+            endpoint = stack.enter_context(moto_s3())
+            stack.enter_context(reach_s3(endpoint))
+            account = {"endpoint_url": endpoint, "key": "throw-away", "secret": "throw-away", "region": "us-east-1"}
+        else:
+            endpoint = stack.enter_context(fake_gcs(folder))
+            stack.enter_context(reach_gcs(endpoint))
+            account = {"endpoint_url": endpoint, "token": "anon", "project": "p"}
+        files.exists(f"{protocol}://{bucket}/any")  # imports its library the way the product does
+        fsspec.filesystem(protocol).mkdir(bucket)
+        yield Machines(folder, nursery, f"{protocol}://{bucket}/store", account)
 
 
 @pytest.fixture
@@ -147,14 +155,14 @@ def server() -> Iterator[Account]:
 
 
 def test_two_machines_stay_within_the_24_slots_of_an_account_by_the_servers_count(
-    on_s3: Machines, server: Account
+    on_bucket: Machines, server: Account
 ) -> None:
     server.hold = True  # until each has had its chance to take too many
     with ExitStack() as running:
-        runs = [running.enter_context(on_s3.begin(name, server, 13)) for name in ("a", "b")]
+        runs = [running.enter_context(on_bucket.begin(name, server, 13)) for name in ("a", "b")]
 
         def claims() -> list[Claim]:
-            return [holder.claims.get("account", Claim()) for holder in holders(on_s3.store)]
+            return [holder.claims.get("account", Claim()) for holder in holders(on_bucket.store)]
 
         try:
             wait_until(lambda: server.jobs >= 24 and len(claims()) == 2, pause=0.3)
@@ -167,23 +175,23 @@ def test_two_machines_stay_within_the_24_slots_of_an_account_by_the_servers_coun
     assert (server.jobs, server.most, server.refused) == (26, 24, 0)
 
 
-def test_the_slots_of_a_killed_machine_are_free_again_after_its_lease(on_s3: Machines, server: Account) -> None:
+def test_the_slots_of_a_killed_machine_are_free_again_after_its_lease(on_bucket: Machines, server: Account) -> None:
     server.hold = True
-    with on_s3.begin("a", server, 1) as killed:
+    with on_bucket.begin("a", server, 1) as killed:
         wait_until(lambda: server.jobs == 1, pause=0.1)
         killed.kill()
-    records = SlotRecords(on_s3.store, account_of(Settings(endpoint=server.url, key=KEY)))
+    records = SlotRecords(on_bucket.store, account_of(Settings(endpoint=server.url, key=KEY)))
     assert [claims["account"].claimed for claims in records.read().values()] == [24], "nobody knows that it has ended"
     server.hold = False
-    with on_s3.begin("b", server, 1, LAPSE="2") as other:
+    with on_bucket.begin("b", server, 1, LAPSE="2") as other:
         code, said = ended(other)
     assert (code, server.jobs) == (0, 2), said
 
 
-def test_the_budget_of_a_store_stops_the_runs_of_two_machines_at_its_cap(on_s3: Machines, server: Account) -> None:
-    write_limits(on_s3.store, 15.0, None, "UTC")
+def test_the_budget_of_a_store_stops_the_runs_of_two_machines_at_its_cap(on_bucket: Machines, server: Account) -> None:
+    write_limits(on_bucket.store, 15.0, None, "UTC")
     with ExitStack() as running:
-        runs = [running.enter_context(on_s3.begin(name, server, 2)) for name in ("a", "b")]
+        runs = [running.enter_context(on_bucket.begin(name, server, 2)) for name in ("a", "b")]
         ends = [ended(run) for run in runs]
     assert server.spent == 13.5, "3 jobs of 4.5 credits, and no fourth"
     assert 3 in [code for code, _ in ends]
