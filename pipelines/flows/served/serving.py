@@ -138,7 +138,7 @@ async def _run_until_signal(runner: Runner, tell: Callable[[str], None]) -> None
                 raise EndpointUnreachable(f"{_GONE} ({type(error).__name__}: {cut(str(error))})")
             await running
             return
-        count = runner._process_manager.flow_run_count() if runner.started else 0
+        count = len(runner._process_manager.flow_run_ids()) if runner.started else 0
         runs = "1 run in work is" if count == 1 else f"{count} runs in work are"
         tell(f"ending: {runs} cancelled; once more does not wait for them")
         await _within(GRACE + LAST_WORDS, runner.astop(), hurry)
