@@ -7,7 +7,7 @@ may have the key, deliveries to any host over https. No other request follows on
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -27,15 +27,18 @@ _LONGEST = 16 * 1024 * 1024  # bytes of an answer; most have a kilobyte or two
 
 
 class _XKey(httpx.Auth):
-    """Puts the key into a request at the last moment, so that no other variable holds it."""
+    """Puts the key into a request while it is sent, so that no other variable holds it, and no exception of httpx."""
 
     def __init__(self, key: str) -> None:
         self._key = key
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See ``httpx.Auth``."""
         request.headers["x-key"] = self._key
-        yield request
+        try:
+            yield request
+        finally:
+            del request.headers["x-key"]
 
     def __repr__(self) -> str:
         return "_XKey(…)"

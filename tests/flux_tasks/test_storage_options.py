@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -231,15 +232,20 @@ def test_a_secret_is_in_no_message_about_a_location(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("location", "extra"), [("s3://a/x", "s3"), ("gcs://a/x", "gcs"), ("az://a/x", "azure"), ("abfss://a/x", "azure")]
+    ("location", "extra", "library"),
+    [
+        ("s3://a/x", "s3", "s3fs"),
+        ("gcs://a/x", "gcs", "gcsfs.core"),
+        ("az://a/x", "azure", "adlfs"),
+        ("abfss://a/x", "azure", "adlfs"),
+    ],
 )
 def test_a_library_that_is_not_installed_is_named_with_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, location: str, extra: str
+    monkeypatch: pytest.MonkeyPatch, location: str, extra: str, library: str
 ) -> None:
-    def missing(*_: Any, **__: Any) -> None:
-        raise ImportError("no such module")
-
-    monkeypatch.setattr("fsspec.filesystem", missing)
+    monkeypatch.setitem(sys.modules, library, None)
+    for name in ("s3", "gcs", "az", "abfss"):
+        monkeypatch.delitem(_registry, name, raising=False)
     with pytest.raises(OSError, match=rf"is not installed: pip install 'flux-pipelines\[{extra}\]'"):
         files.read(location)
 

@@ -359,6 +359,11 @@ async def test_no_error_of_the_account_repeats_the_key(bfl: FakeBfl, key: str) -
     assert_silent(caught.value, key)
 
 
+def chain_of(error: BaseException | None) -> list[BaseException]:
+    """The error and what it was raised in, which Dask sends along."""
+    return [] if error is None else [error, *chain_of(error.__cause__ or error.__context__)]
+
+
 def assert_silent(error: BaseException, key: str) -> None:
     """Neither the error nor its traceback, also with the values of the library's variables, tells the key."""
     told = traceback.TracebackException.from_exception(error, capture_locals=True)
@@ -368,6 +373,7 @@ def assert_silent(error: BaseException, key: str) -> None:
     assert not holds(repr(error) + repr(error.args) + repr(vars(error)), key)
     assert not holds("".join(traceback.format_exception(error)), key)
     assert not holds(pickle.dumps(error), key)
+    assert not holds(pickle.dumps([(type(one), one.args, vars(one)) for one in chain_of(error)]), key)
     values = [(f"{f.name}: {name}", value) for f in ours for name, value in (f.locals or {}).items()]
     # httpx shows an answer with its reason phrase, in which no service puts a key.
     assert [place for place, value in values if holds(value, key) and not value.startswith("<Response")] == []
