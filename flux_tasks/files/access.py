@@ -227,10 +227,13 @@ def _temporary(path: str, data: bytes) -> Iterator[str]:
         os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - as above
         handle = os.open(temporary, _NEW, 0o666)
     try:
-        with open(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # the promise holds through a power cut, too; see sync_folder
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+            os.fsync(handle)  # the promise holds through a power cut, too; see sync_folder
+        finally:
+            os.close(handle)
         yield temporary
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -160,6 +162,8 @@ def draw(path: Path, sections: Sequence[Section]) -> list[tuple[str, str, str]]:
     from matplotlib import pyplot
 
     plots = []
+    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+    path.with_suffix("").mkdir()
     for section in sections:
         shown = [r for r in section.results if not r.note]
         if not section.is_chain or not shown:
@@ -176,8 +180,7 @@ def draw(path: Path, sections: Sequence[Section]) -> list[tuple[str, str, str]]:
             axis.margins(x=0.15)
             axis.set_xticks([])
             axis.spines[["top", "right", "bottom"]].set_visible(False)
-        name = f"{path.stem}/{section.title.lower().replace(' ', '-')}.svg"
-        path.with_suffix("").mkdir(exist_ok=True)
+        name = f"{path.stem}/{'-'.join(re.findall(r'[a-z0-9]+', section.title.lower()))}.svg"
         figure.savefig(path.parent / name, bbox_inches="tight", metadata={"Date": None})
         pyplot.close(figure)
         plots.append((section.title, f"{section.title}: share of slots, CPU a job and peak memory as bars", name))
