@@ -180,11 +180,12 @@ def _module_digest(module: types.ModuleType) -> str:
 
 def _gone(module: types.ModuleType, text: bytes) -> Iterator[str]:
     """Return the code of each function of ``module`` that ``text``, what its file holds now, does not have."""
-    if type(getattr(module, "__loader__", None)) is not SourceFileLoader:  # others, as pytest's, change what they load
+    loader = getattr(module, "__loader__", None)
+    if not isinstance(loader, SourceFileLoader):  # pytest's loads other code than it has read
         return
     file = str(module.__file__)
     try:
-        written = set(_codes(compile(text, file, "exec", dont_inherit=True)))
+        written = set(_codes(loader.source_to_code(text, file)))  # libraries such as beartype change it here
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         written = set()
     for function in [*_functions(module, module)]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -154,14 +156,12 @@ def test_a_run_that_makes_no_job_needs_no_server_and_says_that_prefect_has_no_fl
 
 
 def test_the_embedded_server_records_a_run_and_ends_with_it(folder: Path, bfl: FakeBfl) -> None:
-    import sqlite3
-
     cli = Cli(folder)
     cli.environment["PREFECT_HOME"] = str(folder / "prefect")
     done = cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, "--prefect", "embedded", key="k")
     assert done.returncode == 0, done.stderr
     assert bfl.jobs == 4
-    with sqlite3.connect(folder / "prefect" / "prefect.db") as database:
+    with closing(sqlite3.connect(folder / "prefect" / "prefect.db")) as database:
         assert database.execute("select state_name from flow_run").fetchall() == [("Completed",)]
         names = database.execute("select name, state_name from task_run order by name").fetchall()
     assert names == [(f"{step} p{n}", "Completed") for step in ("deblur", "erase") for n in range(2)]

@@ -51,6 +51,11 @@ class _Loop(asyncio.SelectorEventLoop):
     def _worked(self, _: object) -> None:
         self.selector.working -= 1
 
+    async def shutdown_default_executor(self, *timeout: Any) -> None:
+        """See ``asyncio``, which waits for threads here, from Python 3.13 on for 300 seconds of this loop's time."""
+        self.selector.working += 1
+        await super().shutdown_default_executor(*timeout)
+
 
 def run_in_virtual_time(coroutine: Coroutine[Any, Any, T], monkeypatch: pytest.MonkeyPatch) -> T:
     """Run ``coroutine``; ``time.monotonic`` is the time of its loop meanwhile."""
