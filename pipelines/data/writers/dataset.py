@@ -111,6 +111,8 @@ class Dataset:
             if not files.create(place, own):
                 self.check_writer()
         self._is_begun = True
+        self._index = None  # another process may have written since it was read
+        self._intact.clear()
         self._staging.clear()
         is_clean = files.exists(self._at(MARKER))
         if not is_clean:

@@ -1,0 +1,58 @@
+"""Rows of a dataset that several versions of a recipe, or several runs at once, write."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from recipes import Place, age, perform
+
+from flux_tasks import files
+from pipelines.data.writers.rows import RowIndex
+from pipelines.data.writers.verify import verify
+from pipelines.recipe import Recipe
+from pipelines.run.datasets import Datasets
+
+FORMATS = ("imagefolder", "parquet", "webdataset")
+
+
+def recipe(here: Place, kind: str, source: dict[str, Any]) -> Recipe:
+    output = {"dataset": "FOLDER/out", "format": kind}
+    return here.recipe({"source": source, "steps": [{"deblur": {}}], "output": output})
+
+
+def rows(here: Place) -> list[dict[str, Any]]:
+    index = RowIndex(str(here.folder / "out"))
+    return [json.loads(line) for part in index.parts for line in index.lines(part)]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_cell_that_becomes_what_it_was_is_what_its_row_says_again(here: Place, kind: str) -> None:
+    table = here.folder / "t.csv"
+    table.write_text("file,caption\np0,a cat\np1,a dog\n")
+    age(here.folder)
+    made = recipe(here, kind, {"table": "FOLDER/t.csv", "image": "FOLDER/photos/{{ file }}.png"})
+    for caption in ("a cat", "a lion", "a cat"):
+        table.write_text(f"file,caption\np0,{caption}\np1,a dog\n")
+        perform(made, here.settings)
+        assert sorted(row["caption"] for row in rows(here)) == sorted([caption, "a dog"])
+    assert here.jobs == 2
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_rows_of_a_run_that_began_and_ended_while_another_waited_stay(
+    here: Place, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Datasets.open
+
+    def wait_for_another(datasets: Datasets, prints: files.Fingerprints) -> None:
+        opened(datasets, prints)
+        datasets.read()
+        monkeypatch.undo()
+        perform(recipe(here, kind, {"images": "FOLDER/photos/p1.png"}), here.settings)
+
+    monkeypatch.setattr(Datasets, "open", wait_for_another)
+    perform(recipe(here, kind, {"images": "FOLDER/photos/p0.png"}), here.settings)
+    assert sorted(row["id"] for row in rows(here)) == ["p0", "p1"]
+    assert [finding for finding in verify(str(here.folder / "out")) if finding] == []
