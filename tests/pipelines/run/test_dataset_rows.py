@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from pipelines.run.datasets import Datasets
 FORMATS = ("imagefolder", "parquet", "webdataset")
 
 
-def recipe(here: Place, kind: str, source: dict[str, Any]) -> Recipe:
-    output = {"dataset": "FOLDER/out", "format": kind}
+def recipe(here: Place, kind: str, source: dict[str, Any], **more: Any) -> Recipe:
+    output = {"dataset": "FOLDER/out", "format": kind, **more}
     return here.recipe({"source": source, "steps": [{"deblur": {}}], "output": output})
 
 
@@ -56,3 +57,22 @@ def test_the_rows_of_a_run_that_began_and_ended_while_another_waited_stay(
     perform(recipe(here, kind, {"images": "FOLDER/photos/p0.png"}), here.settings)
     assert sorted(row["id"] for row in rows(here)) == ["p0", "p1"]
     assert [finding for finding in verify(str(here.folder / "out")) if finding] == []
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "p0.png.json"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"deblur", b"reblur")])
+def test_text_of_an_imagefolder_that_somebody_has_changed_is_written_again(
+    here: Place, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    age(here.folder)
+    made = recipe(here, "imagefolder", {"images": "FOLDER/photos/*.png"}, provenance=True)
+    perform(made, here.settings)
+    place, jobs = here.folder / "out" / "train" / name, here.jobs
+    before = place.read_bytes()
+    place.write_bytes(damage(before))
+    assert place.read_bytes() != before
+    perform(made, here.settings)
+    assert (place.read_bytes(), here.jobs) == (before, jobs)
+    written = place.stat().st_mtime_ns
+    perform(made, here.settings, verify=True)
+    assert place.stat().st_mtime_ns == written
