@@ -8,8 +8,8 @@
 The scope is a digest of all that decides a result besides the item: recipe, code of functions, constants, seed, engine,
 revisions of tools, place and generation of the store, version of this program. The key is a digest of the item's
 names. A line is believed only while every file that was read or looked for, and every result that was written, has the
-fingerprint of then. So whatever changes leads to the long way, which is always right. Runs and plans read it, runs
-write it.
+fingerprint of then, and every row that was written is in its dataset as it was. So whatever changes leads to the long
+way, which is always right. Runs and plans read it, runs write it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from flux_tasks import files
 from flux_tasks.store.records import Store
@@ -30,14 +30,18 @@ from pipelines.data.inputs import KnownInputs, ReadFiles
 from pipelines.data.items import Item
 from pipelines.data.keyed_lines import KeyedLines, digest_of, files_of_runs, program_version
 from pipelines.data.manifest import FINE, ItemOutcome, ManifestRow, StepOutcome
+from pipelines.data.writers.rows import KnownRows, PlacedRow
 from pipelines.language.compiled import CompiledRecipe
 
 __all__ = ["OldIndex", "Settled", "SettledItems", "old_indexes"]
 
-_FORMAT = 2
+_FORMAT = 3
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KIND = "settled"
 _SCOPE = re.compile(r"[0-9a-f]{40}")
+
+AddLater: TypeAlias = Callable[[Mapping[str, "str | None"], Sequence[PlacedRow]], None]
+"""Called with the fingerprints of an item's outputs, and its rows of datasets."""
 
 
 def _scope_of(recipe: CompiledRecipe, engine: str, seed: int | None, store: Store) -> str:
@@ -96,6 +100,7 @@ class SettledItems:
         self._store, self._recipe, self._run_id, self._whole = store, recipe, run_id, whole
         self._scope = _scope_of(recipe, engine, seed, store)
         self._lines = KeyedLines(store.location(_KIND, self._scope), run_id, is_trusted=is_trusted)
+        self._rows = KnownRows()
         self._last: tuple[Item | None, str] = None, ""
         data = recipe.to_data()
         self._counts = "index" in json.dumps([data.get(name) for name in ("steps", "output", "source")], default=str)
@@ -137,7 +142,7 @@ class SettledItems:
             paths: where its results go.
 
         Raises:
-            BlockingIOError: a remote folder has to be listed first, and ``may_wait`` is False.
+            BlockingIOError: a remote folder has to be listed first, or a dataset read, and ``may_wait`` is False.
         """
         known = None if item.error or not self._lines else self._lines.get(self._key(item))
         if known is None or (self._whole and known.get("run") == self._whole):
@@ -148,6 +153,8 @@ class SettledItems:
                     return None
                 if fingerprint == files.MISSING and self._is_misnamed(location, may_wait=may_wait):
                     return None
+            if not all(self._rows.has(*place, may_wait=may_wait) for place in known["rows"]):
+                return None
             row: ManifestRow = known["row"]
             places = {output.get("row", output["path"]) for output in row["outputs"]}
             if not places <= set(paths) or not self._has_pictures(row):
@@ -203,20 +210,18 @@ class SettledItems:
         noted = self._noted(item, read, row, remarks)
         if noted is not None and None not in written.values():
             key, known = noted
-            self._lines.add(key, {**known, "results": dict(written)})
+            self._lines.add(key, {**known, "results": dict(written), "rows": []})
 
-    def add_later(
-        self, item: Item, read: ReadFiles, row: ManifestRow, remarks: Sequence[tuple[str, str]]
-    ) -> Callable[[Mapping[str, str | None]], None]:
+    def add_later(self, item: Item, read: ReadFiles, row: ManifestRow, remarks: Sequence[tuple[str, str]]) -> AddLater:
         """Return what does ``add`` once the outputs are written; a kB is in memory until then."""
         noted = self._noted(item, read, row, remarks)
         if noted is None:
-            return lambda _: None
+            return lambda *_: None
         key, small = noted[0], zlib.compress(json.dumps(noted[1], default=str).encode())
 
-        def add(written: Mapping[str, str | None]) -> None:
+        def add(written: Mapping[str, str | None], rows: Sequence[PlacedRow]) -> None:
             if None not in written.values():
-                self._lines.add(key, {**json.loads(zlib.decompress(small)), "results": dict(written)})
+                self._lines.add(key, {**json.loads(zlib.decompress(small)), "results": dict(written), "rows": rows})
 
         return add
 

@@ -48,6 +48,10 @@ async def walk(item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> Walk
     return await _Walk(item, recipe, answers).run()
 
 
+class _Held(Exception):
+    """A plan has come to a job that is held: the run has no result of it, and ends the item there."""
+
+
 class _Walk:
     def __init__(self, item: Item, recipe: CompiledRecipe, answers: NodeAnswers) -> None:
         self._item = item
@@ -112,6 +116,8 @@ class _Walk:
                 raise self._foreseen[node.id]
         except NeedsJob:
             raise
+        except _Held:
+            return
         except InVain:
             is_given_up = True
         except Exception as problem:
@@ -217,6 +223,8 @@ class _Walk:
                     outcome = _warned(outcome, f"kept, though {'; '.join(failures)}")
             finally:  # what was paid for is noted, whatever happens to its picture
                 await self._answers.note(attempt, outcome)
+            if outcome.kind is StepOutcome.HELD:
+                raise _Held
             if isinstance(outcome.image, Placeholder) and outcome.kind is not StepOutcome.UNCHANGED:
                 return await self._unjudged(first, outcome.image, tries[number + 1 :])
             if is_taken or not failures:

@@ -99,10 +99,10 @@ class ItemPlan:
         keys = call.identity(tally.engine).keys
         key = keys[0]
         image = Placeholder.made_of(key, size=call.output_size, name=call.name)
-        if tally.is_planned(key):
-            return Outcome(StepOutcome.SHARED, image)
         entry = next((tally.journal[one] for one in keys if one in tally.journal), None)
         standing = Standing.FREE if entry is None else entry.standing(tally.settings)
+        if tally.is_planned(key) and _OUTCOMES[standing] is not StepOutcome.HELD:
+            return Outcome(StepOutcome.SHARED, image)
         if standing is Standing.FREE and await attempt.is_in_vain():
             raise InVain
         tally.add_planned(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -21,8 +22,9 @@ from pipelines.data.manifest import StepRow
 from pipelines.data.outputs import BESIDE
 from pipelines.data.writers.card import Card
 from pipelines.data.writers.checks import DatasetChecks
-from pipelines.data.writers.dataset import Dataset, Written
+from pipelines.data.writers.dataset import Dataset
 from pipelines.data.writers.provenance import facts_of, lineage, provenance_of, public
+from pipelines.data.writers.rows import PlacedRow, placed
 from pipelines.data.writers.schema import IMAGE, Row, Schema
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.output import Conversion, Output
@@ -33,11 +35,11 @@ __all__ = ["Datasets", "NewRow", "Result", "make_row"]
 
 @dataclass(frozen=True)
 class NewRow:
-    """A row for a dataset; ``written`` is called once it is safe there."""
+    """A row for a dataset; ``written`` is called with its place and its fingerprints once it is safe there."""
 
     dataset: str
     row: Row
-    written: Written
+    written: Callable[[PlacedRow, Mapping[str, str | None]], None]
 
 
 class Datasets:
@@ -112,9 +114,10 @@ class Datasets:
             return
         try:
             line = dataset.line_of(row)
+            written = partial(new.written, placed(new.dataset, row.split, row.name, line))
             prints = dataset.find(row, line)
             if prints is not None:
-                new.written(prints)
+                written(prints)
                 return
             try:
                 data = {name: image.read() for name, image in row.pictures.items()}
@@ -122,7 +125,7 @@ class Datasets:
                 self._unread.append(f"{row.name}: {error}")
                 self._warn(f"{row.name} has no row in {files.quoted(new.dataset)}: {error}")
                 return
-            dataset.add(row, line, data, new.written)
+            dataset.add(row, line, data, written)
         except Exception as error:  # libraries of formats have errors of their own
             self._break(new.dataset, error)
 

@@ -25,8 +25,9 @@ from pipelines.data.inputs import ReadFiles
 from pipelines.data.items import Item
 from pipelines.data.manifest import ManifestRow, StepOutcome
 from pipelines.data.outputs import FULL, write_output
-from pipelines.data.settled import SettledItems
+from pipelines.data.settled import AddLater, SettledItems
 from pipelines.data.writers.provenance import SIDECAR, lineage, provenance_of
+from pipelines.data.writers.rows import PlacedRow
 from pipelines.data.writers.schema import IMAGE, Row
 from pipelines.execution import expectations, local_steps
 from pipelines.execution.answers import Attempt, InVain, NeedsJob, Outcome, Place
@@ -337,17 +338,14 @@ class ItemRun:
         self._row.fail(place if isinstance(place, str) else place.id, problem)
 
 
-def _new_rows(
-    rows: Sequence[tuple[str, Row]], prints: Mapping[str, str | None], add: Callable[[Mapping[str, str | None]], None]
-) -> list[NewRow]:
+def _new_rows(rows: Sequence[tuple[str, Row]], prints: Mapping[str, str | None], add: AddLater) -> list[NewRow]:
     """Return rows; the item is settled (``add``) once all of them are safe."""
-    found, left = dict(prints), len(rows)
+    found, placed = dict(prints), list[PlacedRow]()
 
-    def written(own: Mapping[str, str | None]) -> None:
-        nonlocal left
+    def written(row: PlacedRow, own: Mapping[str, str | None]) -> None:
         found.update(own)
-        left -= 1
-        if not left:
-            add(found)
+        placed.append(row)
+        if len(placed) == len(rows):
+            add(found, placed)
 
     return [NewRow(dataset, row, written) for dataset, row in rows]

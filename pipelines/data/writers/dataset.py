@@ -68,6 +68,8 @@ class Dataset:
         self._index: RowIndex | None = None
         self._open: dict[str, OpenPart] = {}
         self._intact: dict[str, bool] = {}
+        self._metadata: dict[str, dict[str, Any]] = {}
+        """Bytes and digest of the metadata of each split, once it is written."""
         self._is_begun = False
 
     def _at(self, *parts: str) -> str:
@@ -111,6 +113,8 @@ class Dataset:
             if not files.create(place, own):
                 self.check_writer()
         self._is_begun = True
+        self._index = None  # another process may have written since it was read
+        self._intact.clear()
         self._staging.clear()
         is_clean = files.exists(self._at(MARKER))
         if not is_clean:
@@ -157,7 +161,8 @@ class Dataset:
             pictures = {self._at(row.split, file_name(row, name)): image for name, image in row.pictures.items()}
             is_there = all(_digest_at(place) == image.digest for place, image in pictures.items())
             beside = self._at(row.split, f"{file_name(row, IMAGE)}{SIDECAR}")
-            is_there = is_there and (not row.sidecar or files.exists(beside))
+            wanted = hashlib.sha256(row.sidecar.encode("utf-8", "replace")).hexdigest()
+            is_there = is_there and (not row.sidecar or _digest_at(beside) == wanted)
             places = [*pictures, *([beside] if row.sidecar else [])] if is_there else []
         return {place: self._prints.of(place) or self._prints.of_written(place) for place in places} or None
 
@@ -165,9 +170,7 @@ class Dataset:
         """Check whether a shard is as it was written; of one in a bucket only its size is looked at."""
         if part.name not in self._intact:
             place = self._at(part.header["file"])
-            is_same = files.size(place) == part.header["bytes"]
-            is_same = is_same and (not files.is_local(place) or _digest_at(place) == part.header["sha256"])
-            self._intact[part.name] = is_same
+            self._intact[part.name] = _is_as_written(place, part.header)
         return self._intact[part.name]
 
     def add(self, row: Row, line: bytes, data: Mapping[str, bytes], written: Written) -> None:
@@ -293,13 +296,15 @@ class Dataset:
             self.abandon()
 
     def _is_whole(self) -> bool:
-        """Check whether the run that wrote last has come to its end, and an imagefolder has its metadata."""
+        """Check whether the run that wrote last has come to its end, and an imagefolder has its metadata as written."""
         try:
-            splits = json.loads(files.read(self._at(MARKER)))["rows"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            figures = json.loads(files.read(self._at(MARKER)))
+            splits, known = figures["rows"], figures.get("metadata", {})
+            is_folder = self.output.format == "imagefolder"
+            places = {split: self._at(split, "metadata.jsonl") for split in splits if is_folder}
+            return all(_is_as_written(place, known.get(split)) for split, place in places.items())
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return False
-        is_folder = self.output.format == "imagefolder"
-        return all(files.exists(self._at(split, "metadata.jsonl")) for split in splits if is_folder)
 
     def abandon(self) -> None:
         """Leave the dataset to the next writer, without what is not safe yet."""
@@ -374,6 +379,7 @@ class Dataset:
                         old.difference_update(_files_of(part.split, row))
         for split, file in metadata.items():
             if Path(file.name).stat().st_size:
+                self._metadata[split] = _sums(Path(file.name))
                 files.patiently(self._staging.publish, Path(file.name), self._at(split, "metadata.jsonl"))
             else:  # all rows were taken out
                 files.remove(self._at(split, "metadata.jsonl"))
@@ -397,6 +403,7 @@ class Dataset:
             "format": self.output.format,
             "rows": {split: count for split, count in sorted(rows.items()) if count},
             **({"shards": shards} if shards else {}),
+            **({"metadata": self._metadata} if self._metadata else {}),
         }
 
     def _shards(self) -> list[Part]:
@@ -420,6 +427,18 @@ def _digest_at(place: str) -> str:
             return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
     except FileNotFoundError:
         return ""
+
+
+def _is_as_written(place: str, known: Mapping[str, Any] | None) -> bool:
+    """Check whether a file has its bytes; of one in a bucket only the size is looked at.
+
+    Args:
+        known: what ``_sums`` has returned of it; None, from an earlier version, lets any file do.
+    """
+    if known is None:
+        return files.exists(place)
+    is_same = files.size(place) == known["bytes"]
+    return is_same and (not files.is_local(place) or _digest_at(place) == known["sha256"])
 
 
 def _sums(file: Path) -> dict[str, Any]:

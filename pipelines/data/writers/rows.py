@@ -12,17 +12,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from flux_tasks import files
 
-__all__ = ["HOME", "Part", "RowIndex", "key_of"]
+__all__ = ["HOME", "KnownRows", "Part", "PlacedRow", "RowIndex", "identity_of", "key_of", "part_name", "placed"]
 
 HOME = ".flux"
 """The folder in a dataset that is this program's own; ``datasets`` and the Hugging Face Hub pass over it."""
+
+PlacedRow: TypeAlias = tuple[str, str]
+"""A row as it is in a dataset: the folder of that, and hex digits that tell name and line from any other."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,11 @@ def identity_of(line: bytes) -> bytes:
     return hashlib.blake2b(line, digest_size=8).digest()
 
 
+def placed(folder: str, split: str, name: str, line: bytes) -> PlacedRow:
+    """Return the row with this name and line in the dataset in ``folder``."""
+    return folder, (key_of(split, name) + identity_of(line)).hex()
+
+
 class RowIndex:
     """The rows of a dataset; of each some 200 bytes are in memory.
 
@@ -103,6 +113,10 @@ class RowIndex:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def digests(self) -> Iterator[bytes]:
+        """Yield of each row what ``placed`` says of it."""
+        return (key + identity for key, (_, identity) in self._rows.items())
 
     @staticmethod
     def _read(part: Part) -> Iterator[tuple[bytes, bytes]]:
@@ -158,6 +172,35 @@ class RowIndex:
             found = self.find(key_of(part.split, json.loads(line)["id"]))
             if (found is not None and found[0] is part) == is_current:
                 yield line
+
+
+class KnownRows:
+    """The rows of datasets, each read when it is first asked for; of each row some 100 bytes are in memory.
+
+    Any number of threads may use it.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, set[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def has(self, folder: str, digest: str, *, may_wait: bool = True) -> bool:
+        """Check whether a dataset has a row with this name and line; False if it cannot be read.
+
+        Args:
+            folder, digest: what ``placed`` has returned.
+
+        Raises:
+            BlockingIOError: the dataset has to be read first, and ``may_wait`` is False.
+        """
+        if folder not in self._found and not may_wait:
+            raise BlockingIOError
+        with self._lock:
+            if folder not in self._found:
+                self._found[folder] = set()
+                with suppress(OSError):
+                    self._found[folder] = set(RowIndex(folder).digests())
+        return bytes.fromhex(digest) in self._found[folder]
 
 
 def header_of(location: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -199,6 +200,20 @@ def test_jobs_that_may_have_been_charged_are_held_not_paid_for(here: Place, pain
     paid = here.jobs
     run, _ = perform(recipe(here, TWO_STEPS), here.settings)
     assert (run.summary.jobs, here.jobs, dict(run.summary.counts)) == (0, paid, {"held": 3})
+
+
+def test_what_comes_after_a_held_job_is_no_job_of_a_plan(here: Place, painter: Painter) -> None:
+    steps = "  - deblur: {}\n  - edit: {model: flux-2-pro, prompt: x}"
+    shutil.copy(here.folder / "photos" / "p0.png", here.folder / "photos" / "twin.png")  # has the same job
+    painter.submit_answer = Answer(200, cut=0)
+    try:
+        perform(recipe(here, steps), here.settings)
+    finally:
+        painter.submit_answer = None
+    found, paid = planned(here, steps), here.jobs
+    run, _ = perform(recipe(here, steps), here.settings)
+    assert (found.jobs, step(found, "edit").blocked) == (0, 4)
+    assert (here.jobs - paid, dict(run.summary.counts)) == (0, {"held": 4})
 
 
 @pytest.mark.parametrize("policy", ["hold", "resubmit"])

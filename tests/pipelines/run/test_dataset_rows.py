@@ -1,0 +1,78 @@
+"""Rows of a dataset that several versions of a recipe, or several runs at once, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from recipes import Place, age, perform
+
+from flux_tasks import files
+from pipelines.data.writers.rows import RowIndex
+from pipelines.data.writers.verify import verify
+from pipelines.recipe import Recipe
+from pipelines.run.datasets import Datasets
+
+FORMATS = ("imagefolder", "parquet", "webdataset")
+
+
+def recipe(here: Place, kind: str, source: dict[str, Any], **more: Any) -> Recipe:
+    output = {"dataset": "FOLDER/out", "format": kind, **more}
+    return here.recipe({"source": source, "steps": [{"deblur": {}}], "output": output})
+
+
+def rows(here: Place) -> list[dict[str, Any]]:
+    index = RowIndex(str(here.folder / "out"))
+    return [json.loads(line) for part in index.parts for line in index.lines(part)]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_cell_that_becomes_what_it_was_is_what_its_row_says_again(here: Place, kind: str) -> None:
+    table = here.folder / "t.csv"
+    table.write_text("file,caption\np0,a cat\np1,a dog\n")
+    age(here.folder)
+    made = recipe(here, kind, {"table": "FOLDER/t.csv", "image": "FOLDER/photos/{{ file }}.png"})
+    for caption in ("a cat", "a lion", "a cat"):
+        table.write_text(f"file,caption\np0,{caption}\np1,a dog\n")
+        perform(made, here.settings)
+        assert sorted(row["caption"] for row in rows(here)) == sorted([caption, "a dog"])
+    assert here.jobs == 2
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_rows_of_a_run_that_began_and_ended_while_another_waited_stay(
+    here: Place, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Datasets.open
+
+    def wait_for_another(datasets: Datasets, prints: files.Fingerprints) -> None:
+        opened(datasets, prints)
+        datasets.read()
+        monkeypatch.undo()
+        perform(recipe(here, kind, {"images": "FOLDER/photos/p1.png"}), here.settings)
+
+    monkeypatch.setattr(Datasets, "open", wait_for_another)
+    perform(recipe(here, kind, {"images": "FOLDER/photos/p0.png"}), here.settings)
+    assert sorted(row["id"] for row in rows(here)) == ["p0", "p1"]
+    assert [finding for finding in verify(str(here.folder / "out")) if finding] == []
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "p0.png.json"])
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data.replace(b"deblur", b"reblur")])
+def test_text_of_an_imagefolder_that_somebody_has_changed_is_written_again(
+    here: Place, name: str, damage: Callable[[bytes], bytes]
+) -> None:
+    age(here.folder)
+    made = recipe(here, "imagefolder", {"images": "FOLDER/photos/*.png"}, provenance=True)
+    perform(made, here.settings)
+    place, jobs = here.folder / "out" / "train" / name, here.jobs
+    before = place.read_bytes()
+    place.write_bytes(damage(before))
+    assert place.read_bytes() != before
+    perform(made, here.settings)
+    assert (place.read_bytes(), here.jobs) == (before, jobs)
+    written = place.stat().st_mtime_ns
+    perform(made, here.settings, verify=True)
+    assert place.stat().st_mtime_ns == written
