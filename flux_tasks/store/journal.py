@@ -338,12 +338,16 @@ class Journal:
         return replace(entry, decision=record["decision"])
 
     def entries(self) -> list[Entry]:
-        """Return all unsettled jobs, each with its last attempt."""
+        """Return all entries, each job with its last attempt."""
         last: dict[str, int] = {}
         for name in self._store.records(_KIND):
             key, _, attempt = name.partition("~")
             last[key] = max(last.get(key, 1), int(attempt) if attempt.isdecimal() else 1)
         return [entry for key, attempt in last.items() if (entry := self._attempt(key, attempt))]
+
+    def unsettled(self) -> list[Entry]:
+        """Return the entries whose result is not in the store: a process that has died leaves the others."""
+        return [entry for entry in self.entries() if entry.refresh or self._store.result(entry.key) is None]
 
 
 def _name(key: str, attempt: int) -> str:

@@ -74,7 +74,8 @@ class PastRun:
         run_id = find_run(place, name)
         record = run_record(place, run_id)
         if record is None:
-            raise _no_run(place, name, [run_id])
+            what = f"{place.location('runs', run_id, 'run.json')} is missing or damaged: run the recipe itself again"
+            raise RecipeError([Problem("run", what)])
         if record["folder"] != str(Path.cwd()) and _is_relative(record):
             what = f"{run_id} was made in {record['folder']}, and its paths are relative: run this there"
             raise RecipeError([Problem("run", what)])

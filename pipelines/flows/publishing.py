@@ -51,10 +51,19 @@ _items = logging.getLogger("pipelines.run.items")
 _task_runs = logging.getLogger("prefect.task_runs")
 
 
+_STOPPED, _MANIFEST = "stopped: ", ". Manifest: "  # of what a flow run says of its end
+
+
 def end_of(summary: Summary) -> dict[str, int] | State[Any]:
     """Return what a flow run ends with: its counts, or Failed with the reason if not every item ended well."""
-    problem = f"stopped: {summary.stopped}" if summary.stopped else summary.problem
-    return Failed(message=f"{problem}. Manifest: {summary.manifest}") if problem else dict(summary.counts)
+    problem = f"{_STOPPED}{summary.stopped}" if summary.stopped else summary.problem
+    return Failed(message=f"{problem}{_MANIFEST}{summary.manifest}") if problem else dict(summary.counts)
+
+
+def is_over(state: State[Any]) -> bool:
+    """Return whether a flow run has worked on all of its items, however these have ended."""
+    message = state.message or ""
+    return state.is_completed() or (_MANIFEST in message and not message.startswith(_STOPPED))
 
 
 @asynccontextmanager

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flux_tasks.store.owner import is_process_alive
@@ -36,8 +37,25 @@ def _root() -> str:
 
 
 def remove_scratch() -> None:
-    """Remove the folders of processes that were killed; so does whatever such a process has started, at its own end."""
+    """Remove the folders of processes that were killed, and end what still writes there.
+
+    So does whatever such a process has started, at its own end.
+    """
     for folder in Path(_root()).glob(f"{_PREFIX}*-*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdecimal() and not is_process_alive(int(pid)):
+            _end_writers(folder)
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_writers(folder: Path) -> None:
+    """End the processes with a file of this folder open: Ray's agents outlive a killed cluster by a minute.
+
+    A system without ``/proc`` leaves them that minute.
+    """
+    inside = f"{folder.resolve()}{os.sep}"
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        pid = int(descriptor.parts[2])
+        with suppress(OSError):  # it has ended, or is another user's
+            if pid != os.getpid() and str(descriptor.readlink()).startswith(inside):
+                os.kill(pid, signal.SIGKILL)

@@ -21,8 +21,9 @@ from prefect.utilities.urls import url_for
 from flux_tasks.errors import EndpointUnreachable, cut
 from flux_tasks.store.records import Store
 from pipelines.flows.deployed import settings_with_key
+from pipelines.flows.publishing import is_over
 from pipelines.flows.served.deployment import Deployment, check_pool, check_server
-from pipelines.flows.served.watch import Start, watch
+from pipelines.flows.served.watch import End, Start, watch
 from pipelines.flows.stopping import shorten_tracebacks, tied_to_this_process
 
 __all__ = ["register", "serve"]
@@ -173,17 +174,22 @@ def _starter(deployment: UUID, tell: Callable[[str], None]) -> Start:
     """Return what starts a run of a deployment; asked twice for one listing, the server starts one."""
 
     told = set[str]()
+    ended = set[UUID]()
     this_process = secrets.token_hex(8)  # a restart may have to start the same again
 
-    async def start(digest: str, why: str) -> bool:
-        key = f"{deployment}-{this_process}-{digest}"
+    async def start(digest: str, why: str) -> End:
+        key = f"{deployment}-{this_process}-{len(ended)}-{digest}"
         async with get_client() as client:
             run = await client.create_flow_run_from_deployment(deployment, idempotency_key=key)
-        if digest not in told:
+        if key not in told:
             tell(f"{why}: {url_for('flow-run', obj_id=run.id)}")
-            told.add(digest)
-        ended: FlowRun = await wait_for_flow_run(run.id, timeout=None)
-        return ended.state is not None and ended.state.is_completed()
+            told.add(key)
+        last: FlowRun = await wait_for_flow_run(run.id, timeout=None)
+        state = last.state
+        ended.add(run.id)
+        if state is None or state.is_cancelled():
+            return End.CANCELLED
+        return End.OVER if is_over(state) else End.BROKEN_OFF
 
     return start
 

@@ -2,7 +2,8 @@
 
 A place is listed every so often. Once a listing is the same twice, and has a picture that no run was started for, a run
 is started. Once that has come to its end, what it was started for is kept in the store, so that a restart neither
-misses a picture nor starts a run for it again::
+misses a picture nor starts a run for it again. A run that was killed or stopped is started again after a while, since
+nothing else would collect what it has paid for::
 
     watched/<digest of name and place>.json     short hashes of the pictures, each with its fingerprint
 """
@@ -16,6 +17,8 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from enum import Enum
+from math import inf
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, quote, reason_of
@@ -24,10 +27,24 @@ from pipelines.data.formats import folders
 from pipelines.flows.stopping import tied_to_this_process
 from pipelines.language.compiled import CompiledRecipe
 
-__all__ = ["Start", "check_place", "start_processes", "watch"]
+__all__ = ["End", "Start", "check_place", "start_processes", "watch"]
 
-Start = Callable[[str, str], Awaitable[bool]]
+
+class End(Enum):
+    """How a run has ended: it has come to its end, a person has ended it, or something else has."""
+
+    OVER = "over"
+    CANCELLED = "cancelled"
+    BROKEN_OFF = "broken off"
+
+
+Start = Callable[[str, str], Awaitable[End]]
 """Starts a run; it is given a digest of what was found, the same for the same listing, and a sentence about it."""
+
+AGAIN = 60.0
+"""Seconds until a run that was broken off is started again; each time four times as many, up to ``AT_MOST``."""
+
+AT_MOST = 3_600.0
 
 _KIND = "watched"
 
@@ -80,11 +97,12 @@ async def watch(
 ) -> None:
     """Start a run when there are new pictures in a place, until it is cancelled.
 
-    A run that did not come to its end, because it or this process was ended, is started again after a restart: it
-    collects what was submitted, and what is settled costs nothing.
+    A run that did not come to its end, because it or this process was ended, is started again: after ``AGAIN`` seconds
+    and then ever more rarely, or after a restart. It collects what was submitted, and what is settled costs nothing.
+    One that a person has cancelled is started again after a restart only.
 
     Args:
-        start: called with a digest of the listing and the reason; returns whether the run has come to its end.
+        start: called with a digest of the listing and the reason; returns how the run has ended.
         name: what is run; the same place may be watched under several names.
         tell: called with what a person should know.
         pause: seconds between two listings.
@@ -94,18 +112,23 @@ async def watch(
     seen = frozenset(noted.get("seen", ()))
     before: frozenset[str] | None = None
     told = ""
+    clock, again, wait = asyncio.get_running_loop().time, inf, AGAIN
     while True:
         try:
             now = await asyncio.to_thread(pictures, place)
-            if now == before and now - seen:
+            if now == before and (now - seen or clock() >= again):
                 digest = hashlib.sha256("".join(sorted(now)).encode()).hexdigest()
-                count = len(now - seen)
-                why = f"{count} new {'picture' if count == 1 else 'pictures'} in {files.quoted(place)}"
+                why = f"the run for {files.quoted(place)} was broken off"
+                if count := len(now - seen):
+                    why = f"{count} new {'picture' if count == 1 else 'pictures'} in {files.quoted(place)}"
+                    wait = AGAIN
                 await asyncio.to_thread(store.put_record, _KIND, record, {"seen": []})  # until its end
-                is_over = await start(digest, why)
-                seen = now
-                if is_over:
+                end = await start(digest, why)
+                seen, again = now, inf
+                if end is End.OVER:
                     await asyncio.to_thread(store.put_record, _KIND, record, {"seen": sorted(seen)})
+                elif end is End.BROKEN_OFF:
+                    again, wait = clock() + wait, min(4 * wait, AT_MOST)
             if told:
                 tell(f"{files.quoted(place)} is watched again")
             before, told = now, ""
@@ -148,7 +171,7 @@ async def start_processes(
         program = [sys.executable, "-P", "-m", "pipelines.cli"]
         command = [*program, "run", recipe.file, "--prefect", "off", *given, *options]
 
-        async def start(_: str, why: str) -> bool:
+        async def start(_: str, why: str) -> End:
             async with turn:
                 tell(f"{name}: {why}: a run begins")
                 # In a session of its own, so that Ctrl-C reaches it once, by way of this process.
@@ -160,7 +183,7 @@ async def start_processes(
                     await _end(process)
                     raise
                 tell(f"{name}: the run ended with exit code {code}")
-                return code in (0, 1)  # some items may not have ended well; the others say that it was stopped
+                return End.OVER if code in (0, 1) else End.BROKEN_OFF  # 1: some items did not end well
 
         return start
 

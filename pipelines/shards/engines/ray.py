@@ -64,6 +64,8 @@ class Ray(Engine):
         def begin() -> None:
             options: dict[str, Any] = {"address": self._address}
             if not self._address:
+                # Else Ray kills the process of a shard just when that looks after what a killed run has left.
+                os.environ.setdefault("RAY_kill_child_processes_on_worker_exit", "false")
                 self._place = self._place or self._stack.enter_context(scratch())
                 options = {"address": "local", "num_cpus": self._count, "object_store_memory": _MEMORY}
                 options["include_dashboard"] = False

@@ -149,6 +149,15 @@ def test_a_held_job_is_a_problem_that_a_person_has_to_look_at(here_cli: Here, bf
     )
 
 
+def test_a_job_whose_result_is_there_is_neither_held_nor_in_flight(here_cli: Here, bfl: FakeBfl, folder: Path) -> None:
+    assert here_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key=KEY).returncode == 0
+    store = Store(str(folder / "store"))
+    [key, *_] = store.records("results")
+    Journal(store).put(Entry(key, "deblur-v1", "intent", "hens", 3.0, owner=""))  # its process died at its very end
+    assert "jobs" not in problems(here_cli, "--endpoint", bfl.url)
+    assert here_cli("store", "held").stdout == "no job is held\n"
+
+
 def test_a_prefect_server_that_is_configured_and_does_not_answer_is_told(
     here_cli: Here, bfl: FakeBfl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

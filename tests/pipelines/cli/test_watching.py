@@ -147,6 +147,12 @@ def test_damaged_records_of_runs_are_named(here_cli: Here, bfl: FakeBfl, folder:
         assert done.returncode != 0
         assert f"{run}/state.json is damaged" in done.stderr
         assert "no run" not in done.stdout
+    assert (
+        f"what run {run.name} in {folder / 'store'} has noted cannot be read: it is damaged"
+        in here_cli("status", "last").stderr
+    )
+    told = here_cli("retry", "last").stderr
+    assert f"{run}/run.json is missing or damaged: run the recipe itself again" in told
     (run / "state.json").unlink()
     assert f"{run}/run.json is damaged" in here_cli("history").stderr
 

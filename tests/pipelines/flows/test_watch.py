@@ -15,7 +15,7 @@ from fake_bfl import FakeBfl
 from PIL import Image
 from prefect import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
-from prefect.states import Cancelled, Completed
+from prefect.states import Cancelled, Completed, Crashed, Failed
 from waiting import PATIENCE, children, wait_until
 
 from flux_tasks.background import beside
@@ -23,7 +23,7 @@ from flux_tasks.store.owner import is_process_alive
 from flux_tasks.store.records import Store
 from pipelines.flows.served import serving
 from pipelines.flows.served import watch as watching
-from pipelines.flows.served.watch import pictures, watch
+from pipelines.flows.served.watch import End, pictures, watch
 
 
 class Watcher:
@@ -32,7 +32,8 @@ class Watcher:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.started: list[str] = []
-        self.is_over = True
+        self.reasons: list[str] = []
+        self.end = End.OVER
         self.told: list[str] = []
         self.looks = 0
         self.error: OSError | None = None
@@ -45,9 +46,10 @@ class Watcher:
 
         monkeypatch.setattr(watching, "pictures", look)
 
-    async def start(self, digest: str, why: str) -> bool:
+    async def start(self, digest: str, why: str) -> End:
+        self.reasons.append(why)
         self.started.append(why.partition(" in ")[0])
-        return self.is_over
+        return self.end
 
     def running(self) -> AbstractAsyncContextManager[None]:
         place, store = str(self.folder / "photos"), Store(str(self.folder / "store"))
@@ -164,7 +166,16 @@ async def test_with_a_server_a_watch_waits_for_the_end_of_the_run_and_knows_how_
         number = (await client.read_deployment_by_name(f"run-recipe/{name}")).id
         only = DeploymentFilter(id=DeploymentFilterId(any_=[number]))
         start = serving._starter(number, told.append)
-        for digest, state, is_over in (("a", Completed(), True), ("b", Cancelled(), False)):
+        failed = Failed(message="2 of 7 items did not end well: 2 failed. Manifest: m.jsonl")
+        stopped = Failed(message="stopped: no credits are left. Manifest: m.jsonl")
+        for digest, state, end in (
+            ("a", Completed(), End.OVER),
+            ("b", failed, End.OVER),
+            ("c", stopped, End.BROKEN_OFF),
+            ("c", Crashed(), End.BROKEN_OFF),  # the same again is another run
+            ("c", Failed(message="the store cannot be written"), End.BROKEN_OFF),
+            ("c", Cancelled(), End.CANCELLED),
+        ):
             waiting = [asyncio.create_task(start(digest, "2 new pictures")) for _ in range(2)]
             while not (
                 runs := [run for run in await client.read_flow_runs(deployment_filter=only) if not run.state.is_final()]
@@ -174,17 +185,17 @@ async def test_with_a_server_a_watch_waits_for_the_end_of_the_run_and_knows_how_
             assert not any(one.done() for one in waiting)
             [run] = runs  # asked twice for one listing, the server has started one
             await client.set_flow_run_state(run.id, state, force=True)
-            assert await asyncio.gather(*waiting) == [is_over, is_over]
-    assert len(told) == 2, "once for each run"
+            assert await asyncio.gather(*waiting) == [end, end]
+    assert len(told) == 6, "once for each run"
 
 
 async def test_a_run_that_did_not_come_to_its_end_is_started_again_after_a_restart(watcher: Watcher) -> None:
-    watcher.is_over = False
+    watcher.end = End.BROKEN_OFF
     async with watcher.running():
         await watcher.until(lambda: len(watcher.started) == 1)
         await watcher.looked()
     assert watcher.started == ["2 new pictures"], "not again and again while nothing changes"
-    watcher.is_over = True
+    watcher.end = End.OVER
     async with watcher.running():
         await watcher.until(lambda: len(watcher.started) == 2)
         await watcher.looked()
@@ -193,10 +204,38 @@ async def test_a_run_that_did_not_come_to_its_end_is_started_again_after_a_resta
     assert len(watcher.started) == 2
 
 
+async def test_a_run_that_was_broken_off_is_started_again_after_a_while_and_then_ever_more_rarely(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "AGAIN", 0.02)
+    watcher.end = End.BROKEN_OFF
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 3)
+        watcher.end = End.OVER
+        await watcher.until(lambda: len(watcher.started) == 4)
+        await watcher.looked()
+    again = [line.rpartition("photos")[2] for line in watcher.reasons]
+    assert again == ["", *[" was broken off"] * 3]
+    assert len(watcher.started) == 4, "it has come to its end"
+
+
+async def test_a_run_that_a_person_has_cancelled_is_not_started_again_before_a_restart(
+    watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "AGAIN", 0.0)
+    watcher.end = End.CANCELLED
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 1)
+        await watcher.looked()
+    assert len(watcher.started) == 1
+    async with watcher.running():
+        await watcher.until(lambda: len(watcher.started) == 2)
+
+
 async def test_a_run_that_could_not_be_started_is_started_at_the_next_look(watcher: Watcher, folder: Path) -> None:
     start, refused = watcher.start, []
 
-    async def refuse_once(digest: str, why: str) -> bool:
+    async def refuse_once(digest: str, why: str) -> End:
         if not refused:
             refused.append(digest)
             raise ConnectionError("no server")

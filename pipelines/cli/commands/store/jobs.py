@@ -180,8 +180,7 @@ def _held(found: Store) -> list[Entry]:
     from flux_tasks.store.journal import Journal
 
     try:
-        held = [entry for entry in Journal(found).entries() if entry.seems_held]
-        held = [entry for entry in held if entry.refresh or found.result(entry.key) is None]
+        held = [entry for entry in Journal(found).unsettled() if entry.seems_held]
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
     return sorted(held, key=lambda entry: entry.at)

@@ -199,7 +199,7 @@ def _journal(settings: Settings) -> Iterator[Finding]:
     from flux_tasks.store.spool import Spool
 
     store = Store(settings.store)
-    entries = Journal(store).entries()
+    entries = Journal(store).unsettled()
     held = sum(entry.seems_held for entry in entries)
     text = f"{len(entries) - held:,} in flight, {held:,} held"
     remedy = "look at your BFL account, then decide: flux-pipelines store held" if held else ""

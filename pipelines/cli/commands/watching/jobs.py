@@ -58,7 +58,7 @@ def _unsettled(store: Store) -> list[Entry]:
     from flux_tasks.store.journal import Journal
 
     try:
-        entries = [entry for entry in Journal(store).entries() if entry.refresh or store.result(entry.key) is None]
+        entries = Journal(store).unsettled()
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
     return sorted(entries, key=lambda entry: entry.begun)

@@ -117,6 +117,8 @@ def _states(store: Store, run_ids: Sequence[str]) -> list[RunState]:
     for location in damaged:
         print_error(f"{location} is damaged: what it says of its run is not shown")
     if damaged and not states:
+        if len(run_ids) == 1:
+            raise StoreUnavailable(f"what run {run_ids[0]} in {store.url} has noted cannot be read: it is damaged")
         raise StoreUnavailable(f"no run in {store.url} can be read: their records are damaged")
     return states
 
