@@ -49,13 +49,16 @@ def remove_scratch() -> None:
 
 
 def _end_writers(folder: Path) -> None:
-    """End the processes with a file of this folder open: Ray's agents outlive a killed cluster by a minute.
+    """End the processes that write to a file of this folder: Ray's agents outlive a killed cluster by a minute.
 
-    A system without ``/proc`` leaves them that minute.
+    A system without ``/proc`` leaves them that minute. One that only reads, such as ``tail -f`` of a log, goes on.
     """
     inside = f"{folder.resolve()}{os.sep}"
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        pid = int(descriptor.parts[2])
+        process, pid = descriptor.parents[1], int(descriptor.parts[2])
         with suppress(OSError):  # it has ended, or is another user's
-            if pid != os.getpid() and str(descriptor.readlink()).startswith(inside):
+            if pid == os.getpid() or not str(descriptor.readlink()).startswith(inside):
+                continue
+            facts = dict(line.split(":", 1) for line in (process / "fdinfo" / descriptor.name).read_text().splitlines())
+            if int(facts["flags"], 8) & os.O_ACCMODE != os.O_RDONLY:
                 os.kill(pid, signal.SIGKILL)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import psutil
 import pytest
 from command_line import Cli, Here
 from fake_bfl import FakeBfl
@@ -23,7 +24,8 @@ from flux_tasks.store.owner import is_process_alive
 from flux_tasks.store.records import Store
 from pipelines.flows.served import serving
 from pipelines.flows.served import watch as watching
-from pipelines.flows.served.watch import End, pictures, watch
+from pipelines.flows.served.watch import End, pictures, start_processes, watch
+from pipelines.language.reading import loader
 
 
 class Watcher:
@@ -306,3 +308,30 @@ async def test_a_run_that_a_watch_has_started_ends_soon_when_that_is_killed(
         await asyncio.to_thread(wait_until, lambda: not is_process_alive(run))
     done = await asyncio.to_thread(cli, "run", recipe, "--limit", "1", key="k")
     assert (done.returncode, bfl.jobs) == (0, 2), "the run paid for no other step after the end of its parent"
+
+
+async def test_a_run_that_is_killed_while_its_watch_goes_on_is_started_again_and_pays_for_nothing_twice(
+    bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in (Cli(folder).environment | {"FLUX_ENDPOINT": bfl.url, "BFL_API_KEY": "k"}).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(watching, "AGAIN", 0.1)
+    told: list[str] = []
+    recipe, places = str(folder / "recipe.yaml"), [str(folder / "photos")]
+    named = [("clean", loader.load(recipe))]
+    bfl.hold = True
+    async with (
+        beside(start_processes(named, places, [], str(folder / "store"), told.append, pause=0.05)),
+        asyncio.timeout(PATIENCE),
+    ):
+        while bfl.jobs < 2:
+            await asyncio.sleep(0.05)
+        [run] = [one for one in psutil.Process().children() if recipe in one.cmdline()]
+        run.kill()
+        bfl.hold = False
+        while len(told) < 4:
+            await asyncio.sleep(0.05)
+    assert told[1] == "clean: the run ended with exit code -9"
+    assert told[2].endswith("was broken off: a run begins")
+    assert told[3] == "clean: the run ended with exit code 0"
+    assert bfl.jobs == 4

@@ -12,12 +12,12 @@ from pipelines.shards.scratch import remove_scratch, scratch
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only /proc tells who has a file open")
 
-_WRITER = "import sys; log = open(sys.argv[1], 'w'); print('open', flush=True); sys.stdin.read()"
+_OPENS = "import sys; log = open(*sys.argv[1:]); print('open', flush=True); sys.stdin.read()"
 
 
-def writer(file: Path) -> subprocess.Popen[str]:
+def opened(file: Path, mode: str = "w") -> subprocess.Popen[str]:
     """Start a process that has a file open, as Ray's agents have their logs."""
-    program = [sys.executable, "-c", _WRITER, str(file)]
+    program = [sys.executable, "-c", _OPENS, str(file), mode]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
@@ -31,10 +31,11 @@ def test_what_still_writes_into_the_folder_of_a_killed_run_ends_with_it_and_noth
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     folder = tmp_path / f"flux-tmp-{gone.pid}-abc"
-    with scratch() as alive, writer(Path(alive, "log")) as living, writer(tmp_path / f"{folder.name}.log") as beside:
+    with scratch() as alive, opened(Path(alive, "log")) as living, opened(tmp_path / f"{folder.name}.log") as beside:
         folder.mkdir()
-        with writer(folder / "log") as left:
+        with opened(folder / "log") as left, opened(folder / "log", "r") as reader:
             remove_scratch()
             assert left.wait() != 0
+            assert reader.poll() is None
         assert not folder.exists()
         assert (living.poll(), beside.poll()) == (None, None)
