@@ -50,15 +50,22 @@ def as_one_process(recipe: Recipe, settings: Settings, rows: list[dict[str, Any]
 async def test_shards_are_tasks_of_a_cluster_of_dask(
     recipe: Recipe, settings: Settings, bfl: FakeBfl, folder: Path
 ) -> None:
+    import dask
     from distributed import LocalCluster
 
-    cluster = LocalCluster(n_workers=2, processes=False, dashboard_address=None, asynchronous=True)  # type: ignore[no-untyped-call]
-    async with cluster:
-        engine = Dask(cluster.scheduler_address, 2)
-        run, rows = await asyncio.to_thread(perform_in_shards, recipe, settings, 2, engine)
+    options: dict[str, Any] = {"n_workers": 2, "processes": False, "dashboard_address": None, "asynchronous": True}
+    with dask.config.set({"temporary-directory": str(folder)}):
+        async with LocalCluster(**options) as cluster:  # type: ignore[no-untyped-call]
+            engine = Dask(cluster.scheduler_address, 2)
+            run, rows = await asyncio.to_thread(perform_in_shards, recipe, settings, 2, engine)
     assert engine.is_elsewhere
     assert (run.summary.is_fine, bfl.jobs) == (True, 4)
     assert await asyncio.to_thread(as_one_process, recipe, settings, rows, folder)
+
+
+def running_in(place: str) -> list[psutil.Process]:
+    """Return the processes that name a folder in their command; a dead one that nobody has waited for has none."""
+    return [one for one in psutil.process_iter(["cmdline"]) if place in str(one.info["cmdline"])]
 
 
 def test_shards_are_tasks_of_a_cluster_of_ray_that_ends_with_the_run(
@@ -69,7 +76,7 @@ def test_shards_are_tasks_of_a_cluster_of_ray_that_ends_with_the_run(
         options = ["--shards", "2", "--on", "ray", "--endpoint", bfl.url, "--no-report"]
         done = cli("run", str(folder / "recipe.yaml"), *options, key="of-the-worker")
         assert (done.returncode, bfl.jobs) == (0, 4), done.stderr
-        wait_until(lambda: not [one for one in psutil.process_iter(["cmdline"]) if place in str(one.info["cmdline"])])
+        wait_until(lambda: not running_in(place))
         assert list(Path(place).iterdir()) == []
     [manifest] = (folder / "store" / "runs").glob("*/manifest.jsonl")
     assert as_one_process(recipe, settings, list(read_manifest(str(manifest), in_order=True)), folder)
@@ -91,6 +98,20 @@ def test_a_killed_run_leaves_nothing_of_its_cluster_of_dask_behind(
         killed.kill()
     assert not psutil.wait_procs(family, PATIENCE)[1]
     assert list(temporary.iterdir()) == []
+
+
+def test_a_killed_run_leaves_nothing_of_its_cluster_of_ray_behind_either(
+    cli: Cli, recipe: Recipe, bfl: FakeBfl, folder: Path
+) -> None:
+    with TemporaryDirectory(prefix="r") as place:
+        cli.environment["RAY_TMPDIR"] = place
+        bfl.hold = True
+        options = ["--shards", "2", "--on", "ray", "--endpoint", bfl.url, "--no-report"]
+        with cli.start("run", str(folder / "recipe.yaml"), *options, key="k") as killed:
+            wait_until(lambda: bfl.jobs, pause=0.1)
+            killed.kill()
+        wait_until(lambda: not list(Path(place).iterdir()), pause=0.1)
+        wait_until(lambda: not running_in(place), pause=0.1)
 
 
 async def test_a_scheduler_that_does_not_answer_stops_the_run_with_what_to_do(
