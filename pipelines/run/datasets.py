@@ -21,11 +21,11 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import StepRow
 from pipelines.data.outputs import BESIDE
 from pipelines.data.writers.card import Card
-from pipelines.data.writers.checks import DatasetChecks
+from pipelines.data.writers.columns.checks import DatasetChecks
+from pipelines.data.writers.columns.schema import IMAGE, Row, Schema
 from pipelines.data.writers.dataset import Dataset
 from pipelines.data.writers.provenance import facts_of, lineage, provenance_of, public
 from pipelines.data.writers.rows import PlacedRow, placed
-from pipelines.data.writers.schema import IMAGE, Row, Schema
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.output import Conversion, Output
 from pipelines.language.graph import OutputTarget

@@ -24,7 +24,7 @@ from pipelines.data.items import Listed, NoItems
 from pipelines.data.outputs import Outputs
 from pipelines.data.past_outputs import PastOutput, PastOutputs
 from pipelines.data.writers.card import Card
-from pipelines.data.writers.checks import DatasetChecks
+from pipelines.data.writers.columns.checks import DatasetChecks
 from pipelines.data.writers.dataset import Dataset
 from pipelines.data.writers.provenance import SIDECAR
 from pipelines.execution.precheck import items, named_pictures, pictures_of_item

@@ -15,8 +15,8 @@ from flux_tasks.errors import FluxError
 from flux_tasks.images.reference import decoding, makes_previews
 from flux_tasks.units import credits
 from pipelines.data.keyed_lines import program_version
-from pipelines.data.writers.kinds import Kind
-from pipelines.data.writers.schema import IMAGE, Row, Schema
+from pipelines.data.writers.columns.kinds import Kind
+from pipelines.data.writers.columns.schema import IMAGE, Row, Schema
 from pipelines.language.document.output import Output
 
 __all__ = ["Card", "thumbnails"]

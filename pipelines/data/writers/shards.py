@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 from flux_tasks import files
 from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.images.reference import ImageRef
-from pipelines.data.writers.kinds import Kind
-from pipelines.data.writers.schema import IMAGE, Row, Schema
+from pipelines.data.writers.columns.kinds import Kind
+from pipelines.data.writers.columns.schema import IMAGE, Row, Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,10 +15,10 @@ from flux_tasks import files
 from flux_tasks.background import Pool
 from flux_tasks.catalog.fields import EXTENSIONS
 from flux_tasks.errors import Problem, RecipeError, listed
-from pipelines.data.writers.dataset import MARKER
+from pipelines.data.writers.columns.schema import IMAGE
+from pipelines.data.writers.ending import MARKER
 from pipelines.data.writers.provenance import SIDECAR
 from pipelines.data.writers.rows import HOME, Part, RowIndex, header_of
-from pipelines.data.writers.schema import IMAGE
 from pipelines.data.writers.shards import read_digests, stats_name
 
 __all__ = ["Finding", "Verdict", "verify"]

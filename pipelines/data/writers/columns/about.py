@@ -6,8 +6,8 @@ import json
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, cut, listed, shown
+from pipelines.data.writers.columns.schema import Schema
 from pipelines.data.writers.rows import HOME
-from pipelines.data.writers.schema import Schema
 from pipelines.language.document.output import Output
 
 __all__ = ["about", "existing"]
