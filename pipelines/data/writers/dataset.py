@@ -26,7 +26,7 @@ from typing import Any
 from flux_tasks import files
 from flux_tasks.errors import StoreUnavailable
 from pipelines.data.outputs import put
-from pipelines.data.writers.card import Card, thumbnails
+from pipelines.data.writers.card import SHOWN, Card, thumbnails
 from pipelines.data.writers.columns.about import about
 from pipelines.data.writers.columns.schema import IMAGE, Row, Schema
 from pipelines.data.writers.ending import Ending
@@ -34,7 +34,7 @@ from pipelines.data.writers.only_writer import OnlyWriter
 from pipelines.data.writers.open_part import OpenPart, Written, file_name
 from pipelines.data.writers.provenance import SIDECAR
 from pipelines.data.writers.rows import HOME, Part, RowIndex, identity_of, key_of, part_name
-from pipelines.data.writers.shards import Tar, stats_name
+from pipelines.data.writers.shards import Tar, stats_name, stats_of
 from pipelines.data.writers.sums import digest_at, is_as_written, sums_of
 from pipelines.language.document.output import Output, bytes_of
 
@@ -42,8 +42,6 @@ __all__ = ["Dataset"]
 
 _MOST_ROWS = {"imagefolder": 1_000, "parquet": 10_000, "webdataset": 10_000}
 """Rows that are written together at most: their notes are in memory."""
-_SHOWN = 3
-"""Rows whose pictures are in the card."""
 
 
 class Dataset:
@@ -171,8 +169,8 @@ class Dataset:
         if part is None:
             part = self._open[row.split] = self._new_part(row.split)
         shown = len(self.index) + sum(part.rows for part in self._open.values()) + 1
-        if shown <= _SHOWN:
-            for name, picture in thumbnails(row, data).items():
+        if shown <= SHOWN:
+            for name, picture in thumbnails(row.pictures).items():
                 files.write(self._at("card", f"{shown}-{name}.jpg"), picture)
         part.add(row, line, data, written)
 
@@ -214,8 +212,7 @@ class Dataset:
         files.patiently(self._staging.publish, open_part.lines, part.location)
         place = self._at(header["file"]) if shard else ""
         if isinstance(shard, Tar):
-            figures = {key: header[key] for key in ("rows", "bytes", "sha256")}
-            files.write(stats_name(place), json.dumps(figures, indent=1).encode())
+            files.write(stats_name(place), stats_of(header))
         if shard is not None:
             files.patiently(self._staging.publish, open_part.file, place)
         self._open.pop(split, None)
@@ -319,8 +316,7 @@ class Dataset:
             part = Part(split, number, self._at(HOME, "rows", f"{part_name(split, number)}.jsonl"), dict(written[0]))
             files.patiently(self._staging.publish, lines, part.location)
             self.index.add(part, [(key_of(split, name), b"") for name in names])
-        for name in files.listing(self._at("card")):  # nobody knows which rows they show
-            files.remove(self._at("card", name))
+        self._ending.remove_pictures()  # nobody knows which rows they show
 
     def _drop_old_rows(self) -> None:
         """Remove from shards the rows that newer ones have, changed."""

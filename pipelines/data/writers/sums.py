@@ -9,13 +9,23 @@ from typing import Any, cast
 
 from flux_tasks import files
 
-__all__ = ["digest_at", "is_as_written", "sums_of"]
+__all__ = ["digest_at", "is_as_written", "sums_at", "sums_of"]
 
 
 def sums_of(file: Path) -> dict[str, Any]:
     """Return the size of a file, in bytes, and its digest."""
     with file.open("rb") as opened:
         return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+
+
+def sums_at(place: str) -> dict[str, Any]:
+    """Return the size, in bytes, and the digest of a small file on any location.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    data = files.read(place)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def digest_at(place: str) -> str:

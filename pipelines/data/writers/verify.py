@@ -16,7 +16,7 @@ from flux_tasks.background import Pool
 from flux_tasks.catalog.fields import EXTENSIONS
 from flux_tasks.errors import Problem, RecipeError, listed
 from pipelines.data.writers.columns.schema import IMAGE
-from pipelines.data.writers.ending import MARKER
+from pipelines.data.writers.ending import MARKER, lost_figures
 from pipelines.data.writers.provenance import SIDECAR
 from pipelines.data.writers.rows import HOME, Part, RowIndex, header_of
 from pipelines.data.writers.shards import read_digests, stats_name
@@ -77,6 +77,8 @@ def verify(folder: str, threads: int = 8) -> Iterator[Finding | None]:
         expected |= {part.header["file"] for part in index.parts}
         expected |= {stats_name(part.header["file"]) for part in index.parts}
         yield from _lost_shards(folder, index, expected)
+        for place, _ in lost_figures(folder, (part.header for part in index.parts)):
+            yield Finding(Verdict.CHANGED if files.exists(place) else Verdict.MISSING, place)
         work = ((folder, str(about["format"]), part, index) for part in index.parts)
         yield from chain.from_iterable(_in_parallel(_check_shard, work, threads))
     yield from _extra(folder, expected)

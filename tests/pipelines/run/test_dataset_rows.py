@@ -76,3 +76,44 @@ def test_text_of_an_imagefolder_that_somebody_has_changed_is_written_again(
     written = place.stat().st_mtime_ns
     perform(made, here.settings, verify=True)
     assert place.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("is_settled", [True, False])
+def test_figures_and_card_of_a_dataset_that_somebody_has_changed_are_written_again(
+    here: Place, kind: str, is_settled: bool
+) -> None:
+    age(here.folder)
+    made = recipe(here, kind, {"images": "FOLDER/photos/*.png"})
+    perform(made, here.settings)
+    out, jobs = here.folder / "out", here.jobs
+    places = [*out.glob("card/*.jpg"), *out.glob("data/*_stats.json"), out / "README.md"]
+    assert len(places) == {"webdataset": 6}.get(kind, 5)
+    for place in places:
+        for damaged in (place.read_bytes()[:-9], None):
+            before = {path: path.read_bytes() for path in places}
+            place.unlink()
+            if damaged is not None:
+                place.write_bytes(damaged)
+            if place.name.endswith("_stats.json"):
+                assert [finding.location for finding in verify(str(out)) if finding] == [str(place)]
+            run, _ = perform(made, here.settings, verify=not is_settled)
+            assert run.summary.problem == ""
+            assert {path: path.read_bytes() for path in places} == before, place
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    perform(made, here.settings, verify=not is_settled)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == written
+    assert here.jobs == jobs
+
+
+def test_a_card_that_somebody_has_made_his_own_stays_and_settles(here: Place) -> None:
+    age(here.folder)
+    made = recipe(here, "parquet", {"images": "FOLDER/photos/*.png"})
+    perform(made, here.settings)
+    out = here.folder / "out"
+    (out / "README.md").write_text("mine")
+    perform(made, here.settings)
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    perform(made, here.settings)
+    assert (out / "README.md").read_text() == "mine"
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == written
