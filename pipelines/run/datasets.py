@@ -87,12 +87,8 @@ class Datasets:
         Raises:
             StoreUnavailable: that cannot be read.
         """
-        for folder, dataset in self._datasets.items():
-            try:
-                len(dataset.index)
-            except OSError as error:
-                what = f"the rows of the dataset {files.quoted(folder)} cannot be read: {reason_of(error)}"
-                raise StoreUnavailable(what) from error
+        for dataset in self._datasets.values():
+            dataset.read()
 
     @property
     def is_idle(self) -> bool:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from flux_tasks import files
-from flux_tasks.errors import FluxError, InvalidRequest, Problem, RecipeError, reason_of
+from flux_tasks.errors import FluxError, InvalidRequest, Problem, RecipeError, StoreUnavailable, reason_of
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
 from pipelines.data.annotations.writing import remove_labels
@@ -97,10 +97,9 @@ class Prune:
                 if mark in kept or is_unknown or past.is_mentioned(place):
                     del self._stale[mark]
             self._check_folders(present.sources)
-        except OSError as error:
-            raise RecipeError(
-                [Problem("--prune", f"what runs have written is not known: {reason_of(error)}")]
-            ) from None
+        except (OSError, StoreUnavailable) as error:
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
+            raise RecipeError([Problem("--prune", f"what runs have written is not known: {reason}")]) from None
 
     def _check_folders(self, sources: set[str]) -> None:
         """Check that no folder has lost all its pictures: it may only be away, as a disk or a link is.

@@ -33,7 +33,7 @@ from pipelines.data.writers.ending import Ending
 from pipelines.data.writers.only_writer import OnlyWriter
 from pipelines.data.writers.open_part import OpenPart, Written, file_name
 from pipelines.data.writers.provenance import SIDECAR
-from pipelines.data.writers.rows import HOME, Part, RowIndex, identity_of, key_of, part_name
+from pipelines.data.writers.rows import HOME, Part, RowIndex, identity_of, key_of, part_name, read_rows
 from pipelines.data.writers.shards import Tar, stats_name, stats_of
 from pipelines.data.writers.sums import digest_at, is_as_written, sums_of
 from pipelines.language.document.output import Output, bytes_of
@@ -72,11 +72,19 @@ class Dataset:
         """The rows that it has.
 
         Raises:
-            OSError: they cannot be read.
+            StoreUnavailable: they cannot be read.
         """
         if self._index is None:
-            self._index = RowIndex(self._folder)
+            self._index = read_rows(self._folder)
         return self._index
+
+    def read(self) -> None:
+        """Read which rows it has.
+
+        Raises:
+            StoreUnavailable: they cannot be read.
+        """
+        len(self.index)
 
     # -- one writer -----------------------------------------------------------------------------------------------
 
@@ -127,7 +135,7 @@ class Dataset:
         """Return the fingerprints of a row's files if it is there as it would be written; else None.
 
         Raises:
-            OSError: the dataset cannot be read.
+            OSError, StoreUnavailable: the dataset cannot be read.
         """
         found = self.index.find(key_of(row.split, row.name))
         if found is None or found[1] != identity_of(line):
@@ -287,7 +295,7 @@ class Dataset:
         """Check whether it has a row.
 
         Raises:
-            OSError: it cannot be read.
+            StoreUnavailable: it cannot be read.
         """
         return self.index.find(key_of(split, name)) is not None
 

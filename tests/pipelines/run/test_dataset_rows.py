@@ -10,8 +10,10 @@ import pytest
 from recipes import Place, age, perform
 
 from flux_tasks import files
+from flux_tasks.errors import StoreUnavailable
 from pipelines.data.writers.rows import RowIndex
 from pipelines.data.writers.verify import verify
+from pipelines.plan.planner import plan
 from pipelines.recipe import Recipe
 from pipelines.run.datasets import Datasets
 
@@ -117,3 +119,33 @@ def test_a_card_that_somebody_has_made_his_own_stays_and_settles(here: Place) ->
     perform(made, here.settings)
     assert (out / "README.md").read_text() == "mine"
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == written
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("is_settled", [True, False])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-9],
+        lambda data: b"{}\n" + data,
+        lambda data: data[: data[:-1].rindex(b"\n") + 1],
+        lambda data: data.replace(b'"order": 0', b'"order": "0"'),
+    ],
+)
+def test_a_plan_says_of_damaged_rows_what_the_run_says(
+    here: Place, kind: str, is_settled: bool, damage: Callable[[bytes], bytes]
+) -> None:
+    age(here.folder)
+    perform(recipe(here, kind, {"images": "FOLDER/photos/*.png"}), here.settings)
+    (here.folder / "out" / ".flux" / "rows" / "notes.txt").write_text("of somebody else")
+    (lines,) = here.folder.glob("out/.flux/rows/*.jsonl")
+    lines.write_bytes(damage(lines.read_bytes()))
+    jobs, made = here.jobs, recipe(here, kind, {"images": "FOLDER/photos/*.png"})
+    with pytest.raises(StoreUnavailable, match="is damaged") as told:
+        plan(made.compiled, settings=here.settings, verify=not is_settled)
+    run, _ = perform(made, here.settings, verify=not is_settled)
+    assert str(told.value) in run.summary.problem
+    assert str(lines) in str(told.value)
+    assert here.jobs == jobs
