@@ -15,7 +15,7 @@ from flux_tasks.images.reference import ImageRef
 from pipelines.data.writers.card import SHOWN, Card, thumbnails
 from pipelines.data.writers.columns.schema import IMAGE, Schema
 from pipelines.data.writers.provenance import SIDECAR
-from pipelines.data.writers.rows import Part, RowIndex
+from pipelines.data.writers.rows import Part, RowIndex, document
 from pipelines.data.writers.shards import read_pictures, stats_name, stats_of
 from pipelines.data.writers.sums import is_as_written, sums_at, sums_of
 from pipelines.language.document.output import Output
@@ -54,7 +54,7 @@ class Ending:
             OSError: that cannot be read.
         """
         try:
-            figures = json.loads(files.read(self._at(MARKER)))
+            figures = document(files.read(self._at(MARKER)))
             splits, known = figures["rows"], figures.get("metadata", {})
             places = {split: self._at(split, "metadata.jsonl") for split in splits if self._is_folder}
             return (
@@ -68,7 +68,7 @@ class Ending:
     def begin(self) -> bool:
         """Remove the marker; returns whether it was there."""
         try:
-            self._shown = dict(json.loads(files.read(self._at(MARKER))).get("card", {}))
+            self._shown = dict(document(files.read(self._at(MARKER))).get("card", {}))
         except FileNotFoundError:
             return False
         except (ValueError, TypeError, AttributeError):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from flux_tasks import files
 from flux_tasks.errors import DatasetBusy
 from flux_tasks.store.owner import has_ended, is_of_this_machine, readable, this_process
-from pipelines.data.writers.rows import HOME
+from pipelines.data.writers.rows import HOME, document
 
 __all__ = ["OnlyWriter"]
 
@@ -32,7 +32,7 @@ class OnlyWriter:
             OSError: the note cannot be read.
         """
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            known = json.loads(files.read(self._place))
+            known = document(files.read(self._place))
             owner, is_old = str(known["owner"]), time.time() - known["time"] > _SILENCE
             if not has_ended(owner) and not (is_old and not is_of_this_machine(owner)):
                 where = f"{files.quoted(self._folder)} is being written by {readable(owner)}"

@@ -29,6 +29,7 @@ __all__ = [
     "Part",
     "PlacedRow",
     "RowIndex",
+    "document",
     "identity_of",
     "key_of",
     "part_name",
@@ -139,7 +140,7 @@ class RowIndex:
         try:
             missing = part.header["rows"]
             for line in lines_of(part):
-                yield key_of(part.split, json.loads(line)["id"]), identity_of(line)
+                yield key_of(part.split, document(line)["id"]), identity_of(line)
                 missing -= 1
             if missing:
                 raise ValueError
@@ -236,6 +237,21 @@ def read_rows(folder: str) -> RowIndex:
         raise StoreUnavailable(what) from error
 
 
+def document(data: bytes) -> dict[str, Any]:
+    """Return the JSON object that a file of a dataset, or a line of it, has.
+
+    Raises:
+        ValueError: it is none, or damaged.
+    """
+    try:
+        found = json.loads(data)
+    except RecursionError:
+        raise ValueError from None
+    if not isinstance(found, dict):
+        raise ValueError  # noqa: TRY004 - as JSON that cannot be read
+    return found
+
+
 def header_of(location: str) -> dict[str, Any]:
     """Return the header of a part.
 
@@ -244,8 +260,8 @@ def header_of(location: str) -> dict[str, Any]:
     """
     with files.stream(location) as lines:
         try:
-            header = dict(json.loads(lines.readline()))
-        except (ValueError, TypeError):
+            header = document(lines.readline())
+        except ValueError:
             header = {}
     if not all(isinstance(header.get(name), kind) for name, kind in _HEADER.items()):
         raise files.Unusable(f"{files.quoted(location)} is damaged")

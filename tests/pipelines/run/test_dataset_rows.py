@@ -10,7 +10,7 @@ import pytest
 from recipes import Place, age, perform
 
 from flux_tasks import files
-from flux_tasks.errors import StoreUnavailable
+from flux_tasks.errors import RecipeError, StoreUnavailable
 from pipelines.data.writers.rows import RowIndex
 from pipelines.data.writers.verify import verify
 from pipelines.plan.planner import plan
@@ -149,3 +149,29 @@ def test_a_plan_says_of_damaged_rows_what_the_run_says(
     assert str(told.value) in run.summary.problem
     assert str(lines) in str(told.value)
     assert here.jobs == jobs
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"5", b"[" * 100_000])
+def test_damaged_columns_of_a_dataset_are_told_before_anything_is_spent(here: Place, damaged: bytes) -> None:
+    made = recipe(here, "parquet", {"images": "FOLDER/photos/*.png"})
+    perform(made, here.settings)
+    jobs = here.jobs
+    (here.folder / "out" / ".flux" / "dataset.json").write_bytes(damaged)
+    for look in (lambda: plan(made.compiled, settings=here.settings), lambda: perform(made, here.settings)):
+        with pytest.raises(RecipeError, match=r"dataset\.json is damaged"):
+            look()
+    with pytest.raises(RecipeError, match=r"dataset\.json is damaged"):
+        list(verify(str(here.folder / "out")))
+    assert here.jobs == jobs
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"rows": 5}', b'{"rows": {}, "card": 5}', b"[" * 100_000])
+def test_a_damaged_marker_of_a_dataset_is_written_again(here: Place, damaged: bytes) -> None:
+    age(here.folder)
+    made = recipe(here, "webdataset", {"images": "FOLDER/photos/*.png"})
+    perform(made, here.settings)
+    marker, jobs = here.folder / "out" / "_SUCCESS", here.jobs
+    before = marker.read_bytes()
+    marker.write_bytes(damaged)
+    perform(made, here.settings)
+    assert (marker.read_bytes(), here.jobs) == (before, jobs)
