@@ -34,11 +34,11 @@ from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed,
 from pipelines.data.annotations import LazyLabels, read_annotations
 from pipelines.data.formats import dataset, folders, tables
 from pipelines.data.formats.listing import Listed, finder_in, matched
+from pipelines.data.formats.names import is_plain
 from pipelines.data.formats.number import Number
 from pipelines.data.formats.tables import Row
 from pipelines.language import templates
 from pipelines.language.document.recipe import Source
-from pipelines.language.names import ITEM_NAMES, LABEL_NAMES, RESERVED
 
 __all__ = [
     "Item",
@@ -46,13 +46,9 @@ __all__ = [
     "draw",
     "finder",
     "items_of",
-    "known_names",
-    "source_columns",
     "source_warnings",
-    "table_names",
 ]
 
-_HEADERS = 20  # files whose first lines are read to learn what a table's columns are called
 _SAYS_NO = ("false", "no", "n", "f", "off", "none", "null", "0")
 
 
@@ -154,44 +150,6 @@ def items_of(
         raise RecipeError([Problem("source.sample", what)])
 
 
-def table_names(source: Source) -> frozenset[str] | None:
-    """Return the names that the template of a picture, ``source.image``, may use; None if each row has its own (JSONL).
-
-    Raises:
-        RecipeError: a table cannot be read.
-    """
-    if not source.has_rows:
-        return frozenset()
-    columns = source_columns(source)
-    return None if columns is None else frozenset({*filter(_is_plain, columns), "row", "index"})
-
-
-def source_columns(source: Source, listed: Listed | None = None) -> frozenset[str] | None:
-    """Return the columns of a source's table or dataset; None if each row has its own.
-
-    Raises:
-        RecipeError: it cannot be read.
-    """
-    if source.dataset:
-        return dataset.columns(source, finder_in(listed))
-    locations = tables.found(source.table) if source.table else []
-    headers = [tables.header(location) for location in locations[:_HEADERS]]
-    if len(locations) > _HEADERS or None in headers:
-        return None
-    return frozenset(name for names in headers for name in names or ())
-
-
-def known_names(source: Source) -> frozenset[str] | None:
-    """Return the names that templates of items may use, besides ``extra``; None if each row has its own (JSONL).
-
-    Raises:
-        RecipeError: a table cannot be read.
-    """
-    names = table_names(source)
-    own = (*ITEM_NAMES, *source.columns, *(LABEL_NAMES if source.annotations else ()))
-    return None if names is None else names | {*own}
-
-
 @dataclass(frozen=True)
 class _Entry:
     """The location of a picture, or a row, before any template is filled in."""
@@ -281,7 +239,7 @@ class _Maker:
             return self._with_columns(entry, Item(index, entry.path))
         if row.error:
             return Item(index, "", {}, {}, row.number, f"{row.where}: {row.error}"), {}
-        visible = {name: value for name, value in row.values.items() if _is_plain(name)}
+        visible = {name: value for name, value in row.values.items() if is_plain(name)}
         path, error = self._picture(entry, {**self._extra, **visible, "row": row.values, "index": index})
         if error:
             return Item(index, "", visible, row.values, row.number, error), {}
@@ -420,12 +378,6 @@ def _names(text: str, *, expression: bool = False) -> frozenset[str]:
     if templates.syntax_problem(text, "", expression=expression) is not None:
         return frozenset()
     return templates.names_in_expression(text) if expression else templates.names_in(text)
-
-
-@cache
-def _is_plain(name: str) -> bool:
-    """Check whether templates can use a table's column by its name alone."""
-    return name.isidentifier() and name not in RESERVED
 
 
 def _chosen(source: Source, maker: _Maker) -> set[int] | None:

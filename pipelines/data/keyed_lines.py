@@ -1,7 +1,8 @@
 """Lines of JSON that runs leave in a folder of the store, each found by its key; they stay on disk.
 
-Each run writes a file of its own, ``<run id>.jsonl``, and nobody waits for anybody. A line is a checksum, its key and a
-document. One that is damaged, cut off or of another shape is as good as none.
+Each run writes a file of its own, ``<run id>.jsonl``, and nobody waits for anybody. A run that ends gathers the files
+of others, and does not know whether these are in use; who finds his own gone writes it again. A line is a checksum, its
+key and a document. One that is damaged, cut off or of another shape is as good as none.
 """
 
 from __future__ import annotations
@@ -139,25 +140,33 @@ class KeyedLines:
                 return
             if self._own is None:
                 self._own = Manifest(self._location).__enter__()
+            self._own.put_back()  # another run may have gathered it
             self._own.add_line(f"{zlib.crc32(body.encode()):08x} {body}")
             self._added.add(_short(key))
 
     def close(self) -> None:
         """Write what was added; gather the files of earlier runs in one if there are many."""
-        with self._lock:
+        with self._lock, self._stack:
+            if self._own is None:
+                return
             with suppress(OSError):
-                if self._own is not None and len(self._names) >= _MOST_FILES:
-                    self._gather(self._own)
-            with suppress(OSError):
-                if self._own is not None:
-                    self._own.__exit__(None, None, None)
-            self._stack.close()
+                is_gathered = len(self._names) >= _MOST_FILES and self._gather(self._own)
+                self._own.put_back()
+                self._own.__exit__(None, None, None)  # in a bucket, the lines are written here
+                if is_gathered:
+                    self._remove_gathered()
 
-    def _gather(self, own: Manifest) -> None:
-        """Copy what still holds from the files of earlier runs, and remove these; one that has grown is in use."""
-        for key in self._places.keys() - self._added:
-            if (line := self._line(self._places[key])) is not None:
-                own.add_line(line.decode("utf-8"))
+    def _gather(self, own: Manifest) -> bool:
+        """Copy what still holds from the files of earlier runs; returns whether all of that is copied."""
+        with suppress(OSError):
+            for key in self._places.keys() - self._added:
+                if (line := self._line(self._places[key])) is not None:
+                    own.add_line(line.decode("utf-8"))
+            return True
+        return False
+
+    def _remove_gathered(self) -> None:
+        """Remove the files of earlier runs; one that has grown is in use, and one that is in use is put back."""
         for name, size in self._names.items():
             with suppress(OSError):
                 if files.size(location := files.join(self._folder, name)) == size:

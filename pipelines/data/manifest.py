@@ -210,7 +210,7 @@ class Manifest:
         if files.is_local(self.location):
             path = files.local_path(self.location)
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb")
+            self._file = path.open("w+b")
         else:
             self._file = tempfile.TemporaryFile()  # without a name, so that no kill leaves it behind
         return self
@@ -223,6 +223,22 @@ class Manifest:
             if not files.is_local(self.location):
                 self._file.seek(0)
                 files.write_from(self.location, self._file)
+
+    def put_back(self) -> None:
+        """Write a local file again, with all of its lines, if another process has removed it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        assert self._file is not None  # noqa: S101 - entered
+        if not files.is_local(self.location) or files.local_path(self.location).exists():
+            return
+        removed = self._file
+        self.__enter__()
+        removed.seek(0)
+        shutil.copyfileobj(removed, self._file)
+        self._file.flush()
+        removed.close()
 
     def add(self, row: ManifestRow) -> None:
         """Write one item's row; it is on disk when this returns."""

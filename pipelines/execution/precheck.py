@@ -15,9 +15,10 @@ from flux_tasks.store.account.periods import Limit
 from pipelines.data import items as items_module
 from pipelines.data.annotations.checks import annotation_problems, annotation_warnings
 from pipelines.data.formats import tables
-from pipelines.data.items import Item, Listed, finder, items_of, known_names, source_columns
+from pipelines.data.formats.names import known_names, source_columns
+from pipelines.data.items import Item, Listed, finder, items_of
 from pipelines.data.outputs import Outputs
-from pipelines.data.writers.checks import DatasetChecks
+from pipelines.data.writers.columns.checks import DatasetChecks
 from pipelines.execution.arguments import context_of
 from pipelines.execution.labels import asks_for_labels
 from pipelines.language import templates

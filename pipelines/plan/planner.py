@@ -22,6 +22,7 @@ from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
 from pipelines.data.manifest import StepOutcome
 from pipelines.data.settled import SettledItems
+from pipelines.data.writers.rows import read_rows
 from pipelines.execution.answers import Attempt, Outcome
 from pipelines.execution.placeholders import Placeholder
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
@@ -76,7 +77,7 @@ def plan(
     Raises:
         RecipeError: what is wrong with recipe, source or budget.
         EndpointUnreachable: the endpoint has to be asked which engine it is, and does not answer.
-        StoreUnavailable: the store cannot be read.
+        StoreUnavailable: the store, or the rows of a dataset, cannot be read.
     """
     check_sample(sample, limit)
     check_libraries(recipe)
@@ -96,6 +97,8 @@ def plan(
             found = partial(found, only=drawn.has)
         only = found.keywords.get("only")
         check_items(recipe, limit=limit, only=only, listed=listed, outputs=tally.outputs)
+        for folder in dict.fromkeys(filter(None, (output.dataset for output in recipe.outputs))):
+            read_rows(folder)
         for warning in source_warnings(recipe, listed):
             tally.plan.add_warning(str(warning))
         tally.settled = SettledItems(tally.store, recipe, tally.engine, None, is_trusted=not verify)

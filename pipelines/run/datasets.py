@@ -21,11 +21,11 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import StepRow
 from pipelines.data.outputs import BESIDE
 from pipelines.data.writers.card import Card
-from pipelines.data.writers.checks import DatasetChecks
+from pipelines.data.writers.columns.checks import DatasetChecks
+from pipelines.data.writers.columns.schema import IMAGE, Row, Schema
 from pipelines.data.writers.dataset import Dataset
 from pipelines.data.writers.provenance import facts_of, lineage, provenance_of, public
 from pipelines.data.writers.rows import PlacedRow, placed
-from pipelines.data.writers.schema import IMAGE, Row, Schema
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.document.output import Conversion, Output
 from pipelines.language.graph import OutputTarget
@@ -87,12 +87,8 @@ class Datasets:
         Raises:
             StoreUnavailable: that cannot be read.
         """
-        for folder, dataset in self._datasets.items():
-            try:
-                len(dataset.index)
-            except OSError as error:
-                what = f"the rows of the dataset {files.quoted(folder)} cannot be read: {reason_of(error)}"
-                raise StoreUnavailable(what) from error
+        for dataset in self._datasets.values():
+            dataset.read()
 
     @property
     def is_idle(self) -> bool:

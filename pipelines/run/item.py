@@ -26,9 +26,9 @@ from pipelines.data.items import Item
 from pipelines.data.manifest import ManifestRow, StepOutcome
 from pipelines.data.outputs import FULL, write_output
 from pipelines.data.settled import AddLater, SettledItems
+from pipelines.data.writers.columns.schema import IMAGE, Row
 from pipelines.data.writers.provenance import SIDECAR, lineage, provenance_of
 from pipelines.data.writers.rows import PlacedRow
-from pipelines.data.writers.schema import IMAGE, Row
 from pipelines.execution import expectations, local_steps
 from pipelines.execution.answers import Attempt, InVain, NeedsJob, Outcome, Place
 from pipelines.execution.arguments import call_of, pictures_for_task

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from flux_tasks import files
-from flux_tasks.errors import FluxError, InvalidRequest, Problem, RecipeError, reason_of
+from flux_tasks.errors import FluxError, InvalidRequest, Problem, RecipeError, StoreUnavailable, reason_of
 from flux_tasks.store.records import Store
 from flux_tasks.store.threads import each
 from pipelines.data.annotations.writing import remove_labels
@@ -24,7 +24,7 @@ from pipelines.data.items import Listed, NoItems
 from pipelines.data.outputs import Outputs
 from pipelines.data.past_outputs import PastOutput, PastOutputs
 from pipelines.data.writers.card import Card
-from pipelines.data.writers.checks import DatasetChecks
+from pipelines.data.writers.columns.checks import DatasetChecks
 from pipelines.data.writers.dataset import Dataset
 from pipelines.data.writers.provenance import SIDECAR
 from pipelines.execution.precheck import items, named_pictures, pictures_of_item
@@ -97,10 +97,9 @@ class Prune:
                 if mark in kept or is_unknown or past.is_mentioned(place):
                     del self._stale[mark]
             self._check_folders(present.sources)
-        except OSError as error:
-            raise RecipeError(
-                [Problem("--prune", f"what runs have written is not known: {reason_of(error)}")]
-            ) from None
+        except (OSError, StoreUnavailable) as error:
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
+            raise RecipeError([Problem("--prune", f"what runs have written is not known: {reason}")]) from None
 
     def _check_folders(self, sources: set[str]) -> None:
         """Check that no folder has lost all its pictures: it may only be away, as a disk or a link is.

@@ -31,7 +31,7 @@ from pipelines.data.items import Item, Listed
 from pipelines.data.keyed_lines import program_version
 from pipelines.data.manifest import Manifest, ManifestRow, read_manifest
 from pipelines.data.settled import SettledItems
-from pipelines.data.writers.checks import DatasetChecks
+from pipelines.data.writers.columns.checks import DatasetChecks
 from pipelines.execution.answers import NeedsJob
 from pipelines.execution.precheck import budget_cap, check_items, items, source_warnings
 from pipelines.execution.sampling import check_sample, choose_sample

@@ -12,14 +12,17 @@ from PIL import Image
 
 from flux_tasks import files
 from flux_tasks.errors import FluxError
-from flux_tasks.images.reference import decoding, makes_previews
+from flux_tasks.images.reference import ImageRef, decoding, makes_previews
 from flux_tasks.units import credits
 from pipelines.data.keyed_lines import program_version
-from pipelines.data.writers.kinds import Kind
-from pipelines.data.writers.schema import IMAGE, Row, Schema
+from pipelines.data.writers.columns.kinds import Kind
+from pipelines.data.writers.columns.schema import IMAGE, Schema
 from pipelines.language.document.output import Output
 
-__all__ = ["Card", "thumbnails"]
+__all__ = ["SHOWN", "Card", "thumbnails"]
+
+SHOWN = 3
+"""Rows whose pictures are in the card."""
 
 _OWN = "<!-- written by flux-pipelines; remove this line to keep your own text -->"
 _SIDE = 320
@@ -187,11 +190,10 @@ def _typed(kind: Kind) -> dict[str, Any]:
     return {"dtype": kind}
 
 
-def thumbnails(row: Row, data: Mapping[str, bytes]) -> dict[str, bytes]:
+def thumbnails(pictures: Mapping[str, ImageRef]) -> dict[str, bytes]:
     """Return the pictures of a row, small, as JPEG; none of one that cannot be decoded."""
     found = {}
-    for name in data:
-        image = row.pictures[name]
+    for name, image in pictures.items():
         try:
             with decoding(image):
                 picture = image.open()

@@ -18,38 +18,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from flux_tasks import files
-from flux_tasks.errors import DatasetBusy, StoreUnavailable
-from flux_tasks.store.owner import has_ended, is_of_this_machine, readable, this_process
+from flux_tasks.errors import StoreUnavailable
 from pipelines.data.outputs import put
-from pipelines.data.writers.about import about
-from pipelines.data.writers.card import Card, thumbnails
+from pipelines.data.writers.card import SHOWN, Card, thumbnails
+from pipelines.data.writers.columns.about import about
+from pipelines.data.writers.columns.schema import IMAGE, Row, Schema
+from pipelines.data.writers.ending import Ending
+from pipelines.data.writers.only_writer import OnlyWriter
 from pipelines.data.writers.open_part import OpenPart, Written, file_name
 from pipelines.data.writers.provenance import SIDECAR
-from pipelines.data.writers.rows import HOME, Part, RowIndex, identity_of, key_of, part_name
-from pipelines.data.writers.schema import IMAGE, Row, Schema
-from pipelines.data.writers.shards import Tar, stats_name
+from pipelines.data.writers.rows import HOME, Part, RowIndex, identity_of, key_of, part_name, read_rows
+from pipelines.data.writers.shards import Tar, stats_name, stats_of
+from pipelines.data.writers.sums import digest_at, is_as_written, sums_of
 from pipelines.language.document.output import Output, bytes_of
 
-__all__ = ["MARKER", "Dataset", "Written"]
-
-MARKER = "_SUCCESS"
-"""Says that the run that wrote last has come to its end; other tools look for this name, too."""
+__all__ = ["Dataset"]
 
 _MOST_ROWS = {"imagefolder": 1_000, "parquet": 10_000, "webdataset": 10_000}
 """Rows that are written together at most: their notes are in memory."""
-_SILENCE = 2 * 3_600
-"""Seconds after which a writer on another machine that has finished no shard is taken for gone."""
-_SHOWN = 3
-"""Rows whose pictures are in the card."""
 
 
 class Dataset:
@@ -62,14 +54,14 @@ class Dataset:
 
     def __init__(self, output: Output, schema: Schema, prints: files.Fingerprints, card: Card) -> None:
         self.output, self.schema = output, schema
-        self._prints, self._card = prints, card
+        self._prints = prints
         self._folder = output.dataset
         self._staging = files.Staging(self._at(HOME, "tmp"))
         self._index: RowIndex | None = None
         self._open: dict[str, OpenPart] = {}
         self._intact: dict[str, bool] = {}
-        self._metadata: dict[str, dict[str, Any]] = {}
-        """Bytes and digest of the metadata of each split, once it is written."""
+        self._writer = OnlyWriter(self._folder)
+        self._ending = Ending(output, schema, self._staging, card)
         self._is_begun = False
 
     def _at(self, *parts: str) -> str:
@@ -80,11 +72,19 @@ class Dataset:
         """The rows that it has.
 
         Raises:
-            OSError: they cannot be read.
+            StoreUnavailable: they cannot be read.
         """
         if self._index is None:
-            self._index = RowIndex(self._folder)
+            self._index = read_rows(self._folder)
         return self._index
+
+    def read(self) -> None:
+        """Read which rows it has.
+
+        Raises:
+            StoreUnavailable: they cannot be read.
+        """
+        len(self.index)
 
     # -- one writer -----------------------------------------------------------------------------------------------
 
@@ -94,32 +94,18 @@ class Dataset:
         Raises:
             DatasetBusy: one does.
         """
-        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            known = json.loads(files.read(self._at(HOME, "writer.json")))
-            owner, is_old = str(known["owner"]), time.time() - known["time"] > _SILENCE
-            if not has_ended(owner) and not (is_old and not is_of_this_machine(owner)):
-                where = f"{files.quoted(self._folder)} is being written by {readable(owner)}"
-                raise DatasetBusy(f"{where}: wait, or remove {HOME}/writer.json if that process is gone")
-            return True
-        return False
+        return self._writer.check()
 
     def _begin(self) -> None:
         if self._is_begun:
             return
-        self.check_writer()
-        place, own = self._at(HOME, "writer.json"), _signature()
-        if not files.create(place, own):
-            files.remove(place)  # of a process that has ended
-            if not files.create(place, own):
-                self.check_writer()
+        self._writer.begin()
         self._is_begun = True
         self._index = None  # another process may have written since it was read
         self._intact.clear()
         self._staging.clear()
-        is_clean = files.exists(self._at(MARKER))
-        if not is_clean:
+        if not self._ending.begin():
             files.remove_leftovers(self._folder)
-        files.remove(self._at(MARKER))
         if not files.exists(self._at(HOME, "dataset.json")):
             files.write(self._at(HOME, "dataset.json"), about(self.output, self.schema))
         for part in self.index.replaced:
@@ -149,7 +135,7 @@ class Dataset:
         """Return the fingerprints of a row's files if it is there as it would be written; else None.
 
         Raises:
-            OSError: the dataset cannot be read.
+            OSError, StoreUnavailable: the dataset cannot be read.
         """
         found = self.index.find(key_of(row.split, row.name))
         if found is None or found[1] != identity_of(line):
@@ -159,10 +145,10 @@ class Dataset:
             places = [self._at(file)] if self._is_intact(part) else []
         else:
             pictures = {self._at(row.split, file_name(row, name)): image for name, image in row.pictures.items()}
-            is_there = all(_digest_at(place) == image.digest for place, image in pictures.items())
+            is_there = all(digest_at(place) == image.digest for place, image in pictures.items())
             beside = self._at(row.split, f"{file_name(row, IMAGE)}{SIDECAR}")
             wanted = hashlib.sha256(row.sidecar.encode("utf-8", "replace")).hexdigest()
-            is_there = is_there and (not row.sidecar or _digest_at(beside) == wanted)
+            is_there = is_there and (not row.sidecar or digest_at(beside) == wanted)
             places = [*pictures, *([beside] if row.sidecar else [])] if is_there else []
         return {place: self._prints.of(place) or self._prints.of_written(place) for place in places} or None
 
@@ -170,7 +156,7 @@ class Dataset:
         """Check whether a shard is as it was written; of one in a bucket only its size is looked at."""
         if part.name not in self._intact:
             place = self._at(part.header["file"])
-            self._intact[part.name] = _is_as_written(place, part.header)
+            self._intact[part.name] = is_as_written(place, part.header)
         return self._intact[part.name]
 
     def add(self, row: Row, line: bytes, data: Mapping[str, bytes], written: Written) -> None:
@@ -191,8 +177,8 @@ class Dataset:
         if part is None:
             part = self._open[row.split] = self._new_part(row.split)
         shown = len(self.index) + sum(part.rows for part in self._open.values()) + 1
-        if shown <= _SHOWN:
-            for name, picture in thumbnails(row, data).items():
+        if shown <= SHOWN:
+            for name, picture in thumbnails(row.pictures).items():
                 files.write(self._at("card", f"{shown}-{name}.jpg"), picture)
         part.add(row, line, data, written)
 
@@ -228,18 +214,17 @@ class Dataset:
         }
         if shard is not None:
             shard.finish()
-            header |= _sums(open_part.file)
+            header |= sums_of(open_part.file)
         part = Part(split, self.index.next_number(split), self._at(HOME, "rows", f"{name}.jsonl"), header)
         open_part.write_lines(json.dumps(header).encode())
         files.patiently(self._staging.publish, open_part.lines, part.location)
         place = self._at(header["file"]) if shard else ""
         if isinstance(shard, Tar):
-            figures = {key: header[key] for key in ("rows", "bytes", "sha256")}
-            files.write(stats_name(place), json.dumps(figures, indent=1).encode())
+            files.write(stats_name(place), stats_of(header))
         if shard is not None:
             files.patiently(self._staging.publish, open_part.file, place)
         self._open.pop(split, None)
-        files.write(self._at(HOME, "writer.json"), _signature())
+        self._writer.go_on()
         self.index.add(part, open_part.keys)
         prints = {place: self._prints.of_written(place)} if place else {}
         for written, own in open_part.written:
@@ -278,33 +263,22 @@ class Dataset:
         if not self._is_begun:
             if not is_complete or not files.exists(self._at(HOME, "dataset.json")):
                 return []
-            if self._is_whole():
+            if self._ending.is_whole():
                 with suppress(StoreUnavailable):  # it has begun just now
-                    if self.check_writer():
-                        files.remove(self._at(HOME, "writer.json"))
+                    if self._writer.check():
+                        self._writer.end()
                 return []
             self._begin()
         try:
             for part in list(self._open.values()):
                 self._commit(part)
             self._drop_old_rows()
-            remarks = self._write_ends(without_row)
+            remarks = self._ending.write(self.index, without_row)
             if is_complete:
-                files.write(self._at(MARKER), json.dumps(self._figures(), indent=1).encode())
+                self._ending.mark(self.index)
             return remarks
         finally:
             self.abandon()
-
-    def _is_whole(self) -> bool:
-        """Check whether the run that wrote last has come to its end, and an imagefolder has its metadata as written."""
-        try:
-            figures = json.loads(files.read(self._at(MARKER)))
-            splits, known = figures["rows"], figures.get("metadata", {})
-            is_folder = self.output.format == "imagefolder"
-            places = {split: self._at(split, "metadata.jsonl") for split in splits if is_folder}
-            return all(_is_as_written(place, known.get(split)) for split, place in places.items())
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-            return False
 
     def abandon(self) -> None:
         """Leave the dataset to the next writer, without what is not safe yet."""
@@ -315,13 +289,13 @@ class Dataset:
             self._open.clear()
             self._staging.clear()
             with suppress(OSError):
-                files.remove(self._at(HOME, "writer.json"))
+                self._writer.end()
 
     def has(self, split: str, name: str) -> bool:
         """Check whether it has a row.
 
         Raises:
-            OSError: it cannot be read.
+            StoreUnavailable: it cannot be read.
         """
         return self.index.find(key_of(split, name)) is not None
 
@@ -350,8 +324,7 @@ class Dataset:
             part = Part(split, number, self._at(HOME, "rows", f"{part_name(split, number)}.jsonl"), dict(written[0]))
             files.patiently(self._staging.publish, lines, part.location)
             self.index.add(part, [(key_of(split, name), b"") for name in names])
-        for name in files.listing(self._at("card")):  # nobody knows which rows they show
-            files.remove(self._at("card", name))
+        self._ending.remove_pictures()  # nobody knows which rows they show
 
     def _drop_old_rows(self) -> None:
         """Remove from shards the rows that newer ones have, changed."""
@@ -360,87 +333,3 @@ class Dataset:
         for part in self.index.parts_with_old_rows():
             gone = {str(json.loads(line)["id"]) for line in self.index.lines(part, is_current=False)}
             self._replace(part, gone)
-
-    def _write_ends(self, without_row: int) -> list[str]:
-        """Write the metadata of an imagefolder, and the card."""
-        is_folder = self.output.format == "imagefolder"
-        self._card.begin(without_row)
-        metadata: dict[str, BinaryIO] = {}
-        old = {name for part in self.index.parts if is_folder for name in self._old_files(part)}
-        with ExitStack() as stack:
-            for part in self.index.parts:
-                if is_folder and part.split not in metadata:
-                    metadata[part.split] = stack.enter_context(self._staging.new().open("wb"))
-                for line in self.index.lines(part):
-                    row = json.loads(line)
-                    self._card.add(part.split, row)
-                    if is_folder:
-                        metadata[part.split].write(line + b"\n")
-                        old.difference_update(_files_of(part.split, row))
-        for split, file in metadata.items():
-            if Path(file.name).stat().st_size:
-                self._metadata[split] = _sums(Path(file.name))
-                files.patiently(self._staging.publish, Path(file.name), self._at(split, "metadata.jsonl"))
-            else:  # all rows were taken out
-                files.remove(self._at(split, "metadata.jsonl"))
-        for name in old:
-            files.remove(self._at(name))
-            files.remove(self._at(f"{name}{SIDECAR}"))
-        fields = {field for part in self.index.parts for field in part.header["fields"]}
-        return self._card.write(self.output, self.schema, sorted(fields))
-
-    def _old_files(self, part: Part) -> Iterator[str]:
-        """Yield the files of rows that have come again, changed."""
-        for line in self.index.lines(part, is_current=False):
-            yield from _files_of(part.split, json.loads(line))
-
-    def _figures(self) -> dict[str, Any]:
-        rows: Counter[str] = Counter()
-        for part in self.index.parts:
-            rows[part.split] += sum(1 for _ in self.index.lines(part))
-        shards = [{key: part.header[key] for key in ("file", "rows", "bytes", "sha256")} for part in self._shards()]
-        return {
-            "format": self.output.format,
-            "rows": {split: count for split, count in sorted(rows.items()) if count},
-            **({"shards": shards} if shards else {}),
-            **({"metadata": self._metadata} if self._metadata else {}),
-        }
-
-    def _shards(self) -> list[Part]:
-        return sorted((part for part in self.index.parts if part.header["file"]), key=lambda part: part.name)
-
-
-def _signature() -> bytes:
-    return json.dumps({"owner": this_process(), "time": round(time.time())}).encode()
-
-
-def _files_of(split: str, row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the pictures that a line of ``metadata.jsonl`` names, from the folder of the dataset."""
-    names = (f"{split}/{value}" for name, value in row.items() if name.endswith("file_name") and value)
-    yield from names
-
-
-def _digest_at(place: str) -> str:
-    """Return the digest of a file, or an empty string if there is none."""
-    try:
-        with files.stream(place) as file:
-            return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
-    except FileNotFoundError:
-        return ""
-
-
-def _is_as_written(place: str, known: Mapping[str, Any] | None) -> bool:
-    """Check whether a file has its bytes; of one in a bucket only the size is looked at.
-
-    Args:
-        known: what ``_sums`` has returned of it; None, from an earlier version, lets any file do.
-    """
-    if known is None:
-        return files.exists(place)
-    is_same = files.size(place) == known["bytes"]
-    return is_same and (not files.is_local(place) or _digest_at(place) == known["sha256"])
-
-
-def _sums(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}

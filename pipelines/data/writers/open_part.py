@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import IO
 
 from flux_tasks import files
+from pipelines.data.writers.columns.schema import IMAGE, Row, Schema
 from pipelines.data.writers.rows import identity_of, key_of
-from pipelines.data.writers.schema import IMAGE, Row, Schema
 from pipelines.data.writers.shards import SHARDS, ShardFile, extension_of
 from pipelines.language.document.output import Output
 

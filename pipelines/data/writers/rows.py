@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,11 +21,27 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from flux_tasks import files
+from flux_tasks.errors import StoreUnavailable, reason_of
 
-__all__ = ["HOME", "KnownRows", "Part", "PlacedRow", "RowIndex", "identity_of", "key_of", "part_name", "placed"]
+__all__ = [
+    "HOME",
+    "KnownRows",
+    "Part",
+    "PlacedRow",
+    "RowIndex",
+    "document",
+    "identity_of",
+    "key_of",
+    "part_name",
+    "placed",
+    "read_rows",
+]
 
 HOME = ".flux"
 """The folder in a dataset that is this program's own; ``datasets`` and the Hugging Face Hub pass over it."""
+
+_HEADER = {"file": str, "rows": int, "order": int, "replaces": str, "fields": list}
+_NAME = re.compile(r".+-[0-9]+\.jsonl")
 
 PlacedRow: TypeAlias = tuple[str, str]
 """A row as it is in a dataset: the folder of that, and hex digits that tell name and line from any other."""
@@ -96,7 +113,7 @@ class RowIndex:
         shards = set(files.listing(files.join(folder, "data")))
         self._shards = {name.partition(".")[0] for name in shards}
         found: list[Part] = []
-        for file in files.listing(home):
+        for file in filter(_NAME.fullmatch, files.listing(home)):
             split, _, number = file.removesuffix(".jsonl").rpartition("-")
             location = files.join(home, file)
             header = header_of(location)
@@ -121,8 +138,12 @@ class RowIndex:
     @staticmethod
     def _read(part: Part) -> Iterator[tuple[bytes, bytes]]:
         try:
+            missing = part.header["rows"]
             for line in lines_of(part):
-                yield key_of(part.split, json.loads(line)["id"]), identity_of(line)
+                yield key_of(part.split, document(line)["id"]), identity_of(line)
+                missing -= 1
+            if missing:
+                raise ValueError
         except (ValueError, KeyError, TypeError):
             raise files.Unusable(f"{files.quoted(part.location)} is damaged") from None
 
@@ -203,6 +224,34 @@ class KnownRows:
         return bytes.fromhex(digest) in self._found[folder]
 
 
+def read_rows(folder: str) -> RowIndex:
+    """Return the rows of the dataset in a folder.
+
+    Raises:
+        StoreUnavailable: they cannot be read, or are damaged, so that no row can be added.
+    """
+    try:
+        return RowIndex(folder)
+    except OSError as error:
+        what = f"the rows of the dataset {files.quoted(folder)} cannot be read: {reason_of(error)}"
+        raise StoreUnavailable(what) from error
+
+
+def document(data: bytes) -> dict[str, Any]:
+    """Return the JSON object that a file of a dataset, or a line of it, has.
+
+    Raises:
+        ValueError: it is none, or damaged.
+    """
+    try:
+        found = json.loads(data)
+    except RecursionError:
+        raise ValueError from None
+    if not isinstance(found, dict):
+        raise ValueError  # noqa: TRY004 - as JSON that cannot be read
+    return found
+
+
 def header_of(location: str) -> dict[str, Any]:
     """Return the header of a part.
 
@@ -211,10 +260,10 @@ def header_of(location: str) -> dict[str, Any]:
     """
     with files.stream(location) as lines:
         try:
-            header = dict(json.loads(lines.readline()))
-        except (ValueError, TypeError):
+            header = document(lines.readline())
+        except ValueError:
             header = {}
-    if not {"file", "rows", "order", "replaces", "fields"} <= header.keys():
+    if not all(isinstance(header.get(name), kind) for name, kind in _HEADER.items()):
         raise files.Unusable(f"{files.quoted(location)} is damaged")
     return header
 

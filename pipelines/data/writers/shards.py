@@ -16,13 +16,13 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 from flux_tasks import files
 from flux_tasks.images.encoding import EXTENSIONS
 from flux_tasks.images.reference import ImageRef
-from pipelines.data.writers.kinds import Kind
-from pipelines.data.writers.schema import IMAGE, Row, Schema
+from pipelines.data.writers.columns.kinds import Kind
+from pipelines.data.writers.columns.schema import IMAGE, Row, Schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["SHARDS", "ShardFile", "extension_of"]
+__all__ = ["SHARDS", "ShardFile", "extension_of", "read_digests", "read_pictures"]
 
 _GROUP = 32_000_000
 """Bytes of pictures in a group of rows: readers fetch and decode a group at a time, and advise at most 100 MB."""
@@ -50,8 +50,8 @@ class ShardFile(Protocol):
         """Write what is left. Without it the file is none."""
 
     @staticmethod
-    def digests(shard: IO[bytes]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield the name of each row of a shard, and the digests of its pictures as they are."""
+    def pictures(shard: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Yield the name of each row of a shard, and the bytes of its pictures as they are."""
 
 
 class Parquet:
@@ -114,16 +114,15 @@ class Parquet:
         self._writer.close()
 
     @staticmethod
-    def digests(shard: IO[bytes]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield the name of each row of a shard, and the digests of its pictures as they are."""
+    def pictures(shard: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Yield the name of each row of a shard, and the bytes of its pictures as they are."""
         import pyarrow.parquet as pq
 
         file = pq.ParquetFile(shard)
         pictures = [name for name in file.schema_arrow.names if str(file.schema_arrow.field(name).type)[:6] == "struct"]
         for batch in file.iter_batches(batch_size=16, columns=["id", *pictures]):
             for row in batch.to_pylist():
-                found = {name: row[name]["bytes"] for name in pictures if row[name] and row[name].get("bytes")}
-                yield row["id"], {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
+                yield row["id"], {name: row[name]["bytes"] for name in pictures if row[name] and row[name].get("bytes")}
 
 
 def _arrow_schema(schema: Schema) -> pa.Schema:
@@ -193,9 +192,9 @@ class Tar:
         self._tar.close()
 
     @staticmethod
-    def digests(shard: IO[bytes]) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield the name of each row of a shard, and the digests of its pictures as they are."""
-        last, found = "", dict[str, str]()
+    def pictures(shard: IO[bytes]) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """Yield the name of each row of a shard, and the bytes of its pictures as they are."""
+        last, found = "", dict[str, bytes]()
         with tarfile.open(fileobj=shard, mode="r|") as tar:
             for entry in tar:
                 name, extension = _split(entry.name)
@@ -206,7 +205,7 @@ class Tar:
                 last = name
                 if content is not None and extension != "json":
                     picture = extension.rpartition(".")[0] or IMAGE
-                    found[picture] = hashlib.sha256(content.read()).hexdigest()
+                    found[picture] = content.read()
         if last:
             yield last, found
 
@@ -227,12 +226,27 @@ def stats_name(location: str) -> str:
     return f"{location.removesuffix(Tar.suffix)}_stats.json"
 
 
+def stats_of(header: Mapping[str, Any]) -> bytes:
+    """Return the figures beside a tar, from the header of its part."""
+    return json.dumps({key: header[key] for key in ("rows", "bytes", "sha256")}, indent=1).encode()
+
+
 def read_digests(format: str, location: str) -> Iterator[tuple[str, dict[str, str]]]:  # noqa: A002 - as above
     """Yield the name of each row of a shard on any location, and the digests of its pictures as they are.
+
+    Raises:
+        Exception: as ``read_pictures``.
+    """
+    for row, pictures in read_pictures(format, location):
+        yield row, {name: hashlib.sha256(data).hexdigest() for name, data in pictures.items()}
+
+
+def read_pictures(format: str, location: str) -> Iterator[tuple[str, dict[str, bytes]]]:  # noqa: A002 - as above
+    """Yield the name of each row of a shard on any location, and the bytes of its pictures as they are.
 
     Raises:
         Exception: it cannot be read, or is no shard; which kind depends on the library.
     """
     kind = Parquet if format == "parquet" else Tar
     with files.stream(location) as file:
-        yield from kind.digests(file)
+        yield from kind.pictures(file)

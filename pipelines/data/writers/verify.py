@@ -15,10 +15,10 @@ from flux_tasks import files
 from flux_tasks.background import Pool
 from flux_tasks.catalog.fields import EXTENSIONS
 from flux_tasks.errors import Problem, RecipeError, listed
-from pipelines.data.writers.dataset import MARKER
+from pipelines.data.writers.columns.schema import IMAGE
+from pipelines.data.writers.ending import MARKER, lost_figures
 from pipelines.data.writers.provenance import SIDECAR
-from pipelines.data.writers.rows import HOME, Part, RowIndex, header_of
-from pipelines.data.writers.schema import IMAGE
+from pipelines.data.writers.rows import HOME, Part, RowIndex, document, header_of
 from pipelines.data.writers.shards import read_digests, stats_name
 
 __all__ = ["Finding", "Verdict", "verify"]
@@ -60,24 +60,26 @@ def verify(folder: str, threads: int = 8) -> Iterator[Finding | None]:
         OSError: what is known of it cannot be read.
     """
     try:
-        about = json.loads(files.read(files.join(folder, HOME, "dataset.json")))
+        kind = document(files.read(files.join(folder, HOME, "dataset.json")))["format"]
     except FileNotFoundError:
         yield from _files(folder, threads)
         return
-    except ValueError:
+    except (ValueError, KeyError):
         raise RecipeError([Problem("", f"{files.quoted(folder)}: {HOME}/dataset.json is damaged")]) from None
     index = RowIndex(folder)
     expected = {"README.md", MARKER, "LICENSE", ".gitattributes"}
     if not files.exists(files.join(folder, MARKER)):
         yield Finding(Verdict.MISSING, files.join(folder, MARKER), "the run that wrote last has not come to its end")
-    if about["format"] == "imagefolder":
+    if kind == "imagefolder":
         yield from _in_parallel(_check_file, _pictures(folder, index, expected), threads)
         yield from _metadata(folder, index, expected)
     else:
         expected |= {part.header["file"] for part in index.parts}
         expected |= {stats_name(part.header["file"]) for part in index.parts}
         yield from _lost_shards(folder, index, expected)
-        work = ((folder, str(about["format"]), part, index) for part in index.parts)
+        for place, _ in lost_figures(folder, (part.header for part in index.parts)):
+            yield Finding(Verdict.CHANGED if files.exists(place) else Verdict.MISSING, place)
+        work = ((folder, str(kind), part, index) for part in index.parts)
         yield from chain.from_iterable(_in_parallel(_check_shard, work, threads))
     yield from _extra(folder, expected)
 

@@ -16,7 +16,8 @@ from pyarrow import parquet
 
 from flux_tasks import files
 from flux_tasks.errors import RecipeError
-from pipelines.data.items import Item, items_of, known_names, table_names
+from pipelines.data.formats.names import known_names, table_names
+from pipelines.data.items import Item, items_of
 from pipelines.language import templates
 from pipelines.language.document.recipe import Source
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from flux_tasks.settings import Settings
 from pipelines.data.formats.number import cell
-from pipelines.data.writers.kinds import fit, kind_of, merge, settled
+from pipelines.data.writers.columns.kinds import fit, kind_of, merge, settled
 from pipelines.data.writers.verify import verify
 from pipelines.recipe import Recipe
 from pipelines.run.run import Run

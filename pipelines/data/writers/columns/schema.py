@@ -11,7 +11,7 @@ from flux_tasks.errors import cut, shown
 from flux_tasks.images.reference import ImageRef
 from pipelines.data.items import Item
 from pipelines.data.outputs import BESIDE
-from pipelines.data.writers.kinds import Kind, fit, kind_of, merge, settled
+from pipelines.data.writers.columns.kinds import Kind, fit, kind_of, merge, settled
 from pipelines.language.names import ITEM_NAMES
 
 __all__ = ["IMAGE", "OWN", "Row", "Schema", "source_columns"]

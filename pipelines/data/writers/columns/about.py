@@ -6,8 +6,8 @@ import json
 
 from flux_tasks import files
 from flux_tasks.errors import Problem, cut, listed, shown
-from pipelines.data.writers.rows import HOME
-from pipelines.data.writers.schema import Schema
+from pipelines.data.writers.columns.schema import Schema
+from pipelines.data.writers.rows import HOME, document
 from pipelines.language.document.output import Output
 
 __all__ = ["about", "existing"]
@@ -28,14 +28,14 @@ def existing(output: Output) -> tuple[Schema | None, list[Problem]]:
         OSError: it cannot be read.
     """
     try:
-        known = json.loads(files.read(files.join(output.dataset, HOME, "dataset.json")))
+        known = document(files.read(files.join(output.dataset, HOME, "dataset.json")))
         schema = Schema.from_data(known)
         version, kind, split = known["version"], known["format"], known["split"]
     except FileNotFoundError:
         others = [name for name in files.folders(output.dataset) if not name.startswith(".")]
         what = f"{files.quoted(output.dataset)} has folders ({listed(others)}), and is no dataset of this program"
         return None, [Problem("output.dataset", f"{what}: name another folder")] if others else []
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         what = f"{files.quoted(output.dataset)}: {HOME}/dataset.json is damaged: name another folder"
         return None, [Problem("output.dataset", what)]
     if version != _VERSION:

@@ -8,8 +8,8 @@ from flux_tasks import files
 from flux_tasks.errors import Problem, RecipeError, cut
 from pipelines.data.items import Item
 from pipelines.data.outputs import BESIDE
-from pipelines.data.writers.about import existing
-from pipelines.data.writers.schema import IMAGE, Schema
+from pipelines.data.writers.columns.about import existing
+from pipelines.data.writers.columns.schema import IMAGE, Schema
 from pipelines.language.compiled import CompiledRecipe
 from pipelines.language.graph import Graph, OutputTarget
 from pipelines.language.names import SOURCE
