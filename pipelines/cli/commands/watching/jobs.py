@@ -66,15 +66,12 @@ def _unsettled(store: Store) -> list[Entry]:
 
 def _data(entry: Entry) -> dict[str, Any]:
     """Return a job as JSON has it. ``credits``: what it costs, or is expected to cost where the service named none."""
-    import time
-
     from flux_tasks.store.journal import LEASE
     from flux_tasks.store.owner import has_ended, is_of_this_machine, readable
 
     if entry.phase == "submitted":
-        is_silent = entry.age > 3 * LEASE and not is_of_this_machine(
-            entry.owner
-        )  # who is at work writes thrice a lease
+        is_old = entry.age is None or entry.age > 3 * LEASE  # who is at work writes thrice a lease
+        is_silent = is_old and not is_of_this_machine(entry.owner)
         state = "left" if has_ended(entry.owner) or is_silent else "running"
     else:
         state = "held" if entry.seems_held or has_ended(entry.owner) else "submitting"
@@ -85,7 +82,7 @@ def _data(entry: Entry) -> dict[str, Any]:
         "tool": entry.tool,
         "item": entry.name,
         "state": state,
-        "age": round(max(0.0, time.time() - entry.begun), 1),
+        "age": None if entry.whole_age is None else round(entry.whole_age, 1),
         "credits": entry.estimate if entry.cost is None else entry.cost,
         "host": host,
         "pid": int(pid) if pid.isdecimal() else None,
