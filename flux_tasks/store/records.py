@@ -203,7 +203,7 @@ class Store:
         """Return a small JSON document, or None.
 
         Raises:
-            ValueError: what is there is not a JSON object, or its checksum is wrong.
+            ValueError: what is there is not a JSON object, its checksum is wrong, or it is a folder or a broken link.
             OSError: the store cannot be reached.
         """
         try:
@@ -212,6 +212,8 @@ class Store:
             return None
         except RecursionError:
             raise ValueError(f"{kind}/{name}.json is damaged: it is nested too deeply") from None
+        except IsADirectoryError:
+            raise ValueError(f"{kind}/{name}.json is a folder") from None
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise ValueError(f"{kind}/{name}.json is a link that leads nowhere") from None

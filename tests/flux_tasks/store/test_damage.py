@@ -80,6 +80,25 @@ def test_a_damaged_record_of_a_result_is_rebuilt_from_its_copy_and_said(
 TAKEN = "the result is taken from its copy"
 
 
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_no_file_in_the_place_of_a_record_is_damage_and_nothing_is_paid_again(
+    bfl: FakeBfl, settings: Settings, call: Call, kind: str
+) -> None:
+    run(call, settings)
+    for harmed in (["results"], ["results", "copies"]):
+        for place in (only(settings, name) for name in harmed):
+            if place.is_file():
+                place.unlink()
+                place.mkdir() if kind == "folder" else place.symlink_to("nowhere")
+        planned = background.run(lookup(call, settings)) if len(harmed) == 1 else None
+        if planned is not None:
+            assert "results/" in planned.warnings[0]
+        else:
+            with pytest.raises(SubmissionUncertain, match="its job may be paid for"):
+                run(call, settings)
+    assert bfl.jobs == 1
+
+
 def test_a_missing_record_of_a_result_is_rebuilt_from_its_copy(bfl: FakeBfl, settings: Settings, call: Call) -> None:
     first = run(call, settings)
     record = only(settings, "results")
