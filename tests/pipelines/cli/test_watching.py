@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -310,6 +311,26 @@ def test_a_job_is_joined_to_no_second_call_and_an_id_is_not_empty(
     done = here_cli("collect", "job-9", "--key", held.key[:8], "--endpoint", bfl.url, key="right-key")
     assert (done.returncode, "is the job of ffffffffffff already" in done.stderr) == (2, True)
     assert [entry.id for entry in Journal(store).entries() if entry.key == held.key] == [""]
+
+
+@pytest.mark.parametrize("harm", ["away", "slow"])
+def test_what_a_collected_job_is_waited_for_and_for_how_long_is_said_at_once(
+    here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    (folder / "store" / "results").mkdir(parents=True)
+    bfl.hold = True
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        away = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setenv("FLUX_DEADLINE", "0.3")
+    bfl.known["job-9"] = {"polls": 0, "data": b""}
+    place = ("--endpoint", away if harm == "away" else bfl.url, "-o", str(folder / "x.png"))
+    done = here_cli("collect", "job-9", *place, key="right-key")
+    assert done.returncode == 1
+    reason = "no answer" if harm == "away" else "still running"
+    first, *others, _ = done.stderr.splitlines()
+    assert reason in first
+    assert first.endswith(" is asked again, for 0.3 s in all")
+    assert others == []
 
 
 def test_a_job_that_the_store_does_not_know_is_written_to_a_file_only(

@@ -11,7 +11,7 @@ from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, cut, quote
 from flux_tasks.units import credits, duration, table_text
 from pipelines.cli.commands.store.program import Place, opened
 from pipelines.cli.common import Exit, Json, Location, Places
-from pipelines.cli.terminal import print_line, terminal_width
+from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.images.reference import ImageRef
@@ -140,7 +140,7 @@ def collect(
     else:
         settings.require_key()
         wanted = None if owner else entry
-        found = collect_by_id(job, settings, entry=wanted, polling_url=polling_url)
+        found = collect_by_id(job, settings, entry=wanted, polling_url=polling_url, on_wait=print_error)
         image, data = background.run(found)
     if image is not None:
         print_line(f"in the store: {image.uri}")
