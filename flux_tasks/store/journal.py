@@ -349,7 +349,7 @@ class Journal:
     def entries(self) -> list[Entry]:
         """Return all entries, each job with its last attempt."""
         last: dict[str, int] = {}
-        for name in self._store.records(_KIND):
+        for name in self._store.records(_KIND, with_damaged=True):
             key, _, attempt = name.partition("~")
             last[key] = max(last.get(key, 1), int(attempt) if attempt.isdecimal() else 1)
         return [entry for key, attempt in last.items() if (entry := self._attempt(key, attempt))]
