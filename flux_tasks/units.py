@@ -52,8 +52,13 @@ def price(value: float) -> str:
     return f"{value:,.2f} credits ({dollars(value)})"
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as ``40 s``, ``12 min``, ``3.5 h`` or ``4.0 d``, rounded up to whole seconds or minutes."""
+def duration(seconds: float | None) -> str:
+    """Return seconds as ``40 s``, ``12 min``, ``3.5 h`` or ``4.0 d``, rounded up to whole seconds or minutes.
+
+    None is ``unknown``.
+    """
+    if seconds is None:
+        return "unknown"
     if seconds < 90:
         return f"{math.ceil(seconds)} s"
     minutes = math.ceil(seconds / 60)

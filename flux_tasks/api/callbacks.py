@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager, suppress
 from flux_tasks.errors import reason_of
 from flux_tasks.store.records import Store
 
-__all__ = ["Calls", "awaited", "note_callback", "remove_old"]
+__all__ = ["Calls", "awaited", "note_callback", "remove_old", "wake"]
 
 _KIND = "callbacks"
 _PAUSE = 1.0
@@ -176,6 +176,15 @@ async def _look(store: Store, waiting: _Waiting) -> None:
         await asyncio.sleep(_PAUSE)
 
 
+def wake(store: Store, job_id: str) -> bool:
+    """Let the job be looked at now if this process waits for it; False if it does not."""
+    with _lock:
+        calls = _stores[store.url].jobs.get(_name(job_id)) if store.url in _stores else None
+    if calls is not None:
+        calls.call()
+    return calls is not None
+
+
 def note_callback(store: Store, job_id: str) -> None:
     """Let the process that waits for a job look at it now: this one directly, any other one by a record in the store.
 
@@ -184,11 +193,8 @@ def note_callback(store: Store, job_id: str) -> None:
     """
     name = _name(job_id)
     with _lock:
-        calls = _stores[store.url].jobs.get(name) if store.url in _stores else None
         is_ended = (store.url, name) in _ended
-    if calls is not None:
-        calls.call()
-    elif not is_ended:
+    if not wake(store, job_id) and not is_ended:
         store.create_record(_KIND, name, {"at": time.time()})
 
 

@@ -248,6 +248,7 @@ class BflClient:
         *,
         deadline: float = 300.0,
         on_progress: Callable[[str, float | None], None] | None = None,
+        on_wait: Callable[[str], None] | None = None,
         watch: Watch | None = None,
         calls: Calls | None = None,
     ) -> Finished:
@@ -258,6 +259,7 @@ class BflClient:
                 asked for the id instead, so that no paid job is lost.
             deadline: seconds after which it is polled once more, for the last time.
             on_progress: receives each status and the share done (0 to 1, or None).
+            on_wait: receives, after each poll that brings no end, why it is polled again.
             watch: decides when it is polled, by what is known of jobs like it.
             calls: the job's call-backs, after each of which it is polled at once, and then but rarely without one.
 
@@ -297,6 +299,8 @@ class BflClient:
                 if not isinstance(error, (httpx.HTTPError, TimeoutError)):
                     named = own  # an address that cannot be used
                 url = self._next_address(url, named, own, failures)
+                if on_wait is not None:
+                    on_wait(reason)
                 await asyncio.sleep(min(self._pause(watch, failures), max(0.0, deadline - elapsed)))
                 continue
             self._trip += 0.2 * (watch.age - watch.polled - self._trip)
@@ -331,6 +335,8 @@ class BflClient:
                 if failures > 3 and url == named and response.status_code in (404, 405, 410):
                     named = own  # the address that the service named does not work
                 url = self._next_address(url, named, own, failures)
+            if on_wait is not None:
+                on_wait(reason)
             pause = max(self._pause(watch, failures), retry_after(response) or 0.0)
             left = max(0.0, deadline - (time.monotonic() - started)) + 0.01
             if calls is None:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from flux_tasks.api.callbacks import note_callback, remove_old
+from flux_tasks.api.callbacks import note_callback, remove_old, wake
 from flux_tasks.api.webhooks import NO_ID, NOT_GENUINE, WebhookForged, signature_of, verify_webhook
 from flux_tasks.errors import EndpointUnreachable, Problem, RecipeError, reason_of
 from flux_tasks.images.redirects import host_of
@@ -160,6 +160,8 @@ class Receiver:
 
     async def _note(self, job_id: str) -> None:
         if job_id in self._recent:
+            for store in self._stores.values():
+                wake(store, job_id)  # the first one may have come before the job had ended
             return
         try:
             for store in self._stores.values():

@@ -297,14 +297,18 @@ def remove(location: str | os.PathLike[str]) -> None:
 
 
 @reporting
-def listing(location: str) -> list[str]:
-    """Return the names of the files directly under a folder, sorted; an empty list if there is no such folder."""
+def listing(location: str, *, with_others: bool = False) -> list[str]:
+    """Return the names of the files directly under a folder, sorted; an empty list if there is no such folder.
+
+    Args:
+        with_others: on this machine also those of folders, and of links that lead nowhere.
+    """
     if is_local(location):
         folder = local_path(location)
         if not folder.is_dir():
             return []
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if e.is_file() and not e.name.endswith(".tmp"))
+            return sorted(e.name for e in entries if (with_others or e.is_file()) and not e.name.endswith(".tmp"))
     return names_in(location, "file")
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -199,7 +199,13 @@ def _losses(call: Call, image: ImageRef) -> list[str]:
 
 
 async def collect_by_id(
-    job_id: str, settings: Settings, *, entry: Entry | None = None, polling_url: str = "", deadline: float | None = None
+    job_id: str,
+    settings: Settings,
+    *,
+    entry: Entry | None = None,
+    polling_url: str = "",
+    deadline: float | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> tuple[ImageRef | None, bytes]:
     """Return what the service delivers for a job that was paid for, wherever that was. It costs nothing.
 
@@ -208,6 +214,7 @@ async def collect_by_id(
             record has no parameters, because no entry has them.
         polling_url: as the answer to the submission named it; the endpoint's own address if it may not have the key.
         deadline: seconds to wait for its end; None for the usual one.
+        on_wait: receives a line when it is waited for, and another one when the reason changes.
 
     Returns:
         The picture in the store, if there is an ``entry``; its bytes.
@@ -215,9 +222,16 @@ async def collect_by_id(
     Raises:
         FluxError: from ``BflClient.wait`` and ``BflClient.fetch``; ``StoreUnavailable``.
     """
-    endpoint = endpoint_for(settings)
+    endpoint, patience = endpoint_for(settings), deadline or settings.deadline or _USUAL
+    told: set[str] = set()
+
+    def tell(reason: str) -> None:
+        if on_wait is not None and reason not in told:
+            told.add(reason)
+            on_wait(f"job {job_id}: {reason}; {host_of(settings.base_url)} is asked again, for {patience:g} s in all")
+
     async with endpoint.connected() as client:
-        finished = await client.wait(job_id, polling_url or None, deadline=deadline or settings.deadline or _USUAL)
+        finished = await client.wait(job_id, polling_url or None, deadline=patience, on_wait=tell)
         data = await client.fetch(finished)
     if entry is None:
         return None, data

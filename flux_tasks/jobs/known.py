@@ -96,7 +96,8 @@ def _read_result(job: JobContext, write: bool = False) -> JobResult | None:
     copy = job.store.read_result(damaged, "copies")
     if copy is not None:
         if write:
-            job.store.restore_result(damaged)
+            with suppress(IsADirectoryError):  # a folder with something in it: the copy does
+                job.store.restore_result(damaged)
         why = f"{damage or f'results/{damaged}.json is missing'}{_FROM_COPY}"
         return _cached(job, damaged, copy["image"], copy, why)
     if damage:

@@ -163,7 +163,7 @@ class Inventory:
             return ""
         kind, _, name = flaw.place.removesuffix(".json").partition("/")
         if other := {"results": "copies", "copies": "results"}.get(kind):
-            with suppress(DamagedRecord):
+            with suppress(DamagedRecord, IsADirectoryError):
                 if self.store.read_result(name, other) is not None:
                     self.store.put_record(kind, name, self.store.record(other, name) or {})
                     return f"written anew from {other}/{name}.json"

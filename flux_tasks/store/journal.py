@@ -45,6 +45,7 @@ clock = time.monotonic
 _KIND = "journal"
 _DECISIONS = "decisions"
 _UNREADABLE = "unknown"
+_TEN_YEARS = 3_650 * 86_400  # seconds; no job is older, and no clock is further ahead
 _MOST_ATTEMPTS = 100  # where the folder is a link to itself, every attempt is there and cannot be read
 
 
@@ -119,9 +120,17 @@ class Entry:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @property
-    def age(self) -> float:
-        """Seconds since the last change, by the clocks of its owner and of this machine; for people only."""
-        return max(0.0, time.time() - self.at)
+    def age(self) -> float | None:
+        """Seconds since the last change, by the clocks of its owner and of this machine; for people only.
+
+        None where no time can be read.
+        """
+        return _seconds_since(self.at)
+
+    @property
+    def whole_age(self) -> float | None:
+        """Seconds since the intent, as ``age``."""
+        return _seconds_since(self.begun)
 
     def with_id(self, id: str, *, polling_url: str, cost: float | None) -> Self:  # noqa: A002 - the API's own word
         """Return the same entry, now that the service has given the job an id."""
@@ -340,7 +349,7 @@ class Journal:
     def entries(self) -> list[Entry]:
         """Return all entries, each job with its last attempt."""
         last: dict[str, int] = {}
-        for name in self._store.records(_KIND):
+        for name in self._store.records(_KIND, with_damaged=True):
             key, _, attempt = name.partition("~")
             last[key] = max(last.get(key, 1), int(attempt) if attempt.isdecimal() else 1)
         return [entry for key, attempt in last.items() if (entry := self._attempt(key, attempt))]
@@ -348,6 +357,11 @@ class Journal:
     def unsettled(self) -> list[Entry]:
         """Return the entries whose result is not in the store: a process that has died leaves the others."""
         return [entry for entry in self.entries() if entry.refresh or self._store.result(entry.key) is None]
+
+
+def _seconds_since(at: float) -> float | None:
+    seconds = time.time() - at
+    return max(0.0, seconds) if abs(seconds) < _TEN_YEARS else None
 
 
 def _name(key: str, attempt: int) -> str:

@@ -27,6 +27,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flux_tasks import files
@@ -98,7 +99,7 @@ class Store:
         described = {k: v for k, v in image.to_dict().items() if k != "uri"}  # the store may have other addresses
         data = _dump({"key": key, "image": described, **facts})
         for kind in ("copies", "results") if is_paid else ("results",):
-            files.write(self.location(kind, f"{key}.json"), data)
+            _write(self.location(kind, f"{key}.json"), data)
         if is_replaced:  # once more, for those who have read the old one since
             self.renew()
 
@@ -193,7 +194,7 @@ class Store:
         """
         location = self.location(kind, f"{name}.json")
         files.wait_for_turn(location)
-        files.write(location, _dump(record() if callable(record) else record))
+        _write(location, _dump(record() if callable(record) else record))
 
     def create_record(self, kind: str, name: str, record: Mapping[str, Any]) -> bool:
         """Write a small JSON document unless one is there; False if one was. Exactly one writer wins."""
@@ -203,7 +204,7 @@ class Store:
         """Return a small JSON document, or None.
 
         Raises:
-            ValueError: what is there is not a JSON object, or its checksum is wrong.
+            ValueError: what is there is not a JSON object, its checksum is wrong, or it is a folder or a broken link.
             OSError: the store cannot be reached.
         """
         try:
@@ -212,6 +213,8 @@ class Store:
             return None
         except RecursionError:
             raise ValueError(f"{kind}/{name}.json is damaged: it is nested too deeply") from None
+        except IsADirectoryError:
+            raise ValueError(f"{kind}/{name}.json is a folder") from None
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise ValueError(f"{kind}/{name}.json is a link that leads nowhere") from None
@@ -225,12 +228,42 @@ class Store:
             return {}
 
     def remove_record(self, kind: str, name: str) -> None:
-        """Remove a small JSON document, if it is there."""
-        files.remove(self.location(kind, f"{name}.json"))
+        """Remove a small JSON document, if it is there; a folder in its place, if that is empty."""
+        location = self.location(kind, f"{name}.json")
+        try:
+            files.remove(location)
+        except OSError:
+            if not _remove_folder(location):
+                raise
 
-    def records(self, kind: str) -> list[str]:
-        """Return the names of the JSON documents of one kind."""
-        return [n.removesuffix(".json") for n in files.listing(self.location(kind)) if n.endswith(".json")]
+    def records(self, kind: str, *, with_damaged: bool = False) -> list[str]:
+        """Return the names of the JSON documents of one kind.
+
+        Args:
+            with_damaged: also of folders, and of links that lead nowhere, in the places of such documents.
+        """
+        found = files.listing(self.location(kind), with_others=with_damaged)
+        return [name.removesuffix(".json") for name in found if name.endswith(".json")]
+
+
+def _write(location: str, data: bytes) -> None:
+    try:
+        files.write(location, data)
+    except OSError:
+        if not _remove_folder(location):
+            raise
+        files.write(location, data)
+
+
+def _remove_folder(location: str) -> bool:
+    """Remove an empty folder in the place of a file on this machine; False if there is none, or something is in it."""
+    if not files.is_local(location):
+        return False
+    try:
+        Path(files.local_name(location)).rmdir()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _without_slash(url: str) -> str:

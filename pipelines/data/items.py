@@ -26,11 +26,12 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 from flux_tasks import files
 from flux_tasks.errors import InvalidRequest, Problem, RecipeError, cut, listed, nearest, quote, shown
+from flux_tasks.images.encoding import FILE_TYPES
 from pipelines.data.annotations import LazyLabels, read_annotations
 from pipelines.data.formats import dataset, folders, tables
 from pipelines.data.formats.listing import Listed, finder_in, matched
@@ -305,9 +306,12 @@ class _Maker:
 
 
 def _without_match(patterns: Sequence[str]) -> str:
-    hints = [hint for pattern in patterns if (hint := folders.left_out(pattern) or files.near_misses(pattern))]
+    hints = [hint for pattern in patterns if (hint := folders.left_out(pattern) or _near_misses(pattern))]
     remedy = "; ".join(hints) or "put pictures there, or write another glob"
     return f"no file matches {', '.join(map(files.quoted, patterns))}: {remedy}"
+
+
+_near_misses = partial(files.near_misses, kinds=FILE_TYPES)
 
 
 def source_warnings(source: Source, listed: Listed | None = None) -> list[Problem]:
@@ -324,7 +328,7 @@ def source_warnings(source: Source, listed: Listed | None = None) -> list[Proble
     found = dataset.warnings(source, finder_in(listed)) if source.dataset else []
     for index, pattern in enumerate(source.images):
         there = matched(pattern, listed)
-        hint = folders.left_out(pattern) if folders.is_folder(pattern, there) else files.near_misses(pattern, there)
+        hint = folders.left_out(pattern) if folders.is_folder(pattern, there) else _near_misses(pattern, there)
         if hint or not (there or files.has_wildcards(pattern)):
             what = f"'{files.quoted(pattern)}' {'leaves files out' if there else 'matches no file'}"
             where = f"source.images.{index}" if len(source.images) > 1 else "source.images"

@@ -13,7 +13,8 @@ __all__ = ["write_run_report"]
 def write_run_report(run: Run, previews: Previews | None = None) -> str:
     """Write the report to the place that the run's summary names; return what went wrong, or an empty string.
 
-    The run's work is done, and its summary is due: so nothing is raised. If it fails, the summary names no report.
+    The run's work is done, and its summary is due: so nothing is raised. If it fails, the summary names no report, and
+    the state of the run says why.
 
     Args:
         previews: small copies that were made while the run waited.
@@ -24,5 +25,6 @@ def write_run_report(run: Run, previews: Previews | None = None) -> str:
         run.summary.report = write_report(run.summary.report, summary, run.rows(), previews)
     except OSError as error:
         run.summary.report = ""
-        return f"the report could not be written: {error}"
-    return ""
+        run.summary.unreported = f"the report could not be written: {error}"
+    run.note_report()
+    return run.summary.unreported

@@ -201,6 +201,10 @@ class Run:
         self._measured(outcome, summary.problem or broken, flux__jobs=summary.jobs, flux__credits=summary.cost)
         self._measuring.close()
 
+    def note_report(self) -> None:
+        """Let others see where the report is, or why there is none: it is written after the end."""
+        self._state.note_report()
+
     def _end(self, *error: Any) -> None:
         background.run(save_durations(self.settings))
         self.context.prices.close()

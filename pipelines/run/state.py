@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from flux_tasks import files
-from flux_tasks.errors import FluxError
+from flux_tasks.errors import FluxError, reason_of
 from flux_tasks.images.reference import LOCAL_ENGINE, makes_previews
 from flux_tasks.store.owner import has_ended, is_of_this_machine, this_process
 from flux_tasks.store.records import Store
@@ -67,7 +67,8 @@ class RunState(BaseModel):
         credits: what its jobs cost, as far as the service says; of previews, what they would be worth.
         budget: the most that it may spend, in credits, or None.
         problem: why it did not end well, in one sentence; empty if it did.
-        manifest, report: where they are.
+        manifest: where it is.
+        report: where it is, once it is written.
         shards: how many parts its items are worked on in, each by a process of its own; 0 for a run without.
         shards_on: what these run on, as ``--on`` names it.
         shard: the part that it works on, such as ``2/8``, where somebody has divided the items by hand.
@@ -82,8 +83,8 @@ class RunState(BaseModel):
     endpoint: str = ""
     engine: str = ""
     state: Standing = "running"
-    started: datetime
-    updated: datetime
+    started: AwareDatetime
+    updated: AwareDatetime
     seconds: float = 0.0
     owner: str = ""
     total: int = 0
@@ -149,7 +150,7 @@ def state_of(
         problem: why it did not end well, where its sums do not know.
         known: further fields of ``RunState``.
     """
-    problem = "" if state else summary.problem or problem
+    problem = "" if state else summary.problem or problem or summary.unreported
     ended: Standing = "stopped" if summary.stopped or (problem and not summary.problem) else "failed"
     counts = dict(summary.counts)
     facts = {
@@ -226,10 +227,15 @@ class StateRecord:
         self._over.set()
         if self._thread.is_alive():
             self._thread.join()
-        state = state_of(self._context, self._summary, problem=problem)
+        state = state_of(self._context, self._summary, problem=problem, report="")
         with suppress(OSError):
             self._write(state)
         return state
+
+    def note_report(self) -> None:
+        """Write the record once more after ``end``, with the report that there is now, or why there is none."""
+        with suppress(OSError):
+            self._write(state_of(self._context, self._summary))
 
     def _follow(self) -> None:
         while not self._over.wait(INTERVAL):
@@ -247,6 +253,7 @@ class StateRecord:
         (then, before), (_, ended) = self._ended[0], self._ended[-1]
         rate = round((ended - before) / (now - then), 4) if now > then else None
         live: dict[str, Any] = {"in_flight": self._in_flight, "credits": round(self._credits, 6), "rate": rate}
+        live["report"] = ""
         live |= {"counts": counts, "items": sum(counts.values())}
         seconds = round(now - self._begun, 3)
         return state_of(self._context, self._summary, state="running", seconds=seconds, **live)
@@ -264,28 +271,46 @@ class StateRecord:
 
 
 def read_states(store: Store, run_ids: Sequence[str]) -> tuple[list[RunState], list[str]]:
-    """Return the states of runs, in the order of ``run_ids``, and the locations of records that are damaged.
+    """Return the states of runs, in the order of ``run_ids``, and a sentence on each record that says nothing.
 
-    Of a run with a damaged record, there is what its other files tell, or nothing.
+    Of a run with such a record, there is what its other files tell, or nothing.
 
     Raises:
         OSError: the store cannot be read.
     """
     found = [*each(partial(_read, store), run_ids)]
-    return [state for state, _ in found if state is not None], [damaged for _, damaged in found if damaged]
+    return [state for state, _ in found if state is not None], [flaw for _, flaw in found if flaw]
 
 
 def _read(store: Store, run_id: str) -> tuple[RunState | None, str]:
-    kind, damaged = files.join("runs", run_id), ""
-    try:
-        if (record := store.record(kind, _NAME)) is not None:
+    kind = files.join("runs", run_id)
+    record, flaw = _record(store, kind, _NAME)
+    if record is not None:
+        try:
             return RunState.model_validate(record), ""
-    except ValueError:
-        damaged = _NAME
+        except ValueError:
+            flaw = _damaged(store, kind, _NAME)
     state = _of_earlier_version(store, run_id)
-    if state is None and not damaged and "run" in store.records(kind):
-        damaged = "run"
-    return state, damaged and store.location(kind, f"{damaged}.json")
+    if state is None and not flaw:
+        record, flaw = _record(store, kind, "run")
+        flaw = flaw or (_damaged(store, kind, "run") if record is not None else "")
+    return state, flaw
+
+
+def _record(store: Store, kind: str, name: str) -> tuple[dict[str, Any] | None, str]:
+    """Return a record, and why there is none although something is in its place."""
+    try:
+        return store.record(kind, name), ""
+    except ValueError:
+        return None, _damaged(store, kind, name)
+    except OSError as error:
+        if files.may_pass(error):
+            raise
+        return None, f"{store.location(kind, f'{name}.json')} cannot be read ({reason_of(error)})"
+
+
+def _damaged(store: Store, kind: str, name: str) -> str:
+    return f"{store.location(kind, f'{name}.json')} is damaged"
 
 
 def _of_earlier_version(store: Store, run_id: str) -> RunState | None:
@@ -300,7 +325,7 @@ def _of_earlier_version(store: Store, run_id: str) -> RunState | None:
         return None
     counts: dict[str, int] = {}
     cost = 0.0
-    with suppress(OSError, KeyError):
+    with suppress(OSError, KeyError, TypeError):
         for row in read_rows(record["manifest"]):
             counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
             cost += row["cost"]

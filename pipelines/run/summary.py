@@ -59,6 +59,7 @@ class Summary:
         warned: the first of these, as sentences.
         failed: the first rows of items that did not end well, in the order in which they ended.
         stopped: why the run was stopped, or an empty string.
+        unreported: why its report could not be written, or an empty string.
         sample: the price of all items, if the run was over a sample of them.
         shards: how many parts the items were worked on in, each by a process of its own; 0 for a run without.
         shards_on: what these ran on, as ``--on`` names it.
@@ -87,6 +88,7 @@ class Summary:
     failed: list[ManifestRow] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str = ""
+    unreported: str = ""
     manifest: str = ""
     report: str = ""
     sample: Estimate | None = None

@@ -300,6 +300,23 @@ def test_a_pattern_that_finds_files_names_others_that_it_nearly_matched_but_the_
             assert files.near_misses(f"{folder}/{pattern}", found).replace(folder, "{}").replace(root, "{}") == hint
 
 
+def test_only_files_that_can_be_what_is_looked_for_are_near_misses(folder: str) -> None:
+    for name in ("a/LICENSES.md", "b/LICENSES.md", "b/p.PNG", "b/t.csv"):
+        files.write(f"{folder}/{name}", b"x")
+    for pattern, kinds, hint in (
+        ("a/*.jpg", ("jpg", "png"), ""),
+        ("a", ("jpg", "png"), ""),
+        ("a/licenses.md", ("jpg", "png"), ""),
+        ("a/*.jpg", (), "*.md'"),
+        ("b/*.jpg", ("jpg", "png"), "1 file differs in the extension only"),
+        ("b/*.jpg", ("csv",), "*.csv'"),
+    ):
+        found = files.near_misses(f"{folder}/{pattern}", kinds=kinds)
+        assert hint in found
+        assert bool(found) == bool(hint), found
+        assert not kinds or "md" not in found.replace(folder, "")
+
+
 FURTHER = (
     ("only", "it is a folder: write '{}/only/**/*' for the files in all folders below it"),
     ("only/deep/*.jpg", "names that begin with a dot are left out: write '{}/only/deep/.*.jpg' for those"),

@@ -14,7 +14,7 @@ from itertools import chain
 from urllib.parse import unquote
 
 from flux_tasks.files.access import exists, folders, listing
-from flux_tasks.files.locations import embedded, is_local, is_location, is_web, local_path
+from flux_tasks.files.locations import embedded, extension, is_local, is_location, is_web, local_path
 from flux_tasks.files.locations import name as name_of
 from flux_tasks.files.search.patterns import glob, has_wildcards
 from flux_tasks.files.targets import missing_bucket
@@ -27,10 +27,13 @@ _LISTING_IS_GOOD_FOR = 600  # seconds; a folder here is listed again when it has
 _listing_lock = threading.Lock()
 
 
-def of_pattern(pattern: str, found: Collection[str] = ()) -> str:
+def of_pattern(pattern: str, found: Collection[str] = (), *, kinds: Collection[str] = ()) -> str:
     """Return what ``pattern`` nearly matched besides ``found`` and what to write instead, or an empty string.
 
     It lists folders; what cannot be listed has no near miss.
+
+    Args:
+        kinds: the extensions of what is looked for: files with others are no near miss. Empty: all of them.
     """
     if is_web(pattern) or [name_of(one) for one in found] == [name_of(pattern)]:  # one file, called by its name
         return ""
@@ -42,11 +45,15 @@ def of_pattern(pattern: str, found: Collection[str] = ()) -> str:
     known = set(found)
     for written, why in _spellings(pattern, is_missing=not found):
         with suppress(OSError):
-            if others := [one for one in glob(written) if one not in known]:
+            if others := [one for one in glob(written) if one not in known and _may_be(one, kinds)]:
                 count = "1 file differs" if len(others) == 1 else f"{len(others):,} files differ"
                 remedy = _with_extensions(pattern, others)
                 return why.format(count=count, first=others[0], written=written, loose=_loose(pattern), remedy=remedy)
     return ""
+
+
+def _may_be(location: str, kinds: Collection[str]) -> bool:
+    return not kinds or "." not in name_of(location).lstrip(".") or extension(location) in kinds
 
 
 def _without_braces(pattern: str) -> list[str]:

@@ -159,9 +159,8 @@ def _of_place(place: str, source: Source, find: Find) -> Layout:
     if found:
         return _of_files(found, found[0].rpartition("/")[0], source, place, is_by_folder=False)
     if is_file or (files.has_wildcards(place) and not is_folder):
-        raise _broken(
-            "dataset", f"no file matches {files.quoted(place)}: {files.near_misses(place) or 'write another path'}"
-        )
+        hint = files.near_misses(place, kinds=_FORMATS) or "write another path"
+        raise _broken("dataset", f"no file matches {files.quoted(place)}: {hint}")
     root = place.rstrip("/")
     below = find(f"{glob_module.escape(root)}/**/*")
     if not below:

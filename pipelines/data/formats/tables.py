@@ -96,7 +96,7 @@ def found(pattern: str) -> list[str]:
     except OSError as error:
         raise _broken(f"'{files.quoted(pattern)}' cannot be listed: {reason_of(error)}") from None
     if not locations:
-        hint = files.near_misses(pattern) or "write another path"
+        hint = files.near_misses(pattern, kinds=TABLE_TYPES) or "write another path"
         raise _broken(f"no file matches {files.quoted(pattern)}: {hint}")
     if strange := [location for location in locations if files.extension(location) not in TABLE_TYPES]:
         known = ", ".join(f".{extension}" for extension in TABLE_TYPES)

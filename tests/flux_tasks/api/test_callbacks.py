@@ -233,6 +233,31 @@ def test_a_callback_that_comes_early_costs_one_poll_and_says_nothing_of_the_resu
     assert store.records("callbacks") == []
 
 
+def test_a_callback_after_one_that_came_early_is_no_repetition(
+    bfl: FakeBfl, taking: Receiver, store: Store, photo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poll, came = bfl._poll, []
+
+    def poll_and_call(job_id: str) -> Answer:
+        answer = poll(job_id)
+        came.append(genuine(taking, job_id))  # the job has ended just after this look at it
+        return answer
+
+    submit = bfl._submit
+
+    def submit_and_call(path: str, request: Request) -> Answer:
+        answer = submit(path, request)
+        came.append(genuine(taking, answer.body["id"]))
+        return answer
+
+    monkeypatch.setattr(bfl, "_poll", poll_and_call)
+    monkeypatch.setattr(bfl, "_submit", submit_and_call)
+    given: Any = {"endpoint": bfl.url, "store": store.url, "webhook_url": taking.url, "webhook_secret": SECRET}
+    with use(**given, polling="off", deadline=1e6):
+        deblur(photo)
+    assert (came[:2], len(bfl.seen("GET /v1/get_result"))) == ([200, 200], 2)
+
+
 def test_the_secret_is_sent_to_the_service_alone_and_is_in_no_record(
     bfl: FakeBfl, store: Store, photo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

@@ -80,6 +80,25 @@ def test_a_damaged_record_of_a_result_is_rebuilt_from_its_copy_and_said(
 TAKEN = "the result is taken from its copy"
 
 
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_no_file_in_the_place_of_a_record_is_damage_and_nothing_is_paid_again(
+    bfl: FakeBfl, settings: Settings, call: Call, kind: str
+) -> None:
+    run(call, settings)
+    for harmed in (["results"], ["results", "copies"]):
+        for place in (only(settings, name) for name in harmed):
+            if place.is_file():
+                place.unlink()
+                place.mkdir() if kind == "folder" else place.symlink_to("nowhere")
+        planned = background.run(lookup(call, settings)) if len(harmed) == 1 else None
+        if planned is not None:
+            assert "results/" in planned.warnings[0]
+        else:
+            with pytest.raises(SubmissionUncertain, match="its job may be paid for"):
+                run(call, settings)
+    assert bfl.jobs == 1
+
+
 def test_a_missing_record_of_a_result_is_rebuilt_from_its_copy(bfl: FakeBfl, settings: Settings, call: Call) -> None:
     first = run(call, settings)
     record = only(settings, "results")
@@ -222,6 +241,38 @@ def test_a_damaged_journal_entry_of_a_paid_job_is_collected_or_held(
         assert found is not None
         assert found.seems_held or (found.id, found.polling_url) == ("job-1", entry.polling_url)
     assert bfl.jobs == 0
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_folder_in_the_place_of_a_record_is_replaced_if_it_is_empty_and_stops_no_run_otherwise(
+    bfl: FakeBfl, settings: Settings, call: Call, is_full: bool
+) -> None:
+    run(call, settings)
+    place = only(settings, "results")
+    place.unlink()
+    place.mkdir()
+    if is_full:
+        (place / "somebody's.txt").write_text("x")
+    assert "is damaged" in run(call, settings).warnings[0]
+    assert (place.is_file(), bfl.jobs) == (not is_full, 1)
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_is_no_file_in_the_place_of_an_entry_is_held_listed_and_gone_once_a_person_has_decided(
+    settings: Settings, bfl: FakeBfl, call: Call, kind: str
+) -> None:
+    journal = Journal(Store(settings.store))
+    place = Path(settings.store, "journal", f"{call.key('custom:loopback')}.json")
+    place.parent.mkdir(parents=True)
+    place.mkdir() if kind == "folder" else place.symlink_to("nowhere")
+    with pytest.raises(SubmissionUncertain):
+        run(call, settings)
+    [entry] = journal.unsettled()
+    assert (entry.key, entry.seems_held, entry.age, bfl.jobs) == (place.stem, True, None, 0)
+    assert journal.decide(entry, "resubmit")
+    run(call, settings)
+    run(call, settings)
+    assert (bfl.jobs, [*place.parent.iterdir()]) == (1, [])
 
 
 @pytest.mark.parametrize(

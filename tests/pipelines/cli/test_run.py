@@ -162,6 +162,26 @@ def test_a_report_that_cannot_be_written_does_not_hide_the_runs_summary(
     assert done.returncode == 3
     assert "2 of 2 items" in done.stdout
     assert "the report could not be written" in done.stderr
+    [run] = json.loads(here_cli("history", "--json").stdout)
+    assert (run["state"], run["counts"], run["report"]) == ("stopped", {"done": 2}, "")
+    assert run["problem"].startswith("the report could not be written: ")
+
+
+def test_no_record_of_a_run_names_a_report_that_is_not_written_yet(
+    here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def look(location: str, *_: object) -> str:
+        told.append(here_cli("history", "--json").stdout)
+        return write_report(location, *_)  # type: ignore[arg-type]
+
+    write_report = of_run.write_report
+    monkeypatch.setattr(of_run, "write_report", look)
+    here_cli("run", str(folder / "recipe.yaml"), "--endpoint", bfl.url, key="right-key")
+    [before], [after] = json.loads(told[0]), json.loads(here_cli("history", "--json").stdout)
+    assert (before["state"], before["report"]) == (after["state"], "") == ("fine", "")
+    assert Path(after["report"]).is_file()
 
 
 def test_the_report_of_a_second_run_decodes_no_picture(

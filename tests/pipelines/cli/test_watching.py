@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import Cases
 from command_line import Here
 from fake_bfl import FakeBfl
 from scripted import Answer
 from waiting import wait_until
 
+from flux_tasks.files import access
 from flux_tasks.store.journal import Entry, Journal
 from flux_tasks.store.owner import this_process
 from flux_tasks.store.records import Store
@@ -148,13 +152,61 @@ def test_damaged_records_of_runs_are_named(here_cli: Here, bfl: FakeBfl, folder:
         assert f"{run}/state.json is damaged" in done.stderr
         assert "no run" not in done.stdout
     assert (
-        f"what run {run.name} in {folder / 'store'} has noted cannot be read: it is damaged"
+        f"what run {run.name} in {folder / 'store'} has noted cannot be read: {run}/state.json is damaged"
         in here_cli("status", "last").stderr
     )
     told = here_cli("retry", "last").stderr
     assert f"{run}/run.json is missing or damaged: run the recipe itself again" in told
     (run / "state.json").unlink()
     assert f"{run}/run.json is damaged" in here_cli("history").stderr
+
+
+def test_a_record_that_cannot_be_a_record_is_named_and_the_other_runs_are_shown(
+    here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch, cases: Cases
+) -> None:
+    perform(here_cli, bfl, folder)
+    perform(here_cli, bfl, folder)
+    runs = folder / "store" / "runs"
+    harmed, other = sorted(run.name for run in runs.iterdir())
+    read = access.read
+
+    def refuse(location: str, **options: Any) -> bytes:
+        if f"{harmed}/{name}.json" in location and kind == "unreadable":
+            raise PermissionError(13, "Permission denied", location)
+        return read(location, **options)
+
+    monkeypatch.setattr("flux_tasks.files.read", refuse)
+    for name, kind in product(("state", "run"), ("folder", "link", "text", "unreadable")):
+        place, whole = runs / harmed / f"{name}.json", (runs / harmed / f"{name}.json").read_bytes()
+        if kind != "unreadable":
+            place.unlink()
+        if kind == "folder":
+            place.mkdir()
+        elif kind == "link":
+            place.symlink_to("nowhere")
+        elif kind == "text":
+            place.write_bytes(b'{"recipe": "\xff"}')
+        with cases.case(f"{name} {kind}"):
+            for command in ("status", "history"):
+                done = here_cli(command)
+                assert done.returncode == 0, done.stderr
+                assert other in done.stdout
+                is_named = f"{place} {'cannot be read' if kind == 'unreadable' else 'is damaged'}" in done.stderr
+                assert is_named is (name == "state"), "what is not needed is not looked at"
+        place.rmdir() if kind == "folder" else place.unlink()
+        place.write_bytes(whole)
+
+
+def test_an_age_that_is_not_known_is_so_in_the_same_words_everywhere(
+    here_cli: Here, folder: Path, store: Store
+) -> None:
+    (folder / "store" / "journal").mkdir(parents=True)
+    (folder / "store" / "journal" / f"{'a' * 64}.json").write_text("{")
+    Journal(store).put(Entry("b" * 64, "deblur-v1", "intent", estimate=3.0, at=0.0, begun=1e300, owner=dead_owner()))
+    for command in (("jobs",), ("store", "held")):
+        assert [job["age"] for job in told(here_cli, *command)] == [None, None]
+        [line] = [line for line in here_cli(*command).stdout.splitlines() if "deblur-v1" in line]
+        assert "  unknown  " in line
 
 
 def test_history_can_be_of_one_recipe_by_its_name_or_its_file(here_cli: Here, bfl: FakeBfl, folder: Path) -> None:
@@ -259,6 +311,26 @@ def test_a_job_is_joined_to_no_second_call_and_an_id_is_not_empty(
     done = here_cli("collect", "job-9", "--key", held.key[:8], "--endpoint", bfl.url, key="right-key")
     assert (done.returncode, "is the job of ffffffffffff already" in done.stderr) == (2, True)
     assert [entry.id for entry in Journal(store).entries() if entry.key == held.key] == [""]
+
+
+@pytest.mark.parametrize("harm", ["away", "slow"])
+def test_what_a_collected_job_is_waited_for_and_for_how_long_is_said_at_once(
+    here_cli: Here, bfl: FakeBfl, folder: Path, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    (folder / "store" / "results").mkdir(parents=True)
+    bfl.hold = True
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        away = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setenv("FLUX_DEADLINE", "0.3")
+    bfl.known["job-9"] = {"polls": 0, "data": b""}
+    place = ("--endpoint", away if harm == "away" else bfl.url, "-o", str(folder / "x.png"))
+    done = here_cli("collect", "job-9", *place, key="right-key")
+    assert done.returncode == 1
+    reason = "no answer" if harm == "away" else "still running"
+    first, *others, _ = done.stderr.splitlines()
+    assert reason in first
+    assert first.endswith(" is asked again, for 0.3 s in all")
+    assert others == []
 
 
 def test_a_job_that_the_store_does_not_know_is_written_to_a_file_only(

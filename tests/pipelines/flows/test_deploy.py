@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import sys
 import uuid
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import yaml
 from command_line import Cli, Here
 from fake_bfl import FakeBfl
 from forked import Forked
+from prefect.cli._utilities import load_json_key_values
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.client.schemas.objects import FlowRun
@@ -106,8 +109,17 @@ async def test_a_recipe_is_deployed_with_its_text_its_variables_as_fields_and_it
     async with get_client() as client:
         with pytest.raises(PrefectHTTPStatusError, match="409"):
             await client.create_flow_run_from_deployment(found.id, parameters={"variables": {"pixel": 3}})
-        run = await client.create_flow_run_from_deployment(found.id, parameters={"variables": {"pixels": 5}})
-        assert run.parameters["recipe"] == parameters["recipe"]
+        given = load_json_key_values(_documented("variables="), "parameter")
+        run = await client.create_flow_run_from_deployment(found.id, parameters=given)
+        assert run.parameters == {**parameters, "variables": {"pixels": 5, "style": "oak"}}
+
+
+def _documented(what: str) -> list[str]:
+    """The parameters of the example in the documentation that gives ``what``, as a shell passes them."""
+    lines = (Path(__file__).parents[3] / "docs" / "deploy.md").read_text().splitlines()
+    (example,) = (line for line in lines if line.startswith("$ prefect deployment run") and what in line)
+    words = shlex.split(example)
+    return [word for option, word in pairwise(words) if option == "--param"]
 
 
 async def test_a_prefect_yaml_has_a_recipe_that_prefect_does_not_fill_in(

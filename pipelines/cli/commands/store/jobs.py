@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _PAUSE = 5.0
 """Seconds between two looks at a job whose owner is not known to have ended."""
 
-_TEN_YEARS = 3_650 * 86_400  # an entry that seems older has no time
-
 
 _Result = Annotated[Location, Parameter(metavar="RESULT|KEY")]
 _Keys = Annotated[Sequence[str], Parameter(metavar="KEY", consume_multiple=1)]
@@ -222,9 +220,8 @@ def _table(entries: Sequence[Entry]) -> str:
         return "no job is held"
     rows = [("key", "tool", "image", "age", "credits")]
     for entry in entries:
-        age = duration(entry.age) if entry.age < _TEN_YEARS else "long ago"
         estimate = "unknown" if entry.estimate is None else credits(entry.estimate)
-        rows.append((entry.key[:12], entry.tool, entry.name, age, estimate))
+        rows.append((entry.key[:12], entry.tool, entry.name, duration(entry.age), estimate))
     known = sum(entry.estimate or 0.0 for entry in entries)
     damaged = "".join(f"{entry.key[:12]}: {entry.reason}\n" for entry in entries if entry.reason)
     cut_off = "the answer to their submission never came"

@@ -11,7 +11,7 @@ from flux_tasks.errors import Problem, RecipeError, StoreUnavailable, cut, quote
 from flux_tasks.units import credits, duration, table_text
 from pipelines.cli.commands.store.program import Place, opened
 from pipelines.cli.common import Exit, Json, Location, Places
-from pipelines.cli.terminal import print_line, terminal_width
+from pipelines.cli.terminal import print_error, print_line, terminal_width
 
 if TYPE_CHECKING:
     from flux_tasks.images.reference import ImageRef
@@ -66,15 +66,12 @@ def _unsettled(store: Store) -> list[Entry]:
 
 def _data(entry: Entry) -> dict[str, Any]:
     """Return a job as JSON has it. ``credits``: what it costs, or is expected to cost where the service named none."""
-    import time
-
     from flux_tasks.store.journal import LEASE
     from flux_tasks.store.owner import has_ended, is_of_this_machine, readable
 
     if entry.phase == "submitted":
-        is_silent = entry.age > 3 * LEASE and not is_of_this_machine(
-            entry.owner
-        )  # who is at work writes thrice a lease
+        is_old = entry.age is None or entry.age > 3 * LEASE  # who is at work writes thrice a lease
+        is_silent = is_old and not is_of_this_machine(entry.owner)
         state = "left" if has_ended(entry.owner) or is_silent else "running"
     else:
         state = "held" if entry.seems_held or has_ended(entry.owner) else "submitting"
@@ -85,7 +82,7 @@ def _data(entry: Entry) -> dict[str, Any]:
         "tool": entry.tool,
         "item": entry.name,
         "state": state,
-        "age": round(max(0.0, time.time() - entry.begun), 1),
+        "age": None if entry.whole_age is None else round(entry.whole_age, 1),
         "credits": entry.estimate if entry.cost is None else entry.cost,
         "host": host,
         "pid": int(pid) if pid.isdecimal() else None,
@@ -143,7 +140,7 @@ def collect(
     else:
         settings.require_key()
         wanted = None if owner else entry
-        found = collect_by_id(job, settings, entry=wanted, polling_url=polling_url)
+        found = collect_by_id(job, settings, entry=wanted, polling_url=polling_url, on_wait=print_error)
         image, data = background.run(found)
     if image is not None:
         print_line(f"in the store: {image.uri}")

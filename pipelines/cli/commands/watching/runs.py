@@ -111,15 +111,15 @@ def _states(store: Store, run_ids: Sequence[str]) -> list[RunState]:
     from pipelines.run.state import read_states
 
     try:
-        states, damaged = read_states(store, run_ids)
+        states, flaws = read_states(store, run_ids)
     except OSError as error:
         raise StoreUnavailable.of("read", error) from error
-    for location in damaged:
-        print_error(f"{location} is damaged: what it says of its run is not shown")
-    if damaged and not states:
+    for flaw in flaws:
+        print_error(f"{flaw}: what it says of its run is not shown")
+    if flaws and not states:
         if len(run_ids) == 1:
-            raise StoreUnavailable(f"what run {run_ids[0]} in {store.url} has noted cannot be read: it is damaged")
-        raise StoreUnavailable(f"no run in {store.url} can be read: their records are damaged")
+            raise StoreUnavailable(f"what run {run_ids[0]} in {store.url} has noted cannot be read: {flaws[0]}")
+        raise StoreUnavailable(f"no run in {store.url} can be read: see their records above")
     return states
 
 
