@@ -113,7 +113,9 @@ class _Block:
         is_due = silent > (_RENEWAL if self._is_alone else _ROUND / 2)
         try:
             is_settled = await self._perform(self._party.round(wanted, waited, is_due=is_due))
-        except OSError as error:
+        except RuntimeError:  # see ``SlotLease._keep``
+            raise
+        except Exception as error:  # of the store, or of a library that it is reached by
             if not self._is_certain():
                 _log.info("one slot only, because the store cannot be used: %s", error)
                 self._party.usable = {kind: min(_SAFE, most) for kind, most in self._party.most.items()}

@@ -188,16 +188,17 @@ def process_name(store: Store) -> str:
     return next(name for name in store.records("slots/a") if name != "killed")
 
 
+@pytest.mark.parametrize("error", [OSError(5, "the disk has gone"), TypeError("a fault of its library")])
 def test_without_the_store_one_slot_is_left_and_no_job_ends(
-    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     async def work(begin: Begin, _: Store) -> None:
         process = await begin(60)
         await asyncio.sleep(3)
         with monkeypatch.context() as patch:
 
-            def fail(*_: object) -> None:
-                raise OSError(5, "the disk has gone")
+            def fail(*_: object, **__: object) -> None:
+                raise error
 
             patch.setattr(files, "write", fail)
             patch.setattr(files, "listing", fail)
